@@ -1,0 +1,41 @@
+# lookonce: `make demo` and `make test` do all set-up themselves. Needs Python 3.11-3.13 with pip (or uv), and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+UV := $(shell command -v uv 2>/dev/null)
+INSTALL := $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint lock clean
+
+demo: $(READY)
+	$(BIN)/lookonce demo
+
+test: lint
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The stamp is written last, so a set-up that broke off is done again; one that ended is not.
+$(READY): requirements.lock requirements-cuda.lock requirements-cpu.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "lookonce needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d; try: make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv --clear $(VENV)
+	@# Where torch's small CPU build is at hand (the installer knows a place), it is taken; elsewhere this finds nothing.
+	@$(INSTALL) --quiet --require-hashes --no-deps -r requirements-cpu.lock 2>/dev/null || true
+	$(INSTALL) --quiet --require-hashes --no-deps -r requirements.lock
+	@if $(BIN)/python tools/needs_cuda.py; then echo "torch is a CUDA build: installing its libraries"; \
+		$(INSTALL) --quiet --require-hashes --no-deps -r requirements-cuda.lock; fi
+	$(INSTALL) --quiet --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+# Needs uv. Pins are exact and hashed, and no address is written.
+lock:
+	uv pip compile pyproject.toml --extra demo --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --quiet --constraint tools/constraints.txt -o .full.lock
+	$(PYTHON) tools/split_lock.py .full.lock && rm .full.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .coverage

@@ -1,0 +1,89 @@
+"""The command line: each command is the public function of the same name. The only place that prints."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import cyclopts
+
+from lookonce import __version__
+from lookonce.errors import UserError
+
+COMMANDS = {
+    "demo": ("lookonce.demo:demo", "Train on embedded handwritten digits and show what it finds."),
+    "anchors": ("lookonce.anchors_command:anchors", "Cluster anchor boxes on a data set."),
+    "train": ("lookonce.training.run:train", "Train a detector on labelled pictures."),
+    "evaluate": ("lookonce.evaluate:evaluate", "Score a detector on labelled pictures."),
+    "detect": ("lookonce.detect:detect", "Find objects on pictures."),
+}
+
+
+def make_app(config: str | None = None) -> cyclopts.App:
+    """The commands; functions are imported when they are called. config: a YAML file of their options."""
+    read = cyclopts.config.Yaml(config, must_exist=True, use_commands_as_keys=False) if config else None
+    app = cyclopts.App(
+        name="lookonce",
+        help="You only look once: detectors from labelled pictures.",
+        help_epilogue="Every command takes --config FILE.yaml with any of its options.",
+        version=__version__,
+        config=read,
+        result_action="return_value",
+        exit_on_error=False,
+        print_error=False,
+    )
+    for name, (path, help_text) in COMMANDS.items():
+        app.command(path, name=name, help=help_text)
+    return app
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. 0: done; 2: the user's input is wrong, said in one line; 130: interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(format="lookonce: %(message)s", level=logging.WARNING)
+    logging.getLogger("lookonce").setLevel(logging.INFO)
+    try:
+        config = _take_config(words)
+        result = make_app(config)(words)
+    except (UserError, cyclopts.CycloptsError, FileNotFoundError) as error:
+        print(f"lookonce: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lookonce: interrupted", file=sys.stderr)
+        return 130
+    _show(result)
+    return 0
+
+
+def entry() -> None:
+    """What the installed command runs."""
+    sys.exit(main())
+
+
+def _take_config(words: list[str]) -> str | None:
+    """Take `--config FILE` out of the command line."""
+    for at, word in enumerate(words):
+        if word.startswith("--config="):
+            return words.pop(at).partition("=")[2]
+        if word == "--config":
+            if at + 1 == len(words):
+                raise UserError("--config: no file given; expected a YAML file of options")
+            words.pop(at)
+            return words.pop(at)
+    return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _show(result: Any) -> None:
+    if result is None:
+        return
+    if hasattr(result, "__rich__"):
+        import rich
+
+        rich.print(result)
+    else:
+        print(result)

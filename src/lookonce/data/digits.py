@@ -1,0 +1,223 @@
+"""The demo's data set: pages of real handwritten digits with boxes, made offline.
+
+The scans are scikit-learn's bundled copy of the UCI set "Optical Recognition of Handwritten Digits"
+(Alpaydin & Kaynak, CC BY 4.0): 1,797 digits of 43 writers, 8x8 cells, each 0..16 = ink in a 4x4 block.
+Pages of train, val and test share no scan. Boxes are xyxy image pixels, tight around the ink.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lookonce.data.paper import Floats, draw_ink, draw_paper
+from lookonce.data.voc import write_annotation, write_split
+from lookonce.errors import UserError
+from lookonce.files import write_text
+
+SPLITS = ("train", "val", "test")
+SHARES = (0.7, 0.1, 0.2)
+"""Of the scans of each class: train, val, test."""
+COUNTS = (4, 12)
+"""Digits on a page, both included."""
+SMALLEST, LARGEST = 1 / 8, 1 / 2
+"""Longer side of a digit, of the page's side (before its turn and shear)."""
+OVERLAP = 0.04
+"""A digit's box may lie on others with at most this share of its own area."""
+THRESHOLD, STEEPEST = 0.5, 4.0
+"""Share of ink in a cell that counts as the edge of a stroke; rise of ink over share there, at most."""
+INK = 0.25
+"""A pixel with at least this share of ink belongs to the digit's box."""
+README = """Pages of handwritten digits, made by lookonce (lookonce.data.digits).
+pages {pages[0]} train, {pages[1]} val, {pages[2]} test; side {side} px; seed {seed}
+Scans: "Optical Recognition of Handwritten Digits", E. Alpaydin and C. Kaynak, UCI Machine Learning Repository,
+CC BY 4.0, as bundled with scikit-learn. No scan is on pages of two splits.
+"""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page and what is on it."""
+
+    pixels: NDArray[np.uint8]  # [S, S, 3]
+    ink: Floats  # [S, S] share of ink, 0..1
+    boxes: NDArray[np.float32]  # [N, 4] xyxy px
+    scans: NDArray[np.int64]  # [N] which scan each digit is
+
+
+def write_digits(
+    folder: Path,
+    *,
+    pages: tuple[int, int, int] = (800, 100, 200),
+    side: int = 160,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write the pages as a Pascal VOC data set; the same arguments give the same bytes.
+
+    Args:
+        folder: where to; appears whole or not at all. If it already holds this very set, nothing is done.
+        pages: how many for train, val and test.
+        side: of the square pages, px; digits are about 1/8 to 1/2 of it.
+        seed: of the division of the scans and of every page.
+        progress: called after each page with (pages done, pages in all).
+    Returns:
+        folder, with Annotations, JPEGImages, ImageSets/Main and a README.txt of where the scans come from.
+    Raises:
+        UserError: scikit-learn is missing, the folder holds something else, or a number is out of its law.
+    """
+    folder = Path(folder).expanduser()
+    if len(pages) != len(SPLITS) or min(pages) < 1 or side < 64:
+        raise UserError(f"digits: pages {pages}, side {side}; expected three counts from 1 and a side from 64 px")
+    readme = README.format(pages=pages, side=side, seed=seed)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if (folder / "README.txt").is_file() and (folder / "README.txt").read_text(encoding="utf-8") == readme:
+            return folder
+        raise UserError(
+            f"{folder}: holds something else than these digits; expected an empty or a new folder: "
+            "name another one, or remove it first"
+        )
+    beside = folder.with_name(f".{os.getpid()}-{folder.name}")
+    try:
+        made = beside / folder.name  # annotations name the folder that they are in
+        _write(made, pages, side, seed, progress)
+        write_text(made / "README.txt", readme)
+        if folder.exists():
+            folder.rmdir()
+        made.replace(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror or error}; nothing was changed") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder
+
+
+def _write(
+    folder: Path, pages: tuple[int, int, int], side: int, seed: int, progress: Callable[[int, int], None] | None
+) -> None:
+    """Every page of every split, and the lists."""
+    scans, labels = load_scans()
+    (folder / "JPEGImages").mkdir(parents=True)
+    stems: dict[str, list[str]] = {}
+    for number, (split, pool) in enumerate(zip(SPLITS, divide(labels, seed), strict=True)):
+        stems[split] = [f"{split}_{i:05d}" for i in range(pages[number])]
+        for i, stem in enumerate(stems[split]):
+            page = draw_page(scans, pool, side, np.random.default_rng((seed, number, i)))
+            picture = f"{stem}.jpg"
+            Image.fromarray(page.pixels).save(folder / "JPEGImages" / picture, quality=92, subsampling=0)
+            names = [str(label) for label in labels[page.scans]]
+            write_annotation(folder / "Annotations" / f"{stem}.xml", picture, (side, side), page.boxes, names)
+            if progress is not None:
+                progress(sum(pages[:number]) + i + 1, sum(pages))
+    for name, of in (*stems.items(), ("trainval", stems["train"] + stems["val"])):
+        write_split(folder / "ImageSets" / "Main" / f"{name}.txt", of)
+
+
+def load_scans() -> tuple[Floats, NDArray[np.int64]]:
+    """(scans [1797, 8, 8] share of ink 0..1, labels [1797] 0..9). UserError where scikit-learn is missing."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise UserError(
+            'digits: the scans come with scikit-learn, which is not installed; do: pip install "lookonce[demo]"'
+        ) from None
+    bundle = load_digits()
+    return (bundle.images / 16).astype(np.float32), bundle.target.astype(np.int64)
+
+
+def divide(labels: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], ...]:
+    """Indices of the scans for train, val and test: disjoint, all used, the same shares of every class.
+
+    Args:
+        labels: [N] class of each scan.
+    """
+    rng = np.random.default_rng(seed)
+    parts: tuple[list[NDArray[np.int64]], ...] = ([], [], [])
+    for label in np.unique(labels):
+        mixed = rng.permutation(np.flatnonzero(labels == label))
+        cuts = np.round(np.cumsum(SHARES)[:-1] * len(mixed)).astype(int)
+        for part, piece in zip(parts, np.split(mixed, cuts), strict=True):
+            part.append(piece)
+    return tuple(np.concatenate(part) for part in parts)
+
+
+def draw_page(scans: Floats, pool: NDArray[np.int64], side: int, rng: np.random.Generator) -> Page:
+    """A page with digits of the pool, the largest laid first wherever there is room.
+
+    Args:
+        scans: [M, 8, 8] share of ink, 0..1.
+        pool: indices of the scans that may be used, each at most once.
+        side: S, px.
+    """
+    page = draw_paper(side, rng)  # [S, S, 3] 0..1
+    ink = np.zeros((side, side), np.float32)
+    boxes: list[tuple[int, int, int, int]] = []
+    used: list[int] = []
+    count = int(rng.integers(COUNTS[0], COUNTS[1], endpoint=True))
+    lengths = side * np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST), count))
+    for scan, length in zip(rng.choice(pool, count, replace=False), np.sort(lengths)[::-1], strict=True):
+        shape = shape_digit(scans[scan], float(length), rng)  # [h, w]
+        corner = _room(boxes, shape.shape, side, rng)
+        while corner is None and length > side * SMALLEST:
+            length = max(length * 0.75, side * SMALLEST)
+            shape = shape_digit(scans[scan], float(length), rng)
+            corner = _room(boxes, shape.shape, side, rng)
+        if corner is None:
+            continue
+        (y, x), (h, w) = corner, shape.shape
+        inside = np.s_[y : y + h, x : x + w]
+        page[inside] = draw_ink(page[inside], shape, rng)
+        ink[inside] = np.maximum(ink[inside], shape)
+        boxes.append((x, y, x + w, y + h))
+        used.append(int(scan))
+    pixels = (page.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+    return Page(pixels, ink, np.array(boxes, np.float32), np.array(used, np.int64))
+
+
+def shape_digit(scan: Floats, length: float, rng: np.random.Generator) -> Floats:
+    """A scan [8, 8] enlarged smoothly, turned and sheared a little: its ink [h, w], 0..1, cut to its box.
+
+    Args:
+        length: side that the scan's 8 cells take, px, before turning.
+    """
+    scale = length / 8
+    turn, shear, stretch = rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.2), np.exp(rng.uniform(-0.09, 0.09))
+    cos, sin = np.cos(turn), np.sin(turn)
+    turn_back, shear_back = np.array(((cos, sin), (-sin, cos))), np.array(((1, -shear), (0, 1)))
+    back = np.diag((1 / stretch, stretch)) @ shear_back @ turn_back / scale  # output px -> cells of the scan
+    side = int(np.ceil(length * 1.5))
+    padded = np.zeros((12, 12), np.float32)
+    padded[2:10, 2:10] = scan  # the ink must fade out inside
+    (a, b), (c, d) = back
+    moved = 6 - back.sum(1) * side / 2  # centre to centre
+    affine = (a, b, moved[0], c, d, moved[1])
+    enlarged = Image.fromarray(padded).transform((side, side), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
+    # A half-inked cell is the edge of a stroke; the ramp gives the edge back, yet keeps narrow gaps lighter than ink.
+    ink: Floats = np.clip((np.asarray(enlarged, np.float32) - THRESHOLD) * min(scale * 1.3, STEEPEST) + 0.5, 0, 1)
+    rows, cols = (np.flatnonzero((ink >= INK).any(axis)) for axis in (1, 0))
+    return ink[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+
+
+def _room(
+    boxes: list[tuple[int, int, int, int]], shape: tuple[int, ...], side: int, rng: np.random.Generator
+) -> tuple[int, int] | None:
+    """A random (y, x) where a box of this shape (h, w) lies almost free of the boxes; None where there is none."""
+    h, w = shape
+    if h > side or w > side:
+        return None
+    x1, y1, x2, y2 = np.array(boxes, np.float32).reshape(-1, 4).T[:, :, None]  # [N, 1] each
+    x, y = np.arange(side - w + 1, dtype=np.float32), np.arange(side - h + 1, dtype=np.float32)
+    wide = (np.minimum(x2, x + w) - np.maximum(x1, x)).clip(min=0)  # [N, S-w+1]
+    high = (np.minimum(y2, y + h) - np.maximum(y1, y)).clip(min=0)  # [N, S-h+1]
+    places = np.flatnonzero(high.T @ wide <= OVERLAP * h * w)  # of [S-h+1, S-w+1]
+    if not len(places):
+        return None
+    row, column = divmod(int(places[rng.integers(len(places))]), len(x))
+    return row, column

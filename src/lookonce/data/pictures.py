@@ -1,0 +1,165 @@
+"""Picture files: what they hold as RGB, how large they are, whether they are whole.
+
+One rule for rotation: the EXIF orientation is applied everywhere, so sizes and boxes are those of the picture as seen.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+
+from lookonce.errors import PictureError, UserError
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+"""Endings of picture files, in any case."""
+MOST_PIXELS = 200_000_000
+"""A larger picture is refused: it would take over 600 MB as RGB."""
+TAIL = 4096
+"""Bytes at the end of a file in which its end marker is looked for; cameras append some."""
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError, MemoryError)
+
+
+def load_rgb(
+    picture: Path | str | Image.Image | NDArray[np.generic], reduce_to: int | None = None
+) -> NDArray[np.uint8]:
+    """A picture as RGB, upright.
+
+    Args:
+        picture: a file, a PIL image, or an array [h, w, 3] RGB or [h, w] grey, uint8.
+        reduce_to: longest side wanted, pixels; a larger picture is reduced, antialiased.
+    Returns:
+        [h, w, 3] uint8. Transparent parts lie on white; 16-bit grey is scaled to 8 bits.
+    Raises:
+        PictureError: a file that is no picture, is cut, or is too large.
+        UserError: an array of another kind.
+    """
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture)
+    if isinstance(picture, Image.Image):
+        return np.asarray(_upright_rgb(picture, reduce_to))
+    try:
+        with Image.open(picture) as image:
+            _check_size(image, picture)
+            if reduce_to and max(image.size) > reduce_to:
+                image.draft("RGB", _shrunk(image.size, reduce_to))
+            return np.asarray(_upright_rgb(image, reduce_to))
+    except UNREADABLE as error:
+        if isinstance(error, UserError):
+            raise
+        raise PictureError(picture, _reason(Path(picture), error)) from None
+
+
+def picture_size(path: Path | str) -> tuple[int, int]:
+    """(width, height) as seen, from the header alone. Raises PictureError for what is no picture."""
+    try:
+        with Image.open(path) as image:
+            _check_size(image, path)
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return (height, width) if turned else (width, height)
+    except UNREADABLE as error:
+        if isinstance(error, UserError):
+            raise
+        raise PictureError(path, _reason(Path(path), error)) from None
+
+
+def inspect(path: Path | str) -> tuple[int, int]:
+    """(width, height) as seen, of a file that begins and ends as its format asks; its pixels are not decoded.
+
+    Raises PictureError for a missing, cut or foreign file.
+    """
+    size = picture_size(path)
+    with open(path, "rb") as file:
+        head = file.read(8)
+        file.seek(max(os.fstat(file.fileno()).st_size - TAIL, 0))
+        tail = file.read()
+    marker = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}.get(head[:2])
+    if marker is not None and marker not in tail:
+        raise PictureError(path, "the picture is cut: its end marker is missing; copy it again or remove it")
+    return size
+
+
+def find_pictures(pattern: Path | str) -> list[Path]:
+    """Picture files that a path or pattern means, sorted: a file, a folder (with those below), or "some/*.jpg".
+
+    Raises UserError where there is none.
+    """
+    path = Path(pattern).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = [p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]
+    else:
+        found = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
+    if not found:
+        raise UserError(
+            f"{pattern}: no pictures there; expected a file, a folder of pictures, or a pattern like 'dir/*.jpg'"
+        )
+    return sorted(found)
+
+
+def _from_array(array: NDArray[np.generic]) -> NDArray[np.uint8]:
+    if (
+        array.dtype != np.uint8
+        or array.ndim not in (2, 3)
+        or (array.ndim == 3 and array.shape[2] != 3)
+        or not array.size
+    ):
+        raise UserError(
+            f"a picture as array of {array.dtype} {array.shape}; expected uint8, [h, w, 3] RGB or [h, w] grey"
+        )
+    return np.asarray(array if array.ndim == 3 else np.repeat(array[..., None], 3, -1), np.uint8)
+
+
+def _check_size(image: Image.Image, path: Path | str) -> None:
+    if image.width * image.height > MOST_PIXELS:
+        raise PictureError(path, f"{image.width} x {image.height} pixels; at most {MOST_PIXELS:,} in all, so reduce it")
+
+
+def _shrunk(size: tuple[int, int], side: int) -> tuple[int, int]:
+    longest = max(size)
+    return max(1, round(size[0] * side / longest)), max(1, round(size[1] * side / longest))
+
+
+def _upright_rgb(image: Image.Image, reduce_to: int | None) -> Image.Image:
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I") or upright.mode == "F":
+        upright = _eight_bits(upright)
+    elif upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+        over = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    rgb = upright.convert("RGB")
+    if reduce_to and max(rgb.size) > reduce_to:
+        rgb = rgb.resize(_shrunk(rgb.size, reduce_to), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return rgb
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16- and 32-bit grey to 8 bits: by 257 where values exceed a byte, as a viewer shows them."""
+    values = np.asarray(image, np.float64)
+    if values.max(initial=0) > 255:
+        values = values / 257
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+
+
+def _reason(path: Path, error: BaseException) -> str:
+    if not path.exists():
+        return "no such file"
+    if path.is_dir():
+        return "a folder, not a picture"
+    size = path.stat().st_size
+    if size == 0:
+        return "an empty file, not a picture"
+    if isinstance(error, Image.UnidentifiedImageError):
+        with path.open("rb") as file:
+            text = all(byte in b"\t\n\r\f\b" or byte >= 32 for byte in file.read(256))
+        return "a text file, not a picture" if text else "not a picture of a known format, or cut at its start"
+    if "truncated" in str(error) or "broken" in str(error).lower():
+        return "the picture is cut: it ends too early; copy it again or remove it"
+    return f"cannot be decoded ({' '.join(str(error).split())[:120]})"

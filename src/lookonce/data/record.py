@@ -1,0 +1,138 @@
+"""What a data set is once read: an index in packed arrays, and a light view of each picture.
+
+Boxes are xyxy float32 image pixels. No Python object is kept for a box or a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One picture and what is on it; N objects."""
+
+    path: Path
+    size: tuple[int, int]  # (width, height), image px, as seen (EXIF applied)
+    boxes: NDArray[np.float32]  # [N, 4] xyxy image px
+    labels: NDArray[np.int64]  # [N] index into Dataset.labels
+    difficult: NDArray[np.bool_]  # [N]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with the data, and what was done about it."""
+
+    place: str
+    """file:line, or file."""
+    kind: str
+    """What to count it as: "box without area", "picture missing" ..."""
+    found: str
+    """What was found, and what is allowed."""
+    action: str
+    """dropped, clipped or skipped."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled pictures; M pictures, N objects, C classes."""
+
+    name: str
+    root: Path
+    labels: tuple[str, ...]  # [C] class names
+    paths: NDArray[np.str_]  # [M] pictures, relative to root, with forward slashes
+    sizes: NDArray[np.int32]  # [M, 2] (width, height)
+    first: NDArray[np.int64]  # [M + 1] objects of picture i are first[i]:first[i + 1]
+    boxes: NDArray[np.float32]  # [N, 4] xyxy image px
+    classes: NDArray[np.int64]  # [N] index into labels
+    difficult: NDArray[np.bool_]  # [N]
+    problems: tuple[Problem, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def records(self) -> Records:
+        """The pictures one by one; built when they are looked at."""
+        return Records(self)
+
+    @property
+    def image_of_box(self) -> NDArray[np.int64]:
+        """[N] which picture each object is on."""
+        return np.repeat(np.arange(len(self)), np.diff(self.first))
+
+    def select(self, index: ArrayLike) -> Dataset:
+        """These pictures (indices, or a mask), in this order."""
+        chosen = np.arange(len(self))[np.asarray(index, dtype=None if len(np.atleast_1d(index)) else np.int64)]
+        counts = np.diff(self.first)[chosen]
+        first = np.concatenate(([0], counts.cumsum())).astype(np.int64)
+        objects = np.repeat(self.first[chosen] - first[:-1], counts) + np.arange(first[-1])
+        return replace(
+            self,
+            paths=self.paths[chosen],
+            sizes=self.sizes[chosen],
+            first=first,
+            boxes=self.boxes[objects],
+            classes=self.classes[objects],
+            difficult=self.difficult[objects],
+        )
+
+    def with_objects(self) -> Dataset:
+        """Only the pictures that have at least one object."""
+        return self.select(np.flatnonzero(np.diff(self.first)))
+
+
+class Records(Sequence[Record]):
+    """A data set's pictures as a sequence of Record."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        d = self._dataset
+        at = index + len(self) if index < 0 else index
+        if not 0 <= at < len(self):
+            raise IndexError(f"picture {index} of {len(self)}")
+        objects = slice(d.first[at], d.first[at + 1])
+        size = (int(d.sizes[at, 0]), int(d.sizes[at, 1]))
+        return Record(d.root / str(d.paths[at]), size, d.boxes[objects], d.classes[objects], d.difficult[objects])
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[i] for i in range(len(self)))
+
+
+def pack(name: str, root: Path, labels: tuple[str, ...], records: Iterable[Record],
+         problems: tuple[Problem, ...] = ()) -> Dataset:  # fmt: skip
+    """Records in memory as a Dataset, paths kept relative to root where they lie in it."""
+    paths, sizes, counts = [], [], []
+    boxes, classes, difficult = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)], [np.zeros(0, bool)]
+    for record in records:
+        inside = record.path.is_relative_to(root)
+        paths.append((record.path.relative_to(root) if inside else record.path).as_posix())
+        sizes.append(record.size)
+        counts.append(len(record.labels))
+        boxes.append(record.boxes)
+        classes.append(record.labels)
+        difficult.append(record.difficult)
+    return Dataset(
+        name, root, labels, np.array(paths, np.str_), np.array(sizes, np.int32).reshape(-1, 2),
+        np.concatenate(([0], np.cumsum(counts, dtype=np.int64))).astype(np.int64),
+        np.concatenate(boxes).astype(np.float32), np.concatenate(classes), np.concatenate(difficult), problems,
+    )  # fmt: skip

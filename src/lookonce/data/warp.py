@@ -1,0 +1,161 @@
+"""The one warp of training: crop, scale, aspect, flip and the resize, as one affine map a picture.
+
+Applied once to a whole batch, on the device. Colour is one 3x3 matrix a picture.
+A canvas [B, 3, S, S] uint8 becomes images [B, 3, H, W] of 0..1; boxes go from canvas to input pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from lookonce.boxes import area, clip
+from lookonce.data.loader import Batch
+from lookonce.errors import ConfigError
+from lookonce.resize import FILL, ResizeMode, fitted
+
+DRAWS = 9
+"""Uniform numbers that one picture's augmentation takes."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far training pictures may differ from the files. Augmentation.none() leaves them as they are."""
+
+    aspect: float = 0.2
+    """Width and height are each stretched by up to this share, as Darknet's jitter."""
+    zoom: tuple[float, float] = (0.7, 1.4)
+    """Smallest and largest scale, of the size that fits the input; drawn on a log scale."""
+    flip: float = 0.5
+    """Share of pictures mirrored left to right."""
+    hue: float = 0.02
+    """Largest turn of the hue, of a full circle."""
+    saturation: float = 1.3
+    """Largest factor on saturation; its inverse is the smallest."""
+    exposure: float = 1.3
+    """Largest factor on brightness; its inverse is the smallest."""
+    keep: float = 0.25
+    """An object of which less than this share stays in view is neither sought nor background."""
+
+    @staticmethod
+    def none() -> Augmentation:
+        """The picture as detection sees it."""
+        return Augmentation(0.0, (1.0, 1.0), 0.0, 0.0, 1.0, 1.0, 0.0)
+
+    def __post_init__(self) -> None:
+        low, high = self.zoom
+        laws = {
+            "aspect": 0 <= self.aspect < 1,
+            "zoom": 0 < low <= high < math.inf,
+            "flip": 0 <= self.flip <= 1,
+            "hue": 0 <= self.hue <= 0.5,
+            "saturation": 1 <= self.saturation < math.inf,
+            "exposure": 1 <= self.exposure < math.inf,
+            "keep": 0 <= self.keep <= 1,
+        }
+        for name, holds in laws.items():
+            if not holds:
+                raise ConfigError(f"augment.{name}: {getattr(self, name)!r}; see its description for what is allowed")
+
+
+class Warped(NamedTuple):
+    """What the network sees of a batch, and what the loss asks of it; N objects."""
+
+    images: Tensor  # [B, 3, H, W] 0..1
+    boxes: Tensor  # [N, 4] xyxy input px, each side at least 1 px
+    labels: Tensor  # [N]
+    image_index: Tensor  # [N]
+    ignore: Tensor  # [N] bool
+
+
+def draws(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[B, DRAWS] uniform numbers that depend on (seed, epoch, picture) alone, so that a resumed run draws the same."""
+    return np.array([np.random.default_rng((seed, epoch, int(i))).random(DRAWS) for i in index]).reshape(-1, DRAWS)
+
+
+def affine(sizes: NDArray[np.int64], frame: tuple[int, int], mode: ResizeMode,
+           augment: Augmentation, u: NDArray[np.float64]) -> NDArray[np.float64]:  # fmt: skip
+    """Maps from canvas pixels to input pixels: x' = sx * x + ox, y' = sy * y + oy.
+
+    Args:
+        sizes: [B, 2] (width, height) of the pictures on their canvases.
+        frame: (W, H) of the input.
+        mode: what the picture looks like where nothing is drawn: letterbox or stretch.
+        augment: how far the draws reach.
+        u: [B, DRAWS] in [0, 1).
+    Returns:
+        [B, 4] (sx, sy, ox, oy); sx is negative in a mirrored picture.
+    Source of aspect and place: darknet/src/data.c, load_data_detection.
+    """
+    stretch = (1 + augment.aspect * (2 * u[:, 0] - 1)) / (1 + augment.aspect * (2 * u[:, 1] - 1))  # [B]
+    low, high = np.log(augment.zoom)
+    zoom = np.exp(low + (high - low) * u[:, 2])
+    shape = np.stack((np.minimum(stretch, 1), np.minimum(1 / stretch, 1)), -1) * zoom[:, None]  # [B, 2]
+    new = fitted(sizes, frame, mode) * shape  # [B, 2] input px
+    slack = np.asarray(frame) - new
+    moved = (augment.zoom != (1.0, 1.0)) or augment.aspect > 0
+    offset = slack * (u[:, 3:5] if moved else 0.5)
+    scale = new / sizes
+    flipped = u[:, 5] < augment.flip
+    scale[flipped, 0] *= -1
+    offset[flipped, 0] = frame[0] - offset[flipped, 0]
+    return np.concatenate((scale, offset), -1)
+
+
+def colour(augment: Augmentation, u: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[B, 3, 3] matrices on RGB: exposure times saturation (about the luma) times hue (a turn about grey)."""
+    angle = 2 * math.pi * augment.hue * (2 * u[:, 6] - 1)
+    saturation = augment.saturation ** (2 * u[:, 7] - 1)
+    exposure = augment.exposure ** (2 * u[:, 8] - 1)
+    cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
+    third, cross = np.full((3, 3), 1 / 3), np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    turn = cos * np.eye(3) + (1 - cos) * third + sin * cross  # Rodrigues, about (1, 1, 1)
+    luma = np.tile(np.array([0.299, 0.587, 0.114]), (3, 1))
+    vivid = luma + saturation[:, None, None] * (np.eye(3) - luma)
+    return np.asarray(exposure[:, None, None] * (vivid @ turn))
+
+
+def warp(batch: Batch, frame: tuple[int, int], mode: ResizeMode, augment: Augmentation,
+         u: NDArray[np.float64]) -> Warped:  # fmt: skip
+    """The batch as the network sees it. u: [B, DRAWS] from draws(); frame: (W, H)."""
+    maps = affine(batch.sizes.cpu().numpy(), frame, mode, augment, u)  # [B, 4]
+    images = _sample(batch.canvas, maps, frame)
+    if augment.hue or augment.saturation > 1 or augment.exposure > 1:
+        matrix = torch.from_numpy(colour(augment, u)).to(images)
+        images = torch.einsum("bij,bjhw->bihw", matrix, images).clamp(0, 1)
+    images = images.contiguous(memory_format=torch.channels_last)
+    of_box = torch.from_numpy(maps).to(batch.boxes)[batch.image_index]  # [N, 4]
+    moved = batch.boxes * of_box[:, [0, 1, 0, 1]] + of_box[:, [2, 3, 2, 3]]
+    low, high = torch.minimum(moved[:, :2], moved[:, 2:]), torch.maximum(moved[:, :2], moved[:, 2:])
+    whole = torch.cat((low, high), -1)
+    seen = clip(whole, *frame)
+    real = (seen[:, 2:] - seen[:, :2]).amin(-1) >= 1 if len(seen) else torch.zeros(0, dtype=torch.bool)
+    hidden = area(seen) < augment.keep * area(whole)
+    return Warped(images, seen[real], batch.labels[real], batch.image_index[real], (batch.ignore | hidden)[real])
+
+
+def _sample(canvas: Tensor, maps: NDArray[np.float64], frame: tuple[int, int]) -> Tensor:
+    """Pictures through their maps, bilinear; from a half-size level where they shrink below a half."""
+    scale, offset = maps[:, :2], maps[:, 2:]
+    size = np.array([canvas.shape[3], canvas.shape[2]])
+    # normalised output n in -1..1 is input pixel (n + 1) * frame / 2; canvas pixel = (that - offset) / scale
+    gain = np.asarray(frame) / scale / size
+    shift = (np.asarray(frame) - 2 * offset) / scale / size - 1
+    theta = np.zeros((len(maps), 2, 3))
+    theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = gain[:, 0], gain[:, 1], shift
+    grid = F.affine_grid(torch.from_numpy(theta).to(canvas.device, torch.float32), [len(maps), 3, frame[1], frame[0]],
+                         align_corners=False)  # fmt: skip
+    level = canvas.float().div_(255).sub_(FILL)  # beyond the canvas lies FILL
+    shrunk = torch.from_numpy(np.abs(scale).min(-1) < 0.5).to(canvas.device)
+    images = torch.empty(len(maps), 3, frame[1], frame[0], device=canvas.device)
+    for level_of, which in ((level, ~shrunk), (F.avg_pool2d(level, 2) if shrunk.any() else level, shrunk)):
+        if which.any():
+            images[which] = F.grid_sample(level_of[which], grid[which], align_corners=False)
+    return images.add_(FILL)

@@ -1,0 +1,111 @@
+"""Which detection is right: each goes to an object of its picture and class, the best score first.
+
+Letters: M pictures, N objects, D detections. Source: the VOC devkits, VOCevaldet.m.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lookonce.boxes import iou
+from lookonce.data.record import Dataset
+from lookonce.detections import Detections
+from lookonce.errors import UserError
+
+PAIRS = 1_000_000
+"""Pairs of detection and object in memory at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """All detections of a data set by descending score; of equals the earlier picture, then detection, first."""
+
+    image: NDArray[np.int64]  # [D]
+    label: NDArray[np.int64]  # [D] index into the data set's labels
+    score: NDArray[np.float64]  # [D]
+    right: NDArray[np.bool_]  # [D] the first on an object that is to be found
+    ignored: NDArray[np.bool_]  # [D] on an object that need not be found: neither right nor wrong
+
+
+def match(dataset: Dataset, detections: Sequence[Detections], skip: NDArray[np.bool_], iou_threshold: float) -> Matched:
+    """Give each detection the object of highest IoU among those of its picture and class.
+
+    Args:
+        dataset:    M pictures with N objects.
+        detections: M, in the same order; class names the same as dataset.labels, in any order.
+        skip:       [N] objects that need not be found.
+        iou_threshold: with a lower IoU a detection has no object. Of several on one object the first is right.
+    Raises:
+        UserError: another number of pictures or other class names than the data set's.
+    """
+    if len(detections) != len(dataset):
+        raise UserError(
+            f"{dataset.name}: detections of {len(detections)} pictures; expected {len(dataset)}, one for each picture "
+            "of the data set in its order"
+        )
+    lists = {one.class_names for one in detections}
+    place = {names: _places(dataset, names) for names in lists}
+    label = np.concatenate([np.zeros(0, np.int64), *(place[one.class_names][one.labels] for one in detections)])
+    score = np.concatenate([np.zeros(0), *(one.scores for one in detections)])
+    boxes = np.concatenate([np.zeros((0, 4)), *(one.boxes for one in detections)])
+    image = np.repeat(np.arange(len(detections)), [len(one) for one in detections])
+    order = np.argsort(-score, kind="stable")
+    image, label, score, boxes = image[order], label[order], score[order], boxes[order]
+    best = _best_object(dataset, image * len(dataset.labels) + label, boxes, iou_threshold)
+    hit = best >= 0
+    ignored = np.zeros_like(hit)
+    ignored[hit] = skip[best[hit]]
+    claims = np.flatnonzero(hit & ~ignored)
+    _, first = np.unique(best[claims], return_index=True)
+    right = np.zeros_like(hit)
+    right[claims[first]] = True
+    return Matched(image, label, score, right, ignored)
+
+
+def _places(dataset: Dataset, names: tuple[str, ...]) -> NDArray[np.int64]:
+    """Where each of the detector's classes stands among the data set's labels; they must be the same names."""
+    only_data = [name for name in dataset.labels if name not in names]
+    only_found = [name for name in names if name not in dataset.labels]
+    if only_data or only_found or len(set(names)) != len(names):
+        raise UserError(
+            f"{dataset.name}: its classes and the detector's differ: only in the data {only_data}, only in the "
+            f"detections {only_found}; expected the same names, each once; is one misspelt? else pick classes by name"
+        )
+    return np.array([dataset.labels.index(name) for name in names], np.int64)
+
+
+def _best_object(
+    dataset: Dataset, group: NDArray[np.int64], boxes: NDArray[np.float64], iou_threshold: float
+) -> NDArray[np.int64]:
+    """[D] the object of highest IoU (of equals the first) in a detection's group; -1: none reaches the threshold.
+
+    group: [D] image * C + label; boxes: [D, 4].
+    """
+    group_of_object = dataset.image_of_box * len(dataset.labels) + dataset.classes  # [N]
+    order = np.argsort(group_of_object, kind="stable")
+    ranked = group_of_object[order]
+    low, high = np.searchsorted(ranked, group, "left"), np.searchsorted(ranked, group, "right")
+    best = np.full(len(group), -1, np.int64)
+    have = np.flatnonzero(high > low)
+    if not len(have):
+        return best
+    pairs = np.cumsum((high - low)[have])
+    for rows in np.split(have, np.searchsorted(pairs, np.arange(PAIRS, pairs[-1], PAIRS))):
+        if not len(rows):
+            continue
+        count = (high - low)[rows]
+        start = np.cumsum(count) - count
+        row = np.repeat(np.arange(len(rows)), count)  # [P] one for each pair of detection and object
+        member = order[low[rows][row] + np.arange(len(row)) - start[row]]  # [P]
+        objects = torch.from_numpy(dataset.boxes[member].astype(np.float64))
+        overlap = iou(torch.from_numpy(boxes[rows[row]]), objects).numpy()  # [P]
+        highest = np.maximum.reduceat(overlap, start)  # [rows]
+        top = np.flatnonzero((overlap == highest[row]) & (overlap >= iou_threshold))
+        _, first = np.unique(row[top], return_index=True)
+        best[rows[row[top[first]]]] = member[top[first]]
+    return best

@@ -1,0 +1,124 @@
+"""The region layer: what the last feature map means, and back.
+
+decode: raw network output -> boxes in input pixels.   encode: boxes -> grid targets.
+Letters: B images, A anchors, C classes, H x W cells, N objects. Anchors are (w, h) in cells.
+Source: Redmon & Farhadi, YOLO9000 (2017), section 2; darknet/src/region_layer.c.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lookonce.boxes import cxcywh_to_xyxy, shape_iou, xyxy_to_cxcywh
+
+MAX_LOG_SIZE = 80.0
+"""t_w and t_h are cut here before exp: Darknet has no limit; beyond e^80 float32 would overflow."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Every prediction of a batch; N = A*H*W, anchor-major."""
+
+    boxes: Tensor  # [B, N, 4] xyxy, input pixels, not clipped
+    objectness: Tensor  # [B, N] in (0, 1)
+    class_prob: Tensor  # [B, N, C], sums to 1 under softmax
+
+
+def split(raw: Tensor, num_anchors: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Raw [B, A*(5+C), H, W] as txywh [B,A,H,W,4], objectness [B,A,H,W], classes [B,A,H,W,C]."""
+    cells = raw.unflatten(1, (num_anchors, -1)).permute(0, 1, 3, 4, 2)  # [B, A, H, W, 5+C]
+    return cells[..., :4], cells[..., 4], cells[..., 5:]
+
+
+def cell_boxes(txywh: Tensor, anchors: Tensor) -> Tensor:
+    """Where predictors put their boxes: txywh [B, A, H, W, 4] to cx, cy, w, h in cells, same shape."""
+    rows, cols = txywh.shape[2:4]
+    col = torch.arange(cols, device=txywh.device, dtype=txywh.dtype)  # [W]
+    row = torch.arange(rows, device=txywh.device, dtype=txywh.dtype)[:, None]  # [H, 1]
+    xy = torch.stack((txywh[..., 0].sigmoid() + col, txywh[..., 1].sigmoid() + row), -1)
+    wh = txywh[..., 2:].clamp(max=MAX_LOG_SIZE).exp() * anchors[:, None, None]  # [A, 1, 1, 2] spreads
+    return torch.cat((xy, wh), -1)
+
+
+def decode(raw: Tensor, anchors: Tensor, stride: int, softmax: bool = True) -> Predictions:
+    """Read the network's output. Pure tensor algebra: no branch on values, so it exports.
+
+    Args:
+        raw:     [B, A*(5+C), H, W], before any activation.
+        anchors: [A, 2] (w, h) in cells.
+        stride:  input pixels a cell.
+        softmax: classes exclude each other; else each class has its own sigmoid.
+    """
+    txywh, objectness, classes = split(raw, len(anchors))
+    boxes = cxcywh_to_xyxy(cell_boxes(txywh, anchors)) * stride  # [B, A, H, W, 4]
+    class_prob = classes.softmax(-1) if softmax else classes.sigmoid()
+    return Predictions(boxes.flatten(1, 3), objectness.sigmoid().flatten(1, 3), class_prob.flatten(1, 3))
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the labels of a batch ask of the cells they fall in; N objects, in their order."""
+
+    image: Tensor  # [N] which image of the batch
+    anchor: Tensor  # [N]
+    row: Tensor  # [N]
+    col: Tensor  # [N]
+    boxes: Tensor  # [N, 4] cx, cy, w, h in cells
+    txy: Tensor  # [N, 2] offset in the cell, [0, 1)
+    twh: Tensor  # [N, 2] log of size over anchor
+    label: Tensor  # [N]
+    ignore: Tensor  # [N] bool: neither to be found nor background (difficult objects)
+    winner: Tensor  # [N] index of the object that holds this one's anchor and cell; -1: nobody
+
+    @property
+    def wins(self) -> Tensor:
+        """[N] bool: False where a later object took the same anchor and cell, or the object is ignored."""
+        return self.winner == torch.arange(len(self.winner), device=self.winner.device)
+
+
+def encode(
+    boxes: Tensor,
+    labels: Tensor,
+    image_index: Tensor,
+    anchors: Tensor,
+    grid: tuple[int, int],
+    stride: int,
+    ignore: Tensor | None = None,
+) -> Targets:
+    """Assign the objects of a batch to cells and anchors; the inverse of decode.
+
+    Args:
+        boxes:       [N, 4] xyxy, input pixels, positive width and height. N may be 0.
+        labels:      [N] class indices.
+        image_index: [N] which image of the batch each box is on.
+        anchors:     [A, 2] (w, h) in cells.
+        grid:        (H, W) cells.
+        stride:      input pixels a cell.
+        ignore:      [N] bool, objects that are neither targets nor background; none if absent.
+    Returns:
+        Targets, one row an object. The anchor is the one of best shape IoU, the first of equals.
+        Of several objects on one anchor and cell the last wins whole, as in Darknet.
+    Source: region_layer.c, forward_region_layer, the loop over truths (bias_match=1).
+    """
+    in_cells = xyxy_to_cxcywh(boxes) / stride  # [N, 4]
+    rows, cols = grid
+    col = in_cells[:, 0].long().clamp(0, cols - 1)
+    row = in_cells[:, 1].long().clamp(0, rows - 1)
+    none = torch.zeros_like(labels)
+    txy = in_cells[:, :2] - torch.stack((col, row), -1)
+    ignored = none.bool() if ignore is None else ignore
+    targets = Targets(image_index, none, row, col, in_cells, txy, in_cells[:, 2:], labels, ignored, none)
+    return assign(targets, shape_iou(in_cells[:, None, 2:], anchors).argmax(1), anchors)
+
+
+def assign(targets: Targets, anchor: Tensor, anchors: Tensor) -> Targets:
+    """The same objects given to other anchors [N], of anchors [A, 2] in cells: who wins is settled anew."""
+    slot = ((targets.image * 4096 + targets.row) * 4096 + targets.col) * len(anchors) + anchor  # [N]
+    unique, member = slot.unique(return_inverse=True)
+    order = torch.arange(len(slot), device=slot.device).masked_fill(targets.ignore, -1)
+    last = order.new_full((len(unique),), -1).scatter_reduce(0, member, order, "amax")  # [slots]
+    twh = (targets.boxes[:, 2:] / anchors[anchor]).log()
+    return replace(targets, anchor=anchor, twh=twh, winner=last[member])

@@ -1,0 +1,148 @@
+"""One training step as the method reads: warp, network, targets, loss. The engine is Lightning's Trainer."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from lookonce.data.loader import Batch
+from lookonce.data.warp import draws, warp
+from lookonce.errors import ConfigError, NonFiniteLossError
+from lookonce.layers import region_of
+from lookonce.loss import keras_yolo2_loss, region_loss
+from lookonce.network import Network
+from lookonce.region import Predictions, decode, encode
+from lookonce.training.recipes import Settings
+from lookonce.training.schedule import rate
+
+LOSSES = {"region": region_loss, "keras_yolo2": keras_yolo2_loss}
+STEPS_A_SIDE = 10
+"""Steps between two draws of the input side. Source: YOLO9000, section 2, multi-scale training."""
+
+
+class Training(lightning.LightningModule):
+    """A network being trained.
+
+    Args:
+        network: ends in a region layer.
+        settings: fitted to the training set (epochs known).
+        seed: every random draw derives from it, the epoch and the picture.
+    """
+
+    def __init__(self, network: Network, settings: Settings, seed: int) -> None:
+        super().__init__()
+        self.network, self.settings, self.seed = network, settings, seed
+        self.region = region_of(network.layers)
+        self.seen = 0
+        network.freeze(frozen_convolutions(network, settings.freeze))
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether predictors are still drawn to their anchors."""
+        return self.seen <= self.settings.warm_up_images and self.settings.warm_up_images > 0
+
+    def frame(self) -> tuple[int, int]:
+        """(W, H) of the input at this step."""
+        sides = self.settings.multi_scale or (self.settings.size,)
+        side = int(np.random.default_rng((self.seed, self.global_step // STEPS_A_SIDE)).choice(sides))
+        return side, side
+
+    def training_step(self, batch: Batch, _: int) -> Tensor | None:
+        """Loss of one batch; None where none of its pictures could be decoded."""
+        if not len(batch):
+            return None
+        drawn = draws(self.seed, self.current_epoch, batch.index.cpu().numpy())
+        given = warp(batch, self.frame(), self.settings.resize, self.settings.augment, drawn)
+        raw = self.network(given.images)  # [B, A*(5+C), H, W]
+        self.seen += len(batch)
+        with torch.autocast(raw.device.type, enabled=False):
+            anchors, grid = raw.new_tensor(self.region.anchors), (raw.shape[2], raw.shape[3])
+            targets = encode(
+                given.boxes, given.labels, given.image_index, anchors, grid, self.network.stride, given.ignore
+            )
+            terms = LOSSES[self.settings.loss](raw, targets, self.region, self.warming_up)
+        for name, value in terms.items():
+            if name != "recall" and not value.isfinite():
+                raise NonFiniteLossError(name, batch.index.tolist())
+        self._report(terms, len(batch))
+        return terms["total"]
+
+    def _report(self, terms: dict[str, Tensor], pictures: int) -> None:
+        known = {name: value.detach() for name, value in terms.items() if name != "recall" or value.isfinite()}
+        shown = {("loss" if name == "total" else name): value for name, value in known.items()}
+        self.log_dict(shown, prog_bar=True, on_step=True, on_epoch=True, batch_size=pictures)
+        self.log("seen", float(self.seen), on_step=True, on_epoch=False)
+        self.log("rate", self.trainer.optimizers[0].param_groups[0]["lr"], on_step=True, on_epoch=False)
+
+    def validation_step(self, inputs: Tensor, _: int) -> Predictions:
+        """What the network (averaged, where there is an average) sees on inputs [B, 3, H, W]."""
+        raw = self.network(inputs)
+        return decode(raw, raw.new_tensor(self.region.anchors), self.network.stride, self.region.softmax)
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser and its schedule, by step."""
+        optimizer = make_optimizer(self.network, self.settings)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = LambdaLR(optimizer, lambda step: rate(step, steps, self.settings))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the count of pictures seen: warm-up goes by it and never starts again."""
+        checkpoint["seen"] = self.seen
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the count of pictures seen."""
+        self.seen = int(checkpoint["seen"])
+
+
+def frozen_convolutions(network: Network, freeze: str) -> int:
+    """How many convolutions from the start stay as they are.
+
+    Raises ConfigError where the network has no Darknet-19 trunk, not that many, or would learn nothing.
+    """
+    own = len(network.convolution_list())
+    count = {"none": 0, "features": 18, "all_but_last": own - 1}.get(freeze)
+    count = int(freeze) if count is None else count
+    if freeze == "features" and own < 22:
+        raise ConfigError(f"freeze: features are the 18 convolutions of Darknet-19, and this network has {own} in all; "
+                          "give a number")  # fmt: skip
+    if count >= own:
+        raise ConfigError(f"freeze: {count} convolutions of {own} leave nothing to train; at most {own - 1}")
+    return count
+
+
+def make_optimizer(network: Network, settings: Settings) -> torch.optim.Optimizer:
+    """The optimiser; weight decay on the weights of convolutions alone, as in Darknet."""
+    own = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in own if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in own if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    lr, beta = settings.learning_rate, settings.momentum
+    match settings.optimizer:
+        case "sgd":
+            return torch.optim.SGD(groups, lr=lr, momentum=beta)
+        case "adam":
+            return torch.optim.Adam(groups, lr=lr, betas=(beta, 0.999))
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=lr, betas=(beta, 0.999))
+        case "rmsprop":
+            return torch.optim.RMSprop(groups, lr=lr, momentum=beta)
+
+
+def choose_precision(device: str) -> tuple[str, str]:
+    """(Lightning's precision, why) for a device: bf16 where the machine computes in it, else fp32."""
+    if device == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16-mixed", f"bf16 on {torch.cuda.get_device_name()}"
+        return "32-true", f"fp32: {torch.cuda.get_device_name()} has no bf16"
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    if any(cast(bool, getattr(torch.cpu, probe, lambda: False)()) for probe in probes):
+        return "bf16-mixed", "bf16: this CPU has the instructions"
+    return "32-true", "fp32: this CPU has no AVX512-BF16 or AMX instructions"

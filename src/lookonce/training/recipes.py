@@ -1,0 +1,155 @@
+"""Every default of training, in one table, and the law of each setting.
+
+quick: from scratch on hundreds to thousands of pictures, on a laptop.
+paper: YOLO9000, section 2 (detection training), with the numbers of darknet/cfg/yolov2-voc.cfg.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args, get_type_hints
+
+from lookonce.data.warp import Augmentation
+from lookonce.errors import ConfigError
+from lookonce.resize import ResizeMode
+from lookonce.zoo import DETECTORS
+
+Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
+Schedule = Literal["constant", "steps", "cosine", "one_cycle"]
+LossName = Literal["region", "keras_yolo2"]
+RecipeName = Literal["quick", "paper"]
+
+STRIDE = 32
+"""Input pixels a cell, of every network in the zoo."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one run goes; checked at birth, saved beside the result. Defaults: the quick recipe."""
+
+    network: str = "yolov2_tiny"
+    """A detector of the zoo."""
+    size: int = 416
+    """Side of the square input, pixels; a multiple of 32. Validation, and training unless multi_scale."""
+    multi_scale: tuple[int, ...] = ()
+    """Sides to train at, one drawn every 10 steps; none: `size` alone."""
+    resize: ResizeMode = "letterbox"
+    """How a picture becomes the square input."""
+    anchors: int = 5
+    """Number of anchors, clustered on the training boxes; 0: the five of yolov2-voc.cfg."""
+    loss: LossName = "region"
+    """Darknet's region loss, or the blog's."""
+    steps: int = 1500
+    """Optimiser steps that a run aims at; sets epochs where they are not given."""
+    epochs: int | None = None
+    """Passes over the training pictures; none: as many as `steps` asks for, 20 at least and 300 at most."""
+    batch_size: int = 8
+    """Pictures for each optimiser step; made smaller for a set that gives fewer than 8 steps an epoch."""
+    optimizer: Optimizer = "adamw"
+    """What moves the weights."""
+    learning_rate: float = 2e-3
+    """Its highest value."""
+    momentum: float = 0.9
+    """Of SGD and RMSprop; the first beta of Adam and AdamW."""
+    weight_decay: float = 0.01
+    """On the weights of convolutions alone, as in Darknet."""
+    schedule: Schedule = "one_cycle"
+    """How the rate goes: constant, steps and cosine after a burn-in, or one_cycle."""
+    burn_in: int = 100
+    """Steps in which the rate climbs from 0 to its highest value."""
+    milestones: tuple[float, ...] = (0.375, 0.5625)
+    """Schedule `steps`: shares of the run after which the rate falls to a tenth. Source: 60 and 90 of 160 epochs."""
+    ema: float = 0.998
+    """Decay of the moving average of the weights; 0: none."""
+    gradient_clip: float = 10.0
+    """Largest norm of the gradient; 0: no limit."""
+    warm_up_images: int = 0
+    """Pictures during which every predictor is drawn to its anchor; no best model is chosen among them."""
+    freeze: str = "none"
+    """none, features (the 18 convolutions of Darknet-19), all_but_last (as the blog), or a number of convolutions."""
+    difficult: Literal["ignore", "train", "drop"] = "ignore"
+    """Difficult objects: neither sought nor background; trained on like others; left out."""
+    patience: int = 0
+    """Validations without a gain of min_delta after which the run stops; 0: never."""
+    min_delta: float = 0.001
+    """Gain in mAP that counts."""
+    augment: Augmentation = Augmentation()
+    """How far training pictures may differ from the files."""
+
+    def __post_init__(self) -> None:
+        _check_names(self)
+        sides = (self.size, *self.multi_scale)
+        _law(all(s > 0 and s % STRIDE == 0 for s in sides), "size", sides, f"positive multiples of {STRIDE}")
+        for name in ("steps", "batch_size"):
+            _law(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _law(self.epochs is None or self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _law(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "above 0")
+        for name in ("momentum", "ema"):
+            _law(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
+        for name in ("anchors", "burn_in", "warm_up_images", "patience", "weight_decay", "gradient_clip", "min_delta"):
+            _law(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "at least 0")
+        _law(
+            all(0 < m < 1 for m in self.milestones), "milestones", self.milestones, "shares of the run between 0 and 1"
+        )
+        known = self.freeze in ("none", "features", "all_but_last") or self.freeze.isdigit()
+        _law(known, "freeze", self.freeze, "none, features, all_but_last or a number of convolutions")
+
+    def fitted(self, pictures: int, exact_batch: bool = False) -> Settings:
+        """The same for a training set of so many pictures: epochs settled, and a batch that leaves 8 steps an epoch.
+
+        exact_batch: the batch was asked for and stays.
+        """
+        batch = self.batch_size if exact_batch else max(1, min(self.batch_size, pictures // 8))
+        per_epoch = math.ceil(pictures / batch)
+        return replace(self, batch_size=batch, epochs=self.epochs or min(300, max(20, round(self.steps / per_epoch))))
+
+
+def _check_names(given: Settings) -> None:
+    hints = get_type_hints(Settings)
+    for name in ("resize", "loss", "optimizer", "schedule", "difficult"):
+        _law(
+            getattr(given, name) in get_args(hints[name]), name, getattr(given, name), f"one of {get_args(hints[name])}"
+        )
+    _law(given.network in DETECTORS, "network", given.network, f"one of {', '.join(DETECTORS)}")
+
+
+def _law(holds: bool, name: str, value: object, law: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name.replace('_', '-')}: {value!r}; expected {law}")
+
+
+RECIPES: Mapping[RecipeName, Settings] = {
+    "quick": Settings(),
+    "paper": Settings(
+        network="yolov2",
+        multi_scale=tuple(range(320, 609, 32)),
+        anchors=0,
+        epochs=160,
+        batch_size=64,
+        optimizer="sgd",
+        learning_rate=1e-3,
+        weight_decay=5e-4,
+        schedule="steps",
+        burn_in=1000,
+        ema=0.0,
+        gradient_clip=0.0,
+        warm_up_images=12_800,
+        augment=Augmentation(aspect=0.3, zoom=(1.0, 1.0), flip=0.5, hue=0.1, saturation=1.5, exposure=1.5),
+    ),
+}
+
+
+def settings(recipe: RecipeName, **changes: Any) -> Settings:
+    """A recipe with the settings that were given (those not None).
+
+    Raises ConfigError for a recipe or setting that does not exist, or a value outside its law.
+    """
+    _law(recipe in RECIPES, "recipe", recipe, f"one of {', '.join(RECIPES)}")
+    known = {f.name for f in fields(Settings)}
+    for name in changes.keys() - known:
+        near = difflib.get_close_matches(name, known, 1)
+        raise ConfigError(f"setting {name!r}; " + (f"did you mean {near[0]}?" if near else f"one of {sorted(known)}"))
+    return replace(RECIPES[recipe], **{name: value for name, value in changes.items() if value is not None})

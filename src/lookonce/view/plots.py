@@ -1,0 +1,95 @@
+"""Plots with matplotlib, drawn without its global state and readable without colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookonce.anchors import RECALL_IOU, Anchors
+from lookonce.errors import UserError
+from lookonce.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SHOWN = 4000
+"""Boxes drawn in a cloud, at most; a seeded choice of more."""
+
+
+def anchors_figure(
+    wh: NDArray[np.floating], curve: Sequence[Anchors], chosen: Anchors, given: Anchors, given_name: str
+) -> Figure:
+    """Left: fit against the number of anchors. Right: the boxes with the chosen and the given anchors.
+
+    Args:
+        wh: [N, 2] shapes of the boxes, cells.
+        curve: the anchors found, by growing number.
+        chosen: those of the number that was asked for.
+        given: anchors to compare with.
+        given_name: what the legend calls them.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 6), dpi=110, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _draw_curve(left, curve, chosen, given, given_name)
+    _draw_shapes(right, wh, chosen, given, given_name)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write the figure, whole or not at all; the path's ending chooses the format.
+
+    Raises UserError: an ending that is no picture's, or a place that cannot be written.
+    """
+    known = figure.canvas.get_supported_filetypes()
+    ending = path.suffix[1:].lower()
+    if ending not in known:
+        raise UserError(f"{path}: ending {ending!r}; expected one of {', '.join(sorted(known))}")
+    with replacing(path) as beside:
+        figure.savefig(beside, format=ending)
+
+
+def _draw_curve(axes: Axes, curve: Sequence[Anchors], chosen: Anchors, given: Anchors, given_name: str) -> None:
+    """Mean best IoU and recall against k, with the given anchors as hollow marks."""
+    ks = [len(found.wh) for found in curve]
+    axes.plot(ks, [found.recall for found in curve], "s--", color="0.55", markersize=5, label=f"recall at {RECALL_IOU}")
+    axes.plot(ks, [found.mean_iou for found in curve], "o-", color="#1f5fa8", label="mean best IoU")
+    axes.plot([len(chosen.wh)], [chosen.mean_iou], "o", color="#1f5fa8", markersize=13, fillstyle="none")
+    axes.annotate(f"{chosen.mean_iou:.3f}", (len(chosen.wh), chosen.mean_iou), (0, 12), textcoords="offset points",
+                  ha="center", weight="bold")  # fmt: skip
+    for value, marker, label in ((given.recall, "s", "recall"), (given.mean_iou, "D", "mean best IoU")):
+        axes.plot([len(given.wh)], [value], marker, color="#b3401c", fillstyle="none", markersize=8, linestyle="none",
+                  label=f"{given_name}: {label} {value:.3f}")  # fmt: skip
+    axes.set(xlabel="number of anchors", title=f"fit of {sum(chosen.counts):,} boxes", xticks=ks)
+    axes.grid(color="0.9")
+    _legend_below(axes)
+
+
+def _draw_shapes(axes: Axes, wh: NDArray[np.floating], chosen: Anchors, given: Anchors, given_name: str) -> None:
+    """The cloud of box shapes; chosen anchors as numbered marks with their outlines, given ones as crosses."""
+    from matplotlib.patches import Rectangle
+
+    shown = wh if len(wh) <= SHOWN else wh[np.random.default_rng(0).choice(len(wh), SHOWN, replace=False)]
+    some = f"{len(shown):,} of {len(wh):,} boxes" if len(shown) < len(wh) else f"{len(wh):,} boxes"
+    axes.scatter(shown[:, 0], shown[:, 1], s=5, color="0.7", linewidths=0, label=some)
+    for number, (w, h) in enumerate(chosen.wh, 1):
+        axes.add_patch(Rectangle((0, 0), w, h, fill=False, color="#1f5fa8", linewidth=0.8, alpha=0.6))
+        axes.plot([w], [h], "o", color="white", markeredgecolor="#1f5fa8", markersize=15, zorder=4,
+                  label="found, from smallest to largest" if number == 1 else None)  # fmt: skip
+        axes.annotate(str(number), (w, h), ha="center", va="center", fontsize=9, weight="bold", zorder=5)
+    axes.plot(*np.array(given.wh).T, "x", color="#b3401c", markersize=9, markeredgewidth=2, zorder=3, label=given_name)
+    largest = np.concatenate((shown, chosen.wh, given.wh)).max(0) * 1.07
+    axes.set(xlabel="width, cells", ylabel="height, cells", xlim=(0, largest[0]), ylim=(0, largest[1]),
+             aspect="equal", title=f"{len(chosen.wh)} anchors among the boxes")  # fmt: skip
+    _legend_below(axes)
+
+
+def _legend_below(axes: Axes) -> None:
+    """A legend that covers nothing."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncol=2, fontsize=9, frameon=False)

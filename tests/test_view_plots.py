@@ -1,0 +1,50 @@
+"""Mirrors src/lookonce/view/plots.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lookonce.anchors import cluster, measure
+from lookonce.errors import UserError
+from lookonce.view.plots import SHOWN, anchors_figure, save_figure
+
+
+@pytest.fixture(scope="module")
+def figure():
+    wh = np.exp(np.random.default_rng(0).normal(1, 0.5, (SHOWN + 500, 2)))
+    curve = [measure(wh, cluster(wh, k, restarts=2)[0]) for k in (1, 2, 3)]
+    return anchors_figure(wh, curve, curve[1], measure(wh, np.ones((4, 2))), "given (4)")
+
+
+def test_the_curve_and_the_given_anchors_are_drawn_with_their_numbers(figure):
+    left, _ = figure.axes
+    lines = {line.get_label(): line for line in left.lines}
+    assert lines["mean best IoU"].get_xdata().tolist() == [1, 2, 3]
+    assert lines["mean best IoU"].get_ydata().tolist() == sorted(lines["mean best IoU"].get_ydata())
+    assert sum(label.startswith("given (4): ") for label in lines) == 2
+
+
+def test_chosen_anchors_are_numbered_and_the_cloud_is_bounded(figure):
+    _, right = figure.axes
+    assert [text.get_text() for text in right.texts] == ["1", "2"]
+    assert len(right.patches) == 2
+    assert len(right.collections[0].get_offsets()) == SHOWN
+
+
+def test_a_saved_figure_is_a_picture_and_matplotlib_keeps_no_state(figure, tmp_path):
+    save_figure(figure, tmp_path / "deep" / "anchors.png")
+    with Image.open(tmp_path / "deep" / "anchors.png") as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 400
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["anchors.png"]
+    import matplotlib.pyplot as plt
+
+    assert plt.get_fignums() == []
+
+
+def test_an_ending_that_is_no_format_is_refused_and_nothing_is_left(figure, tmp_path):
+    with pytest.raises(UserError, match=r"anchors\.doc: ending 'doc'; expected one of .*png"):
+        save_figure(figure, tmp_path / "anchors.doc")
+    assert list(tmp_path.iterdir()) == []
