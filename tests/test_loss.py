@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN
 
+from conftest import GOLDEN
 from lookonce.layers import Region
 from lookonce.loss import KerasYolo2Scales, best_iou, keras_yolo2_loss, region_loss
 from lookonce.region import Targets, assign, cell_boxes, encode, split

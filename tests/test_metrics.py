@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import SHARED, needs_shared
 from numpy.typing import NDArray
-from test_matching import Objects, dataset_of, found, loop_match, random_case
 
+from conftest import SHARED, needs_shared
 from lookonce.data.record import Dataset
 from lookonce.detections import Detections
 from lookonce.errors import ConfigError
 from lookonce.metrics import ApProtocol, Rules, average_precision, best_thresholds, score
+from test_matching import Objects, dataset_of, found, loop_match, random_case
 
 VOC_SMALL = {  # IoU threshold: (11-point, all-point); shared/data/README.md
     0.1: (0.3333333333, 0.3371980676),
@@ -97,7 +97,8 @@ def test_ap_of_the_small_case_is_the_published_one(least: float) -> None:
 def test_map_of_100_voc_pictures_is_the_independent_one(protocol: ApProtocol, difficult: str) -> None:
     dataset, detections = read_voc100()
     metrics = score(dataset, detections, Rules(protocol, 0.5, difficult), bootstrap=200)  # type: ignore[arg-type]
-    assert metrics.mean_ap is not None and metrics.interval is not None
+    assert metrics.mean_ap is not None
+    assert metrics.interval is not None
     assert 100 * metrics.mean_ap == pytest.approx(VOC100[protocol, difficult], abs=0.005)
     assert metrics.interval[0] < metrics.mean_ap < metrics.interval[1]
     assert sum(c.objects for c in metrics.classes) == (273 - 38 if difficult == "ignore" else 273)
@@ -175,7 +176,8 @@ def test_a_class_without_objects_is_left_out_of_the_mean_and_says_so() -> None:
 def test_no_objects_of_any_class_is_said_and_never_nan(difficult: bool) -> None:
     truth: Objects = [([0, 0, 10, 10], 0, True)] if difficult else []
     metrics = score(dataset_of([truth, []]), [found([[0, 0, 10, 10]], [0.9]), found([], [])], bootstrap=10)
-    assert metrics.mean_ap is None and metrics.interval is None
+    assert metrics.mean_ap is None
+    assert metrics.interval is None
     assert "no objects" in str(metrics)
     assert "nan" not in str(metrics)
     assert best_thresholds(metrics).tolist() == [0.3, 0.3]

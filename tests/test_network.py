@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN
 
+from conftest import GOLDEN
 from lookonce import zoo
 from lookonce.errors import ConfigError
 from lookonce.layers import AvgPool, Conv, MaxPool, Reorg, Route

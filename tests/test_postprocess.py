@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN
 from torch import Tensor
 
+from conftest import GOLDEN
 from lookonce.boxes import cxcywh_to_xyxy, iou
 from lookonce.errors import ConfigError
 from lookonce.postprocess import Selection, nms, nms_per_class, postprocess

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN
 
+from conftest import GOLDEN
 from lookonce import region
 
 ANCHORS = torch.tensor([(1.3221, 1.73145), (3.19275, 4.00944), (9.47112, 4.84053)])

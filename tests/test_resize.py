@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN, SHARED, needs_shared
 
+from conftest import GOLDEN, SHARED, needs_shared
 from lookonce import resize
 
 CASES = {"tall_160x160": "synthetic_97x211", "tall_192x128": "synthetic_97x211", "small_up_128x192": "synthetic_45x30"}

@@ -13,6 +13,7 @@ CPU_TORCH = {"2.13.0": ["6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa
 
 
 def main(full: Path) -> None:
+    """Write the parts of a full lock beside each other."""
     entries = re.split(r"\n(?=\S)", full.read_text().strip())
     parts: dict[str, list[str]] = {"requirements.lock": [], "requirements-cuda.lock": []}
     for entry in entries:

@@ -28,6 +28,7 @@ def make_app(config: str | None = None) -> cyclopts.App:
         help="You only look once: detectors from labelled pictures.",
         help_epilogue="Every command takes --config FILE.yaml with any of its options.",
         version=__version__,
+        default_parameter=cyclopts.Parameter(consume_multiple=True, negative_none="no-", negative_iterable=""),
         config=read,
         result_action="return_value",
         exit_on_error=False,

@@ -6,6 +6,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lookonce.data.catalog import read_dataset
 from lookonce.data.digits import write_digits
@@ -72,5 +73,5 @@ def demo(folder: Path = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
     return DemoResult(report.mean_ap or 0.0, page.resolve())
 
 
-DIGITS = {"size": 160, "epochs": 8, "augment": Augmentation(flip=0.0)}
+DIGITS: dict[str, Any] = {"size": 160, "epochs": 8, "augment": Augmentation(flip=0.0)}
 """What the demo's training is told beyond the quick recipe: small pages, and digits are never mirrored."""

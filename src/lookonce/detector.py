@@ -58,7 +58,7 @@ class Detector:
         return self.model.labels
 
     @overload
-    def __call__(self, pictures: Picture) -> Detections: ...
+    def __call__(self, pictures: Picture) -> Detections: ...  # type: ignore[overload-overlap]
 
     @overload
     def __call__(self, pictures: Sequence[Picture]) -> list[Detections]: ...

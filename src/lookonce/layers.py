@@ -154,7 +154,7 @@ def _routed(maps: list[Shape], index: int) -> Shape:
 
 def stride(layers: tuple[Layer, ...]) -> int:
     """Input pixels for each cell of the last map (32 for YOLOv2)."""
-    side = 2 ** (6 + sum(isinstance(layer, MaxPool | Reorg) for layer in layers))
+    side: int = 2 ** (6 + sum(isinstance(layer, MaxPool | Reorg) for layer in layers))
     return side // shapes(layers, Shape(3, side, side))[-1].height
 
 

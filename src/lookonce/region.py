@@ -29,7 +29,7 @@ class Predictions:
 
 def split(raw: Tensor, num_anchors: int) -> tuple[Tensor, Tensor, Tensor]:
     """Raw [B, A*(5+C), H, W] as txywh [B,A,H,W,4], objectness [B,A,H,W], classes [B,A,H,W,C]."""
-    cells = raw.unflatten(1, (num_anchors, -1)).permute(0, 1, 3, 4, 2)  # [B, A, H, W, 5+C]
+    cells = raw.reshape(len(raw), num_anchors, -1, *raw.shape[2:]).permute(0, 1, 3, 4, 2)  # [B, A, H, W, 5+C]
     return cells[..., :4], cells[..., 4], cells[..., 5:]
 
 
@@ -117,7 +117,7 @@ def encode(
 def assign(targets: Targets, anchor: Tensor, anchors: Tensor) -> Targets:
     """The same objects given to other anchors [N], of anchors [A, 2] in cells: who wins is settled anew."""
     slot = ((targets.image * 4096 + targets.row) * 4096 + targets.col) * len(anchors) + anchor  # [N]
-    unique, member = slot.unique(return_inverse=True)
+    unique, member = torch.unique(slot, return_inverse=True)
     order = torch.arange(len(slot), device=slot.device).masked_fill(targets.ignore, -1)
     last = order.new_full((len(unique),), -1).scatter_reduce(0, member, order, "amax")  # [slots]
     twh = (targets.boxes[:, 2:] / anchors[anchor]).log()

@@ -19,7 +19,7 @@ FILL = 0.5
 """What the letterbox puts around the picture, of 0..1. Source: image.c, fill_image(boxed, .5)."""
 
 
-def fitted(sizes: NDArray[np.int_], frame: tuple[int, int], mode: ResizeMode) -> NDArray[np.int_]:
+def fitted(sizes: NDArray[np.integer], frame: tuple[int, int], mode: ResizeMode) -> NDArray[np.integer]:
     """Sizes that pictures take in the frame.
 
     Args:
@@ -36,7 +36,7 @@ def fitted(sizes: NDArray[np.int_], frame: tuple[int, int], mode: ResizeMode) ->
     by_width = frame[0] / w < frame[1] / h
     new_w = np.where(by_width, frame[0], w * frame[1] // h)
     new_h = np.where(by_width, h * frame[0] // w, frame[1])
-    return np.maximum(np.stack((new_w, new_h), -1), 1)
+    return np.asarray(np.maximum(np.stack((new_w, new_h), -1), 1))
 
 
 def resize(image: Tensor, frame: tuple[int, int], mode: ResizeMode) -> Tensor:

@@ -6,7 +6,7 @@ Source: darknet/src/parser.c (names and defaults of each section).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Any, get_args
 
 from lookonce.errors import UserError
 from lookonce.layers import Activation, AvgPool, Conv, Layer, MaxPool, Region, Reorg, Route, Softmax
@@ -35,6 +35,10 @@ class _Section:
     values: dict[str, tuple[str, int]] = field(default_factory=dict)
 
 
+FLAGS = ("softmax", "bias_match", "rescore")
+SCALES = {"thresh": 0.5, "object_scale": 1.0, "noobject_scale": 1.0, "class_scale": 1.0, "coord_scale": 1.0}
+"""Numbers of a region section and Darknet's defaults."""
+
 KEYS: dict[str, frozenset[str]] = {
     "net": frozenset({"width", "height", "channels"}),
     "convolutional": frozenset({"batch_normalize", "filters", "size", "stride", "pad", "activation"}),
@@ -43,10 +47,7 @@ KEYS: dict[str, frozenset[str]] = {
     "reorg": frozenset({"stride"}),
     "avgpool": frozenset(),
     "softmax": frozenset({"groups"}),
-    "region": frozenset(
-        "anchors classes coords num softmax bias_match rescore thresh object_scale noobject_scale class_scale "
-        "coord_scale".split()
-    ),
+    "region": frozenset({"anchors", "classes", "coords", "num", *FLAGS, *SCALES}),
 }
 
 
@@ -92,9 +93,8 @@ def _layer_text(layer: Layer) -> str:
         case Softmax():
             return _lines("softmax", groups=1)
         case Region():
-            scales = {name: f"{getattr(layer, name):g}" for name in
-                      ("thresh", "object_scale", "noobject_scale", "class_scale", "coord_scale")}  # fmt: skip
-            flags = {name: int(getattr(layer, name)) for name in ("softmax", "bias_match", "rescore")}
+            scales = {name: f"{getattr(layer, name):g}" for name in SCALES}
+            flags = {name: int(getattr(layer, name)) for name in FLAGS}
             anchors = ", ".join(f"{w!r},{h!r}" for w, h in layer.anchors)
             counts = {"classes": layer.classes, "coords": 4, "num": len(layer.anchors)}
             return _lines("region", anchors=anchors, **counts, **flags, **scales)
@@ -189,9 +189,7 @@ def _region(read: _Reader) -> Region:
         raise CfgError(read.place, line, f"{len(flat)} numbers in anchors", f"{2 * count} above 0 for num={count}")
     if read.integer("coords", 4) != 4:
         raise CfgError(read.place, read.section.values["coords"][1], "another number of coords", "coords=4")
-    scales = ("thresh", "object_scale", "noobject_scale", "class_scale", "coord_scale")
-    defaults = ("0.5", "1", "1", "1", "1")
-    numbers = {name: read.numbers(name, default)[0] for name, default in zip(scales, defaults, strict=True)}
-    flags = {name: read.flag(name, 0) for name in ("softmax", "bias_match", "rescore")}
+    numbers: dict[str, Any] = {name: read.numbers(name, str(default))[0] for name, default in SCALES.items()}
+    flags: dict[str, Any] = {name: read.flag(name, 0) for name in FLAGS}
     anchors = tuple(zip(flat[::2], flat[1::2], strict=True))
     return Region(anchors, read.integer("classes", 20), **flags, **numbers)

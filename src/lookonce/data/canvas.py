@@ -21,10 +21,10 @@ log = logging.getLogger("lookonce")
 READY, FAILED = 1, 2
 
 
-def canvas_sizes(sizes: NDArray[np.int_], side: int) -> NDArray[np.int64]:
+def canvas_sizes(sizes: NDArray[np.integer], side: int) -> NDArray[np.int64]:
     """[M, 2] sizes of pictures reduced so that no side exceeds `side`; smaller ones stay as they are."""
     shrink = np.minimum(1.0, side / sizes.max(-1, keepdims=True))
-    return np.maximum(np.rint(sizes * shrink), 1).astype(np.int64)
+    return np.asarray(np.maximum(np.rint(sizes * shrink), 1), np.int64)
 
 
 class Canvases:
@@ -47,7 +47,8 @@ class Canvases:
             self._create()
 
     def _create(self) -> None:
-        assert self.file is not None and self.state_file is not None
+        assert self.file is not None
+        assert self.state_file is not None
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             for file, size in ((self.file, int(self.first[-1])), (self.state_file, len(self.sizes))):

@@ -31,7 +31,7 @@ def read_dataset(
     path: Path | str,
     split: str | None = None,
     labels: Sequence[str] | None = None,
-    format: Format = "auto",  # noqa: A002 - the word users know
+    format: Format = "auto",
     policy: DataPolicy = "drop",
 ) -> Dataset:
     """Read labelled pictures; the pictures themselves stay closed.
@@ -58,7 +58,7 @@ def read_splits(
     path: Path | str,
     splits: Sequence[str | None],
     labels: Sequence[str] | None = None,
-    format: Format = "auto",  # noqa: A002
+    format: Format = "auto",
     policy: DataPolicy = "drop",
 ) -> list[Dataset]:
     """Several splits of one data set, read in one pass. Arguments and errors as read_dataset."""
@@ -229,13 +229,15 @@ class _Reading:
         order = _class_order(self.ids, labels, Counter(c.names))
         new_id = np.full(len(self.ids), -1)
         for label, name in enumerate(order):
-            new_id[self.ids[name]] = label
+            if name in self.ids:
+                new_id[self.ids[name]] = label
         classes = new_id[np.array(c.names, np.int64)]
         keep = classes >= 0
         picture = np.repeat(np.arange(len(c.paths)), c.counts)[keep]
         first = np.concatenate(([0], np.bincount(picture, minlength=len(c.paths)).cumsum()))
         return Dataset(
-            self.root.resolve().name, self.root, order, np.array(c.paths, np.str_), np.array(c.sizes, np.int32).reshape(-1, 2),
+            self.root.resolve().name, self.root, order,
+            np.array(c.paths, np.str_), np.array(c.sizes, np.int32).reshape(-1, 2),
             first.astype(np.int64), np.array(c.boxes, np.float32).reshape(-1, 4)[keep], classes[keep].astype(np.int64),
             np.array(c.difficult, bool)[keep],
         )  # fmt: skip

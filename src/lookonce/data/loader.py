@@ -58,7 +58,7 @@ class Batch:
 class Sample(NamedTuple):
     """One picture on its way into a batch."""
 
-    index: int
+    picture: int  # index in the data set
     canvas: NDArray[np.uint8]  # [h, w, 3]
     boxes: NDArray[np.float32]  # [n, 4] xyxy canvas px
     labels: NDArray[np.int64]  # [n]
@@ -108,7 +108,7 @@ def collate(samples: list[Sample | None]) -> Batch:
         labels=torch.from_numpy(np.concatenate([empty[:, 0].astype(np.int64), *(sample.labels for sample in good)])),
         image_index=torch.arange(len(good)).repeat_interleave(counts),
         ignore=torch.from_numpy(np.concatenate([empty[:, 0].astype(bool), *(sample.ignore for sample in good)])),
-        index=torch.tensor([sample.index for sample in good], dtype=torch.long),
+        index=torch.tensor([sample.picture for sample in good], dtype=torch.long),
     )
 
 

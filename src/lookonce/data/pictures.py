@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from lookonce.errors import PictureError, UserError
 
@@ -156,7 +156,7 @@ def _reason(path: Path, error: BaseException) -> str:
     size = path.stat().st_size
     if size == 0:
         return "an empty file, not a picture"
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         with path.open("rb") as file:
             text = all(byte in b"\t\n\r\f\b" or byte >= 32 for byte in file.read(256))
         return "a text file, not a picture" if text else "not a picture of a known format, or cut at its start"

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from lookonce.data.pictures import PICTURE_SUFFIXES, picture_size
 from lookonce.data.record import Problem
-from lookonce.errors import PictureError, UserError
+from lookonce.errors import UserError
 from lookonce.files import write_text
 
 DataPolicy = Literal["error", "drop", "clip"]
@@ -109,7 +109,8 @@ def parse(path: Path) -> Page:
     target.parser = parser
     try:
         parser.feed(content)
-        return parser.close()  # type: ignore[no-any-return]
+        parser.close()
+        return target.page
     except ParseError as error:
         raise UserError(f"{place}:{error.position[0]}: not whole XML ({error.msg}); write it again") from None
     except DefusedXmlException as error:
@@ -247,7 +248,3 @@ def problem(path: Path, root: Path, line: int, kind: str, found: str, action: st
 
 def _short(box: tuple[float, ...]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in box) + ")"
-
-
-__all__ = ["CLASSES", "DataPolicy", "Page", "PictureError", "Thing", "parse", "picture_index", "picture_of", "place_box",
-           "problem", "read_box", "read_list", "scale_as_blog", "size_of", "write_annotation", "write_split"]  # fmt: skip

@@ -16,7 +16,8 @@ class TorchRuntime:
 
     def __init__(self, model: Model, device: str | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.network = folded(model.network).to(self.device, memory_format=torch.channels_last)
+        self.network = folded(model.network).to(self.device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.name = f"torch {torch.__version__}, fp32, {self.device}"
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ class Training(lightning.LightningModule):
         self.log("seen", float(self.seen), on_step=True, on_epoch=False)
         self.log("rate", self.trainer.optimizers[0].param_groups[0]["lr"], on_step=True, on_epoch=False)
 
-    def validation_step(self, inputs: Tensor, _: int) -> Predictions:
+    def validation_step(self, inputs: Tensor, _: int) -> Predictions:  # type: ignore[override]
         """What the network (averaged, where there is an average) sees on inputs [B, 3, H, W]."""
         raw = self.network(inputs)
         return decode(raw, raw.new_tensor(self.region.anchors), self.network.stride, self.region.softmax)

@@ -28,7 +28,8 @@ def takes_settings(function: F) -> F:
     types = get_type_hints(Settings)
     for entry in fields(Settings):
         shown = Parameter(help=f"{said[entry.name]} [{_default(entry.name)}]".strip(), show_default=False)
-        annotation = Annotated[types[entry.name] | None, shown]  # type: ignore[valid-type]
+        kind = types[entry.name] | None
+        annotation: Any = Annotated[kind, shown]
         plain.append(inspect.Parameter(entry.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     function.__signature__ = own.replace(parameters=plain, return_annotation=hints["return"])  # type: ignore[attr-defined]
     function.__annotations__ = {p.name: p.annotation for p in plain} | {"return": hints["return"]}

@@ -76,7 +76,7 @@ class Settings:
     """Validations without a gain of min_delta after which the run stops; 0: never."""
     min_delta: float = 0.001
     """Gain in mAP that counts."""
-    augment: Augmentation = Augmentation()
+    augment: Augmentation = Augmentation()  # noqa: RUF009 - frozen
     """How far training pictures may differ from the files."""
 
     def __post_init__(self) -> None:

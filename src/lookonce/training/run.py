@@ -20,9 +20,10 @@ from torch.utils.data import DataLoader
 from lookonce import zoo
 from lookonce.anchors import cluster_anchors
 from lookonce.data.canvas import Canvases
-from lookonce.data.catalog import DataPolicy, check_pictures, read_splits
+from lookonce.data.catalog import check_pictures, read_splits
 from lookonce.data.loader import Pictures, Shuffled, collate
 from lookonce.data.record import Dataset
+from lookonce.data.voc import DataPolicy
 from lookonce.data.warp import Augmentation
 from lookonce.detector import Detector
 from lookonce.errors import ConfigError, NonFiniteLossError, UserError
@@ -42,6 +43,14 @@ CANVAS_TO_INPUT = 1.5
 """Longest side of a canvas, of the largest training side."""
 VALIDATIONS = 20
 """About so many times a run is validated; each epoch at most once."""
+
+ADVERTISEMENTS = (
+    ".*does not have many workers.*",
+    ".*smaller than the logging interval.*",
+    ".*isinstance.treespec.*",
+    ".*exists and is not empty.*",
+    ".*lr_scheduler.step.*",
+)
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -130,7 +139,7 @@ class Plan:
             own = {f.name: flat.pop(f.name) for f in fields(Plan) if f.name != "settings"}
             own["labels"] = None if own["labels"] is None else tuple(own["labels"])
             flat["augment"] = Augmentation(**{**flat["augment"], "zoom": tuple(flat["augment"]["zoom"])})
-            how = {key: tuple(value) if isinstance(value, list) else value for key, value in flat.items()}
+            how: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in flat.items()}
             return Plan(**own, settings=Settings(**how))
         except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
@@ -229,10 +238,12 @@ class Run:
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        loader = DataLoader(Pictures(canvases, how.difficult), how.batch_size, num_workers=plan.workers, collate_fn=collate,
-                            sampler=Shuffled(len(self.train_set), plan.seed), persistent_workers=plan.workers > 0,
-                            pin_memory=device == "cuda")  # fmt: skip
+        module.to(memory_format=torch.channels_last)
+        loader = DataLoader(
+            Pictures(canvases, how.difficult), how.batch_size, collate_fn=collate, num_workers=plan.workers,
+            sampler=Shuffled(len(self.train_set), plan.seed), persistent_workers=plan.workers > 0,
+            pin_memory=device == "cuda",
+        )  # fmt: skip
         val = None
         if self.val_set is not None:
             val = DataLoader(Inputs(self.val_set, self.frame, how.resize), batch_size=8)
@@ -313,8 +324,7 @@ def _quiet() -> Iterator[None]:
     level = engine.level
     engine.setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        for text in (".*does not have many workers.*", ".*smaller than the logging interval.*", ".*isinstance.treespec.*",
-                     ".*exists and is not empty.*", ".*lr_scheduler.step.*"):  # fmt: skip
+        for text in ADVERTISEMENTS:
             warnings.filterwarnings("ignore", text)
         try:
             yield

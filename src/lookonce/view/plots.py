@@ -80,12 +80,14 @@ def _draw_shapes(axes: Axes, wh: NDArray[np.floating], chosen: Anchors, given: A
     axes.scatter(shown[:, 0], shown[:, 1], s=5, color="0.7", linewidths=0, label=some)
     for number, (w, h) in enumerate(chosen.wh, 1):
         axes.add_patch(Rectangle((0, 0), w, h, fill=False, color="#1f5fa8", linewidth=0.8, alpha=0.6))
-        axes.plot([w], [h], "o", color="white", markeredgecolor="#1f5fa8", markersize=15, zorder=4,
+        axes.plot([w], [h], "o", color="white", markeredgecolor="#1f5fa8", markersize=14, zorder=4,
                   label="found, from smallest to largest" if number == 1 else None)  # fmt: skip
         axes.annotate(str(number), (w, h), ha="center", va="center", fontsize=9, weight="bold", zorder=5)
-    axes.plot(*np.array(given.wh).T, "x", color="#b3401c", markersize=9, markeredgewidth=2, zorder=3, label=given_name)
-    largest = np.concatenate((shown, chosen.wh, given.wh)).max(0) * 1.07
-    axes.set(xlabel="width, cells", ylabel="height, cells", xlim=(0, largest[0]), ylim=(0, largest[1]),
+    limit = np.concatenate((shown, chosen.wh)).max(0) * 1.1
+    beyond = sum(bool((np.array(wh) > limit).any()) for wh in given.wh)
+    name = given_name + (f", {beyond} beyond the plot" if beyond else "")
+    axes.plot(*np.array(given.wh).T, "x", color="#b3401c", markersize=9, markeredgewidth=2, zorder=3, label=name)
+    axes.set(xlabel="width, cells", ylabel="height, cells", xlim=(0, limit[0]), ylim=(0, limit[1]),
              aspect="equal", title=f"{len(chosen.wh)} anchors among the boxes")  # fmt: skip
     _legend_below(axes)
 
