@@ -229,8 +229,7 @@ class _Reading:
         order = _class_order(self.ids, labels, Counter(c.names))
         new_id = np.full(len(self.ids), -1)
         for label, name in enumerate(order):
-            if name in self.ids:
-                new_id[self.ids[name]] = label
+            new_id[self.ids[name]] = label
         classes = new_id[np.array(c.names, np.int64)]
         keep = classes >= 0
         picture = np.repeat(np.arange(len(c.paths)), c.counts)[keep]
@@ -249,7 +248,7 @@ class _Reading:
         if not self.lists and split in HASHED:
             return [place for stem, place in self.place.items() if _hashed(stem) == split]
         if split not in self.lists:
-            known = [name for name in self.lists if name.partition("_")[0] not in voc.CLASSES] or list(HASHED)
+            known = [name for name in self.lists if name.rpartition("_")[0] not in voc.CLASSES] or list(HASHED)
             raise UserError(f"{self.root}: no split {split!r}; there are {', '.join(known)}")
         names = voc.read_list(self.lists[split])
         told = {stem for stem, _ in self.problems}
@@ -277,7 +276,8 @@ def _hashed(stem: str) -> str:
 
 def _class_order(ids: dict[str, int], labels: tuple[str, ...] | None, counts: Counter[int]) -> tuple[str, ...]:
     if labels is None:
-        return voc.CLASSES if set(ids) <= set(voc.CLASSES) else tuple(sorted(ids))
+        order = voc.CLASSES if set(ids) <= set(voc.CLASSES) else sorted(ids)
+        return tuple(name for name in order if name in ids)
     if not labels or len(set(labels)) < len(labels):
         raise ConfigError(f"labels: {list(labels)}; expected one or more names, each once")
     for name in labels:

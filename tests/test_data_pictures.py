@@ -1,0 +1,127 @@
+"""Mirrors src/lookonce/data/pictures.py."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lookonce.data.pictures import find_pictures, inspect, load_rgb, picture_size
+from lookonce.errors import PictureError, UserError
+
+EXIF_TURNED = 6
+
+
+def gradient(width=40, height=30):
+    row = np.linspace(0, 255, width).astype(np.uint8)
+    return Image.fromarray(np.repeat(row[None, :, None].repeat(height, 0), 3, 2))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "RGBA", "CMYK", "RGB"])
+def test_every_mode_becomes_rgb(tmp_path, mode):
+    file = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    gradient().convert(mode).save(file)
+    found = load_rgb(file)
+    assert found.shape == (30, 40, 3)
+    assert found.dtype == np.uint8
+    if mode in ("L", "LA", "RGBA", "RGB"):
+        np.testing.assert_allclose(found, np.asarray(gradient()), atol=1)
+
+
+def test_sixteen_bits_are_scaled_not_cut(tmp_path):
+    values = np.linspace(0, 65535, 40).astype(np.uint16)[None].repeat(30, 0)
+    Image.fromarray(values).save(tmp_path / "x.png")
+    np.testing.assert_allclose(load_rgb(tmp_path / "x.png")[0, :, 0], values[0] / 257, atol=1)
+
+
+def test_transparent_parts_lie_on_white(tmp_path):
+    Image.new("RGBA", (4, 4), (10, 20, 30, 0)).save(tmp_path / "x.png")
+    assert (load_rgb(tmp_path / "x.png") == 255).all()
+
+
+def test_exif_rotation_is_applied_to_pixels_and_size(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = EXIF_TURNED
+    gradient().save(tmp_path / "x.jpg", exif=exif, quality=95)
+    assert picture_size(tmp_path / "x.jpg") == (30, 40)
+    found = load_rgb(tmp_path / "x.jpg")
+    assert found.shape == (40, 30, 3)
+    assert found[0].mean() < 20 < 200 < found[-1].mean()  # the dark left side is now at the top
+
+
+def test_reduced_pictures_keep_their_shape_and_content(tmp_path):
+    gradient(800, 400).save(tmp_path / "x.jpg", quality=95)
+    found = load_rgb(tmp_path / "x.jpg", reduce_to=100)
+    assert found.shape == (50, 100, 3)
+    np.testing.assert_allclose(found[25, :, 0], np.linspace(0, 255, 100), atol=4)
+    assert load_rgb(tmp_path / "x.jpg", reduce_to=1000).shape == (400, 800, 3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20_000, 10)])
+def test_extreme_shapes_are_pictures_too(tmp_path, size):
+    Image.new("RGB", size).save(tmp_path / "x.png")
+    assert load_rgb(tmp_path / "x.png").shape == (size[1], size[0], 3)
+    assert inspect(tmp_path / "x.png") == size
+    assert max(load_rgb(tmp_path / "x.png", reduce_to=64).shape) <= 64
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"hello, I am text\n", "a text file, not a picture"),
+    (b"", "an empty file"),
+    (b"\x00\x01\x02\x03" * 9, "not a picture of a known format"),
+])  # fmt: skip
+def test_what_is_no_picture_is_named(tmp_path, content, message):
+    (tmp_path / "x.jpg").write_bytes(content)
+    for read in (load_rgb, picture_size, inspect):
+        with pytest.raises(PictureError, match=f"x.jpg: {message}"):
+            read(tmp_path / "x.jpg")
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    with pytest.raises(PictureError, match="no such file"):
+        load_rgb(tmp_path / "no.jpg")
+    with pytest.raises(PictureError, match="a folder"):
+        load_rgb(tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_a_cut_picture_is_found_without_decoding_it(tmp_path, ending):
+    file = tmp_path / f"x.{ending}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)).save(file)
+    assert inspect(file) == (200, 200)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(PictureError, match="is cut"):
+        inspect(file)
+    with pytest.raises(PictureError, match="is cut"):
+        load_rgb(file)
+
+
+def test_bytes_after_the_end_marker_do_no_harm(tmp_path):
+    gradient().save(tmp_path / "x.jpg")
+    with (tmp_path / "x.jpg").open("ab") as file:
+        file.write(b"\0" * 100)
+    assert inspect(tmp_path / "x.jpg") == (40, 30)
+
+
+def test_arrays_pass_or_are_refused():
+    assert load_rgb(np.zeros((3, 4), np.uint8)).shape == (3, 4, 3)
+    assert load_rgb(np.zeros((3, 4, 3), np.uint8)).shape == (3, 4, 3)
+    for wrong in (np.zeros((3, 4, 3)), np.zeros((3, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(UserError, match=r"expected uint8, \[h, w, 3\] RGB"):
+            load_rgb(wrong)
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr("lookonce.data.pictures.MOST_PIXELS", 100)
+    gradient().save(tmp_path / "x.png")
+    with pytest.raises(PictureError, match="40 x 30 pixels; at most 100"):
+        load_rgb(tmp_path / "x.png")
+
+
+def test_find_pictures_takes_files_folders_and_patterns(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("b.JPG", "a.png", "sub/c.jpeg", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [p.name for p in find_pictures(tmp_path)] == ["a.png", "b.JPG", "c.jpeg"]
+    assert [p.name for p in find_pictures(str(tmp_path / "*.png"))] == ["a.png"]
+    assert find_pictures(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
+    with pytest.raises(UserError, match="no pictures there"):
+        find_pictures(tmp_path / "none" / "*.jpg")
