@@ -65,7 +65,9 @@ def main() -> None:
         dataset = read_dataset(folder)
         seconds = time.perf_counter() - began
         bytes_kept = sum(value.nbytes for value in vars(dataset).values() if isinstance(value, np.ndarray))
-        print(f"{len(dataset)} annotations, {len(dataset.boxes)} boxes: {seconds:.1f} s, index {bytes_kept / 1e6:.1f} MB")
+        print(
+            f"{len(dataset)} annotations, {len(dataset.boxes)} boxes: {seconds:.1f} s, index {bytes_kept / 1e6:.1f} MB"
+        )
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ import logging
 
 import numpy as np
 import pytest
-from conftest import SHARED, needs_shared
 from PIL import Image
 
+from conftest import SHARED, needs_shared
 from lookonce.data import voc
 from lookonce.data.catalog import check_pictures, read_dataset
 from lookonce.errors import UserError

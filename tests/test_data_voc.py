@@ -2,16 +2,18 @@
 
 import numpy as np
 import pytest
-from conftest import GOLDEN
 
+from conftest import GOLDEN
 from lookonce.data import voc
 from lookonce.errors import UserError
 
-OBJECT = "<object><name>{name}</name>{extra}<bndbox><xmin>10</xmin><ymin>20</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></object>"
+BOX = "<bndbox><xmin>10</xmin><ymin>20</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
+OBJECT = "<object><name>{name}</name>{extra}" + BOX + "</object>"
+SIZE = "<size><width>64</width><height>48</height></size>"
 
 
 def page(tmp_path, body, encoding="utf-8", newline="\n"):
-    text = f"<annotation>\n<filename>p.jpg</filename>\n<size><width>64</width><height>48</height></size>\n{body}\n</annotation>"
+    text = f"<annotation>\n<filename>p.jpg</filename>\n{SIZE}\n{body}\n</annotation>"
     (tmp_path / "p.xml").write_bytes(text.replace("\n", newline).encode(encoding))
     return voc.parse(tmp_path / "p.xml")
 

@@ -56,7 +56,7 @@ class Canvases:
                     handle.truncate(max(size, 1))
         except OSError as error:
             log.warning("%s: %s; pictures are decoded in every epoch", self.file, error.strerror)
-            self.file = None
+            self.file = self.state_file = None
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Canvas [h, w, 3] of a picture. Raises PictureError for one that cannot be decoded, each time."""

@@ -1,0 +1,109 @@
+"""Mirrors src/lookonce/data/warp.py. Oracle: the resize of detection, and boxes painted into the picture."""
+
+import numpy as np
+import pytest
+import torch
+
+from lookonce.data.loader import Sample, collate
+from lookonce.data.warp import DRAWS, Augmentation, colour, draws, warp
+from lookonce.errors import ConfigError
+from lookonce.resize import boxes_to_input, resize
+
+MODES = ("letterbox", "stretch")
+
+
+def smooth(height, width):
+    y, x = np.mgrid[0:height, 0:width]
+    waves = [np.sin(x / width * 5 + c) + np.cos(y / height * 4 + c) for c in range(3)]
+    return ((np.stack(waves, -1) + 2) / 4 * 255).astype(np.uint8)
+
+
+def batch_of(*pictures, boxes=None):
+    boxes = boxes or [np.zeros((0, 4), np.float32)] * len(pictures)
+    return collate([Sample(i, p, b, np.zeros(len(b), np.int64), np.zeros(len(b), bool))
+                    for i, (p, b) in enumerate(zip(pictures, boxes, strict=True))])  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("size", [(120, 160), (150, 100), (64, 64)])
+def test_without_augmentation_it_is_the_resize_of_detection(mode, size):
+    picture = smooth(*size)
+    box = np.array([[10, 20, 50, 60]], np.float32)
+    found = warp(
+        batch_of(picture, smooth(30, 200), boxes=[box, box[:0]]),
+        (128, 96),
+        mode,
+        Augmentation.none(),
+        np.full((2, DRAWS), 0.3),
+    )
+    # sizes with an even border: Darknet lays pictures on whole pixels and boxes on real halves, the warp both on halves
+    expected = resize(torch.from_numpy(picture).permute(2, 0, 1).float() / 255, (128, 96), mode)
+    edges = boxes_to_input(torch.tensor([[0.0, 0, size[1], size[0]]]), size[::-1], (128, 96), mode)
+    inner = edges[0].round().int().tolist()
+    inside = (slice(None), slice(inner[1] + 3, inner[3] - 3), slice(inner[0] + 3, inner[2] - 3))
+    assert (found.images[0][inside] - expected[inside]).abs().max() < 2 / 255
+    torch.testing.assert_close(found.boxes, boxes_to_input(torch.from_numpy(box), size[::-1], (128, 96), mode))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_boxes_move_with_what_they_enclose(seed):
+    """A white block is painted where the box is; after the warp it is bright inside the box, and only there."""
+    picture = np.zeros((160, 200, 3), np.uint8)
+    picture[50:110, 60:130] = 255
+    augment = Augmentation(aspect=0.3, zoom=(0.6, 1.6), flip=0.5, hue=0.1, saturation=1.5, exposure=1.0)
+    batch = batch_of(picture, boxes=[np.array([[60, 50, 130, 110]], np.float32)])
+    found = warp(batch, (128, 128), "letterbox", augment, draws(seed, 0, np.array([0])))
+    bright = found.images[0].amin(0) > 0.9
+    assert len(found.boxes) == 1
+    x1, y1, x2, y2 = found.boxes[0].tolist()
+    ys, xs = bright.nonzero(as_tuple=True)
+    assert max(abs(xs.min() - x1), abs(ys.min() - y1), abs(xs.max() + 1 - x2), abs(ys.max() + 1 - y2)) <= 2
+
+
+def test_a_picture_that_shrinks_a_lot_is_not_aliased():
+    stripes = np.zeros((256, 256, 3), np.uint8)
+    stripes[:, ::2] = 255
+    found = warp(batch_of(stripes, smooth(256, 256)), (64, 64), "letterbox", Augmentation.none(), np.zeros((2, DRAWS)))
+    assert (found.images[0] - 0.5).abs().max() < 0.02
+
+
+def test_objects_hardly_in_view_are_ignored_and_slivers_dropped():
+    """At twice the size from the upper left corner, the pixels 0..50 of 100 stay in view."""
+    whole, half, sliver, gone = [0, 0, 20, 20], [40, 10, 60, 30], [49.8, 0, 70, 20], [70, 70, 90, 90]
+    boxes = np.array([whole, half, sliver, gone], np.float32)
+    zoomed = Augmentation(aspect=0, zoom=(2.0, 2.0), flip=0, hue=0, saturation=1, exposure=1, keep=0.6)
+    found = warp(batch_of(smooth(100, 100), boxes=[boxes]), (96, 96), "letterbox", zoomed, np.zeros((1, DRAWS)))
+    torch.testing.assert_close(found.boxes, torch.tensor([[0, 0, 38.4, 38.4], [76.8, 19.2, 96, 57.6]]))
+    assert found.ignore.tolist() == [False, True]
+
+
+def test_colour_of_nothing_is_nothing_and_grey_keeps_its_hue():
+    u = np.random.default_rng(0).random((4, DRAWS))
+    np.testing.assert_allclose(colour(Augmentation.none(), u), np.eye(3)[None].repeat(4, 0), atol=1e-9)
+    strong = colour(Augmentation(hue=0.5, saturation=2.0, exposure=1.0), np.random.default_rng(0).random((9, DRAWS)))
+    np.testing.assert_allclose(strong @ np.ones(3), 1, atol=1e-9)
+    exposure = colour(Augmentation(hue=0, saturation=1.0, exposure=2.0), np.full((1, DRAWS), 1.0))
+    np.testing.assert_allclose(exposure[0], 2 * np.eye(3))
+
+
+def test_draws_depend_on_seed_epoch_and_picture_alone():
+    a = draws(1, 2, np.array([5, 6, 7]))
+    np.testing.assert_array_equal(a[[2, 0]], draws(1, 2, np.array([7, 5])))
+    assert not np.array_equal(a, draws(1, 3, np.array([5, 6, 7])))
+    assert draws(0, 0, np.array([], np.int64)).shape == (0, DRAWS)
+
+
+def test_the_warp_leaves_its_batch_alone():
+    batch = batch_of(smooth(64, 64), boxes=[np.array([[5, 5, 20, 20]], np.float32)])
+    before = batch.canvas.clone(), batch.boxes.clone()
+    warp(batch, (64, 64), "letterbox", Augmentation(), draws(0, 0, np.array([0])))
+    assert torch.equal(batch.canvas, before[0])
+    assert torch.equal(batch.boxes, before[1])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"aspect": 1.0}, {"zoom": (2.0, 1.0)}, {"flip": 2.0}, {"hue": 0.6}, {"saturation": 0.5}, {"keep": -1}]
+)
+def test_settings_outside_their_law_are_refused(wrong):
+    with pytest.raises(ConfigError, match=f"augment.{next(iter(wrong))}"):
+        Augmentation(**wrong)
