@@ -1,11 +1,39 @@
-"""What the tests share: where the reference numbers and the real pictures lie."""
+"""What the tests share: reference numbers, real pictures, and one small trained run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import torch
+
+from lookonce import zoo
+from sets import nano, write_squares
 
 SHARED = Path(__file__).parents[2] / "shared"
 GOLDEN = Path(__file__).parent / "golden"
 needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"the reference pictures are not at {SHARED}")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def small_network():
+    """The zoo with `nano` in it, so that whole runs take seconds."""
+    zoo.DETECTORS["nano"] = nano
+    torch.set_num_threads(1)  # steps this small only lose by sharing, the more on a busy machine
+    yield
+    del zoo.DETECTORS["nano"]
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory):
+    """A Pascal VOC set of red and blue squares: 24 train, 8 val, 8 test."""
+    return write_squares(tmp_path_factory.mktemp("data") / "squares", {"train": 24, "val": 8, "test": 8})
+
+
+@pytest.fixture(scope="session")
+def run(squares, tmp_path_factory):
+    """A finished run on the squares."""
+    from lookonce import train
+
+    out = tmp_path_factory.mktemp("runs")
+    return train(squares, network="nano", size=96, epochs=30, batch_size=4, anchors=2, learning_rate=5e-3, out=out)

@@ -4,6 +4,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from lookonce.data.voc import write_annotation, write_split
+from lookonce.layers import Conv, MaxPool
+from lookonce.zoo import head
 
 COLOURS = {"red": (220, 40, 40), "blue": (40, 60, 220)}
 
@@ -30,3 +32,9 @@ def write_squares(root, counts, side=96, seed=0, size=(28, 60)):
             write_annotation(root / "Annotations" / f"{stem}.xml", f"{stem}.png", (side, side), np.array(boxes), names)
         write_split(root / "ImageSets" / "Main" / f"{split}.txt", stems)
     return root
+
+
+def nano(classes, anchors):
+    """A detector small enough to train inside a test: stride 32, some 30,000 weights."""
+    grow = [layer for filters in (8, 16, 16, 32, 32) for layer in (Conv(filters), MaxPool())]
+    return (*grow, Conv(48), *head(classes, anchors))

@@ -101,4 +101,4 @@ class Canvases:
         width, height = (int(v) for v in self.sizes[index])
         if image.shape[:2] == (height, width):
             return image
-        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+        return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))

@@ -42,13 +42,13 @@ def load_rgb(
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
     if isinstance(picture, Image.Image):
-        return np.asarray(_upright_rgb(picture, reduce_to))
+        return np.array(_upright_rgb(picture, reduce_to))
     try:
         with Image.open(picture) as image:
             _check_size(image, picture)
             if reduce_to and max(image.size) > reduce_to:
                 image.draft("RGB", _shrunk(image.size, reduce_to))
-            return np.asarray(_upright_rgb(image, reduce_to))
+            return np.array(_upright_rgb(image, reduce_to))
     except UNREADABLE as error:
         if isinstance(error, UserError):
             raise
@@ -61,7 +61,9 @@ def picture_size(path: Path | str) -> tuple[int, int]:
         with Image.open(path) as image:
             _check_size(image, path)
             width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            exif = Image.Exif()
+            exif.load(image.info.get("exif") or b"")  # image.getexif() would decode a whole PNG in search of it
+            turned = exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             return (height, width) if turned else (width, height)
     except UNREADABLE as error:
         if isinstance(error, UserError):

@@ -6,13 +6,12 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import lightning
 import torch
-import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
@@ -24,7 +23,6 @@ from lookonce.data.catalog import check_pictures, read_splits
 from lookonce.data.loader import Pictures, Shuffled, collate
 from lookonce.data.record import Dataset
 from lookonce.data.voc import DataPolicy
-from lookonce.data.warp import Augmentation
 from lookonce.detector import Detector
 from lookonce.errors import ConfigError, NonFiniteLossError, UserError
 from lookonce.evaluate import detect_all
@@ -35,7 +33,8 @@ from lookonce.network import Network
 from lookonce.training.callbacks import BestCheckpoint, Inputs, Patience, Progress, Validation, averaging
 from lookonce.training.module import Training, choose_precision
 from lookonce.training.options import takes_settings
-from lookonce.training.recipes import RecipeName, Settings, settings
+from lookonce.training.plan import Device, Plan, Precision, plain
+from lookonce.training.recipes import RecipeName, settings
 
 log = logging.getLogger("lookonce")
 
@@ -51,9 +50,6 @@ ADVERTISEMENTS = (
     ".*exists and is not empty.*",
     ".*lr_scheduler.step.*",
 )
-
-Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "fp32", "bf16"]
 
 
 @takes_settings
@@ -110,54 +106,18 @@ def train(
     return Run.new(plan, Path(out), name, exact_batch=changes.get("batch_size") is not None).go()
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is trained on what, and how; the run folder's config.yaml says the same."""
-
-    data: str
-    labels: tuple[str, ...] | None
-    train_split: str
-    val_split: str
-    policy: DataPolicy
-    keep_empty: bool
-    seed: int
-    workers: int
-    device: Device
-    precision: Precision
-    settings: Settings
-
-    def to_yaml(self) -> str:
-        """Flat: every key is an option of `lookonce train`, so that --config repeats the run."""
-        flat = {key: value for key, value in asdict(self).items() if key != "settings"}
-        return yaml.safe_dump(_plain({**flat, **asdict(self.settings)}), sort_keys=False)
-
-    @staticmethod
-    def from_yaml(text: str, place: Path) -> Plan:
-        """The inverse of to_yaml. Raises ConfigError for a file that says something else."""
-        try:
-            flat = yaml.safe_load(text)
-            own = {f.name: flat.pop(f.name) for f in fields(Plan) if f.name != "settings"}
-            own["labels"] = None if own["labels"] is None else tuple(own["labels"])
-            flat["augment"] = Augmentation(**{**flat["augment"], "zoom": tuple(flat["augment"]["zoom"])})
-            how: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in flat.items()}
-            return Plan(**own, settings=Settings(**how))
-        except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(
-                f"{place}: not a run's config ({error}); expected the config.yaml of a run folder"
-            ) from None
-
-
 class Run:
     """One run: its plan, its data, its folder."""
 
     def __init__(self, plan: Plan, folder: Path, exact_batch: bool = False, checkpoint: Path | None = None) -> None:
-        self.plan, self.folder, self.checkpoint = plan, folder, checkpoint
+        self.folder, self.checkpoint = folder, checkpoint
         self.train_set, self.val_set = read_both(plan)
         pictures = len(self.train_set)
         if exact_batch and plan.settings.batch_size > pictures:
             raise ConfigError(f"batch-size: {plan.settings.batch_size}; the training split has {pictures} pictures, "
                               "and a batch cannot be larger")  # fmt: skip
         self.settings = plan.settings.fitted(pictures, exact_batch)
+        self.plan = replace(plan, settings=self.settings)
         self.frame = (self.settings.size, self.settings.size)
 
     @staticmethod
@@ -175,7 +135,8 @@ class Run:
         for file in (config, last):
             if not file.is_file():
                 raise ConfigError(f"{file}: not there, so there is nothing to resume; start with lookonce train DATA")
-        return Run(Plan.from_yaml(config.read_text(encoding="utf-8"), config), folder, checkpoint=last)
+        plan = Plan.from_yaml(config.read_text(encoding="utf-8"), config)
+        return Run(plan, folder, exact_batch=True, checkpoint=last)
 
     def go(self) -> Path:
         """Train to the end, then write the model. Returns the run folder."""
@@ -277,7 +238,7 @@ class Run:
         network = module.network.cpu()
         network.load_state_dict(weights)
         network.eval()
-        about = {"recipe": _plain(asdict(self.settings)), "data": self.train_set.name, "pictures": len(self.train_set),
+        about = {"recipe": plain(asdict(self.settings)), "data": self.train_set.name, "pictures": len(self.train_set),
                  "epoch": int(state["epoch"]), "torch": torch.__version__}  # fmt: skip
         model = Model(network, self.train_set.labels, self.frame, self.settings.resize, (), int(state["seen"]), about)
         if self.val_set is not None:
@@ -308,13 +269,6 @@ def _free_folder(out: Path, name: str) -> Path:
     while (out / f"{name}-{number}").exists():
         number += 1
     return out / f"{name}-{number}"
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, for YAML and JSON."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 @contextmanager

@@ -1,0 +1,61 @@
+"""The plan of a run: what is trained on what, and how; its config.yaml, and back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from lookonce.data.voc import DataPolicy
+from lookonce.data.warp import Augmentation
+from lookonce.errors import ConfigError
+from lookonce.training.recipes import Settings
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained on what, and how; the run folder's config.yaml says the same."""
+
+    data: str
+    labels: tuple[str, ...] | None
+    train_split: str
+    val_split: str
+    policy: DataPolicy
+    keep_empty: bool
+    seed: int
+    workers: int
+    device: Device
+    precision: Precision
+    settings: Settings
+
+    def to_yaml(self) -> str:
+        """Flat: every key is an option of `lookonce train`, so that --config repeats the run."""
+        flat = {key: value for key, value in asdict(self).items() if key != "settings"}
+        return yaml.safe_dump(plain({**flat, **asdict(self.settings)}), sort_keys=False)
+
+    @staticmethod
+    def from_yaml(text: str, place: Path) -> Plan:
+        """The inverse of to_yaml. Raises ConfigError for a file that says something else."""
+        try:
+            flat = yaml.safe_load(text)
+            own = {f.name: flat.pop(f.name) for f in fields(Plan) if f.name != "settings"}
+            own["labels"] = None if own["labels"] is None else tuple(own["labels"])
+            flat["augment"] = Augmentation(**{**flat["augment"], "zoom": tuple(flat["augment"]["zoom"])})
+            how: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in flat.items()}
+            return Plan(**own, settings=Settings(**how))
+        except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{place}: not a run's config ({error}); expected the config.yaml of a run folder"
+            ) from None
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, for YAML and JSON."""
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    return [plain(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,114 @@
+"""The shape of the code itself: imports point down, functions stay short, tests mirror, errors need no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent / "src" / "lookonce"
+RANK = {
+    name: rank
+    for rank, names in enumerate([
+        "errors boxes data.record",
+        "layers files region zoo resize data.pictures data.paper detections",
+        "zoo darknet.cfg network loss anchors data.voc matching view.draw",
+        "metrics data.catalog data.digits data.canvas view.plots postprocess",
+        "data.loader model_file anchors_command",
+        "data.warp runtimes.torch",
+        "detector training.recipes",
+        "evaluate training.schedule training.options training.plan",
+        "training.module detect",
+        "training.callbacks",
+        "training.run view.report",
+        "demo",
+        "cli",
+    ])
+    for name in names.split()
+}  # fmt: skip
+COMMANDS = {"train", "evaluate", "detect", "demo", "anchors", "cluster_anchors"}
+"""Public commands may have more parameters than six."""
+
+
+def modules():
+    for path in sorted(ROOT.rglob("*.py")):
+        if path.name != "__init__.py":
+            yield ".".join(path.relative_to(ROOT).with_suffix("").parts), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def functions():
+    for name, tree in modules():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield name, node
+
+
+def imported(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lookonce"):
+            inside = (node.module or "").removeprefix("lookonce").removeprefix(".")
+            for alias in node.names:
+                whole = f"{inside}.{alias.name}".strip(".")
+                yield whole if whole in RANK else inside
+        elif isinstance(node, ast.Import):
+            yield from (a.name.removeprefix("lookonce.") for a in node.names if a.name.startswith("lookonce."))
+
+
+def test_imports_point_down():
+    assert {name for name, _ in modules()} == set(RANK)
+    wrong = [f"{name} -> {other}" for name, tree in modules() for other in imported(tree) if other
+             and RANK[other] >= RANK[name]]  # fmt: skip
+    assert not wrong
+
+
+def test_data_knows_no_network_and_loss_no_network():
+    for name, tree in modules():
+        if name.startswith("data."):
+            assert not set(imported(tree)) & {"region", "network", "anchors"}, name
+        if name == "loss":
+            assert "network" not in set(imported(tree))
+
+
+def test_functions_stay_short():
+    long = [f"{m}.{f.name}: {f.end_lineno - f.lineno + 1}" for m, f in functions() if f.end_lineno - f.lineno >= 50]
+    assert [entry for entry in long if not entry.startswith("training.run.train:")] == []
+
+
+def test_files_stay_short():
+    assert {p.name: n for p in ROOT.rglob("*.py") if (n := len(p.read_text(encoding="utf-8").splitlines())) > 300} == {}
+
+
+def test_functions_take_few_parameters():
+    many = [f"{m}.{f.name}" for m, f in functions() if f.name not in COMMANDS
+            and len([a for a in (*f.args.args, *f.args.kwonlyargs) if a.arg not in ("self", "cls")]) > 7]  # fmt: skip
+    assert not many
+
+
+def test_public_functions_are_documented_and_annotated():
+    poor = []
+    for name, tree in modules():
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                poor += [] if ast.get_docstring(node) else [f"{name}.{node.name}"]
+    assert not poor
+
+
+def test_only_the_command_line_prints():
+    loud = [m for m, tree in modules() if m != "cli" for n in ast.walk(tree)
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "print"]  # fmt: skip
+    assert not loud
+
+
+def test_tests_mirror_the_source():
+    missing = [name for name, _ in modules() if not (TESTS / f"test_{name.replace('.', '_')}.py").is_file()]
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    "name", ["errors", "layers", "zoo", "darknet.cfg", "data.record", "data.voc", "data.catalog", "cli"]
+)
+def test_some_modules_need_no_torch(name):
+    code = f"import sys, lookonce.{name}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

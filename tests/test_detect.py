@@ -1,0 +1,49 @@
+"""Mirrors src/lookonce/detect.py."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from lookonce.detect import detect
+from lookonce.errors import UserError
+
+
+def test_pictures_become_drawn_pictures_and_json(run, squares, tmp_path):
+    files = sorted((squares / "JPEGImages").glob("test*.png"))
+    summary = detect(run, [str(squares / "JPEGImages" / "test*.png")], out=tmp_path)
+    said = json.loads((tmp_path / "detections.json").read_text())
+    assert [entry["file"] for entry in said["pictures"]] == [str(f) for f in files]
+    assert sum(len(entry["detections"]) for entry in said["pictures"]) == summary.detections > 0
+    assert set(said["pictures"][0]["detections"][0]) == {"label", "score", "box"}
+    assert Image.open(tmp_path / "test000.jpg").size == (96, 96)
+    assert len(list(tmp_path.iterdir())) == 9
+    assert "detections on 8 pictures" in str(summary)
+
+
+def test_one_bad_picture_is_skipped_and_counted(run, squares, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_text("text")
+    (tmp_path / "in" / "b.png").write_bytes((squares / "JPEGImages" / "test000.png").read_bytes())
+    (tmp_path / "in" / "sub").mkdir()
+    (tmp_path / "in" / "sub" / "b.png").write_bytes((squares / "JPEGImages" / "test001.png").read_bytes())
+    summary = detect(run, [str(tmp_path / "in")], out=tmp_path / "out")
+    assert (summary.pictures, summary.skipped) == (2, 1)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"detections.json", "b.jpg", "b-2.jpg"}
+
+
+def test_when_nothing_passes_the_highest_score_is_told(run, squares, tmp_path):
+    file = str(squares / "JPEGImages" / "test000.png")
+    summary = detect(run, [file], out=tmp_path, threshold=1.0, drawn=False)
+    assert summary.detections == 0
+    assert f"highest score seen is {summary.highest:.3f}" in str(summary)
+    assert [p.name for p in tmp_path.iterdir()] == ["detections.json"]
+
+
+def test_nothing_to_read_is_told_and_leaves_no_file(run, tmp_path):
+    with pytest.raises(UserError, match="no pictures there"):
+        detect(run, [str(tmp_path / "*.jpg")], out=tmp_path / "out")
+    (tmp_path / "a.jpg").write_text("text")
+    with pytest.raises(UserError, match="none of the 1 pictures could be read"):
+        detect(run, [str(tmp_path)], out=tmp_path / "out")
+    assert not (tmp_path / "out" / "detections.json").exists()

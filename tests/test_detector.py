@@ -1,0 +1,78 @@
+"""Mirrors src/lookonce/detector.py."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lookonce import Detector, read_dataset
+from lookonce.boxes import iou
+from lookonce.errors import UserError
+from lookonce.postprocess import Selection
+
+
+@pytest.fixture(scope="module")
+def detector(run):
+    return Detector(run)
+
+
+def test_it_finds_the_squares_of_pictures_it_never_saw(detector, squares):
+    import torch
+
+    right = total = 0
+    for record in read_dataset(squares, "test").records:
+        found = detector(record.path)
+        total += len(record.labels)
+        for box, label in zip(record.boxes, record.labels, strict=True):
+            same = found.boxes[found.labels == label]
+            right += bool(len(same) and iou(torch.from_numpy(same), torch.from_numpy(box)).max() > 0.5)
+    assert right / total > 0.7
+
+
+def test_a_picture_is_a_file_an_image_or_an_array(detector, squares):
+    file = read_dataset(squares, "test").records[0].path
+    image = Image.open(file)
+    found = [detector(p) for p in (file, str(file), image, np.array(image))]
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0].boxes, other.boxes)
+    assert found[0].class_names == ("blue", "red")
+
+
+def test_a_list_gives_a_list_whatever_the_sizes(detector, squares):
+    file = read_dataset(squares, "test").records[0].path
+    wide = np.full((40, 200, 3), 128, np.uint8)
+    found = detector([file, wide, file] * 4)
+    assert len(found) == 12
+    np.testing.assert_allclose(found[0].boxes, found[11].boxes, atol=1e-3)
+    assert detector([]) == []
+
+
+def test_grey_and_turned_pictures_are_seen_as_people_see_them(detector, squares, tmp_path):
+    image = Image.open(read_dataset(squares, "test").records[0].path)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    image.rotate(180).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_allclose(detector(tmp_path / "turned.png").boxes, detector(image).boxes, atol=1e-3)
+    assert len(detector(image.convert("L"))) >= 0
+
+
+def test_thresholds_are_the_models_own_unless_given(run, squares):
+    file = read_dataset(squares, "test").records[0].path
+    own, low = Detector(run), Detector(run, threshold=0.0)
+    assert own.thresholds.tolist() == list(own.model.thresholds)
+    assert len(low(file)) >= len(own(file))
+    picture = np.array(Image.open(file))
+    assert len(own.detect([picture], Selection(0.0))[0]) == len(low(file))
+
+
+@pytest.mark.parametrize("given, message", [
+    ({"runtime": "abacus"}, "runtime: 'abacus'"), ({"threshold": 2.0}, "score_threshold"),
+    ({"iou_threshold": -1}, "iou_threshold"),
+])  # fmt: skip
+def test_wrong_arguments_are_told(run, given, message):
+    with pytest.raises(UserError, match=message):
+        Detector(run, **given)
+
+
+def test_a_picture_that_cannot_be_read_is_told(detector, tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        detector(tmp_path / "no.jpg")

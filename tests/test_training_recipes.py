@@ -1,0 +1,56 @@
+"""Mirrors src/lookonce/training/recipes.py."""
+
+import pytest
+
+from lookonce.errors import ConfigError
+from lookonce.training.recipes import RECIPES, Settings, settings
+
+
+def test_the_paper_recipe_holds_the_numbers_of_the_paper():
+    paper = RECIPES["paper"]
+    assert (paper.learning_rate, paper.momentum, paper.weight_decay, paper.epochs) == (1e-3, 0.9, 5e-4, 160)
+    assert paper.multi_scale == (320, 352, 384, 416, 448, 480, 512, 544, 576, 608)
+    assert [m * paper.epochs for m in paper.milestones] == [60, 90]
+    assert (paper.warm_up_images, paper.burn_in) == (12_800, 1000)
+
+
+def test_what_is_given_replaces_what_the_recipe_says():
+    found = settings("paper", epochs=3, size=None)
+    assert (found.epochs, found.size, found.network) == (3, 416, "yolov2")
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"epochs": 0}, "epochs: 0; expected at least 1"),
+    ({"size": 400}, "multiples of 32"),
+    ({"multi_scale": (320, 100)}, "multiples of 32"),
+    ({"batch_size": 0}, "batch-size: 0"),
+    ({"learning_rate": 0.0}, "learning-rate: 0.0; expected above 0"),
+    ({"learning_rate": float("nan")}, "learning-rate"),
+    ({"ema": 1.0}, "ema: 1.0"),
+    ({"patience": -1}, "patience: -1"),
+    ({"milestones": (2.0,)}, "milestones"),
+    ({"freeze": "half"}, "freeze: 'half'; expected none, features"),
+    ({"optimizer": "lion"}, "optimizer: 'lion'; expected one of"),
+    ({"network": "yolov9"}, "network: 'yolov9'"),
+    ({"epoch": 3}, "setting 'epoch'; did you mean epochs"),
+    ({"flavour": 3}, "setting 'flavour'"),
+])  # fmt: skip
+def test_settings_outside_their_law_are_refused(wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        settings("quick", **wrong)
+
+
+def test_an_unknown_recipe_names_the_known():
+    with pytest.raises(ConfigError, match="recipe: 'slow'; expected one of quick, paper"):
+        settings("slow")
+
+
+@pytest.mark.parametrize("pictures, batch, epochs", [(205, 8, 58), (60, 7, 167), (5, 1, 300), (100_000, 8, 20)])
+def test_a_run_fits_its_set(pictures, batch, epochs):
+    found = Settings().fitted(pictures)
+    assert (found.batch_size, found.epochs) == (batch, epochs)
+
+
+def test_what_was_asked_for_stays():
+    found = Settings(epochs=7, batch_size=16).fitted(20, exact_batch=True)
+    assert (found.batch_size, found.epochs) == (16, 7)

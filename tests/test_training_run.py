@@ -1,0 +1,157 @@
+"""Mirrors src/lookonce/training/run.py."""
+
+import csv
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lookonce import train
+from lookonce.errors import UserError
+from lookonce.model_file import load_model
+from lookonce.training.run import validate_every
+from sets import write_squares
+
+SMALL = {"network": "nano", "size": 64, "epochs": 2, "batch_size": 4, "anchors": 2}
+
+
+def curve(run, name):
+    with (run / "metrics.csv").open() as text:
+        return [float(row[name]) for row in csv.DictReader(text) if row.get(name)]
+
+
+def test_a_run_folder_holds_what_people_keep(run):
+    names = {p.name for p in run.iterdir()}
+    assert {"config.yaml", "model.safetensors", "checkpoints", "metrics.csv", "tensorboard"} <= names
+    assert not names & {"canvas.u8", "canvas.state"}
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+def test_a_run_learns(run):
+    assert max(curve(run, "val/mAP")) > 0.9
+    loss = curve(run, "loss_epoch")
+    assert loss[-1] < loss[0] / 3
+
+
+def test_the_model_is_the_best_and_says_how_it_came_about(run):
+    model = load_model(run)
+    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    name = "convolutions.0.conv.weight"
+    assert torch.equal(model.network.state_dict()[name], best["state_dict"][f"network.{name}"])
+    assert model.labels == ("blue", "red")
+    assert all(0 < t < 1 for t in model.thresholds)
+    assert model.seen == best["seen"] > 0
+    assert model.training["recipe"]["loss"] == "region"
+
+
+def test_one_seed_gives_one_result(squares, tmp_path):
+    found = [load_model(train(squares, out=tmp_path, name=n, **SMALL)).network.state_dict() for n in ("a", "b")]
+    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(squares, tmp_path):
+    whole = train(squares, out=tmp_path, name="whole", **{**SMALL, "epochs": 3, "schedule": "constant"})
+    half = train(squares, out=tmp_path, name="half", **{**SMALL, "epochs": 2, "schedule": "constant"})
+    config = half / "config.yaml"
+    config.write_text(config.read_text().replace("epochs: 2", "epochs: 3"))
+    train(resume=half)
+    states = [torch.load(r / "checkpoints" / "last.ckpt", weights_only=True) for r in (whole, half)]
+    assert states[0]["seen"] == states[1]["seen"] == 72
+    for key, value in states[0]["current_model_state"].items():
+        torch.testing.assert_close(states[1]["current_model_state"][key], value)
+
+
+@pytest.mark.parametrize("given", [
+    {"loss": "keras_yolo2", "warm_up_images": 30, "optimizer": "sgd", "learning_rate": 1e-3, "schedule": "steps"},
+    {"multi_scale": (64, 96), "ema": 0.0, "optimizer": "rmsprop", "learning_rate": 1e-4, "schedule": "cosine"},
+    {"freeze": "all_but_last", "val_split": "none", "resize": "stretch", "optimizer": "adam", "gradient_clip": 0.0},
+    {"labels": ("red",), "patience": 1, "min_delta": 2.0, "epochs": 9, "workers": 1, "anchors": 0},
+], ids=["blog", "scales", "frozen", "subset"])  # fmt: skip
+def test_every_way_to_train_ends_in_a_model(given, squares, tmp_path):
+    run = train(squares, out=tmp_path, **{**SMALL, **given})
+    model = load_model(run)
+    assert model.resize == given.get("resize", "letterbox")
+    assert model.labels == given.get("labels", ("blue", "red"))
+    if "patience" in given:
+        assert len(curve(run, "loss_epoch")) < 9
+    if given.get("val_split") == "none":
+        assert model.thresholds == ()
+
+
+def test_pictures_that_fail_at_their_first_decode_are_skipped_and_counted(tmp_path, caplog):
+    root = write_squares(tmp_path / "s", {"train": 6, "val": 2})
+    file = root / "JPEGImages" / "train001.png"
+    noise = np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8)
+    Image.fromarray(noise).save(file)
+    content = bytearray(file.read_bytes())
+    content[9000:9100] = bytes(100)  # head and end are whole: only decoding finds it
+    file.write_bytes(content)
+    with caplog.at_level(logging.WARNING, "lookonce"):
+        train(root, out=tmp_path, **SMALL)
+    assert "1 pictures could not be decoded and were skipped, the first: JPEGImages/train001.png" in caplog.text
+
+
+@pytest.mark.parametrize("given, message", [
+    ({"epochs": 0}, "epochs: 0"),
+    ({"batch_size": 25}, "batch-size: 25; the training split has 24 pictures"),
+    ({"labels": ("green",)}, "no object is a 'green'"),
+    ({"train_split": "tarin"}, "no split 'tarin'"),
+    ({"data": None}, "data: none given"),
+    ({"freeze": "features"}, "18 convolutions of Darknet-19"),
+    ({"resume": "nowhere"}, "nothing to resume"),
+])  # fmt: skip
+def test_wrong_input_is_told_before_anything_is_written(given, message, squares, tmp_path):
+    from pathlib import Path
+
+    if "resume" in given:
+        given, data, small = {"resume": Path(given["resume"])}, None, {}
+    else:
+        data, small = given.get("data", squares), SMALL
+    with pytest.raises(UserError, match=message) as error:
+        train(data, out=tmp_path, **{**small, **{k: v for k, v in given.items() if k != "data"}})
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.rglob("model.safetensors"))
+
+
+def test_resume_takes_no_other_setting(run):
+    with pytest.raises(UserError, match="give no other setting"):
+        train(resume=run, epochs=5)
+
+
+def test_a_run_is_not_overwritten(run, squares):
+    with pytest.raises(UserError, match="holds a run already"):
+        train(squares, out=run.parent, name=run.name, **SMALL)
+
+
+def test_a_subset_that_drops_everything_is_told(tmp_path):
+    root = write_squares(tmp_path / "s", {"train": 3, "val": 3}, seed=1)
+    for file in (root / "Annotations").glob("train*.xml"):
+        file.write_text(file.read_text().replace("red", "blue"))
+    for file in (root / "Annotations").glob("val*.xml"):
+        file.write_text(file.read_text().replace("blue", "red"))
+    with pytest.raises(UserError, match="split 'train' has no objects to learn from"):
+        train(root, out=tmp_path, labels=("red",), **SMALL)
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_model(squares, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lightning.Trainer.save_checkpoint", full)
+    with pytest.raises(UserError, match=r"training stopped: No space left on device; free space.*--resume"):
+        train(squares, out=tmp_path, name="full", **SMALL)
+    assert not (tmp_path / "full" / "model.safetensors").exists()
+    assert not (tmp_path / "full" / "canvas.u8").exists()
+
+
+def test_a_place_without_write_permission_is_told(squares, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        train(squares, out=tmp_path / "file", name="x", **SMALL)
+
+
+@pytest.mark.parametrize("epochs, every", [(1, 1), (19, 1), (20, 1), (40, 2), (58, 2), (59, 1), (160, 8), (300, 15)])
+def test_the_last_epoch_is_always_validated(epochs, every):
+    assert validate_every(epochs) == every
