@@ -51,7 +51,7 @@ def demo(folder: Path = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
     folder = Path(folder)
     data = write_digits(folder / "digits", seed=seed)
     log.info("1/4 wrote pages of digits, a Pascal VOC data set: %s", data)
-    log.info("2/4 training: lookonce train %s --size 160 ...", data)
+    log.info("2/4 training: lookonce train %s --size %d --epochs %d ...", data, DIGITS["size"], DIGITS["epochs"])
     started = time.perf_counter()
     run = train(data, out=folder / "runs", seed=seed, **DIGITS)
     log.info("    trained in %.0f s", time.perf_counter() - started)

@@ -25,9 +25,9 @@ from lookonce.files import write_text
 SPLITS = ("train", "val", "test")
 SHARES = (0.7, 0.1, 0.2)
 """Of the scans of each class: train, val, test."""
-COUNTS = (4, 12)
-"""Digits on a page, both included."""
-SMALLEST, LARGEST = 1 / 8, 1 / 2
+COUNTS = (4, 10)
+"""Digits that a page is given, both included; those that find no room are left out."""
+SMALLEST, LARGEST = 1 / 4, 5 / 8
 """Longer side of a digit, of the page's side (before its turn and shear)."""
 OVERLAP = 0.04
 """A digit's box may lie on others with at most this share of its own area."""
@@ -55,8 +55,8 @@ class Page:
 def write_digits(
     folder: Path,
     *,
-    pages: tuple[int, int, int] = (800, 100, 200),
-    side: int = 160,
+    pages: tuple[int, int, int] = (1000, 100, 200),
+    side: int = 128,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
