@@ -45,7 +45,9 @@ def test_an_unknown_recipe_names_the_known():
         settings("slow")
 
 
-@pytest.mark.parametrize("pictures, batch, epochs", [(205, 8, 58), (60, 7, 167), (5, 1, 300), (100_000, 8, 20)])
+@pytest.mark.parametrize(
+    "pictures, batch, epochs", [(205, 8, 31), (60, 7, 89), (3, 1, 267), (5, 1, 160), (100_000, 8, 20), (1, 1, 300)]
+)
 def test_a_run_fits_its_set(pictures, batch, epochs):
     found = Settings().fitted(pictures)
     assert (found.batch_size, found.epochs) == (batch, epochs)

@@ -25,9 +25,9 @@ from lookonce.files import write_text
 SPLITS = ("train", "val", "test")
 SHARES = (0.7, 0.1, 0.2)
 """Of the scans of each class: train, val, test."""
-COUNTS = (4, 10)
+COUNTS = (3, 7)
 """Digits that a page is given, both included; those that find no room are left out."""
-SMALLEST, LARGEST = 1 / 4, 5 / 8
+SMALLEST, LARGEST = 3 / 8, 3 / 4
 """Longer side of a digit, of the page's side (before its turn and shear)."""
 OVERLAP = 0.04
 """A digit's box may lie on others with at most this share of its own area."""
@@ -188,7 +188,7 @@ def shape_digit(scan: Floats, length: float, rng: np.random.Generator) -> Floats
         length: side that the scan's 8 cells take, px, before turning.
     """
     scale = length / 8
-    turn, shear, stretch = rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.2), np.exp(rng.uniform(-0.09, 0.09))
+    turn, shear, stretch = rng.uniform(-0.1, 0.1), rng.uniform(-0.1, 0.1), np.exp(rng.uniform(-0.09, 0.09))
     cos, sin = np.cos(turn), np.sin(turn)
     turn_back, shear_back = np.array(((cos, sin), (-sin, cos))), np.array(((1, -shear), (0, 1)))
     back = np.diag((1 / stretch, stretch)) @ shear_back @ turn_back / scale  # output px -> cells of the scan

@@ -17,9 +17,8 @@ BRIGHTNESS = np.array((0.299, 0.587, 0.114), np.float32)
 
 
 def draw_paper(side: int, rng: np.random.Generator) -> Floats:
-    """An empty page [S, S, 3]: light, dark or between, tinted, with one of six patterns and a little noise."""
-    low, high = ((0.75, 0.97), (0.04, 0.25), (0.4, 0.6))[rng.choice(3, p=(0.55, 0.3, 0.15))]
-    tint = rng.uniform(low, high) + rng.uniform(-0.08, 0.08, 3)
+    """An empty page [S, S, 3]: light, tinted, with one of six patterns and a little noise."""
+    tint = rng.uniform(0.72, 0.97) + rng.uniform(-0.08, 0.08, 3)
     pattern = (_plain, _gradient, _fibres, _ruled, _grid, _blotches)[rng.integers(6)]
     page = tint + pattern(side, rng)  # [S, S, 3]
     noise = rng.standard_normal((side, side, 1), np.float32) * rng.uniform(0, 0.035)
@@ -29,8 +28,7 @@ def draw_paper(side: int, rng: np.random.Generator) -> Floats:
 def draw_ink(page: Floats, ink: Floats, rng: np.random.Generator) -> Floats:
     """A piece of a page [h, w, 3] with ink [h, w] laid on it, in a colour that stands out from what is below."""
     ground = float(page.mean((0, 1)) @ BRIGHTNESS)
-    colours = rng.uniform(0, 1, (24, 3)) * rng.uniform(0, 1, (24, 1))  # many dark ones
-    colours[::2] = 1 - colours[::2]  # and as many light ones
+    colours = rng.uniform(0, 1, (24, 3)) * rng.uniform(0, 0.6, (24, 1))  # inks are dark, of any hue
     bright = colours @ BRIGHTNESS
     enough = np.flatnonzero(np.abs(bright - ground) >= CONTRAST)
     colour = colours[enough[0]] if len(enough) else np.full(3, float(ground < 0.5))

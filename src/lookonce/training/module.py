@@ -127,11 +127,11 @@ def make_optimizer(network: Network, settings: Settings) -> torch.optim.Optimize
     lr, beta = settings.learning_rate, settings.momentum
     match settings.optimizer:
         case "sgd":
-            return torch.optim.SGD(groups, lr=lr, momentum=beta)
+            return torch.optim.SGD(groups, lr=lr, momentum=beta, fused=True)
         case "adam":
-            return torch.optim.Adam(groups, lr=lr, betas=(beta, 0.999))
+            return torch.optim.Adam(groups, lr=lr, betas=(beta, 0.999), fused=True)
         case "adamw":
-            return torch.optim.AdamW(groups, lr=lr, betas=(beta, 0.999))
+            return torch.optim.AdamW(groups, lr=lr, betas=(beta, 0.999), fused=True)
         case "rmsprop":
             return torch.optim.RMSprop(groups, lr=lr, momentum=beta)
 

@@ -42,7 +42,7 @@ class Settings:
     """Number of anchors, clustered on the training boxes; 0: the five of yolov2-voc.cfg."""
     loss: LossName = "region"
     """Darknet's region loss, or the blog's."""
-    steps: int = 1500
+    steps: int = 800
     """Optimiser steps that a run aims at; sets epochs where they are not given."""
     epochs: int | None = None
     """Passes over the training pictures; none: as many as `steps` asks for, 20 at least and 300 at most."""
