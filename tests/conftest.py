@@ -36,4 +36,4 @@ def run(squares, tmp_path_factory):
     from lookonce import train
 
     out = tmp_path_factory.mktemp("runs")
-    return train(squares, network="nano", size=96, epochs=30, batch_size=4, anchors=2, learning_rate=5e-3, out=out)
+    return train(squares, network="nano", size=96, epochs=60, batch_size=4, anchors=2, learning_rate=5e-3, out=out)

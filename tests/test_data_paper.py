@@ -15,12 +15,11 @@ def test_pages_are_colours_of_the_size_asked_whatever_the_pattern():
         assert 0 <= page.min() <= page.max() <= 1
 
 
-def test_papers_are_light_dark_and_between_and_never_two_alike():
+def test_papers_are_light_and_never_two_alike():
     pages = [paper.draw_paper(64, np.random.default_rng(seed)) for seed in range(60)]
     bright = np.array([page.mean() for page in pages])
-    assert (bright > 0.7).sum() > 15
-    assert (bright < 0.3).sum() > 8
-    assert ((bright > 0.35) & (bright < 0.65)).sum() > 2
+    assert (bright > 0.6).all()
+    assert bright.std() > 0.03
     assert len({page.tobytes() for page in pages}) == 60
 
 

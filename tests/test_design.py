@@ -19,7 +19,7 @@ RANK = {
         "data.loader model_file anchors_command",
         "data.warp runtimes.torch",
         "detector training.recipes",
-        "evaluate training.schedule training.options training.plan",
+        "evaluation training.schedule training.options training.plan",
         "training.module detect",
         "training.callbacks",
         "training.run view.report",

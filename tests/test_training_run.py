@@ -30,7 +30,7 @@ def test_a_run_folder_holds_what_people_keep(run):
 
 
 def test_a_run_learns(run):
-    assert max(curve(run, "val/mAP")) > 0.9
+    assert max(curve(run, "val/mAP")) > 0.8
     loss = curve(run, "loss_epoch")
     assert loss[-1] < loss[0] / 3
 

@@ -38,6 +38,6 @@ def test_the_page_is_one_file_that_needs_no_other(run, squares, tmp_path):
 
 def test_curves_come_from_the_runs_own_file(run, tmp_path):
     found = read_curves(run / "metrics.csv")
-    assert [epoch for epoch, _ in found["loss_epoch"]] == list(range(1, 31))
+    assert [epoch for epoch, _ in found["loss_epoch"]] == list(range(1, 61))
     with pytest.raises(UserError, match="not the curves of a run"):
         read_curves(tmp_path / "none.csv")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lookonce.detections import Detections
     from lookonce.detector import Detector
     from lookonce.errors import UserError
-    from lookonce.evaluate import Report, evaluate
+    from lookonce.evaluation import Report, evaluate
     from lookonce.network import Network
     from lookonce.training.run import train
 
@@ -25,10 +25,10 @@ _HOMES = {
     "Detector": "lookonce.detector",
     "Network": "lookonce.network",
     "Record": "lookonce.data.record",
-    "Report": "lookonce.evaluate",
+    "Report": "lookonce.evaluation",
     "UserError": "lookonce.errors",
     "cluster_anchors": "lookonce.anchors",
-    "evaluate": "lookonce.evaluate",
+    "evaluate": "lookonce.evaluation",
     "read_dataset": "lookonce.data.catalog",
     "train": "lookonce.training.run",
 }
@@ -44,5 +44,5 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'lookonce' has no attribute {name!r}; it has {', '.join(__all__)}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value  # submodules of the same name would shadow functions otherwise
+    globals()[name] = value
     return value

@@ -15,7 +15,7 @@ COMMANDS = {
     "demo": ("lookonce.demo:demo", "Train on embedded handwritten digits and show what it finds."),
     "anchors": ("lookonce.anchors_command:anchors", "Cluster anchor boxes on a data set."),
     "train": ("lookonce.training.run:train", "Train a detector on labelled pictures."),
-    "evaluate": ("lookonce.evaluate:evaluate", "Score a detector on labelled pictures."),
+    "evaluate": ("lookonce.evaluation:evaluate", "Score a detector on labelled pictures."),
     "detect": ("lookonce.detect:detect", "Find objects on pictures."),
 }
 

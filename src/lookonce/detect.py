@@ -13,7 +13,7 @@ from lookonce.data.pictures import find_pictures, load_rgb
 from lookonce.detections import Detections
 from lookonce.detector import Detector
 from lookonce.errors import PictureError, UserError
-from lookonce.evaluate import SCORE_THRESHOLD
+from lookonce.evaluation import SCORE_THRESHOLD
 from lookonce.files import replacing
 from lookonce.postprocess import Selection
 from lookonce.view.draw import draw

@@ -16,7 +16,7 @@ from lookonce.data.record import Dataset
 from lookonce.detections import Detections
 from lookonce.detector import to_input
 from lookonce.errors import PictureError
-from lookonce.evaluate import SCORE_THRESHOLD
+from lookonce.evaluation import SCORE_THRESHOLD
 from lookonce.metrics import score
 from lookonce.postprocess import Selection, postprocess
 from lookonce.region import Predictions

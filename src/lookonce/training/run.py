@@ -25,7 +25,7 @@ from lookonce.data.record import Dataset
 from lookonce.data.voc import DataPolicy
 from lookonce.detector import Detector
 from lookonce.errors import ConfigError, NonFiniteLossError, UserError
-from lookonce.evaluate import detect_all
+from lookonce.evaluation import detect_all
 from lookonce.files import write_text
 from lookonce.metrics import best_thresholds, score
 from lookonce.model_file import Model, save_model

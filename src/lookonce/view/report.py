@@ -14,7 +14,7 @@ from PIL import Image
 
 from lookonce import __version__
 from lookonce.errors import UserError
-from lookonce.evaluate import Report
+from lookonce.evaluation import Report
 from lookonce.files import write_text
 from lookonce.model_file import Model
 

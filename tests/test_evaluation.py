@@ -1,10 +1,10 @@
-"""Mirrors src/lookonce/evaluate.py."""
+"""Mirrors src/lookonce/evaluation.py."""
 
 import pytest
 
 from lookonce import Detector, evaluate, read_dataset
 from lookonce.errors import UserError
-from lookonce.evaluate import detect_all
+from lookonce.evaluation import detect_all
 from lookonce.metrics import Rules, score
 from sets import write_squares
 
