@@ -29,7 +29,8 @@ def test_every_command_explains_itself(command, capsys):
     (["detect"], "--model"),
     (["fly"], "fly"),
     (["train", "--config"], "no file given"),
-    (["train", "--config", "none.yaml"], "none.yaml"),
+    (["train", "--config", "none.yaml"], "none.yaml: cannot be read as YAML"),
+    (["train", "--config=none.yaml"], "none.yaml: cannot be read as YAML"),
 ])  # fmt: skip
 def test_wrong_input_is_one_line_and_code_2(words, message, capsys):
     assert main(words) == 2
@@ -37,6 +38,15 @@ def test_wrong_input_is_one_line_and_code_2(words, message, capsys):
     assert message in said
     assert said.startswith("lookonce: ")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["a: [1", "just words", "- 1"])
+def test_a_config_that_is_none_is_one_line(text, tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text(text)
+    assert main(["train", "--config", str(tmp_path / "c.yaml")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "c.yaml" in said
 
 
 def test_the_users_path_on_the_command_line(squares, tmp_path, capsys):

@@ -46,11 +46,11 @@ def test_train_val_and_test_share_no_scan_and_every_class_is_divided_alike():
     assert not np.array_equal(digits.divide(labels, 8)[0], parts[0])
 
 
-def test_each_page_has_up_to_8_digits_each_scan_once(pages):
+def test_each_page_has_up_to_7_digits_each_scan_once(pages):
     counts = [len(page.boxes) for page in pages]
     assert min(counts) >= 1
-    assert max(counts) <= 8
-    assert np.mean(counts) > 2.5
+    assert max(counts) <= 7
+    assert np.mean(counts) > 2
     assert all(len(set(page.scans.tolist())) == len(page.scans) == len(page.boxes) for page in pages)
 
 
@@ -93,7 +93,7 @@ def test_ink_stands_out_from_the_paper_around_it(pages):
 def test_digits_come_small_and_large(pages):
     longest = np.concatenate([(page.boxes[:, 2:] - page.boxes[:, :2]).max(1) for page in pages])
     assert SIDE * 3 / 8 * 0.8 < longest.min() < SIDE * 3 / 8 * 1.1
-    assert SIDE * 5 / 8 * 0.9 < longest.max() < SIDE * 5 / 8 * 1.3
+    assert SIDE * 3 / 4 * 0.9 < longest.max() < SIDE * 3 / 4 * 1.3
 
 
 @pytest.mark.parametrize("length", [20.0, 40.0, 80.0])

@@ -10,7 +10,7 @@ from lookonce.cli import main
 def small(monkeypatch):
     """The demo on a few small pages, with the network of the tests."""
     write = d.write_digits
-    monkeypatch.setattr(d, "write_digits", lambda folder, **given: write(folder, **{**given, "pages": (6, 2, 3)}))
+    monkeypatch.setattr(d, "write_digits", lambda folder, **given: write(folder, **{**given, "pages": (9, 2, 3)}))
     monkeypatch.setattr(d, "DIGITS", {**d.DIGITS, "network": "nano", "epochs": 1, "size": 64})
 
 

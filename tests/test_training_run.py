@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lookonce import train
+from lookonce import read_dataset, train
+from lookonce.data.voc import write_annotation
 from lookonce.errors import UserError
 from lookonce.model_file import load_model
 from lookonce.training.run import validate_every
@@ -78,6 +79,16 @@ def test_every_way_to_train_ends_in_a_model(given, squares, tmp_path):
         assert len(curve(run, "loss_epoch")) < 9
     if given.get("val_split") == "none":
         assert model.thresholds == ()
+
+
+def test_pictures_of_extreme_shape_train_like_others(tmp_path):
+    root = write_squares(tmp_path / "s", {"train": 4, "val": 2})
+    for stem, size, box in (("train000", (1, 1), [0, 0, 1, 1]), ("train001", (20_000, 10), [500, 1, 9000, 9])):
+        Image.new("RGB", size).save(root / "JPEGImages" / f"{stem}.png")
+        write_annotation(root / "Annotations" / f"{stem}.xml", f"{stem}.png", size, np.array([box]), ["red"])
+    found = read_dataset(root, "train")
+    assert [p.kind for p in found.problems] == ["box without area"]  # 1 to 1, in VOC's own counting
+    assert (train(root, out=tmp_path, **SMALL) / "model.safetensors").is_file()
 
 
 def test_pictures_that_fail_at_their_first_decode_are_skipped_and_counted(tmp_path, caplog):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
 import cyclopts
+import yaml
 
 from lookonce import __version__
 from lookonce.errors import UserError
@@ -47,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = _take_config(words)
         result = make_app(config)(words)
-    except (UserError, cyclopts.CycloptsError, FileNotFoundError) as error:
+    except (UserError, cyclopts.CycloptsError) as error:
         print(f"lookonce: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -63,16 +65,22 @@ def entry() -> None:
 
 
 def _take_config(words: list[str]) -> str | None:
-    """Take `--config FILE` out of the command line."""
-    for at, word in enumerate(words):
-        if word.startswith("--config="):
-            return words.pop(at).partition("=")[2]
-        if word == "--config":
-            if at + 1 == len(words):
-                raise UserError("--config: no file given; expected a YAML file of options")
-            words.pop(at)
-            return words.pop(at)
-    return None
+    """Take `--config FILE` out of the command line. Raises UserError for a file that is no YAML of options."""
+    at = next((i for i, word in enumerate(words) if word == "--config" or word.startswith("--config=")), None)
+    if at is None:
+        return None
+    _, equals, file = words.pop(at).partition("=")
+    if not equals:
+        if at == len(words):
+            raise UserError("--config: no file given; expected a YAML file of options")
+        file = words.pop(at)
+    try:
+        found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: cannot be read as YAML ({error}); expected lines like 'epochs: 30'") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: no options in it; expected lines like 'epochs: 30'")
+    return file
 
 
 def _one_line(error: Exception) -> str:
@@ -82,9 +90,4 @@ def _one_line(error: Exception) -> str:
 def _show(result: Any) -> None:
     if result is None:
         return
-    if hasattr(result, "__rich__"):
-        import rich
-
-        rich.print(result)
-    else:
-        print(result)
+    print(result)  # tables too: a terminal wraps what a narrow table would cut

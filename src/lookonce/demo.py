@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from lookonce.data.catalog import read_dataset
 from lookonce.data.digits import write_digits
 from lookonce.data.pictures import load_rgb
+from lookonce.data.record import Record
 from lookonce.data.warp import Augmentation
 from lookonce.detect import detect
+from lookonce.detections import Detections
 from lookonce.detector import Detector
 from lookonce.evaluation import evaluate
 from lookonce.training.run import train
@@ -23,6 +28,8 @@ log = logging.getLogger("lookonce")
 
 SHOWN = 24
 """Test pages on the report."""
+LARGER = 3
+"""Times that a page is enlarged there."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +70,20 @@ def demo(folder: Path = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
     log.info("4/4 detecting: lookonce detect %s ...", run)
     detect(run, [str(record.path) for record in shown], out=folder / "detections")
     detector = Detector(run)
-    pictures = []
-    for record in shown:
-        picture = load_rgb(record.path)
-        found = detector.detect([picture])[0]
-        pictures.append((f"{record.path.name}: {len(found)} found, {len(record.labels)} there", draw(picture, found)))
+    pictures = [drawn(detector, record) for record in shown]
     page = write_report(run / "report.html", run, detector.model, report, pictures)
     log.info("the demo took %.0f s", time.perf_counter() - began)
     return DemoResult(report.mean_ap or 0.0, page.resolve())
+
+
+def drawn(detector: Detector, record: Record) -> tuple[str, Image.Image]:
+    """A page with what was found on it and what is there, enlarged so that both can be told apart: (caption, page)."""
+    picture = load_rgb(record.path)
+    found = detector.detect([picture])[0]
+    large = np.array(Image.fromarray(picture).resize((picture.shape[1] * LARGER, picture.shape[0] * LARGER)))
+    boxes = Detections(found.boxes * LARGER, found.scores, found.labels, found.class_names)
+    truth = (record.boxes * LARGER, tuple(detector.labels[label] for label in record.labels))
+    return f"{record.path.name}: {len(found)} found, {len(truth[1])} there", draw(large, boxes, truth)
 
 
 DIGITS: dict[str, Any] = {
@@ -78,6 +91,7 @@ DIGITS: dict[str, Any] = {
     "epochs": 5,
     "batch_size": 8,
     "anchors": 3,
+    "learning_rate": 1.5e-3,
     "augment": Augmentation(aspect=0.1, zoom=(0.85, 1.15), flip=0.0, hue=0.02, saturation=1.2, exposure=1.2),
 }
 """What the demo's training is told beyond the quick recipe: small pages, few shapes, and digits are never mirrored."""

@@ -25,9 +25,9 @@ from lookonce.files import write_text
 SPLITS = ("train", "val", "test")
 SHARES = (0.7, 0.1, 0.2)
 """Of the scans of each class: train, val, test."""
-COUNTS = (4, 8)
+COUNTS = (3, 7)
 """Digits that a page is given, both included; those that find no room are left out."""
-SMALLEST, LARGEST = 3 / 8, 5 / 8
+SMALLEST, LARGEST = 3 / 8, 3 / 4
 """Longer side of a digit, of the page's side (before its turn and shear)."""
 OVERLAP = 0.04
 """A digit's box may lie on others with at most this share of its own area."""

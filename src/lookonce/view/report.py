@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jinja2
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from lookonce import __version__
@@ -94,6 +95,7 @@ def curves_figure(curves: dict[str, list[tuple[float, float]]]) -> Figure:
     right.set(xlabel="epoch", ylabel="validation mAP@0.5", ylim=(0, 1))
     for axes in (left, right):
         axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
