@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,3 +29,29 @@ def test_no_module_hides_a_public_function():
 def test_import_is_instant():
     code = "import sys, lookonce; sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'PIL')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+OFFLINE = """
+import socket, sys
+def refuse(*arguments, **_):
+    raise AssertionError(f"a connection was tried: {arguments}")
+socket.socket.connect = socket.socket.connect_ex = refuse
+socket.getaddrinfo = socket.create_connection = refuse
+sys.path.insert(0, sys.argv[1])
+from sets import nano
+from lookonce import zoo
+from lookonce.cli import main
+zoo.DETECTORS["nano"] = nano
+data, out = sys.argv[2:]
+small = ["--network", "nano", "--size", "64", "--epochs", "1", "--anchors", "2"]
+assert main(["anchors", data, "--plot", out + "/anchors.png"]) == 0
+assert main(["train", data, "--out", out, "--name", "r", *small]) == 0
+assert main(["evaluate", out + "/r", data, "--bootstrap", "10"]) == 0
+assert main(["detect", out + "/r", data + "/JPEGImages/test000.png", "--out", out + "/d"]) == 0
+"""
+
+
+def test_no_command_opens_a_connection(squares, tmp_path):
+    words = [sys.executable, "-c", OFFLINE, str(Path(__file__).parent), str(squares), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -37,8 +37,8 @@ CLASSES = (
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 TEXT_TAGS = frozenset((*CORNERS, "name", "difficult", "width", "height", "filename"))
-LARGEST = 1 << 20
-"""Bytes of one annotation file at most, 32 of these; VOC's own stay below 20 kB."""
+MOST_BYTES = 32 << 20
+"""Of one annotation file; those of VOC itself stay below 20 kB."""
 
 
 @dataclass
@@ -102,8 +102,8 @@ def parse(path: Path) -> Page:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{place}: cannot be read ({error.strerror})") from None
-    if len(content) > 32 * LARGEST:
-        raise UserError(f"{place}: {len(content)} bytes; an annotation has at most {32 * LARGEST}")
+    if len(content) > MOST_BYTES:
+        raise UserError(f"{place}: {len(content)} bytes; an annotation has at most {MOST_BYTES}")
     target = _Target()
     parser = DefusedXMLParser(target=target, forbid_dtd=False, forbid_entities=True, forbid_external=True)
     target.parser = parser
