@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from lookonce.cli import COMMANDS, main
+from lookonce.errors import Interrupted
 
 
 def test_help_needs_no_torch():
@@ -74,3 +75,12 @@ def test_an_interrupt_is_no_crash(monkeypatch, capsys):
     monkeypatch.setattr("lookonce.cli.make_app", stop)
     assert main([]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_work_that_was_stopped_says_how_to_go_on(monkeypatch, capsys):
+    def stop(*_):
+        raise Interrupted("stopped; go on with: lookonce train --resume runs/x", 15)
+
+    monkeypatch.setattr("lookonce.cli.make_app", stop)
+    assert main([]) == 143
+    assert capsys.readouterr().err == "lookonce: stopped; go on with: lookonce train --resume runs/x\n"

@@ -9,7 +9,7 @@ from lookonce import zoo
 from lookonce.data.canvas import Canvases
 from lookonce.data.catalog import read_dataset
 from lookonce.data.loader import Pictures, collate
-from lookonce.data.warp import Augmentation
+from lookonce.data.warp import Augmentation, Warped
 from lookonce.errors import ConfigError, NonFiniteLossError
 from lookonce.metrics import score
 from lookonce.network import Network
@@ -25,6 +25,7 @@ def training(monkeypatch, **given):
     torch.manual_seed(0)
     found = m.Training(Network(nano(2, ANCHORS)), Settings(size=96, augment=Augmentation.none(), **given), seed=0)
     monkeypatch.setattr(found, "_report", lambda *_: None)
+    monkeypatch.setattr(found, "log", lambda *_, **__: None)
     monkeypatch.setattr(type(found), "current_epoch", property(lambda _: 0))
     monkeypatch.setattr(type(found), "global_step", property(lambda _: 0))
     return found
@@ -52,7 +53,8 @@ def test_one_batch_is_learnt_by_heart_with_either_loss(loss, pictures, monkeypat
     module.network.train()  # one batch: its own statistics are the right ones
     inputs = batch.canvas.float() / 255
     with torch.no_grad():
-        predictions = module.validation_step(inputs, 0)
+        given = Warped(inputs, batch.boxes, batch.labels, batch.image_index, batch.ignore)
+        predictions = module.validation_step(given, 0)
     found = postprocess(predictions, [(96, 96)] * 6, (96, 96), "letterbox", pictures.labels, Selection(0.005))
     assert score(pictures, found, bootstrap=0).mean_ap == 1.0
     assert module.seen == 150 * 6

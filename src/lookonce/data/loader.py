@@ -113,17 +113,22 @@ def collate(samples: list[Sample | None]) -> Batch:
 
 
 class Shuffled(Sampler[int]):
-    """A new order every epoch that depends on (seed, epoch) alone."""
+    """A new order every epoch that depends on (seed, epoch) alone; its length is that of a whole epoch."""
 
     def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
+        self.length, self.seed, self.epoch, self.start = length, seed, 0, 0
+
+    def begin(self, epoch: int, pictures: int) -> None:
+        """Go on in an epoch of which so many pictures were given already."""
+        self.epoch, self.start = epoch, pictures
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.begin(epoch, 0)
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        return iter(np.random.default_rng((self.seed, self.epoch)).permutation(self.length).tolist())
+        return iter(np.random.default_rng((self.seed, self.epoch)).permutation(self.length)[self.start :].tolist())

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from lookonce.data.loader import Batch
-from lookonce.data.warp import draws, warp
+from lookonce.data.warp import Warped, draws, warp
 from lookonce.errors import ConfigError, NonFiniteLossError
 from lookonce.layers import region_of
 from lookonce.loss import keras_yolo2_loss, region_loss
@@ -60,15 +60,10 @@ class Training(lightning.LightningModule):
         given = warp(batch, self.frame(), self.settings.resize, self.settings.augment, drawn)
         raw = self.network(given.images)  # [B, A*(5+C), H, W]
         self.seen += len(batch)
-        with torch.autocast(raw.device.type, enabled=False):
-            anchors, grid = raw.new_tensor(self.region.anchors), (raw.shape[2], raw.shape[3])
-            targets = encode(
-                given.boxes, given.labels, given.image_index, anchors, grid, self.network.stride, given.ignore
-            )
-            terms = LOSSES[self.settings.loss](raw, targets, self.region, self.warming_up)
+        terms = self.loss_terms(raw, given)
         for name, value in terms.items():
             if name != "recall" and not value.isfinite():
-                raise NonFiniteLossError(name, batch.index.tolist())
+                raise NonFiniteLossError(name, batch.index.tolist(), batch)
         self._report(terms, len(batch))
         return terms["total"]
 
@@ -79,9 +74,19 @@ class Training(lightning.LightningModule):
         self.log("seen", float(self.seen), on_step=True, on_epoch=False)
         self.log("rate", self.trainer.optimizers[0].param_groups[0]["lr"], on_step=True, on_epoch=False)
 
-    def validation_step(self, inputs: Tensor, _: int) -> Predictions:  # type: ignore[override]
-        """What the network (averaged, where there is an average) sees on inputs [B, 3, H, W]."""
-        raw = self.network(inputs)
+    def loss_terms(self, raw: Tensor, given: Warped) -> dict[str, Tensor]:
+        """The loss of a network's output on what it was given, term by term, in float32."""
+        with torch.autocast(raw.device.type, enabled=False):
+            anchors, grid = raw.new_tensor(self.region.anchors), (raw.shape[2], raw.shape[3])
+            targets = encode(
+                given.boxes, given.labels, given.image_index, anchors, grid, self.network.stride, given.ignore
+            )
+            return LOSSES[self.settings.loss](raw, targets, self.region, self.warming_up)
+
+    def validation_step(self, given: Warped, _: int) -> Predictions:  # type: ignore[override]
+        """What the network (averaged, where there is an average) sees; its loss as `val/loss`."""
+        raw = self.network(given.images)
+        self.log("val/loss", self.loss_terms(raw, given)["total"], batch_size=len(raw))
         return decode(raw, raw.new_tensor(self.region.anchors), self.network.stride, self.region.softmax)
 
     def configure_optimizers(self) -> Any:
