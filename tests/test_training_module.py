@@ -14,6 +14,7 @@ from lookonce.errors import ConfigError, NonFiniteLossError
 from lookonce.metrics import score
 from lookonce.network import Network
 from lookonce.postprocess import Selection, postprocess
+from lookonce.region import decode
 from lookonce.training import module as m
 from lookonce.training.recipes import Settings
 from sets import nano, write_squares
@@ -131,3 +132,11 @@ def test_precision_is_chosen_by_what_the_machine_computes_in(monkeypatch):
     assert m.choose_precision("cpu")[0] == "bf16-mixed"
     monkeypatch.setattr(torch, "cpu", SimpleNamespace())
     assert m.choose_precision("cpu")[0] == "32-true"
+
+
+def test_an_untrained_network_expects_little():
+    network = Network(nano(2, ANCHORS)).eval()
+    m.expect_little(network, 0.01)
+    raw = network(torch.rand(1, 3, 96, 96))
+    objectness = decode(raw, raw.new_tensor(ANCHORS), 32).objectness
+    assert 0.005 < objectness.mean() < 0.02

@@ -122,3 +122,19 @@ def assign(targets: Targets, anchor: Tensor, anchors: Tensor) -> Targets:
     last = order.new_full((len(unique),), -1).scatter_reduce(0, member, order, "amax")  # [slots]
     twh = (targets.boxes[:, 2:] / anchors[anchor]).log()
     return replace(targets, anchor=anchor, twh=twh, winner=last[member])
+
+
+def further(targets: Targets, anchors: Tensor, match_iou: float) -> Targets:
+    """The same objects, each given also to those other anchors of its cell whose shape IoU is above match_iou.
+
+    Returns Targets of M >= N rows: the further pairs of object and anchor, then the N objects as they were.
+    Where two meet on one anchor and cell, an object's best anchor goes before another's further one.
+    Source: AlexeyAB's darknet, region and yolo layers, iou_thresh.
+    """
+    fits = shape_iou(targets.boxes[:, None, 2:], anchors) > match_iou  # [N, A]
+    count = torch.arange(len(fits), device=fits.device)
+    fits[count, targets.anchor] = False
+    which, anchor = fits.nonzero(as_tuple=True)
+    rows = torch.cat((which, count))  # [M]
+    wide = Targets(**{name: value[rows] for name, value in vars(targets).items()})
+    return assign(wide, torch.cat((anchor, targets.anchor)), anchors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import lightning
@@ -16,7 +17,7 @@ from lookonce.errors import ConfigError, NonFiniteLossError
 from lookonce.layers import region_of
 from lookonce.loss import keras_yolo2_loss, region_loss
 from lookonce.network import Network
-from lookonce.region import Predictions, decode, encode
+from lookonce.region import Predictions, decode, encode, further
 from lookonce.training.recipes import Settings
 from lookonce.training.schedule import rate
 
@@ -81,6 +82,8 @@ class Training(lightning.LightningModule):
             targets = encode(
                 given.boxes, given.labels, given.image_index, anchors, grid, self.network.stride, given.ignore
             )
+            if self.settings.match_iou < 1:
+                targets = further(targets, anchors, self.settings.match_iou)
             return LOSSES[self.settings.loss](raw, targets, self.region, self.warming_up)
 
     def validation_step(self, given: Warped, _: int) -> Predictions:  # type: ignore[override]
@@ -103,6 +106,18 @@ class Training(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the count of pictures seen."""
         self.seen = int(checkpoint["seen"])
+
+
+def expect_little(network: Network, prior: float) -> None:
+    """Set the last biases so that an untrained network's objectness is the prior: most cells are background.
+
+    Source: Lin et al., Focal Loss for Dense Object Detection (2017), section 4.1, initialization.
+    """
+    region = region_of(network.layers)
+    bias = network.convolution_list()[-1].conv.bias
+    assert bias is not None  # the convolution before a region layer has no batch norm
+    with torch.no_grad():
+        bias.view(len(region.anchors), -1)[:, 4] = math.log(prior / (1 - prior))
 
 
 def frozen_convolutions(network: Network, freeze: str) -> int:

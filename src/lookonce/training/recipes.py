@@ -42,6 +42,10 @@ class Settings:
     """Number of anchors, clustered on the training boxes; 0: the five of yolov2-voc.cfg."""
     loss: LossName = "region"
     """Darknet's region loss, or the blog's."""
+    match_iou: float = 0.5
+    """An object also goes to anchors other than its best whose shape IoU with it is greater; 1: to none, as Darknet."""
+    objectness_prior: float = 0.01
+    """Objectness that the untrained network gives; Darknet starts at 0.5."""
     steps: int = 800
     """Optimiser steps that a run aims at; sets epochs where they are not given."""
     epochs: int | None = None
@@ -87,6 +91,9 @@ class Settings:
             _law(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _law(self.epochs is None or self.epochs >= 1, "epochs", self.epochs, "at least 1")
         _law(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "above 0")
+        for name in ("match_iou", "objectness_prior"):
+            _law(0 < getattr(self, name) <= 1, name, getattr(self, name), "above 0, at most 1")
+        _law(self.objectness_prior < 1, "objectness_prior", self.objectness_prior, "below 1")
         for name in ("momentum", "ema"):
             _law(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
         for name in ("anchors", "burn_in", "warm_up_images", "patience", "weight_decay", "gradient_clip", "min_delta"):
@@ -127,6 +134,8 @@ RECIPES: Mapping[RecipeName, Settings] = {
         network="yolov2",
         multi_scale=tuple(range(320, 609, 32)),
         anchors=0,
+        match_iou=1.0,
+        objectness_prior=0.5,
         epochs=160,
         batch_size=64,
         optimizer="sgd",

@@ -25,7 +25,7 @@ from lookonce.metrics import best_thresholds, score
 from lookonce.model_file import Model, save_model
 from lookonce.network import Network
 from lookonce.training.engine import Engine
-from lookonce.training.module import Training
+from lookonce.training.module import Training, expect_little
 from lookonce.training.options import takes_settings
 from lookonce.training.plan import Device, Plan, Precision, plain
 from lookonce.training.recipes import RecipeName, settings
@@ -189,7 +189,9 @@ class Run:
                      " ".join(f"{w:.2f},{h:.2f}" for w, h in anchors), found.mean_iou, found.recall)  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.plan.seed)
-            return Network(zoo.detector(how.network, len(self.train_set.labels), anchors))
+            network = Network(zoo.detector(how.network, len(self.train_set.labels), anchors))
+        expect_little(network, how.objectness_prior)
+        return network
 
     def _finish(self, module: Training, watch: Watch) -> None:
         """The best weights (the last, where nothing was validated) as a model file with its thresholds."""
