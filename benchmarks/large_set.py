@@ -64,7 +64,8 @@ def main() -> None:
         if trainer.global_step == 3:
             took, peak = time.perf_counter() - began[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
             print(
-                f"{given.pictures} pictures: {took:.1f} s to the third step, {resident():.2f} GB held, {peak:.2f} GB at most"
+                f"{given.pictures} pictures: {took:.1f} s to the third step, {resident():.2f} GB held, "
+                f"{peak:.2f} GB at most"
             )
             raise SystemExit(0)
 

@@ -3,7 +3,8 @@
     python benchmarks/training_rate.py [--network yolov2_tiny] [--batch-size 8] [--steps 12] [--rounds 3]
 
 bare:  network under autocast, loss, backward, optimiser; fixed batch in memory; channels_last; freed memory kept.
-train: the same steps through `lookonce train`: pictures, warp, average of weights, logs; validation and checkpoints left out.
+train: the same steps through `lookonce train`: pictures, warp, average of weights, logs; without validation and
+       checkpoints.
 plain: fp32, NCHW, eager PyTorch, pictures decoded, resized and stacked one by one with Pillow; Adam.
 Pictures: 640 x 480 JPEGs of noise and boxes, written for the run.
 """
