@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -78,9 +79,10 @@ def test_an_interrupt_is_no_crash(monkeypatch, capsys):
 
 
 def test_work_that_was_stopped_says_how_to_go_on(monkeypatch, capsys):
-    def stop(*_):
+    def stop(*_, **__):
         raise Interrupted("stopped; go on with: lookonce train --resume runs/x", 15)
 
-    monkeypatch.setattr("lookonce.cli.make_app", stop)
-    assert main([]) == 143
+    monkeypatch.setattr("lookonce.evaluation.read_dataset", stop)
+    monkeypatch.setattr("lookonce.evaluation.Detector", lambda _: SimpleNamespace(labels=("a",)))
+    assert main(["evaluate", "model", "data"]) == 143
     assert capsys.readouterr().err == "lookonce: stopped; go on with: lookonce train --resume runs/x\n"

@@ -35,6 +35,7 @@ def make_app(config: str | None = None) -> cyclopts.App:
         result_action="return_value",
         exit_on_error=False,
         print_error=False,
+        suppress_keyboard_interrupt=False,
     )
     for name, (path, help_text) in COMMANDS.items():
         app.command(path, name=name, help=help_text)
