@@ -45,3 +45,13 @@ def test_the_bar_knows_how_long_steps_waited_for_pictures(monkeypatch):
         bar.on_train_batch_end(None, None, None, range(8), 0)
     assert bar.loader_share == pytest.approx(2 / 11)
     assert bar.rate == pytest.approx(16 / 11)
+
+
+def test_the_bar_tells_what_is_left_of_the_whole_run():
+    bar = Progress()
+    bar.working, bar.waiting, bar.steps = 50.0, 10.0, 10  # 6 s a step
+    trainer = SimpleNamespace(max_epochs=10, num_training_batches=26,
+                              fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=59)))  # fmt: skip
+    assert bar._left(trainer) == "20 min"
+    trainer.max_epochs = 100
+    assert bar._left(trainer) == "4.2 h"

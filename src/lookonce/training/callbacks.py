@@ -44,11 +44,11 @@ def averaging(decay: float) -> WeightAveraging:
 
 
 class Progress(TQDMProgressBar):
-    """The bar: each loss term, recall, val/mAP and images/s; and how long the run waited for pictures."""
+    """The bar: each loss term, recall, val/mAP, images/s, minutes left; and how long the run waited for pictures."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=1)
-        self.working, self.waiting, self.pictures = 0.0, 0.0, 0
+        self.working, self.waiting, self.pictures, self.steps = 0.0, 0.0, 0, 0
         self._epoch = (0.0, 0.0, 0)
         self._mark = 0.0
 
@@ -73,6 +73,7 @@ class Progress(TQDMProgressBar):
         """The step is done: count its pictures."""
         self.working += self._lap()
         self.pictures += len(batch)
+        self.steps += 1
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         self._mark = time.perf_counter()
 
@@ -86,7 +87,14 @@ class Progress(TQDMProgressBar):
         shown = super().get_metrics(trainer, pl_module)
         kept = {name.removesuffix("_step"): f"{value:.3g}" if isinstance(value, float) else value
                 for name, value in shown.items() if name not in ("v_num",) and not name.endswith("_epoch")}  # fmt: skip
-        return {**kept, "images/s": f"{self._rate():.1f}"}
+        return {**kept, "images/s": f"{self._rate():.1f}", "left": self._left(trainer)}
+
+    def _left(self, trainer: lightning.Trainer) -> str:
+        """How long the training will still take at the pace so far, validation and checkpoints left out."""
+        total = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
+        steps = total - trainer.fit_loop.epoch_loop.total_batch_idx - 1
+        minutes = steps * (self.working + self.waiting) / max(self.steps, 1) / 60
+        return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
     def _lap(self) -> float:
         """Seconds since the last mark, which moves to now."""

@@ -44,7 +44,7 @@ class WholeFiles(TorchCheckpointIO):
         with replacing(Path(path)) as beside, beside.open("wb") as file:
             file.write(content.getbuffer())
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # a disk that is full says so here at the latest
 
 
 class LastCheckpoint(lightning.Callback):
