@@ -131,11 +131,13 @@ def test_objects_go_to_further_anchors_by_shape_and_never_displace_a_best_one():
     assert len(wide.label) == 5
     assert wide.anchor.tolist() == [1, 2, 2, 1, 0]
     assert wide.wins.tolist() == [False, False, True, True, True]
+    assert wide.weight[wide.wins].tolist() == [1.0, 1.0, 1.0]  # those that lost leave their share
     assert region.further(targets, anchors, 1.0).anchor.tolist() == [2, 1, 0]
     alone = region.encode(boxes[:1], torch.tensor([0]), torch.zeros(1).long(), anchors, (13, 13), 32)
     found = region.further(alone, anchors, 0.5)
     assert found.anchor.tolist() == [1, 2]
     assert found.wins.all()
+    assert found.weight.tolist() == [0.5, 0.5]
     torch.testing.assert_close(found.twh[0], torch.tensor([2.1 / 2, 1.0]).log())
 
 

@@ -72,6 +72,7 @@ class Targets:
     label: Tensor  # [N]
     ignore: Tensor  # [N] bool: neither to be found nor background (difficult objects)
     winner: Tensor  # [N] index of the object that holds this one's anchor and cell; -1: nobody
+    weight: Tensor  # [N] what this one counts for; below 1 where an object stands at several anchors (see further)
 
     @property
     def wins(self) -> Tensor:
@@ -110,7 +111,9 @@ def encode(
     none = torch.zeros_like(labels)
     txy = in_cells[:, :2] - torch.stack((col, row), -1)
     ignored = none.bool() if ignore is None else ignore
-    targets = Targets(image_index, none, row, col, in_cells, txy, in_cells[:, 2:], labels, ignored, none)
+    targets = Targets(
+        image_index, none, row, col, in_cells, txy, in_cells[:, 2:], labels, ignored, none, torch.ones_like(txy[:, 0])
+    )
     return assign(targets, shape_iou(in_cells[:, None, 2:], anchors).argmax(1), anchors)
 
 
@@ -129,6 +132,7 @@ def further(targets: Targets, anchors: Tensor, match_iou: float) -> Targets:
 
     Returns Targets of M >= N rows: the further pairs of object and anchor, then the N objects as they were.
     Where two meet on one anchor and cell, an object's best anchor goes before another's further one.
+    The rows that win share their object's weight, so that all objects count alike, whatever their shape.
     Source: AlexeyAB's darknet, region and yolo layers, iou_thresh.
     """
     fits = shape_iou(targets.boxes[:, None, 2:], anchors) > match_iou  # [N, A]
@@ -137,4 +141,6 @@ def further(targets: Targets, anchors: Tensor, match_iou: float) -> Targets:
     which, anchor = fits.nonzero(as_tuple=True)
     rows = torch.cat((which, count))  # [M]
     wide = Targets(**{name: value[rows] for name, value in vars(targets).items()})
-    return assign(wide, torch.cat((anchor, targets.anchor)), anchors)
+    given = assign(wide, torch.cat((anchor, targets.anchor)), anchors)
+    share = torch.bincount(rows[given.wins], minlength=len(fits)).clamp(min=1)  # [N]
+    return replace(given, weight=given.weight / share[rows])
