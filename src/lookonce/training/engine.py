@@ -24,6 +24,7 @@ from lookonce.training.history import History
 from lookonce.training.module import Training, choose_precision
 from lookonce.training.plan import Plan
 from lookonce.training.saving import LastCheckpoint, Stopped, WholeFiles, ignore_interrupts
+from lookonce.training.trunk import Trunk
 from lookonce.training.validation import Inputs, Validation, together
 from lookonce.training.watch import Watch
 
@@ -57,7 +58,7 @@ class Engine:
 
     def __init__(self, plan: Plan, folder: Path, canvases: Canvases, watch: Watch, checkpoint: Path | None) -> None:
         self.plan, self.folder, self.canvases, self.watch, self.checkpoint = plan, folder, canvases, watch, checkpoint
-        self.sampler = Shuffled(len(canvases.dataset), plan.seed)
+        self.sampler = Shuffled(len(canvases.dataset), plan.seed, max(1, plan.settings.variants))
         self.progress = Progress()
         self.history = History(folder / "metrics.csv")
         self.last = LastCheckpoint(folder / "checkpoints" / "last.ckpt", self.sampler, plan.settings.batch_size,
@@ -91,23 +92,24 @@ class Engine:
                 deterministic=plan.deterministic,
             )
             module.to(memory_format=torch.channels_last)
-            loaders = self._training_pictures(device), self._validation_pictures(val)
+            loaders = self._loaders(module, device, val)
             trainer.fit(module, *loaders, ckpt_path=self.checkpoint, weights_only=True)
             if self.last.asked and trainer.current_epoch < cast(int, how.epochs):
                 raise Stopped(self.last.asked)
 
-    def _training_pictures(self, device: str) -> DataLoader[Any]:
-        workers = self.plan.workers
-        return DataLoader(
-            Pictures(self.canvases, self.plan.settings.difficult), self.plan.settings.batch_size, sampler=self.sampler,
-            collate_fn=collate, num_workers=workers, persistent_workers=workers > 0, pin_memory=device == "cuda",
-            worker_init_fn=ignore_interrupts,
+    def _loaders(self, module: Training, device: str, val: Validation | None) -> tuple[DataLoader[Any], Any]:
+        """Training and validation pictures; with features, what the frozen trunk makes of them."""
+        how, workers = self.plan.settings, self.plan.workers
+        pictures: Any = Pictures(self.canvases, how.difficult)
+        inputs: Any = None if val is None else Inputs(val.dataset, val.frame, val.mode)
+        if how.features != "none":
+            trunk = Trunk(module, self.plan, self.folder.parent / "features")
+            pictures, inputs = trunk.training(pictures), None if inputs is None else trunk.validation(inputs)
+        training = DataLoader(
+            pictures, how.batch_size, sampler=self.sampler, collate_fn=collate, num_workers=workers,
+            persistent_workers=workers > 0, pin_memory=device == "cuda", worker_init_fn=ignore_interrupts,
         )  # fmt: skip
-
-    def _validation_pictures(self, val: Validation | None) -> DataLoader[Any] | None:
-        if val is None:
-            return None
-        return DataLoader(Inputs(val.dataset, val.frame, val.mode), batch_size=8, collate_fn=together)
+        return training, None if inputs is None else DataLoader(inputs, batch_size=8, collate_fn=together)
 
     def _callbacks(self) -> list[Callback]:
         how, folder = self.plan.settings, self.folder / "checkpoints"

@@ -40,6 +40,7 @@ class Training(lightning.LightningModule):
         self.network, self.settings, self.seed = network, settings, seed
         self.region = region_of(network.layers)
         self.seen = 0
+        self.cut = 0  # layers below it are not run: their outputs come from a cache
         network.freeze(frozen_convolutions(network, settings.freeze))
 
     @property
@@ -57,9 +58,10 @@ class Training(lightning.LightningModule):
         """Loss of one batch; None where none of its pictures could be decoded."""
         if not len(batch):
             return None
-        drawn = draws(self.seed, self.current_epoch, batch.index.cpu().numpy())
-        given = warp(batch, self.frame(), self.settings.resize, self.settings.augment, drawn)
-        raw = self.network(given.images)  # [B, A*(5+C), H, W]
+        how = self.settings
+        drawn = draws(self.seed, variant_of(self.current_epoch, how), batch.index.cpu().numpy())
+        given = warp(batch, self.frame(), how.resize, how.augment, drawn)
+        raw = self.raw(given)
         self.seen += len(batch)
         terms = self.loss_terms(raw, given)
         for name, value in terms.items():
@@ -75,6 +77,12 @@ class Training(lightning.LightningModule):
         self.log("seen", float(self.seen), on_step=True, on_epoch=False)
         self.log("rate", self.trainer.optimizers[0].param_groups[0]["lr"], on_step=True, on_epoch=False)
 
+    def raw(self, given: Warped) -> Tensor:
+        """[B, A*(5+C), H, W] from the images, or from what the frozen trunk made of them."""
+        if not given.outputs:
+            return cast(Tensor, self.network(given.images))
+        return self.network.onwards(tuple(output.float() for output in given.outputs), self.cut)
+
     def loss_terms(self, raw: Tensor, given: Warped) -> dict[str, Tensor]:
         """The loss of a network's output on what it was given, term by term, in float32."""
         with torch.autocast(raw.device.type, enabled=False):
@@ -88,7 +96,7 @@ class Training(lightning.LightningModule):
 
     def validation_step(self, given: Warped, _: int) -> Predictions:  # type: ignore[override]
         """What the network (averaged, where there is an average) sees; its loss as `val/loss`."""
-        raw = self.network(given.images)
+        raw = self.raw(given)
         self.log("val/loss", self.loss_terms(raw, given)["total"], batch_size=len(raw))
         return decode(raw, raw.new_tensor(self.region.anchors), self.network.stride, self.region.softmax)
 
@@ -106,6 +114,11 @@ class Training(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the count of pictures seen."""
         self.seen = int(checkpoint["seen"])
+
+
+def variant_of(epoch: int, settings: Settings) -> int:
+    """Which draws an epoch takes: its own, or those of one of the kept variants."""
+    return epoch % settings.variants if settings.variants else epoch
 
 
 def expect_little(network: Network, prior: float) -> None:

@@ -161,7 +161,7 @@ class Run:
             engine.fit(module)
         except NonFiniteLossError as error:
             names = [str(self.train_set.paths[int(i)]) for i in error.pictures]
-            kept = {name: value.contiguous() for name, value in vars(error.batch).items()}
+            kept = {name: value.contiguous() for name, value in vars(error.batch).items() if name != "outputs"}
             with replacing(self.folder / "bad_batch.safetensors") as beside:
                 save_file(kept, beside)
             raise NonFiniteLossError(error.term, names) from None

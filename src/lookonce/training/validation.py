@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning
@@ -20,6 +21,7 @@ from lookonce.metrics import Metrics, score
 from lookonce.postprocess import Selection, postprocess
 from lookonce.region import Predictions
 from lookonce.resize import ResizeMode, boxes_to_input
+from lookonce.training.features import FeatureCache
 
 KEPT = 2000
 """Inputs that stay in memory, so that validation decodes a picture once."""
@@ -39,12 +41,14 @@ class Inputs(TorchDataset[Warped]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Warped:
+        return self.objects(index)._replace(images=self.image(index)[None])
+
+    def objects(self, index: int) -> Warped:
+        """What is there, without the picture."""
         record = self.dataset.records[index]
         boxes = boxes_to_input(torch.from_numpy(record.boxes), record.size, self.frame, self.mode)
         labels = torch.from_numpy(record.labels)
-        return Warped(
-            self.image(index)[None], boxes, labels, torch.zeros_like(labels), torch.from_numpy(record.difficult)
-        )
+        return Warped(torch.zeros(0), boxes, labels, torch.zeros_like(labels), torch.from_numpy(record.difficult))
 
     def image(self, index: int) -> Tensor:
         """The input [3, H, W], floats 0..1."""
@@ -59,12 +63,29 @@ class Inputs(TorchDataset[Warped]):
         return self.kept[index].float() / 255
 
 
+class CachedInputs(TorchDataset[Warped]):
+    """Inputs with a frozen trunk's outputs in their place; digests as in CachedPictures."""
+
+    def __init__(self, inputs: Inputs, cache: FeatureCache, digests: Sequence[bytes]) -> None:
+        self.inputs, self.cache, self.digests = inputs, cache, digests
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> Warped:
+        outputs = tuple(output[None] for output in self.cache.read(self.digests[index]))
+        return self.inputs.objects(index)._replace(outputs=outputs)
+
+
 def together(samples: list[Warped]) -> Warped:
     """Inputs of one picture each as one batch."""
     places = torch.arange(len(samples)).repeat_interleave(torch.tensor([len(s.labels) for s in samples]))
     parts = [torch.cat([getattr(s, name) for s in samples]) for name in ("images", "boxes", "labels", "ignore")]
     images, boxes, labels, ignore = parts
-    return Warped(images.contiguous(memory_format=torch.channels_last), boxes, labels, places, ignore)
+    outputs = tuple(torch.cat(each) for each in zip(*(s.outputs for s in samples), strict=True))
+    if not outputs:
+        images = images.contiguous(memory_format=torch.channels_last)
+    return Warped(images, boxes, labels, places, ignore, outputs)
 
 
 class Validation(lightning.Callback):
