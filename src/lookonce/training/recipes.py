@@ -46,7 +46,7 @@ class Settings:
     """An object also goes to anchors other than its best whose shape IoU with it is greater; 1: to none, as Darknet."""
     objectness_prior: float = 0.01
     """Objectness that the untrained network gives; Darknet starts at 0.5."""
-    steps: int = 800
+    steps: int = 3000
     """Optimiser steps that a run aims at; sets epochs where they are not given."""
     epochs: int | None = None
     """Passes over the training pictures; none: as many as `steps` asks for, 20 at least and 300 at most."""
