@@ -93,8 +93,8 @@ def main() -> None:
         passed = (whole - sum(given.pictures / r for r in rates)) / given.pictures
         files = sorted((root / "JPEGImages").iterdir())[: given.slice * 8]
         plain, half = loop(files, 8, False), loop(files, 8, True)
-    print(f"{torch.get_num_threads()} threads; a picture: pass {passed * 1e3:.0f} ms (set-up and checkpoints of the run "
-          f"counted in), later epochs {epoch * 1e3:.2f} ms, plain loop {plain * 1e3:.0f} ms, "
+    print(f"{torch.get_num_threads()} threads; a picture: pass {passed * 1e3:.0f} ms (set-up and checkpoints of the "
+          f"run counted in), later epochs {epoch * 1e3:.2f} ms, plain loop {plain * 1e3:.0f} ms, "
           f"bf16 loop {half * 1e3:.0f} ms")  # fmt: skip
     print(f"an epoch on features is {plain / epoch:.0f}x as fast as the plain loop, {half / epoch:.0f}x the bf16 loop")
     fifty = (passed + 50 * epoch) * BLOG

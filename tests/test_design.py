@@ -20,7 +20,7 @@ RANK = {
         "data.warp runtimes.torch",
         "detector training.recipes view.report",
         "evaluation training.schedule training.options training.plan training.history training.advice",
-        "training.module training.saving training.features detect",
+        "training.module training.saving training.features training.transfer detect",
         "training.callbacks training.validation",
         "training.watch training.trunk",
         "training.engine",

@@ -16,7 +16,7 @@ from lookonce.data.warp import Warped, draws, warp
 from lookonce.errors import ConfigError, NonFiniteLossError
 from lookonce.layers import region_of
 from lookonce.loss import keras_yolo2_loss, region_loss
-from lookonce.network import Network
+from lookonce.network import BatchNorm, Network, Sigma
 from lookonce.region import Predictions, decode, encode, further
 from lookonce.training.recipes import Settings
 from lookonce.training.schedule import rate
@@ -108,12 +108,18 @@ class Training(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the count of pictures seen: warm-up goes by it and never starts again."""
+        """Keep the count of pictures seen (warm-up goes by it and never starts again) and how batch norms read."""
         checkpoint["seen"] = self.seen
+        checkpoint["sigmas"] = [tuple(norm.sigma) for norm in self._norms()]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the count of pictures seen."""
+        """Take both."""
         self.seen = int(checkpoint["seen"])
+        for norm, sigma in zip(self._norms(), checkpoint["sigmas"], strict=True):
+            norm.sigma = Sigma(*sigma)
+
+    def _norms(self) -> list[BatchNorm]:
+        return [c.norm for c in self.network.convolution_list() if c.norm is not None]
 
 
 def variant_of(epoch: int, settings: Settings) -> int:

@@ -34,6 +34,7 @@ class Plan:
     precision: Precision
     deterministic: bool
     checkpoint_minutes: float
+    weights: str | None
     settings: Settings
 
     def __post_init__(self) -> None:

@@ -25,11 +25,12 @@ from lookonce.metrics import best_thresholds, score
 from lookonce.model_file import Model, save_model
 from lookonce.network import Network
 from lookonce.training.engine import Engine
-from lookonce.training.module import Training, expect_little
+from lookonce.training.module import Training, expect_little, frozen_convolutions
 from lookonce.training.options import takes_settings
 from lookonce.training.plan import Device, Plan, Precision, plain
 from lookonce.training.recipes import RecipeName, settings
 from lookonce.training.saving import Stopped
+from lookonce.training.transfer import start_from
 from lookonce.training.validation import Validation
 from lookonce.training.watch import Watch
 
@@ -58,6 +59,7 @@ def train(
     precision: Precision = "auto",
     deterministic: bool = False,
     checkpoint_minutes: float = 5.0,
+    weights: Path | None = None,
     **changes: Any,
 ) -> Path:
     """Train a detector on labelled pictures.
@@ -79,6 +81,7 @@ def train(
         precision: auto takes bf16 where the machine computes in it.
         deterministic: only computations that give one seed the same weights, also on a GPU; slower there.
         checkpoint_minutes: longest time between two checkpoints; each epoch ends with one as well.
+        weights: start from a model file or a run: every layer that fits is taken, the last one starts anew.
     Returns:
         The run folder: model.safetensors, checkpoints/, metrics.csv, config.yaml, report.html, tensorboard/.
     Raises:
@@ -95,7 +98,7 @@ def train(
         raise ConfigError("data: none given; expected a folder of labelled pictures: lookonce train FOLDER")
     how = settings(recipe, **changes)
     plan = Plan(str(data), labels, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
-                deterministic, checkpoint_minutes, how)  # fmt: skip
+                deterministic, checkpoint_minutes, None if weights is None else str(weights), how)  # fmt: skip
     return Run.new(plan, Path(out), name, exact_batch=changes.get("batch_size") is not None).go()
 
 
@@ -190,6 +193,8 @@ class Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.plan.seed)
             network = Network(zoo.detector(how.network, len(self.train_set.labels), anchors))
+            if self.plan.weights is not None and self.checkpoint is None:
+                start_from(network, Path(self.plan.weights), frozen_convolutions(network, how.freeze))
         expect_little(network, how.objectness_prior)
         return network
 
