@@ -70,6 +70,10 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(self.server.content)
 
+    def says_nothing(self):
+        self.send_response(200)
+        self.end_headers()
+
     def endless(self):
         self.send_response(200)
         self.end_headers()

@@ -100,11 +100,11 @@ def test_what_is_in_the_way_is_kept(tmp_path):
     assert "in the way of a.tar" in refused(archive, tmp_path)
 
 
-def test_a_link_in_the_way_is_not_followed(tmp_path):
-    outside = tmp_path / "outside.txt"
-    outside.write_bytes(b"<a/>" * 50)
+@pytest.mark.parametrize("target", ["../../outside.txt", "x" * 200])
+def test_a_link_in_the_way_is_not_followed(tmp_path, target):  # the second is as long as the file, as a link
+    (tmp_path / "outside.txt").write_bytes(b"<a/>" * 50)
     (tmp_path / "out" / "VOC").mkdir(parents=True)
-    (tmp_path / "out" / "VOC" / "a.xml").symlink_to(outside)
+    (tmp_path / "out" / "VOC" / "a.xml").symlink_to(target)
     assert "there already" in refused(tar(tmp_path / "a.tar", FILES.items()), tmp_path)
 
 

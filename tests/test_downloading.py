@@ -150,6 +150,13 @@ def test_too_small_a_disk_is_said_before(server, tmp_path, monkeypatch):
     assert download("x", out=tmp_path).read_bytes() == CONTENT
 
 
+def test_an_archive_needs_room_twice(archive, tmp_path, monkeypatch):
+    usage, size = shutil.disk_usage(tmp_path), len(archive.content)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=2 * size - 1))
+    with pytest.raises(UserError, match=f"x needs {2 * size:,}"):
+        download("x", out=tmp_path)
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(server, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):

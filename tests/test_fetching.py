@@ -63,11 +63,14 @@ def test_another_mirror_continues(server, path):
     assert server.asked[-1] == ("/good", f"bytes={fetching.TRIES}-")
 
 
-@pytest.mark.parametrize("wrong", [b"?" * 1000, CONTENT + b"?", b"?" * len(CONTENT)])
-def test_a_wrong_beginning_costs_only_a_second_start(server, path, wrong):
+@pytest.mark.parametrize("wrong, asked", [
+    (b"?" * 1000, ["bytes=1000-", None]), (CONTENT + b"?", [None]), (b"?" * len(CONTENT), [None]),
+])  # fmt: skip
+def test_a_wrong_beginning_costs_only_a_second_start(server, path, wrong, asked):
     part(path).write_bytes(wrong)
     fetching.fetch(offer(server, "good"), path)
     assert path.read_bytes() == CONTENT
+    assert [found for _, found in server.asked] == asked
 
 
 def test_a_whole_part_is_checked_not_fetched_again(server, path):
@@ -110,7 +113,9 @@ def test_a_failure_is_one_line_and_leaves_nothing_under_the_final_name(server, p
     assert message in refused(offer(server, manner), path)
 
 
-@pytest.mark.parametrize("manner", ["page", "text", "gone", "short", "for-ever", "busy", "shifted", "never-in-range"])
+@pytest.mark.parametrize(
+    "manner", ["page", "text", "gone", "short", "for-ever", "busy", "shifted", "never-in-range", "says-nothing"]
+)
 def test_a_mirror_that_has_something_else_leaves_what_stands(server, path, manner):
     part(path).write_bytes(CONTENT[:1000])
     assert "1,000 bytes are kept" in refused(offer(server, manner), path)

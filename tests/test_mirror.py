@@ -59,6 +59,8 @@ def test_what_may_change_is_broken(server, manner, message):
 def test_a_refused_range_means_complete_only_at_an_allowed_length(server):
     assert mirror.ask(server.url("good"), len(CONTENT), (len(CONTENT),)) is None
     assert body(server, "not-satisfied", 1000) == ((0, len(CONTENT)), CONTENT)
+    with mirror.ask(server.url("good"), len(CONTENT), (len(CONTENT) + 4,)) as response:
+        assert response.status == 200
 
 
 @pytest.mark.parametrize("manner, message", [

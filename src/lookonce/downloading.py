@@ -47,7 +47,7 @@ class Offers:
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
 
 
-def download(name: str | None = None, *, out: Path = Path("downloads")) -> Path | Offers:
+def download(name: str | None = None, /, *, out: Path = Path("downloads")) -> Path | Offers:
     """Bring a known file and check it; an archive is unpacked. Without a name: the table of files.
 
     The only command that opens a connection. A download that was stopped goes on where it was; a file that is there
