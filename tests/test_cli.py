@@ -29,6 +29,7 @@ def test_every_command_explains_itself(command, capsys):
     (["train", "nowhere", "--optimizer", "lion"], "lion"),
     (["train", "nowhere", "--epoch", "3"], "--epoch"),
     (["detect"], "--model"),
+    (["download", "yolo2"], "did you mean 'yolov2'?"),
     (["fly"], "fly"),
     (["train", "--config"], "no file given"),
     (["train", "--config", "none.yaml"], "none.yaml: cannot be read as YAML"),

@@ -12,10 +12,10 @@ ROOT = TESTS.parent / "src" / "lookonce"
 RANK = {
     name: rank
     for rank, names in enumerate([
-        "errors boxes data.record",
-        "layers files region zoo resize data.pictures data.paper detections",
+        "errors boxes data.record offers mirror",
+        "layers files archives fetching region zoo resize data.pictures data.paper detections",
         "zoo darknet.cfg network loss anchors coverage data.voc matching view.draw",
-        "metrics data.catalog data.digits data.canvas view.plots postprocess",
+        "metrics data.catalog data.digits data.canvas view.plots postprocess downloading",
         "data.loader model_file anchors_command",
         "data.warp runtimes.torch",
         "detector training.recipes view.report",
@@ -103,13 +103,21 @@ def test_only_the_command_line_prints():
     assert not loud
 
 
+def test_one_module_opens_connections():
+    wires = {"http", "http.client", "requests", "socket", "ssl", "urllib.request"}
+    found = {m for m, tree in modules() for n in ast.walk(tree)
+             if (isinstance(n, ast.Import) and {a.name for a in n.names} & wires)
+             or (isinstance(n, ast.ImportFrom) and n.module in wires)}  # fmt: skip
+    assert found == {"mirror"}
+
+
 def test_tests_mirror_the_source():
     missing = [name for name, _ in modules() if not (TESTS / f"test_{name.replace('.', '_')}.py").is_file()]
     assert not missing
 
 
 @pytest.mark.parametrize(
-    "name", ["errors", "layers", "zoo", "darknet.cfg", "data.record", "data.voc", "data.catalog", "cli"]
+    "name", ["errors", "layers", "zoo", "darknet.cfg", "data.record", "data.voc", "data.catalog", "downloading", "cli"]
 )
 def test_some_modules_need_no_torch(name):
     code = f"import sys, lookonce.{name}; sys.exit('torch' in sys.modules)"

@@ -19,6 +19,7 @@ COMMANDS = {
     "train": ("lookonce.training.run:train", "Train a detector on labelled pictures."),
     "evaluate": ("lookonce.evaluation:evaluate", "Score a detector on labelled pictures."),
     "detect": ("lookonce.detect:detect", "Find objects on pictures."),
+    "download": ("lookonce.downloading:download", "Bring Pascal VOC or Darknet's weights."),
 }
 
 

@@ -85,7 +85,7 @@ def drawn(detector: Detector, record: Record) -> tuple[str, Image.Image]:
 
 DIGITS: dict[str, Any] = {
     "size": 128,
-    "epochs": 5,
+    "epochs": 7,
     "batch_size": 8,
     "anchors": 3,
     "learning_rate": 1.5e-3,
