@@ -61,5 +61,7 @@ def test_a_picture_is_enlarged_with_its_boxes():
 def test_curves_come_from_the_runs_own_file(run, tmp_path):
     found = read_curves(run / "metrics.csv")
     assert [epoch for epoch, _ in found["loss_epoch"]] == list(range(1, 61))
+    rates = [epoch for epoch, _ in found["rate"]]
+    assert rates == sorted(set(rates))  # several in an epoch, each at its own place
     with pytest.raises(UserError, match="not the curves of a run"):
         read_curves(tmp_path / "none.csv")

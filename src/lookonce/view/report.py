@@ -109,14 +109,18 @@ def facts(recipe: Mapping[str, Any], data: str, pictures: int, anchors: Shapes) 
 
 
 def read_curves(file: Path) -> Curves:
-    """metrics.csv as name -> [(epoch, value)]. Raises UserError where it is absent or not such a file."""
+    """metrics.csv as name -> [(epochs done, value)]. Raises UserError where it is absent or not such a file."""
     found: Curves = {}
     try:
         with file.open(newline="", encoding="utf-8") as text:
-            for row in csv.DictReader(text):
-                for name, value in row.items():
-                    if value and name not in ("epoch", "step"):
-                        found.setdefault(name, []).append((float(row["epoch"]) + 1, float(value)))
+            rows = list(csv.DictReader(text))
+        whole = [row for row in rows if row["loss_epoch"]]
+        steps = (int(whole[0]["step"]) + 1) / (int(whole[0]["epoch"]) + 1) if whole else 1.0  # of an epoch
+        for row in rows:
+            done = (int(row["step"]) + 1) / steps
+            for name, value in row.items():
+                if value and name not in ("epoch", "step"):
+                    found.setdefault(name, []).append((done, float(value)))
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{file}: not the curves of a run ({error})") from None
     return found
