@@ -1,12 +1,16 @@
 """Mirrors src/lookonce/training/trunk.py: training on kept outputs against training on pictures."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lookonce import train
 from lookonce.data.warp import Augmentation
 from lookonce.errors import UserError
+from lookonce.model_file import load_model
 from lookonce.training.module import Training
+from sets import write_squares
 
 SMALL = {"network": "nano", "size": 64, "epochs": 3, "batch_size": 4, "anchors": 2, "freeze": "4", "ema": 0.0}
 
@@ -59,3 +63,21 @@ def test_what_cannot_go_together_is_told_before_anything_is_computed(given, said
     with pytest.raises(UserError, match=said):
         train(squares, out=tmp_path, **{**SMALL, **given})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_that_fails_in_the_pass_is_left_out_in_every_epoch_and_every_run(tmp_path):
+    root = write_squares(tmp_path / "s", {"train": 6, "val": 3})
+    file = root / "JPEGImages" / "train001.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8)).save(file)
+    content = bytearray(file.read_bytes())
+    content[9000:9100] = bytes(100)  # head and end are whole: only decoding finds it
+    file.write_bytes(content)
+    for name in ("b", "c"):
+        run = train(root, out=tmp_path, name=name, features="bf16", val_split="none", **SMALL)
+        assert load_model(run).seen == 3 * 5
+
+
+def test_a_finished_run_that_is_resumed_is_finished_again(squares, tmp_path):
+    run = train(squares, out=tmp_path, name="a", features="bf16", **SMALL)
+    (run / "model.safetensors").unlink()
+    assert (train(resume=run) / "model.safetensors").is_file()

@@ -12,7 +12,7 @@ from torch import Tensor
 from lookonce.data.loader import Pictures, collate
 from lookonce.data.warp import draws, warp
 from lookonce.network import Network, folded
-from lookonce.training.features import CachedPictures, FeatureCache, digest_of, fill, trunk_key
+from lookonce.training.features import DIGEST, CachedPictures, FeatureCache, digest_of, fill, trunk_key
 from lookonce.training.module import Training, choose_precision
 from lookonce.training.plan import Plan
 from lookonce.training.validation import CachedInputs, Inputs
@@ -57,7 +57,8 @@ class Trunk:
 
     def validation(self, inputs: Inputs) -> CachedInputs:
         """Validation pictures, as detection sees them."""
-        digests = [digest_of(inputs.dataset, index, "resized") for index in range(len(inputs))]
+        grey = bytes(DIGEST)  # a picture that is gone
+        digests = [digest_of(inputs.dataset, index, "resized") or grey for index in range(len(inputs))]
         fill(self.cache, digests, self.run, inputs.image, "validation pictures")
         return CachedInputs(inputs, self.cache, digests)
 
