@@ -85,7 +85,7 @@ def drawn(detector: Detector, record: Record) -> tuple[str, Image.Image]:
 
 DIGITS: dict[str, Any] = {
     "size": 128,
-    "epochs": 6,
+    "epochs": 5,
     "batch_size": 8,
     "anchors": 3,
     "learning_rate": 1.5e-3,
