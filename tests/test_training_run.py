@@ -227,3 +227,13 @@ def test_the_page_shows_how_the_run_stands(run):
     assert "Worst validation pictures" in page
     assert "some anchor fits" in page
     assert "too few training objects of: blue" in page
+
+
+@pytest.mark.parametrize("split", ["val", "none"])
+def test_a_run_writes_into_its_own_folder_alone(split, squares, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    run = train(squares, out=tmp_path / "runs", val_split=split, **SMALL)
+    assert not list((tmp_path / "here").iterdir())
+    expected = {"last.ckpt", "best.ckpt"} if split == "val" else {"last.ckpt"}
+    assert {p.name for p in (run / "checkpoints").iterdir()} == expected
