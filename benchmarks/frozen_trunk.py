@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pictures import write_set
 from PIL import Image
 
 from lookonce import train, zoo
-from lookonce.data.voc import write_annotation, write_split
 from lookonce.layers import region_of
 from lookonce.loss import region_loss
 from lookonce.network import Network
@@ -28,21 +28,6 @@ from lookonce.region import encode
 
 BLOG = 17_125
 CLASSES = [f"c{i:02}" for i in range(20)]
-
-
-def write_pictures(root: Path, count: int) -> None:
-    """A Pascal VOC set of noise with two or three boxes a picture."""
-    draw = np.random.default_rng(0)
-    (root / "JPEGImages").mkdir(parents=True)
-    stems = [f"p{i:05}" for i in range(count)]
-    for stem in stems:
-        small = Image.fromarray(draw.integers(0, 255, (15, 20, 3), np.uint8))
-        small.resize((500, 375)).save(root / "JPEGImages" / f"{stem}.jpg", quality=90)
-        corner = draw.integers(0, 200, (draw.integers(2, 4), 2))
-        boxes = np.concatenate((corner, corner + draw.integers(30, 150, corner.shape)), 1)
-        names = draw.choice(CLASSES, len(boxes)).tolist()
-        write_annotation(root / "Annotations" / f"{stem}.xml", f"{stem}.jpg", (500, 375), boxes, names)
-    write_split(root / "ImageSets" / "Main" / "train.txt", stems)
 
 
 def loop(files: list[Path], batch: int, half: bool) -> float:
@@ -80,7 +65,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root, runs = Path(folder) / "set", Path(folder) / "runs"
-        write_pictures(root, given.pictures)
+        write_set(root, given.pictures, (500, 375), CLASSES, (2, 4))
         # many epochs of few pictures read the same from memory: each epoch of features is timed by its own clock
         job = {"network": "yolov2", "freeze": "all_but_last", "features": "bf16", "optimizer": "adam", "epochs": 6,
                "learning_rate": 5e-5, "batch_size": 32, "anchors": 0, "ema": 0.0, "val_split": "none"}  # fmt: skip

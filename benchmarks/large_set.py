@@ -17,11 +17,11 @@ from pathlib import Path
 
 import lightning
 import numpy as np
+from pictures import write_set
 from PIL import Image
 
 from lookonce import train
 from lookonce.data.digits import write_digits
-from lookonce.data.voc import write_annotation, write_split
 from lookonce.training.saving import LastCheckpoint
 
 
@@ -31,25 +31,14 @@ def resident() -> float:
         return int(text.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
 
 
-def write_many(root: Path, count: int) -> None:
-    """A Pascal VOC set of so many pictures, 500 x 375, with two or three objects each."""
-    draw = np.random.default_rng(0)
-    (root / "JPEGImages").mkdir(parents=True)
-    first = root / "JPEGImages" / "first.jpg"
-    Image.fromarray(draw.integers(0, 255, (375, 500, 3), np.uint8)).save(first, quality=50)
-    stems = [f"p{i:06}" for i in range(count)]
-    for number, stem in enumerate(stems):
-        if number % 50_000 == 0:  # a file has so many names at most
-            source = root / "JPEGImages" / f"{stem}.jpg"
-            source.write_bytes(first.read_bytes())
-        else:
-            os.link(source, root / "JPEGImages" / f"{stem}.jpg")
-        corner = draw.integers(1, 200, (draw.integers(2, 4), 2))
-        boxes = np.concatenate((corner, corner + draw.integers(20, 150, corner.shape)), 1)
-        names = draw.choice(["cat", "dog"], len(boxes)).tolist()
-        write_annotation(root / "Annotations" / f"{stem}.xml", f"{stem}.jpg", (500, 375), boxes, names)
-    first.unlink()
-    write_split(root / "ImageSets" / "Main" / "train.txt", stems)
+def linked(path: Path, number: int) -> None:
+    """One picture under many names: a file has 50,000 of them at most."""
+    source = path.with_name(f"p{number - number % 50_000:06}.jpg")
+    if path != source:
+        os.link(source, path)
+        return
+    noise = np.random.default_rng(0).integers(0, 255, (375, 500, 3), np.uint8)
+    Image.fromarray(noise).save(path, quality=50)
 
 
 def main() -> None:
@@ -77,7 +66,7 @@ def main() -> None:
         LastCheckpoint.on_train_epoch_end = epoch_end  # type: ignore[method-assign]
         train(small, size=128, epochs=20, out=Path(folder) / "runs")
         print("GB held after each epoch: " + " ".join(f"{value:.3f}" for value in epochs))
-        write_many(Path(folder) / "large", given.pictures)
+        write_set(Path(folder) / "large", given.pictures, (500, 375), ["cat", "dog"], (2, 4), linked)
         LastCheckpoint.on_train_batch_end = first_step  # type: ignore[method-assign,assignment]
         began[0] = time.perf_counter()
         train(Path(folder) / "large", size=128, batch_size=8, val_split="none", out=Path(folder) / "runs")

@@ -6,7 +6,7 @@ bare:  network under autocast, loss, backward, optimiser; fixed batch in memory;
 train: the same steps through `lookonce train`: pictures, warp, average of weights, logs; without validation and
        checkpoints.
 plain: fp32, NCHW, eager PyTorch, pictures decoded, resized and stacked one by one with Pillow; Adam.
-Pictures: 640 x 480 JPEGs of noise and boxes, written for the run.
+Pictures: 640 x 480 JPEGs of noise, eight boxes each, written for the run.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from pictures import write_set
+from PIL import Image
 
 from lookonce import zoo
-from lookonce.data.voc import write_annotation, write_split
 from lookonce.layers import region_of
 from lookonce.loss import region_loss
 from lookonce.network import Network
@@ -35,24 +35,6 @@ from lookonce.training.module import choose_precision, make_optimizer
 from lookonce.training.recipes import Settings
 
 SIZE = 416
-
-
-def write_pictures(root: Path, count: int) -> None:
-    """A Pascal VOC set of smooth noise with a few rectangles, 640 x 480."""
-    draw = np.random.default_rng(0)
-    (root / "JPEGImages").mkdir(parents=True)
-    stems = [f"p{i:04}" for i in range(count)]
-    for stem in stems:
-        small = Image.fromarray(draw.integers(0, 255, (30, 40, 3), np.uint8))
-        picture = small.resize((640, 480), Image.Resampling.BICUBIC)
-        corners = draw.integers(0, 300, (8, 2))
-        boxes = np.concatenate((corners, corners + draw.integers(30, 150, (8, 2))), 1)
-        for box in boxes:
-            ImageDraw.Draw(picture).rectangle(tuple(int(v) for v in box), fill=tuple(draw.integers(0, 255, 3).tolist()))
-        picture.save(root / "JPEGImages" / f"{stem}.jpg", quality=90)
-        names = draw.choice(["a", "b", "c"], 8).tolist()
-        write_annotation(root / "Annotations" / f"{stem}.xml", f"{stem}.jpg", (640, 480), boxes, names)
-    write_split(root / "ImageSets" / "Main" / "train.txt", stems)
 
 
 def fixed_targets(network: Network, batch: int) -> object:
@@ -140,7 +122,7 @@ def main() -> None:
         print("RESULT " + json.dumps(found))
         return
     with tempfile.TemporaryDirectory() as folder:
-        write_pictures(Path(folder) / "set", given.steps * given.batch_size)
+        write_set(Path(folder) / "set", given.steps * given.batch_size, (640, 480), ["a", "b", "c"], (8, 9))
         rates: dict[str, list[float]] = {"bare": [], "train": [], "plain": []}
         waiting = []
         for _ in range(given.rounds):

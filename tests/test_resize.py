@@ -16,7 +16,7 @@ def check(golden, case, picture):
     np.testing.assert_allclose(resize.resize(image, frame, "letterbox"), golden[f"letterbox_{case}"], atol=1e-6)
     new_w, new_h, left, top = golden[f"geometry_{case}"]
     assert resize.fitted(np.array([image.shape[2], image.shape[1]]), frame, "letterbox").tolist() == [new_w, new_h]
-    sx, sy, ox, oy = resize.geometry((image.shape[2], image.shape[1]), frame, "letterbox")
+    sx, sy, ox, oy = resize.geometry(np.array([image.shape[2], image.shape[1]]), frame, "letterbox")
     assert (sx * image.shape[2], sy * image.shape[1]) == (new_w, new_h)
     assert (int(ox), int(oy)) == (left, top)
 

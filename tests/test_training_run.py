@@ -155,7 +155,10 @@ def test_a_full_disk_is_one_line_and_leaves_no_model(squares, tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("lightning.Trainer.save_checkpoint", full)
-    with pytest.raises(UserError, match=r"training stopped: No space left on device; free space.*--resume"):
+    with pytest.raises(
+        UserError,
+        match=r"training stopped: No space left on device; free space.*no checkpoint yet: give the same command again",
+    ):
         train(squares, out=tmp_path, name="full", **SMALL)
     assert not (tmp_path / "full" / "model.safetensors").exists()
     assert not (tmp_path / "full" / "canvas.u8").exists()
@@ -226,6 +229,7 @@ def test_the_page_shows_how_the_run_stands(run):
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "Worst validation pictures" in page
     assert "some anchor fits" in page
+    assert "scores &gt; 0.005" in page
     assert "too few training objects of: blue" in page
 
 
@@ -237,3 +241,13 @@ def test_a_run_writes_into_its_own_folder_alone(split, squares, tmp_path, monkey
     assert not list((tmp_path / "here").iterdir())
     expected = {"last.ckpt", "best.ckpt"} if split == "val" else {"last.ckpt"}
     assert {p.name for p in (run / "checkpoints").iterdir()} == expected
+
+
+def test_an_interrupt_before_the_first_step_says_what_to_do(squares, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lookonce.training.trunk.fill", stop)
+    with pytest.raises(Interrupted, match=r"stopped before training began; no checkpoint yet: .*features computed"):
+        train(squares, out=tmp_path, name="r", freeze="4", features="bf16", **SMALL)
+    assert not (tmp_path / "r" / "canvas.u8").exists()

@@ -33,7 +33,7 @@ def model_file(folder, layers, seen=0, sigma=TRAINED_HERE):
 def test_every_layer_that_fits_is_taken_and_the_last_starts_anew(tmp_path):
     file, source = model_file(tmp_path, nano(2, ANCHORS), sigma=DARKNET)
     network = Network(nano(3, ANCHORS))
-    rows = start_from(network, file, frozen=4)
+    rows = start_from(network, file, frozen=4, frame=(96, 96))
     assert [row.came for row in rows] == ["taken"] * 6 + ["last: starts anew"]
     assert [row.frozen for row in rows] == [True] * 4 + [False] * 3
     for ours, theirs in list(zip(network.convolution_list(), source.convolution_list(), strict=True))[:-1]:
@@ -41,14 +41,14 @@ def test_every_layer_that_fits_is_taken_and_the_last_starts_anew(tmp_path):
     sigmas = [c.norm.sigma for c in network.convolution_list()[:-1]]
     assert sigmas == [DARKNET] * 4 + [TRAINED_HERE] * 2
     last = network.convolution_list()[-1].conv
-    assert last.weight.detach().std().item() == pytest.approx(1 / 4, rel=0.1)  # 2 x 2 cells at 64 px
+    assert last.weight.detach().std().item() == pytest.approx(1 / 9, rel=0.1)  # 3 x 3 cells at 96 px
 
 
 def test_layers_of_another_shape_start_anew_and_say_why(tmp_path):
     layers = list(nano(2, ANCHORS))
     layers[2] = replace(layers[2], filters=24)
     file, _ = model_file(tmp_path, tuple(layers))
-    came = [row.came for row in start_from(Network(nano(2, ANCHORS)), file, 0)]
+    came = [row.came for row in start_from(Network(nano(2, ANCHORS)), file, 0, (64, 64))]
     assert came[:3] == ["taken", "anew: the file has 24 x 8 x 3 x 3", "anew: the file has 16 x 24 x 3 x 3"]
     assert came[3:] == ["taken"] * 3 + ["last: starts anew"]
 
@@ -58,7 +58,7 @@ def test_a_file_of_which_nothing_fits_is_told(tmp_path):
                    for x in nano(2, ANCHORS))  # fmt: skip
     file, _ = model_file(tmp_path, layers)
     with pytest.raises(UserError, match="none of its 7 convolutions fits this network's 7"):
-        start_from(Network(nano(2, ANCHORS)), file, 0)
+        start_from(Network(nano(2, ANCHORS)), file, 0, (64, 64))
 
 
 def test_a_run_starts_from_another_run_and_counts_anew(run, squares, tmp_path, caplog):

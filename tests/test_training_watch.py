@@ -1,10 +1,12 @@
 """Mirrors src/lookonce/training/watch.py."""
 
+from dataclasses import replace
+
 import pytest
 
 from lookonce import evaluate, read_dataset
 from lookonce.model_file import load_model
-from lookonce.training.recipes import Settings
+from lookonce.training.plan import Plan
 from lookonce.training.validation import Validation
 from lookonce.training.watch import Watch
 
@@ -19,7 +21,8 @@ def watch(run, squares, tmp_path):
     val.metrics = evaluate(run, squares, split="val", bootstrap=0).metrics
     val.detections, _ = detect_all(Detector(run), val.dataset)
     train_set = read_dataset(squares, "train")
-    return Watch(tmp_path, train_set, val, Settings(size=96), load_model(run).region.anchors)
+    plan = Plan.from_yaml((run / "config.yaml").read_text(), run)
+    return Watch(tmp_path, train_set, val, replace(plan, val_split="exam"), load_model(run).region.anchors)
 
 
 def test_pages_come_after_validations_but_not_more_often_than_one_looks(watch, monkeypatch):
@@ -37,6 +40,7 @@ def test_the_page_names_sizes_and_shows_the_worst_pictures_first(watch):
     text = watch.write().read_text(encoding="utf-8")
     assert text.index("Worst validation pictures") < text.index(">Best<")
     assert "<td>medium</td>" in text
+    assert "8 pictures of the split &ldquo;exam&rdquo;" in text
     shares = [float(part.split("F1 ")[1][:4]) for part in text.split("<figcaption>")[1:]]
     worst, best = shares[: len(shares) // 2], shares[len(shares) // 2 :]
     assert worst == sorted(worst)

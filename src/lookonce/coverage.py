@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lookonce.boxes import shape_iou
 from lookonce.data.record import Dataset
 from lookonce.region import encode
-from lookonce.resize import ResizeMode, fitted
+from lookonce.resize import ResizeMode, geometry
 
 FITS = 0.5
 """Shape IoU from which on an anchor fits an object."""
@@ -61,13 +61,10 @@ def coverage(dataset: Dataset, anchors: tuple[tuple[float, float], ...], frame: 
 
 def input_scale(dataset: Dataset, frame: tuple[int, int], mode: ResizeMode) -> NDArray[np.float64]:
     """[M] input pixels for each image pixel of a side, the geometric mean of both directions."""
-    shares = fitted(dataset.sizes, frame, mode) / dataset.sizes
-    return np.asarray(np.sqrt(shares.prod(-1)), np.float64)
+    return np.asarray(np.sqrt(geometry(dataset.sizes, frame, mode)[:, :2].prod(-1)))
 
 
 def input_boxes(dataset: Dataset, frame: tuple[int, int], mode: ResizeMode) -> NDArray[np.float32]:
     """[N, 4] the boxes in input pixels, as resize.boxes_to_input gives them for one picture."""
-    new = fitted(dataset.sizes, frame, mode)
-    share = (new / dataset.sizes)[dataset.image_of_box]  # [N, 2]
-    offset = ((np.asarray(frame) - new) / 2)[dataset.image_of_box]
-    return np.asarray(dataset.boxes * np.tile(share, 2) + np.tile(offset, 2), np.float32)
+    maps = geometry(dataset.sizes, frame, mode)[dataset.image_of_box]  # [N, 4]
+    return np.asarray(dataset.boxes * maps[:, [0, 1, 0, 1]] + maps[:, [2, 3, 2, 3]], np.float32)

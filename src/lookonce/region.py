@@ -72,7 +72,7 @@ class Targets:
     label: Tensor  # [N]
     ignore: Tensor  # [N] bool: neither to be found nor background (difficult objects)
     winner: Tensor  # [N] index of the object that holds this one's anchor and cell; -1: nobody
-    weight: Tensor  # [N] what this one counts for; below 1 where an object stands at several anchors (see further)
+    weight: Tensor  # [N] what this one counts for in region_loss; below 1 at several anchors (see further)
 
     @property
     def wins(self) -> Tensor:

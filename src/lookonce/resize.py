@@ -68,23 +68,24 @@ def _lerp(image: Tensor, size: int, dim: int) -> Tensor:
     return image.index_select(dim, low) * weights[0] + image.index_select(dim, high) * weights[1]
 
 
-def geometry(size: tuple[int, int], frame: tuple[int, int], mode: ResizeMode) -> tuple[float, float, float, float]:
-    """(scale x, scale y, offset x, offset y) that take image pixels to input pixels.
+def geometry(sizes: NDArray[np.integer], frame: tuple[int, int], mode: ResizeMode) -> NDArray[np.float64]:
+    """[..., 4] scale x, scale y, offset x, offset y that take image pixels to input pixels.
 
-    The offset is a real half of the border, as Darknet computes it for boxes, although the picture
-    itself lies on whole pixels. Source: region_layer.c, correct_region_boxes.
+    sizes: [..., 2] (width, height) of pictures; frame: (W, H). The offset is a real half of the border, as Darknet
+    computes it for boxes, although the picture itself lies on whole pixels.
+    Source: region_layer.c, correct_region_boxes.
     """
-    new_w, new_h = (int(v) for v in fitted(np.array(size), frame, mode))
-    return new_w / size[0], new_h / size[1], (frame[0] - new_w) / 2, (frame[1] - new_h) / 2
+    new = fitted(sizes, frame, mode)
+    return np.concatenate((new / sizes, (np.asarray(frame) - new) / 2), -1)
 
 
 def boxes_to_input(boxes: Tensor, size: tuple[int, int], frame: tuple[int, int], mode: ResizeMode) -> Tensor:
     """xyxy boxes [..., 4] of image pixels as input pixels. size: (w, h) of the picture; frame: (W, H)."""
-    sx, sy, ox, oy = geometry(size, frame, mode)
+    sx, sy, ox, oy = geometry(np.array(size), frame, mode).tolist()
     return boxes * boxes.new_tensor((sx, sy, sx, sy)) + boxes.new_tensor((ox, oy, ox, oy))
 
 
 def boxes_to_image(boxes: Tensor, size: tuple[int, int], frame: tuple[int, int], mode: ResizeMode) -> Tensor:
     """xyxy boxes [..., 4] of input pixels as image pixels: the inverse of boxes_to_input."""
-    sx, sy, ox, oy = geometry(size, frame, mode)
+    sx, sy, ox, oy = geometry(np.array(size), frame, mode).tolist()
     return (boxes - boxes.new_tensor((ox, oy, ox, oy))) / boxes.new_tensor((sx, sy, sx, sy))

@@ -88,8 +88,7 @@ class Engine:
                 num_sanity_val_steps=0,
                 log_every_n_steps=10,
                 enable_model_summary=False,
-                enable_checkpointing=val
-                is not None,  # else Lightning adds a checkpoint of its own, in the working folder
+                enable_checkpointing=val is not None,  # without it Lightning keeps its own in the working folder
                 use_distributed_sampler=False,
                 deterministic=plan.deterministic,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from lookonce.training.plan import Device, Plan, Precision, plain
 from lookonce.training.recipes import RecipeName, settings
 from lookonce.training.saving import Stopped
 from lookonce.training.transfer import start_from
-from lookonce.training.validation import Validation
+from lookonce.training.validation import RULES, Validation
 from lookonce.training.watch import Watch
 
 log = logging.getLogger("lookonce")
@@ -141,7 +142,7 @@ class Run:
         write_text(self.folder / "config.yaml", self.plan.to_yaml())
         lightning.seed_everything(self.plan.seed, verbose=False)
         module = Training(self.network(), self.settings, self.plan.seed)
-        watch = Watch(self.folder, self.train_set, self._validation(), self.settings, module.region.anchors)
+        watch = Watch(self.folder, self.train_set, self._validation(), self.plan, module.region.anchors)
         for line in watch.data_advice:
             log.warning("%s", line)
         side = round(CANVAS_TO_INPUT * max(self.settings.size, *self.settings.multi_scale, 0))
@@ -159,7 +160,6 @@ class Run:
 
     def _fit(self, module: Training, engine: Engine) -> None:
         """Train; what ends a run early becomes one line that says how to go on."""
-        again = f"go on with: lookonce train --resume {self.folder}"
         try:
             engine.fit(module)
         except NonFiniteLossError as error:
@@ -169,14 +169,22 @@ class Run:
                 save_file(kept, beside)
             raise NonFiniteLossError(error.term, names) from None
         except Stopped as stop:
-            raise Interrupted(f"stopped after {module.seen} pictures; {again}", stop.number) from None
+            raise Interrupted(f"stopped after {module.seen} pictures; {self._again()}", stop.number) from None
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped before training began; {self._again()}", signal.SIGINT) from None
         except UserError as error:
-            raise UserError(f"training stopped: {error}; {again}") from None
+            raise UserError(f"training stopped: {error}; {self._again()}") from None
         except OSError as error:
             raise UserError(f"{self.folder}: training stopped: {error.strerror or error}; free space or rights, "
-                            f"then {again}") from None  # fmt: skip
+                            f"then {self._again()}") from None  # fmt: skip
         log.info("%.1f images/s; waiting for pictures took %.1f %% of the training time",
                  engine.progress.rate, 100 * engine.progress.loader_share)  # fmt: skip
+
+    def _again(self) -> str:
+        """How to go on after a stop."""
+        if (self.folder / "checkpoints" / "last.ckpt").is_file():
+            return f"go on with: lookonce train --resume {self.folder}"
+        return "no checkpoint yet: give the same command again (features computed so far are kept)"
 
     def _validation(self) -> Validation | None:
         return None if self.val_set is None else Validation(self.val_set, self.frame, self.settings.resize)
@@ -194,7 +202,7 @@ class Run:
             torch.manual_seed(self.plan.seed)
             network = Network(zoo.detector(how.network, len(self.train_set.labels), anchors))
             if self.plan.weights is not None and self.checkpoint is None:
-                start_from(network, Path(self.plan.weights), frozen_convolutions(network, how.freeze))
+                start_from(network, Path(self.plan.weights), frozen_convolutions(network, how.freeze), self.frame)
         expect_little(network, how.objectness_prior)
         return network
 
@@ -212,7 +220,7 @@ class Run:
         model = Model(network, self.train_set.labels, self.frame, self.settings.resize, (), int(state["seen"]), about)
         if self.val_set is not None and watch.validation is not None:
             detections, _ = detect_all(Detector(model), self.val_set)
-            metrics = score(self.val_set, detections)
+            metrics = score(self.val_set, detections, RULES)
             thresholds = best_thresholds(metrics).tolist()
             model = replace(model, thresholds=tuple(round(value, 4) for value in thresholds))
             watch.validation.detections, watch.validation.metrics = detections, metrics

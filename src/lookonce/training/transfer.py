@@ -31,12 +31,12 @@ class Taken:
     frozen: bool
 
 
-def start_from(network: Network, weights: Path, frozen: int) -> list[Taken]:
+def start_from(network: Network, weights: Path, frozen: int, frame: tuple[int, int]) -> list[Taken]:
     """Fill a network from a model file or the folder of a run, the last convolution excepted.
 
     Every convolution takes the numbers of the one at its place there, where both have the same shape. The
-    last, which speaks of classes and anchors, starts anew: normal, with deviation 1 / (cells of the map at the
-    file's input size). Frozen layers read their variances as the file does; others as networks trained here.
+    last, which speaks of classes and anchors, starts anew: normal, with deviation 1 / (cells of the map that it is
+    trained on, for inputs of frame). Frozen layers read variances as the file does; others as networks trained here.
     Returns what became of each convolution.
     Raises UserError where nothing fits.
     Source of the last layer's start: the blog's part on training, np.random.normal / (GRID_H * GRID_W).
@@ -44,7 +44,7 @@ def start_from(network: Network, weights: Path, frozen: int) -> list[Taken]:
     model = load_model(weights)
     theirs = model.network.convolution_list()
     own = list(zip((int(index) for index in network.convolutions), network.convolution_list(), strict=True))
-    cells = (model.frame[0] // network.stride) * (model.frame[1] // network.stride)
+    cells = (frame[0] // network.stride) * (frame[1] // network.stride)
     found = []
     for place, (layer, convolution) in enumerate(own):
         shape = tuple(convolution.conv.weight.shape)

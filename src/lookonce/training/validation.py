@@ -17,12 +17,14 @@ from lookonce.detections import Detections
 from lookonce.detector import to_input
 from lookonce.errors import PictureError
 from lookonce.evaluation import SCORE_THRESHOLD
-from lookonce.metrics import Metrics, score
+from lookonce.metrics import Metrics, Rules, score
 from lookonce.postprocess import Selection, postprocess
 from lookonce.region import Predictions
 from lookonce.resize import ResizeMode, boxes_to_input
 from lookonce.training.features import FeatureCache
 
+RULES = Rules(score_threshold=SCORE_THRESHOLD)
+"""How validation is scored, during a run and at its end."""
 KEPT = 2000
 """Inputs that stay in memory, so that validation decodes a picture once."""
 
@@ -112,5 +114,5 @@ class Validation(lightning.Callback):
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Score the round."""
-        self.metrics = score(self.dataset, self.detections, bootstrap=0)
+        self.metrics = score(self.dataset, self.detections, RULES, bootstrap=0)
         pl_module.log("val/mAP", self.metrics.mean_ap or 0.0, prog_bar=True, batch_size=len(self.dataset))

@@ -17,7 +17,7 @@ from lookonce.errors import PictureError
 from lookonce.matching import match, picture_f1
 from lookonce.metrics import Metrics, best_thresholds, score_sizes
 from lookonce.training.advice import about_curves, about_data
-from lookonce.training.recipes import Settings
+from lookonce.training.plan import Plan
 from lookonce.training.validation import Validation
 from lookonce.view.report import Gallery, Page, SizeRow, compared, facts, read_curves, write_report
 
@@ -34,14 +34,15 @@ class Watch(lightning.Callback):
         folder: the run's.
         train_set: what is learnt.
         validation: scores the run; None: the page has curves alone.
-        settings: of the run.
+        plan: of the run, its settings fitted.
         anchors: (w, h) in cells.
     """
 
-    def __init__(self, folder: Path, train_set: Dataset, validation: Validation | None, settings: Settings,
+    def __init__(self, folder: Path, train_set: Dataset, validation: Validation | None, plan: Plan,
                  anchors: tuple[tuple[float, float], ...]) -> None:  # fmt: skip
-        self.folder, self.train_set, self.validation, self.settings = folder, train_set, validation, settings
-        self.covered = coverage(train_set, anchors, (settings.size, settings.size), settings.resize)
+        self.folder, self.train_set, self.validation, self.plan = folder, train_set, validation, plan
+        how = plan.settings
+        self.covered = coverage(train_set, anchors, (how.size, how.size), how.resize)
         self.data_advice = about_data(train_set, self.covered)
         self.anchors = anchors
         self._written = 0.0
@@ -56,13 +57,21 @@ class Watch(lightning.Callback):
         """Everything worth a word so far."""
         file = self.folder / "metrics.csv"
         curves = read_curves(file) if file.exists() else {}
-        return [*self.data_advice, *about_curves(curves, self.settings.epochs or 1)]
+        return [*self.data_advice, *about_curves(curves, self.plan.settings.epochs or 1)]
 
     def write(self) -> Path:
         """Write the page of what is known now."""
         metrics = None if self.validation is None else self.validation.metrics
-        told = facts(asdict(self.settings), self.train_set.name, len(self.train_set), self.anchors)
-        page = Page(self.folder, metrics, "val", told, self.advice(), self._sizes(metrics), self._galleries(metrics))
+        told = facts(asdict(self.plan.settings), self.train_set.name, len(self.train_set), self.anchors)
+        page = Page(
+            self.folder,
+            metrics,
+            self.plan.val_split,
+            told,
+            self.advice(),
+            self._sizes(metrics),
+            self._galleries(metrics),
+        )
         return write_report(self.folder / "report.html", page)
 
     def _sizes(self, metrics: Metrics | None) -> list[SizeRow]:
