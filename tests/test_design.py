@@ -12,17 +12,21 @@ ROOT = TESTS.parent / "src" / "lookonce"
 RANK = {
     name: rank
     for rank, names in enumerate([
-        "errors boxes data.record",
+        "errors boxes data.record darknet.words",
+        "tree",
         "layers files region zoo resize data.pictures data.paper detections",
-        "zoo darknet.cfg network loss anchors data.voc matching view.draw",
-        "metrics data.catalog data.digits data.canvas view.plots postprocess",
+        "zoo darknet.cfg loss anchors data.voc matching view.draw",
+        "darknet.origin",
+        "network",
+        "darknet.weights metrics data.catalog data.digits data.canvas view.plots postprocess",
+        "darknet.pair",
         "data.loader model_file anchors_command",
-        "data.warp runtimes.torch",
+        "data.warp runtimes.torch exporting.darknet",
         "detector training.recipes",
         "evaluation training.schedule training.options training.plan",
         "training.module detect",
         "training.callbacks",
-        "training.run view.report",
+        "training.run view.report exporting.command",
         "demo",
         "cli",
     ])
@@ -107,7 +111,7 @@ def test_tests_mirror_the_source():
 
 
 @pytest.mark.parametrize(
-    "name", ["errors", "layers", "zoo", "darknet.cfg", "data.record", "data.voc", "data.catalog", "cli"]
+    "name", ["errors", "layers", "zoo", "darknet.cfg", "darknet.origin", "data.record", "data.voc", "data.catalog", "cli"]
 )
 def test_some_modules_need_no_torch(name):
     code = f"import sys, lookonce.{name}; sys.exit('torch' in sys.modules)"
