@@ -12,7 +12,7 @@ ROOT = TESTS.parent / "src" / "lookonce"
 RANK = {
     name: rank
     for rank, names in enumerate([
-        "errors boxes data.record darknet.words",
+        "errors boxes data.record darknet.words exporting.options",
         "tree",
         "layers files region zoo resize data.pictures data.paper detections",
         "zoo darknet.cfg loss anchors data.voc matching view.draw",
@@ -32,7 +32,7 @@ RANK = {
     ])
     for name in names.split()
 }  # fmt: skip
-COMMANDS = {"train", "evaluate", "detect", "demo", "anchors", "cluster_anchors"}
+COMMANDS = {"train", "evaluate", "detect", "demo", "anchors", "cluster_anchors", "export"}
 """Public commands may have more parameters than six."""
 
 
@@ -111,7 +111,8 @@ def test_tests_mirror_the_source():
 
 
 @pytest.mark.parametrize(
-    "name", ["errors", "layers", "zoo", "darknet.cfg", "darknet.origin", "data.record", "data.voc", "data.catalog", "cli"]
+    "name",
+    ["errors", "layers", "zoo", "darknet.cfg", "darknet.origin", "data.record", "data.voc", "data.catalog", "cli"],
 )
 def test_some_modules_need_no_torch(name):
     code = f"import sys, lookonce.{name}; sys.exit('torch' in sys.modules)"

@@ -44,9 +44,7 @@ def cell_boxes(txywh: Tensor, anchors: Tensor) -> Tensor:
     return torch.cat((xy, wh), -1)
 
 
-def decode(
-    raw: Tensor, anchors: Tensor, stride: int, softmax: bool = True, tree: Tree | None = None
-) -> Predictions:
+def decode(raw: Tensor, anchors: Tensor, stride: int, softmax: bool = True, tree: Tree | None = None) -> Predictions:
     """Read the network's output. Pure tensor algebra: no branch on values, so it exports.
 
     Args:
@@ -58,10 +56,8 @@ def decode(
     """
     txywh, objectness, classes = split(raw, len(anchors))
     boxes = cxcywh_to_xyxy(cell_boxes(txywh, anchors)) * stride  # [B, A, H, W, 4]
-    if tree is not None:
-        class_prob = tree.top_only(classes)
-    else:
-        class_prob = classes.softmax(-1) if softmax else classes.sigmoid()
+    exclusive = classes.softmax(-1) if softmax else classes.sigmoid()
+    class_prob = exclusive if tree is None else tree.top_only(classes)
     return Predictions(boxes.flatten(1, 3), objectness.sigmoid().flatten(1, 3), class_prob.flatten(1, 3))
 
 

@@ -67,8 +67,8 @@ class _Section:
 
 def write_cfg(cfg: Cfg) -> str:
     """The network as Darknet reads it, training keys behind each section's own."""
-    head = ("net", {"width": cfg.width, "height": cfg.height, "channels": cfg.channels})
-    sections = [head, *(_layer_keys(layer) for layer in cfg.layers)]
+    net: dict[str, object] = {"width": cfg.width, "height": cfg.height, "channels": cfg.channels}
+    sections = [("net", net), *(_layer_keys(layer) for layer in cfg.layers)]
     kept = cfg.kept or ((),) * len(sections)
     return "\n".join(_section_text(name, own, more) for (name, own), more in zip(sections, kept, strict=True))
 

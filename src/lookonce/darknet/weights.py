@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from io import BufferedReader
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ def write_weights(path: Path, network: Network, header: Header) -> None:
                 if convolution.norm is not None and tensor is convolution.norm.running_var:
                     tensor = darknet_variance(convolution.norm)
                 array = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
-                file.write(memoryview(array.astype("<f4", copy=False)).cast("B"))
+                file.write(array.astype("<f4", copy=False).data)
 
 
 def darknet_variance(norm: BatchNorm) -> Tensor:
@@ -100,12 +100,12 @@ def _parts(convolution: Convolution) -> Iterator[Tensor]:
     yield convolution.conv.weight
 
 
-def _fill(tensor: Tensor, file: BinaryIO, place: str) -> None:
+def _fill(tensor: Tensor, file: BufferedReader, place: str) -> None:
     """Read a tensor's numbers into its own memory."""
     array = tensor.detach().numpy()
     if not array.flags.c_contiguous or array.dtype.str != "<f4":
         raise AssertionError("weights are read into contiguous little-endian float32 only")
-    if file.readinto(memoryview(array).cast("B")) != array.nbytes:  # type: ignore[attr-defined]
+    if file.readinto(array.data) != array.nbytes:
         raise WeightsError(f"{place}: the file became shorter while it was read")
     if not bool(torch.isfinite(tensor.detach()).all()):
         raise WeightsError(f"{place}: numbers that are not finite; its training diverged, or these are other bytes")

@@ -28,18 +28,20 @@ READ: dict[str, frozenset[str]] = {
 """Keys that say what the network computes: they become layers."""
 
 KEPT: dict[str, frozenset[str]] = {
-    "net": frozenset(
-        "batch subdivisions time_steps notruth random max_crop min_crop max_ratio min_ratio center clip flip angle "
-        "aspect saturation exposure hue learning_rate learning_rate_min momentum decay adam B1 B2 eps policy burn_in "
-        "power step scale steps scales gamma max_batches letter_box mosaic mixup cutmix blur dynamic_minibatch "
-        "optimized_memory workspace_size_limit_MB label_smooth_eps resize_step loss_scale track".split()
-    ),
+    "net": frozenset({
+        "batch", "subdivisions", "time_steps", "notruth", "random", "max_crop", "min_crop", "max_ratio", "min_ratio",
+        "center", "clip", "flip", "angle", "aspect", "saturation", "exposure", "hue", "learning_rate",
+        "learning_rate_min", "momentum", "decay", "adam", "B1", "B2", "eps", "policy", "burn_in", "power", "step",
+        "scale", "steps", "scales", "gamma", "max_batches", "letter_box", "mosaic", "mixup", "cutmix", "blur",
+        "dynamic_minibatch", "optimized_memory", "workspace_size_limit_MB", "label_smooth_eps", "resize_step",
+        "loss_scale", "track",
+    }),
     "convolutional": frozenset({"learning_rate", "onlyforward", "stopbackward", "smooth"}),
     "maxpool": frozenset({"stopbackward"}),
     "softmax": frozenset({"noloss"}),
     "cost": frozenset({"scale", "ratio", "noobj", "thresh"}),
     "region": frozenset({"jitter", "random", "absolute", "max", "mask_scale", "focal_loss"}),
-}
+}  # fmt: skip
 """Keys that only Darknet's training reads: kept as text."""
 
 FIXED: dict[str, dict[str, str]] = {
