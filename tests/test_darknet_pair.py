@@ -114,7 +114,9 @@ def random_network(layers, seed=0):
     generator = torch.Generator().manual_seed(seed)
     for convolution in network.convolution_list():
         if convolution.norm is not None:
-            convolution.norm.running_var.copy_(10 ** torch.empty(len(convolution.norm.weight)).uniform_(-7, 0, generator=generator))
+            convolution.norm.running_var.copy_(
+                10 ** torch.empty(len(convolution.norm.weight)).uniform_(-7, 0, generator=generator)
+            )
             convolution.norm.running_mean.normal_(0, 0.1, generator=generator)
             convolution.norm.weight.data.uniform_(0.001, 0.02, generator=generator)
     return network
@@ -219,7 +221,7 @@ def test_a_classifier_is_no_detector():
 def test_a_tree_is_found_where_darknet_users_keep_it(tmp_path):
     (tmp_path / "cfg").mkdir()
     (tmp_path / "data").mkdir()
-    with pytest.raises(PairError, match="tree=data/small.tree: no such file; put small.tree beside the cfg"):
+    with pytest.raises(PairError, match=r"tree=data/small.tree: no such file; put small.tree beside the cfg"):
         find_tree("data/small.tree", tmp_path / "cfg" / "n.cfg")
     (tmp_path / "data" / "small.tree").write_text("a -1\nb 0\n")
     assert find_tree("data/small.tree", tmp_path / "cfg" / "n.cfg").names == ("a", "b")

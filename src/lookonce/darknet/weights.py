@@ -7,6 +7,7 @@ Source: darknet/src/parser.c, load_convolutional_weights and save_convolutional_
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from io import BufferedReader
@@ -39,7 +40,7 @@ def read_weights(path: Path, network: Network, layers: int | None = None) -> Hea
     """
     count = len(network.layers) if layers is None else layers
     if not 0 < count <= len(network.layers):
-        raise WeightsError(f"layers={layers}; this network has {len(network.layers)}")
+        raise WeightsError(f"layers={layers}; expected 1 to {len(network.layers)}, the layers of this network")
     try:
         with path.open("rb") as file:
             start = file.read(20)
@@ -107,7 +108,7 @@ def _fill(tensor: Tensor, file: BufferedReader, place: str) -> None:
         raise AssertionError("weights are read into contiguous little-endian float32 only")
     if file.readinto(array.data) != array.nbytes:
         raise WeightsError(f"{place}: the file became shorter while it was read")
-    if not bool(torch.isfinite(tensor.detach()).all()):
+    if not all(map(math.isfinite, tensor.detach().aminmax())):  # takes no memory of its own, and meets every nan
         raise WeightsError(f"{place}: numbers that are not finite; its training diverged, or these are other bytes")
 
 
@@ -134,7 +135,7 @@ def _check_length(path: Path, size: int, layers: tuple[Layer, ...], asked: int |
         return
     have, odd = divmod(size, 4)
     what = "the cfg" if asked is None else f"layers={asked}"
-    said = f"{path}: {have:,} numbers{f' and {odd} bytes' if odd else ''}, and {what} needs {need:,}"
+    said = f"{path}: {have:,} numbers{f' and {odd} of 4 bytes' if odd else ''}, and {what} needs {need:,}"
     if have < need:
         index = next(i for i, end in enumerate(ends) if end > have)
         said += f"; they run out in layer {index} (convolutional), at {have - ends[index] + counts[index]:,} of "

@@ -31,7 +31,7 @@ class Exported:
 
 
 def export(
-    model: Path | str | Model,
+    model: Path,
     format: Format,
     *,
     out: Path | None = None,
@@ -53,12 +53,10 @@ def export(
     """
     if format not in WRITERS:
         raise ConfigError(f"format: {format!r}; expected one of {', '.join(WRITERS)}")
-    source = None if isinstance(model, Model) else Path(model).expanduser()
-    if source is None and out is None:
-        raise ConfigError("out: none given, and a model in memory has no place of its own; give a name to write to")
-    loaded = model if isinstance(model, Model) else load_model(model)
+    source = Path(model).expanduser()
+    loaded = load_model(source)
     stem = _stem(source, Path(out).expanduser() if out else None)
-    if source is not None and source.suffix in (".cfg", ".weights") and stem.resolve() == _plain(source).resolve():
+    if source.suffix in (".cfg", ".weights") and stem.resolve() == _plain(source).resolve():
         raise ConfigError(f"{source}: the export would overwrite the model itself; give --out")
     write: Writer = importlib.import_module(WRITERS[format]).write
     return Exported(tuple(write(loaded, stem, Options(folded))))
@@ -70,10 +68,9 @@ def _plain(path: Path) -> Path:
     return path.with_suffix("") if path.suffix in endings else path
 
 
-def _stem(source: Path | None, out: Path | None) -> Path:
+def _stem(source: Path, out: Path | None) -> Path:
     """Where the files go, without an ending."""
-    name = "model" if source is None or source.is_dir() else _plain(source).name
+    name = "model" if source.is_dir() else _plain(source).name
     if out is not None:
         return out / name if out.is_dir() else _plain(out)
-    assert source is not None  # export() asks for one of both
     return (source if source.is_dir() else source.parent) / name

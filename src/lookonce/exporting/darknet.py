@@ -22,6 +22,7 @@ def write(model: Model, stem: Path, options: Options) -> list[Path]:
     """
     if model.resize != "letterbox":
         log.warning("this model stretches pictures to its input; Darknet's own programs letterbox them")
+    log.info("%s: thresh=%g is for training; OpenCV takes it for its lowest score", stem.name, model.region.thresh)
     network = folded(model.network) if options.folded else model.network
     cfg, weights, names = (stem.with_name(stem.name + ending) for ending in (".cfg", ".weights", ".names"))
     save_darknet(network, cfg, weights, frame=model.frame, seen=model.seen)
