@@ -6,7 +6,6 @@ so that the memory of making the file does not count.
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,8 +17,9 @@ from lookonce.network import empty
 
 
 def peak() -> float:
-    """The most memory that this process has had, MB (Linux counts it in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    """The most memory that this process has had, MB. Linux only (getrusage would count the parent's peak too)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
 def load(cfg: Path, weights: Path) -> None:

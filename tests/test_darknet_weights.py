@@ -140,23 +140,24 @@ def test_a_network_in_low_precision_is_written_in_full(tmp_path):
 
 
 MEASURE = """
-import resource, sys
+import sys
 from pathlib import Path
 from lookonce import zoo
 from lookonce.darknet.weights import read_weights
 from lookonce.network import empty
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-file = Path(sys.argv[1])
+peak = lambda: int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+file, layers = Path(sys.argv[1]), zoo.yolov2_tiny(80, zoo.COCO_ANCHORS)
+empty(layers)  # what torch imports at the first call does not count
 before = peak()
-network = empty(zoo.yolov2_tiny(80, zoo.COCO_ANCHORS))
+network = empty(layers)
 read_weights(file, network)
 print((peak() - before) / file.stat().st_size)
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="peak memory is told by a Unix module")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak memory of one process")
 def test_reading_takes_no_memory_beside_the_network(tmp_path):
     write_weights(tmp_path / "n.weights", Network(zoo.yolov2_tiny(80, zoo.COCO_ANCHORS)), Header())
     words = [sys.executable, "-c", MEASURE, str(tmp_path / "n.weights")]
     times = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
-    assert times < 1.3  # the network itself is 1
+    assert 0.8 < times < 1.3  # the network itself is 1
