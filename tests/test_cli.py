@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from lookonce.cli import COMMANDS, main
+from lookonce.errors import Interrupted
 
 
 def test_help_needs_no_torch():
@@ -27,6 +29,7 @@ def test_every_command_explains_itself(command, capsys):
     (["train", "nowhere", "--optimizer", "lion"], "lion"),
     (["train", "nowhere", "--epoch", "3"], "--epoch"),
     (["detect"], "--model"),
+    (["download", "yolo2"], "did you mean 'yolov2'?"),
     (["fly"], "fly"),
     (["train", "--config"], "no file given"),
     (["train", "--config", "none.yaml"], "none.yaml: cannot be read as YAML"),
@@ -74,3 +77,13 @@ def test_an_interrupt_is_no_crash(monkeypatch, capsys):
     monkeypatch.setattr("lookonce.cli.make_app", stop)
     assert main([]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_work_that_was_stopped_says_how_to_go_on(monkeypatch, capsys):
+    def stop(*_, **__):
+        raise Interrupted("stopped; go on with: lookonce train --resume runs/x", 15)
+
+    monkeypatch.setattr("lookonce.evaluation.read_dataset", stop)
+    monkeypatch.setattr("lookonce.evaluation.Detector", lambda _: SimpleNamespace(labels=("a",)))
+    assert main(["evaluate", "model", "data"]) == 143
+    assert capsys.readouterr().err == "lookonce: stopped; go on with: lookonce train --resume runs/x\n"

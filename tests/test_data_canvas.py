@@ -1,5 +1,7 @@
 """Mirrors src/lookonce/data/canvas.py."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -55,4 +57,12 @@ def test_without_a_place_to_keep_them_pictures_are_decoded_each_time(dataset, tm
     found = canvas.Canvases(dataset, 96, tmp_path / "file")
     assert found.read(0).shape == (96, 96, 3)
     assert found.failed() == []
+    assert "decoded in every epoch" in caplog.text
+
+
+def test_canvases_that_would_fill_the_disk_are_not_kept(dataset, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(canvas.shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * 3 * 96 * 96 * 3 - 1))
+    found = canvas.Canvases(dataset, 96, tmp_path / "run")
+    assert found.read(0).shape == (96, 96, 3)
+    assert not list((tmp_path / "run").iterdir())
     assert "decoded in every epoch" in caplog.text

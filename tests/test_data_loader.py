@@ -11,7 +11,9 @@ from lookonce.data.record import Record, pack
 def sample(index, height, width, boxes):
     canvas = np.full((height, width, 3), index, np.uint8)
     n = len(boxes)
-    return Sample(index, canvas, np.array(boxes, np.float32).reshape(-1, 4), np.arange(n), np.zeros(n, bool))
+    return Sample(
+        index, canvas, (width, height), np.array(boxes, np.float32).reshape(-1, 4), np.arange(n), np.zeros(n, bool)
+    )
 
 
 def test_a_batch_packs_pictures_top_left_and_objects_in_order():
@@ -41,9 +43,12 @@ def test_a_batch_of_failures_is_empty():
 
 
 def test_a_batch_moves_as_one_thing():
-    moved = collate([sample(1, 4, 6, [[0, 0, 1, 1]])]).to("meta")
+    batch = collate([sample(1, 4, 6, [[0, 0, 1, 1]])]).with_outputs((torch.zeros(1, 2, 3, 3),))
+    moved = batch.to("meta")
     assert isinstance(moved, Batch)
-    assert all(value.device.type == "meta" for value in vars(moved).values())
+    tensors = [*(v for k, v in vars(moved).items() if k != "outputs"), *moved.outputs]
+    assert len(tensors) == 8
+    assert all(value.device.type == "meta" for value in tensors)
 
 
 def test_difficult_objects_go_as_asked(tmp_path):

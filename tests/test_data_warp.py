@@ -20,7 +20,7 @@ def smooth(height, width):
 
 def batch_of(*pictures, boxes=None):
     boxes = boxes or [np.zeros((0, 4), np.float32)] * len(pictures)
-    return collate([Sample(i, p, b, np.zeros(len(b), np.int64), np.zeros(len(b), bool))
+    return collate([Sample(i, p, p.shape[1::-1], b, np.zeros(len(b), np.int64), np.zeros(len(b), bool))
                     for i, (p, b) in enumerate(zip(pictures, boxes, strict=True))])  # fmt: skip
 
 

@@ -18,7 +18,7 @@ def test_the_demo_walks_the_users_path_and_ends_with_score_and_page(small, tmp_p
     assert main(["demo", str(tmp_path / "demo")]) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     assert lines[-2].startswith("mAP@0.5 0.")
-    page = tmp_path / "demo" / "runs" / "digits-1" / "report.html"
+    page = tmp_path / "demo" / "runs" / "digits-1" / "demo.html"
     assert lines[-1] == str(page)
     assert page.is_file()
     assert (tmp_path / "demo" / "detections" / "detections.json").is_file()

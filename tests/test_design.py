@@ -12,21 +12,23 @@ ROOT = TESTS.parent / "src" / "lookonce"
 RANK = {
     name: rank
     for rank, names in enumerate([
-        "errors boxes data.record darknet.words exporting.options",
+        "errors boxes data.record darknet.words exporting.options offers mirror",
         "tree",
-        "layers files region zoo resize data.pictures data.paper detections",
-        "zoo darknet.cfg loss anchors data.voc matching view.draw",
+        "layers files archives fetching region zoo resize data.pictures data.paper detections",
+        "zoo darknet.cfg loss anchors coverage data.voc matching view.draw",
         "darknet.origin",
         "network",
-        "darknet.weights metrics data.catalog data.digits data.canvas view.plots postprocess",
+        "darknet.weights metrics data.catalog data.digits data.canvas view.plots postprocess downloading",
         "darknet.pair",
         "data.loader model_file anchors_command",
         "data.warp runtimes.torch exporting.darknet",
-        "detector training.recipes",
-        "evaluation training.schedule training.options training.plan",
-        "training.module detect",
-        "training.callbacks",
-        "training.run view.report exporting.command",
+        "detector training.recipes view.report",
+        "evaluation training.schedule training.options training.plan training.history training.advice",
+        "training.module training.saving training.features training.transfer detect exporting.command",
+        "training.callbacks training.validation",
+        "training.watch training.trunk",
+        "training.engine",
+        "training.run",
         "demo",
         "cli",
     ])
@@ -105,15 +107,23 @@ def test_only_the_command_line_prints():
     assert not loud
 
 
+def test_one_module_opens_connections():
+    wires = {"http", "http.client", "requests", "socket", "ssl", "urllib.request"}
+    found = {m for m, tree in modules() for n in ast.walk(tree)
+             if (isinstance(n, ast.Import) and {a.name for a in n.names} & wires)
+             or (isinstance(n, ast.ImportFrom) and n.module in wires)}  # fmt: skip
+    assert found == {"mirror"}
+
+
 def test_tests_mirror_the_source():
     missing = [name for name, _ in modules() if not (TESTS / f"test_{name.replace('.', '_')}.py").is_file()]
     assert not missing
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["errors", "layers", "zoo", "darknet.cfg", "darknet.origin", "data.record", "data.voc", "data.catalog", "cli"],
-)
+NO_TORCH = "errors layers zoo darknet.cfg darknet.origin data.record data.voc data.catalog downloading cli"
+
+
+@pytest.mark.parametrize("name", NO_TORCH.split())
 def test_some_modules_need_no_torch(name):
     code = f"import sys, lookonce.{name}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

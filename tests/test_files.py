@@ -3,7 +3,7 @@
 import pytest
 
 from lookonce.errors import UserError
-from lookonce.files import replacing, write_text
+from lookonce.files import replacing, sweep, write_text
 
 
 def test_text_is_written_whole_with_plain_line_ends(tmp_path):
@@ -31,3 +31,11 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         write_text(tmp_path / "file" / "a.txt", "x")
+
+
+def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path):
+    for name in (".4711-last.ckpt", ".hidden", "last.ckpt", "1-2.txt"):
+        (tmp_path / name).write_text("x")
+    sweep(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {".hidden", "last.ckpt", "1-2.txt"}
+    sweep(tmp_path / "none")

@@ -39,7 +39,9 @@ def seed_case(name, dtype):
     anchor, label = torch.cat((none, anchor)), torch.cat((none, label))
     blank = torch.zeros(len(boxes), dtype=torch.long)
     txy = boxes[:, :2] - torch.stack((col, row), -1)
-    t = Targets(image, blank, row, col, boxes, txy, boxes[:, 2:], label, blank.bool(), blank)
+    t = Targets(
+        image, blank, row, col, boxes, txy, boxes[:, 2:], label, blank.bool(), blank, torch.ones_like(txy[:, 0])
+    )
     targets = assign(t, anchor, size)
     # objects that lost their cell stay known to the best IoU, and win nothing
     targets = replace(targets, winner=torch.where(torch.arange(len(boxes)) < len(lost), -1, torch.arange(len(boxes))))

@@ -12,7 +12,7 @@ from lookonce import matching
 from lookonce.data.record import Dataset
 from lookonce.detections import Detections
 from lookonce.errors import UserError
-from lookonce.matching import match
+from lookonce.matching import match, picture_f1
 
 Objects = list[tuple[list[float], int, bool]]  # one picture: (box, label, difficult)
 
@@ -148,3 +148,11 @@ def test_nothing_at_all_is_matched_to_nothing() -> None:
     assert len(match(dataset, [], dataset.difficult, 0.5).right) == 0
     dataset = dataset_of([[], []])
     assert len(match(dataset, [found([], [])] * 2, dataset.difficult, 0.5).right) == 0
+
+
+def test_pictures_are_judged_by_f1_of_what_was_found_on_them():
+    box, other = [0.0, 0, 10, 10], [50.0, 50, 90, 90]
+    dataset = dataset_of([[(box, 0, False), (other, 0, False)], [(box, 0, True)], [], [(box, 0, False)]])
+    detections = [found([box, [20, 20, 30, 30]], [0.9, 0.8]), found([box], [0.9]), found([], []), found([], [])]
+    judged = picture_f1(dataset, match(dataset, detections, dataset.difficult, 0.5), dataset.difficult)
+    np.testing.assert_allclose(judged, [2 * 1 / (2 + 2), 1, 1, 0], atol=1e-6)

@@ -13,7 +13,7 @@ from conftest import SHARED, needs_shared
 from lookonce.data.record import Dataset
 from lookonce.detections import Detections
 from lookonce.errors import ConfigError
-from lookonce.metrics import ApProtocol, Rules, average_precision, best_thresholds, score
+from lookonce.metrics import ApProtocol, Rules, average_precision, best_thresholds, score, score_sizes
 from test_matching import Objects, dataset_of, found, loop_match, random_case
 
 VOC_SMALL = {  # IoU threshold: (11-point, all-point); shared/data/README.md
@@ -242,3 +242,17 @@ def test_scoring_leaves_its_input_alone() -> None:
     score(dataset, detections, bootstrap=3)
     assert all(np.array_equal(a, b.boxes) for a, b in zip(before[0], detections, strict=True))
     assert np.array_equal(before[1], dataset.boxes)
+
+
+def test_one_size_is_scored_alone_and_the_other_sizes_do_not_count():
+    small, large = [0.0, 0, 10, 10], [100.0, 100, 200, 200]
+    dataset = dataset_of([[(small, 0, False), (large, 0, False)]])
+    wrong_small, wrong_large = [50.0, 50, 60, 60], [300.0, 300, 400, 400]
+    given = [found([large, wrong_small, small, wrong_large], [0.9, 0.8, 0.7, 0.6])]
+    one = np.ones(1)
+    cat = score_sizes(dataset, given, 0, 32, one).classes[0]
+    assert (cat.objects, cat.ap) == (1, 0.5)  # wrong_small at .8, then small
+    cat = score_sizes(dataset, given, 32, np.inf, one).classes[0]
+    assert (cat.objects, cat.ap) == (1, 1.0)
+    doubled = score_sizes(dataset, given, 0, 32, one * 4).classes[0]
+    assert doubled.objects == 0

@@ -119,3 +119,31 @@ def test_decode_leaves_its_input_alone():
 def test_a_huge_size_logit_stays_finite():
     raw = torch.full((1, 24, 2, 2), 1e4)
     assert region.decode(raw, ANCHORS, 32).boxes.isfinite().all()
+
+
+def test_objects_go_to_further_anchors_by_shape_and_never_displace_a_best_one():
+    anchors = torch.tensor([[1.0, 1.0], [2.0, 2.0], [2.2, 2.0]])
+    # one of shape 2.1 x 2 in cell (0, 0): best 2.2 x 2 (.955), also 2 x 2 (.952); one of 2 x 2 in the same cell
+    boxes = torch.tensor([[0.0, 0, 67.2, 64], [0.0, 0, 64, 64], [128.0, 128, 160, 160]])
+    targets = region.encode(boxes, torch.tensor([0, 1, 0]), torch.zeros(3).long(), anchors, (13, 13), 32)
+    wide = region.further(targets, anchors, 0.5)
+    assert targets.anchor.tolist() == [2, 1, 0]
+    assert len(wide.label) == 5
+    assert wide.anchor.tolist() == [1, 2, 2, 1, 0]
+    assert wide.wins.tolist() == [False, False, True, True, True]
+    assert wide.weight[wide.wins].tolist() == [1.0, 1.0, 1.0]  # those that lost leave their share
+    assert region.further(targets, anchors, 1.0).anchor.tolist() == [2, 1, 0]
+    alone = region.encode(boxes[:1], torch.tensor([0]), torch.zeros(1).long(), anchors, (13, 13), 32)
+    found = region.further(alone, anchors, 0.5)
+    assert found.anchor.tolist() == [1, 2]
+    assert found.wins.all()
+    assert found.weight.tolist() == [0.5, 0.5]
+    torch.testing.assert_close(found.twh[0], torch.tensor([2.1 / 2, 1.0]).log())
+
+
+def test_further_anchors_of_ignored_objects_are_ignored_too():
+    anchors = torch.tensor([[1.0, 1.0], [1.1, 1.0]])
+    boxes, none = torch.tensor([[0.0, 0, 32, 32]]), torch.zeros(1).long()
+    found = region.further(region.encode(boxes, none, none, anchors, (13, 13), 32, none == 0), anchors, 0.5)
+    assert found.ignore.tolist() == [True, True]
+    assert not found.wins.any()

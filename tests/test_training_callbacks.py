@@ -4,11 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
 
-from lookonce.data.catalog import read_dataset
-from lookonce.training.callbacks import BestCheckpoint, Inputs, Patience, averaging
+from lookonce.training.callbacks import BestCheckpoint, Patience, Progress, averaging
 from lookonce.training.module import Training
-from sets import write_squares
 
 
 def test_the_average_is_young_at_first_and_old_in_the_end():
@@ -18,16 +17,6 @@ def test_the_average_is_young_at_first_and_old_in_the_end():
     assert average(one, zero, 8).item() == pytest.approx(9 / 18)
     assert average(one, zero, 10_000).item() == pytest.approx(0.9)
     assert average(torch.tensor(3), torch.tensor(5), 4).item() == 5
-
-
-def test_inputs_are_what_detection_sees_and_a_bad_picture_is_grey(tmp_path):
-    dataset = read_dataset(write_squares(tmp_path / "s", {"val": 2}))
-    found = Inputs(dataset, (64, 64), "letterbox")
-    assert found[0].shape == (3, 64, 64)
-    assert torch.equal(found[0], found[0])
-    dataset.records[1].path.write_text("no picture")
-    assert (found[1] - 0.5).abs().max() < 0.003
-    assert len(found) == 2
 
 
 @pytest.mark.parametrize("callback", [BestCheckpoint(monitor="val/mAP"), Patience("val/mAP", 0.0, 1, mode="max")])
@@ -42,3 +31,27 @@ def test_warm_up_is_neither_best_nor_a_trial_of_patience(callback, monkeypatch):
     callback.on_validation_end(None, module)
     assert judged
     assert Training is not SimpleNamespace
+
+
+def test_the_bar_knows_how_long_steps_waited_for_pictures(monkeypatch):
+    clock = iter([10.0, 11.0, 14.0, 14.5, 15.5, 21.5, 22.0])
+    monkeypatch.setattr("lookonce.training.callbacks.time.perf_counter", lambda: next(clock))
+    for name in ("on_train_epoch_start", "on_train_batch_start", "on_train_batch_end"):
+        monkeypatch.setattr(TQDMProgressBar, name, lambda *_: None)
+    bar = Progress()
+    bar.on_train_epoch_start(None)  # at 10
+    for _ in range(2):  # waits 1, works 3, bar drawn; waits 1, works 6
+        bar.on_train_batch_start()
+        bar.on_train_batch_end(None, None, None, range(8), 0)
+    assert bar.loader_share == pytest.approx(2 / 11)
+    assert bar.rate == pytest.approx(16 / 11)
+
+
+def test_the_bar_tells_what_is_left_of_the_whole_run():
+    bar = Progress()
+    bar.working, bar.waiting, bar.steps = 50.0, 10.0, 10  # 6 s a step
+    trainer = SimpleNamespace(max_epochs=10, num_training_batches=26,
+                              fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=59)))  # fmt: skip
+    assert bar._left(trainer) == "20 min"
+    trainer.max_epochs = 100
+    assert bar._left(trainer) == "4.2 h"

@@ -9,11 +9,12 @@ from lookonce import zoo
 from lookonce.data.canvas import Canvases
 from lookonce.data.catalog import read_dataset
 from lookonce.data.loader import Pictures, collate
-from lookonce.data.warp import Augmentation
+from lookonce.data.warp import Augmentation, Warped
 from lookonce.errors import ConfigError, NonFiniteLossError
 from lookonce.metrics import score
 from lookonce.network import Network
 from lookonce.postprocess import Selection, postprocess
+from lookonce.region import decode
 from lookonce.training import module as m
 from lookonce.training.recipes import Settings
 from sets import nano, write_squares
@@ -25,6 +26,7 @@ def training(monkeypatch, **given):
     torch.manual_seed(0)
     found = m.Training(Network(nano(2, ANCHORS)), Settings(size=96, augment=Augmentation.none(), **given), seed=0)
     monkeypatch.setattr(found, "_report", lambda *_: None)
+    monkeypatch.setattr(found, "log", lambda *_, **__: None)
     monkeypatch.setattr(type(found), "current_epoch", property(lambda _: 0))
     monkeypatch.setattr(type(found), "global_step", property(lambda _: 0))
     return found
@@ -52,7 +54,8 @@ def test_one_batch_is_learnt_by_heart_with_either_loss(loss, pictures, monkeypat
     module.network.train()  # one batch: its own statistics are the right ones
     inputs = batch.canvas.float() / 255
     with torch.no_grad():
-        predictions = module.validation_step(inputs, 0)
+        given = Warped(inputs, batch.boxes, batch.labels, batch.image_index, batch.ignore)
+        predictions = module.validation_step(given, 0)
     found = postprocess(predictions, [(96, 96)] * 6, (96, 96), "letterbox", pictures.labels, Selection(0.005))
     assert score(pictures, found, bootstrap=0).mean_ap == 1.0
     assert module.seen == 150 * 6
@@ -129,3 +132,11 @@ def test_precision_is_chosen_by_what_the_machine_computes_in(monkeypatch):
     assert m.choose_precision("cpu")[0] == "bf16-mixed"
     monkeypatch.setattr(torch, "cpu", SimpleNamespace())
     assert m.choose_precision("cpu")[0] == "32-true"
+
+
+def test_an_untrained_network_expects_little():
+    network = Network(nano(2, ANCHORS)).eval()
+    m.expect_little(network, 0.01)
+    raw = network(torch.rand(1, 3, 96, 96))
+    objectness = decode(raw, raw.new_tensor(ANCHORS), 32).objectness
+    assert 0.005 < objectness.mean() < 0.02

@@ -46,7 +46,8 @@ def test_an_unknown_recipe_names_the_known():
 
 
 @pytest.mark.parametrize(
-    "pictures, batch, epochs", [(205, 8, 31), (60, 7, 89), (3, 1, 267), (5, 1, 160), (100_000, 8, 20), (1, 1, 300)]
+    "pictures, batch, epochs",
+    [(205, 8, 115), (60, 7, 300), (2050, 8, 20), (3, 1, 300), (100_000, 8, 20), (1600, 8, 20), (400, 8, 60)],
 )
 def test_a_run_fits_its_set(pictures, batch, epochs):
     found = Settings().fitted(pictures)

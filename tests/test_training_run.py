@@ -2,17 +2,20 @@
 
 import csv
 import logging
+import os
+import signal
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from lookonce import read_dataset, train
 from lookonce.data.voc import write_annotation
-from lookonce.errors import UserError
+from lookonce.errors import Interrupted, UserError
 from lookonce.model_file import load_model
-from lookonce.training.run import validate_every
+from lookonce.training.module import LOSSES, Training
 from sets import write_squares
 
 SMALL = {"network": "nano", "size": 64, "epochs": 2, "batch_size": 4, "anchors": 2}
@@ -25,7 +28,7 @@ def curve(run, name):
 
 def test_a_run_folder_holds_what_people_keep(run):
     names = {p.name for p in run.iterdir()}
-    assert {"config.yaml", "model.safetensors", "checkpoints", "metrics.csv", "tensorboard"} <= names
+    assert {"config.yaml", "model.safetensors", "checkpoints", "metrics.csv", "report.html", "tensorboard"} <= names
     assert not names & {"canvas.u8", "canvas.state"}
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
@@ -47,8 +50,9 @@ def test_the_model_is_the_best_and_says_how_it_came_about(run):
     assert model.training["recipe"]["loss"] == "region"
 
 
-def test_one_seed_gives_one_result(squares, tmp_path):
-    found = [load_model(train(squares, out=tmp_path, name=n, **SMALL)).network.state_dict() for n in ("a", "b")]
+def test_one_seed_gives_one_result_and_deterministic_changes_nothing_on_a_cpu(squares, tmp_path):
+    found = [load_model(train(squares, out=tmp_path, name=n, deterministic=n == "b", **SMALL)).network.state_dict()
+             for n in ("a", "b")]  # fmt: skip
     assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
 
 
@@ -163,6 +167,63 @@ def test_a_place_without_write_permission_is_told(squares, tmp_path):
         train(squares, out=tmp_path / "file", name="x", **SMALL)
 
 
-@pytest.mark.parametrize("epochs, every", [(1, 1), (19, 1), (20, 1), (40, 2), (58, 2), (59, 1), (160, 8), (300, 15)])
-def test_the_last_epoch_is_always_validated(epochs, every):
-    assert validate_every(epochs) == every
+def test_a_full_disk_leaves_the_checkpoint_before(squares, tmp_path, monkeypatch):
+    run = train(squares, out=tmp_path, name="r", **{**SMALL, "epochs": 1})
+    before = (run / "checkpoints" / "last.ckpt").read_bytes()
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("epochs: 1", "epochs: 2"))
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lookonce.training.saving.os.fsync", full)
+    with pytest.raises(UserError, match=r"last.ckpt: cannot be written: No space left on device.*--resume"):
+        train(resume=run)
+    assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    monkeypatch.undo()
+    assert torch.load(train(resume=run) / "checkpoints" / "last.ckpt", weights_only=True)["seen"] == 48
+
+
+@pytest.mark.parametrize("step, workers", [(8, 0), (11, 0), (13, 1)], ids=["middle", "end of an epoch", "workers"])
+def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(step, workers, squares, tmp_path, monkeypatch):
+    given = {**SMALL, "epochs": 4, "workers": workers}
+    whole = train(squares, out=tmp_path, name="whole", **given)
+    take = Training.training_step
+
+    def interrupted(self, batch, number):
+        if self.global_step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take(self, batch, number)
+
+    monkeypatch.setattr(Training, "training_step", interrupted)
+    with pytest.raises(Interrupted, match="go on with: lookonce train --resume") as stop:
+        train(squares, out=tmp_path, name="cut", **given)
+    assert stop.value.exit_code == 143
+    monkeypatch.undo()
+    states = [torch.load(r / "checkpoints" / "last.ckpt", weights_only=True)
+              for r in (whole, train(resume=tmp_path / "cut"))]  # fmt: skip
+    assert [state["seen"] for state in states] == [96, 96]
+    for part in ("state_dict", "current_model_state"):
+        assert all(torch.equal(value, states[1][part][key]) for key, value in states[0][part].items())
+    assert curve(whole, "val/mAP") == curve(tmp_path / "cut", "val/mAP")
+    assert curve(whole, "epoch") == curve(tmp_path / "cut", "epoch")
+
+
+def test_a_batch_whose_loss_is_not_finite_is_kept(squares, tmp_path, monkeypatch):
+    def broken(raw, targets, region, warm_up):
+        return {"wh": raw.sum() * float("nan"), "total": raw.sum()}
+
+    monkeypatch.setitem(LOSSES, "region", broken)
+    with pytest.raises(UserError, match="loss term 'wh' is not a finite number on the pictures JPEGImages/train"):
+        train(squares, out=tmp_path, name="r", **SMALL)
+    kept = load_file(tmp_path / "r" / "bad_batch.safetensors")
+    assert kept["canvas"].shape == (4, 3, 96, 96)
+    assert len(kept["boxes"]) == len(kept["labels"])
+
+
+def test_the_page_shows_how_the_run_stands(run):
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Worst validation pictures" in page
+    assert "some anchor fits" in page
+    assert "too few training objects of: blue" in page

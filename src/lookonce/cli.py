@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": ("lookonce.evaluation:evaluate", "Score a detector on labelled pictures."),
     "detect": ("lookonce.detect:detect", "Find objects on pictures."),
     "export": ("lookonce.exporting.command:export", "Write a detector for other programs."),
+    "download": ("lookonce.downloading:download", "Bring Pascal VOC or Darknet's weights."),
 }
 
 
@@ -36,6 +37,7 @@ def make_app(config: str | None = None) -> cyclopts.App:
         result_action="return_value",
         exit_on_error=False,
         print_error=False,
+        suppress_keyboard_interrupt=False,
     )
     for name, (path, help_text) in COMMANDS.items():
         app.command(path, name=name, help=help_text)
@@ -43,7 +45,7 @@ def make_app(config: str | None = None) -> cyclopts.App:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command. 0: done; 2: the user's input is wrong, said in one line; 130: interrupted."""
+    """Run one command. 0: done; 2: the user's input is wrong, said in one line; 128 + n: stopped by signal n."""
     words = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="lookonce: %(message)s", level=logging.WARNING)
     logging.getLogger("lookonce").setLevel(logging.INFO)
@@ -53,9 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     except (UserError, cyclopts.CycloptsError) as error:
         print(f"lookonce: {_one_line(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("lookonce: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(f"lookonce: {stop if stop.args else 'interrupted'}", file=sys.stderr)
+        return getattr(stop, "exit_code", 130)
     _show(result)
     return 0
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from lookonce.data.catalog import read_dataset
@@ -17,19 +16,15 @@ from lookonce.data.pictures import load_rgb
 from lookonce.data.record import Record
 from lookonce.data.warp import Augmentation
 from lookonce.detect import detect
-from lookonce.detections import Detections
 from lookonce.detector import Detector
 from lookonce.evaluation import evaluate
 from lookonce.training.run import train
-from lookonce.view.draw import draw
-from lookonce.view.report import write_report
+from lookonce.view.report import Gallery, Page, compared, facts, write_report
 
 log = logging.getLogger("lookonce")
 
 SHOWN = 24
 """Test pages on the report."""
-LARGER = 3
-"""Times that a page is enlarged there."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +66,21 @@ def demo(folder: Path = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
     detect(run, [str(record.path) for record in shown], out=folder / "detections")
     detector = Detector(run)
     pictures = [drawn(detector, record) for record in shown]
-    page = write_report(run / "report.html", run, detector.model, report, pictures)
+    note = "Pages that training never saw. Solid: found, with its score. Dashed: what is there."
+    model = detector.model
+    told = facts(model.training["recipe"], model.training["data"], model.training["pictures"], model.region.anchors)
+    gallery = Gallery("What it finds", note, pictures)
+    page = write_report(run / "demo.html", Page(run, report.metrics, "test", told, galleries=[gallery]))
     log.info("the demo took %.0f s", time.perf_counter() - began)
     return DemoResult(report.mean_ap or 0.0, page.resolve())
 
 
 def drawn(detector: Detector, record: Record) -> tuple[str, Image.Image]:
-    """A page with what was found on it and what is there, enlarged so that both can be told apart: (caption, page)."""
+    """A page with what was found on it and what is there: (caption, page)."""
     picture = load_rgb(record.path)
     found = detector.detect([picture])[0]
-    large = np.array(Image.fromarray(picture).resize((picture.shape[1] * LARGER, picture.shape[0] * LARGER)))
-    boxes = Detections(found.boxes * LARGER, found.scores, found.labels, found.class_names)
-    truth = (record.boxes * LARGER, tuple(detector.labels[label] for label in record.labels))
-    return f"{record.path.name}: {len(found)} found, {len(truth[1])} there", draw(large, boxes, truth)
+    caption = f"{record.path.name}: {len(found)} found, {len(record.labels)} there"
+    return caption, compared(Image.fromarray(picture), found, record, detector.labels)
 
 
 DIGITS: dict[str, Any] = {

@@ -31,9 +31,20 @@ class AnnotationError(UserError):
 class NonFiniteLossError(UserError):
     """Training met a loss that is not a number: the run stopped, its last good checkpoint stands."""
 
-    def __init__(self, term: str, pictures: list[int] | list[str]) -> None:
+    def __init__(self, term: str, pictures: list[int] | list[str], batch: object = None) -> None:
         super().__init__(
             f"the loss term {term!r} is not a finite number on the pictures {', '.join(map(str, pictures))}; "
             "the last good checkpoint stands: lower --learning-rate or set --gradient-clip, then --resume"
         )
-        self.term, self.pictures = term, pictures
+        self.term, self.pictures, self.batch = term, pictures, batch
+
+
+class Interrupted(KeyboardInterrupt):
+    """Long work was asked to stop and did so in good order: the message says how to go on.
+
+    exit_code: 128 + the signal's number, as shells have it.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

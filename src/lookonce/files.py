@@ -35,3 +35,9 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text with \\n line ends, whole or not at all."""
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left beside the files of a folder that no other process writes to."""
+    for left in folder.glob(".[0-9]*-*"):
+        left.unlink(missing_ok=True)

@@ -50,13 +50,13 @@ def region_loss(raw: Tensor, targets: Targets, region: Region, warm_up: bool = F
         slot = _slot(targets, targets.wins)
         fit = iou(cxcywh_to_xyxy(boxes[slot]), cxcywh_to_xyxy(targets.boxes[targets.wins]))  # [K]
     t, wins = txywh[slot], targets.wins  # [K, 4]
-    cells = raw.shape[2] * raw.shape[3]
-    scale = region.coord_scale * (2 - targets.boxes[wins, 2:].prod(-1, keepdim=True) / cells)  # [K, 1]
+    weight, cells = targets.weight[wins], raw.shape[2] * raw.shape[3]
+    scale = region.coord_scale * weight[:, None] * (2 - targets.boxes[wins, 2:].prod(-1, keepdim=True) / cells)
     sought = fit if region.rescore else torch.ones_like(fit)
     terms = {
         "xy": (scale * (t[:, :2].sigmoid() - targets.txy[wins]) ** 2).sum() / 2,
         "wh": (scale * (t[:, 2:] - targets.twh[wins]) ** 2).sum() / 2,
-        "objectness": region.object_scale * ((confidence[slot] - sought) ** 2).sum() / 2,
+        "objectness": region.object_scale * (weight * (confidence[slot] - sought) ** 2).sum() / 2,
         "background": region.noobject_scale * (confidence[idle] ** 2).sum() / 2,
         "class": region.class_scale * _class_loss(logits[slot], targets, region.softmax),
     }
@@ -173,9 +173,11 @@ def _class_loss(logits: Tensor, targets: Targets, softmax: bool) -> Tensor:
     Source: region_layer.c, delta_region_class.
     """
     if softmax:
-        return F.cross_entropy(logits, targets.label[targets.wins], reduction="sum")
+        each = F.cross_entropy(logits, targets.label[targets.wins], reduction="none")  # [K]
+        return (targets.weight[targets.wins] * each).sum()
     place = targets.wins.cumsum(0) - 1  # [N] row of each winner
     real = ~targets.ignore
     sought = torch.zeros_like(logits)
     sought[place[targets.winner[real]], targets.label[real]] = 1
-    return F.binary_cross_entropy_with_logits(logits, sought, reduction="sum")
+    each = F.binary_cross_entropy_with_logits(logits, sought, reduction="none")  # [K, C]
+    return (targets.weight[targets.wins, None] * each).sum()

@@ -30,6 +30,7 @@ class Matched:
     score: NDArray[np.float64]  # [D]
     right: NDArray[np.bool_]  # [D] the first on an object that is to be found
     ignored: NDArray[np.bool_]  # [D] on an object that need not be found: neither right nor wrong
+    side: NDArray[np.float64]  # [D] root of the box's area, image px
 
 
 def match(dataset: Dataset, detections: Sequence[Detections], skip: NDArray[np.bool_], iou_threshold: float) -> Matched:
@@ -64,7 +65,19 @@ def match(dataset: Dataset, detections: Sequence[Detections], skip: NDArray[np.b
     _, first = np.unique(best[claims], return_index=True)
     right = np.zeros_like(hit)
     right[claims[first]] = True
-    return Matched(image, label, score, right, ignored)
+    width, height = np.maximum(boxes[:, 2:] - boxes[:, :2], 0).T
+    return Matched(image, label, score, right, ignored, np.sqrt(width * height))
+
+
+def picture_f1(dataset: Dataset, found: Matched, skip: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """[M] how well each picture came out: F1 of its detections, all classes together; 1 where nothing is and was found.
+
+    found: from match(), of detections that count as found; skip: as given there.
+    """
+    objects = np.bincount(dataset.image_of_box[~skip], minlength=len(dataset))
+    given = np.bincount(found.image[~found.ignored], minlength=len(dataset))
+    right = np.bincount(found.image[found.right], minlength=len(dataset))
+    return np.asarray((2 * right + 1e-9) / (objects + given + 1e-9))
 
 
 def _places(dataset: Dataset, names: tuple[str, ...]) -> NDArray[np.int64]:

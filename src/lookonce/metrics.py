@@ -8,7 +8,7 @@ Source: the VOC devkits of 2007 and 2010, VOCevaldet.m and VOCap.m.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lookonce.data.record import Dataset
 from lookonce.detections import Detections
 from lookonce.errors import ConfigError
-from lookonce.matching import match
+from lookonce.matching import Matched, match
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -146,10 +146,36 @@ def score(
         UserError: another number of pictures or other class names than the data set's.
     Detections of equal score count in the order of pictures, then in their own.
     """
-    skip = dataset.difficult if rules.difficult == "ignore" else np.zeros_like(dataset.difficult)
+    skip = _skipped(dataset, rules)
     found = match(dataset, detections, skip, rules.iou_threshold)
-    draws = _draws(len(dataset), bootstrap, seed)
-    scores, resampled = [], np.full((len(dataset.labels), bootstrap), np.nan)  # [C, R]
+    return _scored(dataset, found, skip, rules, _draws(len(dataset), bootstrap, seed))
+
+
+def score_sizes(dataset: Dataset, detections: Sequence[Detections], low: float, high: float,
+                scale: NDArray[np.float64], rules: Rules = Rules()) -> Metrics:  # fmt: skip
+    """Score the objects of one size alone: those whose side, the root of the area times scale, is in [low, high).
+
+    Objects of other sizes need not be found; a detection of another size on nothing is not counted.
+    scale: [M] of each picture, for sides at another size than the file's; 1: image pixels.
+    Source: the COCO API, cocoeval.py, evaluateImg (areaRng).
+    """
+    width, height = np.maximum(dataset.boxes[:, 2:] - dataset.boxes[:, :2], 0).astype(np.float64).T
+    side = np.sqrt(width * height) * scale[dataset.image_of_box]  # [N]
+    skip = _skipped(dataset, rules) | (side < low) | (side >= high)
+    found = match(dataset, detections, skip, rules.iou_threshold)
+    seen = found.side * scale[found.image]
+    other = ~found.right & ((seen < low) | (seen >= high))
+    return _scored(dataset, replace(found, ignored=found.ignored | other), skip, rules, _draws(len(dataset), 0, 0))
+
+
+def _skipped(dataset: Dataset, rules: Rules) -> NDArray[np.bool_]:
+    """[N] objects that need not be found."""
+    return dataset.difficult if rules.difficult == "ignore" else np.zeros_like(dataset.difficult)
+
+
+def _scored(dataset: Dataset, found: Matched, skip: NDArray[np.bool_], rules: Rules,
+            draws: NDArray[np.int32]) -> Metrics:  # fmt: skip
+    scores, resampled = [], np.full((len(dataset.labels), draws.shape[1]), np.nan)  # [C, R]
     for label, name in enumerate(dataset.labels):
         mine = found.label == label
         rows = np.flatnonzero(mine & ~found.ignored)

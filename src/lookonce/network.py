@@ -157,18 +157,45 @@ class Network(nn.Module):
         """[B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/stride, W/stride] (logits of a classifier)."""
         if isinstance(self.layers[-1], Region) and (x.shape[-2] % self.stride or x.shape[-1] % self.stride):
             raise ConfigError(f"an input of {x.shape[-1]} x {x.shape[-2]} px; both sides must divide by {self.stride}")
-        for output in self.outputs(x):
-            x = output
+        x = self._through(x, {}, 0, len(self.layers))
         return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
     def outputs(self, x: Tensor) -> Iterator[Tensor]:
         """The output of each layer in turn; softmax, cost and region pass on what they are given."""
         kept: dict[int, Tensor] = {}
-        for index, layer in enumerate(self.layers):
-            x = self._run(index, layer, x, kept)
+        for index in range(len(self.layers)):
+            x = self._through(x, kept, index, index + 1)
+            yield x
+
+    @property
+    def cut(self) -> int:
+        """Index of the first layer that is not frozen: a convolution; 0 where none is."""
+        return [int(index) for index in self.convolutions][self._frozen]
+
+    def reads(self, cut: int) -> tuple[int, ...]:
+        """Layers below the cut whose outputs the layers from the cut on read; the last is cut - 1."""
+        routed = {i for at, found in self._sources.items() if at >= cut for i in found if i < cut}
+        return (*sorted(routed - {cut - 1}), cut - 1)
+
+    def until(self, x: Tensor, cut: int) -> tuple[Tensor, ...]:
+        """Outputs of the layers reads(cut) for images [B, 3, H, W]."""
+        kept: dict[int, Tensor] = {}
+        last = self._through(x, kept, 0, cut)
+        return (*(kept[index] for index in self.reads(cut)[:-1]), last)
+
+    def onwards(self, outputs: tuple[Tensor, ...], cut: int) -> Tensor:
+        """The raw map from what until(x, cut) gave: forward(x) without the layers below the cut."""
+        kept = dict(zip(self.reads(cut), outputs, strict=True))
+        x = self._through(outputs[-1], kept, cut, len(self.layers))
+        return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+    def _through(self, x: Tensor, kept: dict[int, Tensor], start: int, stop: int) -> Tensor:
+        """x through the layers start..stop; outputs that routes read are added to kept."""
+        for index in range(start, stop):
+            x = self._run(index, self.layers[index], x, kept)
             if index in self._kept:
                 kept[index] = x
-            yield x
+        return x
 
     def _run(self, index: int, layer: Layer, x: Tensor, kept: dict[int, Tensor]) -> Tensor:
         match layer:

@@ -75,6 +75,7 @@ class Targets:
     label: Tensor  # [N]
     ignore: Tensor  # [N] bool: neither to be found nor background (difficult objects)
     winner: Tensor  # [N] index of the object that holds this one's anchor and cell; -1: nobody
+    weight: Tensor  # [N] what this one counts for; below 1 where an object stands at several anchors (see further)
 
     @property
     def wins(self) -> Tensor:
@@ -113,7 +114,9 @@ def encode(
     none = torch.zeros_like(labels)
     txy = in_cells[:, :2] - torch.stack((col, row), -1)
     ignored = none.bool() if ignore is None else ignore
-    targets = Targets(image_index, none, row, col, in_cells, txy, in_cells[:, 2:], labels, ignored, none)
+    targets = Targets(
+        image_index, none, row, col, in_cells, txy, in_cells[:, 2:], labels, ignored, none, torch.ones_like(txy[:, 0])
+    )
     return assign(targets, shape_iou(in_cells[:, None, 2:], anchors).argmax(1), anchors)
 
 
@@ -125,3 +128,22 @@ def assign(targets: Targets, anchor: Tensor, anchors: Tensor) -> Targets:
     last = order.new_full((len(unique),), -1).scatter_reduce(0, member, order, "amax")  # [slots]
     twh = (targets.boxes[:, 2:] / anchors[anchor]).log()
     return replace(targets, anchor=anchor, twh=twh, winner=last[member])
+
+
+def further(targets: Targets, anchors: Tensor, match_iou: float) -> Targets:
+    """The same objects, each given also to those other anchors of its cell whose shape IoU is above match_iou.
+
+    Returns Targets of M >= N rows: the further pairs of object and anchor, then the N objects as they were.
+    Where two meet on one anchor and cell, an object's best anchor goes before another's further one.
+    The rows that win share their object's weight, so that all objects count alike, whatever their shape.
+    Source: AlexeyAB's darknet, region and yolo layers, iou_thresh.
+    """
+    fits = shape_iou(targets.boxes[:, None, 2:], anchors) > match_iou  # [N, A]
+    count = torch.arange(len(fits), device=fits.device)
+    fits[count, targets.anchor] = False
+    which, anchor = fits.nonzero(as_tuple=True)
+    rows = torch.cat((which, count))  # [M]
+    wide = Targets(**{name: value[rows] for name, value in vars(targets).items()})
+    given = assign(wide, torch.cat((anchor, targets.anchor)), anchors)
+    share = torch.bincount(rows[given.wins], minlength=len(fits)).clamp(min=1)  # [N]
+    return replace(given, weight=given.weight / share[rows])

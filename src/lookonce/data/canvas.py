@@ -5,7 +5,9 @@ Reading is a copy out of the page cache; decoding happens once a picture, when i
 
 from __future__ import annotations
 
+import errno
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ from lookonce.errors import PictureError
 log = logging.getLogger("lookonce")
 
 READY, FAILED = 1, 2
+DISK_SHARE = 0.5
+"""Of the free disk, what canvases may take: checkpoints need room too."""
 
 
 def canvas_sizes(sizes: NDArray[np.integer], side: int) -> NDArray[np.int64]:
@@ -51,6 +55,9 @@ class Canvases:
         assert self.state_file is not None
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self.file.parent).free
+            if self.first[-1] > free * DISK_SHARE:
+                raise OSError(errno.ENOSPC, f"canvases of {self.first[-1] / 1e9:.1f} GB, {free / 1e9:.1f} GB free")
             for file, size in ((self.file, int(self.first[-1])), (self.state_file, len(self.sizes))):
                 with file.open("wb") as handle:
                     handle.truncate(max(size, 1))

@@ -6,7 +6,7 @@ A Batch holds canvases, not network inputs: data.warp makes those.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -36,33 +36,47 @@ class Batch:
         image_index: [N] which picture of the batch.
         ignore: [N] bool, objects neither sought nor background.
         index: [B] which picture of the data set.
+        outputs: of a frozen trunk, each [B, C, H, W], in place of canvases; empty where the pictures are there.
     """
 
     def __init__(self, canvas: Tensor, sizes: Tensor, boxes: Tensor, labels: Tensor, image_index: Tensor,
                  ignore: Tensor, index: Tensor) -> None:  # fmt: skip
         self.canvas, self.sizes, self.boxes, self.labels = canvas, sizes, boxes, labels
         self.image_index, self.ignore, self.index = image_index, ignore, index
+        self.outputs: tuple[Tensor, ...] = ()
 
     def __len__(self) -> int:
         return len(self.index)
 
     def to(self, *args: object, **kwargs: object) -> Batch:
         """The same on another device."""
-        return Batch(**{name: value.to(*args, **kwargs) for name, value in vars(self).items()})
+        return self._each(lambda tensor: tensor.to(*args, **kwargs))  # type: ignore[call-overload]
 
     def pin_memory(self) -> Batch:
         """The same in page-locked memory."""
-        return Batch(**{name: value.pin_memory() for name, value in vars(self).items()})
+        return self._each(Tensor.pin_memory)
+
+    def with_outputs(self, outputs: tuple[Tensor, ...]) -> Batch:
+        """The same pictures with a frozen trunk's outputs in place of their canvases."""
+        changed = Batch(**{name: value for name, value in vars(self).items() if name != "outputs"})
+        changed.outputs = outputs
+        return changed
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        own = {name: change(value) for name, value in vars(self).items() if name != "outputs"}
+        return Batch(**own).with_outputs(tuple(change(value) for value in self.outputs))
 
 
 class Sample(NamedTuple):
     """One picture on its way into a batch."""
 
     picture: int  # index in the data set
-    canvas: NDArray[np.uint8]  # [h, w, 3]
+    canvas: NDArray[np.uint8]  # [h, w, 3]; [0, 0, 3] where outputs stand for it
+    size: tuple[int, int]  # (width, height) on the canvas
     boxes: NDArray[np.float32]  # [n, 4] xyxy canvas px
     labels: NDArray[np.int64]  # [n]
     ignore: NDArray[np.bool_]  # [n]
+    outputs: tuple[Tensor, ...] = ()  # of a frozen trunk, each [C, H, W]
 
 
 class Pictures(TorchDataset[Sample | None]):
@@ -78,16 +92,21 @@ class Pictures(TorchDataset[Sample | None]):
         return len(self.canvases.dataset)
 
     def __getitem__(self, index: int) -> Sample | None:
-        record = self.canvases.dataset.records[index]
         try:
-            canvas = self.canvases.read(index)
+            return self.labelled(index, self.canvases.read(index))
         except PictureError as error:
             log.debug("skipped %s", error)
             return None
+
+    def labelled(self, index: int, canvas: NDArray[np.uint8]) -> Sample:
+        """The sample of a picture whose canvas is this one."""
+        record = self.canvases.dataset.records[index]
+        width, height = (int(v) for v in self.canvases.sizes[index])
         scale = np.tile(self.canvases.sizes[index] / np.asarray(record.size), 2).astype(np.float32)
         keep = ~record.difficult if self.difficult == "drop" else np.ones(len(record.labels), bool)
         ignore = record.difficult if self.difficult == "ignore" else np.zeros(len(record.labels), bool)
-        return Sample(index, canvas, record.boxes[keep] * scale, record.labels[keep], ignore[keep])
+        boxes = record.boxes[keep] * scale
+        return Sample(index, canvas, (width, height), boxes, record.labels[keep], ignore[keep])
 
 
 def collate(samples: list[Sample | None]) -> Batch:
@@ -101,29 +120,39 @@ def collate(samples: list[Sample | None]) -> Batch:
         place[:height, :width] = torch.from_numpy(sample.canvas)
     counts = torch.tensor([len(sample.labels) for sample in good], dtype=torch.long)
     empty = np.zeros((0, 4), np.float32)
-    return Batch(
+    batch = Batch(
         canvas=canvas.permute(0, 3, 1, 2),  # [B, 3, S, S], channels last in memory
-        sizes=torch.tensor([sample.canvas.shape[1::-1] for sample in good], dtype=torch.long).view(-1, 2),
+        sizes=torch.tensor([sample.size for sample in good], dtype=torch.long).view(-1, 2),
         boxes=torch.from_numpy(np.concatenate([empty, *(sample.boxes for sample in good)])),
         labels=torch.from_numpy(np.concatenate([empty[:, 0].astype(np.int64), *(sample.labels for sample in good)])),
         image_index=torch.arange(len(good)).repeat_interleave(counts),
         ignore=torch.from_numpy(np.concatenate([empty[:, 0].astype(bool), *(sample.ignore for sample in good)])),
         index=torch.tensor([sample.picture for sample in good], dtype=torch.long),
     )
+    return batch.with_outputs(tuple(torch.stack(each) for each in zip(*(s.outputs for s in good), strict=True)))
 
 
 class Shuffled(Sampler[int]):
-    """A new order every epoch that depends on (seed, epoch) alone."""
+    """A new order every epoch that depends on (seed, epoch) alone; its length is that of a whole epoch.
 
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
+    variants: of each picture; an epoch gives one of them, as picture + variant * length.
+    """
+
+    def __init__(self, length: int, seed: int, variants: int = 1) -> None:
+        self.length, self.seed, self.variants, self.epoch, self.start = length, seed, variants, 0, 0
+
+    def begin(self, epoch: int, pictures: int) -> None:
+        """Go on in an epoch of which so many pictures were given already."""
+        self.epoch, self.start = epoch, pictures
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.begin(epoch, 0)
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        return iter(np.random.default_rng((self.seed, self.epoch)).permutation(self.length).tolist())
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        return iter((order[self.start :] + self.epoch % self.variants * self.length).tolist())

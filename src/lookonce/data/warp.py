@@ -68,11 +68,12 @@ class Augmentation:
 class Warped(NamedTuple):
     """What the network sees of a batch, and what the loss asks of it; N objects."""
 
-    images: Tensor  # [B, 3, H, W] 0..1
+    images: Tensor  # [B, 3, H, W] 0..1; [0] where outputs stand for them
     boxes: Tensor  # [N, 4] xyxy input px, each side at least 1 px
     labels: Tensor  # [N]
     image_index: Tensor  # [N]
     ignore: Tensor  # [N] bool
+    outputs: tuple[Tensor, ...] = ()  # of a frozen trunk, each [B, C, H', W']
 
 
 def draws(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -124,21 +125,36 @@ def colour(augment: Augmentation, u: NDArray[np.float64]) -> NDArray[np.float64]
 
 def warp(batch: Batch, frame: tuple[int, int], mode: ResizeMode, augment: Augmentation,
          u: NDArray[np.float64]) -> Warped:  # fmt: skip
-    """The batch as the network sees it. u: [B, DRAWS] from draws(); frame: (W, H)."""
+    """The batch as the network sees it; outputs in place of pictures are passed on. u: [B, DRAWS] from draws()."""
     maps = affine(batch.sizes.cpu().numpy(), frame, mode, augment, u)  # [B, 4]
-    images = _sample(batch.canvas, maps, frame)
-    if augment.hue or augment.saturation > 1 or augment.exposure > 1:
-        matrix = torch.from_numpy(colour(augment, u)).to(images)
-        images = torch.einsum("bij,bjhw->bihw", matrix, images).clamp(0, 1)
-    images = images.contiguous(memory_format=torch.channels_last)
+    images = batch.canvas.new_zeros(0) if batch.outputs else _pictures(batch, maps, frame, augment, u)
+    return Warped(images, *place(batch, maps, frame, augment.keep), batch.outputs)
+
+
+def place(batch: Batch, maps: NDArray[np.float64], frame: tuple[int, int],
+          keep: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Boxes [N, 4] in input pixels, labels, image_index and ignore of the objects that stay in view.
+
+    maps: [B, 4] from affine(); keep: share in view below which an object is ignored.
+    """
     of_box = torch.from_numpy(maps).to(batch.boxes)[batch.image_index]  # [N, 4]
     moved = batch.boxes * of_box[:, [0, 1, 0, 1]] + of_box[:, [2, 3, 2, 3]]
     low, high = torch.minimum(moved[:, :2], moved[:, 2:]), torch.maximum(moved[:, :2], moved[:, 2:])
     whole = torch.cat((low, high), -1)
     seen = clip(whole, *frame)
     real = (seen[:, 2:] - seen[:, :2]).amin(-1) >= 1 if len(seen) else torch.zeros(0, dtype=torch.bool)
-    hidden = area(seen) < augment.keep * area(whole)
-    return Warped(images, seen[real], batch.labels[real], batch.image_index[real], (batch.ignore | hidden)[real])
+    hidden = area(seen) < keep * area(whole)
+    return seen[real], batch.labels[real], batch.image_index[real], (batch.ignore | hidden)[real]
+
+
+def _pictures(batch: Batch, maps: NDArray[np.float64], frame: tuple[int, int], augment: Augmentation,
+              u: NDArray[np.float64]) -> Tensor:  # fmt: skip
+    """[B, 3, H, W] the canvases through their maps, with their colours."""
+    images = _sample(batch.canvas, maps, frame)
+    if augment.hue or augment.saturation > 1 or augment.exposure > 1:
+        matrix = torch.from_numpy(colour(augment, u)).to(images)
+        images = torch.einsum("bij,bjhw->bihw", matrix, images).clamp(0, 1)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def _sample(canvas: Tensor, maps: NDArray[np.float64], frame: tuple[int, int]) -> Tensor:

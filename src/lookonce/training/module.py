@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import lightning
@@ -11,12 +12,12 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from lookonce.data.loader import Batch
-from lookonce.data.warp import draws, warp
+from lookonce.data.warp import Warped, draws, warp
 from lookonce.errors import ConfigError, NonFiniteLossError
 from lookonce.layers import region_of
 from lookonce.loss import keras_yolo2_loss, region_loss
-from lookonce.network import Network
-from lookonce.region import Predictions, decode, encode
+from lookonce.network import BatchNorm, Network, Sigma
+from lookonce.region import Predictions, decode, encode, further
 from lookonce.training.recipes import Settings
 from lookonce.training.schedule import rate
 
@@ -39,6 +40,7 @@ class Training(lightning.LightningModule):
         self.network, self.settings, self.seed = network, settings, seed
         self.region = region_of(network.layers)
         self.seen = 0
+        self.cut = 0  # layers below it are not run: their outputs come from a cache
         network.freeze(frozen_convolutions(network, settings.freeze))
 
     @property
@@ -56,19 +58,15 @@ class Training(lightning.LightningModule):
         """Loss of one batch; None where none of its pictures could be decoded."""
         if not len(batch):
             return None
-        drawn = draws(self.seed, self.current_epoch, batch.index.cpu().numpy())
-        given = warp(batch, self.frame(), self.settings.resize, self.settings.augment, drawn)
-        raw = self.network(given.images)  # [B, A*(5+C), H, W]
+        how = self.settings
+        drawn = draws(self.seed, variant_of(self.current_epoch, how), batch.index.cpu().numpy())
+        given = warp(batch, self.frame(), how.resize, how.augment, drawn)
+        raw = self.raw(given)
         self.seen += len(batch)
-        with torch.autocast(raw.device.type, enabled=False):
-            anchors, grid = raw.new_tensor(self.region.anchors), (raw.shape[2], raw.shape[3])
-            targets = encode(
-                given.boxes, given.labels, given.image_index, anchors, grid, self.network.stride, given.ignore
-            )
-            terms = LOSSES[self.settings.loss](raw, targets, self.region, self.warming_up)
+        terms = self.loss_terms(raw, given)
         for name, value in terms.items():
             if name != "recall" and not value.isfinite():
-                raise NonFiniteLossError(name, batch.index.tolist())
+                raise NonFiniteLossError(name, batch.index.tolist(), batch)
         self._report(terms, len(batch))
         return terms["total"]
 
@@ -79,9 +77,27 @@ class Training(lightning.LightningModule):
         self.log("seen", float(self.seen), on_step=True, on_epoch=False)
         self.log("rate", self.trainer.optimizers[0].param_groups[0]["lr"], on_step=True, on_epoch=False)
 
-    def validation_step(self, inputs: Tensor, _: int) -> Predictions:  # type: ignore[override]
-        """What the network (averaged, where there is an average) sees on inputs [B, 3, H, W]."""
-        raw = self.network(inputs)
+    def raw(self, given: Warped) -> Tensor:
+        """[B, A*(5+C), H, W] from the images, or from what the frozen trunk made of them."""
+        if not given.outputs:
+            return cast(Tensor, self.network(given.images))
+        return self.network.onwards(tuple(output.float() for output in given.outputs), self.cut)
+
+    def loss_terms(self, raw: Tensor, given: Warped) -> dict[str, Tensor]:
+        """The loss of a network's output on what it was given, term by term, in float32."""
+        with torch.autocast(raw.device.type, enabled=False):
+            anchors, grid = raw.new_tensor(self.region.anchors), (raw.shape[2], raw.shape[3])
+            targets = encode(
+                given.boxes, given.labels, given.image_index, anchors, grid, self.network.stride, given.ignore
+            )
+            if self.settings.match_iou < 1:
+                targets = further(targets, anchors, self.settings.match_iou)
+            return LOSSES[self.settings.loss](raw, targets, self.region, self.warming_up)
+
+    def validation_step(self, given: Warped, _: int) -> Predictions:  # type: ignore[override]
+        """What the network (averaged, where there is an average) sees; its loss as `val/loss`."""
+        raw = self.raw(given)
+        self.log("val/loss", self.loss_terms(raw, given)["total"], batch_size=len(raw))
         return decode(raw, raw.new_tensor(self.region.anchors), self.network.stride, self.region.softmax)
 
     def configure_optimizers(self) -> Any:
@@ -92,12 +108,35 @@ class Training(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the count of pictures seen: warm-up goes by it and never starts again."""
+        """Keep the count of pictures seen (warm-up goes by it and never starts again) and how batch norms read."""
         checkpoint["seen"] = self.seen
+        checkpoint["sigmas"] = [tuple(norm.sigma) for norm in self._norms()]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the count of pictures seen."""
+        """Take both."""
         self.seen = int(checkpoint["seen"])
+        for norm, sigma in zip(self._norms(), checkpoint["sigmas"], strict=True):
+            norm.sigma = Sigma(*sigma)
+
+    def _norms(self) -> list[BatchNorm]:
+        return [c.norm for c in self.network.convolution_list() if c.norm is not None]
+
+
+def variant_of(epoch: int, settings: Settings) -> int:
+    """Which draws an epoch takes: its own, or those of one of the kept variants."""
+    return epoch % settings.variants if settings.variants else epoch
+
+
+def expect_little(network: Network, prior: float) -> None:
+    """Set the last biases so that an untrained network's objectness is the prior: most cells are background.
+
+    Source: Lin et al., Focal Loss for Dense Object Detection (2017), section 4.1, initialization.
+    """
+    region = region_of(network.layers)
+    bias = network.convolution_list()[-1].conv.bias
+    assert bias is not None  # the convolution before a region layer has no batch norm
+    with torch.no_grad():
+        bias.view(len(region.anchors), -1)[:, 4] = math.log(prior / (1 - prior))
 
 
 def frozen_convolutions(network: Network, freeze: str) -> int:

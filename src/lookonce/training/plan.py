@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,14 @@ class Plan:
     workers: int
     device: Device
     precision: Precision
+    deterministic: bool
+    checkpoint_minutes: float
+    weights: str | None
     settings: Settings
+
+    def __post_init__(self) -> None:
+        if not 0 < self.checkpoint_minutes < math.inf:
+            raise ConfigError(f"checkpoint-minutes: {self.checkpoint_minutes}; expected above 0")
 
     def to_yaml(self) -> str:
         """Flat: every key is an option of `lookonce train`, so that --config repeats the run."""

@@ -42,7 +42,11 @@ class Settings:
     """Number of anchors, clustered on the training boxes; 0: the five of yolov2-voc.cfg."""
     loss: LossName = "region"
     """Darknet's region loss, or the blog's."""
-    steps: int = 800
+    match_iou: float = 0.5
+    """An object also goes to anchors other than its best whose shape IoU with it is greater; 1: to none, as Darknet."""
+    objectness_prior: float = 0.01
+    """Objectness that the untrained network gives; Darknet starts at 0.5."""
+    steps: int = 3000
     """Optimiser steps that a run aims at; sets epochs where they are not given."""
     epochs: int | None = None
     """Passes over the training pictures; none: as many as `steps` asks for, 20 at least and 300 at most."""
@@ -70,6 +74,10 @@ class Settings:
     """Pictures during which every predictor is drawn to its anchor; no best model is chosen among them."""
     freeze: str = "none"
     """none, features (the 18 convolutions of Darknet-19), all_but_last (as the blog), or a number of convolutions."""
+    features: Literal["none", "bf16", "fp32"] = "none"
+    """Keep the frozen trunk's outputs on disk, in these numbers, and train on them alone; pictures as they are."""
+    variants: int = 0
+    """With features: keep so many augmented variants of each picture; an epoch takes one."""
     difficult: Literal["ignore", "train", "drop"] = "ignore"
     """Difficult objects: neither sought nor background; trained on like others; left out."""
     patience: int = 0
@@ -87,15 +95,33 @@ class Settings:
             _law(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _law(self.epochs is None or self.epochs >= 1, "epochs", self.epochs, "at least 1")
         _law(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "above 0")
+        for name in ("match_iou", "objectness_prior"):
+            _law(0 < getattr(self, name) <= 1, name, getattr(self, name), "above 0, at most 1")
+        _law(self.objectness_prior < 1, "objectness_prior", self.objectness_prior, "below 1")
         for name in ("momentum", "ema"):
             _law(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
-        for name in ("anchors", "burn_in", "warm_up_images", "patience", "weight_decay", "gradient_clip", "min_delta"):
+        self._check_features()
+        for name in ("variants", "anchors", "burn_in", "warm_up_images", "patience"):
+            _law(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        for name in ("weight_decay", "gradient_clip", "min_delta"):
             _law(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "at least 0")
         _law(
             all(0 < m < 1 for m in self.milestones), "milestones", self.milestones, "shares of the run between 0 and 1"
         )
         known = self.freeze in ("none", "features", "all_but_last") or self.freeze.isdigit()
         _law(known, "freeze", self.freeze, "none, features, all_but_last or a number of convolutions")
+
+    def _check_features(self) -> None:
+        if self.features == "none":
+            _law(self.variants == 0, "variants", self.variants, "0 without --features: every epoch draws anew")
+            return
+        _law(self.freeze != "none", "features", self.features, "a frozen trunk beside it: --freeze all_but_last, say")
+        _law(not self.multi_scale, "features", self.features, "one input size: no --multi-scale")
+        if self.augment != Augmentation.none() and not self.variants:
+            raise ConfigError(
+                "augment: a picture's features are computed once, so they cannot be augmented in each epoch; leave "
+                "--augment out, keep K augmented variants of a picture with --variants K, or train without --features"
+            )
 
     def fitted(self, pictures: int, exact_batch: bool = False) -> Settings:
         """The same for a training set of so many pictures: epochs settled, and a batch that leaves 8 steps an epoch.
@@ -109,7 +135,7 @@ class Settings:
 
 def _check_names(given: Settings) -> None:
     hints = get_type_hints(Settings)
-    for name in ("resize", "loss", "optimizer", "schedule", "difficult"):
+    for name in ("resize", "loss", "optimizer", "schedule", "features", "difficult"):
         _law(
             getattr(given, name) in get_args(hints[name]), name, getattr(given, name), f"one of {get_args(hints[name])}"
         )
@@ -127,6 +153,8 @@ RECIPES: Mapping[RecipeName, Settings] = {
         network="yolov2",
         multi_scale=tuple(range(320, 609, 32)),
         anchors=0,
+        match_iou=1.0,
+        objectness_prior=0.5,
         epochs=160,
         batch_size=64,
         optimizer="sgd",
@@ -152,4 +180,7 @@ def settings(recipe: RecipeName, **changes: Any) -> Settings:
     for name in changes.keys() - known:
         near = difflib.get_close_matches(name, known, 1)
         raise ConfigError(f"setting {name!r}; " + (f"did you mean {near[0]}?" if near else f"one of {sorted(known)}"))
-    return replace(RECIPES[recipe], **{name: value for name, value in changes.items() if value is not None})
+    given = {name: value for name, value in changes.items() if value is not None}
+    if given.get("features", "none") != "none" and not given.get("variants") and "augment" not in given:
+        given["augment"] = Augmentation.none()
+    return replace(RECIPES[recipe], **given)

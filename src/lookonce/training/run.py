@@ -3,53 +3,41 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from torch.utils.data import DataLoader
+from safetensors.torch import save_file
 
 from lookonce import zoo
 from lookonce.anchors import cluster_anchors
 from lookonce.data.canvas import Canvases
 from lookonce.data.catalog import check_pictures, read_splits
-from lookonce.data.loader import Pictures, Shuffled, collate
 from lookonce.data.record import Dataset
 from lookonce.data.voc import DataPolicy
 from lookonce.detector import Detector
-from lookonce.errors import ConfigError, NonFiniteLossError, UserError
+from lookonce.errors import ConfigError, Interrupted, NonFiniteLossError, UserError
 from lookonce.evaluation import detect_all
-from lookonce.files import write_text
+from lookonce.files import replacing, sweep, write_text
 from lookonce.metrics import best_thresholds, score
 from lookonce.model_file import Model, save_model
 from lookonce.network import Network
-from lookonce.training.callbacks import BestCheckpoint, Inputs, Patience, Progress, Validation, averaging
-from lookonce.training.module import Training, choose_precision
+from lookonce.training.engine import Engine
+from lookonce.training.module import Training, expect_little, frozen_convolutions
 from lookonce.training.options import takes_settings
 from lookonce.training.plan import Device, Plan, Precision, plain
 from lookonce.training.recipes import RecipeName, settings
+from lookonce.training.saving import Stopped
+from lookonce.training.transfer import start_from
+from lookonce.training.validation import Validation
+from lookonce.training.watch import Watch
 
 log = logging.getLogger("lookonce")
 
 CANVAS_TO_INPUT = 1.5
 """Longest side of a canvas, of the largest training side."""
-VALIDATIONS = 20
-"""About so many times a run is validated; each epoch at most once."""
-
-ADVERTISEMENTS = (
-    ".*does not have many workers.*",
-    ".*smaller than the logging interval.*",
-    ".*isinstance.treespec.*",
-    ".*exists and is not empty.*",
-    ".*lr_scheduler.step.*",
-)
 
 
 @takes_settings
@@ -69,6 +57,9 @@ def train(
     workers: int = 0,
     device: Device = "auto",
     precision: Precision = "auto",
+    deterministic: bool = False,
+    checkpoint_minutes: float = 5.0,
+    weights: Path | None = None,
     **changes: Any,
 ) -> Path:
     """Train a detector on labelled pictures.
@@ -88,10 +79,14 @@ def train(
         workers: processes that decode pictures beside the training; 0: none.
         device: auto takes a GPU where there is one.
         precision: auto takes bf16 where the machine computes in it.
+        deterministic: only computations that give one seed the same weights, also on a GPU; slower there.
+        checkpoint_minutes: longest time between two checkpoints; each epoch ends with one as well.
+        weights: start from a model file or a run: every layer that fits is taken, the last one starts anew.
     Returns:
-        The run folder: model.safetensors, checkpoints/, metrics.csv, config.yaml, tensorboard/.
+        The run folder: model.safetensors, checkpoints/, metrics.csv, config.yaml, report.html, tensorboard/.
     Raises:
         UserError: data or a setting outside its law; a loss that is not finite; a disk that is full.
+        Interrupted: Ctrl-C or SIGTERM, after a checkpoint: resume goes on from there.
     """
     if resume is not None:
         if any(value is not None for value in changes.values()):
@@ -102,7 +97,8 @@ def train(
     if data is None:
         raise ConfigError("data: none given; expected a folder of labelled pictures: lookonce train FOLDER")
     how = settings(recipe, **changes)
-    plan = Plan(str(data), labels, train_split, val_split, policy, keep_empty, seed, workers, device, precision, how)
+    plan = Plan(str(data), labels, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
+                deterministic, checkpoint_minutes, None if weights is None else str(weights), how)  # fmt: skip
     return Run.new(plan, Path(out), name, exact_batch=changes.get("batch_size") is not None).go()
 
 
@@ -140,28 +136,50 @@ class Run:
 
     def go(self) -> Path:
         """Train to the end, then write the model. Returns the run folder."""
+        for folder in (self.folder, self.folder / "checkpoints"):
+            sweep(folder)
         write_text(self.folder / "config.yaml", self.plan.to_yaml())
         lightning.seed_everything(self.plan.seed, verbose=False)
         module = Training(self.network(), self.settings, self.plan.seed)
+        watch = Watch(self.folder, self.train_set, self._validation(), self.settings, module.region.anchors)
+        for line in watch.data_advice:
+            log.warning("%s", line)
         side = round(CANVAS_TO_INPUT * max(self.settings.size, *self.settings.multi_scale, 0))
         canvases = Canvases(self.train_set, side, self.folder)
         try:
-            with _quiet():
-                self._fit(module, canvases)
-        except NonFiniteLossError as error:
-            names = [str(self.train_set.paths[int(i)]) for i in error.pictures]
-            raise NonFiniteLossError(error.term, names) from None
-        except OSError as error:
-            raise UserError(f"{self.folder}: training stopped: {error.strerror or error}; free space or rights, "
-                            f"then go on with --resume {self.folder}") from None  # fmt: skip
+            self._fit(module, Engine(self.plan, self.folder, canvases, watch, self.checkpoint))
         finally:
             failed = canvases.failed()
             canvases.close()
         if failed:
             first = self.train_set.paths[failed[0]]
             log.warning("%d pictures could not be decoded and were skipped, the first: %s", len(failed), first)
-        self._finish(module)
+        self._finish(module, watch)
         return self.folder
+
+    def _fit(self, module: Training, engine: Engine) -> None:
+        """Train; what ends a run early becomes one line that says how to go on."""
+        again = f"go on with: lookonce train --resume {self.folder}"
+        try:
+            engine.fit(module)
+        except NonFiniteLossError as error:
+            names = [str(self.train_set.paths[int(i)]) for i in error.pictures]
+            kept = {name: value.contiguous() for name, value in vars(error.batch).items() if name != "outputs"}
+            with replacing(self.folder / "bad_batch.safetensors") as beside:
+                save_file(kept, beside)
+            raise NonFiniteLossError(error.term, names) from None
+        except Stopped as stop:
+            raise Interrupted(f"stopped after {module.seen} pictures; {again}", stop.number) from None
+        except UserError as error:
+            raise UserError(f"training stopped: {error}; {again}") from None
+        except OSError as error:
+            raise UserError(f"{self.folder}: training stopped: {error.strerror or error}; free space or rights, "
+                            f"then {again}") from None  # fmt: skip
+        log.info("%.1f images/s; waiting for pictures took %.1f %% of the training time",
+                 engine.progress.rate, 100 * engine.progress.loader_share)  # fmt: skip
+
+    def _validation(self) -> Validation | None:
+        return None if self.val_set is None else Validation(self.val_set, self.frame, self.settings.resize)
 
     def network(self) -> Network:
         """The network, its anchors clustered on the training boxes as the network will see them."""
@@ -174,62 +192,13 @@ class Run:
                      " ".join(f"{w:.2f},{h:.2f}" for w, h in anchors), found.mean_iou, found.recall)  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.plan.seed)
-            return Network(zoo.detector(how.network, len(self.train_set.labels), anchors))
+            network = Network(zoo.detector(how.network, len(self.train_set.labels), anchors))
+            if self.plan.weights is not None and self.checkpoint is None:
+                start_from(network, Path(self.plan.weights), frozen_convolutions(network, how.freeze))
+        expect_little(network, how.objectness_prior)
+        return network
 
-    def _fit(self, module: Training, canvases: Canvases) -> None:
-        plan, how = self.plan, self.settings
-        device = plan.device if plan.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-        precision, why = choose_precision(device)
-        if plan.precision != "auto":
-            precision, why = ("32-true" if plan.precision == "fp32" else "bf16-mixed"), f"{plan.precision} as asked"
-        log.info(
-            "%d pictures, %d epochs of %d a batch; precision %s", len(self.train_set), how.epochs, how.batch_size, why
-        )
-        trainer = lightning.Trainer(
-            accelerator="gpu" if device == "cuda" else "cpu",
-            devices=1,
-            precision=cast(Any, precision),
-            max_epochs=how.epochs,
-            callbacks=self._callbacks(),
-            logger=self._loggers(),
-            gradient_clip_val=how.gradient_clip or None,
-            check_val_every_n_epoch=validate_every(cast(int, how.epochs)),
-            num_sanity_val_steps=0,
-            log_every_n_steps=10,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-        module.to(memory_format=torch.channels_last)
-        loader = DataLoader(
-            Pictures(canvases, how.difficult), how.batch_size, collate_fn=collate, num_workers=plan.workers,
-            sampler=Shuffled(len(self.train_set), plan.seed), persistent_workers=plan.workers > 0,
-            pin_memory=device == "cuda",
-        )  # fmt: skip
-        val = None
-        if self.val_set is not None:
-            val = DataLoader(Inputs(self.val_set, self.frame, how.resize), batch_size=8)
-        trainer.fit(module, loader, val, ckpt_path=self.checkpoint, weights_only=True)
-
-    def _callbacks(self) -> list[Callback]:
-        how, folder = self.settings, self.folder / "checkpoints"
-        found: list[Callback] = [Progress()]
-        if how.ema:
-            found.append(averaging(how.ema))
-        if self.val_set is not None:
-            found.append(Validation(self.val_set, self.frame, how.resize))
-            found.append(BestCheckpoint(folder, "best", monitor="val/mAP", mode="max", enable_version_counter=False))
-            if how.patience:
-                found.append(Patience("val/mAP", how.min_delta, how.patience, mode="max"))
-        last = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-        return [*found, last]
-
-    def _loggers(self) -> list[Logger]:
-        return [
-            CSVLogger(self.folder, name="", version=""),
-            TensorBoardLogger(self.folder, name="", version="tensorboard"),
-        ]
-
-    def _finish(self, module: Training) -> None:
+    def _finish(self, module: Training, watch: Watch) -> None:
         """The best weights (the last, where nothing was validated) as a model file with its thresholds."""
         folder = self.folder / "checkpoints"
         file = folder / "best.ckpt" if (folder / "best.ckpt").is_file() else folder / "last.ckpt"
@@ -241,11 +210,16 @@ class Run:
         about = {"recipe": plain(asdict(self.settings)), "data": self.train_set.name, "pictures": len(self.train_set),
                  "epoch": int(state["epoch"]), "torch": torch.__version__}  # fmt: skip
         model = Model(network, self.train_set.labels, self.frame, self.settings.resize, (), int(state["seen"]), about)
-        if self.val_set is not None:
+        if self.val_set is not None and watch.validation is not None:
             detections, _ = detect_all(Detector(model), self.val_set)
-            thresholds = best_thresholds(score(self.val_set, detections, bootstrap=0)).tolist()
+            metrics = score(self.val_set, detections)
+            thresholds = best_thresholds(metrics).tolist()
             model = replace(model, thresholds=tuple(round(value, 4) for value in thresholds))
+            watch.validation.detections, watch.validation.metrics = detections, metrics
         save_model(model, self.folder / "model.safetensors")
+        for line in set(watch.advice()) - set(watch.data_advice):
+            log.warning("%s", line)
+        log.info("what it learnt, to look at: %s", watch.write())
 
 
 def read_both(plan: Plan) -> tuple[Dataset, Dataset | None]:
@@ -259,28 +233,8 @@ def read_both(plan: Plan) -> tuple[Dataset, Dataset | None]:
     return check_pictures(train_set, plan.policy), check_pictures(rest[0], plan.policy) if rest else None
 
 
-def validate_every(epochs: int) -> int:
-    """Epochs from one validation to the next: some VALIDATIONS in a run, and always one after the last epoch."""
-    return max(n for n in range(1, max(1, epochs // VALIDATIONS) + 1) if epochs % n == 0)
-
-
 def _free_folder(out: Path, name: str) -> Path:
     number = 1
     while (out / f"{name}-{number}").exists():
         number += 1
     return out / f"{name}-{number}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning without its advertisements: hardware lists, tips, hints about workers."""
-    engine = logging.getLogger("lightning.pytorch")
-    level = engine.level
-    engine.setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        for text in ADVERTISEMENTS:
-            warnings.filterwarnings("ignore", text)
-        try:
-            yield
-        finally:
-            engine.setLevel(level)

@@ -1,102 +1,161 @@
-"""The page of a run: curves, scores and drawn pictures in one HTML file that opens offline."""
+"""The page of a run: curves, scores, advice and drawn pictures in one HTML file that opens offline."""
 
 from __future__ import annotations
 
 import base64
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from lookonce import __version__
+from lookonce.data.record import Record
+from lookonce.detections import Detections
 from lookonce.errors import UserError
-from lookonce.evaluation import Report
 from lookonce.files import write_text
-from lookonce.model_file import Model
+from lookonce.metrics import Metrics
+from lookonce.view.draw import draw
 
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 """Line styles, so that curves part without colour too."""
 TERMS = ("xy", "wh", "objectness", "background", "class", "warm_up")
+SHOWN_SIDE = 560
+"""Longest side of a picture on the page, pixels."""
+
+Shapes = Sequence[tuple[float, float]]
+Curves = dict[str, list[tuple[float, float]]]
 
 
-def write_report(
-    path: Path, run: Path, model: Model, report: Report, pictures: Sequence[tuple[str, Image.Image]]
-) -> Path:
-    """Write the page of a finished run.
+@dataclass(frozen=True)
+class SizeRow:
+    """Objects of one size at the input: how many there are, what anchors can hold, what is found."""
 
-    Args:
-        path: the page.
-        run: the run folder, for its metrics.csv.
-        model: the run's model.
-        report: what it scored on pictures that training never saw.
-        pictures: (caption, drawn picture).
-    """
+    size: str
+    objects: int  # of the training set
+    fit: float | None  # share that some anchor fits
+    lost: float | None  # share that shares its cell and anchor with another
+    ap: float | None  # mean AP on the scored pictures
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Drawn pictures under one heading."""
+
+    heading: str
+    note: str
+    pictures: Sequence[tuple[str, Image.Image]]  # (caption, picture)
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a run's page says."""
+
+    run: Path
+    """The run folder, for its name and its metrics.csv."""
+    metrics: Metrics | None
+    """None: nothing was scored."""
+    split: str
+    facts: Sequence[tuple[str, str]]
+    advice: Sequence[str] = ()
+    sizes: Sequence[SizeRow] = ()
+    galleries: Sequence[Gallery] = ()
+
+
+def write_report(path: Path, page: Page) -> Path:
+    """Write the page of a run, whole or not at all."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("lookonce", "view"), autoescape=True)
-    page = environment.get_template("report.html").render(
-        name=run.name,
-        report=report,
-        rules=str(report.metrics.rules),
-        classes=report.metrics.classes,
-        interval=report.metrics.interval,
-        curves=svg(curves_figure(read_curves(run / "metrics.csv"))),
-        pictures=[(caption, data_uri(picture)) for caption, picture in pictures],
-        facts=facts(model),
+    environment.filters["share"] = lambda value: "-" if value is None else f"{value:.3f}"
+    file = page.run / "metrics.csv"
+    curves = read_curves(file) if file.exists() else {}
+    text = environment.get_template("report.html").render(
+        page=page,
+        metrics=page.metrics,
+        curves=svg(curves_figure(curves)) if curves else "",
+        galleries=[(g, [(caption, data_uri(picture)) for caption, picture in g.pictures]) for g in page.galleries],
         version=__version__,
     )
-    write_text(path, page)
+    write_text(path, text)
     return path
 
 
-def facts(model: Model) -> list[tuple[str, str]]:
-    """What stands in the page's table about the model."""
-    how = model.training.get("recipe", {})
-    anchors = "  ".join(f"{w:.2f} x {h:.2f}" for w, h in model.region.anchors)
+def compared(picture: Image.Image, found: Detections, record: Record, labels: Sequence[str]) -> Image.Image:
+    """A picture with what was found on it and what is there, at a size at which both can be told apart."""
+    scale = SHOWN_SIDE / max(picture.size)
+    large = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+    boxes = Detections(found.boxes * scale, found.scores, found.labels, found.class_names)
+    truth = (record.boxes * scale, tuple(labels[label] for label in record.labels))
+    return draw(np.asarray(large.convert("RGB")), boxes, truth)
+
+
+def facts(recipe: Mapping[str, Any], data: str, pictures: int, anchors: Shapes) -> list[tuple[str, str]]:
+    """What stands in the page's table. recipe: settings by name; data, pictures: the training set; anchors: cells."""
+    size, batch = recipe.get("size"), recipe.get("batch_size")
     return [
-        ("network", f"{how.get('network', '')}, input {model.frame[0]} x {model.frame[1]}, {model.resize}"),
-        ("trained on", f"{model.training.get('pictures', '?')} pictures of {model.training.get('data', '?')}, "
-                       f"{model.seen} seen in all"),
-        ("loss, optimiser", f"{how.get('loss')}, {how.get('optimizer')}, rate {how.get('learning_rate')}, "
-                            f"{how.get('schedule')}"),
-        ("anchors (cells)", anchors),
-    ]  # fmt: skip
+        ("network", f"{recipe.get('network')}, input {size} x {size}, {recipe.get('resize')}"),
+        ("trained on", f"{pictures} pictures of {data}, {recipe.get('epochs')} epochs of batches of {batch}"),
+        ("loss", str(recipe.get("loss"))),
+        ("optimiser", f"{recipe.get('optimizer')}, rate {recipe.get('learning_rate')}, {recipe.get('schedule')}"),
+        ("anchors (cells)", "  ".join(f"{w:.2f} x {h:.2f}" for w, h in anchors)),
+    ]
 
 
-def read_curves(file: Path) -> dict[str, list[tuple[float, float]]]:
-    """metrics.csv as name -> [(epoch, value)]. Raises UserError where it is absent or not such a file."""
-    found: dict[str, list[tuple[float, float]]] = {}
+def read_curves(file: Path) -> Curves:
+    """metrics.csv as name -> [(epochs done, value)]. Raises UserError where it is absent or not such a file."""
+    found: Curves = {}
     try:
         with file.open(newline="", encoding="utf-8") as text:
-            for row in csv.DictReader(text):
-                for name, value in row.items():
-                    if value and name not in ("epoch", "step"):
-                        found.setdefault(name, []).append((float(row["epoch"]) + 1, float(value)))
+            rows = list(csv.DictReader(text))
+        whole = [row for row in rows if row["loss_epoch"]]
+        steps = (int(whole[0]["step"]) + 1) / (int(whole[0]["epoch"]) + 1) if whole else 1.0  # of an epoch
+        for row in rows:
+            done = (int(row["step"]) + 1) / steps
+            for name, value in row.items():
+                if value and name not in ("epoch", "step"):
+                    found.setdefault(name, []).append((done, float(value)))
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{file}: not the curves of a run ({error})") from None
     return found
 
 
-def curves_figure(curves: dict[str, list[tuple[float, float]]]) -> Figure:
-    """Loss terms on the left, validation mAP on the right, both against epochs."""
-    figure = Figure(figsize=(9.5, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+def curves_figure(curves: Curves) -> Figure:
+    """Against epochs: loss terms; training and validation loss; validation mAP; learning rate and images/s."""
+    figure = Figure(figsize=(9.5, 6.6), layout="constrained")
+    terms, losses, score, pace = figure.subplots(2, 2).flat
     for term, line in zip(TERMS, LINES, strict=True):
-        if points := curves.get(f"{term}_epoch"):
-            left.plot(*zip(*points, strict=True), linestyle=line, label=term)
-    left.set(xlabel="epoch", ylabel="loss term, mean of an epoch", yscale="log")
-    if left.lines:
-        left.legend(fontsize="small", ncols=2)
-    if points := curves.get("val/mAP"):
-        right.plot(*zip(*points, strict=True), marker="o", markersize=3, color="black")
-    right.set(xlabel="epoch", ylabel="validation mAP@0.5", ylim=(0, 1))
-    for axes in (left, right):
+        _line(terms, curves, f"{term}_epoch", line, term)
+    terms.set(ylabel="loss term, mean of an epoch", yscale="log")
+    _line(losses, curves, "loss_epoch", "-", "training (augmented)")
+    _line(losses, curves, "val/loss", "--", "validation", marker="o")
+    losses.set(ylabel="loss", yscale="log")
+    _line(score, curves, "val/mAP", "-", "validation mAP@0.5", marker="o")
+    score.set(ylabel="validation mAP@0.5", ylim=(0, 1))
+    _line(pace, curves, "rate", "-", "learning rate")
+    pace.set(ylabel="learning rate", ylim=(0, None))
+    if curves.get("images_per_s"):
+        twin = pace.twinx()
+        _line(twin, curves, "images_per_s", ":", "images/s", marker=".")
+        twin.set(ylabel="images/s (dotted)", ylim=(0, None))
+    for axes in (terms, losses, score, pace):
+        axes.set(xlabel="epoch")
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if axes in (terms, losses) and axes.lines:
+            axes.legend(fontsize="small", ncols=2)
     return figure
+
+
+def _line(axes: Axes, curves: Curves, name: str, line: object, label: str, marker: str = "") -> None:
+    if points := curves.get(name):
+        axes.plot(*zip(*points, strict=True), linestyle=line, marker=marker, markersize=4, label=label)
 
 
 def svg(figure: Figure) -> str:

@@ -1,0 +1,87 @@
+"""Seconds until a run on 100,000 pictures takes its first step, its memory, and memory over 20 epochs of a small one.
+
+    python benchmarks/large_set.py [--pictures 100000]
+
+The pictures are one JPEG under many names (hard links); their annotations are real files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import lightning
+import numpy as np
+from PIL import Image
+
+from lookonce import train
+from lookonce.data.digits import write_digits
+from lookonce.data.voc import write_annotation, write_split
+from lookonce.training.saving import LastCheckpoint
+
+
+def resident() -> float:
+    """GB that this process holds now."""
+    with Path("/proc/self/statm").open(encoding="ascii") as text:
+        return int(text.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
+
+
+def write_many(root: Path, count: int) -> None:
+    """A Pascal VOC set of so many pictures, 500 x 375, with two or three objects each."""
+    draw = np.random.default_rng(0)
+    (root / "JPEGImages").mkdir(parents=True)
+    first = root / "JPEGImages" / "first.jpg"
+    Image.fromarray(draw.integers(0, 255, (375, 500, 3), np.uint8)).save(first, quality=50)
+    stems = [f"p{i:06}" for i in range(count)]
+    for number, stem in enumerate(stems):
+        if number % 50_000 == 0:  # a file has so many names at most
+            source = root / "JPEGImages" / f"{stem}.jpg"
+            source.write_bytes(first.read_bytes())
+        else:
+            os.link(source, root / "JPEGImages" / f"{stem}.jpg")
+        corner = draw.integers(1, 200, (draw.integers(2, 4), 2))
+        boxes = np.concatenate((corner, corner + draw.integers(20, 150, corner.shape)), 1)
+        names = draw.choice(["cat", "dog"], len(boxes)).tolist()
+        write_annotation(root / "Annotations" / f"{stem}.xml", f"{stem}.jpg", (500, 375), boxes, names)
+    first.unlink()
+    write_split(root / "ImageSets" / "Main" / "train.txt", stems)
+
+
+def main() -> None:
+    """Both measurements."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, default=100_000)
+    given = parser.parse_args()
+    began = [0.0]
+    epochs: list[float] = []
+
+    def first_step(self: LastCheckpoint, trainer: lightning.Trainer, *rest: object) -> None:
+        if trainer.global_step == 3:
+            took, peak = time.perf_counter() - began[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+            print(
+                f"{given.pictures} pictures: {took:.1f} s to the third step, {resident():.2f} GB held, "
+                f"{peak:.2f} GB at most"
+            )
+            raise SystemExit(0)
+
+    def epoch_end(self: LastCheckpoint, trainer: lightning.Trainer, module: object) -> None:
+        epochs.append(resident())
+
+    with tempfile.TemporaryDirectory() as folder:
+        small = write_digits(Path(folder) / "digits", pages=(80, 8, 4), seed=0)
+        LastCheckpoint.on_train_epoch_end = epoch_end  # type: ignore[method-assign]
+        train(small, size=128, epochs=20, out=Path(folder) / "runs")
+        print("GB held after each epoch: " + " ".join(f"{value:.3f}" for value in epochs))
+        write_many(Path(folder) / "large", given.pictures)
+        LastCheckpoint.on_train_batch_end = first_step  # type: ignore[method-assign,assignment]
+        began[0] = time.perf_counter()
+        train(Path(folder) / "large", size=128, batch_size=8, val_split="none", out=Path(folder) / "runs")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""What a grid and its anchors can hold: objects that an anchor fits, and objects lost to a shared cell.
+
+Sizes are those at the network's input: an object's side is the root of its area there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lookonce.boxes import shape_iou
+from lookonce.data.record import Dataset
+from lookonce.region import encode
+from lookonce.resize import ResizeMode, fitted
+
+FITS = 0.5
+"""Shape IoU from which on an anchor fits an object."""
+SIZES = (("small", 0.0, 32.0), ("medium", 32.0, 96.0), ("large", 96.0, math.inf))
+"""Sides at the input, pixels: below a cell of YOLOv2, to three cells, above. Source of the steps: COCO, 32² and 96²."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The objects of one size."""
+
+    size: str
+    objects: int
+    fit: float | None
+    """Share that some anchor fits; None: no objects."""
+    lost: float | None
+    """Share whose cell and anchor another object of the picture takes; None: no objects."""
+
+
+def coverage(dataset: Dataset, anchors: tuple[tuple[float, float], ...], frame: tuple[int, int],
+             mode: ResizeMode, stride: int = 32) -> tuple[Coverage, ...]:  # fmt: skip
+    """How the anchors (cells) hold a data set's objects as the network sees them: all, then by size.
+
+    frame: (W, H) of the input, pixels; stride: input pixels a cell.
+    """
+    boxes = torch.from_numpy(input_boxes(dataset, frame, mode))
+    shapes = torch.tensor(anchors)
+    wh = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)
+    fit = (shape_iou(wh[:, None] / stride, shapes).amax(1) >= FITS).numpy()
+    whole = torch.cat((boxes[:, :2], boxes[:, :2] + wh), 1)
+    targets = encode(whole, torch.from_numpy(dataset.classes), torch.from_numpy(dataset.image_of_box).long(), shapes,
+                     (frame[1] // stride, frame[0] // stride), stride)  # fmt: skip
+    lost = (~targets.wins).numpy()
+    side = wh.prod(1).sqrt().numpy()
+    found = []
+    for size, low, high in (("all", 0.0, math.inf), *SIZES):
+        these = (side >= low) & (side < high)
+        some = bool(these.any())
+        found.append(Coverage(size, int(these.sum()), float(fit[these].mean()) if some else None,
+                              float(lost[these].mean()) if some else None))  # fmt: skip
+    return tuple(found)
+
+
+def input_scale(dataset: Dataset, frame: tuple[int, int], mode: ResizeMode) -> NDArray[np.float64]:
+    """[M] input pixels for each image pixel of a side, the geometric mean of both directions."""
+    shares = fitted(dataset.sizes, frame, mode) / dataset.sizes
+    return np.asarray(np.sqrt(shares.prod(-1)), np.float64)
+
+
+def input_boxes(dataset: Dataset, frame: tuple[int, int], mode: ResizeMode) -> NDArray[np.float32]:
+    """[N, 4] the boxes in input pixels, as resize.boxes_to_input gives them for one picture."""
+    new = fitted(dataset.sizes, frame, mode)
+    share = (new / dataset.sizes)[dataset.image_of_box]  # [N, 2]
+    offset = ((np.asarray(frame) - new) / 2)[dataset.image_of_box]
+    return np.asarray(dataset.boxes * np.tile(share, 2) + np.tile(offset, 2), np.float32)

@@ -1,0 +1,174 @@
+"""A frozen trunk's outputs, computed once for each picture and kept on disk: epochs then run on them alone.
+
+A cache is a folder with features.bin (one slot a picture) and index.bin (one record a slot: digest of the picture, CRC
+of the slot). A record is written after its slot, so a pass that broke off goes on where it stood.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from lookonce.data.loader import Pictures, Sample
+from lookonce.data.record import Dataset
+from lookonce.errors import UserError
+from lookonce.network import Network
+
+log = logging.getLogger("lookonce")
+
+DIGEST = 16
+"""Bytes of a picture's digest."""
+RECORD = DIGEST + 4
+TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+BATCH = 8
+"""Pictures that go through the trunk at once."""
+
+
+def trunk_key(network: Network, cut: int, about: str) -> str:
+    """Names a trunk: its layers, every number in it, and what else decides its outputs (about)."""
+    found = hashlib.blake2b(f"{network.layers[:cut]} {about}".encode(), digest_size=DIGEST)
+    frozen = [c for index, c in network.convolutions.items() if int(index) < cut]
+    for convolution in frozen:
+        norm = getattr(convolution, "norm", None)
+        found.update(repr(norm.sigma if norm is not None else None).encode())
+        for value in convolution.state_dict().values():
+            found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+class FeatureCache:
+    """Outputs of one trunk, by the digest of what they were computed from.
+
+    Args:
+        folder: of this trunk alone.
+        shapes: (C, H, W) of each output.
+        kind: bf16 or fp32.
+    """
+
+    def __init__(self, folder: Path, shapes: Sequence[tuple[int, int, int]], kind: str) -> None:
+        self.folder, self.shapes, self.type = folder, tuple(shapes), TYPES[kind]
+        self.values = sum(int(np.prod(shape)) for shape in shapes)
+        self.slot_bytes = self.values * self.type.itemsize
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file, self.index_file = folder / "features.bin", folder / "index.bin"
+        for file in (self.file, self.index_file):
+            file.touch()
+        content = self.index_file.read_bytes()
+        whole = min(len(content) // RECORD, self.file.stat().st_size // self.slot_bytes)
+        self.records = [content[i * RECORD : (i + 1) * RECORD] for i in range(whole)]
+        self.slots = {record[:DIGEST]: slot for slot, record in enumerate(self.records)}
+        self._checked: set[int] = set()
+
+    def missing(self, digests: Sequence[bytes]) -> list[int]:
+        """Places of the digests that have no slot yet."""
+        return [place for place, digest in enumerate(digests) if digest not in self.slots]
+
+    def make_room(self, count: int) -> None:
+        """Raises UserError where the disk cannot take so many slots more: before anything is computed."""
+        free, need = shutil.disk_usage(self.folder).free, count * self.slot_bytes
+        if need > free * 0.9:
+            raise UserError(
+                f"{self.folder}: features of {count} pictures need {need / 1e9:.1f} GB ({self.slot_bytes / 1e6:.2f} MB "
+                f"each), and {free / 1e9:.1f} GB are free; use --features bf16, fewer --variants, a smaller --size, "
+                "another --out, or none"
+            )
+
+    def add(self, digest: bytes, outputs: Sequence[Tensor]) -> None:
+        """Write one picture's outputs, each (C, H, W), then its record."""
+        flat = torch.cat([output.detach().to("cpu", self.type).flatten() for output in outputs])
+        content = flat.view(torch.uint8).numpy().tobytes()
+        slot = len(self.records)
+        with self.file.open("r+b") as file:
+            file.seek(slot * self.slot_bytes)
+            file.write(content)
+        record = digest + zlib.crc32(content).to_bytes(4, "little")
+        with self.index_file.open("r+b") as file:
+            file.seek(slot * RECORD)
+            file.write(record)
+        self.records.append(record)
+        self.slots[digest] = slot
+
+    def read(self, digest: bytes) -> tuple[Tensor, ...]:
+        """One picture's outputs. Raises UserError where the slot is not what was written."""
+        slot = self.slots[digest]
+        content = np.fromfile(self.file, np.uint8, self.slot_bytes, offset=slot * self.slot_bytes)
+        if slot not in self._checked:
+            if zlib.crc32(content.tobytes()) != int.from_bytes(self.records[slot][DIGEST:], "little"):
+                raise UserError(f"{self.file}: slot {slot} is damaged; delete {self.folder}: it is computed anew")
+            self._checked.add(slot)
+        flat = torch.from_numpy(content).view(self.type)
+        parts = torch.split(flat, [int(np.prod(shape)) for shape in self.shapes])
+        return tuple(part.view(shape) for part, shape in zip(parts, self.shapes, strict=True))
+
+
+class CachedPictures(TorchDataset[Sample | None]):
+    """Training pictures by picture + variant * length, their trunk outputs in place of canvases.
+
+    digests: of every variant of every picture, in that order; b"" for one that could not be decoded.
+    """
+
+    def __init__(self, pictures: Pictures, cache: FeatureCache, digests: Sequence[bytes]) -> None:
+        self.pictures, self.cache, self.digests = pictures, cache, digests
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def __getitem__(self, place: int) -> Sample | None:
+        if not self.digests[place]:
+            return None
+        sample = self.pictures.labelled(place % len(self.pictures), np.zeros((0, 0, 3), np.uint8))
+        return sample._replace(outputs=self.cache.read(self.digests[place]))
+
+
+def digest_of(dataset: Dataset, index: int, about: str) -> bytes:
+    """Digest of a picture's file and of how it is seen; b"" where it cannot be read."""
+    try:
+        content = dataset.records[index].path.read_bytes()
+    except OSError:
+        return b""
+    return hashlib.blake2b(content + about.encode(), digest_size=DIGEST).digest()
+
+
+def fill(cache: FeatureCache, digests: list[bytes], trunk: Callable[[Tensor], tuple[Tensor, ...]],
+         image: Callable[[int], Tensor | None], told: str) -> None:  # fmt: skip
+    """Compute what is missing; digests of pictures that cannot be decoded become b"".
+
+    Args:
+        cache: takes the outputs.
+        digests: of the pictures, by place.
+        trunk: [B, 3, H, W] to the outputs, each [B, C, H', W'].
+        image: place to [3, H, W], floats 0..1; None: it cannot be decoded.
+        told: what the progress bar calls the work.
+    """
+    rest = [place for place in cache.missing(digests) if digests[place]]
+    if not rest:
+        return
+    cache.make_room(len(rest))
+    log.info("%s: %d of %d pictures through the frozen trunk, %.1f GB in %s", told, len(rest), len(digests),
+             len(rest) * cache.slot_bytes / 1e9, cache.folder)  # fmt: skip
+    for start in track(range(0, len(rest), BATCH), told):
+        places, images = [], []
+        for place in rest[start : start + BATCH]:
+            seen = image(place)
+            if seen is None:
+                digests[place] = b""
+            elif digests[place] not in cache.slots:
+                places.append(place)
+                images.append(seen)
+        if not images:
+            continue
+        with torch.inference_mode():
+            outputs = trunk(torch.stack(images).contiguous(memory_format=torch.channels_last))
+        for row, place in enumerate(places):
+            if digests[place] not in cache.slots:  # two files of one content
+                cache.add(digests[place], [output[row] for output in outputs])

@@ -1,0 +1,98 @@
+"""Weights of another network as a start: what is taken, what starts anew, what is frozen, in one table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from lookonce.errors import UserError
+from lookonce.model_file import load_model
+from lookonce.network import TRAINED_HERE, Convolution, Network
+
+log = logging.getLogger("lookonce")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One convolution of the network that is trained."""
+
+    layer: int
+    shape: tuple[int, ...]  # [filters, channels, k, k]
+    came: str
+    """taken, or why it starts anew."""
+    frozen: bool
+
+
+def start_from(network: Network, weights: Path, frozen: int) -> list[Taken]:
+    """Fill a network from a model file or the folder of a run, the last convolution excepted.
+
+    Every convolution takes the numbers of the one at its place there, where both have the same shape. The
+    last, which speaks of classes and anchors, starts anew: normal, with deviation 1 / (cells of the map at the
+    file's input size). Frozen layers read their variances as the file does; others as networks trained here.
+    Returns what became of each convolution.
+    Raises UserError where nothing fits.
+    Source of the last layer's start: the blog's part on training, np.random.normal / (GRID_H * GRID_W).
+    """
+    model = load_model(weights)
+    theirs = model.network.convolution_list()
+    own = list(zip((int(index) for index in network.convolutions), network.convolution_list(), strict=True))
+    cells = (model.frame[0] // network.stride) * (model.frame[1] // network.stride)
+    found = []
+    for place, (layer, convolution) in enumerate(own):
+        shape = tuple(convolution.conv.weight.shape)
+        came = "last: starts anew"
+        if place < len(own) - 1:
+            came = _take(convolution, theirs[place] if place < len(theirs) else None, place < frozen)
+        found.append(Taken(layer, shape, came, place < frozen))
+    if not any(row.came == "taken" for row in found):
+        raise UserError(
+            f"{weights}: none of its {len(theirs)} convolutions fits this network's {len(own)}; is --network the one "
+            "that it was trained as?"
+        )
+    last = own[-1][1].conv
+    with torch.no_grad():
+        for numbers in (last.weight, last.bias):
+            if numbers is not None:
+                numbers.normal_(std=1 / cells)
+    log.info("%s\n%s", weights, told(found))
+    if model.seen:
+        log.info(
+            "fine-tuning counts pictures from 0: that model had seen %d (--resume would go on counting)", model.seen
+        )
+    return found
+
+
+def told(rows: Sequence[Taken]) -> str:
+    """The table, as text."""
+    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
+    for heading in ("layer", "filters x channels x k x k", "weights", "in training"):
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        shape = " x ".join(map(str, row.shape))
+        table.add_row(str(row.layer), shape, row.came, "frozen" if row.frozen else "trained")
+    text = StringIO()
+    Console(file=text, width=120, color_system=None).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
+
+
+def _take(convolution: Convolution, theirs: Convolution | None, frozen: bool) -> str:
+    """Copy one convolution where it fits: "taken", or why not."""
+    if theirs is None:
+        return "anew: the file has no such layer"
+    ours, given = convolution.conv.weight.shape, theirs.conv.weight.shape
+    if ours != given:
+        return f"anew: the file has {' x '.join(map(str, given))}"
+    if (convolution.norm is None) != (theirs.norm is None):
+        return "anew: with batch norm here, without there" if theirs.norm is None else "anew: batch norm there alone"
+    convolution.load_state_dict(theirs.state_dict())
+    if convolution.norm is not None and theirs.norm is not None:
+        convolution.norm.sigma = theirs.norm.sigma if frozen else TRAINED_HERE
+    return "taken"

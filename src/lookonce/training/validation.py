@@ -1,0 +1,116 @@
+"""Validation: mAP and loss on pictures that training never sees, as detection sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from lookonce.data.pictures import load_rgb
+from lookonce.data.record import Dataset
+from lookonce.data.warp import Warped
+from lookonce.detections import Detections
+from lookonce.detector import to_input
+from lookonce.errors import PictureError
+from lookonce.evaluation import SCORE_THRESHOLD
+from lookonce.metrics import Metrics, score
+from lookonce.postprocess import Selection, postprocess
+from lookonce.region import Predictions
+from lookonce.resize import ResizeMode, boxes_to_input
+from lookonce.training.features import FeatureCache
+
+KEPT = 2000
+"""Inputs that stay in memory, so that validation decodes a picture once."""
+
+
+class Inputs(TorchDataset[Warped]):
+    """Pictures of a data set as network inputs with their objects, resized as detection does.
+
+    A picture that cannot be decoded gives a grey input: its objects then count as missed.
+    """
+
+    def __init__(self, dataset: Dataset, frame: tuple[int, int], mode: ResizeMode) -> None:
+        self.dataset, self.frame, self.mode = dataset, frame, mode
+        self.kept: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Warped:
+        return self.objects(index)._replace(images=self.image(index)[None])
+
+    def objects(self, index: int) -> Warped:
+        """What is there, without the picture."""
+        record = self.dataset.records[index]
+        boxes = boxes_to_input(torch.from_numpy(record.boxes), record.size, self.frame, self.mode)
+        labels = torch.from_numpy(record.labels)
+        return Warped(torch.zeros(0), boxes, labels, torch.zeros_like(labels), torch.from_numpy(record.difficult))
+
+    def image(self, index: int) -> Tensor:
+        """The input [3, H, W], floats 0..1."""
+        if index not in self.kept:
+            try:
+                image = to_input(load_rgb(self.dataset.records[index].path), self.frame, self.mode)
+            except PictureError:
+                image = torch.full((3, self.frame[1], self.frame[0]), 0.5)
+            if len(self.kept) >= KEPT:
+                return image
+            self.kept[index] = (image * 255).round().to(torch.uint8)
+        return self.kept[index].float() / 255
+
+
+class CachedInputs(TorchDataset[Warped]):
+    """Inputs with a frozen trunk's outputs in their place; digests as in CachedPictures."""
+
+    def __init__(self, inputs: Inputs, cache: FeatureCache, digests: Sequence[bytes]) -> None:
+        self.inputs, self.cache, self.digests = inputs, cache, digests
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> Warped:
+        outputs = tuple(output[None] for output in self.cache.read(self.digests[index]))
+        return self.inputs.objects(index)._replace(outputs=outputs)
+
+
+def together(samples: list[Warped]) -> Warped:
+    """Inputs of one picture each as one batch."""
+    places = torch.arange(len(samples)).repeat_interleave(torch.tensor([len(s.labels) for s in samples]))
+    parts = [torch.cat([getattr(s, name) for s in samples]) for name in ("images", "boxes", "labels", "ignore")]
+    images, boxes, labels, ignore = parts
+    outputs = tuple(torch.cat(each) for each in zip(*(s.outputs for s in samples), strict=True))
+    if not outputs:
+        images = images.contiguous(memory_format=torch.channels_last)
+    return Warped(images, boxes, labels, places, ignore, outputs)
+
+
+class Validation(lightning.Callback):
+    """mAP@0.5 on the validation pictures, as `val/mAP`; keeps the detections and scores of the last round."""
+
+    def __init__(self, dataset: Dataset, frame: tuple[int, int], mode: ResizeMode) -> None:
+        self.dataset, self.frame, self.mode = dataset, frame, mode
+        self.detections: list[Detections] = []
+        self.metrics: Metrics | None = None
+
+    def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Forget the round before."""
+        self.detections = []
+
+    def on_validation_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
+                                outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:  # fmt: skip
+        """Predictions of a batch to detections in image pixels."""
+        assert isinstance(outputs, Predictions)
+        start = len(self.detections)
+        sizes = [(int(w), int(h)) for w, h in self.dataset.sizes[start : start + len(outputs.boxes)]]
+        self.detections += postprocess(
+            outputs, sizes, self.frame, self.mode, self.dataset.labels, Selection(SCORE_THRESHOLD)
+        )
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Score the round."""
+        self.metrics = score(self.dataset, self.detections, bootstrap=0)
+        pl_module.log("val/mAP", self.metrics.mean_ap or 0.0, prog_bar=True, batch_size=len(self.dataset))

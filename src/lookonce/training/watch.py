@@ -1,0 +1,101 @@
+"""The page of a run while it trains: what it learns, where points are lost, what to do about it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import lightning
+import numpy as np
+from PIL import Image
+
+from lookonce.coverage import SIZES, coverage, input_scale
+from lookonce.data.pictures import load_rgb
+from lookonce.data.record import Dataset
+from lookonce.errors import PictureError
+from lookonce.matching import match, picture_f1
+from lookonce.metrics import Metrics, best_thresholds, score_sizes
+from lookonce.training.advice import about_curves, about_data
+from lookonce.training.recipes import Settings
+from lookonce.training.validation import Validation
+from lookonce.view.report import Gallery, Page, SizeRow, compared, facts, read_curves, write_report
+
+SECONDS = 60.0
+"""Shortest time between two pages: a page takes a second or two."""
+SHOWN = 6
+"""Pictures in each gallery."""
+
+
+class Watch(lightning.Callback):
+    """Writes report.html after validations, once a minute at most, and at the end.
+
+    Args:
+        folder: the run's.
+        train_set: what is learnt.
+        validation: scores the run; None: the page has curves alone.
+        settings: of the run.
+        anchors: (w, h) in cells.
+    """
+
+    def __init__(self, folder: Path, train_set: Dataset, validation: Validation | None, settings: Settings,
+                 anchors: tuple[tuple[float, float], ...]) -> None:  # fmt: skip
+        self.folder, self.train_set, self.validation, self.settings = folder, train_set, validation, settings
+        self.covered = coverage(train_set, anchors, (settings.size, settings.size), settings.resize)
+        self.data_advice = about_data(train_set, self.covered)
+        self.anchors = anchors
+        self._written = 0.0
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Show how the run stands."""
+        if time.monotonic() - self._written >= SECONDS:
+            self.write()
+            self._written = time.monotonic()
+
+    def advice(self) -> list[str]:
+        """Everything worth a word so far."""
+        file = self.folder / "metrics.csv"
+        curves = read_curves(file) if file.exists() else {}
+        return [*self.data_advice, *about_curves(curves, self.settings.epochs or 1)]
+
+    def write(self) -> Path:
+        """Write the page of what is known now."""
+        metrics = None if self.validation is None else self.validation.metrics
+        told = facts(asdict(self.settings), self.train_set.name, len(self.train_set), self.anchors)
+        page = Page(self.folder, metrics, "val", told, self.advice(), self._sizes(metrics), self._galleries(metrics))
+        return write_report(self.folder / "report.html", page)
+
+    def _sizes(self, metrics: Metrics | None) -> list[SizeRow]:
+        found: dict[str, float | None] = {}
+        if metrics is not None and self.validation is not None:
+            val = self.validation
+            scale = input_scale(val.dataset, val.frame, val.mode)
+            found["all"] = metrics.mean_ap
+            for size, low, high in SIZES:
+                found[size] = score_sizes(val.dataset, val.detections, low, high, scale).mean_ap
+        return [SizeRow(c.size, c.objects, c.fit, c.lost, found.get(c.size)) for c in self.covered]
+
+    def _galleries(self, metrics: Metrics | None) -> list[Gallery]:
+        """The validation pictures that come out worst and best at the thresholds of best F1."""
+        val = self.validation
+        if val is None or metrics is None:
+            return []
+        thresholds = best_thresholds(metrics)
+        found = [one.above(thresholds) for one in val.detections]
+        skip = val.dataset.difficult
+        f1 = picture_f1(val.dataset, match(val.dataset, found, skip, metrics.rules.iou_threshold), skip)
+        order = np.argsort(f1, kind="stable")
+        told = "F1 of the picture at each class's best threshold. Solid: found. Dashed: what is there."
+        galleries = []
+        for heading, chosen in (("Worst validation pictures", order[:SHOWN]), ("Best", order[::-1][:SHOWN])):
+            pictures: list[tuple[str, Image.Image]] = []
+            for index in chosen:
+                record = val.dataset.records[int(index)]
+                try:
+                    picture = Image.fromarray(load_rgb(record.path))
+                except PictureError:
+                    continue
+                caption = f"{record.path.name}: F1 {f1[index]:.2f}"
+                pictures.append((caption, compared(picture, found[index], record, val.dataset.labels)))
+            galleries.append(Gallery(heading, told, pictures))
+        return galleries

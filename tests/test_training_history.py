@@ -1,0 +1,34 @@
+"""Mirrors src/lookonce/training/history.py."""
+
+import csv
+
+from lookonce.training.history import History
+
+
+def steps(file):
+    with file.open(newline="", encoding="utf-8") as text:
+        return [int(row["step"]) for row in csv.DictReader(text)]
+
+
+def test_rows_are_appended_and_unknown_numbers_left_out(tmp_path):
+    history = History(tmp_path / "metrics.csv")
+    history.log_metrics({"val/mAP": 0.5, "epoch": 0, "odd": 1.0}, 3)
+    History(tmp_path / "metrics.csv").log_metrics({"loss_epoch": 2.25, "epoch": 1}, 7)
+    with (tmp_path / "metrics.csv").open(newline="", encoding="utf-8") as text:
+        rows = list(csv.DictReader(text))
+    assert [(r["epoch"], r["step"], r["val/mAP"], r["loss_epoch"]) for r in rows] == [
+        ("0", "3", "0.5", ""), ("1", "7", "", "2.25")]  # fmt: skip
+    assert "odd" not in rows[0]
+
+
+def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path):
+    history = History(tmp_path / "metrics.csv")
+    history.cut(5)  # nothing there yet
+    for step in (1, 4, 5, 9):
+        history.log_metrics({"epoch": 0}, step)
+    with history.file.open("a", encoding="utf-8") as text:
+        text.write("0,4,")  # a kill in the middle of a row
+    history.cut(5)
+    assert steps(history.file) == [1, 4]
+    history.cut(0)
+    assert steps(history.file) == []
