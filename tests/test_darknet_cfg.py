@@ -2,9 +2,34 @@
 
 import pytest
 
+from conftest import GOLDEN
 from lookonce import zoo
 from lookonce.darknet.cfg import Cfg, CfgError, read_cfg, write_cfg
-from lookonce.layers import Conv, MaxPool, Region, num_floats
+from lookonce.errors import ConfigError
+from lookonce.layers import Conv, Cost, Dropout, MaxPool, Region, Route, Softmax, num_floats
+
+NINE_THOUSAND = ((0.77871, 1.14074), (3.00525, 4.31277), (9.22725, 9.61974))
+"""Anchors of YOLO9000. Source: darknet/cfg/yolo9000.cfg."""
+
+TRAINING = """
+# Testing
+ batch=1
+subdivisions = 1
+# Training
+# batch=64
+batch=1
+momentum=0.9
+decay=0.0005
+saturation = 1.5
+hue=.1
+learning_rate=0.001
+burn_in=1000
+max_batches = 500200
+policy=steps
+steps=-1,100,80000
+scales=.1,10,.1
+"""
+"""What [net] of a Darknet cfg holds for its training; batch stands twice, as in yolo9000.cfg."""
 
 
 @pytest.mark.parametrize("name", list(zoo.DETECTORS))
@@ -34,17 +59,106 @@ def test_a_regions_defaults_are_darknets():
     assert read_cfg(text).layers[-1] == Region(((1, 2),), 1, False, False, False, 0.5, 1, 1, 1, 1)
 
 
+@pytest.mark.parametrize("layers, floats", [
+    (zoo.yolov2(80, zoo.COCO_ANCHORS), 50_983_561),
+    (zoo.yolov2(20, zoo.VOC_ANCHORS), 50_676_061),
+    (zoo.yolov2_2016(20, zoo.VOC_ANCHORS), 67_158_109),
+    (zoo.yolov2_tiny_voc(20, zoo.VOC_ANCHORS), 15_867_885),
+    (zoo.yolov2_tiny(80, zoo.COCO_ANCHORS), 11_237_145),
+    ((*zoo.trunk(), *zoo.head(9418, NINE_THOUSAND)), 48_807_501),
+    (zoo.darknet19(), 20_856_776),
+], ids=["yolov2", "yolov2-voc", "yolo-voc.2.0", "yolov2-tiny-voc", "yolov2-tiny", "yolo9000", "darknet19"])  # fmt: skip
+def test_a_cfg_asks_for_as_many_numbers_as_its_published_weights_hold(layers, floats):
+    assert num_floats(read_cfg(write_cfg(Cfg(layers, 416, 416))).layers) == floats
+
+
+def spelled(text):
+    """A cfg as people leave it: CRLF, a byte order mark, comments, odd spacing, short section names."""
+    for long, short in (("[net]", "[network] "), ("[convolutional]", " [conv]"), ("[maxpool]", "[max]\t")):
+        text = text.replace(long, short)
+    lines = text.replace("=", "\t= ").replace("stride", "  stride").splitlines()
+    return "\ufeff# made by hand\r\n" + "\r\n".join(f"{line}  \r\n; and so on" for line in lines)
+
+
+@pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.cfg")), ids=lambda file: file.stem)
+def test_spelling_does_not_count(file):
+    assert read_cfg(spelled(file.read_text())) == read_cfg(file.read_text())
+
+
+def keys(text):
+    """Every (key, value) of a cfg, section by section."""
+    sections = text.replace(" ", "").split("[")[1:]
+    return [sorted(line for line in s.splitlines()[1:] if "=" in line and line[0] != "#") for s in sections]
+
+
+@pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.cfg")), ids=lambda file: file.stem)
+def test_no_key_is_lost_on_the_way_to_layers_and_back(file):
+    text = file.read_text()
+    again = write_cfg(read_cfg(text))
+    assert keys(again) == keys(text)
+    assert read_cfg(again) == read_cfg(text)
+    assert write_cfg(read_cfg(again)) == again
+
+
+def test_training_keys_are_kept_and_written_back():
+    region = "[region]\nanchors=1,1\nclasses=1\njitter=.3\nmax=30"
+    cfg = read_cfg("[net]" + TRAINING + "[conv]\nfilters=6\nactivation=linear\n" + region)
+    assert cfg.kept[0].count(("batch", "1")) == 2
+    assert dict(cfg.kept[0])["steps"] == "-1,100,80000"
+    assert cfg.kept[1:] == ((), (("jitter", ".3"), ("max", "30")))
+    again = write_cfg(cfg)
+    assert all(
+        line.replace(" ", "") in again.splitlines() for line in TRAINING.splitlines() if line[:1] not in ("", "#")
+    )
+    assert read_cfg(again) == cfg
+
+
+def test_of_a_key_that_stands_twice_the_first_counts_as_in_darknet():
+    assert read_cfg("[net]\nwidth=64\nwidth=96\nheight=32\n[max]\n").width == 64
+
+
+def test_all_kinds_of_layers_survive():
+    layers = (Conv(4), Dropout(0.25), Route((0, -1)), Softmax(2.5, "data/9k.tree"), Cost("masked"))
+    assert read_cfg(write_cfg(Cfg(layers))).layers == layers
+    region = Region(NINE_THOUSAND, 2, thresh=0.123456789, object_scale=1e-7, tree="data/9k.tree", map="data/coco9k.map")
+    layers = (Conv(21, activation="linear"), region)
+    assert read_cfg(write_cfg(Cfg(layers))).layers == layers
+
+
+def test_another_number_of_channels_is_kept():
+    cfg = read_cfg("[net]\nchannels=1\n[conv]\nfilters=3\nactivation=relu\n")
+    assert cfg.channels == 1
+    assert read_cfg(write_cfg(cfg)) == cfg
+
+
+def test_keys_belong_to_as_many_sections_as_there_are():
+    with pytest.raises(ConfigError, match="training keys of 1 sections"):
+        Cfg((MaxPool(),), kept=((),))
+
+
 @pytest.mark.parametrize("text, message", [
     ("", "x.cfg:1: no .net. section"),
     ("[net]\n", "x.cfg:1: a network without layers"),
     ("[net]\n\n[yolo]\n", "x.cfg:3: section .yolo.; expected one of net, convolutional"),
-    ("[net]\n[maxpool]\nsice=2\n", "x.cfg:3: key 'sice' in .maxpool.; expected size, stride"),
+    ("[net]\n[maxpool]\nsice=2\n", "x.cfg:3: key 'sice' in .maxpool.; expected padding, size, stop"),
     ("[net]\n[maxpool]\nsize=two\n", "x.cfg:3: size='two'; expected numbers"),
     ("[net]\n[maxpool]\nsize=-2\n", "x.cfg:3: size=-2; expected a whole number, at least 1"),
     ("[net]\nhello\n", "x.cfg:2: 'hello'; expected .section."),
     ("[net]\n[route]\n", "x.cfg:2: .route. without layers"),
-    ("[net]\n[convolutional]\nsize=3\nactivation=leaky\n", "x.cfg:2: size=3 without pad"),
+    ("[net]\n[convolutional]\nsize=3\nactivation=leaky\n", "x.cfg:2: size=3 with a padding of 0; expected pad=1"),
     ("[net]\n[convolutional]\nactivation=swish\n", "x.cfg:3: activation=swish; expected one of leaky"),
+    ("[net]\n[conv]\ngroups=2\n", "x.cfg:3: groups=2; expected groups=1: nothing else is built here"),
+    ("[net]\n[conv]\ngroups=10\n", "x.cfg:3: groups=10; expected groups=1"),
+    ("[net]\n[conv]\nflipped=yes\n", "x.cfg:3: flipped=yes; expected flipped=0"),
+    ("[net]\n[max]\nsize=2\npadding=0\n", "x.cfg:4: another padding; expected padding=1"),
+    ("[net]\n[max]\nsize=\n", "x.cfg:3: size=''; expected numbers"),
+    ("[net]\n[max]\nsize=2,2\n", "x.cfg:3: size=2,2; expected one number"),
+    ("[net]\n[max]\nsize=nan\n", "x.cfg:3: size='nan'; expected numbers"),
+    ("[net]\n[max]\n[route]\nlayers=-1.5\n", "x.cfg:4: layers=-1.5; expected whole numbers"),
+    ("[net]\n[max]\n\n[route]\nlayers=-2\n", "x.cfg:4: layer 1 .route.: layers=.-2,.; each must name a layer before"),
+    ("[net]\n[dropout]\nprobability=2\n", "x.cfg:3: probability=2; expected one number, at most 1"),
+    ("[net]\n[region]\ncoords=5\n", "x.cfg:3: coords=5; expected coords=4"),
+    ("[net]\n[conv]\nfilters=7\nactivation=linear\n[region]\nanchors=1,2\nclasses=1\n", "x.cfg:5: .* has 7 channels"),
     ("[net]\n[region]\nanchors=1,2,3\n", "x.cfg:3: 3 numbers in anchors; expected 2 above 0 for num=1"),
 ])  # fmt: skip
 def test_errors_name_the_line(text, message):

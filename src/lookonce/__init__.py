@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lookonce.anchors import Anchors, cluster_anchors
+    from lookonce.darknet.pair import load_darknet, save_darknet
     from lookonce.data.catalog import read_dataset
     from lookonce.data.record import Dataset, Record
     from lookonce.detections import Detections
     from lookonce.detector import Detector
     from lookonce.errors import UserError
     from lookonce.evaluation import Report, evaluate
+    from lookonce.exporting.command import export
     from lookonce.network import Network
     from lookonce.training.run import train
 
@@ -29,13 +31,16 @@ _HOMES = {
     "UserError": "lookonce.errors",
     "cluster_anchors": "lookonce.anchors",
     "evaluate": "lookonce.evaluation",
+    "export": "lookonce.exporting.command",
+    "load_darknet": "lookonce.darknet.pair",
     "read_dataset": "lookonce.data.catalog",
+    "save_darknet": "lookonce.darknet.pair",
     "train": "lookonce.training.run",
 }
 
 __all__ = [
     "Anchors", "Dataset", "Detections", "Detector", "Network", "Record", "Report", "UserError",
-    "cluster_anchors", "evaluate", "read_dataset", "train",
+    "cluster_anchors", "evaluate", "export", "load_darknet", "read_dataset", "save_darknet", "train",
 ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "train": ("lookonce.training.run:train", "Train a detector on labelled pictures."),
     "evaluate": ("lookonce.evaluation:evaluate", "Score a detector on labelled pictures."),
     "detect": ("lookonce.detect:detect", "Find objects on pictures."),
+    "export": ("lookonce.exporting.command:export", "Write a detector for other programs."),
     "download": ("lookonce.downloading:download", "Bring Pascal VOC or Darknet's weights."),
 }
 

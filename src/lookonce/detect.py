@@ -55,7 +55,7 @@ def detect(
     """Find objects on pictures.
 
     Args:
-        model: a model file, or the folder of a run.
+        model: a model file, the folder of a run, or a Darknet .cfg beside its .weights.
         pictures: files, folders or patterns such as "holiday/*.jpg".
         out: folder for the drawn pictures and detections.json (boxes xyxy, pixels of the picture as seen).
         threshold: lowest score of a detection; none: the model's own, for each class, from validation.

@@ -31,7 +31,7 @@ class Detector:
     """Finds objects on pictures.
 
     Args:
-        model: a model file, a run folder, or a Model in memory.
+        model: a model file, a run folder, a Darknet .cfg beside its .weights, or a Model in memory.
         runtime: what runs the network; auto takes the fastest at hand.
         threshold: lowest score of a detection, 0 to 1; None: the model's own, found on its validation pictures.
         iou_threshold: of two boxes of one class that overlap more than this, the better stays.
@@ -89,7 +89,7 @@ class Detector:
         sizes = [(picture.shape[1], picture.shape[0]) for picture in pictures]
         inputs = torch.stack([to_input(picture, model.frame, model.resize) for picture in pictures])  # [B, 3, H, W]
         predictions = decode(self.runtime(inputs), torch.tensor(model.region.anchors), model.network.stride,
-                             model.region.softmax)  # fmt: skip
+                             model.region.softmax, model.tree)  # fmt: skip
         return postprocess(predictions, sizes, model.frame, model.resize, model.labels, selection)
 
 

@@ -62,7 +62,7 @@ def evaluate(
     """Score a detector on labelled pictures.
 
     Args:
-        model: a model file, or the folder of a run.
+        model: a model file, the folder of a run, or a Darknet .cfg beside its .weights.
         data: a data set; its format is found, not asked.
         split: which pictures; all: every picture there is.
         labels: score these classes only, by name; none: those that the model knows.

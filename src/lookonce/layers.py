@@ -55,8 +55,26 @@ class AvgPool:
 
 
 @dataclass(frozen=True)
+class Dropout:
+    """Sets values to zero at random in training; passes them on in detection."""
+
+    probability: float = 0.5
+
+
+@dataclass(frozen=True)
 class Softmax:
     """Class probabilities of a classifier."""
+
+    temperature: float = 1.0
+    tree: str = ""
+    """File of the class tree (see tree.py) as the cfg writes it; empty: every class excludes every other."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Where a classifier's loss is taken; passes values on."""
+
+    type: str = "sse"
 
 
 @dataclass(frozen=True)
@@ -78,6 +96,10 @@ class Region:
     noobject_scale: float = 1.0
     class_scale: float = 1.0
     coord_scale: float = 1.0
+    tree: str = ""
+    """File of the class tree (see tree.py) as the cfg writes it; empty: the classes stand side by side."""
+    map: str = ""
+    """File that maps a data set's classes to the tree's, as the cfg writes it. Kept, not used."""
 
     @property
     def channels(self) -> int:
@@ -85,7 +107,7 @@ class Region:
         return len(self.anchors) * (5 + self.classes)
 
 
-Layer = Conv | MaxPool | Route | Reorg | AvgPool | Softmax | Region
+Layer = Conv | MaxPool | Route | Reorg | AvgPool | Dropout | Softmax | Cost | Region
 
 
 class Shape(NamedTuple):
@@ -165,11 +187,22 @@ def region_of(layers: tuple[Layer, ...]) -> Region:
     return layers[-1]
 
 
+def channels_before(layers: tuple[Layer, ...]) -> list[int]:
+    """Channels of the map that each layer reads (3 for the first: RGB)."""
+    return [3, *(shape.channels for shape in shapes(layers, Shape(3, 2**10, 2**10)))][: len(layers)]
+
+
+def floats_by_layer(layers: tuple[Layer, ...]) -> list[int]:
+    """Numbers that each layer has in a Darknet .weights file; 0 for all but convolutions."""
+    return [
+        math.prod((layer.filters, channels, layer.size, layer.size))
+        + layer.filters * (4 if layer.batch_normalize else 1)
+        if isinstance(layer, Conv)
+        else 0
+        for layer, channels in zip(layers, channels_before(layers), strict=True)
+    ]
+
+
 def num_floats(layers: tuple[Layer, ...]) -> int:
     """Numbers that a Darknet .weights file of this network holds, its header not counted."""
-    maps = [Shape(3, *[2**10] * 2), *shapes(layers, Shape(3, *[2**10] * 2))]
-    convolutions = [(layer, maps[i].channels) for i, layer in enumerate(layers) if isinstance(layer, Conv)]
-    return sum(
-        math.prod((conv.filters, channels, conv.size, conv.size)) + conv.filters * (4 if conv.batch_normalize else 1)
-        for conv, channels in convolutions
-    )
+    return sum(floats_by_layer(layers))

@@ -6,14 +6,30 @@ Letters: B images, C channels, H x W cells.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lookonce.darknet.origin import Origin
 from lookonce.errors import ConfigError
-from lookonce.layers import AvgPool, Conv, Layer, MaxPool, Region, Reorg, Route, Shape, Softmax, shapes, sources, stride
+from lookonce.layers import (
+    AvgPool,
+    Conv,
+    Cost,
+    Dropout,
+    Layer,
+    MaxPool,
+    Region,
+    Reorg,
+    Route,
+    Softmax,
+    channels_before,
+    sources,
+    stride,
+)
 
 
 class Sigma(NamedTuple):
@@ -122,9 +138,11 @@ class Network(nn.Module):
         super().__init__()
         self.layers = layers
         self.stride = stride(layers)
-        maps = [Shape(3, 1024, 1024), *shapes(layers, Shape(3, 1024, 1024))]
+        self.origin: Origin | None = None
+        """The Darknet files that it was read from, so that they can be written as they were."""
+        channels = channels_before(layers)
         self.convolutions = nn.ModuleDict(
-            {str(i): Convolution(maps[i].channels, layer) for i, layer in enumerate(layers) if isinstance(layer, Conv)}
+            {str(i): Convolution(channels[i], layer) for i, layer in enumerate(layers) if isinstance(layer, Conv)}
         )
         routes = {i: sources(layer, i) for i, layer in enumerate(layers) if isinstance(layer, Route)}
         self._kept = {source for found in routes.values() for source in found}
@@ -141,6 +159,13 @@ class Network(nn.Module):
             raise ConfigError(f"an input of {x.shape[-1]} x {x.shape[-2]} px; both sides must divide by {self.stride}")
         x = self._through(x, {}, 0, len(self.layers))
         return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+    def outputs(self, x: Tensor) -> Iterator[Tensor]:
+        """The output of each layer in turn; softmax, cost and region pass on what they are given."""
+        kept: dict[int, Tensor] = {}
+        for index in range(len(self.layers)):
+            x = self._through(x, kept, index, index + 1)
+            yield x
 
     @property
     def cut(self) -> int:
@@ -185,7 +210,9 @@ class Network(nn.Module):
                 return reorg(x, stride)
             case AvgPool():
                 return x.mean((2, 3), keepdim=True)
-            case Softmax() | Region():
+            case Dropout(probability):
+                return F.dropout(x, probability, self.training)
+            case Softmax() | Cost() | Region():
                 return x
 
     def freeze(self, convolutions: int) -> None:
@@ -209,13 +236,21 @@ class Network(nn.Module):
         return self
 
 
+def empty(layers: tuple[Layer, ...]) -> Network:
+    """A network in memory that holds no numbers yet: every one must be filled before it runs."""
+    with torch.device("meta"):
+        network = Network(layers)
+    return network.to_empty(device="cpu")
+
+
 def folded(network: Network) -> Network:
     """The same function with every batch norm folded into its convolution: for detection only."""
     plain = tuple(
         Conv(layer.filters, layer.size, layer.stride, False, layer.activation) if isinstance(layer, Conv) else layer
         for layer in network.layers
     )
-    result = Network(plain)
+    result = empty(plain)
+    result.origin = network.origin
     for new, old in zip(result.convolution_list(), network.convolution_list(), strict=True):
         assert new.conv.bias is not None  # plain convolutions have one
         with torch.no_grad():

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lookonce.boxes import cxcywh_to_xyxy, shape_iou, xyxy_to_cxcywh
+from lookonce.tree import Tree
 
 MAX_LOG_SIZE = 80.0
 """t_w and t_h are cut here before exp: Darknet has no limit; beyond e^80 float32 would overflow."""
@@ -24,7 +25,7 @@ class Predictions:
 
     boxes: Tensor  # [B, N, 4] xyxy, input pixels, not clipped
     objectness: Tensor  # [B, N] in (0, 1)
-    class_prob: Tensor  # [B, N, C], sums to 1 under softmax
+    class_prob: Tensor  # [B, N, C], sums to 1 under softmax and with a tree
 
 
 def split(raw: Tensor, num_anchors: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -43,7 +44,7 @@ def cell_boxes(txywh: Tensor, anchors: Tensor) -> Tensor:
     return torch.cat((xy, wh), -1)
 
 
-def decode(raw: Tensor, anchors: Tensor, stride: int, softmax: bool = True) -> Predictions:
+def decode(raw: Tensor, anchors: Tensor, stride: int, softmax: bool = True, tree: Tree | None = None) -> Predictions:
     """Read the network's output. Pure tensor algebra: no branch on values, so it exports.
 
     Args:
@@ -51,10 +52,12 @@ def decode(raw: Tensor, anchors: Tensor, stride: int, softmax: bool = True) -> P
         anchors: [A, 2] (w, h) in cells.
         stride:  input pixels a cell.
         softmax: classes exclude each other; else each class has its own sigmoid.
+        tree:    classes contain each other: the one class that the tree names has probability 1, the others 0.
     """
     txywh, objectness, classes = split(raw, len(anchors))
     boxes = cxcywh_to_xyxy(cell_boxes(txywh, anchors)) * stride  # [B, A, H, W, 4]
-    class_prob = classes.softmax(-1) if softmax else classes.sigmoid()
+    exclusive = classes.softmax(-1) if softmax else classes.sigmoid()
+    class_prob = exclusive if tree is None else tree.top_only(classes)
     return Predictions(boxes.flatten(1, 3), objectness.sigmoid().flatten(1, 3), class_prob.flatten(1, 3))
 
 

@@ -1,31 +1,60 @@
 """Darknet's .cfg: a network as text, and back. Sections in order, key=value lines, # and ; comments.
 
+Keys that only Darknet's training reads are kept as they are and written back.
 Source: darknet/src/parser.c (names and defaults of each section).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from lookonce.errors import UserError
-from lookonce.layers import Activation, AvgPool, Conv, Layer, MaxPool, Region, Reorg, Route, Softmax
+from lookonce.darknet.words import FIXED, FLAGS, KEPT, READ, SCALES, SHORT_NAMES
+from lookonce.errors import ConfigError, UserError
+from lookonce.layers import (
+    Activation,
+    AvgPool,
+    Conv,
+    Cost,
+    Dropout,
+    Layer,
+    MaxPool,
+    Region,
+    Reorg,
+    Route,
+    Shape,
+    Softmax,
+    shapes,
+)
 
 
 class CfgError(UserError):
     """A cfg that cannot be read: place, what was found, what is allowed."""
 
-    def __init__(self, place: str, line: int, found: str, law: str) -> None:
-        super().__init__(f"{place}:{line}: {found}; expected {law}")
+    def __init__(self, place: str, line: int, found: str, law: str = "") -> None:
+        super().__init__(f"{place}:{line}: {found}" + (f"; expected {law}" if law else ""))
+
+
+Keys = tuple[tuple[str, str], ...]
+"""(key, value) of one section, in their order."""
 
 
 @dataclass(frozen=True)
 class Cfg:
-    """What a cfg says: the network's layers and its input."""
+    """What a cfg says: the network's layers, its input, and what only Darknet's training reads."""
 
     layers: tuple[Layer, ...]
     width: int = 416
     height: int = 416
+    channels: int = 3
+    kept: tuple[Keys, ...] = ()
+    """Training keys of [net] and of each layer, as they stood; empty: there are none."""
+
+    def __post_init__(self) -> None:
+        if len(self.kept) not in (0, len(self.layers) + 1):
+            raise ConfigError(f"training keys of {len(self.kept)} sections; expected [net] and {len(self.layers)} more")
 
 
 @dataclass
@@ -33,34 +62,23 @@ class _Section:
     name: str
     line: int
     values: dict[str, tuple[str, int]] = field(default_factory=dict)
-
-
-FLAGS = ("softmax", "bias_match", "rescore")
-SCALES = {"thresh": 0.5, "object_scale": 1.0, "noobject_scale": 1.0, "class_scale": 1.0, "coord_scale": 1.0}
-"""Numbers of a region section and Darknet's defaults."""
-
-KEYS: dict[str, frozenset[str]] = {
-    "net": frozenset({"width", "height", "channels"}),
-    "convolutional": frozenset({"batch_normalize", "filters", "size", "stride", "pad", "activation"}),
-    "maxpool": frozenset({"size", "stride"}),
-    "route": frozenset({"layers"}),
-    "reorg": frozenset({"stride"}),
-    "avgpool": frozenset(),
-    "softmax": frozenset({"groups"}),
-    "region": frozenset({"anchors", "classes", "coords", "num", *FLAGS, *SCALES}),
-}
+    kept: list[tuple[str, str]] = field(default_factory=list)
 
 
 def write_cfg(cfg: Cfg) -> str:
-    """The network as Darknet reads it."""
-    head = _lines("net", width=cfg.width, height=cfg.height, channels=3)
-    return "\n".join([head, *(_layer_text(layer) for layer in cfg.layers)])
+    """The network as Darknet reads it, training keys behind each section's own."""
+    net: dict[str, object] = {"width": cfg.width, "height": cfg.height, "channels": cfg.channels}
+    sections = [("net", net), *(_layer_keys(layer) for layer in cfg.layers)]
+    kept = cfg.kept or ((),) * len(sections)
+    return "\n".join(_section_text(name, own, more) for (name, own), more in zip(sections, kept, strict=True))
 
 
 def read_cfg(text: str, place: str = "cfg") -> Cfg:
     """A cfg's text as layers. place: the file's name, for messages.
 
-    Raises CfgError with the line of an unknown section or key, or of a value outside its law.
+    Raises:
+        CfgError: with the line of an unknown section or key, of a value outside its law,
+            of a layer that does not fit the map before it.
     """
     sections = _sections(text, place)
     if not sections or sections[0].name != "net":
@@ -69,35 +87,65 @@ def read_cfg(text: str, place: str = "cfg") -> Cfg:
     layers = tuple(_layer(_Reader(section, place)) for section in sections[1:])
     if not layers:
         raise CfgError(place, sections[0].line, "a network without layers", "at least one section after [net]")
-    return Cfg(layers, net.integer("width", 416), net.integer("height", 416))
+    frame = net.integer("width", 416), net.integer("height", 416)
+    kept = tuple(tuple(section.kept) for section in sections)
+    cfg = Cfg(layers, *frame, net.integer("channels", 3), kept if any(kept) else ())
+    _check_shapes(cfg, sections, place)
+    return cfg
 
 
-def _lines(name: str, **values: object) -> str:
-    return "\n".join([f"[{name}]", *(f"{key}={value}" for key, value in values.items()), ""])
+def _check_shapes(cfg: Cfg, sections: list[_Section], place: str) -> None:
+    """Raise CfgError at the first layer that does not fit the maps before it."""
+    given = Shape(cfg.channels, cfg.height, cfg.width)
+    for count, section in enumerate(sections[1:], start=1):
+        try:
+            shapes(cfg.layers[:count], given)
+        except ConfigError as error:
+            raise CfgError(place, section.line, str(error)) from None
 
 
-def _layer_text(layer: Layer) -> str:
+def _section_text(name: str, own: dict[str, object], kept: Keys) -> str:
+    lines = [f"{key}={value}" for key, value in (*own.items(), *kept)]
+    return "\n".join([f"[{name}]", *lines, ""])
+
+
+def _number(value: float) -> str:
+    """A number as short as it goes without losing a digit."""
+    return str(int(value)) if value == int(value) else repr(float(value))
+
+
+def _layer_keys(layer: Layer) -> tuple[str, dict[str, object]]:
     match layer:
         case Conv(filters, size, stride, batch_normalize, activation):
-            normalize = {"batch_normalize": 1} if batch_normalize else {}
-            shape = {"filters": filters, "size": size, "stride": stride, "pad": 1}
-            return _lines("convolutional", **normalize, **shape, activation=activation)
+            normalize: dict[str, object] = {"batch_normalize": 1} if batch_normalize else {}
+            shape: dict[str, object] = {"filters": filters, "size": size, "stride": stride, "pad": 1}
+            return "convolutional", {**normalize, **shape, "activation": activation}
         case MaxPool(size, stride):
-            return _lines("maxpool", size=size, stride=stride)
+            return "maxpool", {"size": size, "stride": stride}
         case Route(layers):
-            return _lines("route", layers=",".join(map(str, layers)))
+            return "route", {"layers": ",".join(map(str, layers))}
         case Reorg(stride):
-            return _lines("reorg", stride=stride)
+            return "reorg", {"stride": stride}
         case AvgPool():
-            return _lines("avgpool")
-        case Softmax():
-            return _lines("softmax", groups=1)
+            return "avgpool", {}
+        case Dropout(probability):
+            return "dropout", {"probability": _number(probability)}
+        case Softmax(temperature, tree):
+            heat = {} if temperature == 1 else {"temperature": _number(temperature)}
+            return "softmax", {"groups": 1, **heat, **({"tree": tree} if tree else {})}
+        case Cost(type):
+            return "cost", {"type": type}
         case Region():
-            scales = {name: f"{getattr(layer, name):g}" for name in SCALES}
-            flags = {name: int(getattr(layer, name)) for name in FLAGS}
-            anchors = ", ".join(f"{w!r},{h!r}" for w, h in layer.anchors)
-            counts = {"classes": layer.classes, "coords": 4, "num": len(layer.anchors)}
-            return _lines("region", anchors=anchors, **counts, **flags, **scales)
+            return "region", _region_keys(layer)
+
+
+def _region_keys(region: Region) -> dict[str, object]:
+    anchors = ", ".join(f"{w!r},{h!r}" for w, h in region.anchors)
+    counts = {"classes": region.classes, "coords": 4, "num": len(region.anchors)}
+    flags = {name: int(getattr(region, name)) for name in FLAGS}
+    scales = {name: _number(getattr(region, name)) for name in SCALES}
+    files = {name: value for name in ("tree", "map") if (value := getattr(region, name))}
+    return {"anchors": anchors, **counts, **flags, **scales, **files}
 
 
 def _sections(text: str, place: str) -> list[_Section]:
@@ -108,19 +156,37 @@ def _sections(text: str, place: str) -> list[_Section]:
             continue
         if line.startswith("["):
             name = line.strip("[] \t").lower()
-            name = {"network": "net", "conv": "convolutional", "max": "maxpool", "avg": "avgpool"}.get(name, name)
-            if name not in KEYS:
-                raise CfgError(place, number, f"section [{name}]", f"one of {', '.join(KEYS)}")
+            name = SHORT_NAMES.get(name, name)
+            if name not in READ:
+                raise CfgError(place, number, f"section [{name}]", f"one of {', '.join(READ)}")
             found.append(_Section(name, number))
             continue
         key, equals, value = (part.strip() for part in line.partition("="))
         if not equals or not found:
             raise CfgError(place, number, repr(raw.strip()[:60]), "[section], then key=value lines")
-        if key not in KEYS[found[-1].name]:
-            allowed = ", ".join(sorted(KEYS[found[-1].name])) or "no key"
-            raise CfgError(place, number, f"key {key!r} in [{found[-1].name}]", allowed)
-        found[-1].values[key] = (value, number)
+        _take(found[-1], key, value, number, place)
     return found
+
+
+def _take(section: _Section, key: str, value: str, line: int, place: str) -> None:
+    """Put a key where it belongs: read, fixed to one value, or kept for Darknet's training."""
+    fixed = FIXED.get(section.name, {})
+    if key in READ[section.name]:
+        section.values.setdefault(key, (value, line))  # of a key that stands twice, Darknet takes the first
+    elif key in KEPT.get(section.name, ()):
+        section.kept.append((key, value))
+    elif key not in fixed:
+        known = sorted({*READ[section.name], *KEPT.get(section.name, ()), *fixed})
+        raise CfgError(place, line, f"key {key!r} in [{section.name}]", ", ".join(known) or "no key")
+    elif not _equal(value, fixed[key]):
+        raise CfgError(place, line, f"{key}={value}", f"{key}={fixed[key]}: nothing else is built here")
+
+
+def _equal(value: str, number: str) -> bool:
+    try:
+        return float(value) == float(number)
+    except ValueError:
+        return False
 
 
 class _Reader:
@@ -129,30 +195,47 @@ class _Reader:
     def __init__(self, section: _Section, place: str) -> None:
         self.section, self.place = section, place
 
+    def line(self, key: str) -> int:
+        return self.section.values.get(key, ("", self.section.line))[1]
+
     def numbers(self, key: str, default: str | None = None) -> list[float]:
         text, line = self.section.values.get(key, (default, self.section.line))
         if text is None:
             raise CfgError(self.place, line, f"[{self.section.name}] without {key}", f"{key}=...")
         try:
-            return [float(part) for part in text.replace(" ", "").split(",") if part]
+            values = [float(part) for part in text.replace(" ", "").replace("\t", "").split(",") if part]
         except ValueError:
-            raise CfgError(self.place, line, f"{key}={text!r}", "numbers") from None
+            values = [math.nan]
+        if not values or not all(map(math.isfinite, values)):
+            raise CfgError(self.place, line, f"{key}={text!r}", "numbers")
+        return values
 
-    def integer(self, key: str, default: int | None = None, least: int = 1) -> int:
-        value = self.numbers(key, None if default is None else str(default))
-        if len(value) != 1 or value[0] != int(value[0]) or value[0] < least:
-            line = self.section.values[key][1]
-            raise CfgError(
-                self.place, line, f"{key}={self.section.values[key][0]}", f"a whole number, at least {least}"
-            )
-        return int(value[0])
+    def integers(self, key: str, default: str | None = None, least: int | None = 1) -> Iterator[int]:
+        for value in self.numbers(key, default):
+            if value != int(value) or (least is not None and value < least):
+                law = "whole numbers" if least is None else f"a whole number, at least {least}"
+                raise CfgError(self.place, self.line(key), f"{key}={self.section.values[key][0]}", law)
+            yield int(value)
+
+    def number(self, key: str, default: float, most: float = math.inf) -> float:
+        values = self.numbers(key, str(default))
+        if len(values) != 1 or not values[0] <= most:
+            law = "one number" + ("" if most == math.inf else f", at most {most:g}")
+            raise CfgError(self.place, self.line(key), f"{key}={self.section.values[key][0]}", law)
+        return values[0]
+
+    def integer(self, key: str, default: int, least: int = 1) -> int:
+        values = list(self.integers(key, str(default), least))
+        if len(values) != 1:
+            raise CfgError(self.place, self.line(key), f"{key}={self.section.values[key][0]}", "one number")
+        return values[0]
 
     def flag(self, key: str, default: int) -> bool:
         return bool(self.integer(key, default, least=0))
 
-    def word(self, key: str, default: str, allowed: tuple[str, ...]) -> str:
+    def word(self, key: str, default: str, allowed: tuple[str, ...] = ()) -> str:
         text, line = self.section.values.get(key, (default, self.section.line))
-        if text not in allowed:
+        if allowed and text not in allowed:
             raise CfgError(self.place, line, f"{key}={text}", f"one of {', '.join(allowed)}")
         return text
 
@@ -160,36 +243,47 @@ class _Reader:
 def _layer(read: _Reader) -> Layer:
     match read.section.name:
         case "convolutional":
-            activation: Activation = read.word("activation", "logistic", get_args(Activation))  # type: ignore[assignment]
-            size, normalize = read.integer("size", 1), read.flag("batch_normalize", 0)
-            if size > 1 and not read.flag("pad", 0):
-                raise CfgError(
-                    read.place, read.section.line, f"size={size} without pad", "pad=1 (size // 2 on each side)"
-                )
-            return Conv(read.integer("filters", 1), size, read.integer("stride", 1), normalize, activation)
+            return _convolution(read)
         case "maxpool":
             stride = read.integer("stride", 1)
-            return MaxPool(read.integer("size", stride), stride)
+            size = read.integer("size", stride)
+            if read.integer("padding", size - 1, least=0) != size - 1:
+                raise CfgError(read.place, read.line("padding"), "another padding", f"padding={size - 1} (size - 1)")
+            return MaxPool(size, stride)
         case "route":
-            return Route(tuple(int(v) for v in read.numbers("layers")))
+            return Route(tuple(read.integers("layers", least=None)))
         case "reorg":
             return Reorg(read.integer("stride", 1))
         case "avgpool":
             return AvgPool()
+        case "dropout":
+            return Dropout(read.number("probability", 0.5, most=1))
         case "softmax":
-            return Softmax()
+            return Softmax(read.number("temperature", 1), read.word("tree", ""))
+        case "cost":
+            return Cost(read.word("type", "sse"))
         case _:
             return _region(read)
+
+
+def _convolution(read: _Reader) -> Conv:
+    activation: Activation = read.word("activation", "logistic", get_args(Activation))  # type: ignore[assignment]
+    size, normalize = read.integer("size", 1), read.flag("batch_normalize", 0)
+    padding = size // 2 if read.flag("pad", 0) else read.integer("padding", 0, least=0)
+    if padding != size // 2:
+        raise CfgError(
+            read.place, read.section.line, f"size={size} with a padding of {padding}", "pad=1 (size // 2 on each side)"
+        )
+    return Conv(read.integer("filters", 1), size, read.integer("stride", 1), normalize, activation)
 
 
 def _region(read: _Reader) -> Region:
     flat, count = read.numbers("anchors"), read.integer("num", 1)
     if len(flat) != 2 * count or min(flat) <= 0:
-        line = read.section.values["anchors"][1]
-        raise CfgError(read.place, line, f"{len(flat)} numbers in anchors", f"{2 * count} above 0 for num={count}")
-    if read.integer("coords", 4) != 4:
-        raise CfgError(read.place, read.section.values["coords"][1], "another number of coords", "coords=4")
-    numbers: dict[str, Any] = {name: read.numbers(name, str(default))[0] for name, default in SCALES.items()}
+        found = f"{len(flat)} numbers in anchors"
+        raise CfgError(read.place, read.line("anchors"), found, f"{2 * count} above 0 for num={count}")
+    numbers: dict[str, Any] = {name: read.number(name, default) for name, default in SCALES.items()}
     flags: dict[str, Any] = {name: read.flag(name, 0) for name in FLAGS}
+    files: dict[str, Any] = {name: read.word(name, "") for name in ("tree", "map")}
     anchors = tuple(zip(flat[::2], flat[1::2], strict=True))
-    return Region(anchors, read.integer("classes", 20), **flags, **numbers)
+    return Region(anchors, read.integer("classes", 20), **flags, **numbers, **files)

@@ -1,0 +1,125 @@
+"""A .cfg with its .weights, and the .names and .tree that may lie beside them: into a network, and out of one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from lookonce.darknet.cfg import Cfg, read_cfg, write_cfg
+from lookonce.darknet.origin import Header, Origin
+from lookonce.darknet.weights import read_weights, write_weights
+from lookonce.errors import UserError
+from lookonce.files import write_text
+from lookonce.network import Network, empty
+from lookonce.tree import Tree, read_tree
+
+
+class PairError(UserError):
+    """Darknet files that are not there or do not go together."""
+
+
+def load_darknet(cfg: Path | str, weights: Path | str, layers: int | None = None) -> Network:
+    """Read a network of Darknet's, in evaluation mode. Calling it gives the map before the region layer.
+
+    Args:
+        cfg: the network's text.
+        weights: its numbers.
+        layers: the weights are a prefix, such as darknet19_448.conv.23: they fill the first so many layers
+            (counted as Darknet does, pools and routes too), and the rest starts anew.
+    Returns:
+        The network. Its batch norms read variances as Darknet does on a CPU, sqrt(v) + 1e-6.
+    Raises:
+        UserError: a cfg with an unknown section or key (its line), weights of another length (where they run out).
+    """
+    place = Path(cfg).expanduser()
+    read = read_cfg(read_text(place), str(place))
+    if read.channels != 3:
+        raise PairError(f"{place}: channels={read.channels}; networks run on RGB pictures here: channels=3")
+    network = Network(read.layers) if layers else empty(read.layers)
+    header = read_weights(Path(weights).expanduser(), network, layers)
+    network.origin = Origin(read, header)
+    return network.eval()
+
+
+def save_darknet(
+    network: Network,
+    cfg: Path | str,
+    weights: Path | str,
+    *,
+    frame: tuple[int, int] | None = None,
+    seen: int | None = None,
+) -> None:
+    """Write a network for Darknet and whatever reads its files.
+
+    Args:
+        network: any; one that was read from Darknet's files comes out as it went in, byte by byte.
+        cfg: where the text goes.
+        weights: where the numbers go.
+        frame: (width, height) of the input, pixels; none: that of the files it came from, else 416 x 416.
+        seen: pictures that training has seen; none: the count of the file it came from, else 0.
+    Raises:
+        UserError: a file that cannot be written.
+    """
+    origin = network.origin or Origin(Cfg(network.layers), Header())
+    header = origin.header if seen is None else origin.header._replace(seen=seen)
+    width, height = frame or (origin.cfg.width, origin.cfg.height)
+    write_weights(Path(weights).expanduser(), network, header)
+    text = write_cfg(replace(origin.cfg, layers=network.layers, width=width, height=height))
+    write_text(Path(cfg).expanduser(), text)
+
+
+class Pair(NamedTuple):
+    """The files of one detector."""
+
+    cfg: Path
+    weights: Path
+    names: Path | None
+
+
+def find_pair(path: Path) -> Pair:
+    """The files that belong to a .cfg or .weights: same folder, same stem; else the only .names of the folder."""
+    cfg, weights = path.with_suffix(".cfg"), path.with_suffix(".weights")
+    missing = [file for file in (cfg, weights) if not file.is_file()]
+    if missing:
+        raise PairError(
+            f"{path}: no {missing[0].name} in its folder; a .cfg and its .weights lie side by side under one name, "
+            "or call load_darknet(cfg, weights)"
+        )
+    names = [path.with_suffix(".names")]
+    if not names[0].is_file():
+        names = sorted(path.parent.glob("*.names"))
+    return Pair(cfg, weights, names[0] if len(names) == 1 else None)
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """[C] class names, one a line; empty lines at the end do not count."""
+    names = [line.strip() for line in read_text(path).lstrip("\ufeff").rstrip().splitlines()]
+    for number, name in enumerate(names, start=1):
+        if not name:
+            raise PairError(f"{path}:{number}: an empty line; expected one class name a line")
+    return tuple(names)
+
+
+def find_tree(named: str, cfg: Path) -> Tree:
+    """The class tree that a cfg names. Darknet reads it from where it is started, which is seldom the cfg's folder."""
+    tried = [folder / named for folder in (cfg.parent, cfg.parent.parent, Path())]
+    tried.append(cfg.parent / Path(named).name)
+    found = next((file for file in tried if file.is_file()), None)
+    if found is None:
+        raise PairError(f"{cfg}: tree={named}: no such file; put {Path(named).name} beside the cfg")
+    return read_tree(read_text(found), str(found))
+
+
+def read_text(path: Path) -> str:
+    """A small text file of an unknown age: UTF-8 or UTF-16 by its first bytes, else Latin-1."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PairError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16", errors="replace")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")

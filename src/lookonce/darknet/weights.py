@@ -1,0 +1,180 @@
+"""Darknet's .weights: a header, then float32 for each convolution in layer order, every byte accounted for.
+
+Each convolution: bias [F]; with batch norm its scales, means and variances, each [F]; then the weights [F, C, k, k].
+Numbers go straight from the file into the network and back, without a copy between.
+Source: darknet/src/parser.c, load_convolutional_weights and save_convolutional_weights.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from io import BufferedReader
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lookonce.darknet.origin import Header, read_header
+from lookonce.errors import UserError
+from lookonce.files import replacing
+from lookonce.layers import Conv, Layer, Region, floats_by_layer
+from lookonce.network import DARKNET, BatchNorm, Convolution, Network
+
+
+class WeightsError(UserError):
+    """A .weights file that does not hold what the cfg asks for."""
+
+
+def read_weights(path: Path, network: Network, layers: int | None = None) -> Header:
+    """Fill a network from a file; its batch norms then read their variances as Darknet does.
+
+    Args:
+        path: a .weights file, or a prefix of one such as darknet19_448.conv.23.
+        network: on the CPU, float32. It is written to, and left alone if the file's length is wrong.
+        layers: fill the first so many layers (Darknet's count, pools and routes too) from a prefix file; none: all.
+    Raises:
+        WeightsError: too short, too long, cut off, a number that is not finite, a negative variance.
+    """
+    count = len(network.layers) if layers is None else layers
+    if not 0 < count <= len(network.layers):
+        raise WeightsError(f"layers={layers}; expected 1 to {len(network.layers)}, the layers of this network")
+    try:
+        with path.open("rb") as file:
+            start = file.read(20)
+            header = _header(start, path)
+            _check_length(path, path.stat().st_size - header.length, network.layers, layers)
+            file.seek(header.length)
+            for index, convolution in _convolutions(network, count):
+                for tensor in _parts(convolution):
+                    _fill(tensor, file, f"{path}: layer {index} (convolutional)")
+                if convolution.norm is not None:
+                    _check_variance(convolution.norm, f"{path}: layer {index} (convolutional)")
+                    convolution.norm.sigma = DARKNET
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return header
+
+
+def write_weights(path: Path, network: Network, header: Header) -> None:
+    """Write a network's numbers, whole or not at all. What was read from a file comes out byte by byte.
+
+    Variances of other conventions than Darknet's are written so that Darknet's sqrt(v) + 1e-6 divides by the same.
+    """
+    with replacing(path) as beside, beside.open("wb") as file:
+        file.write(header.pack())
+        for _, convolution in _convolutions(network, len(network.layers)):
+            for tensor in _parts(convolution):
+                if convolution.norm is not None and tensor is convolution.norm.running_var:
+                    tensor = darknet_variance(convolution.norm)
+                array = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
+                file.write(array.astype("<f4", copy=False).data)
+
+
+def darknet_variance(norm: BatchNorm) -> Tensor:
+    """The variance v [C] for which Darknet's divisor sqrt(v) + 1e-6 is this batch norm's."""
+    if norm.sigma == DARKNET:
+        return norm.running_var
+    inside, outside = norm.sigma
+    divisor = (norm.running_var.double() + inside).sqrt() + outside
+    return (divisor - DARKNET.outside).clamp(min=0).square().float()
+
+
+def _convolutions(network: Network, count: int) -> Iterator[tuple[int, Convolution]]:
+    """(layer's index, convolution) among the first `count` layers."""
+    indices = [index for index, layer in enumerate(network.layers) if isinstance(layer, Conv)]
+    for index, convolution in zip(indices, network.convolution_list(), strict=True):
+        if index < count:
+            yield index, convolution
+
+
+def _parts(convolution: Convolution) -> Iterator[Tensor]:
+    """The tensors of a convolution in the file's order."""
+    if convolution.norm is None:
+        assert convolution.conv.bias is not None  # plain convolutions have one
+        yield convolution.conv.bias
+    else:
+        norm = convolution.norm
+        yield from (norm.bias, norm.weight, norm.running_mean, norm.running_var)
+    yield convolution.conv.weight
+
+
+def _fill(tensor: Tensor, file: BufferedReader, place: str) -> None:
+    """Read a tensor's numbers into its own memory."""
+    array = tensor.detach().numpy()
+    if not array.flags.c_contiguous or array.dtype.str != "<f4":
+        raise AssertionError("weights are read into contiguous little-endian float32 only")
+    if file.readinto(array.data) != array.nbytes:
+        raise WeightsError(f"{place}: the file became shorter while it was read")
+    if not all(map(math.isfinite, tensor.detach().aminmax())):  # takes no memory of its own, and meets every nan
+        raise WeightsError(f"{place}: numbers that are not finite; its training diverged, or these are other bytes")
+
+
+def _check_variance(norm: BatchNorm, place: str) -> None:
+    if bool((norm.running_var < 0).any()):
+        raise WeightsError(f"{place}: a negative variance; these weights belong to another cfg of the same size")
+
+
+def _header(start: bytes, path: Path) -> Header:
+    if start.lstrip()[:1] == b"<" or start.startswith(b"version https"):
+        raise WeightsError(f"{path}: a web page or a pointer to a file, not weights; download the file itself")
+    try:
+        return read_header(start)
+    except struct.error:
+        raise WeightsError(f"{path}: {len(start)} bytes; a .weights file starts with a header of 16 or 20") from None
+
+
+def _check_length(path: Path, size: int, layers: tuple[Layer, ...], asked: int | None) -> None:
+    """Raise WeightsError unless the `size` bytes after the header are the numbers of the first `asked` layers."""
+    counts = floats_by_layer(layers)
+    ends = list(accumulate(counts))
+    need = ends[-1 if asked is None else asked - 1]
+    if size == 4 * need:
+        return
+    have, odd = divmod(size, 4)
+    what = "the cfg" if asked is None else f"layers={asked}"
+    said = f"{path}: {have:,} numbers{f' and {odd} of 4 bytes' if odd else ''}, and {what} needs {need:,}"
+    if have < need:
+        index = next(i for i, end in enumerate(ends) if end > have)
+        said += f"; they run out in layer {index} (convolutional), at {have - ends[index] + counts[index]:,} of "
+        said += f"{counts[index]:,}"
+    else:
+        said += f"; {have - need:,} are left over"
+    raise WeightsError(f"{said}; {_cause(have, odd, need, layers, asked)}")
+
+
+def _cause(have: int, odd: int, need: int, layers: tuple[Layer, ...], asked: int | None) -> str:
+    """The likely reason for a wrong length, and the remedy."""
+    counts = floats_by_layer(layers)
+    ends = list(accumulate(counts))
+    if odd:
+        return "no whole number of float32: cut off on its way? Download it again"
+    if have and have in ends:
+        index = ends.index(have) + 1
+        whole = "the whole network: leave layers out" if have == ends[-1] else f"the first {index} layers: "
+        return f"they are exactly those of {whole}" + ("" if have == ends[-1] else f"give layers={index}")
+    if asked is None and (found := _other_filters(have, layers)):
+        return found
+    if abs(have - need) == 1:
+        return "one number apart: is the version in its header the one that wrote it (16 or 20 bytes)?"
+    return "cut off on its way, or the weights of another network"
+
+
+def _other_filters(have: int, layers: tuple[Layer, ...]) -> str:
+    """What the last convolution would be if that alone differed; empty where nothing fits."""
+    counts = floats_by_layer(layers)
+    last = max((i for i, layer in enumerate(layers) if isinstance(layer, Conv)), default=0)
+    layer, end = layers[last], layers[-1]
+    if not isinstance(layer, Conv):
+        return ""
+    filters, rest = divmod(have - sum(counts) + counts[last], counts[last] // layer.filters)
+    if rest or filters < 1:
+        return ""
+    if not isinstance(end, Region):
+        return f"they fit filters={filters} in layer {last}, the last convolution: another number of classes?"
+    classes, rest = divmod(filters, len(end.anchors))
+    if rest or classes < 6:
+        return ""
+    return f"they fit classes={classes - 5} (filters={filters} in layer {last}): take the cfg they were trained with"

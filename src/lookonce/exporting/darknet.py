@@ -1,0 +1,35 @@
+"""A model as Darknet's files: .cfg, .weights, .names, and .tree where classes contain each other."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from lookonce.darknet.pair import save_darknet
+from lookonce.exporting.options import Options
+from lookonce.files import write_text
+from lookonce.model_file import Model
+from lookonce.network import folded
+from lookonce.tree import write_tree
+
+log = logging.getLogger("lookonce")
+
+
+def write(model: Model, stem: Path, options: Options) -> list[Path]:
+    """Write a model for Darknet, OpenCV's dnn and what else reads these files; the files written.
+
+    Raises UserError for a file that cannot be written.
+    """
+    if model.resize != "letterbox":
+        log.warning("this model stretches pictures to its input; Darknet's own programs letterbox them")
+    log.info("%s: thresh=%g is for training; OpenCV takes it for its lowest score", stem.name, model.region.thresh)
+    network = folded(model.network) if options.folded else model.network
+    cfg, weights, names = (stem.with_name(stem.name + ending) for ending in (".cfg", ".weights", ".names"))
+    save_darknet(network, cfg, weights, frame=model.frame, seen=model.seen)
+    write_text(names, "".join(f"{' '.join(label.split())}\n" for label in model.labels))
+    written = [cfg, weights, names]
+    if model.tree is not None:
+        written.append(stem.parent / Path(model.region.tree).name)  # the cfg keeps its own way of naming it
+        if not written[-1].exists():
+            write_text(written[-1], write_tree(model.tree))
+    return written
