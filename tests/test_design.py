@@ -13,12 +13,12 @@ RANK = {
     name: rank
     for rank, names in enumerate([
         "errors boxes data.record",
-        "layers files region zoo resize data.pictures data.paper detections",
-        "zoo darknet.cfg network loss anchors data.voc matching view.draw",
-        "metrics data.catalog data.digits data.canvas view.plots postprocess",
-        "data.loader model_file anchors_command",
-        "data.warp runtimes.torch",
-        "detector training.recipes",
+        "layers files region zoo resize data.pictures data.paper data.gathering detections",
+        "zoo darknet.cfg network loss anchors data.finding data.coco data.yolo_text matching view.draw",
+        "metrics data.voc data.coco_folder data.yolo_folder data.canvas view.plots postprocess",
+        "data.digits data.voc_folder data.loader model_file",
+        "data.catalog data.warp runtimes.torch",
+        "detector training.recipes anchors_command data.converting",
         "evaluation training.schedule training.options training.plan",
         "training.module detect",
         "training.callbacks",
@@ -28,7 +28,7 @@ RANK = {
     ])
     for name in names.split()
 }  # fmt: skip
-COMMANDS = {"train", "evaluate", "detect", "demo", "anchors", "cluster_anchors"}
+COMMANDS = {"train", "evaluate", "detect", "demo", "anchors", "cluster_anchors", "convert", "check"}
 """Public commands may have more parameters than six."""
 
 

@@ -15,6 +15,7 @@ from lookonce.errors import UserError
 
 COMMANDS = {
     "demo": ("lookonce.demo:demo", "Train on embedded handwritten digits and show what it finds."),
+    "convert": ("lookonce.data.converting:convert", "Write a data set in another format."),
     "anchors": ("lookonce.anchors_command:anchors", "Cluster anchor boxes on a data set."),
     "train": ("lookonce.training.run:train", "Train a detector on labelled pictures."),
     "evaluate": ("lookonce.evaluation:evaluate", "Score a detector on labelled pictures."),
@@ -42,7 +43,10 @@ def make_app(config: str | None = None) -> cyclopts.App:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command. 0: done; 2: the user's input is wrong, said in one line; 130: interrupted."""
+    """Run one command. 0: done; 2: the user's input is wrong, said in one line; 130: interrupted.
+
+    A result with an `exit_code` of its own ends with that one.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="lookonce: %(message)s", level=logging.WARNING)
     logging.getLogger("lookonce").setLevel(logging.INFO)
@@ -56,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         print("lookonce: interrupted", file=sys.stderr)
         return 130
     _show(result)
-    return 0
+    return int(getattr(result, "exit_code", 0))
 
 
 def entry() -> None:
