@@ -12,12 +12,13 @@ def found(tmp_path):
 
 
 def test_numbers_are_packed_in_order(found):
-    found.begin("a", "a.jpg", (60, 40))
-    found.add("cat", (1, 2, 3, 4))
-    found.begin("b", "b.jpg", (10, 20))
-    found.begin("c", "c.jpg", (10, 20))
-    found.add("dog", (0, 0, 1, 1), difficult=True)
-    found.add("cat", (0, 0, 2, 2), crowd=True)
+    found.begin("a", "a.jpg", (60, 40), found.root / "a.xml")
+    found.add("cat", (1, 2, 3, 4), 5)
+    found.begin("b", "b.jpg", (10, 20), found.root / "b.xml")
+    found.begin("c", "c.jpg", (10, 20), found.root / "c.xml")
+    found.add("dog", (0, 0, 1, 1), 1, difficult=True)
+    found.add("cat", (0, 0, 2, 2), 2, crowd=True)
+    assert (found.lines.tolist(), found.files[1].name) == ([5, 1, 2], "b.xml")
     assert found.counts.tolist() == [1, 0, 2]
     assert np.array(found.sizes).reshape(-1, 2).tolist() == [[60, 40], [10, 20], [10, 20]]
     assert found.names.tolist() == [0, 1, 0]

@@ -11,7 +11,7 @@ from lookonce.data.yolo_text import read_labels, read_line, write_labels
 
 def read(tmp_path, lines, size=(200, 100)):
     found = Gathering(tmp_path, "drop", "yolo", ("cat", "dog"))
-    found.begin("p", "p.jpg", size)
+    found.begin("p", "p.jpg", size, tmp_path / "p.txt")
     read_labels(found, "p", tmp_path / "p.txt", lines, size)
     return found
 

@@ -14,16 +14,17 @@ RANK = {
     for rank, names in enumerate([
         "errors boxes data.record",
         "layers files region zoo resize data.pictures data.paper data.gathering detections",
-        "zoo darknet.cfg network loss anchors data.finding data.coco data.yolo_text matching view.draw",
+        "zoo darknet.cfg network loss anchors data.finding data.coco data.yolo_text data.looking matching view.draw",
         "metrics data.voc data.coco_folder data.yolo_folder data.canvas view.plots postprocess",
         "data.digits data.voc_folder data.loader model_file",
         "data.catalog data.warp runtimes.torch",
-        "detector training.recipes anchors_command data.converting",
+        "detector training.recipes anchors_command data.converting findings",
         "evaluation training.schedule training.options training.plan",
         "training.module detect",
         "training.callbacks",
-        "training.run view.report",
-        "demo",
+        "training.run view.report view.check_tables view.data_figures",
+        "demo view.data_report",
+        "checking",
         "cli",
     ])
     for name in names.split()

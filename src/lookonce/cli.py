@@ -15,6 +15,7 @@ from lookonce.errors import UserError
 
 COMMANDS = {
     "demo": ("lookonce.demo:demo", "Train on embedded handwritten digits and show what it finds."),
+    "check": ("lookonce.checking:check", "Say what is wrong with a data set."),
     "convert": ("lookonce.data.converting:convert", "Write a data set in another format."),
     "anchors": ("lookonce.anchors_command:anchors", "Cluster anchor boxes on a data set."),
     "train": ("lookonce.training.run:train", "Train a detector on labelled pictures."),

@@ -158,6 +158,13 @@ class Whole:
     found: Gathering
     dataset: Dataset
     """All pictures, with the classes asked for; its problems are those of the whole."""
+    rows: NDArray[np.int64]
+    """[N] which object of `found` each of the data set is."""
+
+    def place(self, n: int) -> str:
+        """file:line of an object of the data set."""
+        picture = int(np.searchsorted(self.dataset.first, n, side="right")) - 1
+        return self.found.told((self.found.files[picture], self.found.lines[int(self.rows[n])]))
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -211,7 +218,7 @@ def read_whole(
     if not root.exists():
         raise UserError(f"{root}: no such folder; expected a data set: {EXPECTED}")
     found = _reader(root, format)(policy)
-    return Whole(found, _dataset(found, tuple(labels) if labels is not None else None))
+    return Whole(found, *_dataset(found, tuple(labels) if labels is not None else None))
 
 
 def _reader(root: Path, format: Format) -> Callable[[DataPolicy], Gathering]:
@@ -238,8 +245,8 @@ def _reader(root: Path, format: Format) -> Callable[[DataPolicy], Gathering]:
     return way
 
 
-def _dataset(found: Gathering, labels: tuple[str, ...] | None) -> Dataset:
-    """Every picture, with the classes asked for."""
+def _dataset(found: Gathering, labels: tuple[str, ...] | None) -> tuple[Dataset, NDArray[np.int64]]:
+    """Every picture, with the classes asked for; and which objects found are in it."""
     if not found.ids:
         said = summarise([p for _, p in found.problems])
         after = f"; {said}" if said else ""
@@ -256,12 +263,13 @@ def _dataset(found: Gathering, labels: tuple[str, ...] | None) -> Dataset:
     picture = np.repeat(np.arange(pictures), found.counts)[keep]
     first = np.concatenate(([0], np.bincount(picture, minlength=pictures).cumsum()))
     crowd = np.array(found.crowd, bool)[keep]
-    return Dataset(
+    dataset = Dataset(
         found.root.resolve().name, found.root, order,
         np.array(found.paths, np.str_), np.array(found.sizes, np.int32).reshape(-1, 2),
         first.astype(np.int64), np.array(found.boxes, np.float32).reshape(-1, 4)[keep], classes[keep].astype(np.int64),
         np.array(found.difficult, bool)[keep], tuple(p for _, p in found.problems), crowd if crowd.any() else None,
     )  # fmt: skip
+    return dataset, np.flatnonzero(keep)
 
 
 def _hashed(stem: str) -> str:

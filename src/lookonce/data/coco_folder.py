@@ -100,7 +100,7 @@ def _take_in(found: Gathering, file: Path, content: Content, folders: Folders, s
         except PictureError as error:
             found.problem(key, (file, line), "picture unreadable", f"{name}: {error.found}", "skipped")
             continue
-        found.begin(key, key, size)
+        found.begin(key, key, size, file)
         for n in mine.tolist():
             _add(found, key, file, content, n, size)
     return keys
@@ -135,7 +135,7 @@ def _add(found: Gathering, key: str, file: Path, content: Content, n: int, size:
     box: Box = tuple(content.boxes[4 * n : 4 * n + 4])  # type: ignore[assignment]
     placed = found.settled(key, place, box, size)
     if placed is not None:
-        found.add(name, placed, bool(content.flags[n] & IGNORE), bool(content.flags[n] & CROWD))
+        found.add(name, placed, content.lines[n], bool(content.flags[n] & IGNORE), bool(content.flags[n] & CROWD))
 
 
 def write_coco(root: Path, dataset: Dataset, names: list[str], splits: Mapping[str, NDArray[np.int64]]) -> Path:

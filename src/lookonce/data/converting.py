@@ -144,6 +144,9 @@ def _losses(dataset: Dataset, format: Target) -> tuple[str, ...]:
     if format == "voc" and crowd:
         said.append(f"{crowd} crowd boxes are written as difficult objects: VOC cannot mark them")
     if format == "voc":
+        thin = int(((dataset.boxes[:, 2:] - dataset.boxes[:, :2]) <= 1).any(1).sum())
+        if thin:
+            said.append(f"{thin} boxes are at most 1 px wide or high: in VOC's numbers they have no area")
         there = set(np.unique(dataset.classes).tolist())
         without = [name for n, name in enumerate(dataset.labels) if n not in there]
         if without:

@@ -32,11 +32,15 @@ class Gathering:
     """The order of classes that the format gives; None: it gives none, so only classes with objects exist."""
     paths: list[str] = field(default_factory=list)
     sizes: array[int] = field(default_factory=lambda: array("l"))
+    files: list[Path] = field(default_factory=list)
+    """The file that says what is on each picture."""
     counts: array[int] = field(default_factory=lambda: array("q"))
     boxes: array[float] = field(default_factory=lambda: array("f"))
     names: array[int] = field(default_factory=lambda: array("q"))
     difficult: array[int] = field(default_factory=lambda: array("b"))
     crowd: array[int] = field(default_factory=lambda: array("b"))
+    lines: array[int] = field(default_factory=lambda: array("q"))
+    """Of each object, in its file."""
     ids: dict[str, int] = field(default_factory=dict)
     place: dict[str, int] = field(default_factory=dict)
     splits: dict[str, Callable[[], list[str]]] = field(default_factory=dict)
@@ -50,15 +54,17 @@ class Gathering:
         more = {at: self._seen[counted] - TOLD for at, counted in self._last.items()}
         return [(key, replace(p, times=more[at]) if at in more else p) for at, (key, p) in enumerate(self._problems)]
 
-    def begin(self, key: str, picture: str, size: tuple[int, int]) -> None:
-        """The next picture: its path from the root, (width, height) px; its objects follow."""
+    def begin(self, key: str, picture: str, size: tuple[int, int], file: Path) -> None:
+        """The next picture: its path from the root, (width, height) px, what annotates it; its objects follow."""
         self.place[key] = len(self.paths)
         self.paths.append(picture)
+        self.files.append(file)
         self.sizes.extend(size)
         self.counts.append(0)
 
-    def add(self, name: str, box: Box, difficult: bool = False, crowd: bool = False) -> None:
-        """An object of the picture begun last. box: xyxy image px."""
+    def add(self, name: str, box: Box, line: int, difficult: bool = False, crowd: bool = False) -> None:
+        """An object of the picture begun last. box: xyxy image px; line: of its file."""
+        self.lines.append(line)
         self.counts[-1] += 1
         self.boxes.extend(box)
         self.names.append(self.ids.setdefault(name, len(self.ids)))
@@ -67,16 +73,20 @@ class Gathering:
 
     def problem(self, key: str, place: tuple[Path, int], kind: str, found: str, action: str) -> None:
         """Note what is wrong at (file, line); line 0: the file as a whole."""
-        file, line = place
-        counted = (str(file), kind)
+        counted = (str(place[0]), kind)
         self._seen[counted] += 1
         if self._seen[counted] > TOLD + 1:
             return
         if self._seen[counted] == TOLD + 1:
             self._last[len(self._problems)] = counted
-        inside = file.is_relative_to(self.root)
-        where = file.relative_to(self.root).as_posix() if inside and file != self.root else str(file)
-        self._problems.append((key, Problem(f"{where}:{line}" if line else where, kind, found, action)))
+        self._problems.append((key, Problem(self.told(place), kind, found, action)))
+
+    def told(self, place: tuple[Path, int]) -> str:
+        """file:line, the file from the root; line 0: the file alone."""
+        file, line = place
+        inside = file.is_relative_to(self.root) and file != self.root
+        where = file.relative_to(self.root).as_posix() if inside else str(file)
+        return f"{where}:{line}" if line else where
 
     def settled(self, key: str, place: tuple[Path, int], box: Box, size: tuple[int, int]) -> Box | None:
         """A box of xyxy image px by the policy: as it is, cut, or None; what was wrong is noted."""

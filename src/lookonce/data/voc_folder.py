@@ -51,7 +51,7 @@ def _read(found: Gathering, file: Path, pictures: dict[str, str]) -> None:
         kind = "picture unreadable" if isinstance(error, PictureError) else "annotation unreadable"
         found.problem(file.stem, (file, 0), kind, str(error).removeprefix(str(file)).lstrip(":"), "skipped")
         return
-    found.begin(file.stem, picture, size)
+    found.begin(file.stem, picture, size, file)
     for thing in page.objects:
         _add(found, file, thing, size)
 
@@ -68,7 +68,7 @@ def _add(found: Gathering, file: Path, thing: voc.Thing, size: tuple[int, int]) 
         found.problem(file.stem, place, kind, said, "dropped" if placed is None else "clipped")
     if placed is not None:
         hard = thing.text.get("difficult", "0").strip() not in ("", "0", "0.0", "false")
-        found.add(name, placed, hard)
+        found.add(name, placed, thing.line, hard)
 
 
 def write_voc(root: Path, dataset: Dataset, names: list[str], splits: Mapping[str, NDArray[np.int64]]) -> Path:

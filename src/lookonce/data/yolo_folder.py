@@ -239,7 +239,7 @@ def _take_in(found: Gathering, place: tuple[Path, int], listed: str,
             said = str(error).removeprefix(str(file)).lstrip(": ")
             found.problem(key, (file, 0), "annotation unreadable", said, "skipped")
             return key, True
-    found.begin(key, key, size)
+    found.begin(key, key, size, file or path)
     read_labels(found, key, file or path, lines, size)
     return key, file is not None
 

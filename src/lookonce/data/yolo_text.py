@@ -38,7 +38,7 @@ def read_labels(found: Gathering, key: str, file: Path, lines: Sequence[str], si
             kind = "polygon line" if "polygon" in box else "object unreadable"
             found.problem(key, (file, number), kind, box, "dropped")
         elif placed := found.settled(key, (file, number), box, size):
-            found.add(names[int(fields[0])], placed)
+            found.add(names[int(fields[0])], placed, number)
 
 
 def read_line(fields: Sequence[str], classes: int, size: tuple[int, int]) -> Box | str:
