@@ -22,7 +22,7 @@ RANK = {
         "evaluation training.schedule training.options training.plan",
         "training.module detect",
         "training.callbacks",
-        "training.run view.report view.check_tables view.data_figures",
+        "training.run view.report view.data_figures check_report",
         "demo view.data_report",
         "checking",
         "cli",

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json as json_text
 import os
-from dataclasses import asdict, dataclass
-from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,86 +11,13 @@ from numpy.typing import NDArray
 
 from lookonce import region, zoo
 from lookonce.anchors import STRIDE, Anchors, cluster_anchors, measure, shapes_in_cells
+from lookonce.check_report import CheckReport, Counted
 from lookonce.data.catalog import Format, Whole, read_whole
 from lookonce.data.looking import Looks, look
 from lookonce.data.record import Dataset
 from lookonce.errors import ConfigError
 from lookonce.findings import Finding, all_findings, lost_finding, training_splits
 from lookonce.resize import ResizeMode, fitted
-
-if TYPE_CHECKING:
-    from rich.console import Group
-
-
-@dataclass(frozen=True)
-class Counted:
-    """How much of everything there is."""
-
-    pictures: int
-    objects: int
-    empty: int
-    """Pictures without objects."""
-    difficult: int
-    crowd: int
-    classes: dict[str, tuple[int, int]]
-    """Class -> (objects, pictures with it)."""
-    splits: dict[str, tuple[int, int]]
-    """Split -> (pictures, objects)."""
-    objects_a_picture: tuple[float, int]
-    """(mean, most)"""
-    box_side: tuple[float, float, float]
-    """Square root of a box's area at the input, px: a tenth of the boxes are below the first number, half of them
-    below the second, nine tenths below the third."""
-
-
-@dataclass(frozen=True)
-class CheckReport:
-    """What a data set holds, and what is wrong with it."""
-
-    data: str
-    format: str
-    size: int
-    """Side of the network's input for which it was checked, px."""
-    counted: Counted
-    anchors: Anchors
-    lost: tuple[int, ...]
-    """Objects lost to others in their cell, by anchor."""
-    findings: tuple[Finding, ...]
-    looked: bool
-    """Whether the pictures were opened."""
-    page: Path | None = None
-    json: bool = False
-    """Whether it is shown as JSON."""
-
-    @property
-    def harms(self) -> bool:
-        """Whether something would harm training, or make its score untrue."""
-        return any(finding.harms for finding in self.findings)
-
-    @property
-    def exit_code(self) -> int:
-        """1 where something would harm training, else 0."""
-        return int(self.harms)
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as plain values."""
-        whole = asdict(self) | {"page": None if self.page is None else str(self.page), "harms": self.harms}
-        whole["findings"] = [asdict(f) | {"harms": f.harms, "remedy": f.remedy} for f in self.findings]
-        return {key: value for key, value in whole.items() if key != "json"}
-
-    def __rich__(self) -> Group:
-        from lookonce.view.check_tables import tables
-
-        return tables(self)
-
-    def __str__(self) -> str:
-        if self.json:
-            return json_text.dumps(self.to_json(), indent=2, ensure_ascii=False)
-        from rich.console import Console
-
-        text = StringIO()
-        Console(file=text, width=120, color_system=None).print(self)
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 def check(

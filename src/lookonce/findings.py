@@ -211,7 +211,7 @@ def box_findings(whole: Whole, frame: tuple[int, int], resize: ResizeMode) -> It
     scale = fitted(dataset.sizes.astype(np.int64), frame, resize) / dataset.sizes  # [M, 2]
     shapes = (dataset.boxes[:, 2:] - dataset.boxes[:, :2]) * scale[image]  # [N, 2] input px
     tiny = np.flatnonzero(shapes.min(1) < TINY)
-    places = (f"{whole.place(n)}: {shapes[n, 0]:.1f} x {shapes[n, 1]:.1f} px of {frame[0]}" for n in tiny)
+    places = (f"{whole.place(n)}: {shapes[n, 0]:.1f} x {shapes[n, 1]:.1f} px of {frame[0]}" for n in tiny.tolist())
     yield from finding("box tiny at the input", places, len(tiny))
 
 

@@ -1,10 +1,10 @@
-"""Mirrors src/lookonce/view/check_tables.py."""
+"""Mirrors src/lookonce/check_report.py."""
 
 from dataclasses import replace
 
+from lookonce.check_report import MOST_CLASSES, SHOWN, summary
 from lookonce.checking import check
 from lookonce.findings import Finding
-from lookonce.view.check_tables import MOST_CLASSES, SHOWN, summary
 
 
 def test_findings_say_how_many_where_and_what_to_do(squares):

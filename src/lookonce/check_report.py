@@ -1,16 +1,20 @@
-"""What `check` found, as tables for a terminal."""
+"""What `check` found: the report, as tables for a terminal and as JSON."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json as json_text
+from dataclasses import asdict, dataclass
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
+from lookonce.anchors import Anchors
+from lookonce.findings import Finding
 
 if TYPE_CHECKING:
-    from lookonce.checking import CheckReport
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
 
 SHOWN = 3
 """Places told of each finding."""
@@ -18,9 +22,76 @@ MOST_CLASSES = 30
 """Classes in the table; the page has all."""
 
 
-def tables(report: CheckReport) -> Group:
-    """Counts, classes, anchors, then each finding with its first places and what to do."""
-    return Group(Text(summary(report)), _classes(report), _anchors(report), *_findings(report), Text(verdict(report)))
+@dataclass(frozen=True)
+class Counted:
+    """How much of everything there is."""
+
+    pictures: int
+    objects: int
+    empty: int
+    """Pictures without objects."""
+    difficult: int
+    crowd: int
+    classes: dict[str, tuple[int, int]]
+    """Class -> (objects, pictures with it)."""
+    splits: dict[str, tuple[int, int]]
+    """Split -> (pictures, objects)."""
+    objects_a_picture: tuple[float, int]
+    """(mean, most)"""
+    box_side: tuple[float, float, float]
+    """Square root of a box's area at the input, px: a tenth of the boxes are below the first number, half of them
+    below the second, nine tenths below the third."""
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a data set holds, and what is wrong with it."""
+
+    data: str
+    format: str
+    size: int
+    """Side of the network's input for which it was checked, px."""
+    counted: Counted
+    anchors: Anchors
+    lost: tuple[int, ...]
+    """Objects lost to others in their cell, by anchor."""
+    findings: tuple[Finding, ...]
+    looked: bool
+    """Whether the pictures were opened."""
+    page: Path | None = None
+    json: bool = False
+    """Whether it is shown as JSON."""
+
+    @property
+    def harms(self) -> bool:
+        """Whether something would harm training, or make its score untrue."""
+        return any(finding.harms for finding in self.findings)
+
+    @property
+    def exit_code(self) -> int:
+        """1 where something would harm training, else 0."""
+        return int(self.harms)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        whole = asdict(self) | {"page": None if self.page is None else str(self.page), "harms": self.harms}
+        whole["findings"] = [asdict(f) | {"harms": f.harms, "remedy": f.remedy} for f in self.findings]
+        return {key: value for key, value in whole.items() if key != "json"}
+
+    def __rich__(self) -> Group:
+        from rich.console import Group
+        from rich.text import Text
+
+        return Group(Text(summary(self)), _classes(self), _anchors(self), *_findings(self), Text(verdict(self)))
+
+    def __str__(self) -> str:
+        if self.json:
+            return json_text.dumps(self.to_json(), indent=2, ensure_ascii=False)
+        from rich.console import Console
+
+        text = StringIO()
+        Console(file=text, width=120, color_system=None).print(self)
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 def summary(report: CheckReport) -> str:
@@ -70,6 +141,8 @@ def _anchors(report: CheckReport) -> Table:
 
 
 def _findings(report: CheckReport) -> list[Text]:
+    from rich.text import Text
+
     found = []
     for finding in report.findings:
         mark = "!!" if finding.harms else " -"
@@ -84,6 +157,9 @@ def _findings(report: CheckReport) -> list[Text]:
 
 
 def _table(*headings: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
     table = Table(box=box.SIMPLE)
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left", no_wrap=True)
