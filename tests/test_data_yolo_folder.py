@@ -97,6 +97,15 @@ def test_missing_things_are_told_and_the_rest_is_read(root):
     assert names(found) == ["a.jpg", "b.jpg", "d.jpg", "e.jpg", "g.PNG"]
 
 
+def test_very_many_missing_pictures_are_one_kind(root):
+    (root / "many.txt").write_text("".join(f"gone{n}.jpg\n" for n in range(500)) + "images/train/a.jpg\n")
+    (root / "data.yaml").write_text(YAML + "more: many.txt\n")
+    found = read_dataset(root, "more")
+    assert {p.kind for p in found.problems} == {"picture missing"}
+    assert sum(p.times for p in found.problems) == 500
+    assert names(found) == ["a.jpg"]
+
+
 def test_a_set_without_any_label_file_is_refused(tmp_path):
     add(tmp_path, "images/train/a", None)
     (tmp_path / "data.yaml").write_text(YAML)

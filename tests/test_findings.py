@@ -75,6 +75,14 @@ def test_pictures_in_two_lists(root):
     assert found(root)["picture in two splits"].places == ("JPEGImages/p1.png: in train and test",)
 
 
+def test_lists_that_name_what_is_not_there_are_told_once(root):
+    voc.write_split(root / "ImageSets" / "Main" / "more.txt", ["p0", "zz"])
+    voc.write_split(root / "ImageSets" / "Main" / "val.txt", ["p3", *(f"x{n}" for n in range(300))])
+    one = found(root, pictures=False)["annotation missing"]
+    assert one.count == 301
+    assert one.places[0] == "ImageSets/Main/more.txt: names 'zz', which has none"
+
+
 def test_twins_are_leaks_across_splits_and_less_within(root):
     shutil.copyfile(root / "JPEGImages" / "p0.png", root / "JPEGImages" / "p4.png")
     shutil.copyfile(root / "JPEGImages" / "p1.png", root / "JPEGImages" / "p2.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -18,6 +19,11 @@ from lookonce.data.record import Dataset
 from lookonce.errors import ConfigError
 from lookonce.findings import Finding, all_findings, lost_finding, training_splits
 from lookonce.resize import ResizeMode, fitted
+
+log = logging.getLogger("lookonce")
+
+MANY = 2000
+"""Pictures from which on opening them takes long enough to be said."""
 
 
 def check(
@@ -53,13 +59,13 @@ def check(
     Raises:
         UserError: a data set that cannot be read at all, or has no objects; a size that is no multiple of 32.
     """
-    if anchors < 0:
-        raise ConfigError(f"anchors: {anchors}; expected at least 0")
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"report: {report}; expected a name that ends in .html")
     whole = read_whole(data, labels, format)
     fit = fitted_anchors(whole, anchors, size, resize)
     paths = [record.path for record in whole.dataset.records]
+    if pictures and len(paths) >= MANY:
+        log.info("opening %d pictures", len(paths))
     looks = look(paths, workers or os.cpu_count() or 1) if pictures else None
     findings, lost = find(whole, looks, fit, size, resize)
     counted = count(whole, size, resize)
@@ -86,6 +92,8 @@ def find(whole: Whole, looks: Looks | None, anchors: Anchors, size: int,
 
 def fitted_anchors(whole: Whole, k: int, size: int, resize: ResizeMode) -> Anchors:
     """The anchors that training would cluster, or Darknet's for VOC, with their fit on the training boxes."""
+    if k < 0:
+        raise ConfigError(f"anchors: {k}; expected at least 0")
     train = whole.dataset.select(training_splits(whole).get("train", np.arange(len(whole.dataset))))
     part = train if len(train.boxes) else whole.dataset
     wh = shapes_in_cells(part, size, resize)

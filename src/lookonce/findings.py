@@ -84,6 +84,8 @@ def finding(kind: str, places: Iterable[str], count: int) -> list[Finding]:
 
 def all_findings(whole: Whole, looks: Looks | None, frame: tuple[int, int], resize: ResizeMode) -> list[Finding]:
     """Everything but what depends on anchors. frame: (width, height) of the network's input, px."""
+    for split in whole.splits:
+        whole.members(split)  # notes names without an annotation
     splits = training_splits(whole)
     found = [*read_findings(whole), *class_findings(whole, splits), *split_findings(whole, splits)]
     if looks is not None:

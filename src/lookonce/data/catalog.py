@@ -184,11 +184,11 @@ class Whole:
             known = ", ".join((*self.splits, *hashed))
             raise UserError(f"{found.root}: no split {split!r}; there are {known}")
         names = found.splits[split]()
-        told = {key for key, _ in found.problems}
         for name in names:
-            if name not in found.place and name not in told:
-                found.problem(split, (found.root / "ImageSets" / f"{split}.txt", 0), "annotation missing",
-                              f"names {name!r}, which has none", "skipped")  # fmt: skip
+            if name not in found.place and not found.noted & {name, f"{split}: {name}"}:
+                found.noted.add(f"{split}: {name}")
+                place = found.lists.get(split, found.root)
+                found.problem(split, (place, 0), "annotation missing", f"names {name!r}, which has none", "skipped")
         return np.array([found.place[name] for name in names if name in found.place], np.int64)
 
     def problems_of(self, split: str | None) -> tuple[Problem, ...]:

@@ -44,6 +44,10 @@ class Gathering:
     ids: dict[str, int] = field(default_factory=dict)
     place: dict[str, int] = field(default_factory=dict)
     splits: dict[str, Callable[[], list[str]]] = field(default_factory=dict)
+    lists: dict[str, Path] = field(default_factory=dict)
+    """Of each split that a file lists: that file."""
+    noted: set[str] = field(default_factory=set)
+    """Keys of everything that has a problem."""
     _problems: list[tuple[str, Problem]] = field(default_factory=list)
     _seen: Counter[tuple[str, str]] = field(default_factory=Counter)
     _last: dict[int, tuple[str, str]] = field(default_factory=dict)
@@ -73,6 +77,7 @@ class Gathering:
 
     def problem(self, key: str, place: tuple[Path, int], kind: str, found: str, action: str) -> None:
         """Note what is wrong at (file, line); line 0: the file as a whole."""
+        self.noted.add(key)
         counted = (str(place[0]), kind)
         self._seen[counted] += 1
         if self._seen[counted] > TOLD + 1:

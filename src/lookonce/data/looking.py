@@ -119,20 +119,19 @@ def nearly_same(looks: Looks) -> NDArray[np.int64]:
 
     Pictures that have such a one stand for no other, so that a film is one group and not all pairs of it.
     """
-    small = looks.small.astype(np.float32)
-    small -= small.mean(1, keepdims=True)
-    spread = np.sqrt((small**2).mean(1))
+    mean, spread = looks.small.mean(1, dtype=np.float32), looks.small.std(1, dtype=np.float32)  # [M]
     content = same_content(looks)
     free = (content < 0) & (spread > FLAT)
     free[list(looks.errors)] = False
-    twin = np.full(len(small), -1, np.int64)
-    for start in range(0, len(small), CHUNK):
+    twin = np.full(len(mean), -1, np.int64)
+    for start in range(0, len(mean), CHUNK):
         rows = start + np.flatnonzero(free[start : start + CHUNK] & (twin[start : start + CHUNK] < 0))
         near = np.bitwise_count(looks.hashes[rows, None] ^ looks.hashes[None, start:]) <= NEAR_BITS  # [rows, rest]
         for row, others in zip(rows.tolist(), near & (free & (twin < 0))[None, start:], strict=True):
             if twin[row] < 0:
                 later = start + np.flatnonzero(others)
                 later = later[(later > row) & (twin[later] < 0)]
-                alike = (small[later] * small[row]).mean(1) >= ALIKE * spread[later] * spread[row]
+                both = (looks.small[later].astype(np.float32) * looks.small[row]).mean(1)
+                alike = both - mean[later] * mean[row] >= ALIKE * spread[later] * spread[row]
                 twin[later[alike]] = row
     return twin

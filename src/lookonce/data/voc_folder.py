@@ -35,6 +35,7 @@ def read_voc(root: Path, policy: DataPolicy) -> Gathering:
         _read(found, file, pictures)
     lists = root / "ImageSets" / "Main"
     for file in sorted((lists if lists.is_dir() else root / "ImageSets").glob("*.txt")):
+        found.lists[file.stem] = file
         found.splits[file.stem] = partial(voc.read_list, file)
     return found
 

@@ -153,7 +153,11 @@ class _Drawing:
         self._style.__exit__(None, None, None)
 
     def svg(self, grid: str) -> str:
-        """The figure as an <svg> element that scales with the page. grid: "x", "y", "both" or none."""
+        """The figure as an <svg> element that scales with the page. grid: "x", "y" (counts), "both" or none."""
+        from matplotlib.ticker import MaxNLocator
+
+        if grid == "y":
+            self.axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         if grid:
             self.axes.grid(axis=grid, color=SOFT, alpha=0.3, linewidth=0.6)  # type: ignore[arg-type]
         text = io.StringIO()
