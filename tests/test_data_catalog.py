@@ -146,6 +146,7 @@ def test_a_list_may_name_what_is_not_there(root):
     voc.write_split(root / "ImageSets" / "Main" / "train.txt", ["a", "zz"])
     found = read_dataset(root, "train")
     assert [(p.kind, p.action) for p in found.problems] == [("annotation missing", "skipped")]
+    assert found.problems[0].place == "ImageSets/Main/train.txt"
     voc.write_split(root / "ImageSets" / "Main" / "train.txt", ["zz"])
     with pytest.raises(UserError, match="has no readable pictures"):
         read_dataset(root, "train")

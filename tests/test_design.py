@@ -14,17 +14,17 @@ RANK = {
     for rank, names in enumerate([
         "errors boxes data.record darknet.words exporting.options offers mirror",
         "tree",
-        "layers files archives fetching region zoo resize data.pictures data.paper detections",
-        "zoo darknet.cfg loss anchors coverage data.voc matching view.draw",
+        "layers files archives fetching region zoo resize data.pictures data.paper data.gathering detections",
+        "zoo darknet.cfg loss anchors coverage data.finding data.coco data.yolo_text data.looking matching view.draw",
         "darknet.origin",
         "network",
-        "darknet.weights metrics data.catalog data.digits data.canvas view.plots postprocess downloading",
-        "darknet.pair",
-        "data.loader model_file anchors_command",
-        "data.warp runtimes.torch exporting.darknet",
-        "detector training.recipes view.report",
-        "evaluation training.schedule training.options training.plan training.history training.advice",
-        "training.module training.saving training.features training.transfer detect exporting.command",
+        "darknet.weights metrics data.voc data.coco_folder data.yolo_folder data.canvas view.plots postprocess downloading",
+        "data.digits data.voc_folder darknet.pair",
+        "data.catalog data.loader model_file",
+        "anchors_command data.warp runtimes.torch exporting.darknet data.converting findings",
+        "detector training.recipes view.report view.data_figures check_report",
+        "evaluation training.schedule training.options training.plan training.history training.advice view.data_report",
+        "training.module training.saving training.features training.transfer detect exporting.command checking",
         "training.callbacks training.validation",
         "training.watch training.trunk",
         "training.engine",
@@ -34,7 +34,7 @@ RANK = {
     ])
     for name in names.split()
 }  # fmt: skip
-COMMANDS = {"train", "evaluate", "detect", "demo", "anchors", "cluster_anchors", "export"}
+COMMANDS = {"train", "evaluate", "detect", "demo", "anchors", "cluster_anchors", "export", "convert", "check"}
 """Public commands may have more parameters than six."""
 
 

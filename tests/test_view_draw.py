@@ -9,7 +9,7 @@ from PIL import Image
 
 from lookonce.detections import Detections
 from lookonce.errors import UserError
-from lookonce.view.draw import class_colour, contact_sheet, draw
+from lookonce.view.draw import class_colour, contact_sheet, draw, draw_labels
 
 GREY = 128
 
@@ -134,3 +134,12 @@ def test_a_contact_sheet_shows_every_picture_whole() -> None:
 def test_a_contact_sheet_of_nothing_is_an_error() -> None:
     with pytest.raises(UserError, match="0 pictures"):
         contact_sheet([], columns=2, side=100)
+
+
+def test_labels_are_framed_in_the_colour_of_their_class():
+    image = np.full((100, 120, 3), 128, np.uint8)
+    drawn = np.asarray(draw_labels(image, np.array([[10, 20, 60, 90.0]]), ["b"], ("a", "b")))
+    assert (drawn[60, 10] == class_colour("b", ("a", "b"))).all()
+    assert (drawn[89, 40] == class_colour("b", ("a", "b"))).all()
+    assert (image == 128).all()
+    assert draw_labels(image, np.zeros((0, 4)), []).size == (120, 100)

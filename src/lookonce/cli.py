@@ -15,6 +15,8 @@ from lookonce.errors import UserError
 
 COMMANDS = {
     "demo": ("lookonce.demo:demo", "Train on embedded handwritten digits and show what it finds."),
+    "check": ("lookonce.checking:check", "Say what is wrong with a data set."),
+    "convert": ("lookonce.data.converting:convert", "Write a data set in another format."),
     "anchors": ("lookonce.anchors_command:anchors", "Cluster anchor boxes on a data set."),
     "train": ("lookonce.training.run:train", "Train a detector on labelled pictures."),
     "evaluate": ("lookonce.evaluation:evaluate", "Score a detector on labelled pictures."),
@@ -45,7 +47,10 @@ def make_app(config: str | None = None) -> cyclopts.App:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command. 0: done; 2: the user's input is wrong, said in one line; 128 + n: stopped by signal n."""
+    """Run one command. 0: done; 2: the user's input is wrong, said in one line; 128 + n: stopped by signal n.
+
+    A result with an `exit_code` of its own ends with that one.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="lookonce: %(message)s", level=logging.WARNING)
     logging.getLogger("lookonce").setLevel(logging.INFO)
@@ -59,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"lookonce: {stop if stop.args else 'interrupted'}", file=sys.stderr)
         return getattr(stop, "exit_code", 130)
     _show(result)
-    return 0
+    return int(getattr(result, "exit_code", 0))
 
 
 def entry() -> None:

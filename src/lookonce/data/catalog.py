@@ -8,21 +8,27 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lookonce.data import voc
+from lookonce.data.coco_folder import find_coco, read_coco
+from lookonce.data.gathering import Gathering
 from lookonce.data.pictures import inspect
-from lookonce.data.record import Dataset, Problem
-from lookonce.data.voc import DataPolicy
+from lookonce.data.record import DataPolicy, Dataset, Problem
+from lookonce.data.voc_folder import find_voc, read_voc
+from lookonce.data.yolo_folder import DESCRIPTIONS, find_yolo, read_yolo
 from lookonce.errors import ConfigError, PictureError, UserError
 
 log = logging.getLogger("lookonce")
 
-Format = Literal["auto", "voc"]
+Format = Literal["auto", "voc", "coco", "yolo"]
+EXPECTED = "Pascal VOC (Annotations/*.xml), COCO (annotations/*.json) or YOLO (data.yaml or obj.data)"
 HASHED = ("train", "val", "test")
 """Splits of a data set that brings no lists: 80, 10 and 10 % of its pictures, by a hash of their names."""
 
@@ -37,16 +43,18 @@ def read_dataset(
     """Read labelled pictures; the pictures themselves stay closed.
 
     Args:
-        path: folder of the data set.
-        split: the pictures of this list (ImageSets/Main/SPLIT.txt); None: all. A data set without lists
-            is split 80/10/10 into train, val and test by a hash of the names, the same each time.
+        path: folder of the data set, or its COCO .json, data.yaml or obj.data.
+        split: the pictures of this list (VOC: ImageSets/Main/SPLIT.txt; COCO: *SPLIT*.json; YOLO: as data.yaml or
+            obj.data says); None: all. A data set without lists of these names is split 80/10/10 into train,
+            val and test by a hash of the names, the same each time.
         labels: keep these classes, by name, in this order. Pictures without any of them stay, empty.
-        format: auto finds it.
+        format: voc, coco or yolo; auto finds it by looking. YOLO and COCO describe their classes, so all of them
+            are kept, in that order (COCO: by id).
         policy: what becomes of a wrong box: error, drop, or clip (cut to the picture). Boxes without area
             cannot be cut and are dropped. All problems are found in one pass.
     Returns:
-        Dataset. Classes are those of the whole data set, whatever the split: VOC's in their own order, others
-        by name. What was wrong is in .problems, and said in one warning.
+        Dataset. Classes are those of the whole data set, whatever the split; of a VOC data set those with objects,
+        in VOC's own order or by name. What was wrong is in .problems, and said in one warning.
     Raises:
         UserError: no such folder, nothing labelled in it, no such split or class, nothing left; any problem
             under policy="error".
@@ -62,24 +70,20 @@ def read_splits(
     policy: DataPolicy = "drop",
 ) -> list[Dataset]:
     """Several splits of one data set, read in one pass. Arguments and errors as read_dataset."""
-    if format not in ("auto", "voc"):
-        raise ConfigError(f"format: {format!r}; expected auto or voc")
-    if policy not in ("error", "drop", "clip"):
-        raise ConfigError(f"policy: {policy!r}; expected error, drop or clip")
-    root = Path(path).expanduser()
-    whole = _Reading(root, policy)
-    dataset = whole.dataset(tuple(labels) if labels is not None else None)
+    whole = read_whole(path, labels, format, policy)
     found = []
     for split in splits:
-        chosen = whole.chosen(split)
-        problems = whole.problems_of(chosen, split)
-        part = replace(dataset.select(np.array(chosen, np.int64)), problems=problems)
+        chosen = whole.members(split)
+        problems = whole.problems_of(split)
+        part = replace(whole.dataset.select(chosen), problems=problems)
         if not len(part):
             raise UserError(
-                f"{root}: split {split!r} has no readable pictures; {summarise(problems) or 'its list is empty'}"
+                f"{path}: split {split!r} has no readable pictures; {summarise(problems) or 'its list is empty'}"
             )
-        settle(problems, policy, str(root))
+        settle(problems, policy, str(path))
         found.append(part)
+    if whole.dataset.crowd is not None:
+        log.info("%s: %d crowd boxes are read as difficult objects", path, whole.dataset.crowd.sum())
     return found
 
 
@@ -121,7 +125,9 @@ def check_pictures(
 
 def summarise(problems: Sequence[Problem]) -> str:
     """Problems in one line, by kind: how many, what was done, the first place."""
-    kinds = Counter((p.kind, p.action) for p in problems)
+    kinds: Counter[tuple[str, str]] = Counter()
+    for p in problems:
+        kinds[p.kind, p.action] += p.times
     said = []
     for (kind, action), count in kinds.most_common():
         first = next(p for p in problems if (p.kind, p.action) == (kind, action))
@@ -145,127 +151,125 @@ def _look(path: Path) -> tuple[int, int] | str:
         return error.found
 
 
-@dataclass
-class _Columns:
-    """The index while it grows."""
+@dataclass(frozen=True)
+class Whole:
+    """A data set read once: every picture, and which pictures each split has."""
 
-    paths: list[str] = field(default_factory=list)
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    boxes: list[tuple[float, ...]] = field(default_factory=list)
-    names: list[int] = field(default_factory=list)
-    difficult: list[bool] = field(default_factory=list)
+    found: Gathering
+    dataset: Dataset
+    """All pictures, with the classes asked for; its problems are those of the whole."""
+    rows: NDArray[np.int64]
+    """[N] which object of `found` each of the data set is."""
 
+    def place(self, n: int) -> str:
+        """file:line of an object of the data set."""
+        picture = int(np.searchsorted(self.dataset.first, n, side="right")) - 1
+        return self.found.told((self.found.files[picture], self.found.lines[int(self.rows[n])]))
 
-class _Reading:
-    """One pass over a VOC data set: every annotation is parsed once, whatever the splits."""
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that it brings; those of VOC for one class each are left out. Empty: it brings none."""
+        return tuple(name for name in self.found.splits if name.rpartition("_")[0] not in voc.CLASSES)
 
-    def __init__(self, root: Path, policy: DataPolicy) -> None:
-        if not root.exists():
-            raise UserError(f"{root}: no such folder; expected a data set (Annotations/*.xml and JPEGImages/)")
-        if not root.is_dir():
-            raise UserError(f"{root}: a file; expected the folder of a data set (Annotations/*.xml and JPEGImages/)")
-        self.root, self.policy = root, policy
-        self.columns, self.ids = _Columns(), dict[str, int]()
-        self.problems: list[tuple[str, Problem]] = []
-        self.place: dict[str, int] = {}
-        folder = next(
-            (root / n for n in ("Annotations", "annotations", "labels", ".") if any((root / n).glob("*.xml"))), None
-        )
-        if folder is None:
-            raise UserError(f"{root}: no annotations found; expected Pascal VOC: Annotations/*.xml beside JPEGImages/")
-        homes = [root / n for n in ("JPEGImages", "images", "Images")] + [folder, root]
-        pictures = voc.picture_index(dict.fromkeys(homes), root)
-        for file in sorted(folder.glob("*.xml")):
-            self._read(file, pictures)
-        lists = root / "ImageSets" / "Main"
-        self.lists = {p.stem: p for p in sorted((lists if lists.is_dir() else root / "ImageSets").glob("*.txt"))}
-
-    def _read(self, file: Path, pictures: dict[str, str]) -> None:
-        try:
-            page = voc.parse(file)
-            picture = voc.picture_of(file.stem, page, pictures)
-            if picture is None:
-                self._problem(file, 0, "picture missing", f"no picture {file.stem}.* beside it", "skipped")
-                return
-            size = voc.size_of(page, self.root / picture)
-        except UserError as error:
-            kind = "picture unreadable" if isinstance(error, PictureError) else "annotation unreadable"
-            self._problem(file, 0, kind, str(error).removeprefix(str(file)).lstrip(":"), "skipped")
-            return
-        self.place[file.stem] = len(self.columns.paths)
-        self.columns.paths.append(picture)
-        self.columns.sizes.append(size)
-        self.columns.counts.append(sum(self._object(file, thing, size) for thing in page.objects))
-
-    def _object(self, file: Path, thing: voc.Thing, size: tuple[int, int]) -> bool:
-        """Take one object in; False where it is left out."""
-        name, box = thing.text.get("name", ""), voc.read_box(thing)
-        if not name or isinstance(box, str):
-            found = box if isinstance(box, str) else "an object without a name"
-            self._problem(file, thing.line, "object unreadable", found, "dropped")
-            return False
-        placed, kind, found = voc.place_box(box, size, self.policy)
-        if kind:
-            self._problem(file, thing.line, kind, found, "dropped" if placed is None else "clipped")
-        if placed is None:
-            return False
-        self.columns.boxes.append(placed)
-        self.columns.names.append(self.ids.setdefault(name, len(self.ids)))
-        self.columns.difficult.append(thing.text.get("difficult", "0").strip() not in ("", "0", "0.0", "false"))
-        return True
-
-    def _problem(self, file: Path, line: int, kind: str, found: str, action: str) -> None:
-        self.problems.append((file.stem, voc.problem(file, self.root, line, kind, found, action)))
-
-    def dataset(self, labels: tuple[str, ...] | None) -> Dataset:
-        """Every picture, with the classes asked for."""
-        c = self.columns
-        if not self.ids:
-            said = summarise([p for _, p in self.problems])
-            raise UserError(
-                f"{self.root}: no objects in {len(c.paths)} annotated pictures" + (f"; {said}" if said else "")
-            )
-        order = _class_order(self.ids, labels, Counter(c.names))
-        new_id = np.full(len(self.ids), -1)
-        for label, name in enumerate(order):
-            new_id[self.ids[name]] = label
-        classes = new_id[np.array(c.names, np.int64)]
-        keep = classes >= 0
-        picture = np.repeat(np.arange(len(c.paths)), c.counts)[keep]
-        first = np.concatenate(([0], np.bincount(picture, minlength=len(c.paths)).cumsum()))
-        return Dataset(
-            self.root.resolve().name, self.root, order,
-            np.array(c.paths, np.str_), np.array(c.sizes, np.int32).reshape(-1, 2),
-            first.astype(np.int64), np.array(c.boxes, np.float32).reshape(-1, 4)[keep], classes[keep].astype(np.int64),
-            np.array(c.difficult, bool)[keep],
-        )  # fmt: skip
-
-    def chosen(self, split: str | None) -> list[int]:
-        """Places of a split's pictures; names without an annotation become problems."""
+    def members(self, split: str | None) -> NDArray[np.int64]:
+        """Indices of a split's pictures; None: of all. Names without a picture become problems."""
+        found = self.found
         if split is None:
-            return list(range(len(self.columns.paths)))
-        if not self.lists and split in HASHED:
-            return [place for stem, place in self.place.items() if _hashed(stem) == split]
-        if split not in self.lists:
-            known = [name for name in self.lists if name.rpartition("_")[0] not in voc.CLASSES] or list(HASHED)
-            raise UserError(f"{self.root}: no split {split!r}; there are {', '.join(known)}")
-        names = voc.read_list(self.lists[split])
-        told = {stem for stem, _ in self.problems}
+            return np.arange(len(found.paths))
+        if split in HASHED and not any(name in found.splits for name in HASHED):
+            chosen = [i for i, path in enumerate(found.paths) if _hashed(Path(path).stem) == split]
+            return np.array(chosen, np.int64)
+        if split not in found.splits:
+            hashed = () if any(name in found.splits for name in HASHED) else HASHED
+            known = ", ".join((*self.splits, *hashed))
+            raise UserError(f"{found.root}: no split {split!r}; there are {known}")
+        names = found.splits[split]()
         for name in names:
-            if name not in self.place and name not in told:
-                self._problem(self.lists[split], 0, "annotation missing", f"names {name!r}, which has none", "skipped")
-        return [self.place[name] for name in names if name in self.place]
+            if name not in found.place and not found.noted & {name, f"{split}: {name}"}:
+                found.noted.add(f"{split}: {name}")
+                place = found.lists.get(split, found.root)
+                found.problem(split, (place, 0), "annotation missing", f"names {name!r}, which has none", "skipped")
+        return np.array([found.place[name] for name in names if name in found.place], np.int64)
 
-    def problems_of(self, chosen: list[int], split: str | None) -> tuple[Problem, ...]:
-        """Problems of these pictures, of what the split's list names, or of everything."""
+    def problems_of(self, split: str | None) -> tuple[Problem, ...]:
+        """Problems of a split's pictures and of its list; None: of everything."""
+        found = self.found
         if split is None:
-            return tuple(p for _, p in self.problems)
-        if split in self.lists:
-            names = {*voc.read_list(self.lists[split]), split}
+            return tuple(p for _, p in found.problems)
+        if split in found.splits:
+            names = {*found.splits[split](), split}
         else:
-            names = {stem for stem, _ in self.problems if _hashed(stem) == split}
-        return tuple(p for stem, p in self.problems if stem in names)
+            names = {key for key, _ in found.problems if _hashed(Path(key).stem) == split}
+        return tuple(p for key, p in found.problems if key in names)
+
+
+def read_whole(
+    path: Path | str,
+    labels: Sequence[str] | None = None,
+    format: Format = "auto",
+    policy: DataPolicy = "drop",
+) -> Whole:
+    """A data set and its splits, without a word about its problems. Arguments and errors as read_dataset."""
+    if format not in get_args(Format):
+        raise ConfigError(f"format: {format!r}; expected {', '.join(get_args(Format))}")
+    if policy not in get_args(DataPolicy):
+        raise ConfigError(f"policy: {policy!r}; expected error, drop or clip")
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise UserError(f"{root}: no such folder; expected a data set: {EXPECTED}")
+    found = _reader(root, format)(policy)
+    return Whole(found, *_dataset(found, tuple(labels) if labels is not None else None))
+
+
+def _reader(root: Path, format: Format) -> Callable[[DataPolicy], Gathering]:
+    """What reads the data set at `root`, by looking at it."""
+    if root.is_file():
+        ending = root.suffix.lower()
+        if ending == ".json" and format in ("auto", "coco"):
+            return partial(read_coco, root.parent, [root])
+        if ending in DESCRIPTIONS and format in ("auto", "yolo"):
+            return partial(read_yolo, root.parent, root)
+        raise UserError(f"{root}: a file; expected the folder of a data set, a COCO .json or a YOLO data.yaml or .data")
+    ways = {
+        "voc": partial(read_voc, root) if find_voc(root) else None,
+        "coco": partial(read_coco, root, files) if (files := find_coco(root, format == "coco")) else None,
+        "yolo": partial(read_yolo, root, file) if (file := find_yolo(root, format == "yolo")) else None,
+    }
+    fitting = [name for name, way in ways.items() if way and format in ("auto", name)]
+    if not fitting:
+        raise UserError(f"{root}: no annotations found; expected {EXPECTED}")
+    if len(fitting) > 1:
+        log.info("%s: read as %s; it also holds %s", root, fitting[0], " and ".join(fitting[1:]))
+    way = ways[fitting[0]]
+    assert way is not None
+    return way
+
+
+def _dataset(found: Gathering, labels: tuple[str, ...] | None) -> tuple[Dataset, NDArray[np.int64]]:
+    """Every picture, with the classes asked for; and which objects found are in it."""
+    if not found.ids:
+        said = summarise([p for _, p in found.problems])
+        after = f"; {said}" if said else ""
+        raise UserError(f"{found.root}: no objects in {len(found.paths)} annotated pictures{after}")
+    names = np.frombuffer(found.names, np.int64)
+    order = _class_order(found, labels, Counter(names.tolist()))
+    new_id = np.full(len(found.ids), -1)
+    for label, name in enumerate(order):
+        if name in found.ids:
+            new_id[found.ids[name]] = label
+    classes = new_id[names]
+    keep = classes >= 0
+    pictures = len(found.paths)
+    picture = np.repeat(np.arange(pictures), found.counts)[keep]
+    first = np.concatenate(([0], np.bincount(picture, minlength=pictures).cumsum()))
+    crowd = np.array(found.crowd, bool)[keep]
+    dataset = Dataset(
+        found.root.resolve().name, found.root, order,
+        np.array(found.paths, np.str_), np.array(found.sizes, np.int32).reshape(-1, 2),
+        first.astype(np.int64), np.array(found.boxes, np.float32).reshape(-1, 4)[keep], classes[keep].astype(np.int64),
+        np.array(found.difficult, bool)[keep], tuple(p for _, p in found.problems), crowd if crowd.any() else None,
+    )  # fmt: skip
+    return dataset, np.flatnonzero(keep)
 
 
 def _hashed(stem: str) -> str:
@@ -274,16 +278,19 @@ def _hashed(stem: str) -> str:
     return {0: "test", 1: "val"}.get(tenth, "train")
 
 
-def _class_order(ids: dict[str, int], labels: tuple[str, ...] | None, counts: Counter[int]) -> tuple[str, ...]:
+def _class_order(found: Gathering, labels: tuple[str, ...] | None, counts: Counter[int]) -> tuple[str, ...]:
+    ids, given = found.ids, found.class_names
     if labels is None:
+        if given is not None:
+            return given
         order = voc.CLASSES if set(ids) <= set(voc.CLASSES) else sorted(ids)
         return tuple(name for name in order if name in ids)
     if not labels or len(set(labels)) < len(labels):
         raise ConfigError(f"labels: {list(labels)}; expected one or more names, each once")
     for name in labels:
-        if name not in ids:
-            near = difflib.get_close_matches(name, ids, 1)
-            known = ", ".join(f"{n} ({counts[i]})" for n, i in sorted(ids.items()))
+        if name not in ids and name not in (given or ()):
+            near = difflib.get_close_matches(name, given or ids, 1)
+            known = ", ".join(f"{n} ({counts[ids[n]] if n in ids else 0})" for n in sorted(given or ids))
             raise UserError(f"labels: no object is a {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
                             + f"; there are {known}")  # fmt: skip
     return labels

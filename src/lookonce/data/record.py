@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+DataPolicy = Literal["error", "drop", "clip"]
+"""What becomes of a wrong box: the whole reading stops, the box goes, or it is cut to the picture."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +39,9 @@ class Problem:
     found: str
     """What was found, and what is allowed."""
     action: str
-    """dropped, clipped or skipped."""
+    """dropped, clipped or skipped; or how it was read all the same."""
+    times: int = 1
+    """How many it stands for: of very many in one file, the last stands for the rest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +58,8 @@ class Dataset:
     classes: NDArray[np.int64]  # [N] index into labels
     difficult: NDArray[np.bool_]  # [N]
     problems: tuple[Problem, ...] = ()
+    crowd: NDArray[np.bool_] | None = None
+    """[N] of the difficult objects, those that COCO calls a crowd (one box around many); None: no format says."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -81,6 +88,7 @@ class Dataset:
             boxes=self.boxes[objects],
             classes=self.classes[objects],
             difficult=self.difficult[objects],
+            crowd=None if self.crowd is None else self.crowd[objects],
         )
 
     def with_objects(self) -> Dataset:

@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 from xml.etree.ElementTree import ParseError
 from xml.sax.saxutils import escape
 
@@ -21,13 +20,11 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 from numpy.typing import NDArray
 
+from lookonce.data.finding import read_lines
 from lookonce.data.pictures import PICTURE_SUFFIXES, picture_size
-from lookonce.data.record import Problem
+from lookonce.data.record import DataPolicy as DataPolicy
 from lookonce.errors import UserError
 from lookonce.files import write_text
-
-DataPolicy = Literal["error", "drop", "clip"]
-"""What becomes of a wrong box: the whole reading stops, the box goes, or it is cut to the picture."""
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -184,14 +181,8 @@ def read_list(path: Path) -> list[str]:
 
     Raises UserError for a name that leaves the data set's folder, or a list that is no text.
     """
-    content = path.read_bytes()
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        lines = content.decode(encoding).splitlines()
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file; expected one name of a picture a line") from None
     names = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path, "one name of a picture a line"), start=1):
         if not line.strip():
             continue
         name = line.split()[0].replace("\\", "/")
@@ -238,12 +229,6 @@ def write_annotation(path: Path, picture: str, size: tuple[int, int], boxes: NDA
 def write_split(path: Path, stems: Sequence[str]) -> None:
     """Write a split list, a name a line."""
     write_text(path, "".join(f"{stem}\n" for stem in stems))
-
-
-def problem(path: Path, root: Path, line: int, kind: str, found: str, action: str) -> Problem:
-    """A Problem at a line of a file, its place told from the data set's root."""
-    where = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-    return Problem(f"{where}:{line}" if line else where, kind, found, action)
 
 
 def _short(box: tuple[float, ...]) -> str:

@@ -64,6 +64,21 @@ def draw(image: NDArray[np.uint8], found: Detections | Found, truth: Truth | Non
     return sheet.finished()
 
 
+def draw_labels(image: NDArray[np.uint8], boxes: NDArray[np.floating], names: Sequence[str],
+                class_names: Sequence[str] = ()) -> Image.Image:  # fmt: skip
+    """The picture [h, w, 3] with its labelled objects: each a frame in the colour of its class, tagged with its name.
+
+    boxes: [N, 4] xyxy image pixels; names: [N]; class_names: the data set's, for the colours. Returns a new picture.
+    """
+    sheet = _Sheet(image)
+    order = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable")  # the small on top
+    for n in order:
+        sheet.solid(boxes[n], class_colour(names[n], class_names))
+    for n in order[::-1]:
+        sheet.note(boxes[n], names[n], class_colour(names[n], class_names))
+    return sheet.finished()
+
+
 def class_colour(name: str, class_names: Sequence[str] = ()) -> Colour:
     """RGB of a class, 0..255: by its place in class_names, else by its name; the same on every picture."""
     place = class_names.index(name) if name in class_names else zlib.crc32(name.encode())

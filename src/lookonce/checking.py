@@ -1,0 +1,139 @@
+"""check: what is wrong with a data set, counted, with places and remedies."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lookonce import region, zoo
+from lookonce.anchors import STRIDE, Anchors, cluster_anchors, measure, shapes_in_cells
+from lookonce.check_report import CheckReport, Counted
+from lookonce.data.catalog import Format, Whole, read_whole
+from lookonce.data.looking import Looks, look
+from lookonce.data.record import Dataset
+from lookonce.errors import ConfigError
+from lookonce.findings import Finding, all_findings, lost_finding, training_splits
+from lookonce.resize import ResizeMode, fitted
+
+log = logging.getLogger("lookonce")
+
+MANY = 2000
+"""Pictures from which on opening them takes long enough to be said."""
+
+
+def check(
+    data: Path,
+    *,
+    labels: tuple[str, ...] | None = None,
+    format: Format = "auto",
+    size: int = 416,
+    resize: ResizeMode = "letterbox",
+    anchors: int = 5,
+    pictures: bool = True,
+    report: Path | None = None,
+    json: bool = False,
+    workers: int | None = None,
+) -> CheckReport:
+    """Say what is wrong with a data set: every picture, every box, all splits. Nothing is changed.
+
+    Ends with code 1 where something would harm training, or make its score untrue.
+
+    Args:
+        data: a data set: its folder, or its COCO .json, data.yaml or obj.data.
+        labels: these classes only, by name.
+        format: voc, coco or yolo; auto finds it by looking.
+        size: side of the network's square input, px, for what is too small or lost; a multiple of 32.
+        resize: how a picture becomes the input: letterbox or stretch.
+        anchors: number of anchors, clustered on the training boxes as training does; 0: the five of yolov2-voc.cfg.
+        pictures: open the pictures, too: for cut ones, wrong sizes, and twins, also across train, val and test.
+        report: also write this page (.html): counts, shapes, anchors, labelled pictures, what the network is told.
+        json: show the result as JSON.
+        workers: threads that decode; none: one for each core.
+    Returns:
+        CheckReport: counts and findings, each with its first places and what to do.
+    Raises:
+        UserError: a data set that cannot be read at all, or has no objects; a size that is no multiple of 32.
+    """
+    if report is not None and report.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"report: {report}; expected a name that ends in .html")
+    whole = read_whole(data, labels, format)
+    fit = fitted_anchors(whole, anchors, size, resize)
+    paths = [record.path for record in whole.dataset.records]
+    if pictures and len(paths) >= MANY:
+        log.info("opening %d pictures", len(paths))
+    looks = look(paths, workers or os.cpu_count() or 1) if pictures else None
+    findings, lost = find(whole, looks, fit, size, resize)
+    counted = count(whole, size, resize)
+    result = CheckReport(str(data), whole.found.format, size, counted, fit, lost, findings, pictures, report, json)
+    if report is not None:
+        from lookonce.view.data_report import write_data_report
+
+        write_data_report(report, result, whole.dataset, resize)
+    return result
+
+
+def find(whole: Whole, looks: Looks | None, anchors: Anchors, size: int,
+         resize: ResizeMode) -> tuple[tuple[Finding, ...], tuple[int, ...]]:  # fmt: skip
+    """(every finding, those that harm first; objects lost to others in their cell, by anchor)."""
+    targets = encode_all(whole.dataset, anchors, size, resize)
+    lost = lost_objects(targets)
+    anchor, winner = targets.anchor.numpy()[lost], targets.winner.numpy()[lost]
+    shapes = [f"{w:.2f} x {h:.2f}" for w, h in anchors.wh]
+    findings = all_findings(whole, looks, (size, size), resize)
+    findings += lost_finding(whole, lost, winner, [shapes[a] for a in anchor])
+    findings.sort(key=lambda one: not one.harms)
+    return tuple(findings), tuple(np.bincount(anchor, minlength=len(shapes)).tolist())
+
+
+def fitted_anchors(whole: Whole, k: int, size: int, resize: ResizeMode) -> Anchors:
+    """The anchors that training would cluster, or Darknet's for VOC, with their fit on the training boxes."""
+    if k < 0:
+        raise ConfigError(f"anchors: {k}; expected at least 0")
+    train = whole.dataset.select(training_splits(whole).get("train", np.arange(len(whole.dataset))))
+    part = train if len(train.boxes) else whole.dataset
+    wh = shapes_in_cells(part, size, resize)
+    distinct = len(np.unique(wh.astype(np.float32), axis=0))
+    if k == 0:
+        return measure(wh, np.array(zoo.VOC_ANCHORS))
+    return cluster_anchors(part, min(k, distinct), size=size, resize=resize)
+
+
+def encode_all(dataset: Dataset, anchors: Anchors, size: int, resize: ResizeMode) -> region.Targets:
+    """What the network is told of every object [N] of a data set, undistorted."""
+    image = dataset.image_of_box
+    inner = fitted(dataset.sizes.astype(np.int64), (size, size), resize)  # [M, 2]
+    scale, offset = inner / dataset.sizes, (size - inner) / 2
+    boxes = dataset.boxes * np.tile(scale, 2)[image] + np.tile(offset, 2)[image]  # [N, 4] input px
+    return region.encode(
+        torch.from_numpy(boxes.astype(np.float32)), torch.from_numpy(dataset.classes), torch.from_numpy(image),
+        torch.tensor(anchors.wh), (size // STRIDE, size // STRIDE), STRIDE, torch.from_numpy(dataset.difficult),
+    )  # fmt: skip
+
+
+def lost_objects(targets: region.Targets) -> NDArray[np.int64]:
+    """Objects that are sought, and whose cell and anchor a later one holds: their places, growing."""
+    return np.flatnonzero((~targets.wins & ~targets.ignore).numpy())
+
+
+def count(whole: Whole, size: int, resize: ResizeMode) -> Counted:
+    """How much of everything a data set holds."""
+    dataset = whole.dataset
+    image, each = dataset.image_of_box, np.diff(dataset.first)
+    pairs = np.unique(np.column_stack((image, dataset.classes)), axis=0)  # [pictures with a class, 2]
+    objects = np.bincount(dataset.classes, minlength=len(dataset.labels)).tolist()
+    pictures = np.bincount(pairs[:, 1], minlength=len(dataset.labels)).tolist()
+    splits = {name: whole.members(name) for name in whole.splits} | training_splits(whole)
+    sides = np.sqrt(shapes_in_cells(dataset, size, resize).prod(1)) * STRIDE
+    low, middle, high = np.quantile(sides, (0.1, 0.5, 0.9)).tolist()
+    return Counted(
+        len(dataset), len(dataset.boxes), int((each == 0).sum()), int(dataset.difficult.sum()),
+        0 if dataset.crowd is None else int(dataset.crowd.sum()),
+        {name: (objects[n], pictures[n]) for n, name in enumerate(dataset.labels)},
+        {name: (len(members), int(each[members].sum())) for name, members in splits.items()},
+        (float(each.mean()), int(each.max())), (low, middle, high),
+    )  # fmt: skip

@@ -1,0 +1,166 @@
+"""A data set of COCO files: where they lie, what split each holds. Reader and writer.
+
+A crowd (one box around many) is read as a difficult object.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookonce.data.coco import CROWD, IGNORE, SECTIONS, Content, parse
+from lookonce.data.finding import Folders, homes, told_from
+from lookonce.data.gathering import Box, Gathering
+from lookonce.data.pictures import picture_size
+from lookonce.data.record import DataPolicy, Dataset
+from lookonce.errors import PictureError
+from lookonce.files import write_text
+
+PLACES = ("", "annotations", "Annotations", "train", "valid", "val", "test")
+"""Folders below a data set's in which its json files lie; Roboflow writes one into each split's folder."""
+WHOLE = ("instances", "annotations", "coco")
+"""Names of a single file that holds the whole data set, and no split of it."""
+
+
+def find_coco(root: Path, deep: bool = False) -> list[Path]:
+    """The COCO files of a data set: those named instances*.json if there are any. deep: in any folder below."""
+    folders = [root / name for name in PLACES]
+    if deep:
+        folders += sorted(p for p in root.iterdir() if p.is_dir())
+    files = [file for folder in dict.fromkeys(folders) for file in sorted(folder.glob("*.json")) if _looks_like(file)]
+    return [file for file in files if file.name.startswith("instances")] or files
+
+
+def _looks_like(file: Path) -> bool:
+    try:
+        with file.open("rb") as content:
+            head = content.read(1 << 20)
+    except OSError:
+        return False
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{" and any(f'"{s}"'.encode() in head for s in SECTIONS)
+
+
+def read_coco(root: Path, files: list[Path], policy: DataPolicy) -> Gathering:
+    """Every picture and box of some COCO files, each a split. Raises UserError for a file that is not COCO json."""
+    found = Gathering(root, policy, "coco")
+    folders = Folders()
+    contents = {file: parse(file) for file in files}
+    by_id = [name for content in contents.values() for _, name in sorted(content.names.items())]
+    found.class_names = tuple(dict.fromkeys(by_id))
+    seen: dict[str, int] = {}
+    for file, content in contents.items():
+        keys = _take_in(found, file, content, folders, seen)
+        name = split_name(file)
+        plain = re.sub(r"\d{4}$", "", name)  # train2017 is also train
+        if name not in WHOLE or len(files) > 1:
+            found.splits[name] = partial(list, keys)
+            if plain:
+                found.splits.setdefault(plain, found.splits[name])
+    return found
+
+
+def split_name(file: Path) -> str:
+    """The split that a file holds, by its name, or its folder's: instances_val2017.json, valid/_annotations..."""
+    stem = file.parent.name if file.name.startswith("_annotations") else file.stem
+    name = re.sub(r"^instances[_-]?|[_-]?(instances|annotations|coco)$", "", stem) or stem
+    return "val" if name == "valid" else name
+
+
+def _take_in(found: Gathering, file: Path, content: Content, folders: Folders, seen: dict[str, int]) -> list[str]:
+    """The pictures of one file with their boxes; returns their keys. seen: key -> what its boxes are, of any file."""
+    split = split_name(file)
+    bases = [file.parent, *homes(found.root, (split, f"images/{split}"))]
+    for line in content.repeated:
+        found.problem("", (file, line), "annotation id twice", "another annotation has its id", "read all the same")
+    rows = _rows(found, file, content)
+    boxes = np.frombuffer(content.boxes, np.float64).reshape(-1, 4) if content.boxes else np.zeros((0, 4))
+    keys = []
+    for number, (name, width, height, line) in content.images.items():
+        path = folders.resolve(name, bases, picture=True)
+        key = name if path is None else told_from(path, found.root)
+        keys.append(key)
+        mine = rows.get(number, np.zeros(0, np.int64))
+        if path is None:
+            found.problem(key, (file, line), "picture missing", f"no picture {name!r} beside it", "skipped")
+            continue
+        what = hash((boxes[mine].tobytes(), tuple(content.names.get(content.category[n]) for n in mine)))
+        if seen.setdefault(key, what) != what:
+            said = f"{key} has other boxes here than in another file"
+            found.problem(key, (file, line), "picture annotated twice", said, "the first file's boxes kept")
+        if key in found.place:
+            continue
+        try:
+            size = (width, height) if width else picture_size(path)
+        except PictureError as error:
+            found.problem(key, (file, line), "picture unreadable", f"{name}: {error.found}", "skipped")
+            continue
+        found.begin(key, key, size, file)
+        for n in mine.tolist():
+            _add(found, key, file, content, n, size)
+    return keys
+
+
+def _rows(found: Gathering, file: Path, content: Content) -> dict[int, NDArray[np.int64]]:
+    """Image id -> its annotations, in the order of the file; those of no image are noted."""
+    if not content.image:
+        return {}
+    image = np.frombuffer(content.image, np.int64)
+    order = np.argsort(image, kind="stable")
+    ids, starts = np.unique(image[order], return_index=True)
+    rows = dict(zip(ids.tolist(), np.split(order, starts[1:]), strict=True))
+    for number in [number for number in rows if number not in content.images]:
+        for n in rows.pop(number):
+            said = f"a box on image_id {number}, which no image has"
+            found.problem("", (file, content.lines[n]), "image missing", said, "dropped")
+    return rows
+
+
+def _add(found: Gathering, key: str, file: Path, content: Content, n: int, size: tuple[int, int]) -> None:
+    """Take one box in, or note why it is left out."""
+    place = file, content.lines[n]
+    if n in content.wrong:
+        found.problem(key, place, "object unreadable", content.wrong[n], "dropped")
+        return
+    name = content.names.get(content.category[n])
+    if name is None:
+        said = f"category_id {content.category[n]}, which no category has; expected one of its {len(content.names)}"
+        found.problem(key, place, "category missing", said, "dropped")
+        return
+    box: Box = tuple(content.boxes[4 * n : 4 * n + 4])  # type: ignore[assignment]
+    placed = found.settled(key, place, box, size)
+    if placed is not None:
+        found.add(name, placed, content.lines[n], bool(content.flags[n] & IGNORE), bool(content.flags[n] & CROWD))
+
+
+def write_coco(root: Path, dataset: Dataset, names: list[str], splits: Mapping[str, NDArray[np.int64]]) -> Path:
+    """Write a file a split, of a data set whose pictures lie in root/images under `names` [M].
+
+    Ids count from 1, in the order of the data set and its classes. A difficult object has "ignore": 1, which COCO
+    itself does not define and this reader reads back. splits: name -> indices of pictures. Returns the folder.
+    """
+    categories = [{"id": number, "name": name} for number, name in enumerate(dataset.labels, 1)]
+    crowd = np.zeros(len(dataset.boxes), bool) if dataset.crowd is None else dataset.crowd
+    for split, members in (splits or {"": np.arange(len(dataset))}).items():
+        images, annotations = [], []
+        for i in members.tolist():
+            width, height = (int(v) for v in dataset.sizes[i])
+            images.append({"id": i + 1, "file_name": names[i], "width": width, "height": height})
+            for n in range(dataset.first[i], dataset.first[i + 1]):
+                x1, y1, x2, y2 = (float(f"{v:.8g}") for v in dataset.boxes[n].tolist())
+                box = [x1, y1, round(x2 - x1, 4), round(y2 - y1, 4)]
+                annotations.append({
+                    "id": n + 1, "image_id": i + 1, "category_id": int(dataset.classes[n]) + 1, "bbox": box,
+                    "area": round(box[2] * box[3], 4), "iscrowd": int(crowd[n]),
+                    "ignore": int(dataset.difficult[n]),
+                })  # fmt: skip
+        lines = [f'"{section}": [\n' + ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries) + "\n]"
+                 for section, entries in zip(SECTIONS, (categories, images, annotations), strict=True)]  # fmt: skip
+        name = f"instances_{split}.json" if split else "instances.json"
+        write_text(root / "annotations" / name, "{\n" + ",\n".join(lines) + "\n}\n")
+    return root / "annotations"

@@ -1,0 +1,286 @@
+"""A data set of YOLO text labels: Ultralytics' data.yaml, Darknet's obj.data, or images/ and labels/.
+
+Paths in these files are meant for other folders and machines; they are resolved by what exists.
+Source: darknet/src/option_list.c and data.c (find_replace of "images" by "labels"); docs.ultralytics.com/datasets.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from lookonce.data.finding import Folders, homes, read_lines, split_path, told_from
+from lookonce.data.gathering import Gathering
+from lookonce.data.pictures import PICTURE_SUFFIXES, picture_size
+from lookonce.data.record import DataPolicy, Dataset
+from lookonce.data.yolo_text import read_labels, write_labels
+from lookonce.errors import PictureError, UserError
+from lookonce.files import write_text
+
+DESCRIPTIONS = (".yaml", ".yml", ".data")
+NAMES_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "predefined_classes.txt")
+MOST_BYTES = 256 << 10
+"""Of a description; names of 9,000 classes take two thirds."""
+DEEPEST = 20
+OTHER_KEYS = frozenset({"path", "names", "nc", "download", "roboflow", "kpt_shape", "flip_idx", "classes", "backup"})
+"""Keys of a description that name no pictures."""
+PICTURE_FOLDERS = ("images", "JPEGImages")
+"""Folders whose labels lie in `labels` beside them."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a data set says of itself."""
+
+    file: Path
+    root: Path
+    names: tuple[str, ...]
+    sources: dict[str, list[str]]
+    """Split -> folders, lists or pictures, as the file says them."""
+
+
+def find_yolo(root: Path, deep: bool = False) -> Path | None:
+    """The file that describes a YOLO data set, or the names file of one with images/ and labels/; None: neither.
+
+    deep: in any folder below, too.
+    """
+    folders = [root, *(sorted(p for p in root.iterdir() if p.is_dir()) if deep else [])]
+    for folder in folders:
+        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in DESCRIPTIONS and p.is_file())
+        for file in sorted(files, key=lambda p: p.stem.lower() not in ("data", "obj", "dataset")):
+            if _looks_like(file):
+                return file
+        labels = any(next((folder / n).glob("*.txt"), None) for n in ("labels", "labels/train", "train/labels", "."))
+        names = next((folder / name for name in NAMES_FILES if (folder / name).is_file()), None)
+        if names and labels:
+            return names
+    return None
+
+
+def _looks_like(file: Path) -> bool:
+    try:
+        with file.open("rb") as content:
+            head = content.read(MOST_BYTES).replace(b"\0", b"")
+    except OSError:
+        return False
+    return re.search(rb"^\W*names\s*[:=]", head, re.MULTILINE) is not None
+
+
+def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Gathering:
+    """Every picture of a YOLO data set with its label file. Raises UserError where the description cannot be read."""
+    what = describe(file)
+    found = Gathering(what.root, policy, "yolo", what.names)
+    folders, places = Folders(), homes(what.root)
+    labelled = 0
+    for split, sources in what.sources.items():
+        keys: dict[str, None] = {}
+        for place, listed in _pictures(found, split, sources, what, folders):
+            key, labels = _take_in(found, place, listed, (folders, places))
+            keys[key] = None
+            labelled += labels
+        if split:
+            found.splits[split] = partial(list, keys)
+    if not labelled:
+        raise UserError(
+            f"{file}: not one of its {len(found.paths)} pictures has a label file; expected labels/NAME.txt for "
+            "images/NAME.jpg, or NAME.txt beside the picture"
+        )
+    return found
+
+
+def describe(file: Path) -> Description:
+    """A data.yaml, an obj.data, or the names file of a folder without either."""
+    folders = Folders()
+    if file.suffix.lower() not in DESCRIPTIONS:
+        root = file.parent.parent if file.parent.name == "labels" else file.parent
+        return Description(file, root, _names_of(file), {"": [str(root)]})
+    entries = _read_yaml(file) if file.suffix.lower() != ".data" else _read_data(file)
+    root = file.parent
+    if isinstance(entries.get("path"), str):
+        root = folders.resolve(entries["path"], [file.parent]) or file.parent
+    names = entries.get("names")
+    if isinstance(names, str):
+        place = folders.resolve(names, [file.parent, root])
+        if place is None:
+            raise UserError(f"{file}: names = {names!r}, which is not there; expected a file of one class a line")
+        classes = _names_of(place)
+    else:
+        classes = _check_names(file, names)
+    sources = {}
+    for key, value in entries.items():
+        values = value if isinstance(value, list) else [value]
+        if (
+            re.fullmatch(r"[\w-]+", str(key))
+            and key not in OTHER_KEYS
+            and values
+            and all(isinstance(v, str) and v.strip() for v in values)
+        ):
+            split = "val" if key in ("valid", "validation") else str(key)
+            if split in ("train", "val", "test") or any(folders.resolve(v, [root, file.parent]) for v in values):
+                sources[split] = values
+    if not sources:
+        raise UserError(f"{file}: names no pictures; expected train: (and val:, test:) a folder or a list of pictures")
+    return Description(file, root, classes, sources)
+
+
+def _read_yaml(file: Path) -> dict[Any, Any]:
+    text = "\n".join(read_lines(file, "a data.yaml with names: and train:", MOST_BYTES))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:  # a few lines of them may mean gigabytes
+                line = event.start_mark.line + 1 if event.start_mark else 0
+                raise UserError(f"{file}:{line}: an alias or deep nesting; expected plain names: and train:")
+        found = yaml.load(text, Loader=loader)  # a safe loader, of either kind
+    except yaml.YAMLError as error:
+        raise UserError(f"{file}: not YAML ({' '.join(str(error).split())[:200]})") from None
+    except UserError:
+        raise
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:  # e.g. a date of month 13
+        raise UserError(f"{file}: not YAML that can be read ({str(error)[:80]})") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: no entries; expected names: and train:")
+    return found
+
+
+def _read_data(file: Path) -> dict[Any, Any]:
+    """Darknet's `key = value` lines."""
+    pairs = {}
+    for line in read_lines(file, "lines like 'names = obj.names'", MOST_BYTES):
+        key, equals, value = line.partition("=")
+        if equals and not key.lstrip().startswith(("#", ";")):
+            pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def _names_of(file: Path) -> tuple[str, ...]:
+    lines = [line.strip() for line in read_lines(file, "one name of a class a line", MOST_BYTES)]
+    while lines and not lines[-1]:
+        lines.pop()
+    return _check_names(file, lines)
+
+
+def _check_names(file: Path, names: Any) -> tuple[str, ...]:
+    """Names as data.yaml has them: a list, or number -> name without gaps."""
+    if isinstance(names, dict):
+        numbers = sorted(number for number in names if type(number) is int)
+        if len(numbers) < len(names) or numbers != list(range(len(names))):
+            raise UserError(f"{file}: names with numbers {str(list(names))[:60]}; expected 0, 1, 2 ... without a gap")
+        names = [names[number] for number in numbers]
+    if not isinstance(names, list) or not names:
+        raise UserError(f"{file}: names is {str(names)[:60]!r}; expected the names of the classes")
+    clean = tuple(str(name).strip() for name in names)
+    if any(isinstance(name, dict | list) or not str(name).strip() for name in names):
+        raise UserError(f"{file}: a class without a name; expected one name each")
+    if len(set(clean)) < len(clean):
+        twice = Counter(clean).most_common(1)[0][0]
+        raise UserError(f"{file}: class {twice!r} twice; expected each name once")
+    return clean
+
+
+def _pictures(found: Gathering, split: str, sources: list[str], what: Description,
+              folders: Folders) -> Iterator[tuple[tuple[Path, int], str]]:  # fmt: skip
+    """((file, line) that names it, path as it says) of each picture of a split."""
+    for source in sources:
+        place = Path(source) if not split else folders.resolve(source, [what.root, what.file.parent])
+        if place is None:
+            said = f"{split}: {source!r}, which is not there"
+            found.problem(split, (what.file, 0), "list missing", said, "skipped")
+        elif place.is_dir():
+            for folder, below, names in os.walk(place):
+                below.sort()
+                for name in sorted(names):
+                    if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES:
+                        yield (place, 0), os.path.join(folder, name)
+        else:
+            for number, line in enumerate(read_lines(place, "one picture a line"), start=1):
+                if line.strip():
+                    yield (place, number), line.strip()
+
+
+def _take_in(found: Gathering, place: tuple[Path, int], listed: str,
+             where: tuple[Folders, list[Path]]) -> tuple[str, bool]:  # fmt: skip
+    """One picture with its labels: (its key, whether it has a label file)."""
+    folders, places = where
+    bases = [found.root, place[0].parent]
+    path = folders.resolve(listed, [*bases, *places], picture=True)
+    if path is None:
+        found.problem(listed, place, "picture missing", f"no picture {listed[:200]!r} here", "skipped")
+        return listed, False
+    key = told_from(path, found.root)
+    if key in found.place:
+        return key, False
+    file = _label_of(path, listed, bases, folders)
+    try:
+        size = picture_size(path)
+    except PictureError as error:
+        found.problem(key, (path, 0), "picture unreadable", error.found, "skipped")
+        return key, file is not None
+    lines: list[str] = []
+    if file is None:
+        found.problem(key, (path, 0), "label file missing", "no label file for it; an empty one says that nothing is "
+                      "on it", "read as a picture without objects")  # fmt: skip
+    else:
+        try:
+            lines = read_lines(file, "'class cx cy w h' a line")
+        except UserError as error:
+            said = str(error).removeprefix(str(file)).lstrip(": ")
+            found.problem(key, (file, 0), "annotation unreadable", said, "skipped")
+            return key, True
+    found.begin(key, key, size, file or path)
+    read_labels(found, key, file or path, lines, size)
+    return key, file is not None
+
+
+def _label_of(path: Path, listed: str, bases: list[Path], folders: Folders) -> Path | None:
+    """The label file of a picture: in labels/ for images/, beside it, or where the list says that it would be."""
+    beside = path.with_suffix(".txt")
+    for file in (_in_labels(beside), beside):
+        if folders.has(file):
+            return file
+    other = Path(*split_path(listed)).with_suffix(".txt")
+    for text in dict.fromkeys((_in_labels(other), other)):
+        if file_there := folders.resolve(str(text), bases):
+            return file_there
+    return None
+
+
+def _in_labels(file: Path) -> Path:
+    """The path with its last `images` replaced by `labels`."""
+    parts = list(file.parts)
+    for at in range(len(parts) - 2, -1, -1):
+        if parts[at] in PICTURE_FOLDERS:
+            parts[at] = "labels"
+            return Path(*parts)
+    return file
+
+
+def write_yolo(root: Path, dataset: Dataset, names: list[str], splits: Mapping[str, NDArray[np.int64]]) -> Path:
+    """Write labels, lists, data.yaml and obj.data of a data set whose pictures lie in root/images under `names` [M].
+
+    splits: name -> indices of pictures. Returns data.yaml.
+    """
+    for name, record in zip(names, dataset.records, strict=True):
+        write_labels(root / "labels" / f"{Path(name).stem}.txt", record.size, record.boxes, record.labels)
+    for split, members in splits.items():
+        write_text(root / f"{split}.txt", "".join(f"./images/{names[i]}\n" for i in members))
+    lists = {split: f"{split}.txt" for split in splits}
+    entries = {"path": ".", **lists, "names": dict(enumerate(dataset.labels))}
+    write_text(root / "data.yaml", yaml.safe_dump(entries, sort_keys=False, allow_unicode=True))
+    write_text(root / "obj.names", "".join(f"{name}\n" for name in dataset.labels))
+    pairs = {"classes": len(dataset.labels), **lists, "names": "obj.names"}
+    pairs["valid"] = pairs.get("val", pairs.get("train", ""))
+    write_text(root / "obj.data", "".join(f"{key} = {value}\n" for key, value in pairs.items() if key != "val"))
+    return root / "data.yaml"

@@ -1,0 +1,236 @@
+"""What may be wrong with a data set, kind by kind: the rules of `lookonce check`.
+
+Every rule takes what was read, and gives findings: how many, where the first are, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookonce.data.catalog import HASHED, Whole
+from lookonce.data.looking import Looks, nearly_same, same_content
+from lookonce.resize import ResizeMode, fitted
+
+PLACES = 10
+"""Places told of each finding."""
+TINY = 3.0
+"""px: a box whose shorter side is less at the network's input is implausibly small (a tenth of a cell)."""
+RARE = 0.05
+"""A class with less than this share of another's objects, and nearly its name, may be that one misspelt."""
+KINDS: dict[str, tuple[bool, str]] = {
+    "picture missing": (True, "put the picture there, or take it out of the annotations"),
+    "picture unreadable": (True, "copy the picture again, or take it out"),
+    "annotation missing": (True, "write the annotation, or take the name off the list"),
+    "annotation unreadable": (True, "write the file again"),
+    "object unreadable": (True, "mend the line: until then the object counts as background"),
+    "polygon line": (True, "write boxes instead: class cx cy w h; until then the object counts as background"),
+    "box without area": (True, "draw the box again, or delete it: until then the object counts as background"),
+    "box outside": (True, "draw the box again, or read with policy clip: until then the object counts as background"),
+    "category missing": (True, "name the category, or delete the box"),
+    "image missing": (True, "add the image to the file, or delete its boxes"),
+    "list missing": (True, "mend the path in the description"),
+    "annotation id twice": (False, "number the annotations anew: other tools keep only one of two"),
+    "picture annotated twice": (True, "keep one annotation of the picture"),
+    "label file missing": (False, "if nothing is on it, write an empty file; else its objects count as background"),
+    "size mismatch": (True, "write the picture's own size: until then the picture is left out"),
+    "picture in two splits": (True, "keep it in one: a detector is not to be scored on what it learnt from"),
+    "same picture in two splits": (True, "keep one: a detector is not to be scored on what it learnt from"),
+    "nearly the same picture in two splits": (True, "look at them; keep both on one side, or scores flatter"),
+    "same picture twice": (False, "keep one; their boxes may contradict each other"),
+    "nearly the same picture": (False, "look at them; many alike weigh as much as many different ones"),
+    "box twice": (False, "delete one: in evaluation the second counts as missed"),
+    "box with two classes": (False, "decide for one: of objects in one place only the last is learnt"),
+    "box tiny at the input": (False, "train at a larger --size, cut pictures into tiles, or drop such boxes"),
+    "object lost to another": (False, "train at a larger --size, or with more anchors; a few do no harm"),
+    "class names alike": (True, "write it one way: two spellings are two classes"),
+    "class names nearly alike": (False, "if one is a slip, mend it: two spellings are two classes"),
+    "class without objects": (False, "label some, or take the class off the list"),
+    "class not in train": (True, "put some of its pictures into train: it cannot be learnt"),
+}
+"""Kind -> whether it would harm training or make its score untrue, and what to do."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of thing that is wrong: how many, where, and what to do."""
+
+    kind: str
+    count: int
+    places: tuple[str, ...]
+    """The first PLACES: file:line or file, and what was found there."""
+
+    @property
+    def harms(self) -> bool:
+        """Whether it would harm training, or make its score untrue."""
+        return KINDS[self.kind][0]
+
+    @property
+    def remedy(self) -> str:
+        """What to do."""
+        return KINDS[self.kind][1]
+
+
+def finding(kind: str, places: Iterable[str], count: int) -> list[Finding]:
+    """A finding of `count` things, the first of them at `places`; none where the count is 0."""
+    first = [place for place, _ in zip(places, range(PLACES), strict=False)] if count else []
+    return [Finding(kind, count, tuple(first))] if count else []
+
+
+def all_findings(whole: Whole, looks: Looks | None, frame: tuple[int, int], resize: ResizeMode) -> list[Finding]:
+    """Everything but what depends on anchors. frame: (width, height) of the network's input, px."""
+    for split in whole.splits:
+        whole.members(split)  # notes names without an annotation
+    splits = training_splits(whole)
+    found = [*read_findings(whole), *class_findings(whole, splits), *split_findings(whole, splits)]
+    if looks is not None:
+        found += picture_findings(whole, looks, splits)
+    return [*found, *box_findings(whole, frame, resize)]
+
+
+def training_splits(whole: Whole) -> dict[str, NDArray[np.int64]]:
+    """train, val and test as training and evaluation take them, those that there are."""
+    brings = [name for name in HASHED if name in whole.found.splits]
+    found = {name: whole.members(name) for name in brings or HASHED}
+    return {name: members for name, members in found.items() if len(members)}
+
+
+def read_findings(whole: Whole) -> Iterator[Finding]:
+    """What the reader noted."""
+    problems = [p for _, p in whole.found.problems]
+    for kind in dict.fromkeys(p.kind for p in problems):
+        mine = [p for p in problems if p.kind == kind]
+        yield from finding(kind, (f"{p.place}: {p.found}" for p in mine), sum(p.times for p in mine))
+
+
+def class_findings(whole: Whole, splits: dict[str, NDArray[np.int64]]) -> Iterator[Finding]:
+    """Names of classes that differ by a letter, case or blanks; classes without objects, or none to learn from."""
+    dataset = whole.dataset
+    counts = np.bincount(dataset.classes, minlength=len(dataset.labels))
+    alike, near = [], []
+    for i, a in enumerate(dataset.labels):
+        for j in range(i + 1, len(dataset.labels)):
+            said = f"{a!r} ({counts[i]} objects) and {dataset.labels[j]!r} ({counts[j]})"
+            if _plain(a) == _plain(dataset.labels[j]):
+                alike.append(said)
+            elif min(counts[i], counts[j]) < RARE * max(counts[i], counts[j]) and _a_letter_apart(a, dataset.labels[j]):
+                near.append(said)
+    yield from finding("class names alike", alike, len(alike))
+    yield from finding("class names nearly alike", near, len(near))
+    empty = [name for name, count in zip(dataset.labels, counts, strict=True) if not count]
+    yield from finding("class without objects", empty, len(empty))
+    if "train" in splits and len(splits) > 1:
+        learnt = set(dataset.select(splits["train"]).classes.tolist())
+        lost = [name for n, name in enumerate(dataset.labels) if counts[n] and n not in learnt]
+        yield from finding("class not in train", lost, len(lost))
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.casefold() if c.isalnum())
+
+
+def _a_letter_apart(a: str, b: str) -> bool:
+    """Whether two names differ by one letter put in, left out, changed, or by two exchanged; digits are no slips."""
+    a, b = a.casefold(), b.casefold()
+    if max(len(a), len(b)) < 4 or abs(len(a) - len(b)) > 1:
+        return False
+    edits = [e for e in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes() if e[0] != "equal"]
+    changed = "".join(a[i1:i2] + b[j1:j2] for _, i1, i2, j1, j2 in edits)
+    return sum(max(i2 - i1, j2 - j1) for _, i1, i2, j1, j2 in edits) <= 1 and not any(c.isdigit() for c in changed)
+
+
+def split_findings(whole: Whole, splits: dict[str, NDArray[np.int64]]) -> list[Finding]:
+    """Pictures that two of train, val and test name."""
+    counts = Counter(n for members in splits.values() for n in set(members.tolist()))
+    twice = sorted(n for n, count in counts.items() if count > 1)
+    places = (f"{whole.dataset.paths[n]}: in {_in_which(n, splits)}" for n in twice)
+    return finding("picture in two splits", places, len(twice))
+
+
+def _in_which(n: int, splits: dict[str, NDArray[np.int64]]) -> str:
+    return " and ".join(name for name, members in splits.items() if n in members) or "no split"
+
+
+def picture_findings(whole: Whole, looks: Looks, splits: dict[str, NDArray[np.int64]]) -> Iterator[Finding]:
+    """What the pictures themselves show: cut ones, other sizes than annotated, twins, and twins across splits."""
+    dataset = whole.dataset
+    wrong = sorted(looks.errors)
+    yield from finding("picture unreadable", (f"{dataset.paths[n]}: {looks.errors[n]}" for n in wrong), len(wrong))
+    seen, said = looks.sizes, dataset.sizes
+    other = np.flatnonzero((seen != said).any(1) & (seen[:, 0] > 0)).tolist()
+    yield from finding("size mismatch", (_sizes(whole, n, seen[n]) for n in other), len(other))
+    for twins, kind in ((same_content(looks), "same picture"), (nearly_same(looks), "nearly the same picture")):
+        later = np.flatnonzero(twins >= 0)
+        apart = _across(twins, later, splits)
+        describe = _twin_words(dataset.paths, twins, splits)
+        yield from finding(f"{kind} in two splits", map(describe, later[apart]), int(apart.sum()))
+        together = later[~apart]
+        name = "same picture twice" if kind == "same picture" else kind
+        yield from finding(name, map(describe, together), len(together))
+
+
+def _across(
+    twins: NDArray[np.int64], later: NDArray[np.int64], splits: dict[str, NDArray[np.int64]]
+) -> NDArray[np.bool_]:
+    """[len(later)] whether each picture and its twin lie in different splits."""
+    of = np.full(len(twins), -1)
+    for number, members in enumerate(splits.values()):
+        of[members] = number
+    return np.asarray((of[later] != of[twins[later]]) & (of[later] >= 0) & (of[twins[later]] >= 0), bool)
+
+
+def _twin_words(paths: NDArray[np.str_], twins: NDArray[np.int64],
+                splits: dict[str, NDArray[np.int64]]) -> Callable[[int], str]:  # fmt: skip
+    def describe(n: int) -> str:
+        first = int(twins[n])
+        return f"{paths[n]} (in {_in_which(n, splits)}): as {paths[first]} (in {_in_which(first, splits)})"
+
+    return describe
+
+
+def _sizes(whole: Whole, n: int, seen: NDArray[np.int32]) -> str:
+    said = whole.dataset.sizes[n]
+    turned = "; turned by its EXIF tag?" if tuple(seen) == tuple(said[::-1]) else ""
+    place = whole.found.told((whole.found.files[n], 0))
+    return f"{place}: says {said[0]} x {said[1]}, and {whole.dataset.paths[n]} is {seen[0]} x {seen[1]}{turned}"
+
+
+def box_findings(whole: Whole, frame: tuple[int, int], resize: ResizeMode) -> Iterator[Finding]:
+    """Boxes that are there twice, and boxes too small for the network's input."""
+    dataset, image = whole.dataset, whole.dataset.image_of_box
+    keys = np.column_stack((image, np.rint(dataset.boxes).astype(np.int64), dataset.classes))  # [N, 6]
+    again = repeated(keys)
+    yield from finding(
+        "box twice", (f"{whole.place(n)}: {dataset.labels[dataset.classes[n]]}" for n in again), len(again)
+    )
+    other = np.setdiff1d(repeated(keys[:, :5]), again)
+    yield from finding("box with two classes", map(whole.place, other.tolist()), len(other))
+    scale = fitted(dataset.sizes.astype(np.int64), frame, resize) / dataset.sizes  # [M, 2]
+    shapes = (dataset.boxes[:, 2:] - dataset.boxes[:, :2]) * scale[image]  # [N, 2] input px
+    tiny = np.flatnonzero(shapes.min(1) < TINY)
+    places = (f"{whole.place(n)}: {shapes[n, 0]:.1f} x {shapes[n, 1]:.1f} px of {frame[0]}" for n in tiny.tolist())
+    yield from finding("box tiny at the input", places, len(tiny))
+
+
+def repeated(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows [N, k] that an earlier row equals: their places, growing."""
+    if not len(rows):
+        return np.zeros(0, np.int64)
+    order = np.lexsort(rows.T[::-1])  # equal rows side by side, in their order
+    same = (rows[order[1:]] == rows[order[:-1]]).all(1)
+    return np.asarray(np.sort(order[1:][same]), np.int64)
+
+
+def lost_finding(whole: Whole, lost: NDArray[np.int64], winner: NDArray[np.int64],
+                 anchor: Sequence[str]) -> list[Finding]:  # fmt: skip
+    """Objects whose cell and anchor a later one takes. lost: [L] objects; winner: [L]; anchor: [L] its shape."""
+    dataset = whole.dataset
+    names = [dataset.labels[n] for n in dataset.classes]
+    places = (f"{whole.place(n)}: {names[n]}, to the {names[w]} of {whole.place(w)}; anchor {shape}"
+              for n, w, shape in zip(lost.tolist(), winner.tolist(), anchor, strict=True))  # fmt: skip
+    return finding("object lost to another", places, len(lost))

@@ -1,0 +1,170 @@
+"""Figures of a data set for its page, as SVG that takes the page's colours, light or dark."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookonce.anchors import STRIDE, Anchors
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, SOFT, CARD, ACCENT, WARM = "#0b0c0d", "#8a8b8c", "#fbfcfd", "#1f5fa8", "#b3401c"
+"""Colours while drawing; the page puts its own in their place."""
+PAGE = {INK: "currentColor", SOFT: "var(--muted)", CARD: "var(--card)", ACCENT: "var(--accent)", WARM: "var(--warm)"}
+STYLE = {
+    "svg.fonttype": "none", "svg.hashsalt": "lookonce", "font.size": 10,
+    "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": SOFT,
+    "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+}  # fmt: skip
+SHOWN = 3000
+"""Boxes drawn in a cloud, at most; a seeded choice of more."""
+MOST_CLASSES = 60
+"""Classes that get a bar; the rest share one."""
+BINS = 26
+"""Cells of the map of centres, a side."""
+
+
+def class_bars(classes: dict[str, tuple[int, int]]) -> str:
+    """Objects of each class as bars, the most first. classes: name -> (objects, pictures)."""
+    from matplotlib.ticker import MaxNLocator
+
+    order = sorted(classes.items(), key=lambda entry: -entry[1][0])
+    rows = [(name, objects) for name, (objects, _) in order[:MOST_CLASSES]]
+    if len(order) > MOST_CLASSES:
+        rows.append((f"{len(order) - MOST_CLASSES} more", sum(objects for _, (objects, _) in order[MOST_CLASSES:])))
+    names = [name if len(name) <= 24 else name[:23] + "\u2026" for name, _ in rows]
+    counts = [objects for _, objects in rows]
+    with _Drawing(6.2, 0.7 + 0.3 * len(rows)) as drawing:
+        axes = drawing.axes
+        bars = axes.barh(range(len(rows)), counts, color=ACCENT, height=0.7)
+        axes.bar_label(bars, [f"{count:,}" for count in counts], padding=4)
+        axes.set_yticks(range(len(rows)), names)
+        axes.set(ylim=(len(rows) - 0.4, -0.6), xlim=(0, 1.15 * max(*counts, 1)), xlabel="objects")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        return drawing.svg("x")
+
+
+def objects_histogram(each: NDArray[np.integer]) -> str:
+    """How many pictures have how many objects. each: [M] objects of a picture."""
+    from matplotlib.ticker import MaxNLocator
+
+    most = int(each.max(initial=0))
+    width = max(1, -(-(most + 1) // 40))
+    edges = np.arange(0, most + width + 1, width) - 0.5
+    with _Drawing(6.2, 3) as drawing:
+        drawing.axes.hist(each, edges.tolist(), color=ACCENT, rwidth=0.86)
+        drawing.axes.set(xlabel="objects on a picture", ylabel="pictures")
+        drawing.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return drawing.svg("y")
+
+
+def shape_cloud(wh: NDArray[np.floating], anchors: Anchors) -> str:
+    """Widths and heights of boxes [N, 2], cells, with the anchors as numbered outlines."""
+    from matplotlib.patches import Rectangle
+
+    some = wh if len(wh) <= SHOWN else wh[np.random.default_rng(0).choice(len(wh), SHOWN, replace=False)]
+    side = max(float(np.quantile(wh, 0.995)), *(max(shape) for shape in anchors.wh)) * 1.12
+    with _Drawing(6.2, 5.6) as drawing:
+        axes = drawing.axes
+        axes.scatter(some[:, 0], some[:, 1], s=6, color=SOFT, alpha=0.45, linewidths=0, rasterized=True)
+        for w, h in anchors.wh:
+            axes.add_patch(Rectangle((0, 0), w, h, fill=False, edgecolor=ACCENT, linewidth=1, alpha=0.7))
+        for number, (w, h) in enumerate(anchors.wh, 1):
+            axes.plot([w], [h], "o", color=ACCENT, markersize=15, zorder=4)
+            axes.annotate(str(number), (w, h), ha="center", va="center_baseline", color=CARD, weight="bold", zorder=5)
+        axes.set(xlim=(0, side), ylim=(0, side), aspect="equal", xlabel="width, cells", ylabel="height, cells")
+        beyond = int((some > side).any(1).sum())
+        note = f"{len(some):,} of {len(wh):,} boxes" + (f", {beyond} beyond the edge" if beyond else "")
+        axes.set_title(note, fontsize=9, loc="right", color=INK)
+        return drawing.svg("both")
+
+
+def centre_map(centres: NDArray[np.floating], aspect: float) -> str:
+    """Where the centres of boxes lie on the picture. centres: [N, 2] as shares of its width and height, 0..1.
+
+    aspect: height over width of the picture.
+    """
+    counts, _, _ = np.histogram2d(centres[:, 1], centres[:, 0], BINS, ((0, 1), (0, 1)))
+    with _Drawing(6.2, min(8.0, 1 + 4.4 * aspect)) as drawing:
+        axes = drawing.axes
+        image = axes.imshow(counts, cmap="cividis", extent=(0, 100, 100, 0), interpolation="nearest", aspect=aspect)
+        bar = drawing.figure.colorbar(image, ax=axes, shrink=0.9)
+        bar.set_label("boxes")
+        bar.outline.set_visible(False)
+        axes.set(xlabel="% of the width", ylabel="% of the height")
+        return drawing.svg("")
+
+
+def aspect_histogram(wh: NDArray[np.floating]) -> str:
+    """Width over height of boxes [N, 2], on a scale where twice as wide and twice as high lie as far from a square."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    aspect = np.log2(wh[:, 0] / wh[:, 1])
+    most = max(2, int(np.ceil(np.quantile(np.abs(aspect), 0.999))))
+    ticks = np.arange(-most, most + 1)
+    words = [f"{2**t:g}" if t >= 0 else f"1/{2**-t:g}" for t in ticks.tolist()]
+    with _Drawing(6.2, 3) as drawing:
+        drawing.axes.hist(
+            np.clip(aspect, -most, most), ((np.arange(-8 * most, 8 * most + 2) - 0.5) / 8).tolist(), color=ACCENT
+        )
+        drawing.axes.xaxis.set_major_locator(FixedLocator(ticks.tolist()))
+        drawing.axes.xaxis.set_minor_locator(NullLocator())
+        drawing.axes.set_xticklabels(words)
+        drawing.axes.axvline(0, color=WARM, linestyle="--", linewidth=1)
+        drawing.axes.set(xlabel="width over height (dashed: square)", ylabel="boxes")
+        return drawing.svg("y")
+
+
+def size_histogram(wh: NDArray[np.floating], size: int) -> str:
+    """Side of the boxes [N, 2], cells, as the square root of their area in px of an input of `size` px."""
+    sides = np.sqrt(wh.prod(1)) * STRIDE
+    most = max(2 * STRIDE, float(sides.max()))
+    with _Drawing(6.2, 3) as drawing:
+        drawing.axes.hist(sides, np.linspace(0, most, 53).tolist(), color=ACCENT)
+        drawing.axes.axvline(STRIDE, color=WARM, linestyle="--", linewidth=1)
+        drawing.axes.set(xlim=(0, most), xlabel=f"side, px of {size} (dashed: a cell)", ylabel="boxes")
+        return drawing.svg("y")
+
+
+class _Drawing:
+    """A figure of one axes in the page's style. width, height: inches of 72 CSS px."""
+
+    def __init__(self, width: float, height: float) -> None:
+        import matplotlib
+        from matplotlib.figure import Figure
+
+        self._style = matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
+        self._style.__enter__()
+        self.figure: Figure = Figure(figsize=(width, height), layout="constrained")
+        self.axes: Axes = self.figure.subplots()
+
+    def __enter__(self) -> _Drawing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._style.__exit__(None, None, None)
+
+    def svg(self, grid: str) -> str:
+        """The figure as an <svg> element that scales with the page. grid: "x", "y" (counts), "both" or none."""
+        from matplotlib.ticker import MaxNLocator
+
+        if grid == "y":
+            self.axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if grid:
+            self.axes.grid(axis=grid, color=SOFT, alpha=0.3, linewidth=0.6)  # type: ignore[arg-type]
+        text = io.StringIO()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # the reader's browser has its own letters
+            self.figure.savefig(text, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
+        whole = text.getvalue()
+        for mine, theirs in PAGE.items():
+            whole = whole.replace(mine, theirs)
+        return whole[whole.index("<svg") :]

@@ -1,0 +1,120 @@
+"""Mirrors src/lookonce/checking.py; the rules are tested in test_findings.py."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import SHARED, needs_shared
+from lookonce import region
+from lookonce.checking import check, encode_all, lost_objects
+from lookonce.cli import main
+from lookonce.data.catalog import read_dataset
+from lookonce.errors import UserError
+from lookonce.resize import boxes_to_input
+from test_findings import CAT, DOG, add
+
+
+def test_a_sound_set_ends_with_0_and_a_harmed_one_with_1(tmp_path, capsys):
+    for n in range(12):
+        add(tmp_path, f"p{n}", [CAT, DOG], seed=n)
+    assert main(["check", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "12 pictures, 24 objects of 2 classes" in said
+    assert "Nothing that would harm training" in said
+    add(tmp_path, "q", [CAT, ("dog", [30, 30, 30, 80])], seed=20)
+    assert main(["check", str(tmp_path)]) == 1
+    assert "Annotations/q.xml:10: a box without area" in capsys.readouterr().out
+    assert main(["check", str(tmp_path / "nowhere")]) == 2
+
+
+def test_json_says_the_same(tmp_path, capsys):
+    for n in range(12):
+        add(tmp_path, f"p{n}", [CAT, DOG], seed=n)
+    add(tmp_path, "q", [CAT, ("dog", [30, 30, 30, 80])], seed=20)
+    assert main(["check", str(tmp_path), "--json", "--no-pictures"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["harms"], told["looked"], told["counted"]["pictures"]) == (True, False, 13)
+    [finding] = [one for one in told["findings"] if one["kind"] == "box without area"]
+    assert finding["count"] == 1
+    assert finding["places"][0].startswith("Annotations/q.xml:10: ")
+    assert "draw the box again" in finding["remedy"]
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"size": 400}, "size: 400"), ({"anchors": -1}, "anchors: -1"), ({"labels": ("cow",)}, "no object is a 'cow'"),
+    ({"format": "x"}, "format: 'x'"),
+])  # fmt: skip
+def test_wrong_options_are_told(squares, options, message):
+    with pytest.raises(UserError, match=message):
+        check(squares, pictures=False, **options)
+
+
+def test_a_page_needs_its_ending(squares, tmp_path):
+    with pytest.raises(UserError, match=r"ends in \.html"):
+        check(squares, report=tmp_path / "page.pdf")
+
+
+@pytest.mark.parametrize("resize", ["letterbox", "stretch"])
+def test_what_is_encoded_is_what_the_network_is_told(squares, resize):
+    dataset = read_dataset(squares)
+    report = check(squares, resize=resize, size=96, anchors=2, pictures=False)
+    found = encode_all(dataset, report.anchors, 96, resize)
+    for n, record in enumerate(dataset.records):
+        boxes = boxes_to_input(torch.from_numpy(record.boxes), record.size, (96, 96), resize)
+        labels = torch.from_numpy(record.labels)
+        one = region.encode(boxes, labels, labels * 0, torch.tensor(report.anchors.wh), (3, 3), 32)
+        mine = slice(dataset.first[n], dataset.first[n + 1])
+        torch.testing.assert_close(found.anchor[mine], one.anchor)
+        torch.testing.assert_close(found.col[mine], one.col)
+        torch.testing.assert_close(found.wins[mine], one.wins)
+        torch.testing.assert_close(found.boxes[mine], one.boxes)
+
+
+def test_objects_lost_to_others_are_counted_by_anchor(tmp_path):
+    for n in range(4):
+        add(tmp_path, f"p{n}", [CAT, ("cat", [11, 11, 61, 61]), DOG], seed=n)
+    report = check(tmp_path, anchors=2, pictures=False)
+    [finding] = [one for one in report.findings if one.kind == "object lost to another"]
+    assert finding.count == sum(report.lost) == 4
+    assert finding.places[0].startswith("Annotations/p0.xml:5: cat, to the cat of Annotations/p0.xml:10; anchor ")
+    assert report.exit_code == 0
+
+
+def test_a_difficult_object_is_not_lost():
+    none = torch.zeros(2, dtype=torch.long)
+    boxes = torch.tensor([[0.0, 0, 50, 50], [1, 1, 51, 51]])
+    hard = torch.tensor([True, False])
+    assert lost_objects(region.encode(boxes, none, none, torch.tensor([[1.0, 1.0]]), (3, 3), 32, hard)).tolist() == []
+    assert lost_objects(region.encode(boxes, none, none, torch.tensor([[1.0, 1.0]]), (3, 3), 32)).tolist() == [0]
+
+
+def test_darknets_anchors_and_few_shapes(squares, tmp_path):
+    assert len(check(squares, anchors=0, pictures=False).anchors.wh) == 5
+    add(tmp_path, "p", [CAT], seed=0)
+    assert len(check(tmp_path, pictures=False).anchors.wh) == 1
+
+
+@needs_shared
+def test_bccd_has_two_boxes_without_area_and_one_field_in_train_and_val():
+    report = check(SHARED / "data" / "bccd")
+    told = {one.kind: one for one in report.findings}
+    assert set(told) == {"box without area", "nearly the same picture in two splits", "object lost to another"}
+    assert told["box without area"].count == 2
+    [place] = told["nearly the same picture in two splits"].places
+    assert "BloodImage_00038.jpg (in train): as JPEGImages/BloodImage_00037.jpg (in val)" in place
+    assert report.counted.classes == {"Platelets": (361, 201), "RBC": (4153, 349), "WBC": (372, 358)}
+    assert report.counted.splits["test"] == (72, 945)
+    assert report.exit_code == 1
+
+
+@needs_shared
+@pytest.mark.parametrize("format, difficult", [("voc", 38), ("coco", 0), ("yolo", 0)])
+def test_voc_photographs_are_sound_in_each_format(format, difficult):
+    report = check(SHARED / "data" / "voc100", format=format)
+    assert not report.harms
+    assert report.format == format
+    counted = report.counted
+    assert (counted.pictures, counted.objects, counted.empty, counted.difficult) == (100, 273, 0, difficult)
+    assert np.isclose(report.anchors.mean_iou, 0.63, atol=0.03)

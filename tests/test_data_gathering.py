@@ -1,0 +1,51 @@
+"""Mirrors src/lookonce/data/gathering.py."""
+
+import numpy as np
+import pytest
+
+from lookonce.data.gathering import TOLD, Gathering
+
+
+@pytest.fixture
+def found(tmp_path):
+    return Gathering(tmp_path, "drop", "test")
+
+
+def test_numbers_are_packed_in_order(found):
+    found.begin("a", "a.jpg", (60, 40), found.root / "a.xml")
+    found.add("cat", (1, 2, 3, 4), 5)
+    found.begin("b", "b.jpg", (10, 20), found.root / "b.xml")
+    found.begin("c", "c.jpg", (10, 20), found.root / "c.xml")
+    found.add("dog", (0, 0, 1, 1), 1, difficult=True)
+    found.add("cat", (0, 0, 2, 2), 2, crowd=True)
+    assert (found.lines.tolist(), found.files[1].name) == ([5, 1, 2], "b.xml")
+    assert found.counts.tolist() == [1, 0, 2]
+    assert np.array(found.sizes).reshape(-1, 2).tolist() == [[60, 40], [10, 20], [10, 20]]
+    assert found.names.tolist() == [0, 1, 0]
+    assert found.ids == {"cat": 0, "dog": 1}
+    assert (found.difficult.tolist(), found.crowd.tolist()) == ([0, 1, 1], [0, 0, 1])
+    assert found.place == {"a": 0, "b": 1, "c": 2}
+
+
+@pytest.mark.parametrize("box, policy, expected, kinds", [
+    ((0, 0, 64, 48), "drop", (0, 0, 64, 48), []),
+    ((-1, -0.5, 65, 49), "drop", (0, 0, 64, 48), []),
+    ((10, 10, 10, 20), "clip", None, ["box without area"]),
+    ((10, 10, 70, 20), "drop", None, ["box outside"]),
+    ((10, 10, 70, 20), "clip", (10, 10, 64, 20), ["box outside"]),
+    ((64.5, 10, 64.9, 20), "clip", None, ["box outside"]),
+    ((float("nan"), 10, 64.9, 20), "clip", None, ["box without area"]),
+])  # fmt: skip
+def test_boxes_are_settled_by_the_policy(found, box, policy, expected, kinds):
+    found.policy = policy
+    assert found.settled("a", (found.root / "l.txt", 3), box, (64, 48)) == expected
+    assert [(p.kind, p.place) for _, p in found.problems] == [(kind, "l.txt:3") for kind in kinds]
+
+
+def test_very_many_problems_of_one_file_stay_few_and_counted(found):
+    for line in range(1, 5001):
+        found.problem("a", (found.root / "a.txt", line), "object unreadable", "x", "dropped")
+    found.problem("b", (found.root / "b.txt", 1), "object unreadable", "x", "dropped")
+    assert len(found.problems) == TOLD + 2
+    assert sum(p.times for _, p in found.problems) == 5001
+    assert found.problems[TOLD][1].place == f"a.txt:{TOLD + 1}"

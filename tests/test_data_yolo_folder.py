@@ -1,0 +1,169 @@
+"""Mirrors src/lookonce/data/yolo_folder.py."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import SHARED, needs_shared
+from lookonce.data.catalog import read_dataset
+from lookonce.data.yolo_folder import describe, find_yolo, write_yolo
+from lookonce.errors import UserError
+
+YAML = "path: /content/somewhere/else\ntrain: images/train\nval: images/val  # comment\nnc: 2\nnames: [cat, dog]\n"
+
+
+def add(root, place, text, size=(64, 48), ending=".jpg"):
+    """A picture and, unless text is None, its label file in labels/."""
+    (root / place).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size).save(root / f"{place}{ending}")
+    if text is not None:
+        file = root / f"{place.replace('images', 'labels')}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(text.encode() if isinstance(text, str) else text)
+
+
+@pytest.fixture
+def root(tmp_path):
+    add(tmp_path, "images/train/a", "1 .5 .5 .5 .5\n")
+    add(tmp_path, "images/train/b", "")
+    add(tmp_path, "images/val/c", b"\xef\xbb\xbf0 .5 .5 .5 .5 \r\n\r\n0 .25 .25 .1 .1\r\n", ending=".PNG")
+    (tmp_path / "data.yaml").write_text(YAML)
+    return tmp_path
+
+
+def names(dataset):
+    return [record.path.name for record in dataset.records]
+
+
+def test_ultralytics_layout(root):
+    found = read_dataset(root)
+    assert found.labels == ("cat", "dog")
+    assert names(found) == ["a.jpg", "b.jpg", "c.PNG"]
+    assert found.records[0].boxes.tolist() == [[16, 12, 48, 36]]
+    assert [len(r.labels) for r in found.records] == [1, 0, 2]
+    assert found.problems == ()
+    assert names(read_dataset(root, "val")) == ["c.PNG"]
+    assert names(read_dataset(root / "data.yaml", "train")) == ["a.jpg", "b.jpg"]
+
+
+def test_roboflows_wrong_relative_paths(tmp_path):
+    add(tmp_path, "train/images/a", "1 .5 .5 .5 .5\n")
+    add(tmp_path, "valid/images/b", "1 .5 .5 .5 .5\n")
+    (tmp_path / "data.yaml").write_text(
+        "train: ../train/images\nval: ../valid/images\nnames:\n  0: cat\n  1: dog\nroboflow:\n  workspace: x\n"
+    )
+    assert names(read_dataset(tmp_path, "val")) == ["b.jpg"]
+    assert names(read_dataset(tmp_path, "train")) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("line", ["{root}/obj/a.jpg", "obj/a.jpg", "data/obj/a.jpg", "C:\\darknet\\data\\obj\\a.jpg",
+                                  "/home/you/darknet/data/obj/a.jpg"])  # fmt: skip
+def test_darknet_layout_with_lists_from_anywhere(tmp_path, line):
+    add(tmp_path, "obj/a", "1 .5 .5 .5 .5")
+    (tmp_path / "obj.names").write_bytes(b"\xef\xbb\xbfcat\r\nbig dog \r\n\r\n")
+    (tmp_path / "obj.data").write_text(
+        "classes= 2\r\ntrain  = data/train.txt\r\nnames = data/obj.names\r\nbackup = backup/\r\n"
+    )
+    (tmp_path / "train.txt").write_bytes(f"{line.format(root=tmp_path)}  \r\n\r\n".encode("utf-16"))
+    found = read_dataset(tmp_path, "train")
+    assert found.labels == ("cat", "big dog")
+    assert found.records[0].path == tmp_path / "obj" / "a.jpg"
+    assert found.records[0].labels.tolist() == [1]
+    assert found.problems == ()
+
+
+def test_a_folder_with_a_names_file_will_do(tmp_path):
+    for name in ("a", "b"):
+        add(tmp_path, f"images/{name}", "0 .5 .5 .5 .5")
+    (tmp_path / "classes.txt").write_text("cat\n")
+    assert len(read_dataset(tmp_path)) == 2
+    assert len(read_dataset(tmp_path).boxes) == 2
+
+
+def test_missing_things_are_told_and_the_rest_is_read(root):
+    add(root, "images/train/d", None)
+    add(root, "images/train/e", "0 .1 .1 .1 .1 .2 .3 .4 .5")
+    (root / "images" / "train" / "f.jpg").write_text("text")
+    (root / "images" / "val" / "c.PNG").rename(root / "images" / "val" / "g.PNG")
+    (root / "more.txt").write_text("images/train/zz.jpg\n")
+    (root / "data.yaml").write_text(YAML + "more: more.txt\ntest: nowhere\n")
+    found = read_dataset(root)
+    told = {(p.kind, p.place) for p in found.problems}
+    assert told == {
+        ("label file missing", "images/train/d.jpg"), ("label file missing", "images/val/g.PNG"),
+        ("polygon line", "labels/train/e.txt:1"), ("picture unreadable", "images/train/f.jpg"),
+        ("picture missing", "more.txt:1"), ("list missing", "data.yaml"),
+    }  # fmt: skip
+    assert names(found) == ["a.jpg", "b.jpg", "d.jpg", "e.jpg", "g.PNG"]
+
+
+def test_very_many_missing_pictures_are_one_kind(root):
+    (root / "many.txt").write_text("".join(f"gone{n}.jpg\n" for n in range(500)) + "images/train/a.jpg\n")
+    (root / "data.yaml").write_text(YAML + "more: many.txt\n")
+    found = read_dataset(root, "more")
+    assert {p.kind for p in found.problems} == {"picture missing"}
+    assert sum(p.times for p in found.problems) == 500
+    assert names(found) == ["a.jpg"]
+
+
+def test_a_set_without_any_label_file_is_refused(tmp_path):
+    add(tmp_path, "images/train/a", None)
+    (tmp_path / "data.yaml").write_text(YAML)
+    with pytest.raises(UserError, match="not one of its 1 pictures has a label file"):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("names: [a\n", "not YAML"),
+    ("names: [a, a]\ntrain: x\n", "class 'a' twice"),
+    ("names: {0: a, 2: b}\ntrain: x\n", "without a gap"),
+    ("names: []\ntrain: x\n", "expected the names"),
+    ("names: [[1]]\ntrain: x\n", "without a name"),
+    ("names: [a]\n", "names no pictures"),
+    ("names: nowhere.names\ntrain: x\n", "which is not there"),
+    ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *b]\n", "an alias or deep nesting"),
+    ("names: " + "[" * 1000, "an alias or deep nesting"),
+    ("names: [a]\nwhen: 2026-13-77\n", "not YAML"),
+    ("names: [!!python/object/apply:os.system [ls]]\ntrain: x\n", "not YAML"),
+    ("names: [a]\nx: " + "a" * (1 << 20), "at most"),
+])  # fmt: skip
+def test_a_description_that_is_none_is_one_line(tmp_path, text, message):
+    (tmp_path / "data.yaml").write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        describe(tmp_path / "data.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_written_reads_back_the_same_in_both_ways(root, tmp_path):
+    dataset = read_dataset(root)
+    out = tmp_path / "out"
+    splits = {"train": np.array([0, 1]), "val": np.array([2]), "some": np.array([1, 2])}
+    write_yolo(out, dataset, ["a.jpg", "b.jpg", "c.png"], splits)
+    (out / "images").mkdir()
+    for name in ("a.jpg", "b.jpg", "c.png"):
+        Image.new("RGB", (64, 48)).save(out / "images" / name)
+    for path in (out, out / "obj.data"):
+        back = read_dataset(path)
+        assert back.labels == dataset.labels
+        np.testing.assert_allclose(back.boxes, dataset.boxes, atol=1e-4)
+        for split, members in splits.items():
+            assert names(read_dataset(path, split)) == [("a.jpg", "b.jpg", "c.png")[i] for i in members]
+
+
+def test_a_yaml_of_something_else_is_none(tmp_path):
+    (tmp_path / "config.yaml").write_text("epochs: 3\n")
+    assert find_yolo(tmp_path) is None
+
+
+@needs_shared
+def test_voc_photographs_are_the_same_from_yolo_text():
+    voc, yolo = read_dataset(SHARED / "data" / "voc100"), read_dataset(SHARED / "data" / "voc100" / "yolo")
+    assert yolo.problems == ()
+    assert yolo.labels[:3] == ("person", "cat", "boat")
+    other = {record.path.name: record for record in yolo.records}
+    for a in voc.records:
+        b = other[a.path.name]
+        of_a = sorted((voc.labels[i], *box) for i, box in zip(a.labels, a.boxes.tolist(), strict=True))
+        of_b = sorted((yolo.labels[i], *box) for i, box in zip(b.labels, b.boxes.round().tolist(), strict=True))
+        # those files keep VOC's xmin and ymin, which count from 1
+        assert of_b == [(name, x + 1, y + 1, x2, y2) for name, x, y, x2, y2 in of_a]

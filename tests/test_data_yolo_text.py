@@ -1,0 +1,59 @@
+"""Mirrors src/lookonce/data/yolo_text.py."""
+
+import re
+
+import numpy as np
+import pytest
+
+from lookonce.data.gathering import Gathering
+from lookonce.data.yolo_text import read_labels, read_line, write_labels
+
+
+def read(tmp_path, lines, size=(200, 100)):
+    found = Gathering(tmp_path, "drop", "yolo", ("cat", "dog"))
+    found.begin("p", "p.jpg", size, tmp_path / "p.txt")
+    read_labels(found, "p", tmp_path / "p.txt", lines, size)
+    return found
+
+
+def test_a_line_is_a_box_in_pixels(tmp_path):
+    found = read(tmp_path, ["1 .5 .5 .5 .2", "", "0 0.25 0.5 0.5 1 "])
+    assert found.boxes.tolist() == [50, 40, 150, 60, 0, 0, 100, 100]
+    assert list(found.ids) == ["dog", "cat"]
+    assert not found.problems
+
+
+@pytest.mark.parametrize("line, kind, said", [
+    ("0 .1 .1 .2 .1 .2 .2", "polygon line", "7 fields .a polygon. only boxes are read"),
+    ("0 .1 .1 .2", "object unreadable", "4 fields; expected 'class cx cy w h'"),
+    ("0 .1 .1 .2 .2 .9", "object unreadable", "6 fields; expected"),
+    ("cat .1 .1 .2 .2", "object unreadable", "'cat .1 .1 .2 .2'; expected"),
+    ("2 .1 .1 .2 .2", "object unreadable", "class 2; expected 0 to 1"),
+    ("-1 .1 .1 .2 .2", "object unreadable", "class -1"),
+    ("0 nan .1 .2 .2", "object unreadable", "nan"),
+    ("0 100 50 20 20", "object unreadable", "pixels"),
+    ("0 .5 .5 0 .2", "box without area", "without area"),
+    ("0 .9 .5 .5 .2", "box outside", "outside the picture of 200 x 100"),
+])  # fmt: skip
+def test_a_wrong_line_is_told_and_left_out(tmp_path, line, kind, said):
+    found = read(tmp_path, ["0 .5 .5 .5 .5", line])
+    assert len(found.names) == 1
+    [(_, problem)] = found.problems
+    assert (problem.kind, problem.place) == (kind, "p.txt:2")
+    assert re.search(said, problem.found)
+
+
+def test_what_is_written_reads_back_within_a_thousandth_of_a_pixel(tmp_path):
+    boxes = np.array([[0, 0, 4001, 2999], [17.5, 3.25, 19.125, 2001]], np.float32)
+    write_labels(tmp_path / "p.txt", (4001, 2999), boxes, np.array([1, 0]))
+    lines = (tmp_path / "p.txt").read_text().splitlines()
+    back = [read_line(line.split(), 2, (4001, 2999)) for line in lines]
+    np.testing.assert_allclose(back, boxes, atol=1e-3)
+    write_labels(tmp_path / "e.txt", (10, 10), np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    assert (tmp_path / "e.txt").read_text() == ""
+
+
+def test_a_million_wrong_lines_stay_small(tmp_path):
+    found = read(tmp_path, ["1"] * 1_000_000)
+    assert len(found.problems) < 200
+    assert sum(p.times for _, p in found.problems) == 1_000_000
