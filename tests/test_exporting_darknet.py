@@ -29,6 +29,8 @@ can_judge = pytest.mark.skipif(
 )
 
 THRESHOLD = 0.1
+IOU_THRESHOLD = 0.4
+"""At which OpenCV's region layer suppresses; its reader of cfg files sets no other."""
 
 
 def opencv(cfg, weights, x):
@@ -45,7 +47,7 @@ def opencv(cfg, weights, x):
 
 def detections(predictions, scores):
     """{(box, class): (score, xyxy)} that stay after suppression."""
-    box, label = nms_per_class(predictions.boxes[0], scores[0], Selection(THRESHOLD, 0.45))
+    box, label = nms_per_class(predictions.boxes[0], scores[0], Selection(THRESHOLD, IOU_THRESHOLD))
     pairs = zip(box.tolist(), label.tolist(), strict=True)
     return {pair: (float(scores[0][pair]), predictions.boxes[0, pair[0]]) for pair in pairs}
 
