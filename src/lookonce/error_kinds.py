@@ -43,6 +43,11 @@ class Errors:
     about: NDArray[np.int64]  # [D] the object that one of wrong class or location is about; -1: none
     missed: NDArray[np.bool_]  # [N] sought, not found, and nothing of wrong class or location is about it
 
+    @property
+    def dearest(self) -> list[Kind]:
+        """The kinds, the one that costs most first."""
+        return sorted(self.kinds, key=lambda kind: -(kind.cost or 0))
+
 
 def find_errors(dataset: Dataset, found: Matched, skip: NDArray[np.bool_], rules: Rules) -> Errors:
     """Sort what is wrong by kind, and mend each kind alone.

@@ -138,12 +138,17 @@ def score(
     """
     skip = skipped(dataset, rules)
     found = match(dataset, detections, skip, rules.iou_threshold)
-    return _scored(dataset, found, skip, rules, _draws(len(dataset), bootstrap, seed))
+    return score_matched(dataset, found, rules, bootstrap=bootstrap, seed=seed)
 
 
-def score_sizes(dataset: Dataset, detections: Sequence[Detections], low: float, high: float,
+def score_matched(dataset: Dataset, found: Matched, rules: Rules, *, bootstrap: int = 0, seed: int = 0) -> Metrics:
+    """As score(), of detections that are matched by the same rules already."""
+    return _scored(dataset, found, skipped(dataset, rules), rules, _draws(len(dataset), bootstrap, seed))
+
+
+def score_sizes(dataset: Dataset, found: Matched, low: float, high: float,
                 scale: NDArray[np.float64], rules: Rules = Rules()) -> Metrics:  # fmt: skip
-    """Score the objects of one size alone: those whose side, the root of the area times scale, is in [low, high).
+    """Score the objects of one size alone, of detections that are matched by the same rules: those whose side, the root of the area times scale, is in [low, high).
 
     Objects of other sizes need not be found; a detection of another size on nothing is not counted.
     scale: [M] of each picture, for sides at another size than the file's; 1: image pixels.
@@ -152,7 +157,7 @@ def score_sizes(dataset: Dataset, detections: Sequence[Detections], low: float, 
     width, height = np.maximum(dataset.boxes[:, 2:] - dataset.boxes[:, :2], 0).astype(np.float64).T
     side = np.sqrt(width * height) * scale[dataset.image_of_box]  # [N]
     skip = skipped(dataset, rules) | (side < low) | (side >= high)
-    found = match(dataset, detections, skip, rules.iou_threshold)
+    found = found.sought(skip)
     seen = found.side * scale[found.image]
     other = ~found.right & ((seen < low) | (seen >= high))
     return _scored(dataset, replace(found, ignored=found.ignored | other), skip, rules, _draws(len(dataset), 0, 0))

@@ -253,7 +253,7 @@ def _dataset(found: Gathering, labels: tuple[str, ...] | None) -> tuple[Dataset,
         after = f"; {said}" if said else ""
         raise UserError(f"{found.root}: no objects in {len(found.paths)} annotated pictures{after}")
     names = np.frombuffer(found.names, np.int64)
-    order = _class_order(found, labels, Counter(names.tolist()))
+    order = class_order(found, labels, Counter(names.tolist()))
     new_id = np.full(len(found.ids), -1)
     for label, name in enumerate(order):
         if name in found.ids:
@@ -280,7 +280,8 @@ def _hashed(stem: str) -> str:
     return {0: "test", 1: "val"}.get(tenth, "train")
 
 
-def _class_order(found: Gathering, labels: tuple[str, ...] | None, counts: Counter[int]) -> tuple[str, ...]:
+def class_order(found: Gathering, labels: tuple[str, ...] | None, counts: Counter[int]) -> tuple[str, ...]:
+    """The classes asked for, or all, in the order of the format. counts: objects of each, for the error."""
     ids, given = found.ids, found.class_names
     if labels is None:
         if given is not None:

@@ -85,7 +85,7 @@ def _take_in(found: Gathering, file: Path, content: Content, folders: Folders, s
     rows = _rows(found, file, content)
     boxes = np.frombuffer(content.boxes, np.float64).reshape(-1, 4) if content.boxes else np.zeros((0, 4))
     keys = []
-    for number, (name, width, height, line) in content.images.items():
+    for number, (name, width, height, line) in sorted(content.images.items()):  # COCO ranks equal scores so
         path = folders.resolve(name, bases, picture=True)
         key = name if path is None else told_from(path, found.root)
         keys.append(key)
