@@ -40,7 +40,7 @@ class CocoMetrics:
         from rich import box
         from rich.table import Table
 
-        table = Table(title=TITLE, box=box.SIMPLE, title_justify="left", show_header=False)
+        table = Table(box=box.SIMPLE, show_header=False)
         for low, high in zip(NAMES[:6], NAMES[6:], strict=True):
             table.add_row(low, _share(self.numbers[low]), "  ", high, _share(self.numbers[high]))
         return table
@@ -50,7 +50,7 @@ class CocoMetrics:
 
         text = StringIO()
         Console(file=text, width=140, color_system=None).print(self)
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
+        return f"{TITLE}\n" + "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
 
 
 def _share(value: float | None) -> str:

@@ -27,6 +27,8 @@ def curve_points(curve: NDArray[np.float64]) -> list[tuple[float, float]]:
 
 def calibration_figure(found: Calibration) -> str:
     """Precision of each bin of scores beside what it should be; below, how many detections it has. <svg>"""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     with Drawing(6.2, 4.6) as drawing:
         above, below = drawing.figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
         middle, width = (found.edges[:-1] + found.edges[1:]) / 2, np.diff(found.edges)
@@ -37,7 +39,10 @@ def calibration_figure(found: Calibration) -> str:
         above.set(ylabel="share that is right", ylim=(0, 1.02), xlim=(0, 1))
         above.legend(frameon=False, fontsize=9, loc="upper left")
         below.bar(middle[have], found.counts[have], width[have] * 0.86, color=SOFT)
-        below.set(ylabel="detections", xlabel="score", yscale="log")
+        below.set(ylabel="detections", xlabel="score", yscale="log", ylim=(0.7, 2.0 * found.counts.max()))
+        below.yaxis.set_major_locator(LogLocator(numticks=4))
+        below.yaxis.set_major_formatter("{x:,.0f}")
+        below.yaxis.set_minor_locator(NullLocator())
         for axes in (above, below):
             axes.grid(axis="y", color=SOFT, alpha=0.3, linewidth=0.6)
         return drawing.svg()

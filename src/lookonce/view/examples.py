@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from lookonce.analysis import Analysis
 from lookonce.data.pictures import load_rgb
@@ -18,7 +18,7 @@ from lookonce.view.draw import draw
 
 SHOWN = 8
 """Of each sort."""
-SIDE = 300
+SIDE = 280
 """Longest side of a cutting on the page, px."""
 ROOM = 2.2
 """Side of a cutting, of the longest side of its box; of a picture at least LEAST of its shorter side."""
@@ -45,8 +45,7 @@ class Examples:
 
 
 def choose_examples(dataset: Dataset, analysis: Analysis) -> Examples:
-    """The surest hits and false alarms and the largest misses, the classes in turn; pictures that do not open are left
-    out."""
+    """The surest hits and false alarms and the largest misses, the classes in turn, on pictures that open."""
     found, errors = analysis.found, analysis.errors
     threshold = analysis.confusion.at.threshold if analysis.confusion else 0.0
     shown = found.score > threshold
@@ -86,7 +85,7 @@ class _Cut:
         return f"{self.dataset.labels[self.dataset.classes[n]]}, {wide:.0f} x {high:.0f} px"
 
     def some(self, rows: NDArray[np.int64], image: NDArray[np.int64], label: NDArray[np.int64],
-             boxes: NDArray[np.floating], caption: object) -> Iterator[Example]:  # fmt: skip
+             boxes: NDArray[np.floating], caption: Callable[[int], str]) -> Iterator[Example]:  # fmt: skip
         """Examples of rows, the first of each class, then the second, ... caption: row -> text."""
         turn = np.zeros(len(rows), np.int64)
         for one in np.unique(label[rows]):
@@ -100,7 +99,7 @@ class _Cut:
             except PictureError:
                 continue
             there, found = self.cuttings(picture, n, boxes[row].astype(float))
-            yield Example(f"{caption(row)}, {self.dataset.records[n].path.name}", there, found)  # type: ignore[operator]
+            yield Example(f"{caption(row)}, {self.dataset.records[n].path.name}", there, found)
             given += 1
             if given == SHOWN:
                 return
@@ -110,8 +109,10 @@ class _Cut:
         left, top, right, bottom = window(box, (picture.shape[1], picture.shape[0]))
         scale = SIDE / max(right - left, bottom - top)
         size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
-        part = np.asarray(Image.fromarray(picture[top:bottom, left:right]).resize(size, Image.Resampling.BILINEAR))
+        small = Image.fromarray(picture[top:bottom, left:right]).resize(size, Image.Resampling.BILINEAR)
         corner, record, found = np.array([left, top, left, top]), self.dataset.records[n], self.analysis.found
+        _frame(small, (box - corner) * scale)
+        part = np.asarray(small)
         rows = np.flatnonzero((found.image == n) & (found.score > self.threshold))
         labels = self.dataset.labels
         inside = [k for k in range(len(record.boxes)) if _within(record.boxes[k], (left, top, right, bottom))]
@@ -131,6 +132,13 @@ def window(box: NDArray[np.floating], size: tuple[int, int]) -> tuple[int, int, 
         corners.append((start, start + max(long, 1)))
     (left, right), (top, bottom) = corners
     return left, top, right, bottom
+
+
+def _frame(picture: Image.Image, box: NDArray[np.floating]) -> None:
+    """A white frame with black edges around a box, clear of it."""
+    pen = ImageDraw.Draw(picture)
+    for away, width, colour in ((8, 4, "black"), (7, 2, "white")):
+        pen.rectangle((*(box[:2] - away), *(box[2:] + away)), outline=colour, width=width)
 
 
 def _within(box: NDArray[np.floating], frame: tuple[int, int, int, int]) -> bool:
