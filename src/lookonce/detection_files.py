@@ -3,8 +3,8 @@
 json: [{"image_id", "category_id", "bbox": [x, y, width, height], "score"}, ...], image px. Of a COCO data set the ids
 are those of its files. Of others image_id is the picture's name, or its number where the name is one, and category_id
 the class by name, or counted from 1 in the data set's order, as `lookonce convert` writes it.
-text: PICTURE.txt for each picture with any, a line a detection: class score xmin ymin xmax ymax, corners as VOC's: from
-1, both included. The class is a name, or counted from 0 in the data set's order.
+text: PICTURE.txt for each picture with any, a line a detection: class score xmin ymin xmax ymax, corners as those of the
+data set: of a VOC one from 1 and both included, else plain px. The class is a name, or counted from 0 in its order.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def read_detections(path: Path, whole: Whole, split: str | None) -> list[Detecti
     """
     names = class_order(whole.found, None, Counter(whole.found.names))
     pictures = whole.members(split)
-    found = _Gathered(_Places(whole, pictures, split), names, _categories(whole, pictures, names))
+    found = _Gathered(_Places(whole, pictures, split), names, _categories(whole, pictures, names),
+                      first=int(whole.found.format == "voc"))  # fmt: skip
     (_take_texts if path.is_dir() else _take_json)(path, found)
     image = np.array(found.image, np.int64)
     order = np.argsort(image, kind="stable")
@@ -63,6 +64,8 @@ class _Gathered:
     names: tuple[str, ...]
     categories: dict[int | str, int]
     """What stands for a class in json -> its place among the names."""
+    first: int
+    """The number of the first pixel in texts, which then hold both corners; 0: plain px."""
     image: array[int] = field(default_factory=lambda: array("q"))
     label: array[int] = field(default_factory=lambda: array("q"))
     score: array[float] = field(default_factory=lambda: array("d"))
@@ -96,7 +99,7 @@ class _Places:
     def __call__(self, key: Any, what: str) -> int:
         """The place of a picture by its key."""
         if isinstance(key, bool) or not isinstance(key, int | str) or key not in self.place:
-            raise _Wrong(f"{what} {str(key)[:60]!r}, which no picture of {self.split} has")
+            raise _Wrong(f"{what} {repr(key)[:60]}, which no picture of {self.split} has")
         if key in self.twice:
             raise _Wrong(f"{what} {key!r}, which two pictures of {self.split} have")
         return self.place[key]
@@ -147,8 +150,9 @@ def _entry(entry: Any, path: Path, found: _Gathered) -> tuple[int, int, float, t
     if type(score) not in (int, float) or not abs(score) <= MOST:
         raise _Wrong(f"a score of {str(score)[:40]}")
     if isinstance(category, bool) or not isinstance(category, int | str) or category not in found.categories:
-        known = ", ".join(str(key)[:30] for key in list(found.categories)[:100] if isinstance(key, int))
-        raise _Wrong(f"category_id {str(category)[:40]!r}; the data set has {known} ({', '.join(found.names)[:400]})")
+        numbers = sorted((key, place) for key, place in found.categories.items() if isinstance(key, int))
+        known = ", ".join(f"{number} {found.names[place]}" for number, place in numbers)[:400]
+        raise _Wrong(f"category_id {repr(category)[:40]}, and the data set has {known}")
     return found.places(entry.get("image_id"), "image_id"), found.categories[category], float(score), box
 
 
@@ -160,14 +164,14 @@ def _take_texts(folder: Path, found: _Gathered) -> None:
             place = found.places(file.stem, "the name")
             for at, text in enumerate(read_text(file, TEXT_LAW).splitlines(), 1):
                 if text.strip():
-                    label, score, box = _line(text, numbers)
-                    found.add(place, label, score, box)
+                    label, score, (x1, y1, x2, y2) = _line(text, numbers)
+                    found.add(place, label, score, (x1 - found.first, y1 - found.first, x2, y2))
         except _Wrong as wrong:
             raise AnnotationError(file, at, str(wrong), TEXT_LAW) from None
 
 
-def _line(text: str, names: dict[str, int]) -> tuple[int, float, tuple[float, ...]]:
-    """(class, score, xyxy box) of one line; a name may hold blanks."""
+def _line(text: str, names: dict[str, int]) -> tuple[int, float, tuple[float, float, float, float]]:
+    """(class, score, corners) of one line; a name may hold blanks."""
     fields = text.rsplit(None, 5)
     word = fields[0].strip()
     try:
@@ -180,4 +184,4 @@ def _line(text: str, names: dict[str, int]) -> tuple[int, float, tuple[float, ..
     if not 0 <= label < len(names):
         known = ", ".join(f"{place} {name}" for name, place in names.items())[:400]
         raise _Wrong(f"class {word[:40]!r}, and the data set has {known}")
-    return label, score, (x1 - 1, y1 - 1, x2, y2)
+    return label, score, (x1, y1, x2, y2)
