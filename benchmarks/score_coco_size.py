@@ -1,7 +1,7 @@
 """Seconds of all metrics on a set of COCO's size: 36,000 objects and 500,000 detections on 5,000 pictures, 80 classes.
 
-Synthetic and seeded: 40 % of the detections lie about an object, mostly of its class; the rest anywhere. The COCO part is
-timed beside pycocotools in the same run, both without loading. Wall and processor time, since a machine may be busy.
+Synthetic and seeded: 40 % of the detections lie about an object, mostly of its class; the rest anywhere. The COCO part
+is timed beside pycocotools in the same run, both without loading. Wall and processor time, since a machine may be busy.
 Usage: python benchmarks/score_coco_size.py [--profile]
 """
 

@@ -100,7 +100,7 @@ def index_boxes(dataset: Dataset, detections: Sequence[Detections]) -> tuple[Any
 
 
 def _area(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
-    return np.prod(boxes[:, 2:].astype(np.float64) - boxes[:, :2], axis=1)
+    return np.asarray(np.prod(boxes[:, 2:].astype(np.float64) - boxes[:, :2], axis=1))
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:
