@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lookonce.data.catalog import read_dataset
-from lookonce.data.pictures import load_rgb
 from lookonce.data.record import Dataset
 from lookonce.detections import Detections
 from lookonce.detector import Detector
@@ -88,17 +87,10 @@ def detect_all(detector: Detector, dataset: Dataset) -> tuple[list[Detections], 
     """Detections down to SCORE_THRESHOLD on every picture of a data set, and how many could not be decoded."""
     found: list[Detections] = []
     skipped = 0
-    nothing = Detections([], [], [], detector.labels)  # type: ignore[arg-type]
-    for start in range(0, len(dataset), 8):
-        pictures, places = [], []
-        for place, record in enumerate(dataset.records[start : start + 8]):
-            try:
-                pictures.append(load_rgb(record.path))
-                places.append(start + place)
-            except PictureError as error:
-                log.warning("skipped %s", error)
-                skipped += 1
-        found += [nothing] * len(dataset.records[start : start + 8])
-        for place, one in zip(places, detector.detect(pictures, Selection(SCORE_THRESHOLD)), strict=True):
-            found[place] = one
+    paths = (record.path for record in dataset.records)
+    for _, picture, detections in detector.detect_files(paths, Selection(SCORE_THRESHOLD)):
+        if isinstance(picture, PictureError):
+            log.warning("skipped %s", picture)
+            skipped += 1
+        found.append(detections)
     return found, skipped
