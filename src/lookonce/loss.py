@@ -50,7 +50,8 @@ def region_loss(raw: Tensor, targets: Targets, region: Region, warm_up: bool = F
         slot = _slot(targets, targets.wins)
         fit = iou(cxcywh_to_xyxy(boxes[slot]), cxcywh_to_xyxy(targets.boxes[targets.wins]))  # [K]
     image, anchor, row, col = slot
-    at = raw.unflatten(1, (len(anchors), -1))[image, anchor, :, row, col]  # [K, 5+C], in one step: so is its gradient
+    by_anchor = raw.reshape(len(raw), len(anchors), -1, *raw.shape[2:])  # [B, A, 5+C, H, W]
+    at = by_anchor[image, anchor, :, row, col]  # [K, 5+C], in one step: so is its gradient
     t, wins = at[:, :4], targets.wins  # [K, 4]
     weight, cells = targets.weight[wins], raw.shape[2] * raw.shape[3]
     scale = region.coord_scale * weight[:, None] * (2 - targets.boxes[wins, 2:].prod(-1, keepdim=True) / cells)
