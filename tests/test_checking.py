@@ -4,15 +4,11 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from conftest import SHARED, needs_shared
-from lookonce import region
-from lookonce.checking import check, encode_all, lost_objects
+from lookonce.checking import check
 from lookonce.cli import main
-from lookonce.data.catalog import read_dataset
 from lookonce.errors import UserError
-from lookonce.resize import boxes_to_input
 from test_findings import CAT, DOG, add
 
 
@@ -56,22 +52,6 @@ def test_a_page_needs_its_ending(squares, tmp_path):
         check(squares, report=tmp_path / "page.pdf")
 
 
-@pytest.mark.parametrize("resize", ["letterbox", "stretch"])
-def test_what_is_encoded_is_what_the_network_is_told(squares, resize):
-    dataset = read_dataset(squares)
-    report = check(squares, resize=resize, size=96, anchors=2, pictures=False)
-    found = encode_all(dataset, report.anchors, 96, resize)
-    for n, record in enumerate(dataset.records):
-        boxes = boxes_to_input(torch.from_numpy(record.boxes), record.size, (96, 96), resize)
-        labels = torch.from_numpy(record.labels)
-        one = region.encode(boxes, labels, labels * 0, torch.tensor(report.anchors.wh), (3, 3), 32)
-        mine = slice(dataset.first[n], dataset.first[n + 1])
-        torch.testing.assert_close(found.anchor[mine], one.anchor)
-        torch.testing.assert_close(found.col[mine], one.col)
-        torch.testing.assert_close(found.wins[mine], one.wins)
-        torch.testing.assert_close(found.boxes[mine], one.boxes)
-
-
 def test_objects_lost_to_others_are_counted_by_anchor(tmp_path):
     for n in range(4):
         add(tmp_path, f"p{n}", [CAT, ("cat", [11, 11, 61, 61]), DOG], seed=n)
@@ -80,14 +60,6 @@ def test_objects_lost_to_others_are_counted_by_anchor(tmp_path):
     assert finding.count == sum(report.lost) == 4
     assert finding.places[0].startswith("Annotations/p0.xml:5: cat, to the cat of Annotations/p0.xml:10; anchor ")
     assert report.exit_code == 0
-
-
-def test_a_difficult_object_is_not_lost():
-    none = torch.zeros(2, dtype=torch.long)
-    boxes = torch.tensor([[0.0, 0, 50, 50], [1, 1, 51, 51]])
-    hard = torch.tensor([True, False])
-    assert lost_objects(region.encode(boxes, none, none, torch.tensor([[1.0, 1.0]]), (3, 3), 32, hard)).tolist() == []
-    assert lost_objects(region.encode(boxes, none, none, torch.tensor([[1.0, 1.0]]), (3, 3), 32)).tolist() == [0]
 
 
 def test_darknets_anchors_and_few_shapes(squares, tmp_path):

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lookonce.coverage import coverage, input_boxes, input_scale
+from lookonce import region
+from lookonce.coverage import coverage, encode_all, input_boxes, input_scale, lost_objects
+from lookonce.data.catalog import read_dataset
 from lookonce.resize import boxes_to_input
 from test_matching import dataset_of
 
@@ -40,3 +42,26 @@ def test_boxes_of_many_pictures_lie_where_resize_lays_each(mode):
         expected = boxes_to_input(torch.from_numpy(dataset.boxes[n]), size, FRAME, mode)
         np.testing.assert_allclose(found[n], expected, atol=1e-3)
     assert input_scale(dataset, FRAME, "letterbox")[0] == pytest.approx(0.65)
+
+
+@pytest.mark.parametrize("resize", ["letterbox", "stretch"])
+def test_what_is_encoded_is_what_the_network_is_told(squares, resize):
+    dataset, anchors = read_dataset(squares), ((1.0, 1.0), (1.6, 1.6))
+    found = encode_all(dataset, anchors, (96, 96), resize)
+    for n, record in enumerate(dataset.records):
+        boxes = boxes_to_input(torch.from_numpy(record.boxes), record.size, (96, 96), resize)
+        labels = torch.from_numpy(record.labels)
+        one = region.encode(boxes, labels, labels * 0, torch.tensor(anchors), (3, 3), 32)
+        mine = slice(dataset.first[n], dataset.first[n + 1])
+        torch.testing.assert_close(found.anchor[mine], one.anchor)
+        torch.testing.assert_close(found.col[mine], one.col)
+        torch.testing.assert_close(found.wins[mine], one.wins)
+        torch.testing.assert_close(found.boxes[mine], one.boxes)
+
+
+def test_a_difficult_object_is_not_lost():
+    none = torch.zeros(2, dtype=torch.long)
+    boxes = torch.tensor([[0.0, 0, 50, 50], [1, 1, 51, 51]])
+    hard = torch.tensor([True, False])
+    assert lost_objects(region.encode(boxes, none, none, torch.tensor([[1.0, 1.0]]), (3, 3), 32, hard)).tolist() == []
+    assert lost_objects(region.encode(boxes, none, none, torch.tensor([[1.0, 1.0]]), (3, 3), 32)).tolist() == [0]

@@ -7,18 +7,16 @@ import os
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from lookonce import region, zoo
+from lookonce import zoo
 from lookonce.anchors import STRIDE, Anchors, cluster_anchors, measure, shapes_in_cells
 from lookonce.check_report import CheckReport, Counted
+from lookonce.coverage import encode_all, lost_objects
 from lookonce.data.catalog import Format, Whole, read_whole
 from lookonce.data.looking import Looks, look
-from lookonce.data.record import Dataset
 from lookonce.errors import ConfigError
 from lookonce.findings import Finding, all_findings, lost_finding, training_splits
-from lookonce.resize import ResizeMode, fitted
+from lookonce.resize import ResizeMode
 
 log = logging.getLogger("lookonce")
 
@@ -80,7 +78,7 @@ def check(
 def find(whole: Whole, looks: Looks | None, anchors: Anchors, size: int,
          resize: ResizeMode) -> tuple[tuple[Finding, ...], tuple[int, ...]]:  # fmt: skip
     """(every finding, those that harm first; objects lost to others in their cell, by anchor)."""
-    targets = encode_all(whole.dataset, anchors, size, resize)
+    targets = encode_all(whole.dataset, anchors.wh, (size, size), resize)
     lost = lost_objects(targets)
     anchor, winner = targets.anchor.numpy()[lost], targets.winner.numpy()[lost]
     shapes = [f"{w:.2f} x {h:.2f}" for w, h in anchors.wh]
@@ -101,23 +99,6 @@ def fitted_anchors(whole: Whole, k: int, size: int, resize: ResizeMode) -> Ancho
     if k == 0:
         return measure(wh, np.array(zoo.VOC_ANCHORS))
     return cluster_anchors(part, min(k, distinct), size=size, resize=resize)
-
-
-def encode_all(dataset: Dataset, anchors: Anchors, size: int, resize: ResizeMode) -> region.Targets:
-    """What the network is told of every object [N] of a data set, undistorted."""
-    image = dataset.image_of_box
-    inner = fitted(dataset.sizes.astype(np.int64), (size, size), resize)  # [M, 2]
-    scale, offset = inner / dataset.sizes, (size - inner) / 2
-    boxes = dataset.boxes * np.tile(scale, 2)[image] + np.tile(offset, 2)[image]  # [N, 4] input px
-    return region.encode(
-        torch.from_numpy(boxes.astype(np.float32)), torch.from_numpy(dataset.classes), torch.from_numpy(image),
-        torch.tensor(anchors.wh), (size // STRIDE, size // STRIDE), STRIDE, torch.from_numpy(dataset.difficult),
-    )  # fmt: skip
-
-
-def lost_objects(targets: region.Targets) -> NDArray[np.int64]:
-    """Objects that are sought, and whose cell and anchor a later one holds: their places, growing."""
-    return np.flatnonzero((~targets.wins & ~targets.ignore).numpy())
 
 
 def count(whole: Whole, size: int, resize: ResizeMode) -> Counted:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lookonce.boxes import shape_iou
 from lookonce.data.record import Dataset
-from lookonce.region import encode
+from lookonce.region import Targets, encode
 from lookonce.resize import ResizeMode, geometry
 
 FITS = 0.5
@@ -41,15 +41,13 @@ def coverage(dataset: Dataset, anchors: tuple[tuple[float, float], ...], frame: 
 
     frame: (W, H) of the input, pixels; stride: input pixels a cell.
     """
-    boxes = torch.from_numpy(input_boxes(dataset, frame, mode))
     shapes = torch.tensor(anchors)
-    wh = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)
-    fit = (shape_iou(wh[:, None] / stride, shapes).amax(1) >= FITS).numpy()
-    whole = torch.cat((boxes[:, :2], boxes[:, :2] + wh), 1)
-    targets = encode(whole, torch.from_numpy(dataset.classes), torch.from_numpy(dataset.image_of_box).long(), shapes,
-                     (frame[1] // stride, frame[0] // stride), stride)  # fmt: skip
-    lost = (~targets.wins).numpy()
-    side = wh.prod(1).sqrt().numpy()
+    targets = encode_all(dataset, anchors, frame, mode, stride)
+    wh = targets.boxes[:, 2:]  # [N, 2] cells
+    fit = (shape_iou(wh[:, None], shapes).amax(1) >= FITS).numpy()
+    lost = np.zeros(len(fit), bool)
+    lost[lost_objects(targets)] = True
+    side = (wh * stride).prod(1).sqrt().numpy()
     found = []
     for size, low, high in (("all", 0.0, math.inf), *SIZES):
         these = (side >= low) & (side < high)
@@ -57,6 +55,21 @@ def coverage(dataset: Dataset, anchors: tuple[tuple[float, float], ...], frame: 
         found.append(Coverage(size, int(these.sum()), float(fit[these].mean()) if some else None,
                               float(lost[these].mean()) if some else None))  # fmt: skip
     return tuple(found)
+
+
+def encode_all(dataset: Dataset, anchors: tuple[tuple[float, float], ...], frame: tuple[int, int],
+               mode: ResizeMode, stride: int = 32) -> Targets:  # fmt: skip
+    """What the network is told of every object [N] of a data set, undistorted. Arguments as in coverage."""
+    return encode(
+        torch.from_numpy(input_boxes(dataset, frame, mode)), torch.from_numpy(dataset.classes),
+        torch.from_numpy(dataset.image_of_box), torch.tensor(anchors), (frame[1] // stride, frame[0] // stride),
+        stride, torch.from_numpy(dataset.difficult),
+    )  # fmt: skip
+
+
+def lost_objects(targets: Targets) -> NDArray[np.int64]:
+    """Objects that are sought, and whose cell and anchor a later one holds: their places, growing."""
+    return np.flatnonzero((~targets.wins & ~targets.ignore).numpy())
 
 
 def input_scale(dataset: Dataset, frame: tuple[int, int], mode: ResizeMode) -> NDArray[np.float64]:
