@@ -84,8 +84,9 @@ def evaluate(
     return Report(metrics, str(model), str(data), split, skipped)
 
 
-def detect_all(detector: Detector, dataset: Dataset) -> tuple[list[Detections], int]:
-    """Detections down to SCORE_THRESHOLD on every picture of a data set, and how many could not be decoded."""
+def detect_all(detector: Detector, dataset: Dataset,
+               selection: Selection = Selection(SCORE_THRESHOLD)) -> tuple[list[Detections], int]:  # fmt: skip
+    """Detections on every picture of a data set, and how many could not be decoded."""
     found: list[Detections] = []
     skipped = 0
     nothing = Detections([], [], [], detector.labels)  # type: ignore[arg-type]
@@ -99,6 +100,6 @@ def detect_all(detector: Detector, dataset: Dataset) -> tuple[list[Detections], 
                 log.warning("skipped %s", error)
                 skipped += 1
         found += [nothing] * len(dataset.records[start : start + 8])
-        for place, one in zip(places, detector.detect(pictures, Selection(SCORE_THRESHOLD)), strict=True):
+        for place, one in zip(places, detector.detect(pictures, selection), strict=True):
             found[place] = one
     return found, skipped
