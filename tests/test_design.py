@@ -39,7 +39,7 @@ COMMANDS = {
     "train",
     "evaluate",
     "detect",
-    "demo diagnosing",
+    "demo",
     "anchors",
     "cluster_anchors",
     "export",

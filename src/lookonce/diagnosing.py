@@ -13,7 +13,7 @@ from lookonce.coverage import coverage, encode_all, lost_objects
 from lookonce.data.catalog import Whole, check_pictures, read_whole
 from lookonce.data.record import Dataset
 from lookonce.detector import Detector
-from lookonce.diagnosis import Bars, Check, Diagnosis
+from lookonce.diagnosis import Bars, Check, Diagnosis, failed, passed, skipped
 from lookonce.errors import ConfigError, UserError
 from lookonce.evaluation import detect_all
 from lookonce.findings import a_letter_apart, alike, lost_finding
@@ -58,7 +58,7 @@ def diagnose(
     Args:
         run: the folder of a run, a model file, or a Darknet .cfg beside its .weights.
         data: the data set that it was trained on.
-        steps: steps at most in which its network, begun anew, must learn five training pictures by heart; 0: do not try.
+        steps: steps at most in which its network, begun anew, must learn five training pictures by heart; 0: skip it.
         train_split: which pictures it learnt from.
         val_split: pictures on which its detections are looked at.
         json: show the result as JSON.
@@ -70,9 +70,14 @@ def diagnose(
     if steps < 0:
         raise ConfigError(f"steps: {steps}; expected at least 0 (0: do not overfit five pictures)")
     model = load_model(run)
-    theirs = read_whole(data).dataset
+    whole = read_whole(data)
+    theirs = whole.dataset
     twins = pair_names(model.labels, theirs.labels)
-    whole = known_classes(data, model, twins)
+    if not twins:
+        raise UserError(f"{data}: classes ({_some(theirs.labels)}) are none of the model's ({_some(model.labels)}); "
+                        "expected the data that the run was trained on")  # fmt: skip
+    if tuple(twins.values()) != theirs.labels:
+        whole = read_whole(data, tuple(twins.values()))
     train_set, val_set = (_with_objects(whole, split, model, twins) for split in (train_split, val_split))
     weights, size = check_weights(model), check_size(model)
     anchors, units = check_anchors(model, whole.dataset)
@@ -81,12 +86,12 @@ def diagnose(
                if blocks and check.state == "FAIL"]  # fmt: skip
     bars: tuple[Bars, ...] = ()
     if blocked:
-        checks.append(Check("detections", "skipped", f"mend first: {', '.join(blocked)}"))
+        checks.append(skipped("detections", f"mend first: {', '.join(blocked)}"))
     else:
         seen, detections = check_detections(model, val_set)
         bars = seen.bars()
         checks.append(detections)
-    checks.insert(3, check_names(model, theirs, twins, checks[-1].state == "pass"))
+    checks.insert(3, check_names(model, theirs, twins, checks[-1].state != "FAIL"))
     checks.append(check_curves(Path(run)))
     checks.append(check_memory(model, train_set, steps, [name for name in blocked if name != weights.name]))
     return Diagnosis(str(run), str(data), tuple(checks), bars, json)
@@ -101,15 +106,6 @@ def pair_names(labels: Sequence[str], theirs: Sequence[str]) -> dict[str, str]:
             if name not in pairs and found:
                 pairs[name] = found[0]
     return {name: pairs[name] for name in labels if name in pairs}
-
-
-def known_classes(data: Path, model: Model, twins: dict[str, str]) -> Whole:
-    """The data with those classes alone that the model knows. Raises UserError where there is none."""
-    if not twins:
-        theirs = read_whole(data).dataset.labels
-        raise UserError(f"{data}: its classes ({_some(theirs)}) are none of the model's ({_some(model.labels)}); "
-                        "expected the data that the run was trained on")  # fmt: skip
-    return read_whole(data, tuple(twins.values()))
 
 
 def _with_objects(whole: Whole, split: str, model: Model, twins: dict[str, str]) -> Dataset:
@@ -131,57 +127,53 @@ def check_weights(model: Model) -> Check:
         place = f"layer {layer}, {part}"
         if not value.isfinite().all():
             bad = int((~value.isfinite()).sum())
-            return Check("weights", "FAIL", f"{place}: {bad:,} of {value.numel():,} numbers are not finite: go back to a "
+            return failed("weights", f"{place}: {bad:,} of {value.numel():,} numbers are not finite: go back to a "
                          "checkpoint from before, or train with a lower --learning-rate")  # fmt: skip
         if part == "conv.weight" and not value.any():
-            return Check("weights", "FAIL", f"{place}: every number is 0: nothing of a picture passes; train anew")
+            return failed("weights", f"{place}: every number is 0: nothing of a picture passes; train anew")
         if part == "norm.running_var" and not bool(((value >= VARIANCES[0]) & (value <= VARIANCES[1])).all()):
-            said = (
-                f"variances from {float(value.min()):.2g} to {float(value.max()):.2g}; expected 0 to {VARIANCES[1]:.0g}"
-            )
-            return Check("weights", "FAIL", f"{place}: {said}: the file does not fit its network, or training ran away")
-    return Check("weights", "pass", f"all finite, variances sane; {model.seen:,} pictures seen in training")
+            return failed("weights", f"{place}: {float(value.min()):.2g} to {float(value.max()):.2g}; expected 0 to "
+                          f"{VARIANCES[1]:.0g}: the file does not fit its network, or training ran away")  # fmt: skip
+    return passed("weights", f"all finite, variances sane; {model.seen:,} pictures seen in training")
 
 
 def check_size(model: Model) -> Check:
     """Whether the input divides into cells."""
     stride, (width, height) = model.network.stride, model.frame
     if width % stride or height % stride:
-        return Check(
-            "input size", "FAIL", f"{width} x {height} px do not divide by the stride {stride}: take a multiple"
-        )
-    return Check("input size", "pass", f"{width} x {height} px are {width // stride} x {height // stride} cells")
+        return failed("input size", f"{width} x {height} px do not divide by {stride}, a cell: take multiples of it")
+    return passed("input size", f"{width} x {height} px are {width // stride} x {height // stride} cells")
 
 
 def check_resize(model: Model) -> Check:
     """Whether the model sees pictures as its training showed them."""
     recipe = model.training.get("recipe", {})
     if "resize" not in recipe or "size" not in recipe:
-        return Check("resize", "skipped", f"{model.resize}; the file does not say how it was trained")
+        return skipped("resize", f"{model.resize}; the file does not say how it was trained")
     then, now = (recipe["resize"], [recipe["size"]] * 2), (model.resize, list(model.frame))
     if then == now:
-        return Check("resize", "pass", f"{model.resize}, as in training")
+        return passed("resize", f"{model.resize}, as in training")
     said = " and ".join(f"{mode} to {w} x {h} px" for mode, (w, h) in (now, then))
-    return Check("resize", "FAIL", f"the file says {said} was what it was trained with: write the file as the run did")
+    return failed("resize", f"the file says {said} was what it was trained with: write the file as the run did")
 
 
 def check_names(model: Model, theirs: Dataset, twins: dict[str, str], right: bool) -> Check:
-    """Whether names and order of the classes agree. right: detections have shown that the classes do."""
+    """Whether names and order of the classes agree. right: detections have not shown that the order does not."""
     other = [f"{ours!r} is {name!r} in the data" for ours, name in twins.items() if ours != name]
     if other:
-        return Check("class names", "FAIL", f"{_some(other)}: write it one way, in the data or by training again")
+        return failed("class names", f"{_some(other)}: write it one way, in the data or by training again")
     missing = [repr(name) for name in model.labels if name not in twins]
     if missing:
-        return Check("class names", "FAIL", f"no object or class of the data is {_some(missing)}: is it the run's data? "
-                     "else train again with --labels of the classes that there are")  # fmt: skip
+        return failed("class names", f"no object or class of the data is {_some(missing)}: is it the run's data? "
+                      "else train again with --labels of the classes that there are")  # fmt: skip
     order = [name for name in theirs.labels if name in twins]
     if order != list(model.labels) and not right:
-        return Check("class names", "FAIL", f"the data has them in the order {_some(order)}, the model in the order "
-                     f"{_some(model.labels)}: unless --labels asked for it, ids changed since training; restore them")  # fmt: skip
+        return failed("class names", f"the data has them in the order {_some(order)}, the model in the order "
+                     f"{_some(model.labels)}: unless --labels asked for it, restore the training's order")  # fmt: skip
     counts = np.bincount(theirs.classes, minlength=len(theirs.labels))
     extra = [f"{name!r} ({n} objects)" for name, n in zip(theirs.labels, counts, strict=True) if name not in twins]
     more = f"; not learnt: {_some(extra)}" if extra else ""
-    return Check("class names", "pass", f"{_some(model.labels)}{more}")
+    return passed("class names", f"{_some(model.labels)}{more}")
 
 
 def check_anchors(model: Model, dataset: Dataset) -> tuple[Check, bool]:
@@ -192,13 +184,13 @@ def check_anchors(model: Model, dataset: Dataset) -> tuple[Check, bool]:
     fits = {unit: _fit(model, dataset, shapes) for unit, shapes in readings.items()}
     said = f"{fits['cells']:.0%} of {len(dataset.boxes):,} objects have an anchor of shape IoU over .5"
     if fits["cells"] >= FIT:
-        return Check("anchors", "pass", said), False
+        return passed("anchors", said), False
     unit = max(fits, key=fits.__getitem__)
     if fits[unit] > fits["cells"] + ENOUGH:
         shapes = " ".join(f"{w:.2f},{h:.2f}" for w, h in readings[unit])
-        return Check("anchors", "FAIL", f"{said}; they are not in cells but in {unit}, where it would be "
+        return failed("anchors", f"{said}; they are not in cells but in {unit}, where it would be "
                      f"{fits[unit]:.0%}: write {shapes}"), True  # fmt: skip
-    return Check("anchors", "FAIL", f"{said}: cluster them on this data (lookonce anchors; train does it by itself), "
+    return failed("anchors", f"{said}: cluster them on this data (lookonce anchors; train does it by itself), "
                  "at the size and resize of the run"), False  # fmt: skip
 
 
@@ -215,13 +207,12 @@ def check_lost(model: Model, whole: Whole) -> Check:
     said = f"{len(lost):,} of {len(whole.dataset.boxes):,} objects ({share:.1%}) share cell and anchor with a later one"
     shapes = [f"{w:.2f} x {h:.2f}" for w, h in model.region.anchors]
     anchor = [shapes[a] for a in targets.anchor.numpy()[lost]]
-    places = tuple(
-        place for one in lost_finding(whole, lost, targets.winner.numpy()[lost], anchor) for place in one.places
-    )
+    found = lost_finding(whole, lost, targets.winner.numpy()[lost], anchor)
+    places = found[0].places if found else ()
     if share <= LOST:
-        return Check("shared cells", "pass", said, places[:3])
-    return Check(
-        "shared cells", "FAIL", f"{said} and are not learnt: train at a larger --size or with more --anchors", places
+        return passed("shared cells", said, places[:3])
+    return failed(
+        "shared cells", f"{said}, and are not learnt: train at a larger --size, or with more --anchors", places
     )
 
 
@@ -236,49 +227,50 @@ def check_detections(model: Model, dataset: Dataset) -> tuple[Sightings, Check]:
         then = sight(some, detect_all(Detector(other), some, FAINTEST)[0])
         if then.right.mean() > seen.right.mean() + ENOUGH:
             said = (f"the resize differs from training's: {then.right.mean():.0%} of the objects are found with "
-                    f"{other.resize}, {seen.right.mean():.0%} with the file's {model.resize}: write {other.resize}")  # fmt: skip
-    return seen, Check("detections", "pass" if good else "FAIL", said)
+                    f"{other.resize}, {seen.right.mean():.0%} with {model.resize}: write {other.resize}")  # fmt: skip
+    return seen, (passed if good else failed)("detections", said)
 
 
 def check_curves(run: Path) -> Check:
     """Whether the loss fell, and mAP stayed at zero all the same."""
     file = run / "metrics.csv"
     if not file.is_file():
-        return Check("curves", "skipped", "no metrics.csv: not the folder of a run")
-    curves = read_curves(file)
+        return skipped("curves", "no metrics.csv: not the folder of a run")
+    try:
+        curves = read_curves(file)
+    except UserError as error:
+        return skipped("curves", str(error))
     loss = [value for _, value in curves.get("loss_epoch", ())]
     scores = [value for _, value in curves.get("val/mAP", ())]
     if not loss or not scores:
-        return Check("curves", "skipped", f"{file}: no epoch with its validation yet")
+        return skipped("curves", f"{file}: no epoch with its validation yet")
     said = f"loss from {loss[0]:.3g} to {loss[-1]:.3g}, best val/mAP {max(scores):.3f}"
     if max(scores) >= ZERO:
-        return Check("curves", "pass", said)
+        return passed("curves", said)
     if loss[-1] < FALLEN * loss[0]:
-        return Check(
-            "curves", "FAIL", f"{said}: what is learnt is not what is scored; change what the other checks say"
-        )
-    return Check("curves", "FAIL", f"{said}: the loss did not fall; change --learning-rate, or train longer")
+        return failed("curves", f"{said}: what is learnt is not what is scored; change what the other checks say")
+    return failed("curves", f"{said}: the loss did not fall; change --learning-rate, or train longer")
 
 
 def check_memory(model: Model, dataset: Dataset, steps: int, blocked: Sequence[str]) -> Check:
     """Whether the network, begun anew, learns five pictures by heart."""
     name = "five pictures"
     if blocked:
-        return Check(name, "skipped", f"mend first: {', '.join(blocked)}")
+        return skipped(name, f"mend first: {', '.join(blocked)}")
     if not steps:
-        return Check(name, "skipped", "as asked (--steps 0)")
+        return skipped(name, "as asked (--steps 0)")
     if model.tree is not None:
-        return Check(name, "skipped", "a tree of classes is not trained here")
+        return skipped(name, "a tree of classes is not trained here")
     five = check_pictures(dataset.select(_spread(len(dataset), FIVE)))
     names = ", ".join(record.path.name for record in five.records)
     try:
         value, taken = memorise(model, five, steps)
     except UserError as error:
-        return Check(name, "FAIL", f"{error}: look at their boxes ({names})")
+        return failed(name, f"{error}: look at their boxes ({names})")
     said = f"mAP@.5 {value:.2f} on {names} after {taken} of {steps} steps from scratch"
     if value >= BY_HEART:
-        return Check(name, "pass", f"{said} (asked: {BY_HEART})")
-    return Check(name, "FAIL", f"{said}, expected {BY_HEART}: give more --steps; if that does not help, look at the boxes "
+        return passed(name, f"{said} (asked: {BY_HEART})")
+    return failed(name, f"{said}, expected {BY_HEART}: give more --steps; if that does not help, look at the boxes "
                  "of these pictures, take a larger --size, or other --anchors")  # fmt: skip
 
 

@@ -28,6 +28,21 @@ class Check:
     """The first places concerned: file:line and what is there."""
 
 
+def passed(name: str, said: str, places: tuple[str, ...] = ()) -> Check:
+    """A check with nothing to change."""
+    return Check(name, "pass", said, places)
+
+
+def failed(name: str, said: str, places: tuple[str, ...] = ()) -> Check:
+    """A check that says what to change."""
+    return Check(name, "FAIL", said, places)
+
+
+def skipped(name: str, said: str) -> Check:
+    """A check that was not made, and why."""
+    return Check(name, "skipped", said)
+
+
 @dataclass(frozen=True)
 class Bars:
     """A histogram, or several over the same steps."""

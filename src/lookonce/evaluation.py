@@ -23,6 +23,8 @@ log = logging.getLogger("lookonce")
 
 SCORE_THRESHOLD = 0.005
 """Lowest score that counts when mAP is measured. Source: darknet/examples/detector.c, validate, thresh=.005."""
+SCORED = Selection(SCORE_THRESHOLD)
+"""What is detected where mAP is measured."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def evaluate(
 
 
 def detect_all(detector: Detector, dataset: Dataset,
-               selection: Selection = Selection(SCORE_THRESHOLD)) -> tuple[list[Detections], int]:  # fmt: skip
+               selection: Selection = SCORED) -> tuple[list[Detections], int]:  # fmt: skip
     """Detections on every picture of a data set, and how many could not be decoded."""
     found: list[Detections] = []
     skipped = 0

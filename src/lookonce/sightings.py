@@ -60,7 +60,7 @@ class Sightings:
             Bars("score from", ("strongest detections",),
                  tuple((f"{low:g}", (n,)) for low, n in zip(SCORES[:-1], counts, strict=True))),
             Bars("best IoU from", ("objects: its class", "objects: any class"),
-                 tuple((f"{low:.1f}", pair) for low, *pair in zip(steps, own, any_class, strict=False))),
+                 tuple((f"{low:.1f}", (n, m)) for low, n, m in zip(steps[:-1], own, any_class, strict=True))),
         )  # fmt: skip
 
 
@@ -99,13 +99,14 @@ def verdict(seen: Sightings, names: Sequence[str], thresholds: NDArray[np.float6
     count, right = len(seen.label), int(seen.right.sum())
     highest = seen.scores.max(initial=0.0)
     above = int((seen.scores > thresholds[seen.labels]).sum())
-    told = f"{above} of the {len(seen.scores)} strongest detections are above the model's thresholds, the highest score is {highest:.2g}"
+    told = (f"{above:,} of the {len(seen.scores):,} strongest detections are above the model's thresholds, the highest "
+            f"score is {highest:.2g}")  # fmt: skip
     if not len(seen.scores):
         return False, f"nothing found: not one detection; {count} objects are there: train longer"
     if (seen.any >= HIT).mean() < ENOUGH:
         return False, _displaced(seen) or (
-            f"nothing found: {(seen.any >= HIT).sum()} of {count} objects have a detection on them, {told}: train longer, "
-            "or at a larger --size where objects are small; if five pictures cannot be overfitted, mend that first"
+            f"nothing found: {(seen.any >= HIT).sum():,} of {count:,} objects have a detection on them, {told}: train "
+            "longer, or at a larger --size for small objects; if five pictures are not learnt, mend that first"
         )
     permuted = _permuted(seen, names)
     if permuted:
@@ -128,9 +129,9 @@ def _displaced(seen: Sightings) -> str:
         return ""
     wide, tall = np.exp(middle[2:])
     return (
-        f"boxes shifted or scaled: beside {beside.sum()} of {len(beside)} objects lies one {wide:.2f} x as wide and {tall:.2f} x as "
-        f"high, {middle[0]:+.2f} of a width and {middle[1]:+.2f} of a height off: the anchors or the resize are not "
-        "those of the training; take the run's own model file"
+        f"boxes shifted or scaled: beside {beside.sum():,} of {len(beside):,} objects lies one {wide:.2f} x as wide "
+        f"and {tall:.2f} x as high, {middle[0]:+.2f} of a width and {middle[1]:+.2f} of a height off: anchors or resize "
+        "are not those of the training; take the run's own model file"
     )
 
 

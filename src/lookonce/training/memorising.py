@@ -54,7 +54,8 @@ def memorise(model: Model, pictures: Dataset, steps: int) -> tuple[float, int]:
     batch = _batch(pictures, model, device)
     keep_freed_memory()
     value, taken = 0.0, 0
-    for step in track(range(steps), f"overfitting {len(pictures)} pictures", console=Console(stderr=True)):
+    bar = track(range(steps), f"overfitting {len(pictures)} pictures", console=Console(stderr=True), transient=True)
+    for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = how.learning_rate * rate(step, steps, how)
         network.train()
