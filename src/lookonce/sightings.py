@@ -27,7 +27,7 @@ ENOUGH = 0.25
 """Share of the objects that makes a finding; a run of mAP 0 is far below, one that works far above."""
 SAME = 0.2
 """Boxes are moved all alike if the middle half of their sizes, of the objects', is within this of its logarithm."""
-MOVED = 0.1
+MOVED = 0.2
 """Such boxes are displaced if the median is off by more: of an object's size, or the logarithm of the size."""
 SCORES = (0.0, 0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 """Steps of the histogram of scores; mAP counts from .005 on."""
@@ -103,11 +103,13 @@ def verdict(seen: Sightings, names: Sequence[str], thresholds: NDArray[np.float6
             f"score is {highest:.2g}")  # fmt: skip
     if not len(seen.scores):
         return False, f"nothing found: not one detection; {count} objects are there: train longer"
-    if (seen.any >= HIT).mean() < ENOUGH:
-        return False, _displaced(seen) or (
-            f"nothing found: {(seen.any >= HIT).sum():,} of {count:,} objects have a detection on them, {told}: train "
-            "longer, or at a larger --size for small objects; if five pictures are not learnt, mend that first"
-        )
+    placed = int((seen.any >= HIT).sum())
+    displaced = _displaced(seen) if placed < count / 2 else ""
+    if displaced:
+        return False, displaced
+    if placed < ENOUGH * count:
+        return False, (f"nothing found: {placed:,} of {count:,} objects have a detection on them, {told}: train longer, or "
+                       "at a larger --size for small objects; if five pictures are not learnt, mend that first")  # fmt: skip
     permuted = _permuted(seen, names)
     if permuted:
         return False, permuted
@@ -130,8 +132,8 @@ def _displaced(seen: Sightings) -> str:
     wide, tall = np.exp(middle[2:])
     return (
         f"boxes shifted or scaled: beside {beside.sum():,} of {len(beside):,} objects lies one {wide:.2f} x as wide "
-        f"and {tall:.2f} x as high, {middle[0]:+.2f} of a width and {middle[1]:+.2f} of a height off: anchors or resize "
-        "are not those of the training; take the run's own model file"
+        f"and {tall:.2f} x as high, {middle[0]:+.2f} of a width and {middle[1]:+.2f} of a height off: anchors or "
+        "resize are not those of the training; take the run's own model file"
     )
 
 

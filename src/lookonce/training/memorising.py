@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 from lookonce.data.record import Dataset
 from lookonce.data.warp import Warped
@@ -54,27 +54,27 @@ def memorise(model: Model, pictures: Dataset, steps: int) -> tuple[float, int]:
     batch = _batch(pictures, model, device)
     keep_freed_memory()
     value, taken = 0.0, 0
-    bar = track(range(steps), f"overfitting {len(pictures)} pictures", console=Console(stderr=True), transient=True)
-    for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = how.learning_rate * rate(step, steps, how)
-        network.train()
-        with torch.autocast(device, torch.bfloat16, enabled=precision != "32-true"):
-            raw = module.raw(batch)
-        loss = module.loss_terms(raw, batch)["total"]
-        if not loss.isfinite():
-            raise UserError(f"the loss on {len(pictures)} pictures is {float(loss)} in step {step + 1}")
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), how.gradient_clip)
-        optimizer.step()
-        taken = step + 1
-        if taken % LOOK == 0 or taken == steps:
-            network.eval()
-            fresh = Detector(Model(network, model.labels, model.frame, model.resize))
-            value = score(pictures, detect_all(fresh, pictures)[0], RULES, bootstrap=0).mean_ap or 0.0
-            if value >= BY_HEART:
-                break
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        for step in bar.track(range(steps), description=f"overfitting {len(pictures)} pictures"):
+            for group in optimizer.param_groups:
+                group["lr"] = how.learning_rate * rate(step, steps, how)
+            network.train()
+            with torch.autocast(device, torch.bfloat16, enabled=precision != "32-true"):
+                raw = module.raw(batch)
+            loss = module.loss_terms(raw, batch)["total"]
+            if not loss.isfinite():
+                raise UserError(f"the loss on {len(pictures)} pictures is {loss.item()} in step {step + 1}")
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(network.parameters(), how.gradient_clip)
+            optimizer.step()
+            taken = step + 1
+            if taken % LOOK == 0 or taken == steps:
+                network.eval()
+                fresh = Detector(Model(network, model.labels, model.frame, model.resize))
+                value = score(pictures, detect_all(fresh, pictures)[0], RULES, bootstrap=0).mean_ap or 0.0
+                if value >= BY_HEART:
+                    break
     return value, taken
 
 
