@@ -5,10 +5,12 @@ import re
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from lookonce.cli import main
+from lookonce.detections import Detections
 from lookonce.diagnosing import diagnose, pair_names
 from lookonce.errors import UserError
 from lookonce.layers import Region
@@ -60,7 +62,8 @@ DEFECTS = {
                         "boxes right, classes permuted: "),
     "anchors in pixels": (lambda m: with_anchors(m, 32), {"anchors"}, "not in cells but in pixels, where it would be"),
     "anchors as shares": (lambda m: with_anchors(m, 1 / 3), {"anchors"}, "not in cells but in shares of the input"),
-    "anchors of another set": (lambda m: with_anchors(m, 1.6), {"anchors", "detections"}, r"boxes shifted or scaled: .* 1.\d\d x as wide"),
+    "anchors of another set": (lambda m: with_anchors(m, 1.6), {"anchors", "detections"},
+                               r"boxes shifted or scaled: .* 1.\d\d x as wide"),
     "another resize mode": (lambda m: replace(m, resize="stretch"), {"resize"},
                             "says stretch to 96 x 96 px and letterbox to 96 x 96 px was what it was trained with"),
     "last layer zeroed": (lambda m: broken(m, silent), {"weights"}, r"layer 11, conv.weight: every number is 0"),
@@ -192,6 +195,22 @@ def test_the_command_ends_with_0_1_or_2_and_speaks_json(run, squares, tmp_path, 
 def test_wrong_options_are_told(given, message, run, squares):
     with pytest.raises(UserError, match=message):
         diagnose(run, squares, **given)
+
+
+def test_another_resize_that_finds_more_is_named(run, squares, tmp_path, monkeypatch):
+    def only_stretched(detector, dataset, selection):
+        blind = detector.model.resize == "letterbox"
+        none = np.zeros(0)
+        return [Detections(none, none, none, dataset.labels) if blind else
+                Detections(r.boxes, np.full(len(r.labels), 0.9), r.labels, dataset.labels) for r in dataset.records], 0  # fmt: skip
+
+    monkeypatch.setattr("lookonce.diagnosing.detect_all", only_stretched)
+    save_model(replace(load_model(run), training={}), tmp_path / "m.safetensors")
+    found = diagnose(tmp_path / "m.safetensors", squares, steps=0)
+    assert found.failed == ("detections",)
+    said = {check.name: check.said for check in found.checks}
+    assert "100% of the objects are found with stretch, 0% with letterbox: write stretch" in said["detections"]
+    assert said["resize"] == "letterbox; the file does not say how it was trained"
 
 
 def test_names_are_paired_exactly_first_then_by_likeness():

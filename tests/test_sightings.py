@@ -1,5 +1,7 @@
 """Mirrors src/lookonce/sightings.py: what is there is broken in one known way, and that way must be told."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,7 @@ def noise(dataset, seed=1):
 DEFECTS = {
     "permuted": ({"labels": lambda c: (c + 1) % 3}, "boxes right, classes permuted: ant is called bee"),
     "two exchanged": ({"labels": lambda c: np.array([1, 0, 2])[c]}, "ant is called bee"),
+    "one name for all": ({"labels": lambda c: c * 0}, "classes wrong on .* of .*: bee is called ant .*train longer"),
     "scaled": ({"boxes": grown(1.8)}, "shifted or scaled.*1.80 x as wide and 1.80 x as high"),
     "shrunk": ({"boxes": grown(0.5)}, "0.50 x as wide and 0.50 x as high"),
     "shifted": ({"boxes": grown(1, (0.4, -0.3))}, r"1.00 x as wide.*\+0.40 of a width and -0.30 of a height"),
@@ -64,8 +67,6 @@ def test_each_defect_is_told_from_the_others(how, said):
     dataset = scene()
     good, told = verdict(sight(dataset, seen(dataset, **how)), NAMES, HALF)
     assert not good
-    import re
-
     assert re.search(said, told)
     assert "\n" not in told
 
@@ -80,10 +81,17 @@ def test_what_is_right_passes_and_its_numbers_are_told():
 
 def test_boxes_by_chance_are_no_finding_and_no_boxes_neither():
     dataset = scene()
-    for detections in (noise(dataset), seen(dataset, score=0.9)[:0] + [Detections([], [], [], NAMES)] * len(dataset)):
+    for detections in (noise(dataset), [Detections([], [], [], NAMES)] * len(dataset)):
         good, told = verdict(sight(dataset, detections), NAMES, HALF)
         assert not good
         assert told.startswith("nothing found")
+
+
+def test_names_drawn_by_chance_are_told():
+    dataset, draw = scene(40), np.random.default_rng(2)
+    good, told = verdict(sight(dataset, seen(dataset, labels=lambda c: draw.integers(0, 3, len(c)))), NAMES, HALF)
+    assert not good
+    assert told.startswith("boxes right, classes wrong on ")
 
 
 def test_one_weak_class_is_no_permutation():
@@ -99,7 +107,7 @@ def test_only_the_strongest_count_and_difficult_objects_are_not_sought():
     weak = Detections(boxes, np.linspace(0.9, 0.1, len(boxes)), np.zeros(len(boxes)), ("cat", "dog"))
     found = sight(dataset, [weak])
     assert found.label.tolist() == [0]
-    assert found.any.tolist() == [0.0]
+    assert found.best.tolist() == [0.0]
     assert len(found.scores) == STRONGEST
 
 

@@ -70,14 +70,7 @@ def diagnose(
     if steps < 0:
         raise ConfigError(f"steps: {steps}; expected at least 0 (0: do not overfit five pictures)")
     model = load_model(run)
-    whole = read_whole(data)
-    theirs = whole.dataset
-    twins = pair_names(model.labels, theirs.labels)
-    if not twins:
-        raise UserError(f"{data}: classes ({_some(theirs.labels)}) are none of the model's ({_some(model.labels)}); "
-                        "expected the data that the run was trained on")  # fmt: skip
-    if tuple(twins.values()) != theirs.labels:
-        whole = read_whole(data, tuple(twins.values()))
+    theirs, whole, twins = known_classes(data, model)
     train_set, val_set = (_with_objects(whole, split, model, twins) for split in (train_split, val_split))
     weights, size = check_weights(model), check_size(model)
     anchors, units = check_anchors(model, whole.dataset)
@@ -106,6 +99,21 @@ def pair_names(labels: Sequence[str], theirs: Sequence[str]) -> dict[str, str]:
             if name not in pairs and found:
                 pairs[name] = found[0]
     return {name: pairs[name] for name in labels if name in pairs}
+
+
+def known_classes(data: Path, model: Model) -> tuple[Dataset, Whole, dict[str, str]]:
+    """(all that there is, what is of classes that the model knows, those by the model's names).
+
+    Raises UserError where the model knows none.
+    """
+    whole = read_whole(data)
+    theirs = whole.dataset
+    twins = pair_names(model.labels, theirs.labels)
+    if not twins:
+        raise UserError(f"{data}: classes ({_some(theirs.labels)}) are none of the model's ({_some(model.labels)}); "
+                        "expected the data that the run was trained on")  # fmt: skip
+    known = tuple(twins.values())
+    return theirs, whole if known == theirs.labels else read_whole(data, known), twins
 
 
 def _with_objects(whole: Whole, split: str, model: Model, twins: dict[str, str]) -> Dataset:

@@ -39,7 +39,7 @@ class Sightings:
 
     label: NDArray[np.int64]  # [N] class of the object
     own: NDArray[np.float64]  # [N] best IoU with a detection of its class
-    any: NDArray[np.float64]  # [N] best IoU with a detection of any class
+    best: NDArray[np.float64]  # [N] best IoU with a detection of any class
     called: NDArray[np.int64]  # [N] class of the strongest detection on it; -1: none
     score: NDArray[np.float64]  # [N] that one's score; 0: none
     moved: NDArray[np.float64]  # [N, 4] of the detection of best IoU: shift x, y in sizes of the object, log of w, h
@@ -54,7 +54,7 @@ class Sightings:
     def bars(self) -> tuple[Bars, Bars]:
         """Histograms of the scores, and of the best IoU."""
         steps = np.linspace(0, 1, 11)
-        own, any_class = (np.histogram(values, steps)[0].tolist() for values in (self.own, self.any))
+        own, any_class = (np.histogram(values, steps)[0].tolist() for values in (self.own, self.best))
         counts = np.histogram(self.scores, SCORES)[0].tolist()
         return (
             Bars("score from", ("strongest detections",),
@@ -103,27 +103,27 @@ def verdict(seen: Sightings, names: Sequence[str], thresholds: NDArray[np.float6
             f"score is {highest:.2g}")  # fmt: skip
     if not len(seen.scores):
         return False, f"nothing found: not one detection; {count} objects are there: train longer"
-    placed = int((seen.any >= HIT).sum())
+    placed = int((seen.best >= HIT).sum())
     displaced = _displaced(seen) if placed < count / 2 else ""
     if displaced:
         return False, displaced
     if placed < ENOUGH * count:
-        return False, (f"nothing found: {placed:,} of {count:,} objects have a detection on them, {told}: train longer, or "
-                       "at a larger --size for small objects; if five pictures are not learnt, mend that first")  # fmt: skip
-    permuted = _permuted(seen, names)
-    if permuted:
-        return False, permuted
+        return False, (f"nothing found: {placed:,} of {count:,} objects have a detection on them, {told}: train longer, "
+                       "or at a larger --size for small objects")  # fmt: skip
+    misnamed = _misnamed(seen, names)
+    if misnamed:
+        return False, misnamed
     loud = int((seen.right & (seen.score > thresholds[seen.label])).sum())
     if loud < ENOUGH * right:
-        limits = sorted({f"{t:.2g}" for t in thresholds})
         return False, (f"scores too low: the strongest detections lie on {right} of {count} objects, but {told} "
-                       f"({limits[0]} to {limits[-1]}): detect with a lower --threshold, or train longer")  # fmt: skip
+                       f"({thresholds.min():.2g} to {thresholds.max():.2g}): detect with a lower --threshold, or train "
+                       "longer")  # fmt: skip
     return True, f"{right} of {count} objects are found as what they are, {told}"
 
 
 def _displaced(seen: Sightings) -> str:
     """Boxes that lie beside their objects, all in one way; empty: they do not."""
-    beside = seen.any >= BESIDE
+    beside = seen.best >= BESIDE
     if beside.mean() < ENOUGH:
         return ""
     low, middle, high = np.quantile(seen.moved[beside], (0.25, 0.5, 0.75), axis=0)
@@ -137,16 +137,20 @@ def _displaced(seen: Sightings) -> str:
     )
 
 
-def _permuted(seen: Sightings, names: Sequence[str]) -> str:
-    """Classes that are called each other's names; empty: none."""
+def _misnamed(seen: Sightings, names: Sequence[str]) -> str:
+    """Classes that are called by other names; empty: most are called what they are."""
     on = seen.called >= 0
     table = np.zeros((len(names), len(names)), np.int64)
     np.add.at(table, (seen.label[on], seen.called[on]), 1)
     called, most, all_of = table.argmax(1), table.max(1), table.sum(1)
-    wrong = {a: int(called[a]) for a in np.flatnonzero(2 * most > all_of).tolist() if called[a] != a}
-    if not wrong or (set(wrong) != set(wrong.values()) and 2 * seen.right.sum() >= on.sum()):
+    other = {a: int(called[a]) for a in np.flatnonzero(2 * most > all_of).tolist() if called[a] != a}
+    permuted = bool(other) and set(other) == set(other.values())
+    if not permuted and 2 * seen.right.sum() >= on.sum():
         return ""
-    said = [f"{names[a]} is called {names[b]} ({most[a]} of {all_of[a]})" for a, b in wrong.items()]
-    more = f" and {len(said) - 3} more" if len(said) > 3 else ""
-    return (f"boxes right, classes permuted: {', '.join(said[:3])}{more}: the order of the class names is not that of "
-            "the training; write the names in its order, in the data or the model file")  # fmt: skip
+    told = [f"{names[a]} is called {names[b]} ({most[a]} of {all_of[a]})" for a, b in other.items()]
+    said = (", ".join(told[:3]) or "by chance") + (f" and {len(told) - 3} more" if len(told) > 3 else "")
+    if permuted:
+        return (f"boxes right, classes permuted: {said}: the order of the class names is not the training's; write "
+                "them in its order, in the data or the model file")  # fmt: skip
+    return (f"boxes right, classes wrong on {on.sum() - seen.right.sum():,} of {on.sum():,}: {said}: compare the order "
+            "of the class names with the training's; if it agrees, train longer")  # fmt: skip
