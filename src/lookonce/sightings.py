@@ -108,8 +108,8 @@ def verdict(seen: Sightings, names: Sequence[str], thresholds: NDArray[np.float6
     if displaced:
         return False, displaced
     if placed < ENOUGH * count:
-        return False, (f"nothing found: {placed:,} of {count:,} objects have a detection on them, {told}: train longer, "
-                       "or at a larger --size for small objects")  # fmt: skip
+        return False, (f"nothing found: {placed:,} of {count:,} objects have a detection on them, {told}: train "
+                       "longer, or at a larger --size for small objects")  # fmt: skip
     misnamed = _misnamed(seen, names)
     if misnamed:
         return False, misnamed
