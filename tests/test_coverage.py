@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lookonce import region
-from lookonce.coverage import coverage, encode_all, input_boxes, input_scale, lost_objects
+from lookonce.coverage import coverage, encoded, input_boxes, input_scale, is_lost
 from lookonce.data.catalog import read_dataset
 from lookonce.resize import boxes_to_input
 from test_matching import dataset_of
@@ -46,8 +46,9 @@ def test_boxes_of_many_pictures_lie_where_resize_lays_each(mode):
 
 @pytest.mark.parametrize("resize", ["letterbox", "stretch"])
 def test_what_is_encoded_is_what_the_network_is_told(squares, resize):
-    dataset, anchors = read_dataset(squares), ((1.0, 1.0), (1.6, 1.6))
-    found = encode_all(dataset, anchors, (96, 96), resize)
+    dataset = read_dataset(squares)
+    anchors = ((1.0, 1.2), (2.0, 1.5))
+    found = encoded(dataset, anchors, (96, 96), resize)
     for n, record in enumerate(dataset.records):
         boxes = boxes_to_input(torch.from_numpy(record.boxes), record.size, (96, 96), resize)
         labels = torch.from_numpy(record.labels)
@@ -63,5 +64,8 @@ def test_a_difficult_object_is_not_lost():
     none = torch.zeros(2, dtype=torch.long)
     boxes = torch.tensor([[0.0, 0, 50, 50], [1, 1, 51, 51]])
     hard = torch.tensor([True, False])
-    assert lost_objects(region.encode(boxes, none, none, torch.tensor([[1.0, 1.0]]), (3, 3), 32, hard)).tolist() == []
-    assert lost_objects(region.encode(boxes, none, none, torch.tensor([[1.0, 1.0]]), (3, 3), 32)).tolist() == [0]
+    assert is_lost(region.encode(boxes, none, none, torch.tensor([[1.0, 1.0]]), (3, 3), 32, hard)).tolist() == [
+        False,
+        False,
+    ]
+    assert is_lost(region.encode(boxes, none, none, torch.tensor([[1.0, 1.0]]), (3, 3), 32)).tolist() == [True, False]

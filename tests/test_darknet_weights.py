@@ -9,7 +9,7 @@ import torch
 
 from lookonce import zoo
 from lookonce.darknet.origin import Header
-from lookonce.darknet.weights import WeightsError, darknet_variance, read_weights, write_weights
+from lookonce.darknet.weights import WeightsError, darknet_variance, layers_of, read_weights, write_weights
 from lookonce.layers import Conv, MaxPool, num_floats
 from lookonce.network import DARKNET, TRAINED_HERE, BatchNorm, Network, Sigma
 from sets import nano
@@ -161,3 +161,22 @@ def test_reading_takes_no_memory_beside_the_network(tmp_path):
     words = [sys.executable, "-c", MEASURE, str(tmp_path / "n.weights")]
     times = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
     assert 0.8 < times < 1.3  # the network itself is 1
+
+
+@pytest.mark.parametrize("file, numbers, fits, ends", [
+    ("yolov2.weights", 50_983_561, "yolov2", Conv(425, 1, 1, False, "linear")),
+    ("yolov2-voc.weights", 50_676_061, "yolov2", Conv(125, 1, 1, False, "linear")),
+    ("yolov2-tiny.weights", 11_237_145, "yolov2_tiny", Conv(425, 1, 1, False, "linear")),
+    ("yolov2-tiny-voc.weights", 15_867_885, "yolov2_tiny_voc", Conv(125, 1, 1, False, "linear")),
+])  # fmt: skip
+def test_a_published_file_fits_one_network_whatever_its_classes(file, numbers, fits, ends):
+    found = {name: layers_of(numbers, zoo.detector(name, 3, zoo.VOC_ANCHORS)) for name in zoo.DETECTORS}
+    assert [name for name, layers in found.items() if layers] == [fits]
+    assert found[fits][-1] == ends
+
+
+def test_the_classifiers_prefix_is_the_first_23_layers():
+    layers = zoo.yolov2(3, zoo.VOC_ANCHORS)
+    assert layers_of(19_831_776, layers) == layers[:23]
+    assert layers_of(num_floats(layers), layers) == layers
+    assert layers_of(0, layers) is None

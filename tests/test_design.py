@@ -15,7 +15,8 @@ RANK = {
         "errors boxes data.record diagnosis darknet.words exporting.options offers mirror",
         "tree",
         "layers files archives fetching region zoo resize data.pictures data.paper data.gathering detections",
-        "zoo darknet.cfg loss anchors coverage data.finding data.coco data.yolo_text data.looking matching view.draw",
+        "zoo darknet.cfg loss anchors coverage data.finding data.coco data.yolo_text data.looking matching",
+        "view.draw view.page",
         "darknet.origin",
         "network",
         "darknet.weights data.voc data.coco_folder data.yolo_folder data.canvas",
@@ -35,18 +36,8 @@ RANK = {
     ])
     for name in names.split()
 }  # fmt: skip
-COMMANDS = {
-    "train",
-    "evaluate",
-    "detect",
-    "demo",
-    "anchors",
-    "cluster_anchors",
-    "export",
-    "convert",
-    "check",
-    "diagnose",
-}
+COMMANDS = {"train", "evaluate", "detect", "demo", "anchors", "cluster_anchors", "export", "convert", "check",
+            "diagnose"}  # fmt: skip
 """Public commands may have more parameters than six."""
 
 

@@ -11,7 +11,7 @@ from lookonce import Network, zoo
 from lookonce.boxes import cxcywh_to_xyxy
 from lookonce.data.pictures import load_rgb
 from lookonce.detector import to_input
-from lookonce.exporting.darknet import write
+from lookonce.exporting.darknet import LOWEST_SCORE, write
 from lookonce.exporting.options import Options
 from lookonce.model_file import Model, load_model, save_model
 from lookonce.network import DARKNET
@@ -28,7 +28,9 @@ can_judge = pytest.mark.skipif(
     reason="OpenCV 4 is not here (opencv-python-headless below 5: later ones read no Darknet files)",
 )
 
-THRESHOLD = 0.1
+THRESHOLD = LOWEST_SCORE
+IOU_THRESHOLD = 0.4
+"""At which OpenCV's region layer suppresses; its reader of cfg files sets no other."""
 
 
 def opencv(cfg, weights, x):
@@ -45,7 +47,7 @@ def opencv(cfg, weights, x):
 
 def detections(predictions, scores):
     """{(box, class): (score, xyxy)} that stay after suppression."""
-    box, label = nms_per_class(predictions.boxes[0], scores[0], Selection(THRESHOLD, 0.45))
+    box, label = nms_per_class(predictions.boxes[0], scores[0], Selection(THRESHOLD, IOU_THRESHOLD))
     pairs = zip(box.tolist(), label.tolist(), strict=True)
     return {pair: (float(scores[0][pair]), predictions.boxes[0, pair[0]]) for pair in pairs}
 
@@ -54,8 +56,6 @@ def detections(predictions, scores):
 def agree(model, x, stem):
     """Export folded, let OpenCV detect, compare with ours; the number of detections."""
     cfg, weights, _ = write(model, stem, Options(folded=True))
-    thresh = f"thresh={model.region.thresh:g}\n"  # OpenCV takes scores below it for 0
-    cfg.write_text(cfg.read_text().replace(thresh, f"thresh={THRESHOLD}\n"))
     theirs = opencv(cfg, weights, x)
     side = torch.tensor([x.shape[-1], x.shape[-2]] * 2)
     raw = decode(model.network(x), torch.tensor(model.region.anchors), model.network.stride, model.region.softmax)

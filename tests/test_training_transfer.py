@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from lookonce import train
+from lookonce.darknet.origin import Header
+from lookonce.darknet.weights import write_weights
 from lookonce.errors import UserError
 from lookonce.layers import Conv
 from lookonce.model_file import Model, load_model, save_model
@@ -59,6 +61,60 @@ def test_a_file_of_which_nothing_fits_is_told(tmp_path):
     file, _ = model_file(tmp_path, layers)
     with pytest.raises(UserError, match="none of its 7 convolutions fits this network's 7"):
         start_from(Network(nano(2, ANCHORS)), file, 0, (64, 64))
+
+
+def darknet_file(path, layers, seen=32_013_312):
+    """A file of Darknet weights alone, of a network with random numbers; the network."""
+    torch.manual_seed(3)
+    network = Network(layers)
+    for convolution in network.convolution_list():
+        if convolution.norm is not None:
+            convolution.norm.sigma = DARKNET
+    write_weights(path, network, Header(seen=seen))
+    return network
+
+
+def test_darknets_weights_without_a_cfg_start_the_same_network_with_other_classes(tmp_path, caplog):
+    source = darknet_file(tmp_path / "n.weights", nano(80, ((1.0, 1.0),) * 5))
+    network = Network(nano(3, ANCHORS))
+    with caplog.at_level(logging.INFO, "lookonce"):
+        rows = start_from(network, tmp_path / "n.weights", frozen=4, frame=(96, 96))
+    assert [row.came for row in rows] == ["taken"] * 6 + ["last: starts anew"]
+    assert [c.norm.sigma for c in network.convolution_list()[:-1]] == [DARKNET] * 4 + [TRAINED_HERE] * 2
+    for ours, theirs in list(zip(network.convolution_list(), source.convolution_list(), strict=True))[:-1]:
+        assert torch.equal(ours.conv.weight, theirs.conv.weight)
+    assert "that model had seen 32013312" in caplog.text
+
+
+def test_a_prefix_file_starts_the_layers_that_it_goes_to(tmp_path):
+    layers = nano(2, ANCHORS)
+    start = next(i for i, layer in enumerate(layers) if isinstance(layer, Conv) and layer.filters > 8) + 1
+    source = darknet_file(tmp_path / "nano.conv.3", layers[:start])
+    network = Network(layers)
+    rows = start_from(network, tmp_path / "nano.conv.3", frozen=0, frame=(64, 64))
+    count = len(source.convolution_list())
+    assert 0 < count < 6
+    assert [row.came for row in rows[:count]] == ["taken"] * count
+    assert [row.came for row in rows[count:-1]] == ["anew: the file has no such layer"] * (6 - count)
+    assert torch.equal(network.convolution_list()[count - 1].conv.weight, source.convolution_list()[-1].conv.weight)
+
+
+def test_weights_of_another_network_of_the_zoo_name_it(tmp_path):
+    file = tmp_path / "tiny.weights"
+    file.write_bytes(Header().pack() + bytes(4 * 11_237_145))  # yolov2-tiny.weights has so many numbers
+    with pytest.raises(UserError, match=r"11,237,145 numbers.*they fit --network yolov2_tiny$"):
+        start_from(Network(nano(2, ANCHORS)), file, 0, (64, 64))
+    file.write_bytes(Header().pack() + bytes(4 * 1001))
+    with pytest.raises(UserError, match=r"1,001 numbers.*put the \.cfg"):
+        start_from(Network(nano(2, ANCHORS)), file, 0, (64, 64))
+
+
+def test_weights_cut_off_within_a_number_are_told(tmp_path):
+    darknet_file(tmp_path / "n.weights", nano(2, ANCHORS))
+    whole = (tmp_path / "n.weights").read_bytes()
+    (tmp_path / "n.weights").write_bytes(whole + b"\0\0")
+    with pytest.raises(UserError, match="2 of 4 bytes"):
+        start_from(Network(nano(2, ANCHORS)), tmp_path / "n.weights", 0, (64, 64))
 
 
 def test_a_run_starts_from_another_run_and_counts_anew(run, squares, tmp_path, caplog):

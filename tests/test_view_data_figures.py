@@ -9,6 +9,7 @@ import pytest
 
 from lookonce.anchors import measure
 from lookonce.view import data_figures as figures
+from lookonce.view.page import PAGE
 
 WH = np.random.default_rng(0).uniform(0.3, 9, (5000, 2))
 ANCHORS = measure(WH, np.array([(1.0, 2.0), (5.0, 4.0)]))
@@ -29,7 +30,7 @@ def test_each_figure_is_svg_in_the_pages_colours(what):
     before = dict(matplotlib.rcParams)
     svg = MADE[what]()
     ElementTree.fromstring(svg)
-    assert not set(re.findall(r"#[0-9a-f]{6}", svg)) & set(figures.PAGE)
+    assert not set(re.findall(r"#[0-9a-f]{6}", svg)) & set(PAGE)
     assert "currentColor" in svg
     assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"|rdf:\w+="[^"]*"', "", svg).replace("http://www.w3.org", "")
     assert dict(matplotlib.rcParams) == before

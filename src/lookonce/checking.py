@@ -11,7 +11,7 @@ import numpy as np
 from lookonce import zoo
 from lookonce.anchors import STRIDE, Anchors, cluster_anchors, measure, shapes_in_cells
 from lookonce.check_report import CheckReport, Counted
-from lookonce.coverage import encode_all, lost_objects
+from lookonce.coverage import encoded, is_lost
 from lookonce.data.catalog import Format, Whole, read_whole
 from lookonce.data.looking import Looks, look
 from lookonce.errors import ConfigError
@@ -78,8 +78,8 @@ def check(
 def find(whole: Whole, looks: Looks | None, anchors: Anchors, size: int,
          resize: ResizeMode) -> tuple[tuple[Finding, ...], tuple[int, ...]]:  # fmt: skip
     """(every finding, those that harm first; objects lost to others in their cell, by anchor)."""
-    targets = encode_all(whole.dataset, anchors.wh, (size, size), resize)
-    lost = lost_objects(targets)
+    targets = encoded(whole.dataset, anchors.wh, (size, size), resize)
+    lost = np.flatnonzero(is_lost(targets))
     anchor, winner = targets.anchor.numpy()[lost], targets.winner.numpy()[lost]
     shapes = [f"{w:.2f} x {h:.2f}" for w, h in anchors.wh]
     findings = all_findings(whole, looks, (size, size), resize)

@@ -41,13 +41,11 @@ def coverage(dataset: Dataset, anchors: tuple[tuple[float, float], ...], frame: 
 
     frame: (W, H) of the input, pixels; stride: input pixels a cell.
     """
-    shapes = torch.tensor(anchors)
-    targets = encode_all(dataset, anchors, frame, mode, stride)
-    wh = targets.boxes[:, 2:]  # [N, 2] cells
-    fit = (shape_iou(wh[:, None], shapes).amax(1) >= FITS).numpy()
-    lost = np.zeros(len(fit), bool)
-    lost[lost_objects(targets)] = True
-    side = (wh * stride).prod(1).sqrt().numpy()
+    boxes = torch.from_numpy(input_boxes(dataset, frame, mode))
+    wh = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)
+    fit = (shape_iou(wh[:, None] / stride, torch.tensor(anchors)).amax(1) >= FITS).numpy()
+    lost = is_lost(encoded(dataset, anchors, frame, mode, stride))
+    side = wh.prod(1).sqrt().numpy()
     found = []
     for size, low, high in (("all", 0.0, math.inf), *SIZES):
         these = (side >= low) & (side < high)
@@ -57,19 +55,20 @@ def coverage(dataset: Dataset, anchors: tuple[tuple[float, float], ...], frame: 
     return tuple(found)
 
 
-def encode_all(dataset: Dataset, anchors: tuple[tuple[float, float], ...], frame: tuple[int, int],
-               mode: ResizeMode, stride: int = 32) -> Targets:  # fmt: skip
-    """What the network is told of every object [N] of a data set, undistorted. Arguments as in coverage."""
+def encoded(dataset: Dataset, anchors: tuple[tuple[float, float], ...], frame: tuple[int, int],
+            mode: ResizeMode, stride: int = 32) -> Targets:  # fmt: skip
+    """What the network is told of every object [N] of a data set, undistorted. Arguments as coverage."""
+    boxes = input_boxes(dataset, frame, mode)
+    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1e-3)  # a box without area has a shape all the same
     return encode(
-        torch.from_numpy(input_boxes(dataset, frame, mode)), torch.from_numpy(dataset.classes),
-        torch.from_numpy(dataset.image_of_box), torch.tensor(anchors), (frame[1] // stride, frame[0] // stride),
-        stride, torch.from_numpy(dataset.difficult),
+        torch.from_numpy(boxes), torch.from_numpy(dataset.classes), torch.from_numpy(dataset.image_of_box).long(),
+        torch.tensor(anchors), (frame[1] // stride, frame[0] // stride), stride, torch.from_numpy(dataset.difficult),
     )  # fmt: skip
 
 
-def lost_objects(targets: Targets) -> NDArray[np.int64]:
-    """Objects that are sought, and whose cell and anchor a later one holds: their places, growing."""
-    return np.flatnonzero((~targets.wins & ~targets.ignore).numpy())
+def is_lost(targets: Targets) -> NDArray[np.bool_]:
+    """[N] objects that are sought, and whose cell and anchor a later one holds."""
+    return np.asarray((~targets.wins & ~targets.ignore).numpy())
 
 
 def input_scale(dataset: Dataset, frame: tuple[int, int], mode: ResizeMode) -> NDArray[np.float64]:

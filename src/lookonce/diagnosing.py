@@ -9,7 +9,7 @@ from typing import get_args
 
 import numpy as np
 
-from lookonce.coverage import coverage, encode_all, lost_objects
+from lookonce.coverage import coverage, encoded, is_lost
 from lookonce.data.catalog import Whole, check_pictures, read_whole
 from lookonce.data.record import Dataset
 from lookonce.detector import Detector
@@ -209,8 +209,8 @@ def _fit(model: Model, dataset: Dataset, anchors: np.ndarray[tuple[int, ...], np
 
 def check_lost(model: Model, whole: Whole) -> Check:
     """Objects whose cell and anchor a later one of their picture takes."""
-    targets = encode_all(whole.dataset, model.region.anchors, model.frame, model.resize, model.network.stride)
-    lost = lost_objects(targets)
+    targets = encoded(whole.dataset, model.region.anchors, model.frame, model.resize, model.network.stride)
+    lost = np.flatnonzero(is_lost(targets))
     share = len(lost) / len(whole.dataset.boxes)
     said = f"{len(lost):,} of {len(whole.dataset.boxes):,} objects ({share:.1%}) share cell and anchor with a later one"
     shapes = [f"{w:.2f} x {h:.2f}" for w, h in model.region.anchors]

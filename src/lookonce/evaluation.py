@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lookonce.data.catalog import read_dataset
-from lookonce.data.pictures import load_rgb
 from lookonce.data.record import Dataset
 from lookonce.detections import Detections
 from lookonce.detector import Detector
@@ -91,17 +90,10 @@ def detect_all(detector: Detector, dataset: Dataset,
     """Detections on every picture of a data set, and how many could not be decoded."""
     found: list[Detections] = []
     skipped = 0
-    nothing = Detections([], [], [], detector.labels)  # type: ignore[arg-type]
-    for start in range(0, len(dataset), 8):
-        pictures, places = [], []
-        for place, record in enumerate(dataset.records[start : start + 8]):
-            try:
-                pictures.append(load_rgb(record.path))
-                places.append(start + place)
-            except PictureError as error:
-                log.warning("skipped %s", error)
-                skipped += 1
-        found += [nothing] * len(dataset.records[start : start + 8])
-        for place, one in zip(places, detector.detect(pictures, selection), strict=True):
-            found[place] = one
+    paths = (record.path for record in dataset.records)
+    for _, picture, detections in detector.detect_files(paths, selection):
+        if isinstance(picture, PictureError):
+            log.warning("skipped %s", picture)
+            skipped += 1
+        found.append(detections)
     return found, skipped

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lookonce.coverage import input_boxes
 from lookonce.data.catalog import HASHED, Whole
 from lookonce.data.looking import Looks, nearly_same, same_content
-from lookonce.resize import ResizeMode, fitted
+from lookonce.resize import ResizeMode
 
 PLACES = 10
 """Places told of each finding."""
@@ -212,8 +213,8 @@ def box_findings(whole: Whole, frame: tuple[int, int], resize: ResizeMode) -> It
     )
     other = np.setdiff1d(repeated(keys[:, :5]), again)
     yield from finding("box with two classes", map(whole.place, other.tolist()), len(other))
-    scale = fitted(dataset.sizes.astype(np.int64), frame, resize) / dataset.sizes  # [M, 2]
-    shapes = (dataset.boxes[:, 2:] - dataset.boxes[:, :2]) * scale[image]  # [N, 2] input px
+    boxes = input_boxes(dataset, frame, resize)
+    shapes = boxes[:, 2:] - boxes[:, :2]  # [N, 2] input px
     tiny = np.flatnonzero(shapes.min(1) < TINY)
     places = (f"{whole.place(n)}: {shapes[n, 0]:.1f} x {shapes[n, 1]:.1f} px of {frame[0]}" for n in tiny.tolist())
     yield from finding("box tiny at the input", places, len(tiny))

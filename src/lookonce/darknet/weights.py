@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BufferedReader
 from itertools import accumulate
 from pathlib import Path
@@ -56,6 +57,35 @@ def read_weights(path: Path, network: Network, layers: int | None = None) -> Hea
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
     return header
+
+
+def numbers_in(path: Path) -> int:
+    """How many whole numbers a file holds behind its header. Raises WeightsError for what is no such file."""
+    try:
+        with path.open("rb") as file:
+            header = _header(file.read(20), path)
+        return (path.stat().st_size - header.length) // 4
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def layers_of(numbers: int, layers: tuple[Layer, ...]) -> tuple[Layer, ...] | None:
+    """The network of exactly so many numbers that starts as `layers` do; None: there is none.
+
+    It is `layers` themselves, their start alone (a prefix file), or all of them with another last convolution,
+    as another number of classes or anchors makes it: then the result ends with that convolution.
+    """
+    ends = list(accumulate(floats_by_layer(layers)))
+    if numbers == ends[-1]:
+        return layers
+    if numbers > 0 and numbers in ends:
+        return layers[: ends.index(numbers) + 1]
+    if (found := _last_filters(numbers, layers)) is None:
+        return None
+    last, filters = found
+    convolution = layers[last]
+    assert isinstance(convolution, Conv)  # the last one of them
+    return (*layers[:last], replace(convolution, filters=filters))
 
 
 def write_weights(path: Path, network: Network, header: Header) -> None:
@@ -162,16 +192,23 @@ def _cause(have: int, odd: int, need: int, layers: tuple[Layer, ...], asked: int
     return "cut off on its way, or the weights of another network"
 
 
-def _other_filters(have: int, layers: tuple[Layer, ...]) -> str:
-    """What the last convolution would be if that alone differed; empty where nothing fits."""
+def _last_filters(have: int, layers: tuple[Layer, ...]) -> tuple[int, int] | None:
+    """(index of the last convolution, its filters if that alone differed); None: no number of filters fits."""
     counts = floats_by_layer(layers)
     last = max((i for i, layer in enumerate(layers) if isinstance(layer, Conv)), default=0)
-    layer, end = layers[last], layers[-1]
+    layer = layers[last]
     if not isinstance(layer, Conv):
-        return ""
+        return None
     filters, rest = divmod(have - sum(counts) + counts[last], counts[last] // layer.filters)
-    if rest or filters < 1:
+    return None if rest or filters < 1 else (last, filters)
+
+
+def _other_filters(have: int, layers: tuple[Layer, ...]) -> str:
+    """What the last convolution would be if that alone differed; empty where nothing fits."""
+    if (found := _last_filters(have, layers)) is None:
         return ""
+    last, filters = found
+    end = layers[-1]
     if not isinstance(end, Region):
         return f"they fit filters={filters} in layer {last}, the last convolution: another number of classes?"
     classes, rest = divmod(filters, len(end.anchors))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from lookonce.darknet.pair import save_darknet
@@ -11,6 +12,9 @@ from lookonce.files import write_text
 from lookonce.model_file import Model
 from lookonce.network import folded
 from lookonce.tree import write_tree
+
+LOWEST_SCORE = 0.01
+"""thresh= of a folded cfg. It is a key of training, which such a file is not for; OpenCV hides scores below it."""
 
 log = logging.getLogger("lookonce")
 
@@ -22,8 +26,13 @@ def write(model: Model, stem: Path, options: Options) -> list[Path]:
     """
     if model.resize != "letterbox":
         log.warning("this model stretches pictures to its input; Darknet's own programs letterbox them")
-    log.info("%s: thresh=%g is for training; OpenCV takes it for its lowest score", stem.name, model.region.thresh)
-    network = folded(model.network) if options.folded else model.network
+    network = model.network
+    if options.folded:
+        network = folded(network)
+        network.layers = (*network.layers[:-1], replace(model.region, thresh=LOWEST_SCORE))
+    else:
+        log.info("%s.cfg: OpenCV takes the training key thresh=%g for its lowest score; --folded writes %g",
+                 stem.name, model.region.thresh, LOWEST_SCORE)  # fmt: skip
     cfg, weights, names = (stem.with_name(stem.name + ending) for ending in (".cfg", ".weights", ".names"))
     save_darknet(network, cfg, weights, frame=model.frame, seen=model.seen)
     write_text(names, "".join(f"{' '.join(label.split())}\n" for label in model.labels))

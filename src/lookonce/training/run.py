@@ -82,7 +82,8 @@ def train(
         precision: auto takes bf16 where the machine computes in it.
         deterministic: only computations that give one seed the same weights, also on a GPU; slower there.
         checkpoint_minutes: longest time between two checkpoints; each epoch ends with one as well.
-        weights: start from a model file or a run: every layer that fits is taken, the last one starts anew.
+        weights: start from a model file, a run, or Darknet's weights (whole, or a start such as
+            darknet19_448.conv.23): every layer that fits is taken, the last one starts anew.
     Returns:
         The run folder: model.safetensors, checkpoints/, metrics.csv, config.yaml, report.html, tensorboard/.
     Raises:

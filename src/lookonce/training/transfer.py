@@ -13,9 +13,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from lookonce import zoo
+from lookonce.darknet.weights import layers_of, numbers_in, read_weights
 from lookonce.errors import UserError
+from lookonce.layers import Layer
 from lookonce.model_file import load_model
-from lookonce.network import TRAINED_HERE, Convolution, Network
+from lookonce.network import TRAINED_HERE, Convolution, Network, empty
 
 log = logging.getLogger("lookonce")
 
@@ -32,17 +35,20 @@ class Taken:
 
 
 def start_from(network: Network, weights: Path, frozen: int, frame: tuple[int, int]) -> list[Taken]:
-    """Fill a network from a model file or the folder of a run, the last convolution excepted.
+    """Fill a network from another's weights, the last convolution excepted.
+
+    weights: a model file, the folder of a run, a Darknet .cfg beside its .weights, or a file of Darknet weights
+    alone: those of this same network with any number of classes, or of its start (darknet19_448.conv.23).
 
     Every convolution takes the numbers of the one at its place there, where both have the same shape. The
     last, which speaks of classes and anchors, starts anew: normal, with deviation 1 / (cells of the map that it is
     trained on, for inputs of frame). Frozen layers read variances as the file does; others as networks trained here.
     Returns what became of each convolution.
-    Raises UserError where nothing fits.
+    Raises UserError where nothing fits, or for a file that cannot be read.
     Source of the last layer's start: the blog's part on training, np.random.normal / (GRID_H * GRID_W).
     """
-    model = load_model(weights)
-    theirs = model.network.convolution_list()
+    source, seen = _source(weights, network.layers)
+    theirs = source.convolution_list()
     own = list(zip((int(index) for index in network.convolutions), network.convolution_list(), strict=True))
     cells = (frame[0] // network.stride) * (frame[1] // network.stride)
     found = []
@@ -63,10 +69,8 @@ def start_from(network: Network, weights: Path, frozen: int, frame: tuple[int, i
             if numbers is not None:
                 numbers.normal_(std=1 / cells)
     log.info("%s\n%s", weights, told(found))
-    if model.seen:
-        log.info(
-            "fine-tuning counts pictures from 0: that model had seen %d (--resume would go on counting)", model.seen
-        )
+    if seen:
+        log.info("fine-tuning counts pictures from 0: that model had seen %d (--resume would go on counting)", seen)
     return found
 
 
@@ -81,6 +85,24 @@ def told(rows: Sequence[Taken]) -> str:
     text = StringIO()
     Console(file=text, width=120, color_system=None).print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
+
+
+def _source(weights: Path, layers: tuple[Layer, ...]) -> tuple[Network, int]:
+    """The network that the weights are of, and the pictures that it has seen."""
+    weights = weights.expanduser()
+    darknets = weights.suffix == ".weights" or ".conv." in weights.name
+    if not darknets or not weights.is_file() or weights.with_suffix(".cfg").is_file():
+        model = load_model(weights)
+        return model.network, model.seen
+    numbers = numbers_in(weights)
+    if (found := layers_of(numbers, layers)) is None:
+        kin = [name for name in zoo.DETECTORS if layers_of(numbers, zoo.detector(name, 1, zoo.VOC_ANCHORS))]
+        raise UserError(
+            f"{weights}: {numbers:,} numbers, which neither this network nor its start holds; "
+            + (f"they fit --network {' or '.join(kin)}" if kin else "put the .cfg that they belong to beside them")
+        )
+    network = empty(found)
+    return network, read_weights(weights, network).seen
 
 
 def _take(convolution: Convolution, theirs: Convolution | None, frozen: bool) -> str:

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.anchors import STRIDE, Anchors
+from lookonce.view.page import ACCENT, CARD, INK, SOFT, WARM, Drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-INK, SOFT, CARD, ACCENT, WARM = "#0b0c0d", "#8a8b8c", "#fbfcfd", "#1f5fa8", "#b3401c"
-"""Colours while drawing; the page puts its own in their place."""
-PAGE = {INK: "currentColor", SOFT: "var(--muted)", CARD: "var(--card)", ACCENT: "var(--accent)", WARM: "var(--warm)"}
-STYLE = {
-    "svg.fonttype": "none", "svg.hashsalt": "lookonce", "font.size": 10,
-    "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": SOFT,
-    "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none",
-    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
-}  # fmt: skip
 SHOWN = 3000
 """Boxes drawn in a cloud, at most; a seeded choice of more."""
 MOST_CLASSES = 60
@@ -42,14 +31,14 @@ def class_bars(classes: dict[str, tuple[int, int]]) -> str:
         rows.append((f"{len(order) - MOST_CLASSES} more", sum(objects for _, (objects, _) in order[MOST_CLASSES:])))
     names = [name if len(name) <= 24 else name[:23] + "\u2026" for name, _ in rows]
     counts = [objects for _, objects in rows]
-    with _Drawing(6.2, 0.7 + 0.3 * len(rows)) as drawing:
-        axes = drawing.axes
+    with _Chart(6.2, 0.7 + 0.3 * len(rows)) as chart:
+        axes = chart.axes
         bars = axes.barh(range(len(rows)), counts, color=ACCENT, height=0.7)
         axes.bar_label(bars, [f"{count:,}" for count in counts], padding=4)
         axes.set_yticks(range(len(rows)), names)
         axes.set(ylim=(len(rows) - 0.4, -0.6), xlim=(0, 1.15 * max(*counts, 1)), xlabel="objects")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        return drawing.svg("x")
+        return chart.done("x")
 
 
 def objects_histogram(each: NDArray[np.integer]) -> str:
@@ -59,11 +48,11 @@ def objects_histogram(each: NDArray[np.integer]) -> str:
     most = int(each.max(initial=0))
     width = max(1, -(-(most + 1) // 40))
     edges = np.arange(0, most + width + 1, width) - 0.5
-    with _Drawing(6.2, 3) as drawing:
-        drawing.axes.hist(each, edges.tolist(), color=ACCENT, rwidth=0.86)
-        drawing.axes.set(xlabel="objects on a picture", ylabel="pictures")
-        drawing.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        return drawing.svg("y")
+    with _Chart(6.2, 3) as chart:
+        chart.axes.hist(each, edges.tolist(), color=ACCENT, rwidth=0.86)
+        chart.axes.set(xlabel="objects on a picture", ylabel="pictures")
+        chart.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return chart.done("y")
 
 
 def shape_cloud(wh: NDArray[np.floating], anchors: Anchors) -> str:
@@ -72,8 +61,8 @@ def shape_cloud(wh: NDArray[np.floating], anchors: Anchors) -> str:
 
     some = wh if len(wh) <= SHOWN else wh[np.random.default_rng(0).choice(len(wh), SHOWN, replace=False)]
     side = max(float(np.quantile(wh, 0.995)), *(max(shape) for shape in anchors.wh)) * 1.12
-    with _Drawing(6.2, 5.6) as drawing:
-        axes = drawing.axes
+    with _Chart(6.2, 5.6) as chart:
+        axes = chart.axes
         axes.scatter(some[:, 0], some[:, 1], s=6, color=SOFT, alpha=0.45, linewidths=0, rasterized=True)
         for w, h in anchors.wh:
             axes.add_patch(Rectangle((0, 0), w, h, fill=False, edgecolor=ACCENT, linewidth=1, alpha=0.7))
@@ -84,7 +73,7 @@ def shape_cloud(wh: NDArray[np.floating], anchors: Anchors) -> str:
         beyond = int((some > side).any(1).sum())
         note = f"{len(some):,} of {len(wh):,} boxes" + (f", {beyond} beyond the edge" if beyond else "")
         axes.set_title(note, fontsize=9, loc="right", color=INK)
-        return drawing.svg("both")
+        return chart.done("both")
 
 
 def centre_map(centres: NDArray[np.floating], aspect: float) -> str:
@@ -93,14 +82,14 @@ def centre_map(centres: NDArray[np.floating], aspect: float) -> str:
     aspect: height over width of the picture.
     """
     counts, _, _ = np.histogram2d(centres[:, 1], centres[:, 0], BINS, ((0, 1), (0, 1)))
-    with _Drawing(6.2, min(8.0, 1 + 4.4 * aspect)) as drawing:
-        axes = drawing.axes
+    with _Chart(6.2, min(8.0, 1 + 4.4 * aspect)) as chart:
+        axes = chart.axes
         image = axes.imshow(counts, cmap="cividis", extent=(0, 100, 100, 0), interpolation="nearest", aspect=aspect)
-        bar = drawing.figure.colorbar(image, ax=axes, shrink=0.9)
+        bar = chart.figure.colorbar(image, ax=axes, shrink=0.9)
         bar.set_label("boxes")
         bar.outline.set_visible(False)
         axes.set(xlabel="% of the width", ylabel="% of the height")
-        return drawing.svg("")
+        return chart.done("")
 
 
 def aspect_histogram(wh: NDArray[np.floating]) -> str:
@@ -111,60 +100,45 @@ def aspect_histogram(wh: NDArray[np.floating]) -> str:
     most = max(2, int(np.ceil(np.quantile(np.abs(aspect), 0.999))))
     ticks = np.arange(-most, most + 1)
     words = [f"{2**t:g}" if t >= 0 else f"1/{2**-t:g}" for t in ticks.tolist()]
-    with _Drawing(6.2, 3) as drawing:
-        drawing.axes.hist(
+    with _Chart(6.2, 3) as chart:
+        chart.axes.hist(
             np.clip(aspect, -most, most), ((np.arange(-8 * most, 8 * most + 2) - 0.5) / 8).tolist(), color=ACCENT
         )
-        drawing.axes.xaxis.set_major_locator(FixedLocator(ticks.tolist()))
-        drawing.axes.xaxis.set_minor_locator(NullLocator())
-        drawing.axes.set_xticklabels(words)
-        drawing.axes.axvline(0, color=WARM, linestyle="--", linewidth=1)
-        drawing.axes.set(xlabel="width over height (dashed: square)", ylabel="boxes")
-        return drawing.svg("y")
+        chart.axes.xaxis.set_major_locator(FixedLocator(ticks.tolist()))
+        chart.axes.xaxis.set_minor_locator(NullLocator())
+        chart.axes.set_xticklabels(words)
+        chart.axes.axvline(0, color=WARM, linestyle="--", linewidth=1)
+        chart.axes.set(xlabel="width over height (dashed: square)", ylabel="boxes")
+        return chart.done("y")
 
 
 def size_histogram(wh: NDArray[np.floating], size: int) -> str:
     """Side of the boxes [N, 2], cells, as the square root of their area in px of an input of `size` px."""
     sides = np.sqrt(wh.prod(1)) * STRIDE
     most = max(2 * STRIDE, float(sides.max()))
-    with _Drawing(6.2, 3) as drawing:
-        drawing.axes.hist(sides, np.linspace(0, most, 53).tolist(), color=ACCENT)
-        drawing.axes.axvline(STRIDE, color=WARM, linestyle="--", linewidth=1)
-        drawing.axes.set(xlim=(0, most), xlabel=f"side, px of {size} (dashed: a cell)", ylabel="boxes")
-        return drawing.svg("y")
+    with _Chart(6.2, 3) as chart:
+        chart.axes.hist(sides, np.linspace(0, most, 53).tolist(), color=ACCENT)
+        chart.axes.axvline(STRIDE, color=WARM, linestyle="--", linewidth=1)
+        chart.axes.set(xlim=(0, most), xlabel=f"side, px of {size} (dashed: a cell)", ylabel="boxes")
+        return chart.done("y")
 
 
-class _Drawing:
-    """A figure of one axes in the page's style. width, height: inches of 72 CSS px."""
+class _Chart(Drawing):
+    """A drawing of one axes."""
 
     def __init__(self, width: float, height: float) -> None:
-        import matplotlib
-        from matplotlib.figure import Figure
-
-        self._style = matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
-        self._style.__enter__()
-        self.figure: Figure = Figure(figsize=(width, height), layout="constrained")
+        super().__init__(width, height)
         self.axes: Axes = self.figure.subplots()
 
-    def __enter__(self) -> _Drawing:
+    def __enter__(self) -> _Chart:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._style.__exit__(None, None, None)
-
-    def svg(self, grid: str) -> str:
-        """The figure as an <svg> element that scales with the page. grid: "x", "y" (counts), "both" or none."""
+    def done(self, grid: str) -> str:
+        """The <svg>. grid: "x", "y" (counts), "both" or none."""
         from matplotlib.ticker import MaxNLocator
 
         if grid == "y":
             self.axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         if grid:
             self.axes.grid(axis=grid, color=SOFT, alpha=0.3, linewidth=0.6)  # type: ignore[arg-type]
-        text = io.StringIO()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph")  # the reader's browser has its own letters
-            self.figure.savefig(text, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
-        whole = text.getvalue()
-        for mine, theirs in PAGE.items():
-            whole = whole.replace(mine, theirs)
-        return whole[whole.index("<svg") :]
+        return self.svg()

@@ -5,24 +5,19 @@ One self-contained HTML file that opens offline.
 
 from __future__ import annotations
 
-import base64
-import io
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import torch
 from PIL import Image
 
-from lookonce import __version__
 from lookonce.anchors import STRIDE, shapes_in_cells
 from lookonce.boxes import cxcywh_to_xyxy, shape_iou
 from lookonce.check_report import CheckReport, summary
 from lookonce.data.pictures import load_rgb
 from lookonce.data.record import Dataset, Record
 from lookonce.errors import PictureError
-from lookonce.files import write_text
 from lookonce.region import Targets, encode
 from lookonce.resize import ResizeMode, boxes_to_input, resize
 from lookonce.view.data_figures import (
@@ -34,6 +29,7 @@ from lookonce.view.data_figures import (
     size_histogram,
 )  # fmt: skip
 from lookonce.view.draw import class_colour, draw_labels
+from lookonce.view.page import data_uri, write_page
 
 PICTURES = 12
 """On the contact sheet."""
@@ -47,11 +43,12 @@ BEST_COUNT = 5
 
 def write_data_report(path: Path, report: CheckReport, dataset: Dataset, mode: ResizeMode) -> Path:
     """Write the page of a checked data set."""
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("lookonce", "view"), autoescape=True)
     wh = shapes_in_cells(dataset, report.size, mode)
     boxes = dataset.boxes
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 / dataset.sizes[dataset.image_of_box]
-    page = environment.get_template("data_report.html").render(
+    return write_page(
+        path,
+        "data_report.html",
         report=report,
         name=dataset.name,
         facts=summary(report).splitlines()[2:],
@@ -63,10 +60,7 @@ def write_data_report(path: Path, report: CheckReport, dataset: Dataset, mode: R
         sizes=size_histogram(wh, report.size),
         pictures=contact(dataset),
         explained=explained(dataset, report, mode),
-        version=__version__,
     )
-    write_text(path, page)
-    return path
 
 
 def contact(dataset: Dataset) -> list[tuple[str, str]]:
@@ -154,10 +148,3 @@ def _objects(dataset: Dataset, record: Record, report: CheckReport, mode: Resize
             "fate": "lost to another" if lost else "difficult: not sought" if told.ignore[n] else "",
         })  # fmt: skip
     return found
-
-
-def data_uri(picture: Image.Image) -> str:
-    """A picture as a data: address, so that the page needs no other file."""
-    content = io.BytesIO()
-    picture.save(content, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from lookonce import __version__
 from lookonce.data.record import Record
 from lookonce.detections import Detections
 from lookonce.errors import UserError
-from lookonce.files import write_text
 from lookonce.metrics import Metrics
 from lookonce.view.draw import draw
+from lookonce.view.page import SOFT, Drawing, data_uri, write_page
 
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 """Line styles, so that curves part without colour too."""
@@ -72,19 +67,16 @@ class Page:
 
 def write_report(path: Path, page: Page) -> Path:
     """Write the page of a run, whole or not at all."""
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("lookonce", "view"), autoescape=True)
-    environment.filters["share"] = lambda value: "-" if value is None else f"{value:.3f}"
     file = page.run / "metrics.csv"
     curves = read_curves(file) if file.exists() else {}
-    text = environment.get_template("report.html").render(
+    return write_page(
+        path,
+        "report.html",
         page=page,
         metrics=page.metrics,
-        curves=svg(curves_figure(curves)) if curves else "",
+        curves=curves_figure(curves) if curves else "",
         galleries=[(g, [(caption, data_uri(picture)) for caption, picture in g.pictures]) for g in page.galleries],
-        version=__version__,
     )
-    write_text(path, text)
-    return path
 
 
 def compared(picture: Image.Image, found: Detections, record: Record, labels: Sequence[str]) -> Image.Image:
@@ -126,47 +118,33 @@ def read_curves(file: Path) -> Curves:
     return found
 
 
-def curves_figure(curves: Curves) -> Figure:
-    """Against epochs: loss terms; training and validation loss; validation mAP; learning rate and images/s."""
-    figure = Figure(figsize=(9.5, 6.6), layout="constrained")
-    terms, losses, score, pace = figure.subplots(2, 2).flat
-    for term, line in zip(TERMS, LINES, strict=True):
-        _line(terms, curves, f"{term}_epoch", line, term)
-    terms.set(ylabel="loss term, mean of an epoch", yscale="log")
-    _line(losses, curves, "loss_epoch", "-", "training (augmented)")
-    _line(losses, curves, "val/loss", "--", "validation", marker="o")
-    losses.set(ylabel="loss", yscale="log")
-    _line(score, curves, "val/mAP", "-", "validation mAP@0.5", marker="o")
-    score.set(ylabel="validation mAP@0.5", ylim=(0, 1))
-    _line(pace, curves, "rate", "-", "learning rate")
-    pace.set(ylabel="learning rate", ylim=(0, None))
-    if curves.get("images_per_s"):
-        twin = pace.twinx()
-        _line(twin, curves, "images_per_s", ":", "images/s", marker=".")
-        twin.set(ylabel="images/s (dotted)", ylim=(0, None))
-    for axes in (terms, losses, score, pace):
-        axes.set(xlabel="epoch")
-        axes.grid(alpha=0.3)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if axes in (terms, losses) and axes.lines:
-            axes.legend(fontsize="small", ncols=2)
-    return figure
+def curves_figure(curves: Curves) -> str:
+    """Against epochs: loss terms; training and validation loss; validation mAP; learning rate and images/s. <svg>"""
+    with Drawing(9.5, 6.6) as drawing:
+        terms, losses, score, pace = drawing.figure.subplots(2, 2).flat
+        for term, line in zip(TERMS, LINES, strict=True):
+            _line(terms, curves, f"{term}_epoch", line, term)
+        terms.set(ylabel="loss term, mean of an epoch", yscale="log")
+        _line(losses, curves, "loss_epoch", "-", "training (augmented)")
+        _line(losses, curves, "val/loss", "--", "validation", marker="o")
+        losses.set(ylabel="loss", yscale="log")
+        _line(score, curves, "val/mAP", "-", "validation mAP@0.5", marker="o")
+        score.set(ylabel="validation mAP@0.5", ylim=(0, 1))
+        _line(pace, curves, "rate", "-", "learning rate")
+        pace.set(ylabel="learning rate", ylim=(0, None))
+        if curves.get("images_per_s"):
+            twin = pace.twinx()
+            _line(twin, curves, "images_per_s", ":", "images/s", marker=".")
+            twin.set(ylabel="images/s (dotted)", ylim=(0, None))
+        for axes in (terms, losses, score, pace):
+            axes.set(xlabel="epoch")
+            axes.grid(color=SOFT, alpha=0.3)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            if axes in (terms, losses) and axes.lines:
+                axes.legend(fontsize="small", ncols=2)
+        return drawing.svg()
 
 
 def _line(axes: Axes, curves: Curves, name: str, line: object, label: str, marker: str = "") -> None:
     if points := curves.get(name):
         axes.plot(*zip(*points, strict=True), linestyle=line, marker=marker, markersize=4, label=label)
-
-
-def svg(figure: Figure) -> str:
-    """A figure as an <svg> element."""
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
-
-
-def data_uri(picture: Image.Image) -> str:
-    """A picture as a data: address, so that the page needs no other file."""
-    content = io.BytesIO()
-    picture.save(content, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()

@@ -1,0 +1,51 @@
+"""Mirrors src/lookonce/view/page.py."""
+
+import base64
+import io
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lookonce.view import page
+from lookonce.view.page import Drawing, data_uri, write_page
+
+
+def test_a_figure_takes_the_pages_colours():
+    with Drawing(3, 2) as drawing:
+        drawing.figure.subplots().plot([0, 1], color=page.ACCENT)
+        svg = drawing.svg()
+    ElementTree.fromstring(svg)
+    assert "var(--accent)" in svg
+    assert "currentColor" in svg
+    assert not set(re.findall(r"#[0-9a-f]{6}", svg)) & set(page.PAGE)
+
+
+def test_a_picture_is_within_the_page():
+    kind, _, content = data_uri(Image.new("RGB", (6, 4), (200, 0, 0))).partition(",")
+    assert kind == "data:image/jpeg;base64"
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
+    assert shown.shape == (4, 6, 3)
+    assert abs(shown[..., 0].astype(int) - 200).max() < 9
+
+
+@pytest.mark.parametrize("template", ["report.html", "data_report.html"])
+def test_every_page_stands_on_the_common_one(template):
+    text = page.__file__.replace("page.py", template)
+    with open(text, encoding="utf-8") as file:
+        assert file.readline() == '{% extends "page.html" %}\n'
+
+
+def test_text_cannot_break_a_page(tmp_path):
+    class Run:
+        name = "<script>alert(1)</script>"
+
+    class Page:
+        run, advice, facts, sizes = Run, ("<b>",), (), ()
+
+    text = write_page(tmp_path / "p.html", "report.html", page=Page, metrics=None, curves="", galleries=()).read_text()
+    assert "<script" not in text
+    assert "<b>" not in text
+    assert "&lt;script&gt;" in text
