@@ -22,6 +22,8 @@ log = logging.getLogger("lookonce")
 
 SCORE_THRESHOLD = 0.005
 """Lowest score that counts when mAP is measured. Source: darknet/examples/detector.c, validate, thresh=.005."""
+SCORED = Selection(SCORE_THRESHOLD)
+"""What is detected where mAP is measured."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,13 @@ def evaluate(
     return Report(metrics, str(model), str(data), split, skipped)
 
 
-def detect_all(detector: Detector, dataset: Dataset) -> tuple[list[Detections], int]:
-    """Detections down to SCORE_THRESHOLD on every picture of a data set, and how many could not be decoded."""
+def detect_all(detector: Detector, dataset: Dataset,
+               selection: Selection = SCORED) -> tuple[list[Detections], int]:  # fmt: skip
+    """Detections on every picture of a data set, and how many could not be decoded."""
     found: list[Detections] = []
     skipped = 0
     paths = (record.path for record in dataset.records)
-    for _, picture, detections in detector.detect_files(paths, Selection(SCORE_THRESHOLD)):
+    for _, picture, detections in detector.detect_files(paths, selection):
         if isinstance(picture, PictureError):
             log.warning("skipped %s", picture)
             skipped += 1
