@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from lookonce import diagnosing
 from lookonce.cli import main
 from lookonce.detections import Detections
 from lookonce.diagnosing import diagnose, pair_names
@@ -169,6 +170,16 @@ def test_pictures_that_do_not_show_their_objects_cannot_be_learnt(run, squares, 
         file.write_bytes(first.read_bytes())
     found = diagnose(run, data, steps=60)
     assert found.failed == ("five pictures",)
+
+
+def test_a_stop_in_the_last_check_keeps_the_answers_before(run, squares, monkeypatch):
+    def stopped(model, pictures, steps):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(diagnosing, "memorise", stopped)
+    found = diagnose(run, squares)
+    assert (found.checks[-1].state, found.checks[-1].said) == ("skipped", "stopped")
+    assert len(found.checks) == 9
 
 
 def test_the_command_ends_with_0_1_or_2_and_speaks_json(run, squares, tmp_path, capsys):
