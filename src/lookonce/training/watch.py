@@ -80,8 +80,9 @@ class Watch(lightning.Callback):
             val = self.validation
             scale = input_scale(val.dataset, val.frame, val.mode)
             found["all"] = metrics.mean_ap
+            matched = match(val.dataset, val.detections, val.dataset.difficult, metrics.rules.iou_threshold)
             for size, low, high in SIZES:
-                found[size] = score_sizes(val.dataset, val.detections, low, high, scale).mean_ap
+                found[size] = score_sizes(val.dataset, matched, low, high, scale).mean_ap
         return [SizeRow(c.size, c.objects, c.fit, c.lost, found.get(c.size)) for c in self.covered]
 
     def _galleries(self, metrics: Metrics | None) -> list[Gallery]:
