@@ -12,7 +12,7 @@ ROOT = TESTS.parent / "src" / "lookonce"
 RANK = {
     name: rank
     for rank, names in enumerate([
-        "errors boxes data.record darknet.words exporting.options offers mirror",
+        "errors boxes data.record diagnosis darknet.words exporting.options offers mirror",
         "tree data.json_text",
         "layers files archives fetching region zoo resize data.pictures data.paper data.gathering detections",
         "zoo darknet.cfg loss anchors coverage data.finding data.coco data.yolo_text data.looking",
@@ -21,7 +21,7 @@ RANK = {
         "darknet.origin",
         "network",
         "darknet.weights data.voc data.coco_folder data.yolo_folder data.canvas",
-        "metrics coco_metrics confusion view.plots postprocess downloading",
+        "metrics coco_metrics confusion view.plots postprocess downloading sightings",
         "error_kinds",
         "data.digits data.voc_folder darknet.pair",
         "data.catalog data.loader model_file analysis",
@@ -33,13 +33,14 @@ RANK = {
         "training.callbacks training.validation",
         "training.watch training.trunk",
         "training.engine",
-        "training.run",
-        "demo",
+        "training.run training.memorising",
+        "demo diagnosing",
         "cli",
     ])
     for name in names.split()
 }  # fmt: skip
-COMMANDS = {"train", "evaluate", "detect", "demo", "anchors", "cluster_anchors", "export", "convert", "check"}
+COMMANDS = {"train", "evaluate", "detect", "demo", "anchors", "cluster_anchors", "export", "convert", "check",
+            "diagnose"}  # fmt: skip
 """Public commands may have more parameters than six."""
 
 

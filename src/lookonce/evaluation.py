@@ -14,7 +14,6 @@ from lookonce import __version__
 from lookonce.analysis import Analysis, analyse
 from lookonce.coco_metrics import TITLE, CocoMetrics, score_coco
 from lookonce.data.catalog import read_dataset, read_whole, settle
-from lookonce.data.pictures import load_rgb
 from lookonce.data.record import Dataset
 from lookonce.detection_files import holds_detections, read_detections
 from lookonce.detections import Detections
@@ -31,6 +30,8 @@ log = logging.getLogger("lookonce")
 Protocol = Literal["voc2007", "voc2010", "coco"]
 SCORE_THRESHOLD = 0.005
 """Lowest score that counts when mAP is measured. Source: darknet/examples/detector.c, validate, thresh=.005."""
+SCORED = Selection(SCORE_THRESHOLD)
+"""What is detected where mAP is measured."""
 
 
 @dataclass(frozen=True)
@@ -176,21 +177,15 @@ def _facts(report: Report, dataset: Dataset, options: dict[str, object]) -> list
     ]
 
 
-def detect_all(detector: Detector, dataset: Dataset) -> tuple[list[Detections], int]:
-    """Detections down to SCORE_THRESHOLD on every picture of a data set, and how many could not be decoded."""
+def detect_all(detector: Detector, dataset: Dataset,
+               selection: Selection = SCORED) -> tuple[list[Detections], int]:  # fmt: skip
+    """Detections on every picture of a data set, and how many could not be decoded."""
     found: list[Detections] = []
     skipped = 0
-    nothing = Detections([], [], [], detector.labels)  # type: ignore[arg-type]
-    for start in range(0, len(dataset), 8):
-        pictures, places = [], []
-        for place, record in enumerate(dataset.records[start : start + 8]):
-            try:
-                pictures.append(load_rgb(record.path))
-                places.append(start + place)
-            except PictureError as error:
-                log.warning("skipped %s", error)
-                skipped += 1
-        found += [nothing] * len(dataset.records[start : start + 8])
-        for place, one in zip(places, detector.detect(pictures, Selection(SCORE_THRESHOLD)), strict=True):
-            found[place] = one
+    paths = (record.path for record in dataset.records)
+    for _, picture, detections in detector.detect_files(paths, selection):
+        if isinstance(picture, PictureError):
+            log.warning("skipped %s", picture)
+            skipped += 1
+        found.append(detections)
     return found, skipped

@@ -162,9 +162,10 @@ class Whole:
     """[N] which object of `found` each of the data set is."""
 
     def place(self, n: int) -> str:
-        """file:line of an object of the data set."""
+        """file:line of an object of the data set; of a file of many pictures (COCO), also which."""
         picture = int(np.searchsorted(self.dataset.first, n, side="right")) - 1
-        return self.found.told((self.found.files[picture], self.found.lines[int(self.rows[n])]))
+        place = self.found.told((self.found.files[picture], self.found.lines[int(self.rows[n])]))
+        return f"{place} ({self.found.paths[picture]})" if self.found.format == "coco" else place
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -36,34 +36,41 @@ MEANINGS = {
 def write_evaluation_report(path: Path, dataset: Dataset, analysis: Analysis, coco: CocoMetrics | None,
                             facts: Sequence[tuple[str, str]]) -> Path:  # fmt: skip
     """Write the page. facts: protocol, data, command, versions, as (name, value)."""
-    examples = choose_examples(dataset, analysis)
-    metrics, confusion, calibration = analysis.metrics, analysis.confusion, analysis.calibration
     return write_page(
         path,
         "evaluation_report.html",
         name=dataset.name,
         facts=facts,
-        metrics=metrics,
+        found=sections(dataset, analysis),
         coco=coco,
         coco_names=list(zip(NAMES[:6], NAMES[6:], strict=True)),
         coco_of={name: (ap, ap50) for name, ap, ap50 in coco.classes} if coco else {},
-        curves=[_curve(c) for c in metrics.classes if c.ap is not None],
-        errors=[(kind, MEANINGS[kind.name]) for kind in analysis.errors.kinds],
-        costs=cost_figure(analysis.errors.kinds),
-        sizes=analysis.sizes,
-        confusion=confusion,
-        cells=_cells(confusion) if confusion and len(confusion.names) <= MOST_CELLS else [],
-        pairs=_pairs(confusion) if confusion else [],
-        calibration=calibration,
-        bins=_bins(calibration),
-        calibrated=calibration_figure(calibration) if calibration else "",
-        threshold=examples.threshold,
-        galleries=[
+    )
+
+
+def sections(dataset: Dataset, analysis: Analysis) -> dict[str, Any]:
+    """What evaluation_sections.html shows: a part of this page, and of a run's."""
+    examples = choose_examples(dataset, analysis)
+    metrics, confusion, calibration = analysis.metrics, analysis.confusion, analysis.calibration
+    return {
+        "metrics": metrics,
+        "curves": [_curve(c) for c in metrics.classes if c.ap is not None],
+        "errors": [(kind, MEANINGS[kind.name]) for kind in analysis.errors.kinds],
+        "costs": cost_figure(analysis.errors.kinds),
+        "sizes": analysis.sizes,
+        "confusion": confusion,
+        "cells": _cells(confusion) if confusion and len(confusion.names) <= MOST_CELLS else [],
+        "pairs": _pairs(confusion) if confusion else [],
+        "calibration": calibration,
+        "bins": _bins(calibration),
+        "calibrated": calibration_figure(calibration) if calibration else "",
+        "threshold": examples.threshold,
+        "galleries": [
             ("False alarms", "The surest that are wrong, with their kind.", _shown(examples.alarms)),
             ("Misses", "The largest objects that nothing found.", _shown(examples.misses)),
             ("Hits", "The surest that are right.", _shown(examples.hits)),
         ],
-    )
+    }
 
 
 def _curve(one: Any) -> dict[str, Any]:

@@ -63,6 +63,8 @@ class Page:
     advice: Sequence[str] = ()
     sizes: Sequence[SizeRow] = ()
     galleries: Sequence[Gallery] = ()
+    found: Mapping[str, Any] | None = None
+    """What evaluation_report.sections says of the split; None: nothing."""
 
 
 def write_report(path: Path, page: Page) -> Path:
