@@ -18,7 +18,7 @@ def test_the_curve_by_hand():
 def test_the_mean_is_that_of_the_classes_one_by_one(protocol, seed):
     draw = np.random.default_rng(seed)
     label, right = draw.integers(0, 4, 60), draw.random(60) < 0.5
-    objects = np.bincount(label[right], minlength=4) + [1, 3, 0, 2]
+    objects = np.bincount(label[right], minlength=4) + np.array([1, 3, 0, 2])
     objects[3] = 0
     aps = [loop_ap(right[label == c].tolist(), int(objects[c]), protocol) for c in range(3)]
     assert mean_average_precision(label, right, objects, protocol) == pytest.approx(np.mean(aps))

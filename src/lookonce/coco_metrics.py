@@ -66,28 +66,41 @@ def score_coco(dataset: Dataset, detections: Sequence[Detections]) -> CocoMetric
     Raises:
         UserError: another number of pictures or other class names than the data set's.
     """
-    from faster_coco_eval import COCOeval_faster
-
-    image, label, score, boxes = gather(dataset, detections)
-    area = np.prod(dataset.boxes[:, 2:] - dataset.boxes[:, :2], axis=1, dtype=np.float64)
-    if dataset.area is not None:
-        area = np.where(dataset.area > 0, dataset.area, area)
-    crowd = np.zeros(len(area), int) if dataset.crowd is None else dataset.crowd.astype(int)
-    truth = _index(dataset, dataset.image_of_box, dataset.classes, dataset.boxes, area=area, iscrowd=crowd)
-    size = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1, dtype=np.float64)
-    given = _index(dataset, image, label, boxes, area=size, score=score)
-    judge = COCOeval_faster(truth, given, "bbox", print_function=lambda *_: None)
+    truth, given = index_boxes(dataset, detections)
     if not len(dataset.labels) or not len(dataset):
         return CocoMetrics(dict.fromkeys(NAMES), tuple((name, None, None) for name in dataset.labels))
-    judge.run()
-    precision = judge.eval["precision"][:, :, :, 0, -1]  # [T, R, C]
+    result = judge(truth, given)
+    precision = result.eval["precision"][:, :, :, 0, -1]  # [T, R, C]
     classes = tuple(
         (name, _mean(precision[:, :, number]), _mean(precision[0, :, number]))
         for number, name in enumerate(dataset.labels)
     )
-    return CocoMetrics(
-        {name: _mean(np.array([v])) for name, v in zip(NAMES, judge.stats[:12].tolist(), strict=True)}, classes
-    )
+    numbers = zip(NAMES, result.stats[:12].tolist(), strict=True)
+    return CocoMetrics({name: _mean(np.array([value])) for name, value in numbers}, classes)
+
+
+def judge(truth: Any, given: Any) -> Any:
+    """The API's evaluation of two indices, done."""
+    from faster_coco_eval import COCOeval_faster
+
+    result = COCOeval_faster(truth, given, "bbox", print_function=lambda *_: None)
+    result.run()
+    return result
+
+
+def index_boxes(dataset: Dataset, detections: Sequence[Detections]) -> tuple[Any, Any]:
+    """What is there and what was found as two indices of the API. Arguments and errors as score_coco."""
+    image, label, score, boxes = gather(dataset, detections)
+    area = _area(dataset.boxes)
+    if dataset.area is not None:
+        area = np.where(dataset.area > 0, dataset.area, area)
+    crowd = np.zeros(len(area), int) if dataset.crowd is None else dataset.crowd.astype(int)
+    truth = _index(dataset, dataset.image_of_box, dataset.classes, dataset.boxes, area=area, iscrowd=crowd)
+    return truth, _index(dataset, image, label, boxes, area=_area(boxes), score=score)
+
+
+def _area(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.asarray(np.prod(boxes[:, 2:].astype(np.float64) - boxes[:, :2], axis=1))
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

@@ -3,8 +3,8 @@
 json: [{"image_id", "category_id", "bbox": [x, y, width, height], "score"}, ...], image px. Of a COCO data set the ids
 are those of its files. Of others image_id is the picture's name, or its number where the name is one, and category_id
 the class by name, or counted from 1 in the data set's order, as `lookonce convert` writes it.
-text: PICTURE.txt for each picture with any, a line a detection: class score xmin ymin xmax ymax, corners as those of the
-data set: of a VOC one from 1 and both included, else plain px. The class is a name, or counted from 0 in its order.
+text: PICTURE.txt for each picture with any, a line a detection: class score xmin ymin xmax ymax, corners as those of
+the data set: of a VOC one from 1 and both included, else plain px. The class is a name, or counted from 0 in its order.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _entry(entry: Any, path: Path, found: _Gathered) -> tuple[int, int, float, t
         raise _Wrong(box)
     if box[2] < box[0] or box[3] < box[1] or max(map(abs, box)) > MOST:
         raise _Wrong(f"a bbox of {entry['bbox']} with a negative or huge number")
-    if type(score) not in (int, float) or not abs(score) <= MOST:
+    if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= MOST:
         raise _Wrong(f"a score of {str(score)[:40]}")
     if isinstance(category, bool) or not isinstance(category, int | str) or category not in found.categories:
         numbers = sorted((key, place) for key, place in found.categories.items() if isinstance(key, int))
@@ -162,7 +162,8 @@ def _take_texts(folder: Path, found: _Gathered) -> None:
         at = 0
         try:
             place = found.places(file.stem, "the name")
-            for at, text in enumerate(read_text(file, TEXT_LAW).splitlines(), 1):
+            for line, text in enumerate(read_text(file, TEXT_LAW).splitlines(), 1):
+                at = line
                 if text.strip():
                     label, score, (x1, y1, x2, y2) = _line(text, numbers)
                     found.add(place, label, score, (x1 - found.first, y1 - found.first, x2, y2))

@@ -62,8 +62,14 @@ class Report:
     def __str__(self) -> str:
         said = [f"{self.model} on {self.data} ({self.split or 'all'})"]
         said += [str(self.coco)] if self.coco else []
-        kinds = (f"{k.count:,} {k.name}" + ("" if k.cost is None else f" {k.cost:+.4f}") for k in self.analysis.errors.dearest)
-        said += [str(self.metrics), f"errors by kind, and mAP@{self.metrics.rules.iou_threshold:g} regained without each: {', '.join(kinds)}"]
+        kinds = (
+            f"{k.count:,} {k.name}" + ("" if k.cost is None else f" {k.cost:+.4f}")
+            for k in self.analysis.errors.dearest
+        )
+        said += [
+            str(self.metrics),
+            f"errors by kind, and mAP@{self.metrics.rules.iou_threshold:g} regained without each: {', '.join(kinds)}",
+        ]
         return "\n".join([*said, *([f"page: {self.page}"] if self.page else [])])
 
 
@@ -94,7 +100,7 @@ def evaluate(
         bootstrap: resamples of the pictures for the interval around mAP; 0: none.
         report: also write this page (.html): curves, confusion, calibration, errors by kind and cost, hits and misses.
     Returns:
-        Report: AP of each class, their mean with its 95 % interval, the rules by name, the errors by kind.
+        Report: AP of each class, their mean with its interval, the rules by name, the errors by kind.
     Raises:
         UserError: a model or data set that cannot be read; classes of the one that the other does not know.
     """
@@ -114,11 +120,10 @@ def evaluate(
     coco = score_coco(dataset, detections) if protocol == "coco" else None
     result = Report(analysis.metrics, str(model), str(data), split, skipped, analysis, coco, report)
     if report is not None:
-        from lookonce.view.evaluation_report import write_evaluation_report
-
-        options = {"split": split, "labels": labels, "protocol": protocol, "iou-threshold": iou_threshold,
-                   "difficult": difficult, "bootstrap": bootstrap, "report": report}  # fmt: skip
-        write_evaluation_report(report, dataset, analysis, coco, _facts(result, dataset, options))
+        _write_page(result, dataset, {
+            "split": split, "labels": labels, "protocol": protocol, "iou-threshold": iou_threshold,
+            "difficult": difficult, "bootstrap": bootstrap, "report": report,
+        })  # fmt: skip
     return result
 
 
@@ -128,7 +133,9 @@ def _rules(protocol: Protocol, iou_threshold: float, difficult: Literal["ignore"
     if protocol != "coco":
         return Rules(protocol, iou_threshold, difficult or "ignore", SCORE_THRESHOLD)
     if difficult == "ignore":
-        raise ConfigError("difficult: 'ignore' under protocol coco, which ignores crowds alone; expected count, or none")
+        raise ConfigError(
+            "difficult: 'ignore' under protocol coco, which ignores crowds alone; expected count, or none"
+        )
     return Rules("voc2010", iou_threshold, "count", SCORE_THRESHOLD)
 
 
@@ -142,6 +149,13 @@ def _from_files(path: Path, data: Path, split: str | None, labels: tuple[str, ..
     settle(whole.problems_of(split), "drop", str(data))
     found = read_detections(path, whole, split)
     return dataset, [one.of_classes(dataset.labels) for one in found]
+
+
+def _write_page(report: Report, dataset: Dataset, options: dict[str, object]) -> None:
+    from lookonce.view.evaluation_report import write_evaluation_report
+
+    assert report.page is not None
+    write_evaluation_report(report.page, dataset, report.analysis, report.coco, _facts(report, dataset, options))
 
 
 def _facts(report: Report, dataset: Dataset, options: dict[str, object]) -> list[tuple[str, str]]:

@@ -117,8 +117,10 @@ def _places(dataset: Dataset, names: tuple[str, ...]) -> NDArray[np.int64]:
 
 
 def best_object(
-    objects: NDArray[np.floating], group_of_object: NDArray[np.int64],
-    boxes: NDArray[np.float64], group: NDArray[np.int64],
+    objects: NDArray[np.floating],
+    group_of_object: NDArray[np.int64],
+    boxes: NDArray[np.float64],
+    group: NDArray[np.int64],
     apart: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Of the objects of a detection's group the one of highest IoU, of equals the first; and that IoU.

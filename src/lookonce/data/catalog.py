@@ -211,7 +211,7 @@ def read_whole(
     policy: DataPolicy = "drop",
     absent: bool = False,
 ) -> Whole:
-    """A data set and its splits, without a word about its problems; absent: without COCO's pictures. As read_dataset."""
+    """A data set and its splits, without a word on its problems; absent: without COCO's pictures. As read_dataset."""
     if format not in get_args(Format):
         raise ConfigError(f"format: {format!r}; expected {', '.join(get_args(Format))}")
     if policy not in get_args(DataPolicy):
@@ -234,7 +234,9 @@ def _reader(root: Path, format: Format, absent: bool) -> Callable[[DataPolicy], 
         raise UserError(f"{root}: a file; expected the folder of a data set, a COCO .json or a YOLO data.yaml or .data")
     ways = {
         "voc": partial(read_voc, root) if find_voc(root) else None,
-        "coco": partial(read_coco, root, files, absent=absent) if (files := find_coco(root, format == "coco")) else None,
+        "coco": partial(read_coco, root, files, absent=absent)
+        if (files := find_coco(root, format == "coco"))
+        else None,
         "yolo": partial(read_yolo, root, file) if (file := find_yolo(root, format == "yolo")) else None,
     }
     fitting = [name for name, way in ways.items() if way and format in ("auto", name)]

@@ -108,7 +108,7 @@ def _annotation(content: Content, file: Path, entry: dict[str, Any], line: int, 
         box = (0.0, 0.0, 0.0, 0.0)
     content.boxes.extend(box)
     area = entry.get("area")
-    content.areas.append(float(area) if type(area) in (int, float) and 0 < area < MOST_ID else 0.0)
+    content.areas.append(float(area) if isinstance(area, int | float) and 0 < area < MOST_ID else 0.0)
     content.flags.append(CROWD * bool(entry.get("iscrowd")) | IGNORE * bool(entry.get("ignore")))
     content.lines.append(line)
 

@@ -104,7 +104,9 @@ class _Cut:
             if given == SHOWN:
                 return
 
-    def cuttings(self, picture: NDArray[np.uint8], n: int, box: NDArray[np.floating]) -> tuple[Image.Image, Image.Image]:
+    def cuttings(
+        self, picture: NDArray[np.uint8], n: int, box: NDArray[np.floating]
+    ) -> tuple[Image.Image, Image.Image]:
         """Picture n around a box, with its objects and with what was found."""
         left, top, right, bottom = window(box, (picture.shape[1], picture.shape[0]))
         scale = SIDE / max(right - left, bottom - top)
