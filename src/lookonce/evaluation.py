@@ -107,15 +107,12 @@ def evaluate(
     rules = _rules(protocol, iou_threshold, difficult)
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"report: {report}; expected a name that ends in .html")
-    chosen, skipped = None if split == "all" else split, 0
+    chosen = None if split == "all" else split
     if holds_detections(Path(model)):
         dataset, detections = _from_files(Path(model), data, chosen, labels)
-        rules = replace(rules, score_threshold=None)
+        rules, skipped = replace(rules, score_threshold=None), 0
     else:
-        detector = Detector(model)
-        dataset = read_dataset(data, chosen, labels or detector.labels)
-        detections, skipped = detect_all(detector, dataset)
-        detections = [one.of_classes(dataset.labels) for one in detections]
+        dataset, detections, skipped = _from_model(model, data, chosen, labels)
     analysis = analyse(dataset, detections, rules, bootstrap)
     coco = score_coco(dataset, detections) if protocol == "coco" else None
     result = Report(analysis.metrics, str(model), str(data), split, skipped, analysis, coco, report)
@@ -137,6 +134,15 @@ def _rules(protocol: Protocol, iou_threshold: float, difficult: Literal["ignore"
             "difficult: 'ignore' under protocol coco, which ignores crowds alone; expected count, or none"
         )
     return Rules("voc2010", iou_threshold, "count", SCORE_THRESHOLD)
+
+
+def _from_model(model: Path, data: Path, split: str | None, labels: tuple[str, ...] | None
+                ) -> tuple[Dataset, list[Detections], int]:  # fmt: skip
+    """The pictures of a split, what a model finds on them, and how many could not be decoded."""
+    detector = Detector(model)
+    dataset = read_dataset(data, split, labels or detector.labels)
+    detections, skipped = detect_all(detector, dataset)
+    return dataset, [one.of_classes(dataset.labels) for one in detections], skipped
 
 
 def _from_files(path: Path, data: Path, split: str | None, labels: tuple[str, ...] | None

@@ -150,7 +150,8 @@ def score_sizes(dataset: Dataset, found: Matched, low: float, high: float,
                 scale: NDArray[np.float64], rules: Rules = Rules()) -> Metrics:  # fmt: skip
     """Score the objects of one size alone: those whose side, the root of the area times scale, is in [low, high).
 
-    found: detections matched by the same rules. Objects of other sizes need not be found; a detection of another size on nothing is not counted.
+    found: detections matched by the same rules. Objects of other sizes need not be found;
+    a detection of another size on nothing is not counted.
     scale: [M] of each picture, for sides at another size than the file's; 1: image pixels.
     Source: the COCO API, cocoeval.py, evaluateImg (areaRng).
     """

@@ -234,9 +234,7 @@ def _reader(root: Path, format: Format, absent: bool) -> Callable[[DataPolicy], 
         raise UserError(f"{root}: a file; expected the folder of a data set, a COCO .json or a YOLO data.yaml or .data")
     ways = {
         "voc": partial(read_voc, root) if find_voc(root) else None,
-        "coco": partial(read_coco, root, files, absent=absent)
-        if (files := find_coco(root, format == "coco"))
-        else None,
+        "coco": partial(read_coco, root, here, absent=absent) if (here := find_coco(root, format == "coco")) else None,
         "yolo": partial(read_yolo, root, file) if (file := find_yolo(root, format == "yolo")) else None,
     }
     fitting = [name for name, way in ways.items() if way and format in ("auto", name)]
