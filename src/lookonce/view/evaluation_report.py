@@ -25,7 +25,7 @@ MOST_PAIRS = 20
 """Confusions in the list."""
 MEANINGS = {
     "class": "on an object of another class",
-    "location": "on an object of its class, and beside it",
+    "location": "beside an object of its class",
     "both": "beside an object of another class",
     "duplicate": "on an object that a better one found",
     "background": "on nothing",
