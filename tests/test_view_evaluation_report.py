@@ -1,19 +1,17 @@
 """Mirrors src/lookonce/view/evaluation_report.py."""
 
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
 
+from browser import needs_browser, opened
 from lookonce import Detections, evaluate, read_dataset
 from lookonce.analysis import analyse
 from lookonce.coco_metrics import score_coco
 from lookonce.metrics import Rules
 from lookonce.view.evaluation_report import write_evaluation_report
 from sets import crowded
-from test_view_data_report import CHROMIUM
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +67,8 @@ def test_names_cannot_break_the_page_and_nothing_to_say_is_no_error(squares, tmp
     assert "no objects" in text
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here")
+@needs_browser
 def test_a_browser_opens_it_without_an_error_or_a_request(page, tmp_path):
-    log = tmp_path / "net.json"
-    words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom",
-             f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={log}", page.as_uri()]  # fmt: skip
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0
-    assert "Errors by kind" in done.stdout
-    assert "CONSOLE" not in done.stderr
-    shutil.rmtree(tmp_path / "profile", ignore_errors=True)
+    text, errors, requests = opened(page, tmp_path)
+    assert "Errors by kind" in text
+    assert errors == requests == []
