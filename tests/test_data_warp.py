@@ -63,7 +63,7 @@ def test_boxes_move_with_what_they_enclose(seed):
 
 
 def test_a_mosaic_shows_each_picture_in_four_inputs_with_its_boxes():
-    """Five grey pictures, each with a white block: every box must be bright inside, and its quarter its picture's grey."""
+    """Five grey pictures, each with a white block: every box must be bright inside, and its quarter the picture's."""
     greys, frame = [30, 60, 90, 120, 150], (128, 96)
     pictures = [np.full((100, 120, 3), grey, np.uint8) for grey in greys]
     for picture in pictures:
@@ -72,8 +72,10 @@ def test_a_mosaic_shows_each_picture_in_four_inputs_with_its_boxes():
     batch.labels = torch.arange(5)
     augment = Augmentation(aspect=0.1, zoom=(0.6, 0.9), hue=0, saturation=1, exposure=1, keep=0)
     found = mosaic(batch, frame, "stretch", augment, draws(3, 0, np.arange(5)))
-    assert found.images.shape == (5, 3, 96, 128) and found.images.is_contiguous(memory_format=torch.channels_last)
-    assert len(found.boxes) >= 15 and set(found.image_index.tolist()) == set(range(5))
+    assert found.images.shape == (5, 3, 96, 128)
+    assert found.images.is_contiguous(memory_format=torch.channels_last)
+    assert len(found.boxes) >= 15
+    assert set(found.image_index.tolist()) == set(range(5))
     for (x1, y1, x2, y2), label, image in zip(found.boxes.tolist(), found.labels, found.image_index, strict=True):
         inside = found.images[image, :, math.ceil(y1) + 1 : int(y2) - 1, math.ceil(x1) + 1 : int(x2) - 1]
         assert inside.numel() == 0 or inside.min() > 0.9

@@ -22,7 +22,7 @@ RANK = {
         "network",
         "darknet.weights data.voc data.coco_folder data.yolo_folder data.canvas",
         "metrics coco_metrics confusion view.plots postprocess downloading sightings",
-        "error_kinds",
+        "error_kinds drop",
         "data.digits data.voc_folder darknet.pair",
         "data.catalog data.loader model_file analysis",
         "anchors_command data.warp runtimes.torch exporting.darknet data.converting findings",
