@@ -55,7 +55,7 @@ def detections(predictions, scores):
 @torch.no_grad()
 def agree(model, x, stem):
     """Export folded, let OpenCV detect, compare with ours; the number of detections."""
-    cfg, weights, _ = write(model, stem, Options(folded=True))
+    cfg, weights, _ = write(model, stem, Options(folded=True)).files
     theirs = opencv(cfg, weights, x)
     side = torch.tensor([x.shape[-1], x.shape[-2]] * 2)
     raw = decode(model.network(x), torch.tensor(model.region.anchors), model.network.stride, model.region.softmax)
@@ -121,7 +121,7 @@ def test_a_tree_goes_along(tmp_path):
     save_model(model, tmp_path / "n.safetensors")
     again = load_model(tmp_path / "n.safetensors")
     assert again.tree == model.tree
-    files = write(again, tmp_path / "d" / "n", Options())
+    files = write(again, tmp_path / "d" / "n", Options()).files
     assert files[-1].read_text() == (GOLDEN / "dk_tree30.tree").read_text()
     assert load_model(tmp_path / "d" / "n.cfg").tree == model.tree
     assert (tmp_path / "d" / "n.weights").read_bytes()[20:] == (GOLDEN / "dk_tree_96x64.weights").read_bytes()[20:]

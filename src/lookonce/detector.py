@@ -15,16 +15,13 @@ from lookonce.data.pictures import load_rgb
 from lookonce.detections import Detections
 from lookonce.errors import ConfigError
 from lookonce.model_file import Model, load_model
-from lookonce.postprocess import Selection, postprocess
+from lookonce.postprocess import PLAIN_THRESHOLD, Selection, postprocess
 from lookonce.region import decode
 from lookonce.resize import resize
 from lookonce.runtimes.torch import TorchRuntime
 
 Picture = Path | str | Image.Image | NDArray[np.generic]
 RuntimeName = Literal["auto", "torch"]
-
-PLAIN_THRESHOLD = 0.3
-"""Score threshold of a model that brings none of its own."""
 
 
 class Detector:

@@ -77,6 +77,8 @@ def load_model(path: Path | str) -> Model:
         path = path / "model.safetensors"  # a run folder
     if path.suffix in (".cfg", ".weights"):
         return _from_darknet(path)
+    if path.suffix in (".onnx", ".xml"):
+        raise ModelFileError(f"{path}: an exported detector; give the model file that it was made from")
     if not path.is_file():
         raise ModelFileError(f"{path}: no such model file; lookonce train writes runs/NAME/model.safetensors")
     try:

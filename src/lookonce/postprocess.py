@@ -18,6 +18,9 @@ from lookonce.errors import ConfigError
 from lookonce.region import Predictions
 from lookonce.resize import ResizeMode, boxes_to_image
 
+PLAIN_THRESHOLD = 0.3
+"""Score threshold of a model that brings none of its own."""
+
 
 @dataclass(frozen=True)
 class Selection:

@@ -30,7 +30,7 @@ class Predictions:
 
 def split(raw: Tensor, num_anchors: int) -> tuple[Tensor, Tensor, Tensor]:
     """Raw [B, A*(5+C), H, W] as txywh [B,A,H,W,4], objectness [B,A,H,W], classes [B,A,H,W,C]."""
-    cells = raw.reshape(len(raw), num_anchors, -1, *raw.shape[2:]).permute(0, 1, 3, 4, 2)  # [B, A, H, W, 5+C]
+    cells = raw.reshape(raw.shape[0], num_anchors, -1, *raw.shape[2:]).permute(0, 1, 3, 4, 2)  # [B, A, H, W, 5+C]
     return cells[..., :4], cells[..., 4], cells[..., 5:]
 
 
