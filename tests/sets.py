@@ -1,9 +1,13 @@
 """Small data sets that tests train and score on: coloured squares on grey, as genuine Pascal VOC."""
 
+from pathlib import Path
+
 import numpy as np
 from PIL import Image, ImageDraw
 
+from lookonce.data.record import Dataset
 from lookonce.data.voc import write_annotation, write_split
+from lookonce.detections import Detections
 from lookonce.layers import Conv, MaxPool
 from lookonce.zoo import head
 
@@ -38,3 +42,31 @@ def nano(classes, anchors):
     """A detector small enough to train inside a test: stride 32, some 30,000 weights."""
     grow = [layer for filters in (8, 16, 16, 32, 32) for layer in (Conv(filters), MaxPool())]
     return (*grow, Conv(48), *head(classes, anchors))
+
+
+def crowded(seed, pictures=25, classes=3):
+    """Objects of all sizes, some crowds, areas smaller than boxes, and many detections: (data set, detections)."""
+    draw = np.random.default_rng(seed)
+    names = tuple(f"class{n}" for n in range(classes))
+    truth, detections, first = [], [], [0]
+    for _ in range(pictures):
+        many = int(draw.integers(1, 12))
+        wh = np.exp(draw.uniform(np.log(8), np.log(250), (many, 2)))
+        xy = draw.uniform(0, 1, (many, 2)) * (400 - wh)
+        boxes, labels = np.hstack((xy, xy + wh)).astype(np.float32), draw.integers(0, classes, many)
+        again = draw.integers(0, many, int(draw.integers(0, 60)))
+        moved = boxes[again] + draw.normal(0, 0.12, (len(again), 4)) * np.tile(wh[again], 2)
+        moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 1)
+        given = np.where(draw.random(len(again)) < 0.8, labels[again], draw.integers(0, classes, len(again)))
+        scores = draw.integers(1, 40, len(again)) / 40  # equal ones come up
+        detections.append(Detections(moved, scores, given, names))
+        truth.append((boxes, labels))
+        first.append(first[-1] + many)
+    boxes, labels = (np.concatenate(parts) for parts in zip(*truth, strict=True))
+    crowd = draw.random(len(boxes)) < 0.1
+    area = (boxes[:, 2:] - boxes[:, :2]).astype(float).prod(1) * draw.uniform(0.3, 1, len(boxes))
+    area[::7] = 0  # not told
+    paths = np.array([f"{n}.jpg" for n in range(pictures)])
+    dataset = Dataset("crowded", Path("root"), names, paths, np.full((pictures, 2), 400, np.int32),
+                      np.array(first), boxes, labels, crowd.copy(), crowd=crowd, area=area)  # fmt: skip
+    return dataset, detections

@@ -1,10 +1,12 @@
 """Mirrors src/lookonce/data/pictures.py."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from lookonce.data.pictures import find_pictures, inspect, load_rgb, picture_size
+from lookonce.data.pictures import find_pictures, inspect, load_rgb, open_ahead, picture_size
 from lookonce.errors import PictureError, UserError
 
 EXIF_TURNED = 6
@@ -120,8 +122,36 @@ def test_find_pictures_takes_files_folders_and_patterns(tmp_path):
     (tmp_path / "sub").mkdir()
     for name in ("b.JPG", "a.png", "sub/c.jpeg", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
-    assert [p.name for p in find_pictures(tmp_path)] == ["a.png", "b.JPG", "c.jpeg"]
-    assert [p.name for p in find_pictures(str(tmp_path / "*.png"))] == ["a.png"]
-    assert find_pictures(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
+    assert [os.path.basename(p) for p in find_pictures(tmp_path)] == ["a.png", "b.JPG", "c.jpeg"]
+    assert [os.path.basename(p) for p in find_pictures(str(tmp_path / "*.png"))] == ["a.png"]
+    assert find_pictures(tmp_path / "notes.txt") == [str(tmp_path / "notes.txt")]
     with pytest.raises(UserError, match="no pictures there"):
         find_pictures(tmp_path / "none" / "*.jpg")
+
+
+def test_pictures_are_opened_ahead_in_order_and_no_further(tmp_path):
+    for n in range(12):
+        Image.new("RGB", (n + 1, 1)).save(tmp_path / f"{n:02d}.png")
+    (tmp_path / "03.png").write_text("text")
+    taken = []
+
+    def paths():
+        for path in sorted(tmp_path.iterdir()):
+            taken.append(path)
+            yield path
+
+    opened = open_ahead(paths(), ahead=4)
+    name, picture = next(opened)
+    assert (name, picture.shape) == (str(tmp_path / "00.png"), (1, 1, 3))
+    assert len(taken) == 5
+    rest = list(opened)
+    assert [n for n, (_, p) in enumerate(rest, start=1) if isinstance(p, PictureError)] == [3]
+    assert [p.shape[1] for _, p in rest if not isinstance(p, PictureError)] == [2, 3, *range(5, 13)]
+
+
+def test_what_is_opened_ahead_is_dropped_with_the_iterator(tmp_path):
+    Image.new("RGB", (3, 1)).save(tmp_path / "a.png")
+    opened = open_ahead([tmp_path / "a.png"] * 50, ahead=3)
+    next(opened)
+    opened.close()
+    assert list(opened) == []

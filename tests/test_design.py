@@ -12,31 +12,39 @@ ROOT = TESTS.parent / "src" / "lookonce"
 RANK = {
     name: rank
     for rank, names in enumerate([
-        "errors boxes data.record darknet.words exporting.options offers mirror",
-        "tree",
+        "errors boxes data.record diagnosis darknet.words exporting.options offers mirror",
+        "tree data.json_text",
         "layers files archives fetching region zoo resize data.pictures data.paper data.gathering detections",
-        "zoo darknet.cfg loss anchors coverage data.finding data.coco data.yolo_text data.looking matching",
+        "zoo darknet.cfg loss anchors coverage data.finding data.coco data.yolo_text data.looking",
+        "matching precision_recall",
         "view.draw view.page",
         "darknet.origin description",
         "network",
         "darknet.weights data.voc data.coco_folder data.yolo_folder data.canvas",
-        "metrics view.plots postprocess downloading onnx_form",
+        "metrics coco_metrics confusion view.plots postprocess downloading sightings onnx_form",
+        "error_kinds",
         "data.digits data.voc_folder darknet.pair",
-        "data.catalog data.loader model_file",
-        "anchors_command data.warp runtimes.torch exporting.darknet data.converting findings",
-        "detector training.recipes view.report view.data_figures check_report",
+        "data.catalog data.loader model_file analysis",
+        "anchors_command data.warp runtimes.torch data.converting findings",
+        "detection_files view.evaluation_figures view.examples",
+        "detector training.recipes view.report view.data_figures view.evaluation_report check_report",
         "evaluation training.schedule training.options training.plan training.history training.advice view.data_report",
-        "training.module training.saving training.features training.transfer detect exporting.command checking",
+        "training.module training.saving training.features training.transfer detect checking exporting.graph",
+        "exporting.parity",
+        "exporting.openvino",
+        "exporting.onnx exporting.darknet",
+        "exporting.command",
         "training.callbacks training.validation",
         "training.watch training.trunk",
         "training.engine",
-        "training.run",
-        "demo",
+        "training.run training.memorising",
+        "demo diagnosing",
         "cli",
     ])
     for name in names.split()
 }  # fmt: skip
-COMMANDS = {"train", "evaluate", "detect", "demo", "anchors", "cluster_anchors", "export", "convert", "check"}
+COMMANDS = {"train", "evaluate", "detect", "demo", "anchors", "cluster_anchors", "export", "convert", "check",
+            "diagnose"}  # fmt: skip
 """Public commands may have more parameters than six."""
 
 

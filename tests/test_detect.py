@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from lookonce.detect import detect
-from lookonce.errors import UserError
+from lookonce.detector import Detector
+from lookonce.errors import Interrupted, UserError
 
 
 def test_pictures_become_drawn_pictures_and_json(run, squares, tmp_path):
@@ -30,6 +31,35 @@ def test_one_bad_picture_is_skipped_and_counted(run, squares, tmp_path):
     summary = detect(run, [str(tmp_path / "in")], out=tmp_path / "out")
     assert (summary.pictures, summary.skipped) == (2, 1)
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"detections.json", "b.jpg", "b-2.jpg"}
+
+
+def test_a_stop_keeps_what_was_found(run, squares, tmp_path, monkeypatch):
+    def stops(self, paths, selection):
+        for n, one in enumerate(whole(self, paths, selection)):
+            if n == 3:
+                raise KeyboardInterrupt
+            yield one
+
+    whole = Detector.detect_files
+    monkeypatch.setattr(Detector, "detect_files", stops)
+    with pytest.raises(
+        Interrupted, match=r"stopped: \d+ detections on 3 pictures: .*detections\.json, of 8"
+    ) as stopped:
+        detect(run, [str(squares / "JPEGImages" / "test*.png")], out=tmp_path)
+    assert stopped.value.exit_code == 130
+    assert len(json.loads((tmp_path / "detections.json").read_text())["pictures"]) == 3
+    assert len(list(tmp_path.glob("*.jpg"))) == 3
+
+
+def test_a_stop_before_the_first_picture_leaves_nothing(run, squares, tmp_path, monkeypatch):
+    def stops(self, paths, selection):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(Detector, "detect_files", stops)
+    with pytest.raises(Interrupted, match="before the first picture"):
+        detect(run, [str(squares / "JPEGImages" / "test*.png")], out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_when_nothing_passes_the_highest_score_is_told(run, squares, tmp_path):

@@ -157,5 +157,5 @@ def test_what_coco_readers_note_is_found_with_file_and_line(tmp_path):
              "categories": [{"id": 1, "name": "cat"}], "annotations": boxes}  # fmt: skip
     (tmp_path / "instances.json").write_text(text := json.dumps(value, indent=0))
     [place] = found(tmp_path)["box twice"].places
-    assert re.fullmatch(r"instances.json:\d+: cat", place)
-    assert text.splitlines()[int(place.split(":")[1])] == '"id": 1,'
+    told = re.fullmatch(r"instances.json:(\d+) \(images/a.png\): cat", place)
+    assert text.splitlines()[int(told[1])] == '"id": 1,'

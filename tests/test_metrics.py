@@ -13,6 +13,7 @@ from conftest import SHARED, needs_shared
 from lookonce.data.record import Dataset
 from lookonce.detections import Detections
 from lookonce.errors import ConfigError
+from lookonce.matching import match
 from lookonce.metrics import ApProtocol, Rules, average_precision, best_thresholds, score, score_sizes
 from test_matching import Objects, dataset_of, found, loop_match, random_case
 
@@ -250,6 +251,7 @@ def test_one_size_is_scored_alone_and_the_other_sizes_do_not_count():
     wrong_small, wrong_large = [50.0, 50, 60, 60], [300.0, 300, 400, 400]
     given = [found([large, wrong_small, small, wrong_large], [0.9, 0.8, 0.7, 0.6])]
     one = np.ones(1)
+    given = match(dataset, given, dataset.difficult, 0.5)
     cat = score_sizes(dataset, given, 0, 32, one).classes[0]
     assert (cat.objects, cat.ap) == (1, 0.5)  # wrong_small at .8, then small
     cat = score_sizes(dataset, given, 32, np.inf, one).classes[0]

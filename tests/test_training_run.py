@@ -12,11 +12,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lookonce import read_dataset, train
+from lookonce.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.data.voc import write_annotation
 from lookonce.errors import Interrupted, UserError
+from lookonce.layers import Conv, MaxPool
 from lookonce.model_file import load_model
 from lookonce.training.module import LOSSES, Training
-from sets import write_squares
+from sets import nano, write_squares
 
 SMALL = {"network": "nano", "size": 64, "epochs": 2, "batch_size": 4, "anchors": 2}
 
@@ -251,3 +253,38 @@ def test_an_interrupt_before_the_first_step_says_what_to_do(squares, tmp_path, m
     with pytest.raises(Interrupted, match=r"stopped before training began; no checkpoint yet: .*features computed"):
         train(squares, out=tmp_path, name="r", freeze="4", features="bf16", **SMALL)
     assert not (tmp_path / "r" / "canvas.u8").exists()
+
+
+def test_a_cfg_is_trained_for_the_classes_and_anchors_of_the_data(squares, tmp_path):
+    cfg = tmp_path / "own.cfg"
+    cfg.write_text(write_cfg(Cfg(nano(7, ((1.0, 1.0),) * 3))))
+    made = train(squares, out=tmp_path, name="r", network=str(cfg), size=64, epochs=1, batch_size=4, anchors=2)
+    model = load_model(made)
+    assert model.network.layers == nano(2, model.region.anchors)
+    assert read_cfg((made / "network.cfg").read_text()).layers == model.network.layers
+    assert read_cfg((made / "network.cfg").read_text()).width == 64
+    kept = train(squares, out=tmp_path, name="k", network=str(cfg), size=64, epochs=1, batch_size=4, anchors=0)
+    assert load_model(kept).region.anchors == ((1.0, 1.0),) * 3
+
+
+def test_a_resumed_run_takes_its_own_cfg(squares, tmp_path):
+    cfg = tmp_path / "own.cfg"
+    cfg.write_text(write_cfg(Cfg(nano(2, ((1.0, 1.0),)))))
+    made = train(squares, out=tmp_path, name="r", network=str(cfg), size=64, epochs=1, batch_size=4)
+    cfg.unlink()
+    config = made / "config.yaml"
+    config.write_text(config.read_text().replace("epochs: 1", "epochs: 2"))
+    assert load_model(train(resume=made)).seen == 48
+
+
+@pytest.mark.parametrize("layers, message", [
+    ((Conv(8), MaxPool(), *nano(2, ((1.0, 1.0),))[-2:]), r"cells of 2 px; training takes 32"),
+    ((Conv(8), MaxPool()), r"own\.cfg: ends in MaxPool; expected a convolution and a \[region\]"),
+    (None, r"own\.cfg: cannot be read"),
+])  # fmt: skip
+def test_a_cfg_that_cannot_be_trained_is_told(squares, tmp_path, layers, message):
+    cfg = tmp_path / "own.cfg"
+    if layers:
+        cfg.write_text(write_cfg(Cfg(layers)))
+    with pytest.raises(UserError, match=message):
+        train(squares, out=tmp_path, network=str(cfg), size=64, epochs=1)

@@ -29,19 +29,21 @@ def test_pages_come_after_validations_but_not_more_often_than_one_looks(watch, m
     now = [1000.0]
     monkeypatch.setattr("lookonce.training.watch.time.monotonic", lambda: now[0])
     written = []
-    monkeypatch.setattr(watch, "write", lambda: written.append(now[0]))
+    monkeypatch.setattr(watch, "write", lambda whole: written.append((now[0], whole)))
     for passed in (0, 10, 30, 61, 62):
         now[0] = 1000.0 + passed
         watch.on_validation_end(None, None)
-    assert written == [1000.0, 1061.0]
+    assert written == [(1000.0, False), (1061.0, False)]
 
 
 def test_the_page_names_sizes_and_shows_the_worst_pictures_first(watch):
     text = watch.write().read_text(encoding="utf-8")
     assert text.index("Worst validation pictures") < text.index(">Best<")
     assert "<td>medium</td>" in text
+    for heading in ("Precision against recall", "Errors by kind", "What is taken for what", "scores to be believed"):
+        assert heading in text
     assert "8 pictures of the split &ldquo;exam&rdquo;" in text
-    shares = [float(part.split("F1 ")[1][:4]) for part in text.split("<figcaption>")[1:]]
+    shares = [float(part.split("F1 ")[1][:4]) for part in text.split("<figcaption>")[1:] if "F1 " in part[:60]]
     worst, best = shares[: len(shares) // 2], shares[len(shares) // 2 :]
     assert worst == sorted(worst)
     assert best == sorted(best, reverse=True)
@@ -55,6 +57,7 @@ def test_a_picture_that_is_gone_leaves_the_page_standing(watch, tmp_path, monkey
         raise PictureError(path, "gone")
 
     monkeypatch.setattr("lookonce.training.watch.load_rgb", gone)
+    monkeypatch.setattr("lookonce.view.examples.load_rgb", gone)
     assert "<figcaption>" not in watch.write().read_text(encoding="utf-8")
 
 

@@ -2,20 +2,16 @@
 
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 
 import pytest
 
+from browser import needs_browser, opened
 from conftest import SHARED, needs_shared
 from lookonce.checking import check
 from lookonce.data.catalog import read_dataset
 from lookonce.findings import Finding
 from lookonce.view.data_report import PICTURES, contact, explained, telling, write_data_report
-
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
-)
 
 
 @pytest.fixture(scope="module")
@@ -79,15 +75,11 @@ def test_unreadable_pictures_are_left_out(squares, tmp_path):
     assert report.exit_code == 1
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here")
+@needs_browser
 def test_a_browser_opens_it_without_an_error(page, tmp_path):
-    log = tmp_path / "net.json"
-    words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom",
-             f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={log}", page.as_uri()]  # fmt: skip
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0
-    assert "Labelled pictures" in done.stdout
-    assert "CONSOLE" not in done.stderr
+    text, errors, requests = opened(page, tmp_path)
+    assert "Labelled pictures" in text
+    assert errors == requests == []
 
 
 @needs_shared

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from browser import needs_browser, opened
 from lookonce.view import page
 from lookonce.view.page import Drawing, data_uri, write_page
 
@@ -49,3 +50,14 @@ def test_text_cannot_break_a_page(tmp_path):
     assert "<script" not in text
     assert "<b>" not in text
     assert "&lt;script&gt;" in text
+
+
+@needs_browser
+def test_the_browser_would_tell_of_a_page_that_asks_for_more(tmp_path):
+    (tmp_path / "p.html").write_text(
+        '<p>Hi</p><img src="http://pictures.invalid/a.png"><script>console.error(7)</script>'
+    )
+    text, errors, requests = opened(tmp_path / "p.html", tmp_path)
+    assert "Hi" in text
+    assert len(errors) == 1
+    assert requests

@@ -20,6 +20,7 @@ COMMANDS = {
     "anchors": ("lookonce.anchors_command:anchors", "Cluster anchor boxes on a data set."),
     "train": ("lookonce.training.run:train", "Train a detector on labelled pictures."),
     "evaluate": ("lookonce.evaluation:evaluate", "Score a detector on labelled pictures."),
+    "diagnose": ("lookonce.diagnosing:diagnose", "Say why a run finds nothing."),
     "detect": ("lookonce.detect:detect", "Find objects on pictures."),
     "export": ("lookonce.exporting.command:export", "Write a detector for other programs."),
     "download": ("lookonce.downloading:download", "Bring Pascal VOC or Darknet's weights."),

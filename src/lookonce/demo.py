@@ -19,6 +19,7 @@ from lookonce.detect import detect
 from lookonce.detector import Detector
 from lookonce.evaluation import evaluate
 from lookonce.training.run import train
+from lookonce.view.evaluation_report import sections
 from lookonce.view.report import Gallery, Page, compared, facts, write_report
 
 log = logging.getLogger("lookonce")
@@ -70,7 +71,8 @@ def demo(folder: Path = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
     model = detector.model
     told = facts(model.training["recipe"], model.training["data"], model.training["pictures"], model.region.anchors)
     gallery = Gallery("What it finds", note, pictures)
-    page = write_report(run / "demo.html", Page(run, report.metrics, "test", told, galleries=[gallery]))
+    about = Page(run, report.metrics, "test", told, galleries=[gallery], found=sections(test, report.analysis))
+    page = write_report(run / "demo.html", about)
     log.info("the demo took %.0f s", time.perf_counter() - began)
     return DemoResult(report.mean_ap or 0.0, page.resolve())
 

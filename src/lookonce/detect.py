@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from lookonce.data.pictures import find_pictures, load_rgb
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from lookonce.data.pictures import BATCH, find_pictures
 from lookonce.detections import Detections
 from lookonce.detector import Detector
-from lookonce.errors import PictureError, UserError
+from lookonce.errors import Interrupted, PictureError, UserError
 from lookonce.evaluation import SCORE_THRESHOLD
 from lookonce.files import replacing
 from lookonce.postprocess import Selection
@@ -65,39 +74,58 @@ def detect(
         A summary. A picture that cannot be read is reported, skipped and counted.
     Raises:
         UserError: no pictures found, a model that cannot be read, no picture that could be read.
+        Interrupted: Ctrl-C; what was found so far is written.
     """
     detector = Detector(model, threshold=threshold, iou_threshold=iou_threshold)
     files = [file for pattern in pictures for file in find_pictures(pattern)]
     summary = Summary(Path(out))
+    stopped = False
     with replacing(summary.out / "detections.json") as beside, beside.open("w", encoding="utf-8", newline="\n") as text:
         text.write(json.dumps({"model": str(model), "labels": detector.labels})[:-1] + ', "pictures": [')
-        for file, found in _found(detector, files, summary, drawn):
-            _write(text, file, found, first=summary.pictures == 1)
+        try:
+            for file, found in _found(detector, files, summary, drawn):
+                _write(text, file, found, first=summary.pictures == 0)
+                summary.pictures += 1
+                summary.detections += len(found)
+        except KeyboardInterrupt:
+            stopped = True
         text.write("\n]}\n")
+        if stopped and not summary.pictures:
+            raise Interrupted("stopped before the first picture", signal.SIGINT)
         if not summary.pictures:
             raise UserError(f"none of the {summary.skipped} pictures could be read; the first: {files[0]}")
+    if stopped:
+        raise Interrupted(f"stopped: {summary}, of {len(files)}", signal.SIGINT)
     return summary
 
 
-def _found(detector: Detector, files: list[Path], summary: Summary, drawn: bool) -> Iterator[tuple[Path, Detections]]:
-    """Detections file by file, in order; each drawn as it comes, so that memory holds one batch."""
+def _found(detector: Detector, files: list[str], summary: Summary, drawn: bool) -> Iterator[tuple[str, Detections]]:
+    """Detections file by file, in order; drawn behind, in threads, while the network runs."""
     names: set[str] = set()
-    for file in files:
-        try:
-            picture = load_rgb(file)
-        except PictureError as error:
-            log.warning("skipped %s", error)
-            summary.skipped += 1
-            continue
-        everything = detector.detect([picture], Selection(SCORE_THRESHOLD, detector.selection.iou_threshold))[0]
-        found = everything.above(detector.thresholds)
-        summary.pictures += 1
-        summary.detections += len(found)
-        summary.highest = max(summary.highest, float(everything.scores.max(initial=0)))
-        if drawn:
-            with replacing(summary.out / _free_name(file.stem, names)) as beside:
-                draw(picture, found).save(beside, quality=90)
-        yield file, found
+    selection = Selection(SCORE_THRESHOLD, detector.selection.iou_threshold)
+    paths = track(files, "detecting", console=Console(stderr=True), transient=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        drawings: deque[Future[None]] = deque()
+        for file, picture, everything in detector.detect_files(paths, selection):
+            if isinstance(picture, PictureError):
+                log.warning("skipped %s", picture)
+                summary.skipped += 1
+                continue
+            summary.highest = max(summary.highest, float(everything.scores.max(initial=0)))
+            found = everything.above(detector.thresholds)
+            if drawn:
+                place = summary.out / _free_name(Path(file).stem, names)
+                drawings.append(pool.submit(_draw, picture, found, place))
+            if len(drawings) > BATCH:
+                drawings.popleft().result()
+            yield file, found
+        while drawings:
+            drawings.popleft().result()
+
+
+def _draw(picture: NDArray[np.uint8], found: Detections, place: Path) -> None:
+    with replacing(place) as beside:
+        draw(picture, found).save(beside, quality=90)
 
 
 def _free_name(stem: str, taken: set[str]) -> str:
@@ -109,6 +137,6 @@ def _free_name(stem: str, taken: set[str]) -> str:
     return name
 
 
-def _write(text: TextIO, file: Path, found: Detections, first: bool) -> None:
-    entry = {"file": str(file), "detections": found.to_json()}
+def _write(text: TextIO, file: str, found: Detections, first: bool) -> None:
+    entry = {"file": file, "detections": found.to_json()}
     text.write(("" if first else ",") + "\n" + json.dumps(entry))

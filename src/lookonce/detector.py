@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal, overload
 
@@ -11,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from lookonce.data.pictures import load_rgb
+from lookonce.data.pictures import BATCH, Opened, load_rgb, open_ahead
 from lookonce.detections import Detections
-from lookonce.errors import ConfigError
+from lookonce.errors import ConfigError, PictureError
 from lookonce.model_file import Model, load_model
 from lookonce.postprocess import PLAIN_THRESHOLD, Selection, postprocess
 from lookonce.region import decode
@@ -71,15 +72,30 @@ class Detector:
         return self.detect([load_rgb(picture) for picture in pictures])
 
     def detect(self, pictures: Sequence[NDArray[np.uint8]], selection: Selection | None = None) -> list[Detections]:
-        """Detections on RGB arrays [h, w, 3] uint8, in batches of 8.
+        """Detections on RGB arrays [h, w, 3] uint8, BATCH at a time.
 
         selection: take these in place of the detector's own thresholds.
         """
         found: list[Detections] = []
-        for start in range(0, len(pictures), 8):
-            part = pictures[start : start + 8]
+        for start in range(0, len(pictures), BATCH):
+            part = pictures[start : start + BATCH]
             found += self._batch(part, selection or self.selection)
         return found if selection else [one.above(self.thresholds) for one in found]
+
+    def detect_files(
+        self, paths: Iterable[Path | str], selection: Selection
+    ) -> Iterator[tuple[str, Opened, Detections]]:
+        """(path, picture, its detections) of files, in order; a picture that cannot be read comes as its error.
+
+        Pictures are decoded ahead, in threads, while the network runs; memory holds a few batches of them.
+        """
+        opened = open_ahead(paths)
+        nothing = Detections([], [], [], self.labels)  # type: ignore[arg-type]
+        while batch := list(islice(opened, BATCH)):
+            whole = [picture for _, picture in batch if not isinstance(picture, PictureError)]
+            found = iter(self.detect(whole, selection))
+            for path, picture in batch:
+                yield path, picture, nothing if isinstance(picture, PictureError) else next(found)
 
     def _batch(self, pictures: Sequence[NDArray[np.uint8]], selection: Selection) -> list[Detections]:
         model = self.model

@@ -1,19 +1,25 @@
-"""evaluate: a detector and labelled pictures give a Report."""
+"""evaluate: a detector, or its detections in files, and labelled pictures give a Report."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import platform
+import shlex
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
-from lookonce.data.catalog import read_dataset
-from lookonce.data.pictures import load_rgb
+from lookonce import __version__
+from lookonce.analysis import Analysis, analyse
+from lookonce.coco_metrics import TITLE, CocoMetrics, score_coco
+from lookonce.data.catalog import read_dataset, read_whole, settle
 from lookonce.data.record import Dataset
+from lookonce.detection_files import holds_detections, read_detections
 from lookonce.detections import Detections
 from lookonce.detector import Detector
-from lookonce.errors import PictureError
-from lookonce.metrics import ApProtocol, Metrics, Rules, score
+from lookonce.errors import ConfigError, PictureError, UserError
+from lookonce.metrics import Metrics, Rules
 from lookonce.postprocess import Selection
 
 if TYPE_CHECKING:
@@ -21,8 +27,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lookonce")
 
+Protocol = Literal["voc2007", "voc2010", "coco"]
 SCORE_THRESHOLD = 0.005
 """Lowest score that counts when mAP is measured. Source: darknet/examples/detector.c, validate, thresh=.005."""
+SCORED = Selection(SCORE_THRESHOLD)
+"""What is detected where mAP is measured."""
 
 
 @dataclass(frozen=True)
@@ -30,22 +39,38 @@ class Report:
     """What a detector scored, and on what."""
 
     metrics: Metrics
+    """By VOC's rules; under protocol coco AP50 as VOC 2010 has it, with difficult objects counted."""
     model: str
     data: str
     split: str | None
     skipped: int
     """Pictures that could not be decoded: their objects count as missed."""
+    analysis: Analysis
+    """Errors by kind, confusion, calibration, sizes."""
+    coco: CocoMetrics | None = None
+    """COCO's numbers, where that is the protocol."""
+    page: Path | None = None
 
     @property
     def mean_ap(self) -> float | None:
-        """mAP at the protocol's IoU threshold, 0..1; None: no objects."""
-        return self.metrics.mean_ap
+        """The protocol's mAP, 0..1; None: no objects."""
+        return self.coco.numbers["AP"] if self.coco else self.metrics.mean_ap
 
     def __rich__(self) -> Table:
-        return self.metrics.__rich__()
+        return (self.coco or self.metrics).__rich__()
 
     def __str__(self) -> str:
-        return f"{self.model} on {self.data} ({self.split or 'all'})\n{self.metrics}"
+        said = [f"{self.model} on {self.data} ({self.split or 'all'})"]
+        said += [str(self.coco)] if self.coco else []
+        kinds = (
+            f"{k.count:,} {k.name}" + ("" if k.cost is None else f" {k.cost:+.4f}")
+            for k in self.analysis.errors.dearest
+        )
+        said += [
+            str(self.metrics),
+            f"errors by kind, and mAP@{self.metrics.rules.iou_threshold:g} regained without each: {', '.join(kinds)}",
+        ]
+        return "\n".join([*said, *([f"page: {self.page}"] if self.page else [])])
 
 
 def evaluate(
@@ -54,51 +79,119 @@ def evaluate(
     *,
     split: str = "test",
     labels: tuple[str, ...] | None = None,
-    protocol: ApProtocol = "voc2010",
+    protocol: Protocol = "voc2010",
     iou_threshold: float = 0.5,
-    difficult: Literal["ignore", "count"] = "ignore",
+    difficult: Literal["ignore", "count"] | None = None,
     bootstrap: int = 1000,
+    report: Path | None = None,
 ) -> Report:
     """Score a detector on labelled pictures.
 
     Args:
-        model: a model file, the folder of a run, or a Darknet .cfg beside its .weights.
+        model: a model file, the folder of a run, or a Darknet .cfg beside its .weights. Or detections that are there
+            already: COCO's result .json, or a folder of PICTURE.txt with lines class score xmin ymin xmax ymax.
         data: a data set; its format is found, not asked.
         split: which pictures; all: every picture there is.
-        labels: score these classes only, by name; none: those that the model knows.
-        protocol: how precision becomes AP: voc2007 (11 points) or voc2010 (the area).
-        iou_threshold: a detection is right from this IoU with an object on.
-        difficult: ignore: difficult objects neither help nor harm; count: they are objects like others.
+        labels: score these classes only, by name; none: those that the model knows, or all of the data set.
+        protocol: how precision becomes AP: voc2007 (11 points), voc2010 (the area), or coco (its twelve numbers).
+        iou_threshold: a detection is right from this IoU with an object on; of coco all but its numbers follow it.
+        difficult: ignore: difficult objects neither help nor harm; count: they are objects like others; none: as the
+            protocol has it, VOC ignores and COCO counts them.
         bootstrap: resamples of the pictures for the interval around mAP; 0: none.
+        report: also write this page (.html): curves, confusion, calibration, errors by kind and cost, hits and misses.
     Returns:
-        Report: AP of each class, their mean with its 95 % interval, the rules by name.
+        Report: AP of each class, their mean with its interval, the rules by name, the errors by kind.
     Raises:
-        UserError: a model or data set that cannot be read; a class that the model does not know.
+        UserError: a model or data set that cannot be read; classes of the one that the other does not know.
     """
+    rules = _rules(protocol, iou_threshold, difficult)
+    if report is not None and report.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"report: {report}; expected a name that ends in .html")
+    chosen = None if split == "all" else split
+    if holds_detections(Path(model)):
+        dataset, detections = _from_files(Path(model), data, chosen, labels)
+        rules, skipped = replace(rules, score_threshold=None), 0
+    else:
+        dataset, detections, skipped = _from_model(model, data, chosen, labels)
+    analysis = analyse(dataset, detections, rules, bootstrap)
+    coco = score_coco(dataset, detections) if protocol == "coco" else None
+    result = Report(analysis.metrics, str(model), str(data), split, skipped, analysis, coco, report)
+    if report is not None:
+        _write_page(result, dataset, {
+            "split": split, "labels": labels, "protocol": protocol, "iou-threshold": iou_threshold,
+            "difficult": difficult, "bootstrap": bootstrap, "report": report,
+        })  # fmt: skip
+    return result
+
+
+def _rules(protocol: Protocol, iou_threshold: float, difficult: Literal["ignore", "count"] | None) -> Rules:
+    if protocol not in get_args(Protocol):
+        raise ConfigError(f"protocol: {protocol!r}; expected {', '.join(get_args(Protocol))}")
+    if protocol != "coco":
+        return Rules(protocol, iou_threshold, difficult or "ignore", SCORE_THRESHOLD)
+    if difficult == "ignore":
+        raise ConfigError(
+            "difficult: 'ignore' under protocol coco, which ignores crowds alone; expected count, or none"
+        )
+    return Rules("voc2010", iou_threshold, "count", SCORE_THRESHOLD)
+
+
+def _from_model(model: Path, data: Path, split: str | None, labels: tuple[str, ...] | None
+                ) -> tuple[Dataset, list[Detections], int]:  # fmt: skip
+    """The pictures of a split, what a model finds on them, and how many could not be decoded."""
     detector = Detector(model)
-    dataset = read_dataset(data, None if split == "all" else split, labels or detector.labels)
+    dataset = read_dataset(data, split, labels or detector.labels)
     detections, skipped = detect_all(detector, dataset)
-    detections = [one.of_classes(dataset.labels) for one in detections]
-    rules = Rules(protocol, iou_threshold, difficult, SCORE_THRESHOLD)
-    metrics = score(dataset, detections, rules, bootstrap=bootstrap)
-    return Report(metrics, str(model), str(data), split, skipped)
+    return dataset, [one.of_classes(dataset.labels) for one in detections], skipped
 
 
-def detect_all(detector: Detector, dataset: Dataset) -> tuple[list[Detections], int]:
-    """Detections down to SCORE_THRESHOLD on every picture of a data set, and how many could not be decoded."""
+def _from_files(path: Path, data: Path, split: str | None, labels: tuple[str, ...] | None
+                ) -> tuple[Dataset, list[Detections]]:  # fmt: skip
+    """The pictures of a split, there or not, and what the files say was found on them."""
+    whole = read_whole(data, labels, absent=True)
+    dataset = whole.dataset.select(whole.members(split))
+    if not len(dataset):
+        raise UserError(f"{data}: split {split!r} has no pictures; expected some to score detections on")
+    settle(whole.problems_of(split), "drop", str(data))
+    found = read_detections(path, whole, split)
+    return dataset, [one.of_classes(dataset.labels) for one in found]
+
+
+def _write_page(report: Report, dataset: Dataset, options: dict[str, object]) -> None:
+    from lookonce.view.evaluation_report import write_evaluation_report
+
+    assert report.page is not None
+    write_evaluation_report(report.page, dataset, report.analysis, report.coco, _facts(report, dataset, options))
+
+
+def _facts(report: Report, dataset: Dataset, options: dict[str, object]) -> list[tuple[str, str]]:
+    """What stands in the page's table, so that the numbers can be had again."""
+    words = ["lookonce", "evaluate", report.model, report.data]
+    for name, value in options.items():
+        if value is not None:
+            words += [f"--{name}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    names = ("torch", "numpy", *(["faster-coco-eval"] if report.coco else []))
+    versions = [f"lookonce {__version__}", f"Python {platform.python_version()}", *(f"{n} {version(n)}" for n in names)]
+    objects = f"{len(dataset)} pictures, {len(dataset.boxes)} objects, {len(dataset.labels)} classes"
+    unread = f", {report.skipped} that could not be decoded" if report.skipped else ""
+    return [
+        ("protocol", f"{TITLE}; all else: {report.metrics.rules}" if report.coco else str(report.metrics.rules)),
+        ("data", f"{report.data}, split {report.split}: {objects}{unread}"),
+        ("detector", report.model),
+        ("command", shlex.join(words)),
+        ("versions", ", ".join(versions)),
+    ]
+
+
+def detect_all(detector: Detector, dataset: Dataset,
+               selection: Selection = SCORED) -> tuple[list[Detections], int]:  # fmt: skip
+    """Detections on every picture of a data set, and how many could not be decoded."""
     found: list[Detections] = []
     skipped = 0
-    nothing = Detections([], [], [], detector.labels)  # type: ignore[arg-type]
-    for start in range(0, len(dataset), 8):
-        pictures, places = [], []
-        for place, record in enumerate(dataset.records[start : start + 8]):
-            try:
-                pictures.append(load_rgb(record.path))
-                places.append(start + place)
-            except PictureError as error:
-                log.warning("skipped %s", error)
-                skipped += 1
-        found += [nothing] * len(dataset.records[start : start + 8])
-        for place, one in zip(places, detector.detect(pictures, Selection(SCORE_THRESHOLD)), strict=True):
-            found[place] = one
+    paths = (record.path for record in dataset.records)
+    for _, picture, detections in detector.detect_files(paths, selection):
+        if isinstance(picture, PictureError):
+            log.warning("skipped %s", picture)
+            skipped += 1
+        found.append(detections)
     return found, skipped

@@ -113,15 +113,15 @@ def class_findings(whole: Whole, splits: dict[str, NDArray[np.int64]]) -> Iterat
     """Names of classes that differ by a letter, case or blanks; classes without objects, or none to learn from."""
     dataset = whole.dataset
     counts = np.bincount(dataset.classes, minlength=len(dataset.labels))
-    alike, near = [], []
+    same, near = [], []
     for i, a in enumerate(dataset.labels):
         for j in range(i + 1, len(dataset.labels)):
             said = f"{a!r} ({counts[i]} objects) and {dataset.labels[j]!r} ({counts[j]})"
-            if _plain(a) == _plain(dataset.labels[j]):
-                alike.append(said)
-            elif min(counts[i], counts[j]) < RARE * max(counts[i], counts[j]) and _a_letter_apart(a, dataset.labels[j]):
+            if alike(a, dataset.labels[j]):
+                same.append(said)
+            elif min(counts[i], counts[j]) < RARE * max(counts[i], counts[j]) and a_letter_apart(a, dataset.labels[j]):
                 near.append(said)
-    yield from finding("class names alike", alike, len(alike))
+    yield from finding("class names alike", same, len(same))
     yield from finding("class names nearly alike", near, len(near))
     empty = [name for name, count in zip(dataset.labels, counts, strict=True) if not count]
     yield from finding("class without objects", empty, len(empty))
@@ -131,11 +131,13 @@ def class_findings(whole: Whole, splits: dict[str, NDArray[np.int64]]) -> Iterat
         yield from finding("class not in train", lost, len(lost))
 
 
-def _plain(name: str) -> str:
-    return "".join(c for c in name.casefold() if c.isalnum())
+def alike(a: str, b: str) -> bool:
+    """Whether two names differ by case, blanks and signs at most."""
+    first, second = ("".join(c for c in name.casefold() if c.isalnum()) for name in (a, b))
+    return first == second
 
 
-def _a_letter_apart(a: str, b: str) -> bool:
+def a_letter_apart(a: str, b: str) -> bool:
     """Whether two names differ by one letter put in, left out, changed, or by two exchanged; digits are no slips."""
     a, b = a.casefold(), b.casefold()
     if max(len(a), len(b)) < 4 or abs(len(a) - len(b)) > 1:

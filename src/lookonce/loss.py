@@ -39,7 +39,7 @@ def region_loss(raw: Tensor, targets: Targets, region: Region, warm_up: bool = F
     Source: region_layer.c, forward_region_layer. The box IoU is a target, not a path for gradients.
     """
     anchors = raw.new_tensor(region.anchors)  # [A, 2]
-    txywh, objectness, logits = split(raw, len(anchors))
+    txywh, objectness, _ = split(raw, len(anchors))
     confidence = objectness.sigmoid()  # [B, A, H, W]
     with torch.no_grad():
         boxes = cell_boxes(txywh, anchors)  # [B, A, H, W, 4]
@@ -49,16 +49,19 @@ def region_loss(raw: Tensor, targets: Targets, region: Region, warm_up: bool = F
         idle = (best_iou(boxes, targets) <= region.thresh) & ~busy
         slot = _slot(targets, targets.wins)
         fit = iou(cxcywh_to_xyxy(boxes[slot]), cxcywh_to_xyxy(targets.boxes[targets.wins]))  # [K]
-    t, wins = txywh[slot], targets.wins  # [K, 4]
+    image, anchor, row, col = slot
+    by_anchor = raw.reshape(len(raw), len(anchors), -1, *raw.shape[2:])  # [B, A, 5+C, H, W]
+    at = by_anchor[image, anchor, :, row, col]  # [K, 5+C], in one step: so is its gradient
+    t, wins = at[:, :4], targets.wins  # [K, 4]
     weight, cells = targets.weight[wins], raw.shape[2] * raw.shape[3]
     scale = region.coord_scale * weight[:, None] * (2 - targets.boxes[wins, 2:].prod(-1, keepdim=True) / cells)
     sought = fit if region.rescore else torch.ones_like(fit)
     terms = {
         "xy": (scale * (t[:, :2].sigmoid() - targets.txy[wins]) ** 2).sum() / 2,
         "wh": (scale * (t[:, 2:] - targets.twh[wins]) ** 2).sum() / 2,
-        "objectness": region.object_scale * (weight * (confidence[slot] - sought) ** 2).sum() / 2,
-        "background": region.noobject_scale * (confidence[idle] ** 2).sum() / 2,
-        "class": region.class_scale * _class_loss(logits[slot], targets, region.softmax),
+        "objectness": region.object_scale * (weight * (at[:, 4].sigmoid() - sought) ** 2).sum() / 2,
+        "background": region.noobject_scale * (confidence**2 * idle).sum() / 2,
+        "class": region.class_scale * _class_loss(at[:, 5:], targets, region.softmax),
     }
     if warm_up:
         prior = (txywh[..., :2].sigmoid() - 0.5) ** 2 + txywh[..., 2:] ** 2  # [B, A, H, W, 2]
@@ -146,7 +149,7 @@ def best_iou(boxes: Tensor, targets: Targets) -> Tensor:
     truth = boxes.new_zeros(images, most, 4)
     truth[image, place] = cxcywh_to_xyxy(targets.boxes[order]).to(boxes)
     flat = cxcywh_to_xyxy(boxes.flatten(1, 3))  # [B, P, 4]
-    return iou(flat[:, :, None], truth[:, None]).amax(-1).view(boxes.shape[:-1])  # [B, P, most] within
+    return iou(truth[:, :, None], flat[:, None]).amax(1).view(boxes.shape[:-1])  # [B, most, P] within
 
 
 def _slot(targets: Targets, which: Tensor) -> Slot:

@@ -6,7 +6,7 @@ Letters: M pictures, N objects, D detections. Source: the VOC devkits, VOCevalde
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,9 +28,26 @@ class Matched:
     image: NDArray[np.int64]  # [D]
     label: NDArray[np.int64]  # [D] index into the data set's labels
     score: NDArray[np.float64]  # [D]
+    boxes: NDArray[np.float64]  # [D, 4] xyxy image px
+    object: NDArray[np.int64]  # [D] that of highest IoU, from the threshold on, of its picture and class; -1: none
     right: NDArray[np.bool_]  # [D] the first on an object that is to be found
     ignored: NDArray[np.bool_]  # [D] on an object that need not be found: neither right nor wrong
-    side: NDArray[np.float64]  # [D] root of the box's area, image px
+
+    @property
+    def side(self) -> NDArray[np.float64]:
+        """[D] root of the box's area, image px."""
+        return np.asarray(np.sqrt(np.maximum(self.boxes[:, 2:] - self.boxes[:, :2], 0).prod(1)))
+
+    def sought(self, skip: NDArray[np.bool_]) -> Matched:
+        """The same, where other objects need not be found. skip: [N]."""
+        hit = self.object >= 0
+        ignored = np.zeros_like(hit)
+        ignored[hit] = skip[self.object[hit]]
+        claims = np.flatnonzero(hit & ~ignored)
+        _, first = np.unique(self.object[claims], return_index=True)
+        right = np.zeros_like(hit)
+        right[claims[first]] = True
+        return replace(self, right=right, ignored=ignored)
 
 
 def match(dataset: Dataset, detections: Sequence[Detections], skip: NDArray[np.bool_], iou_threshold: float) -> Matched:
@@ -44,6 +61,24 @@ def match(dataset: Dataset, detections: Sequence[Detections], skip: NDArray[np.b
     Raises:
         UserError: another number of pictures or other class names than the data set's.
     """
+    image, label, score, boxes = gather(dataset, detections)
+    order = np.argsort(-score, kind="stable")
+    image, label, score, boxes = image[order], label[order], score[order], boxes[order]
+    classes = len(dataset.labels)
+    best, overlap = best_object(
+        dataset.boxes, dataset.image_of_box * classes + dataset.classes, boxes, image * classes + label
+    )
+    best[overlap < iou_threshold] = -1
+    nothing = np.zeros(len(best), bool)
+    return Matched(image, label, score, boxes, best, nothing, nothing).sought(skip)
+
+
+def gather(dataset: Dataset, detections: Sequence[Detections]
+           ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
+    """(picture, label, score) [D] and boxes [D, 4] of all detections, picture by picture; labels are the data set's.
+
+    Raises UserError as match().
+    """
     if len(detections) != len(dataset):
         raise UserError(
             f"{dataset.name}: detections of {len(detections)} pictures; expected {len(dataset)}, one for each picture "
@@ -55,18 +90,7 @@ def match(dataset: Dataset, detections: Sequence[Detections], skip: NDArray[np.b
     score = np.concatenate([np.zeros(0), *(one.scores for one in detections)])
     boxes = np.concatenate([np.zeros((0, 4)), *(one.boxes for one in detections)])
     image = np.repeat(np.arange(len(detections)), [len(one) for one in detections])
-    order = np.argsort(-score, kind="stable")
-    image, label, score, boxes = image[order], label[order], score[order], boxes[order]
-    best = _best_object(dataset, image * len(dataset.labels) + label, boxes, iou_threshold)
-    hit = best >= 0
-    ignored = np.zeros_like(hit)
-    ignored[hit] = skip[best[hit]]
-    claims = np.flatnonzero(hit & ~ignored)
-    _, first = np.unique(best[claims], return_index=True)
-    right = np.zeros_like(hit)
-    right[claims[first]] = True
-    width, height = np.maximum(boxes[:, 2:] - boxes[:, :2], 0).T
-    return Matched(image, label, score, right, ignored, np.sqrt(width * height))
+    return image, label, score, boxes
 
 
 def picture_f1(dataset: Dataset, found: Matched, skip: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -92,21 +116,31 @@ def _places(dataset: Dataset, names: tuple[str, ...]) -> NDArray[np.int64]:
     return np.array([dataset.labels.index(name) for name in names], np.int64)
 
 
-def _best_object(
-    dataset: Dataset, group: NDArray[np.int64], boxes: NDArray[np.float64], iou_threshold: float
-) -> NDArray[np.int64]:
-    """[D] the object of highest IoU (of equals the first) in a detection's group; -1: none reaches the threshold.
+def best_object(
+    objects: NDArray[np.floating],
+    group_of_object: NDArray[np.int64],
+    boxes: NDArray[np.float64],
+    group: NDArray[np.int64],
+    apart: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Of the objects of a detection's group the one of highest IoU, of equals the first; and that IoU.
 
-    group: [D] image * C + label; boxes: [D, 4].
+    Args:
+        objects:         [N, 4] xyxy image px.
+        group_of_object: [N] such as picture and class as one number.
+        boxes:           [D, 4] of the detections.
+        group:           [D]
+        apart:           ([N], [D]) numbers; objects with the detection's own number do not count.
+    Returns:
+        [D] the object, and [D] its IoU; -1 and 0 where there is none.
     """
-    group_of_object = dataset.image_of_box * len(dataset.labels) + dataset.classes  # [N]
     order = np.argsort(group_of_object, kind="stable")
     ranked = group_of_object[order]
     low, high = np.searchsorted(ranked, group, "left"), np.searchsorted(ranked, group, "right")
-    best = np.full(len(group), -1, np.int64)
+    best, most = np.full(len(group), -1, np.int64), np.zeros(len(group))
     have = np.flatnonzero(high > low)
     if not len(have):
-        return best
+        return best, most
     pairs = np.cumsum((high - low)[have])
     for rows in np.split(have, np.searchsorted(pairs, np.arange(PAIRS, pairs[-1], PAIRS))):
         if not len(rows):
@@ -115,10 +149,13 @@ def _best_object(
         start = np.cumsum(count) - count
         row = np.repeat(np.arange(len(rows)), count)  # [P] one for each pair of detection and object
         member = order[low[rows][row] + np.arange(len(row)) - start[row]]  # [P]
-        objects = torch.from_numpy(dataset.boxes[member].astype(np.float64))
-        overlap = iou(torch.from_numpy(boxes[rows[row]]), objects).numpy()  # [P]
+        shapes = torch.from_numpy(objects[member].astype(np.float64))
+        overlap = iou(torch.from_numpy(boxes[rows[row]]), shapes).numpy()  # [P]
+        if apart is not None:
+            overlap[apart[0][member] == apart[1][rows[row]]] = -1
         highest = np.maximum.reduceat(overlap, start)  # [rows]
-        top = np.flatnonzero((overlap == highest[row]) & (overlap >= iou_threshold))
+        top = np.flatnonzero((overlap == highest[row]) & (overlap >= 0))
         _, first = np.unique(row[top], return_index=True)
         best[rows[row[top[first]]]] = member[top[first]]
-    return best
+        most[rows] = np.maximum(highest, 0)
+    return best, most

@@ -19,11 +19,11 @@ from lookonce.data.record import Dataset
 from lookonce.detections import Detections
 from lookonce.errors import ConfigError
 from lookonce.matching import Matched, match
+from lookonce.precision_recall import ApProtocol, OperatingPoint, average_precision, best_point, pr_points
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-ApProtocol = Literal["voc2007", "voc2010"]
 FULL_NAME = {"voc2007": "VOC 2007 (11-point)", "voc2010": "VOC 2010 (area under the curve)"}
 TREATED = {"ignore": "ignored", "count": "counted"}
 DEFAULT_THRESHOLD = 0.3
@@ -59,16 +59,6 @@ class Rules:
             f"{FULL_NAME[self.protocol]}, IoU >= {self.iou_threshold:g}, "
             f"difficult objects {TREATED[self.difficult]}, scores {least}"
         )
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """The threshold of best F1 on the scored pictures, and what it gives there."""
-
-    threshold: float  # detections with a greater score count; half-way to the next lower score
-    f1: float
-    precision: float
-    recall: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,42 +136,50 @@ def score(
         UserError: another number of pictures or other class names than the data set's.
     Detections of equal score count in the order of pictures, then in their own.
     """
-    skip = _skipped(dataset, rules)
+    skip = skipped(dataset, rules)
     found = match(dataset, detections, skip, rules.iou_threshold)
-    return _scored(dataset, found, skip, rules, _draws(len(dataset), bootstrap, seed))
+    return score_matched(dataset, found, rules, bootstrap=bootstrap, seed=seed)
 
 
-def score_sizes(dataset: Dataset, detections: Sequence[Detections], low: float, high: float,
+def score_matched(dataset: Dataset, found: Matched, rules: Rules, *, bootstrap: int = 0, seed: int = 0) -> Metrics:
+    """As score(), of detections that are matched by the same rules already."""
+    return _scored(dataset, found, skipped(dataset, rules), rules, _draws(len(dataset), bootstrap, seed))
+
+
+def score_sizes(dataset: Dataset, found: Matched, low: float, high: float,
                 scale: NDArray[np.float64], rules: Rules = Rules()) -> Metrics:  # fmt: skip
     """Score the objects of one size alone: those whose side, the root of the area times scale, is in [low, high).
 
-    Objects of other sizes need not be found; a detection of another size on nothing is not counted.
+    found: detections matched by the same rules. Objects of other sizes need not be found;
+    a detection of another size on nothing is not counted.
     scale: [M] of each picture, for sides at another size than the file's; 1: image pixels.
     Source: the COCO API, cocoeval.py, evaluateImg (areaRng).
     """
     width, height = np.maximum(dataset.boxes[:, 2:] - dataset.boxes[:, :2], 0).astype(np.float64).T
     side = np.sqrt(width * height) * scale[dataset.image_of_box]  # [N]
-    skip = _skipped(dataset, rules) | (side < low) | (side >= high)
-    found = match(dataset, detections, skip, rules.iou_threshold)
+    skip = skipped(dataset, rules) | (side < low) | (side >= high)
+    found = found.sought(skip)
     seen = found.side * scale[found.image]
     other = ~found.right & ((seen < low) | (seen >= high))
     return _scored(dataset, replace(found, ignored=found.ignored | other), skip, rules, _draws(len(dataset), 0, 0))
 
 
-def _skipped(dataset: Dataset, rules: Rules) -> NDArray[np.bool_]:
-    """[N] objects that need not be found."""
-    return dataset.difficult if rules.difficult == "ignore" else np.zeros_like(dataset.difficult)
+def skipped(dataset: Dataset, rules: Rules) -> NDArray[np.bool_]:
+    """[N] objects that need not be found: difficult ones where they are ignored; crowds, boxes around many, always."""
+    if rules.difficult == "ignore":
+        return dataset.difficult
+    return np.zeros_like(dataset.difficult) if dataset.crowd is None else dataset.crowd
 
 
 def _scored(dataset: Dataset, found: Matched, skip: NDArray[np.bool_], rules: Rules,
-            draws: NDArray[np.int32]) -> Metrics:  # fmt: skip
+            draws: NDArray[np.integer]) -> Metrics:  # fmt: skip
     scores, resampled = [], np.full((len(dataset.labels), draws.shape[1]), np.nan)  # [C, R]
     for label, name in enumerate(dataset.labels):
         mine = found.label == label
         rows = np.flatnonzero(mine & ~found.ignored)
         image, right = found.image[rows], found.right[rows]
         objects = dataset.image_of_box[(dataset.classes == label) & ~skip]
-        curve = _curve(found.score[rows], right, len(objects))
+        curve = pr_points(found.score[rows], right, len(objects))
         scores.append(_class_score(name, len(objects), int(mine.sum()), curve, rules))
         resampled[label] = _resampled_ap(image, right, objects, draws, rules.protocol)
     aps = [c.ap for c in scores if c.ap is not None]
@@ -198,33 +196,6 @@ def best_thresholds(metrics: Metrics, default: float = DEFAULT_THRESHOLD) -> NDA
     return np.array([c.best.threshold if c.best else default for c in metrics.classes], np.float64)
 
 
-def average_precision(
-    recall: NDArray[np.float64], precision: NDArray[np.float64], protocol: ApProtocol
-) -> NDArray[np.float64]:
-    """AP of curves: recall [..., K] rising, precision [..., K], both 0..1, to [...] in 0..1; no points: 0.
-
-    The recalls of voc2007 are the floats k * .1, as in the Python ports of the devkit: .3, .6 and .7 come
-    out a hair above, so that a recall of just 3 of 10 does not reach the fourth point.
-    Source: VOCap.m of 2007 (best precision at recall >= t) and of 2010 (area under that envelope);
-    voc_eval.py (np.arange(0., 1.1, 0.1)).
-    """
-    envelope = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]  # best precision from here on
-    if protocol == "voc2010":
-        return np.asarray((np.diff(recall, axis=-1, prepend=0) * envelope).sum(-1))
-    padded = np.concatenate((envelope, np.zeros((*recall.shape[:-1], 1))), -1)  # recalls never reached give 0
-    total = np.zeros(recall.shape[:-1])
-    for tenth in range(11):
-        first = (recall < tenth * 0.1).sum(-1)  # [...] index of the first point at that recall
-        total += np.take_along_axis(padded, first[..., None], -1)[..., 0]
-    return total / 11
-
-
-def _curve(value: NDArray[np.float64], right: NDArray[np.bool_], objects: int) -> NDArray[np.float64]:
-    """[K, 3] score, recall, precision after each detection, down the scores. Recall is 0 without objects."""
-    tp = np.cumsum(right)
-    return np.stack((value, tp / max(objects, 1), tp / np.arange(1, len(right) + 1)), 1)
-
-
 def _class_score(name: str, objects: int, given: int, curve: NDArray[np.float64], rules: Rules) -> ClassScore:
     if not objects:
         return ClassScore(name, 0, given, None, None, None, curve)
@@ -232,29 +203,24 @@ def _class_score(name: str, objects: int, given: int, curve: NDArray[np.float64]
     ap = float(average_precision(recall, precision, rules.protocol))
     if not precision.any():
         return ClassScore(name, objects, given, ap, 0.0, None, curve)
-    lower = np.append(value[1:], min(rules.score_threshold or 0.0, value[-1]))
-    f1 = 2 * np.rint(recall * objects) / (objects + np.arange(1, len(value) + 1))  # 2 tp / (N + K), exact for ties
-    f1[:-1][value[:-1] == value[1:]] = -1  # no threshold parts equal scores
-    at = int(f1.argmax())
-    limit = float((value[at] + lower[at]) / 2)
-    best = OperatingPoint(limit, float(f1[at]), float(precision[at]), float(recall[at]))
+    best = best_point(value, np.rint(recall * objects), objects, rules.score_threshold or 0.0)
     return ClassScore(name, objects, given, ap, float(recall[-1]), best, curve)
 
 
-def _draws(images: int, resamples: int, seed: int) -> NDArray[np.int32]:
+def _draws(images: int, resamples: int, seed: int) -> NDArray[np.integer]:
     """[M, R] how often each picture is in each resample: M drawn of M with replacement."""
     generator = np.random.default_rng(seed)
     counts = np.zeros((images, resamples), np.int32)
     for column in range(resamples if images else 0):
         counts[:, column] = np.bincount(generator.integers(0, images, images), minlength=images)
-    return counts
+    return counts.astype(np.min_scalar_type(counts.max(initial=0)))  # bytes: four times as fast to add up
 
 
 def _resampled_ap(
     image: NDArray[np.int64],
     right: NDArray[np.bool_],
     objects: NDArray[np.int64],
-    draws: NDArray[np.int32],
+    draws: NDArray[np.integer],
     protocol: ApProtocol,
 ) -> NDArray[np.float64]:
     """[R] AP of one class in each resample; nan where it has no objects.
@@ -263,14 +229,16 @@ def _resampled_ap(
     Matching looks at one picture only, so a resample only weighs detections anew: a picture drawn
     twice is each of its detections twice. Only right detections shape the curve, so only they are kept.
     """
-    total = draws[objects].sum(0)  # [R] objects in each resample
+    total = draws[objects].sum(0, dtype=np.int32)  # [R] objects in each resample
     hits = np.flatnonzero(right)
     image = image[: hits[-1] + 1] if len(hits) else image[:0]
+    starts = np.concatenate(([0], hits[:-1] + 1))[: len(hits)].astype(np.int64)
     ap = np.full(draws.shape[1], np.nan)
     step = max(1, BLOCK // max(len(image), 1))
     for start in range(0, draws.shape[1], step):
         part = np.ascontiguousarray(draws[:, start : start + step])  # [M, r]
-        seen = np.cumsum(part[image], axis=0, dtype=np.int32)[hits].T  # [r, hits]
+        between = np.add.reduceat(part[image], starts, axis=0, dtype=np.int32)  # [hits, r] detections up to each
+        seen = np.cumsum(between, axis=0).T  # [r, hits]
         tp = np.cumsum(part[image[hits]], axis=0, dtype=np.int32).T  # [r, hits]
         many = total[start : start + step]
         recall = tp / np.maximum(many, 1)[:, None]

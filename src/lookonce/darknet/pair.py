@@ -11,8 +11,10 @@ from lookonce.darknet.origin import Header, Origin
 from lookonce.darknet.weights import read_weights, write_weights
 from lookonce.errors import UserError
 from lookonce.files import write_text
+from lookonce.layers import Conv, Layer, Region
 from lookonce.network import Network, empty
 from lookonce.tree import Tree, read_tree
+from lookonce.zoo import Anchors
 
 
 class PairError(UserError):
@@ -40,6 +42,21 @@ def load_darknet(cfg: Path | str, weights: Path | str, layers: int | None = None
     header = read_weights(Path(weights).expanduser(), network, layers)
     network.origin = Origin(read, header)
     return network.eval()
+
+
+def detector_of(cfg: Path, classes: int, anchors: Anchors | None = None) -> tuple[Layer, ...]:
+    """The layers of a detector's cfg, made for so many classes, and for other anchors where some are given.
+
+    anchors: (w, h) in cells; None: the cfg's own. Its last convolution gets the filters that these need.
+    Raises UserError for a cfg that cannot be read or is no detector's.
+    """
+    place = cfg.expanduser()
+    layers = read_cfg(read_text(place), str(place)).layers
+    region, convolution = layers[-1], layers[-2] if len(layers) > 1 else None
+    if not isinstance(region, Region) or not isinstance(convolution, Conv):
+        raise PairError(f"{place}: ends in {type(region).__name__}; expected a convolution and a [region] behind it")
+    region = replace(region, anchors=anchors or region.anchors, classes=classes, tree="", map="")
+    return (*layers[:-2], replace(convolution, filters=region.channels), region)
 
 
 def save_darknet(

@@ -162,9 +162,10 @@ class Whole:
     """[N] which object of `found` each of the data set is."""
 
     def place(self, n: int) -> str:
-        """file:line of an object of the data set."""
+        """file:line of an object of the data set; of a file of many pictures (COCO), also which."""
         picture = int(np.searchsorted(self.dataset.first, n, side="right")) - 1
-        return self.found.told((self.found.files[picture], self.found.lines[int(self.rows[n])]))
+        place = self.found.told((self.found.files[picture], self.found.lines[int(self.rows[n])]))
+        return f"{place} ({self.found.paths[picture]})" if self.found.format == "coco" else place
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -208,8 +209,9 @@ def read_whole(
     labels: Sequence[str] | None = None,
     format: Format = "auto",
     policy: DataPolicy = "drop",
+    absent: bool = False,
 ) -> Whole:
-    """A data set and its splits, without a word about its problems. Arguments and errors as read_dataset."""
+    """A data set and its splits, without a word on its problems; absent: without COCO's pictures. As read_dataset."""
     if format not in get_args(Format):
         raise ConfigError(f"format: {format!r}; expected {', '.join(get_args(Format))}")
     if policy not in get_args(DataPolicy):
@@ -217,22 +219,22 @@ def read_whole(
     root = Path(path).expanduser()
     if not root.exists():
         raise UserError(f"{root}: no such folder; expected a data set: {EXPECTED}")
-    found = _reader(root, format)(policy)
+    found = _reader(root, format, absent)(policy)
     return Whole(found, *_dataset(found, tuple(labels) if labels is not None else None))
 
 
-def _reader(root: Path, format: Format) -> Callable[[DataPolicy], Gathering]:
+def _reader(root: Path, format: Format, absent: bool) -> Callable[[DataPolicy], Gathering]:
     """What reads the data set at `root`, by looking at it."""
     if root.is_file():
         ending = root.suffix.lower()
         if ending == ".json" and format in ("auto", "coco"):
-            return partial(read_coco, root.parent, [root])
+            return partial(read_coco, root.parent, [root], absent=absent)
         if ending in DESCRIPTIONS and format in ("auto", "yolo"):
             return partial(read_yolo, root.parent, root)
         raise UserError(f"{root}: a file; expected the folder of a data set, a COCO .json or a YOLO data.yaml or .data")
     ways = {
         "voc": partial(read_voc, root) if find_voc(root) else None,
-        "coco": partial(read_coco, root, files) if (files := find_coco(root, format == "coco")) else None,
+        "coco": partial(read_coco, root, here, absent=absent) if (here := find_coco(root, format == "coco")) else None,
         "yolo": partial(read_yolo, root, file) if (file := find_yolo(root, format == "yolo")) else None,
     }
     fitting = [name for name, way in ways.items() if way and format in ("auto", name)]
@@ -252,7 +254,7 @@ def _dataset(found: Gathering, labels: tuple[str, ...] | None) -> tuple[Dataset,
         after = f"; {said}" if said else ""
         raise UserError(f"{found.root}: no objects in {len(found.paths)} annotated pictures{after}")
     names = np.frombuffer(found.names, np.int64)
-    order = _class_order(found, labels, Counter(names.tolist()))
+    order = class_order(found, labels, Counter(names.tolist()))
     new_id = np.full(len(found.ids), -1)
     for label, name in enumerate(order):
         if name in found.ids:
@@ -262,12 +264,13 @@ def _dataset(found: Gathering, labels: tuple[str, ...] | None) -> tuple[Dataset,
     pictures = len(found.paths)
     picture = np.repeat(np.arange(pictures), found.counts)[keep]
     first = np.concatenate(([0], np.bincount(picture, minlength=pictures).cumsum()))
-    crowd = np.array(found.crowd, bool)[keep]
+    crowd, area = np.array(found.crowd, bool)[keep], np.array(found.areas, np.float64)[keep]
     dataset = Dataset(
         found.root.resolve().name, found.root, order,
         np.array(found.paths, np.str_), np.array(found.sizes, np.int32).reshape(-1, 2),
         first.astype(np.int64), np.array(found.boxes, np.float32).reshape(-1, 4)[keep], classes[keep].astype(np.int64),
         np.array(found.difficult, bool)[keep], tuple(p for _, p in found.problems), crowd if crowd.any() else None,
+        area if area.any() else None,
     )  # fmt: skip
     return dataset, np.flatnonzero(keep)
 
@@ -278,7 +281,8 @@ def _hashed(stem: str) -> str:
     return {0: "test", 1: "val"}.get(tenth, "train")
 
 
-def _class_order(found: Gathering, labels: tuple[str, ...] | None, counts: Counter[int]) -> tuple[str, ...]:
+def class_order(found: Gathering, labels: tuple[str, ...] | None, counts: Counter[int]) -> tuple[str, ...]:
+    """The classes asked for, or all, in the order of the format. counts: objects of each, for the error."""
     ids, given = found.ids, found.class_names
     if labels is None:
         if given is not None:

@@ -7,41 +7,22 @@ Source: cocodataset.org, "Data format"; pycocotools/coco.py.
 
 from __future__ import annotations
 
-import json
 import math
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from json.decoder import WHITESPACE  # type: ignore[attr-defined]
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from lookonce.data.json_text import Line, read_text, reading
 from lookonce.errors import AnnotationError, UserError
 
-MOST_BYTES = 2 << 30
-"""Of one file; instances_train2017.json has a quarter of that."""
 MOST_ID = 1 << 63
 NO_ID = -MOST_ID
 """Stands for a category_id that is no whole number."""
 SECTIONS = ("categories", "images", "annotations")
 CROWD, IGNORE = 1, 2
-
-
-@dataclass
-class Line:
-    """Counts lines up to where reading has come."""
-
-    text: str
-    at: int = 0
-    number: int = 1
-
-    def of(self, position: int) -> int:
-        """The line of a position; positions grow."""
-        if position > self.at:
-            self.number += self.text.count("\n", self.at, position)
-            self.at = position
-        return self.number
 
 
 @dataclass
@@ -58,6 +39,8 @@ class Content:
     """[N] category ids."""
     boxes: array[float] = field(default_factory=lambda: array("d"))
     """[N * 4] xyxy image px; 0 where `wrong` says why."""
+    areas: array[float] = field(default_factory=lambda: array("d"))
+    """[N] px²; 0: the file says none."""
     flags: array[int] = field(default_factory=lambda: array("b"))
     """[N] CROWD | IGNORE."""
     lines: array[int] = field(default_factory=lambda: array("q"))
@@ -70,15 +53,7 @@ class Content:
 
 def parse(file: Path) -> Content:
     """One file. Raises UserError, with its line, for what is no COCO json or has an id twice."""
-    try:
-        size = file.stat().st_size
-        text = file.read_bytes().decode("utf-8-sig") if size <= MOST_BYTES else ""
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: not UTF-8 text; expected COCO json") from None
-    if size > MOST_BYTES:
-        raise UserError(f"{file}: {size} bytes; expected at most {MOST_BYTES}: split it")
+    text = read_text(file, "COCO json")
     content, seen, sections = Content(), set[int](), set[str]()
     line = Line(text)
     takers: dict[str, Callable[[Content, Path, dict[str, Any], int], None]] = {
@@ -132,6 +107,8 @@ def _annotation(content: Content, file: Path, entry: dict[str, Any], line: int, 
         content.wrong[len(content.lines)] = box
         box = (0.0, 0.0, 0.0, 0.0)
     content.boxes.extend(box)
+    area = entry.get("area")
+    content.areas.append(float(area) if isinstance(area, int | float) and 0 < area < MOST_ID else 0.0)
     content.flags.append(CROWD * bool(entry.get("iscrowd")) | IGNORE * bool(entry.get("ignore")))
     content.lines.append(line)
 
@@ -147,52 +124,19 @@ def _id(file: Path, entry: dict[str, Any], key: str, line: int, what: str) -> in
 
 def _elements(file: Path, text: str) -> Iterator[tuple[str, Any, int]]:
     """(section, entry, position) of each entry of the three lists; an empty list gives one entry None."""
-
-    def refuse(word: str) -> NoReturn:
-        raise ValueError(f"{word}, which is no number of JSON")
-
-    decode = json.JSONDecoder(parse_constant=refuse).raw_decode
-    at = 0
-
-    def after(position: int) -> int:
-        found = WHITESPACE.match(text, position)
-        return found.end() if found else position
-
-    def expect(marks: str) -> str:
-        nonlocal at
-        at = after(at)
-        mark = text[at : at + 1]
-        if not mark or mark not in marks:
-            raise ValueError(f"{mark or 'the end'!r} where {' or '.join(marks)} belongs")
-        at += 1
-        return mark
-
-    try:
-        expect("{")
-        mark = "," if text[(at := after(at)) : at + 1] != "}" else "}"
+    with reading(file, text, "COCO json") as json:
+        json.expect("{")
+        mark = "}" if json.sees("}") else ","
         while mark == ",":
-            key, at = decode(text, after(at))
-            expect(":")
-            at = after(at)
-            if key in SECTIONS and text[at : at + 1] == "[":
-                at = after(at + 1)
-                mark = "," if text[at : at + 1] != "]" else "]"
-                at += mark == "]"
-                yield key, None, at
-                while mark == ",":
-                    start = at = after(at)
-                    entry, at = decode(text, at)
+            key = json.value()
+            json.expect(":")
+            if key in SECTIONS and json.sees("["):
+                yield key, None, json.at
+                for entry, start in json.entries():
                     yield key, entry, start
-                    mark = expect(",]")
             else:
-                _, at = decode(text, at)
-            mark = expect(",}")
-    except RecursionError:
-        raise UserError(f"{file}:{Line(text).of(at)}: nested too deep; expected COCO json") from None
-    except (ValueError, StopIteration) as error:
-        place = Line(text).of(error.pos if isinstance(error, json.JSONDecodeError) else at)
-        said = error.msg if isinstance(error, json.JSONDecodeError) else error
-        raise UserError(f"{file}:{place}: not whole JSON ({said}); write it again") from None
+                json.value()
+            mark = json.expect(",}")
 
 
 def read_box(bbox: Any) -> tuple[float, float, float, float] | str:

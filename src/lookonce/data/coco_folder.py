@@ -46,9 +46,12 @@ def _looks_like(file: Path) -> bool:
     return head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{" and any(f'"{s}"'.encode() in head for s in SECTIONS)
 
 
-def read_coco(root: Path, files: list[Path], policy: DataPolicy) -> Gathering:
-    """Every picture and box of some COCO files, each a split. Raises UserError for a file that is not COCO json."""
-    found = Gathering(root, policy, "coco")
+def read_coco(root: Path, files: list[Path], policy: DataPolicy, absent: bool = False) -> Gathering:
+    """Every picture and box of some COCO files, each a split. Raises UserError for a file that is not COCO json.
+
+    absent: pictures need not be there where the file says their size.
+    """
+    found = Gathering(root, policy, "coco", absent=absent)
     folders = Folders()
     contents = {file: parse(file) for file in files}
     by_id = [name for content in contents.values() for _, name in sorted(content.names.items())]
@@ -75,18 +78,19 @@ def split_name(file: Path) -> str:
 def _take_in(found: Gathering, file: Path, content: Content, folders: Folders, seen: dict[str, int]) -> list[str]:
     """The pictures of one file with their boxes; returns their keys. seen: key -> what its boxes are, of any file."""
     split = split_name(file)
+    found.categories[file] = content.names
     bases = [file.parent, *homes(found.root, (split, f"images/{split}"))]
     for line in content.repeated:
         found.problem("", (file, line), "annotation id twice", "another annotation has its id", "read all the same")
     rows = _rows(found, file, content)
     boxes = np.frombuffer(content.boxes, np.float64).reshape(-1, 4) if content.boxes else np.zeros((0, 4))
     keys = []
-    for number, (name, width, height, line) in content.images.items():
+    for number, (name, width, height, line) in sorted(content.images.items()):  # COCO ranks equal scores so
         path = folders.resolve(name, bases, picture=True)
         key = name if path is None else told_from(path, found.root)
         keys.append(key)
         mine = rows.get(number, np.zeros(0, np.int64))
-        if path is None:
+        if path is None and not (found.absent and width):
             found.problem(key, (file, line), "picture missing", f"no picture {name!r} beside it", "skipped")
             continue
         what = hash((boxes[mine].tobytes(), tuple(content.names.get(content.category[n]) for n in mine)))
@@ -96,11 +100,12 @@ def _take_in(found: Gathering, file: Path, content: Content, folders: Folders, s
         if key in found.place:
             continue
         try:
-            size = (width, height) if width else picture_size(path)
+            size = (width, height) if width else picture_size(path or name)
         except PictureError as error:
             found.problem(key, (file, line), "picture unreadable", f"{name}: {error.found}", "skipped")
             continue
         found.begin(key, key, size, file)
+        found.numbers.append(number)
         for n in mine.tolist():
             _add(found, key, file, content, n, size)
     return keys
@@ -135,7 +140,8 @@ def _add(found: Gathering, key: str, file: Path, content: Content, n: int, size:
     box: Box = tuple(content.boxes[4 * n : 4 * n + 4])  # type: ignore[assignment]
     placed = found.settled(key, place, box, size)
     if placed is not None:
-        found.add(name, placed, content.lines[n], bool(content.flags[n] & IGNORE), bool(content.flags[n] & CROWD))
+        hard, crowd = bool(content.flags[n] & IGNORE), bool(content.flags[n] & CROWD)
+        found.add(name, placed, content.lines[n], hard, crowd, content.areas[n])
 
 
 def write_coco(root: Path, dataset: Dataset, names: list[str], splits: Mapping[str, NDArray[np.int64]]) -> Path:

@@ -39,13 +39,21 @@ class Gathering:
     names: array[int] = field(default_factory=lambda: array("q"))
     difficult: array[int] = field(default_factory=lambda: array("b"))
     crowd: array[int] = field(default_factory=lambda: array("b"))
+    areas: array[float] = field(default_factory=lambda: array("d"))
+    """Of each object, px², where the format says it; else 0."""
     lines: array[int] = field(default_factory=lambda: array("q"))
     """Of each object, in its file."""
+    numbers: array[int] = field(default_factory=lambda: array("q"))
+    """COCO: the id of each picture in its file."""
+    categories: dict[Path, dict[int, str]] = field(default_factory=dict)
+    """COCO: category id -> name, of each file."""
     ids: dict[str, int] = field(default_factory=dict)
     place: dict[str, int] = field(default_factory=dict)
     splits: dict[str, Callable[[], list[str]]] = field(default_factory=dict)
     lists: dict[str, Path] = field(default_factory=dict)
     """Of each split that a file lists: that file."""
+    absent: bool = False
+    """Pictures need not be there, where the format says their size."""
     noted: set[str] = field(default_factory=set)
     """Keys of everything that has a problem."""
     _problems: list[tuple[str, Problem]] = field(default_factory=list)
@@ -66,14 +74,16 @@ class Gathering:
         self.sizes.extend(size)
         self.counts.append(0)
 
-    def add(self, name: str, box: Box, line: int, difficult: bool = False, crowd: bool = False) -> None:
-        """An object of the picture begun last. box: xyxy image px; line: of its file."""
+    def add(self, name: str, box: Box, line: int, difficult: bool = False, crowd: bool = False,
+            area: float = 0.0) -> None:  # fmt: skip
+        """An object of the picture begun last. box: xyxy image px; line: of its file; area: px², 0: the box's."""
         self.lines.append(line)
         self.counts[-1] += 1
         self.boxes.extend(box)
         self.names.append(self.ids.setdefault(name, len(self.ids)))
         self.difficult.append(difficult or crowd)
         self.crowd.append(crowd)
+        self.areas.append(area)
 
     def problem(self, key: str, place: tuple[Path, int], kind: str, found: str, action: str) -> None:
         """Note what is wrong at (file, line); line 0: the file as a whole."""

@@ -8,7 +8,11 @@ from __future__ import annotations
 import glob
 import os
 import struct
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +26,10 @@ MOST_PIXELS = 200_000_000
 """A larger picture is refused: it would take over 600 MB as RGB."""
 TAIL = 4096
 """Bytes at the end of a file in which its end marker is looked for; cameras append some."""
+BATCH = 8
+"""Pictures that go through a network together in detection."""
+Opened: TypeAlias = "NDArray[np.uint8] | PictureError"
+"""A picture [h, w, 3] RGB, or why it cannot be read."""
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError, MemoryError)
 
 
@@ -87,18 +95,51 @@ def inspect(path: Path | str) -> tuple[int, int]:
     return size
 
 
-def find_pictures(pattern: Path | str) -> list[Path]:
+def open_ahead(paths: Iterable[Path | str], ahead: int = 2 * BATCH) -> Iterator[tuple[str, Opened]]:
+    """Pictures in the order given, each with its path; those to come are decoded in threads meanwhile.
+
+    Memory holds `ahead` pictures, however many there are. A picture that cannot be read comes as its error.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        coming: deque[tuple[str, Future[Opened]]] = deque()
+        try:
+            for path in paths:
+                coming.append((str(path), pool.submit(_opened, path)))
+                if len(coming) > ahead:
+                    name, future = coming.popleft()
+                    yield name, future.result()
+            while coming:
+                name, future = coming.popleft()
+                yield name, future.result()
+        finally:
+            for _, future in coming:
+                future.cancel()
+
+
+def _opened(path: Path | str) -> Opened:
+    try:
+        return load_rgb(path)
+    except PictureError as error:
+        return error
+
+
+def find_pictures(pattern: Path | str) -> list[str]:
     """Picture files that a path or pattern means, sorted: a file, a folder (with those below), or "some/*.jpg".
 
-    Raises UserError where there is none.
+    Paths as text: a million of them are some 100 MB. Raises UserError where there is none.
     """
     path = Path(pattern).expanduser()
     if path.is_file():
-        return [path]
+        return [str(path)]
     if path.is_dir():
-        found = [p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]
+        found = [
+            os.path.join(folder, name)
+            for folder, _, names in os.walk(path)
+            for name in names
+            if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
+        ]
     else:
-        found = [Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()]
+        found = [name for name in glob.glob(str(path), recursive=True) if os.path.isfile(name)]
     if not found:
         raise UserError(
             f"{pattern}: no pictures there; expected a file, a folder of pictures, or a pattern like 'dir/*.jpg'"

@@ -60,6 +60,8 @@ class Dataset:
     problems: tuple[Problem, ...] = ()
     crowd: NDArray[np.bool_] | None = None
     """[N] of the difficult objects, those that COCO calls a crowd (one box around many); None: no format says."""
+    area: NDArray[np.float64] | None = None
+    """[N] image px² as COCO says it, of the mask where there is one; 0, or None for all: of the box."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -89,6 +91,7 @@ class Dataset:
             classes=self.classes[objects],
             difficult=self.difficult[objects],
             crowd=None if self.crowd is None else self.crowd[objects],
+            area=None if self.area is None else self.area[objects],
         )
 
     def with_objects(self) -> Dataset:

@@ -31,7 +31,7 @@ class Settings:
     """How one run goes; checked at birth, saved beside the result. Defaults: the quick recipe."""
 
     network: str = "yolov2_tiny"
-    """A detector of the zoo."""
+    """A detector of the zoo, or a Darknet .cfg, made for the data's classes and these anchors."""
     size: int = 416
     """Side of the square input, pixels; a multiple of 32. Validation, and training unless multi_scale."""
     multi_scale: tuple[int, ...] = ()
@@ -139,7 +139,8 @@ def _check_names(given: Settings) -> None:
         _law(
             getattr(given, name) in get_args(hints[name]), name, getattr(given, name), f"one of {get_args(hints[name])}"
         )
-    _law(given.network in DETECTORS, "network", given.network, f"one of {', '.join(DETECTORS)}")
+    known = given.network in DETECTORS or given.network.endswith(".cfg")
+    _law(known, "network", given.network, f"one of {', '.join(DETECTORS)}, or a Darknet .cfg")
 
 
 def _law(holds: bool, name: str, value: object, law: str) -> None:

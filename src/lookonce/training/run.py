@@ -13,7 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from lookonce import zoo
-from lookonce.anchors import cluster_anchors
+from lookonce.anchors import STRIDE, cluster_anchors
+from lookonce.darknet.cfg import Cfg, read_cfg, write_cfg
+from lookonce.darknet.pair import detector_of, read_text
 from lookonce.data.canvas import Canvases
 from lookonce.data.catalog import check_pictures, read_splits
 from lookonce.data.record import Dataset
@@ -22,6 +24,7 @@ from lookonce.detector import Detector
 from lookonce.errors import ConfigError, Interrupted, NonFiniteLossError, UserError
 from lookonce.evaluation import detect_all
 from lookonce.files import replacing, sweep, write_text
+from lookonce.layers import Layer, stride
 from lookonce.metrics import best_thresholds, score
 from lookonce.model_file import Model, save_model
 from lookonce.network import Network
@@ -85,7 +88,8 @@ def train(
         weights: start from a model file, a run, or Darknet's weights (whole, or a start such as
             darknet19_448.conv.23): every layer that fits is taken, the last one starts anew.
     Returns:
-        The run folder: model.safetensors, checkpoints/, metrics.csv, config.yaml, report.html, tensorboard/.
+        The run folder: model.safetensors, checkpoints/, metrics.csv, config.yaml, network.cfg, report.html and
+        tensorboard/.
     Raises:
         UserError: data or a setting outside its law; a loss that is not finite; a disk that is full.
         Interrupted: Ctrl-C or SIGTERM, after a checkpoint: resume goes on from there.
@@ -191,21 +195,34 @@ class Run:
         return None if self.val_set is None else Validation(self.val_set, self.frame, self.settings.resize)
 
     def network(self) -> Network:
-        """The network, its anchors clustered on the training boxes as the network will see them."""
-        how = self.settings
-        anchors = zoo.VOC_ANCHORS
+        """The network: that of the checkpoint to go on from, or a new one, which the run folder keeps as cfg."""
+        how, cfg = self.settings, self.folder / "network.cfg"
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.plan.seed)
+            if self.checkpoint is not None:
+                return Network(read_cfg(read_text(cfg), str(cfg)).layers)
+            network = Network(self._layers())
+            if self.plan.weights is not None:
+                start_from(network, Path(self.plan.weights), frozen_convolutions(network, how.freeze), self.frame)
+        expect_little(network, how.objectness_prior)
+        write_text(cfg, write_cfg(Cfg(network.layers, *self.frame)))
+        return network
+
+    def _layers(self) -> tuple[Layer, ...]:
+        """The layers asked for, with anchors clustered on the training boxes as the network will see them."""
+        how, classes = self.settings, len(self.train_set.labels)
+        anchors = None
         if how.anchors:
             found = cluster_anchors(self.train_set, how.anchors, size=how.size, resize=how.resize, seed=self.plan.seed)
             anchors = found.wh
             log.info("anchors (cells): %s; mean best IoU %.3f, recall at .5 %.3f",
                      " ".join(f"{w:.2f},{h:.2f}" for w, h in anchors), found.mean_iou, found.recall)  # fmt: skip
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.plan.seed)
-            network = Network(zoo.detector(how.network, len(self.train_set.labels), anchors))
-            if self.plan.weights is not None and self.checkpoint is None:
-                start_from(network, Path(self.plan.weights), frozen_convolutions(network, how.freeze), self.frame)
-        expect_little(network, how.objectness_prior)
-        return network
+        if not how.network.endswith(".cfg"):
+            return zoo.detector(how.network, classes, anchors or zoo.VOC_ANCHORS)
+        layers = detector_of(Path(how.network), classes, anchors)
+        if stride(layers) != STRIDE:
+            raise ConfigError(f"network: {how.network} has cells of {stride(layers)} px; training takes {STRIDE}")
+        return layers
 
     def _finish(self, module: Training, watch: Watch) -> None:
         """The best weights (the last, where nothing was validated) as a model file with its thresholds."""

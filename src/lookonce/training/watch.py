@@ -10,6 +10,7 @@ import lightning
 import numpy as np
 from PIL import Image
 
+from lookonce.analysis import Analysis, analyse
 from lookonce.coverage import SIZES, coverage, input_scale
 from lookonce.data.pictures import load_rgb
 from lookonce.data.record import Dataset
@@ -19,6 +20,7 @@ from lookonce.metrics import Metrics, best_thresholds, score_sizes
 from lookonce.training.advice import about_curves, about_data
 from lookonce.training.plan import Plan
 from lookonce.training.validation import Validation
+from lookonce.view.evaluation_report import sections
 from lookonce.view.report import Gallery, Page, SizeRow, compared, facts, read_curves, write_report
 
 SECONDS = 60.0
@@ -50,7 +52,7 @@ class Watch(lightning.Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Show how the run stands."""
         if time.monotonic() - self._written >= SECONDS:
-            self.write()
+            self.write(whole=False)
             self._written = time.monotonic()
 
     def advice(self) -> list[str]:
@@ -59,9 +61,11 @@ class Watch(lightning.Callback):
         curves = read_curves(file) if file.exists() else {}
         return [*self.data_advice, *about_curves(curves, self.plan.settings.epochs or 1)]
 
-    def write(self) -> Path:
-        """Write the page of what is known now."""
-        metrics = None if self.validation is None else self.validation.metrics
+    def write(self, whole: bool = True) -> Path:
+        """Write the page of what is known now. whole: with curves, errors, confusion and calibration: some seconds."""
+        val = self.validation
+        metrics = None if val is None else val.metrics
+        analysis = analyse(val.dataset, val.detections, metrics.rules, bootstrap=0) if val and metrics else None
         told = facts(asdict(self.plan.settings), self.train_set.name, len(self.train_set), self.anchors)
         page = Page(
             self.folder,
@@ -69,19 +73,20 @@ class Watch(lightning.Callback):
             self.plan.val_split,
             told,
             self.advice(),
-            self._sizes(metrics),
+            self._sizes(analysis),
             self._galleries(metrics),
+            {**sections(val.dataset, analysis), "sizes": ()} if whole and val and analysis else None,
         )
         return write_report(self.folder / "report.html", page)
 
-    def _sizes(self, metrics: Metrics | None) -> list[SizeRow]:
+    def _sizes(self, analysis: Analysis | None) -> list[SizeRow]:
         found: dict[str, float | None] = {}
-        if metrics is not None and self.validation is not None:
+        if analysis is not None and self.validation is not None:
             val = self.validation
             scale = input_scale(val.dataset, val.frame, val.mode)
-            found["all"] = metrics.mean_ap
+            found["all"] = analysis.metrics.mean_ap
             for size, low, high in SIZES:
-                found[size] = score_sizes(val.dataset, val.detections, low, high, scale).mean_ap
+                found[size] = score_sizes(val.dataset, analysis.found, low, high, scale).mean_ap
         return [SizeRow(c.size, c.objects, c.fit, c.lost, found.get(c.size)) for c in self.covered]
 
     def _galleries(self, metrics: Metrics | None) -> list[Gallery]:

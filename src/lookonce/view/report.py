@@ -63,6 +63,8 @@ class Page:
     advice: Sequence[str] = ()
     sizes: Sequence[SizeRow] = ()
     galleries: Sequence[Gallery] = ()
+    found: Mapping[str, Any] | None = None
+    """What evaluation_report.sections says of the split; None: nothing."""
 
 
 def write_report(path: Path, page: Page) -> Path:
@@ -118,8 +120,10 @@ def read_curves(file: Path) -> Curves:
     return found
 
 
-def curves_figure(curves: Curves) -> str:
-    """Against epochs: loss terms; training and validation loss; validation mAP; learning rate and images/s. <svg>"""
+def curves_figure(by_epoch: Curves) -> str:
+    """<svg> against images seen: loss terms; both losses; validation mAP; learning rate and images/s."""
+    epochs, seen = by_epoch["seen"][-1] if by_epoch.get("seen") else (1.0, 1.0)
+    curves = {name: [(x * seen / epochs, y) for x, y in points] for name, points in by_epoch.items()}
     with Drawing(9.5, 6.6) as drawing:
         terms, losses, score, pace = drawing.figure.subplots(2, 2).flat
         for term, line in zip(TERMS, LINES, strict=True):
@@ -137,9 +141,9 @@ def curves_figure(curves: Curves) -> str:
             _line(twin, curves, "images_per_s", ":", "images/s", marker=".")
             twin.set(ylabel="images/s (dotted)", ylim=(0, None))
         for axes in (terms, losses, score, pace):
-            axes.set(xlabel="epoch")
+            axes.set(xlabel="images seen" if by_epoch.get("seen") else "epoch")
             axes.grid(color=SOFT, alpha=0.3)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             if axes in (terms, losses) and axes.lines:
                 axes.legend(fontsize="small", ncols=2)
         return drawing.svg()

@@ -1,0 +1,59 @@
+"""Everything there is to say of detections on a data set, from one matching."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookonce.confusion import Calibration, Confusion, calibrate, confuse
+from lookonce.coverage import SIZES
+from lookonce.data.record import Dataset
+from lookonce.detections import Detections
+from lookonce.error_kinds import Errors, find_errors
+from lookonce.matching import Matched, match
+from lookonce.metrics import Metrics, Rules, score_matched, score_sizes, skipped
+
+
+@dataclass(frozen=True)
+class SizeScore:
+    """The objects of one size on the picture; its side is the root of its box's area."""
+
+    size: str
+    low: float  # px, the side from which on
+    high: float  # px, below which
+    objects: int
+    mean_ap: float | None  # None: no objects
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """AP, errors by kind, confusion, calibration and sizes, by one set of rules."""
+
+    metrics: Metrics
+    errors: Errors
+    confusion: Confusion | None  # None: no objects, or nothing right was found
+    calibration: Calibration | None  # None: no detections, or scores that are no shares
+    sizes: tuple[SizeScore, ...]
+    found: Matched
+    skip: NDArray[np.bool_]  # [N] objects that need not be found
+
+
+def analyse(dataset: Dataset, detections: Sequence[Detections], rules: Rules, bootstrap: int = 1000) -> Analysis:
+    """Score and explain. Arguments and errors as metrics.score."""
+    skip = skipped(dataset, rules)
+    found = match(dataset, detections, skip, rules.iou_threshold)
+    unit = np.ones(len(dataset))
+    sizes = []
+    for size, low, high in SIZES:
+        part = score_sizes(dataset, found, low, high, unit, rules)
+        sizes.append(SizeScore(size, low, high, sum(c.objects for c in part.classes), part.mean_ap))
+    return Analysis(
+        score_matched(dataset, found, rules, bootstrap=bootstrap),
+        find_errors(dataset, found, skip, rules),
+        confuse(dataset, found, skip, rules.iou_threshold, rules.score_threshold or 0.0),
+        calibrate(found.score[~found.ignored], found.right[~found.ignored]),
+        tuple(sizes), found, skip,
+    )  # fmt: skip

@@ -1,0 +1,112 @@
+"""JSON read entry by entry: a long list never stands in memory whole, and each entry has its line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from json.decoder import WHITESPACE  # type: ignore[attr-defined]
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lookonce.errors import UserError
+
+MOST_BYTES = 2 << 30
+"""Of one file; instances_train2017.json has a quarter of that."""
+
+
+@dataclass
+class Line:
+    """Counts lines up to where reading has come."""
+
+    text: str
+    at: int = 0
+    number: int = 1
+
+    def of(self, position: int) -> int:
+        """The line of a position; positions grow."""
+        if position > self.at:
+            self.number += self.text.count("\n", self.at, position)
+            self.at = position
+        return self.number
+
+
+def read_text(file: Path, expected: str) -> str:
+    """The text of a file of bounded size. expected: what it should hold, for the UserError."""
+    try:
+        size = file.stat().st_size
+        text = file.read_bytes().decode("utf-8-sig") if size <= MOST_BYTES else ""
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file}: not UTF-8 text; expected {expected}") from None
+    if size > MOST_BYTES:
+        raise UserError(f"{file}: {size} bytes; expected at most {MOST_BYTES}: split it")
+    return text
+
+
+class Json:
+    """Where reading has come in a text. NaN and Infinity, which JSON does not have, are refused."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.at = text, 0
+        self._decode = json.JSONDecoder(parse_constant=_refuse).raw_decode
+
+    def skip(self) -> None:
+        """Go on to what is no blank."""
+        found = WHITESPACE.match(self.text, self.at)
+        self.at = found.end() if found else self.at
+
+    def sees(self, mark: str) -> bool:
+        """Whether this mark comes next."""
+        self.skip()
+        return self.text.startswith(mark, self.at)
+
+    def expect(self, marks: str) -> str:
+        """Take one of these marks."""
+        self.skip()
+        mark = self.text[self.at : self.at + 1]
+        if not mark or mark not in marks:
+            raise ValueError(f"{mark or 'the end'!r} where {' or '.join(marks)} belongs")
+        self.at += 1
+        return mark
+
+    def value(self) -> Any:
+        """Take one whole value."""
+        self.skip()
+        found, self.at = self._decode(self.text, self.at)
+        return found
+
+    def entries(self) -> Iterator[tuple[Any, int]]:
+        """Each entry of the list that comes next, and where it begins."""
+        self.expect("[")
+        if self.sees("]"):
+            self.expect("]")
+            return
+        mark = ","
+        while mark == ",":
+            self.skip()
+            start = self.at
+            yield self.value(), start
+            mark = self.expect(",]")
+
+
+@contextmanager
+def reading(file: Path, text: str, expected: str) -> Iterator[Json]:
+    """Read a text; what is no JSON raises a UserError with its line."""
+    found = Json(text)
+    try:
+        yield found
+    except UserError:
+        raise
+    except RecursionError:
+        raise UserError(f"{file}:{Line(text).of(found.at)}: nested too deep; expected {expected}") from None
+    except (ValueError, StopIteration) as error:
+        place = Line(text).of(error.pos if isinstance(error, json.JSONDecodeError) else found.at)
+        said = error.msg if isinstance(error, json.JSONDecodeError) else error
+        raise UserError(f"{file}:{place}: not whole JSON ({said}); write it again") from None
+
+
+def _refuse(word: str) -> NoReturn:
+    raise ValueError(f"{word}, which is no number of JSON")
