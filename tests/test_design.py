@@ -12,20 +12,21 @@ ROOT = TESTS.parent / "src" / "lookonce"
 RANK = {
     name: rank
     for rank, names in enumerate([
-        "errors boxes data.record diagnosis darknet.words exporting.options offers mirror",
-        "tree data.json_text",
+        "errors arrays data.record diagnosis darknet.words exporting.options offers mirror",
+        "boxes tree data.json_text runtimes.settings",
         "layers files archives fetching region zoo resize data.pictures data.paper data.gathering detections",
         "zoo darknet.cfg loss anchors coverage data.finding data.coco data.yolo_text data.looking",
         "matching precision_recall",
         "view.draw view.page",
-        "darknet.origin description",
-        "network",
+        "darknet.origin",
+        "network description",
         "darknet.weights data.voc data.coco_folder data.yolo_folder data.canvas",
         "metrics coco_metrics confusion view.plots postprocess downloading sightings onnx_form",
         "error_kinds",
         "data.digits data.voc_folder darknet.pair",
         "data.catalog data.loader model_file analysis",
-        "anchors_command data.warp runtimes.torch data.converting findings",
+        "runtimes.torch runtimes.openvino runtimes.onnxruntime",
+        "anchors_command data.warp runtimes.opening data.converting findings",
         "detection_files view.evaluation_figures view.examples",
         "detector training.recipes view.report view.data_figures view.evaluation_report check_report",
         "evaluation training.schedule training.options training.plan training.history training.advice view.data_report",
@@ -130,7 +131,8 @@ def test_tests_mirror_the_source():
     assert not missing
 
 
-NO_TORCH = "errors layers zoo darknet.cfg darknet.origin data.record data.voc data.catalog downloading cli"
+NO_TORCH = """boxes region postprocess detector runtimes.openvino
+errors layers zoo darknet.cfg darknet.origin data.record data.voc data.catalog downloading cli"""
 
 
 @pytest.mark.parametrize("name", NO_TORCH.split())

@@ -58,7 +58,7 @@ def test_grey_and_turned_pictures_are_seen_as_people_see_them(detector, squares,
 def test_thresholds_are_the_models_own_unless_given(run, squares):
     file = read_dataset(squares, "test").records[0].path
     own, low = Detector(run), Detector(run, threshold=0.0)
-    assert own.thresholds.tolist() == list(own.model.thresholds)
+    assert own.thresholds.tolist() == list(own.about.thresholds)
     assert len(low(file)) >= len(own(file))
     picture = np.array(Image.open(file))
     assert len(own.detect([picture], Selection(0.0))[0]) == len(low(file))

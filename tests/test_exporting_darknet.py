@@ -10,13 +10,13 @@ from conftest import GOLDEN
 from lookonce import Network, zoo
 from lookonce.boxes import cxcywh_to_xyxy
 from lookonce.data.pictures import load_rgb
-from lookonce.detector import to_input
 from lookonce.exporting.darknet import LOWEST_SCORE, write
 from lookonce.exporting.options import Options
 from lookonce.model_file import Model, load_model, save_model
 from lookonce.network import DARKNET
 from lookonce.postprocess import Selection, nms_per_class
 from lookonce.region import Predictions, decode
+from lookonce.resize import to_input
 from sets import nano
 
 try:
@@ -98,7 +98,7 @@ def test_opencv_finds_the_same_with_a_trained_detector(run, squares, tmp_path):
     found = 0
     for name in ("test000", "test001", "test002"):
         picture = load_rgb(squares / "JPEGImages" / f"{name}.png")
-        x = to_input(picture, model.frame, model.resize)[None]
+        x = torch.from_numpy(to_input(picture, model.frame, model.resize))[None]
         found += agree(model, x, tmp_path / "n")
     assert found >= 3
 

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/exporting/graph.py. Oracles: the network and region.decode in PyTorch, suppression of our own."""
+"""Mirrors src/lookonce/exporting/graph.py. Oracles: PyTorch's network and decode, our own suppression."""
 
 import json
 
@@ -71,7 +71,9 @@ def test_rows_are_those_of_greedy_suppression_in_the_order_stated(trained, thres
     boxes, scores = in_torch(model, given)
     assert in_onnxruntime(made, given, score_threshold=1.0)[0].shape == (0, 7)
     found = in_onnxruntime(made, given, **thresholds)[0]
-    selection = Selection(thresholds.get("score_threshold", min(model.thresholds)), thresholds.get("iou_threshold", 0.45))
+    selection = Selection(
+        thresholds.get("score_threshold", min(model.thresholds)), thresholds.get("iou_threshold", 0.45)
+    )
     expected = []
     for image in range(3):
         box, label = nms_per_class(torch.from_numpy(boxes[image]), torch.from_numpy(scores[image]), selection)
@@ -86,7 +88,7 @@ def test_of_equal_scores_the_lower_predictor_comes_first(trained):
     both = onnx.ModelProto()
     both.CopyFrom(made)
     both.graph.output.extend(raw.graph.output)
-    rows, boxes, scores = in_onnxruntime(both, grey, score_threshold=0.0)
+    rows, boxes, _ = in_onnxruntime(both, grey, score_threshold=0.0)
     places = [int(np.flatnonzero((boxes[0] == row[2:6]).all(-1))[0]) for row in rows]
     keys = [(row[1], -row[6], place) for row, place in zip(rows, places, strict=True)]
     assert keys == sorted(keys)

@@ -5,6 +5,7 @@ It stands as JSON in each file of ours: the model file, ONNX, OpenVINO.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
@@ -15,12 +16,21 @@ from lookonce.layers import Layer, Region, region_of, stride
 from lookonce.resize import ResizeMode
 from lookonce.tree import Tree
 
+KEY = "lookonce"
+"""Where it stands as JSON: the metadata of a model file and of ONNX, OpenVINO's rt_info."""
 FORMAT = 1
 """Raised when a reader of before could not understand the file."""
 
 
 class ModelFileError(UserError):
     """A model file that cannot be read or does not hold together."""
+
+
+def not_ours(path: str, kind: str) -> ModelFileError:
+    """An exported file without a description."""
+    return ModelFileError(
+        f"{path}: {kind} without lookonce's description (labels, anchors); write it with lookonce export"
+    )
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,16 @@ class Description:
         rest = {name: value for name, value in asdict(self).items() if name != "layers"}
         cfg = write_cfg(Cfg(self.layers, *self.frame))
         return {"format": FORMAT, "version": __version__, "cfg": cfg, **rest}
+
+    @classmethod
+    def from_text(cls, text: str, place: str) -> Description:
+        """What an exported file says of itself. Raises ModelFileError where that does not hold together."""
+        try:
+            return cls.from_json(json.loads(text), place)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise ModelFileError(f"{place}: its description cannot be read ({str(error)[:200]!r})") from None
 
     @classmethod
     def from_json(cls, about: dict[str, Any], place: str) -> Description:

@@ -25,6 +25,7 @@ from lookonce.errors import Interrupted, PictureError, UserError
 from lookonce.evaluation import SCORE_THRESHOLD
 from lookonce.files import replacing
 from lookonce.postprocess import Selection
+from lookonce.runtimes.settings import Precision, RuntimeName
 from lookonce.view.draw import draw
 
 log = logging.getLogger("lookonce")
@@ -60,23 +61,30 @@ def detect(
     threshold: float | None = None,
     iou_threshold: float = 0.45,
     drawn: bool = True,
+    runtime: RuntimeName = "auto",
+    device: str | None = None,
+    precision: Precision = "auto",
 ) -> Summary:
     """Find objects on pictures.
 
     Args:
-        model: a model file, the folder of a run, or a Darknet .cfg beside its .weights.
+        model: a model file, the folder of a run, a Darknet .cfg beside its .weights, or an exported .onnx or .xml.
         pictures: files, folders or patterns such as "holiday/*.jpg".
         out: folder for the drawn pictures and detections.json (boxes xyxy, pixels of the picture as seen).
         threshold: lowest score of a detection; none: the model's own, for each class, from validation.
         iou_threshold: of two boxes of one class that overlap more than this, the better stays.
         drawn: also write each picture with its detections drawn.
+        runtime: what runs the network; auto: the fastest at hand.
+        device: where it runs: cpu, cuda, or tensorrt of onnxruntime; none: the runtime's own choice.
+        precision: auto: bf16 where the CPU has instructions for it (boxes within 1 px), else fp32.
     Returns:
         A summary. A picture that cannot be read is reported, skipped and counted.
     Raises:
         UserError: no pictures found, a model that cannot be read, no picture that could be read.
         Interrupted: Ctrl-C; what was found so far is written.
     """
-    detector = Detector(model, threshold=threshold, iou_threshold=iou_threshold)
+    detector = Detector(model, runtime, device=device, precision=precision, throughput=True, threshold=threshold,
+                        iou_threshold=iou_threshold)  # fmt: skip
     files = [file for pattern in pictures for file in find_pictures(pattern)]
     summary = Summary(Path(out))
     stopped = False

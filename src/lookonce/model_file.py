@@ -27,6 +27,7 @@ from lookonce.tree import Tree
 
 log = logging.getLogger("lookonce")
 
+
 @dataclass(frozen=True)
 class Model:
     """A detector at rest: its network, and what a Description says of it."""

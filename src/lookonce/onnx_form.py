@@ -6,15 +6,21 @@ layer) have these names in every file that is made from here, so that a runtime 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
+from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
+from lookonce.description import KEY, Description, ModelFileError, not_ours
 from lookonce.layers import AvgPool, Conv, Layer, MaxPool, Reorg, Route, channels_before, sources
-from lookonce.network import Network
+
+if TYPE_CHECKING:
+    from lookonce.network import Convolution, Network
 
 OPSET = 18
 IR = 10
@@ -29,7 +35,7 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
 
-    def add(self, kind: str, inputs: Sequence[str], output: str, **attributes: object) -> str:
+    def add(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         """One node with one output; its name."""
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
@@ -60,6 +66,7 @@ def pixels_info() -> onnx.ValueInfoProto:
 def add_network(graph: Graph, network: Network) -> str:
     """Add the nodes that take "pixels" to "raw"; the name of the latter. network: batch norm folded."""
     outputs: list[str] = []
+    convolutions = iter(network.convolution_list())
     channels = channels_before(network.layers)
     for index, layer in enumerate(network.layers):
         given = outputs[-1] if outputs else PIXELS
@@ -67,9 +74,7 @@ def add_network(graph: Graph, network: Network) -> str:
             found = [outputs[source] for source in sources(layer, index)]
             outputs.append(graph.add("Concat", found, f"{index}/route", axis=1) if len(found) > 1 else found[0])
         elif isinstance(layer, Conv):
-            convolution = network.convolutions[str(index)].conv
-            numbers = [convolution.weight.detach().numpy(), convolution.bias.detach().numpy()]
-            outputs.append(_convolution(graph, index, layer, given, numbers))
+            outputs.append(_convolution(graph, index, layer, given, next(convolutions)))
         else:
             outputs.append(_plain(graph, index, layer, given, channels[index]))
     return graph.add("Identity", outputs[-1:], RAW)
@@ -79,10 +84,55 @@ def network_model(network: Network) -> onnx.ModelProto:
     """The network alone, from "pixels" to "raw". network: batch norm folded."""
     graph = Graph()
     add_network(graph, network)
-    return graph.model([pixels_info()], [floats(RAW, ("batch", "channels", "rows", "columns"))])
+    return graph.model([pixels_info()], [raw_info()])
 
 
-def _convolution(graph: Graph, index: int, layer: Conv, given: str, numbers: list[NDArray[np.float32]]) -> str:
+def describe(made: onnx.ModelProto, about: Description) -> None:
+    """Write a description into an ONNX model."""
+    helper.set_model_props(made, {KEY: json.dumps(about.to_json())})
+
+
+def read_description(made: onnx.ModelProto, place: str) -> Description:
+    """The description in an ONNX model. Raises ModelFileError where there is none, or of another format."""
+    found = {entry.key: entry.value for entry in made.metadata_props}
+    if KEY not in found:
+        raise not_ours(place, "an ONNX file")
+    return Description.from_text(found[KEY], place)
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """An .onnx file. Raises ModelFileError for what is none."""
+    try:
+        return onnx.load_model(path)
+    except (OSError, ValueError, DecodeError) as error:
+        raise ModelFileError(f"{path}: not an ONNX file ({str(error).splitlines()[0][:120]})") from None
+
+
+def network_part(made: onnx.ModelProto, place: str) -> onnx.ModelProto:
+    """The network in one of our files, from "pixels" to "raw"; the rest is left out.
+
+    Raises ModelFileError for a file that has no such tensors.
+    """
+    made_by = {name: index for index, node in enumerate(made.graph.node) for name in node.output}
+    if RAW not in made_by:
+        raise ModelFileError(f"{place}: no tensor {RAW!r} in it; write it with lookonce export")
+    part = Graph()
+    part.nodes = list(made.graph.node[made_by.get(PIXELS, -1) + 1 : made_by[RAW] + 1])  # in the order of their writing
+    needed = {name for node in part.nodes for name in node.input}
+    part.initializers = [value for value in made.graph.initializer if value.name in needed]
+    found = part.model([pixels_info()], [raw_info()])
+    found.opset_import[0].version = made.opset_import[0].version
+    return found
+
+
+def raw_info() -> onnx.ValueInfoProto:
+    """The network's output: [B, A*(5+C), H, W]."""
+    return floats(RAW, ("batch", "channels", "rows", "columns"))
+
+
+def _convolution(graph: Graph, index: int, layer: Conv, given: str, own: Convolution) -> str:
+    assert own.conv.bias is not None  # folded
+    numbers = own.conv.weight.detach().numpy(), own.conv.bias.detach().numpy()
     names = [graph.constant(f"{index}/{name}", value) for name, value in zip(("weight", "bias"), numbers, strict=True)]
     before = layer.size // 2
     out = graph.add("Conv", [given, *names], f"{index}/convolution", pads=[before] * 4, strides=[layer.stride] * 2)

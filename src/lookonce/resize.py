@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
+
+from lookonce.arrays import Array, like
+
+Floats = NDArray[np.float32]
 
 ResizeMode = Literal["letterbox", "stretch"]
 FILL = 0.5
@@ -39,33 +40,49 @@ def fitted(sizes: NDArray[np.integer], frame: tuple[int, int], mode: ResizeMode)
     return np.asarray(np.maximum(np.stack((new_w, new_h), -1), 1))
 
 
-def resize(image: Tensor, frame: tuple[int, int], mode: ResizeMode) -> Tensor:
+def resize(image: Floats, frame: tuple[int, int], mode: ResizeMode) -> Floats:
     """A picture [3, h, w], floats 0..1, as the network's input [3, H, W], floats 0..1. frame: (W, H)."""
     height, width = image.shape[-2:]
     new_w, new_h = (int(v) for v in fitted(np.array([width, height]), frame, mode))
     if mode == "stretch":
-        return F.interpolate(image[None], (new_h, new_w), mode="bilinear", align_corners=False)[0]
-    small = _lerp(_lerp(image, new_w, -1), new_h, -2)  # [3, new_h, new_w]
+        return _lerp(_lerp(image, _centred(width, new_w), -1), _centred(height, new_h), -2)
+    across = _aligned(width, new_w)
+    across[-1] = width - 1  # Darknet takes the last column as it is, but lets the last row's position round
+    small = _lerp(_lerp(image, across, -1), _aligned(height, new_h), -2)  # [3, new_h, new_w]
     left, top = (frame[0] - new_w) // 2, (frame[1] - new_h) // 2
-    right, bottom = frame[0] - new_w - left, frame[1] - new_h - top
-    return F.pad(small, (left, right, top, bottom), value=FILL)  # [3, H, W]
+    framed = np.full((3, frame[1], frame[0]), FILL, np.float32)
+    framed[:, top : top + new_h, left : left + new_w] = small
+    return framed  # [3, H, W]
 
 
-def _lerp(image: Tensor, size: int, dim: int) -> Tensor:
-    """Linear interpolation along one axis with aligned corners, float32 steps as in Darknet's resize_image."""
-    old = image.shape[dim]
-    if old == size:
+def to_input(picture: NDArray[np.uint8], frame: tuple[int, int], mode: ResizeMode) -> Floats:
+    """A picture [h, w, 3] uint8 RGB as the network's input [3, H, W], floats 0..1. frame: (W, H)."""
+    return resize(picture.transpose(2, 0, 1).astype(np.float32, "C") / np.float32(255), frame, mode)
+
+
+def _aligned(old: int, new: int) -> Floats:
+    """Where new pixels lie among the old if corners stay corners: [new], float32 steps as in Darknet's resize_image."""
+    return np.arange(new, dtype=np.float32) * np.float32((old - 1) / max(new - 1, 1))
+
+
+def _centred(old: int, new: int) -> Floats:
+    """Where the centres of new pixels lie among those of the old: [new]."""
+    at = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(old / new) - np.float32(0.5)
+    return np.minimum(np.maximum(at, np.float32(0)), np.float32(old - 1))
+
+
+def _lerp(image: Floats, at: Floats, axis: int) -> Floats:
+    """Linear interpolation along one axis (-1 or -2) at the given positions; beyond the last pixel lies nothing."""
+    old = image.shape[axis]
+    if len(at) == old:
         return image
-    scale = torch.tensor((old - 1) / max(size - 1, 1), dtype=torch.float32)
-    at = torch.arange(size, dtype=torch.float32) * scale
-    if dim == -1:
-        at[-1] = old - 1  # Darknet takes the last column as it is, but lets the last row's position round
-    low = at.long().clamp(max=old - 1)
-    high = (low + 1).clamp(max=old - 1)
-    part = (at - low).to(image)
-    inside = (low + 1 < old).to(image)  # nothing lies beyond the edge
-    weights = [weight.view(-1, *[1] * (-1 - dim)) for weight in (1 - part, part * inside)]
-    return image.index_select(dim, low) * weights[0] + image.index_select(dim, high) * weights[1]
+    low = np.minimum(at.astype(np.int64), old - 1)
+    part = at - low.astype(np.float32)
+    weights = [1 - part, part * (low + 1 < old)]
+    if axis == -2:
+        weights = [weight[:, None] for weight in weights]
+    found: Floats = image.take(low, axis) * weights[0] + image.take(np.minimum(low + 1, old - 1), axis) * weights[1]
+    return found
 
 
 def geometry(sizes: NDArray[np.integer], frame: tuple[int, int], mode: ResizeMode) -> NDArray[np.float64]:
@@ -79,13 +96,15 @@ def geometry(sizes: NDArray[np.integer], frame: tuple[int, int], mode: ResizeMod
     return np.concatenate((new / sizes, (np.asarray(frame) - new) / 2), -1)
 
 
-def boxes_to_input(boxes: Tensor, size: tuple[int, int], frame: tuple[int, int], mode: ResizeMode) -> Tensor:
+def boxes_to_input(boxes: Array, size: tuple[int, int], frame: tuple[int, int], mode: ResizeMode) -> Array:
     """xyxy boxes [..., 4] of image pixels as input pixels. size: (w, h) of the picture; frame: (W, H)."""
     sx, sy, ox, oy = geometry(np.array(size), frame, mode).tolist()
-    return boxes * boxes.new_tensor((sx, sy, sx, sy)) + boxes.new_tensor((ox, oy, ox, oy))
+    found: Array = boxes * like((sx, sy, sx, sy), boxes) + like((ox, oy, ox, oy), boxes)
+    return found
 
 
-def boxes_to_image(boxes: Tensor, size: tuple[int, int], frame: tuple[int, int], mode: ResizeMode) -> Tensor:
+def boxes_to_image(boxes: Array, size: tuple[int, int], frame: tuple[int, int], mode: ResizeMode) -> Array:
     """xyxy boxes [..., 4] of input pixels as image pixels: the inverse of boxes_to_input."""
     sx, sy, ox, oy = geometry(np.array(size), frame, mode).tolist()
-    return (boxes - boxes.new_tensor((ox, oy, ox, oy))) / boxes.new_tensor((sx, sy, sx, sy))
+    found: Array = (boxes - like((ox, oy, ox, oy), boxes)) / like((sx, sy, sx, sy), boxes)
+    return found

@@ -7,7 +7,6 @@ Letters: B images, N predictors, C classes, M rows.
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -22,14 +21,12 @@ from torch import Tensor, nn
 from lookonce.description import Description
 from lookonce.model_file import Model
 from lookonce.network import folded
-from lookonce.onnx_form import OPSET, PIXELS, RAW, Graph, add_network, floats
-from lookonce.region import decode
+from lookonce.onnx_form import OPSET, PIXELS, RAW, Graph, add_network, describe, floats
 from lookonce.postprocess import PLAIN_THRESHOLD, Selection
+from lookonce.region import decode
 
 IMAGES, BOXES, SCORES, DETECTIONS = "images", "boxes", "scores", "detections"
 SCORE_THRESHOLD, IOU_THRESHOLD = "score_threshold", "iou_threshold"
-KEY = "lookonce"
-"""Where the description stands, as JSON: ONNX's metadata, OpenVINO's rt_info."""
 
 
 def detector_model(model: Model, raw: bool) -> onnx.ModelProto:
@@ -55,7 +52,7 @@ def detector_model(model: Model, raw: bool) -> onnx.ModelProto:
         outputs = [floats(DETECTIONS, ("rows", 7))]
     made = graph.model(inputs, outputs)
     made.doc_string = "boxes are xyxy in input pixels; rows come by image, class, descending score, predictor"
-    helper.set_model_props(made, {KEY: json.dumps(about.to_json())})
+    describe(made, about)
     return made
 
 

@@ -1,4 +1,4 @@
-"""A model as ONNX: one file from pixels to rows, for ONNX Runtime and what else reads it. docs/formats.md describes it."""
+"""A model as ONNX: one file from pixels to rows, for ONNX Runtime and what else reads it."""
 
 from __future__ import annotations
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
-import onnx
 import openvino
 from numpy.typing import NDArray
 
-from lookonce.exporting.graph import BOXES, KEY, SCORES, detector_model
+from lookonce.exporting.graph import BOXES, SCORES, detector_model
 from lookonce.exporting.options import Exported, Options
 from lookonce.exporting.parity import EXACT, HALF, Run, check_parity
-from lookonce.files import replacing
 from lookonce.model_file import Model
+from lookonce.runtimes.openvino import openvino_model, saved
 
 
 def write(model: Model, stem: Path, options: Options) -> Exported:
@@ -22,22 +20,11 @@ def write(model: Model, stem: Path, options: Options) -> Exported:
 
     Raises UserError for a file that cannot be written, or one that does not give what the model gives.
     """
-    xml, numbers = (stem.with_name(stem.name + ending) for ending in (".xml", ".bin"))
-    with replacing(numbers) as beside, replacing(xml) as beside_xml:
-        assert beside_xml.with_suffix(".bin") == beside  # where OpenVINO looks for the numbers
-        openvino.save_model(read_onnx(detector_model(model, options.raw)), beside_xml, compress_to_fp16=options.half)
-        run, runtime = run_openvino(beside_xml)
+    xml = stem.with_name(stem.name + ".xml")
+    with saved(openvino_model(detector_model(model, options.raw)), xml, options.half) as beside:
+        run, runtime = run_openvino(beside)
         parity = check_parity(model, run, runtime, options.data, HALF if options.half else EXACT)
-    return Exported((xml, numbers), str(parity))
-
-
-def read_onnx(made: onnx.ModelProto) -> openvino.Model:
-    """An ONNX model of ours as OpenVINO's, with its description."""
-    with tempfile.TemporaryDirectory() as folder:
-        onnx.save_model(made, Path(folder) / "model.onnx")
-        read = openvino.Core().read_model(Path(folder) / "model.onnx")
-        read.set_rt_info(made.metadata_props[0].value, KEY)
-        return read
+    return Exported((xml, xml.with_suffix(".bin")), str(parity))
 
 
 def run_openvino(path: Path) -> tuple[Run, str]:

@@ -5,7 +5,7 @@ Letters: B images, N predictors, C classes, M rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +16,13 @@ from PIL import Image
 
 from lookonce.boxes import clip
 from lookonce.data.pictures import find_pictures, load_rgb
-from lookonce.detector import to_input
 from lookonce.errors import UserError
 from lookonce.exporting.graph import BOXES, DETECTIONS, SCORES
 from lookonce.model_file import Model
 from lookonce.network import folded
 from lookonce.postprocess import PLAIN_THRESHOLD, Selection, nms_per_class
 from lookonce.region import decode
+from lookonce.resize import to_input
 
 MOST_PICTURES = 16
 BATCH = 4
@@ -130,7 +130,7 @@ def _count_rows(found: Parity, theirs: dict[str, NDArray[np.float32]], threshold
     selection = Selection(threshold, max_candidates=20_000)
     expected = []
     for image, (boxes, scores) in enumerate(zip(theirs[BOXES], theirs[SCORES], strict=True)):
-        box, label = (v.numpy() for v in nms_per_class(torch.from_numpy(boxes), torch.from_numpy(scores), selection))
+        box, label = nms_per_class(boxes, scores, selection)
         order = np.lexsort((box, -scores[box, label], label))
         box, label = box[order], label[order]
         lead = np.stack((np.full(len(box), image), label), -1)  # [M, 2]
@@ -158,14 +158,9 @@ def _batches(pictures: Iterator[NDArray[np.uint8]], model: Model) -> Iterator[ND
     """Pictures as the file takes them: [B, 3, H, W], resized, rounded."""
     waiting: list[NDArray[np.uint8]] = []
     for picture in pictures:
-        image = to_input(picture, model.frame, model.resize)
-        waiting.append(np.rint(np.asarray(image) * 255).astype(np.uint8))
+        waiting.append(np.rint(to_input(picture, model.frame, model.resize) * 255).astype(np.uint8))
         if len(waiting) == BATCH:
-            yield _stacked(waiting)
+            yield np.stack(waiting)
             waiting = []
     if waiting:
-        yield _stacked(waiting)
-
-
-def _stacked(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    return np.stack(images)
+        yield np.stack(waiting)
