@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class OnnxRuntime:
         chosen = list(dict.fromkeys((PROVIDERS[device], PROVIDERS["cpu"])))  # what a GPU lacks runs on the CPU
         quiet = runtime.SessionOptions()
         quiet.log_severity_level = 3
+        quiet.intra_op_num_threads = _cores()
         try:
             self._session: Any = runtime.InferenceSession(
                 network_part(made, place).SerializeToString(), quiet, providers=chosen
@@ -63,6 +65,12 @@ class OnnxRuntime:
         """The network's raw output for a batch of input pictures."""
         found: NDArray[np.float32] = self._session.run(None, {"pixels": images})[0]
         return found
+
+
+def _cores() -> int:
+    """Cores that this process may use; left to itself ONNX Runtime takes all of the machine's."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _package() -> Any:

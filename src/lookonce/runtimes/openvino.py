@@ -45,7 +45,10 @@ class OpenvinoRuntime:
         read, self.about = _open(core, source)
         width, height = self.about.frame
         read.reshape([1, 3, height, width])
-        self.precision: str = settings.precision_where("BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES"))
+        native = "BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+        if settings.precision == "bf16" and not native:  # OpenVINO would silently run fp32
+            raise ConfigError("precision: 'bf16': this machine has no instructions for it; take fp32")
+        self.precision: str = settings.precision_where(native)
         hints = {
             "PERFORMANCE_HINT": "THROUGHPUT" if settings.throughput else "LATENCY",
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[self.precision],
