@@ -30,7 +30,10 @@ def first(model: Path, picture: Path) -> tuple[float, float, str]:
     """Seconds until the first detection, of the clock and of the processor, and what the process said."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     with subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(model), str(picture)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", CHILD, str(model), str(picture)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as child:
         assert child.stdout is not None
         said = child.stdout.readline()
@@ -58,13 +61,15 @@ def main() -> None:
             "Image.effect_noise((640, 480), 80).convert('RGB').save(sys.argv[2])"
         )
         subprocess.run([sys.executable, "-c", make, str(model), str(picture), given.network], check=True)
-        took, used, said = first(model, picture)
+        took, used, _ = first(model, picture)
         print(f"{given.network}: converting and first detection {took:.2f} s ({used:.2f} s of processor)")
         found = [first(model, picture) for _ in range(given.runs)]
         times = [took for took, _, _ in found]
         used = statistics.median(used for _, used, _ in found)
-        print(f"{given.network}: from process start to first detection: median {statistics.median(times):.2f} s, longest "
-              f"{max(times):.2f} s; processor {used:.2f} s; torch imported: {found[0][2].split()[1]}")  # fmt: skip
+        print(
+            f"{given.network}: from process start to first detection: median {statistics.median(times):.2f} s, "
+            f"longest {max(times):.2f} s; processor {used:.2f} s; torch imported: {found[0][2].split()[1]}"
+        )
 
 
 if __name__ == "__main__":

@@ -98,13 +98,17 @@ def detect(
         except KeyboardInterrupt:
             stopped = True
         text.write("\n]}\n")
-        if stopped and not summary.pictures:
-            raise Interrupted("stopped before the first picture", signal.SIGINT)
         if not summary.pictures:
-            raise UserError(f"none of the {summary.skipped} pictures could be read; the first: {files[0]}")
+            raise _nothing_done(stopped, summary.skipped, files[0])
     if stopped:
         raise Interrupted(f"stopped: {summary}, of {len(files)}", signal.SIGINT)
     return summary
+
+
+def _nothing_done(stopped: bool, skipped: int, first: str) -> Interrupted | UserError:
+    if stopped:
+        return Interrupted("stopped before the first picture", signal.SIGINT)
+    return UserError(f"none of the {skipped} pictures could be read; the first: {first}")
 
 
 def _found(detector: Detector, files: list[str], summary: Summary, drawn: bool) -> Iterator[tuple[str, Detections]]:

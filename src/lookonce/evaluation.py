@@ -21,7 +21,6 @@ from lookonce.detector import Detector
 from lookonce.errors import ConfigError, PictureError, UserError
 from lookonce.metrics import Metrics, Rules
 from lookonce.postprocess import Selection
-from lookonce.runtimes.settings import Precision, RuntimeName
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,15 +84,12 @@ def evaluate(
     difficult: Literal["ignore", "count"] | None = None,
     bootstrap: int = 1000,
     report: Path | None = None,
-    runtime: RuntimeName = "auto",
-    device: str | None = None,
-    precision: Precision = "auto",
 ) -> Report:
     """Score a detector on labelled pictures.
 
     Args:
-        model: a model file, the folder of a run, a Darknet .cfg beside its .weights, or an exported .onnx or .xml. Or
-            detections that are there already: COCO's result .json, or a folder of PICTURE.txt with lines class score xmin ymin xmax ymax.
+        model: a model file, a run's folder, a Darknet .cfg beside its .weights, an exported .onnx or .xml. Or detections
+            that are there: COCO's result .json, or a folder of PICTURE.txt with lines class score xmin ymin xmax ymax.
         data: a data set; its format is found, not asked.
         split: which pictures; all: every picture there is.
         labels: score these classes only, by name; none: those that the model knows, or all of the data set.
@@ -103,9 +99,6 @@ def evaluate(
             protocol has it, VOC ignores and COCO counts them.
         bootstrap: resamples of the pictures for the interval around mAP; 0: none.
         report: also write this page (.html): curves, confusion, calibration, errors by kind and cost, hits and misses.
-        runtime: what runs the network; auto: the fastest at hand.
-        device: where it runs: cpu, cuda, or tensorrt of onnxruntime; none: the runtime's own choice.
-        precision: auto: bf16 where the CPU has instructions for it (boxes within 1 px), else fp32.
     Returns:
         Report: AP of each class, their mean with its interval, the rules by name, the errors by kind.
     Raises:
@@ -119,16 +112,14 @@ def evaluate(
         dataset, detections = _from_files(Path(model), data, chosen, labels)
         rules, skipped = replace(rules, score_threshold=None), 0
     else:
-        detector = Detector(model, runtime, device=device, precision=precision, throughput=True)
-        dataset, detections, skipped = _from_model(detector, data, chosen, labels)
+        dataset, detections, skipped = _from_model(model, data, chosen, labels)
     analysis = analyse(dataset, detections, rules, bootstrap)
     coco = score_coco(dataset, detections) if protocol == "coco" else None
     result = Report(analysis.metrics, str(model), str(data), split, skipped, analysis, coco, report)
     if report is not None:
         _write_page(result, dataset, {
             "split": split, "labels": labels, "protocol": protocol, "iou-threshold": iou_threshold,
-            "difficult": difficult, "bootstrap": bootstrap, "report": report, "runtime": runtime, "device": device,
-            "precision": precision,
+            "difficult": difficult, "bootstrap": bootstrap, "report": report,
         })  # fmt: skip
     return result
 
@@ -145,9 +136,10 @@ def _rules(protocol: Protocol, iou_threshold: float, difficult: Literal["ignore"
     return Rules("voc2010", iou_threshold, "count", SCORE_THRESHOLD)
 
 
-def _from_model(detector: Detector, data: Path, split: str | None, labels: tuple[str, ...] | None
+def _from_model(model: Path, data: Path, split: str | None, labels: tuple[str, ...] | None
                 ) -> tuple[Dataset, list[Detections], int]:  # fmt: skip
     """The pictures of a split, what a model finds on them, and how many could not be decoded."""
+    detector = Detector(model, throughput=True)
     dataset = read_dataset(data, split, labels or detector.labels)
     detections, skipped = detect_all(detector, dataset)
     return dataset, [one.of_classes(dataset.labels) for one in detections], skipped

@@ -101,11 +101,15 @@ def read_description(made: onnx.ModelProto, place: str) -> Description:
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """An .onnx file. Raises ModelFileError for what is none."""
+    """An .onnx file. Raises ModelFileError for what is none, or of an opset that is not known here."""
     try:
-        return onnx.load_model(path)
+        made = onnx.load_model(path)
     except (OSError, ValueError, DecodeError) as error:
         raise ModelFileError(f"{path}: not an ONNX file ({str(error).splitlines()[0][:120]})") from None
+    opset = max((entry.version for entry in made.opset_import if entry.domain == ""), default=0)
+    if not 1 <= opset <= (newest := onnx.defs.onnx_opset_version()):  # OpenVINO would run it as one that it knows
+        raise ModelFileError(f"{path}: opset {opset}; this onnx package knows 1 to {newest}; run: pip install -U onnx")
+    return made
 
 
 def network_part(made: onnx.ModelProto, place: str) -> onnx.ModelProto:

@@ -68,7 +68,8 @@ def _aligned(old: int, new: int) -> Floats:
 def _centred(old: int, new: int) -> Floats:
     """Where the centres of new pixels lie among those of the old: [new]."""
     at = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(old / new) - np.float32(0.5)
-    return np.minimum(np.maximum(at, np.float32(0)), np.float32(old - 1))
+    found: Floats = np.clip(at, 0, old - 1)
+    return found
 
 
 def _lerp(image: Floats, at: Floats, axis: int) -> Floats:

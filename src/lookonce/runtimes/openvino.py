@@ -9,10 +9,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from xml.etree.ElementTree import ParseError
 
 import numpy as np
 import onnx
 import openvino
+from defusedxml import DefusedXmlException, ElementTree
 from numpy.typing import NDArray
 
 from lookonce.description import KEY, Description, ModelFileError, not_ours
@@ -103,6 +105,13 @@ def _open(core: openvino.Core, source: Path | onnx.ModelProto) -> tuple[openvino
         return _read(core, network_part(made, place).SerializeToString(), place), about
     if not source.with_suffix(".bin").is_file():
         raise ModelFileError(f"{source}: no {source.with_suffix('.bin').name} beside it, which holds its numbers")
+    try:
+        root = ElementTree.parse(source).getroot()
+        whole = root is not None and root.tag == "net"
+    except (OSError, ParseError, DefusedXmlException):
+        whole = False
+    if not whole:  # OpenVINO would try it as other formats, loudly
+        raise ModelFileError(f"{source}: not an OpenVINO file; write one with lookonce export --format openvino")
     read = _read(core, source, str(source))
     if not read.has_rt_info(KEY):
         raise not_ours(str(source), "an OpenVINO file")
