@@ -1,11 +1,13 @@
 """Mirrors src/lookonce/data/warp.py. Oracle: the resize of detection, and boxes painted into the picture."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from lookonce.data.loader import Sample, collate
-from lookonce.data.warp import DRAWS, Augmentation, colour, draws, warp
+from lookonce.data.warp import DRAWS, Augmentation, colour, draws, mosaic, warp
 from lookonce.errors import ConfigError
 from lookonce.resize import boxes_to_input, to_input
 
@@ -58,6 +60,36 @@ def test_boxes_move_with_what_they_enclose(seed):
     x1, y1, x2, y2 = found.boxes[0].tolist()
     ys, xs = bright.nonzero(as_tuple=True)
     assert max(abs(xs.min() - x1), abs(ys.min() - y1), abs(xs.max() + 1 - x2), abs(ys.max() + 1 - y2)) <= 2
+
+
+def test_a_mosaic_shows_each_picture_in_four_inputs_with_its_boxes():
+    """Five grey pictures, each with a white block: every box must be bright inside, and its quarter its picture's grey."""
+    greys, frame = [30, 60, 90, 120, 150], (128, 96)
+    pictures = [np.full((100, 120, 3), grey, np.uint8) for grey in greys]
+    for picture in pictures:
+        picture[40:60, 50:75] = 255
+    batch = batch_of(*pictures, boxes=[np.array([[50, 40, 75, 60]], np.float32)] * 5)
+    batch.labels = torch.arange(5)
+    augment = Augmentation(aspect=0.1, zoom=(0.6, 0.9), hue=0, saturation=1, exposure=1, keep=0)
+    found = mosaic(batch, frame, "stretch", augment, draws(3, 0, np.arange(5)))
+    assert found.images.shape == (5, 3, 96, 128) and found.images.is_contiguous(memory_format=torch.channels_last)
+    assert len(found.boxes) >= 15 and set(found.image_index.tolist()) == set(range(5))
+    for (x1, y1, x2, y2), label, image in zip(found.boxes.tolist(), found.labels, found.image_index, strict=True):
+        inside = found.images[image, :, math.ceil(y1) + 1 : int(y2) - 1, math.ceil(x1) + 1 : int(x2) - 1]
+        assert inside.numel() == 0 or inside.min() > 0.9
+        quarter = int(x1 >= 64) + 2 * int(y1 >= 48)
+        assert label == (image + quarter) % 5
+        left, top = 64 * (quarter % 2), 48 * (quarter // 2)
+        part = found.images[image, 0, top : top + 48, left : left + 64] * 255
+        assert ((part - greys[label]).abs() < 1).float().mean() > 0.3
+
+
+def test_the_quarters_of_a_mosaic_are_drawn_apart():
+    """The same picture four times: no two quarters show the same part of it."""
+    batch = batch_of(*[smooth(100, 120)] * 4)
+    found = mosaic(batch, (128, 128), "letterbox", Augmentation(), np.full((4, DRAWS), 0.4))
+    quarters = [found.images[0, :, y : y + 64, x : x + 64] for y in (0, 64) for x in (0, 64)]
+    assert all((a - b).abs().mean() > 0.02 for i, a in enumerate(quarters) for b in quarters[:i])
 
 
 def test_a_picture_that_shrinks_a_lot_is_not_aliased():

@@ -7,7 +7,7 @@ A canvas [B, 3, S, S] uint8 becomes images [B, 3, H, W] of 0..1; boxes go from c
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +21,10 @@ from lookonce.data.loader import Batch
 from lookonce.errors import ConfigError
 from lookonce.resize import FILL, ResizeMode, fitted
 
-DRAWS = 9
+DRAWS = 10
 """Uniform numbers that one picture's augmentation takes."""
+GOLDEN = (5**0.5 - 1) / 2
+"""Uniform numbers turned by it, of a circle, are uniform again, and unlike those of before."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,15 @@ class Augmentation:
     """Largest factor on saturation; its inverse is the smallest."""
     exposure: float = 1.3
     """Largest factor on brightness; its inverse is the smallest."""
+    mosaic: float = 0.0
+    """Share of batches whose inputs are put together from quarters of four pictures; needs whole pictures."""
     keep: float = 0.25
     """An object of which less than this share stays in view is neither sought nor background."""
 
     @staticmethod
     def none() -> Augmentation:
         """The picture as detection sees it."""
-        return Augmentation(0.0, (1.0, 1.0), 0.0, 0.0, 1.0, 1.0, 0.0)
+        return Augmentation(0.0, (1.0, 1.0), 0.0, 0.0, 1.0, 1.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         low, high = self.zoom
@@ -58,6 +62,7 @@ class Augmentation:
             "hue": 0 <= self.hue <= 0.5,
             "saturation": 1 <= self.saturation < math.inf,
             "exposure": 1 <= self.exposure < math.inf,
+            "mosaic": 0 <= self.mosaic <= 1,
             "keep": 0 <= self.keep <= 1,
         }
         for name, holds in laws.items():
@@ -129,6 +134,27 @@ def warp(batch: Batch, frame: tuple[int, int], mode: ResizeMode, augment: Augmen
     maps = affine(batch.sizes.cpu().numpy(), frame, mode, augment, u)  # [B, 4]
     images = batch.canvas.new_zeros(0) if batch.outputs else _pictures(batch, maps, frame, augment, u)
     return Warped(images, *place(batch, maps, frame, augment.keep), batch.outputs)
+
+
+def mosaic(batch: Batch, frame: tuple[int, int], mode: ResizeMode, augment: Augmentation,
+           u: NDArray[np.float64]) -> Warped:  # fmt: skip
+    """As warp, but each input shows parts of four neighbours of the batch, one in each quarter, at their usual scale.
+
+    Every picture is in four inputs, each time with other draws. Source of the idea: YOLOv4, section 3.3.
+    """
+    half = (frame[0] // 2, frame[1] // 2)
+    usual = replace(augment, zoom=(2 * augment.zoom[0], 2 * augment.zoom[1]))  # of half a frame
+    parts = [warp(batch, half, mode, usual, (u + quarter * GOLDEN) % 1) for quarter in range(4)]
+    images = [part.images.roll(-quarter, 0) for quarter, part in enumerate(parts)]  # [B, 3, H/2, W/2] each
+    rows = [torch.cat(images[:2], 3), torch.cat(images[2:], 3)]
+    corners = torch.tensor([(0, 0), (half[0], 0), (0, half[1]), half], device=batch.boxes.device).repeat(1, 2)  # [4, 4]
+    return Warped(
+        images=torch.cat(rows, 2).contiguous(memory_format=torch.channels_last),
+        boxes=torch.cat([part.boxes + corner for part, corner in zip(parts, corners, strict=True)]),
+        labels=torch.cat([part.labels for part in parts]),
+        image_index=torch.cat([(part.image_index - quarter) % len(batch) for quarter, part in enumerate(parts)]),
+        ignore=torch.cat([part.ignore for part in parts]),
+    )
 
 
 def place(batch: Batch, maps: NDArray[np.float64], frame: tuple[int, int],

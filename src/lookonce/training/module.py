@@ -8,11 +8,12 @@ from typing import Any, cast
 import lightning
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from lookonce.data.loader import Batch
-from lookonce.data.warp import Warped, draws, warp
+from lookonce.data.warp import Warped, draws, mosaic, warp
 from lookonce.errors import ConfigError, NonFiniteLossError
 from lookonce.layers import region_of
 from lookonce.loss import keras_yolo2_loss, region_loss
@@ -22,6 +23,8 @@ from lookonce.training.recipes import Settings
 from lookonce.training.schedule import rate
 
 LOSSES = {"region": region_loss, "keras_yolo2": keras_yolo2_loss}
+WHOLE_PICTURES = 0.3
+"""Last share of a run that shows no mosaics, so that the network and its batch norm end on what detection sees."""
 STEPS_A_SIDE = 10
 """Steps between two draws of the input side. Source: YOLO9000, section 2, multi-scale training."""
 
@@ -60,7 +63,8 @@ class Training(lightning.LightningModule):
             return None
         how = self.settings
         drawn = draws(self.seed, variant_of(self.current_epoch, how), batch.index.cpu().numpy())
-        given = warp(batch, self.frame(), how.resize, how.augment, drawn)
+        view = mosaic if self.shows_mosaic(drawn) else warp
+        given = view(batch, self.frame(), how.resize, how.augment, drawn)
         raw = self.raw(given)
         self.seen += len(batch)
         terms = self.loss_terms(raw, given)
@@ -76,6 +80,13 @@ class Training(lightning.LightningModule):
         self.log_dict(shown, prog_bar=True, on_step=True, on_epoch=True, batch_size=pictures)
         self.log("seen", float(self.seen), on_step=True, on_epoch=False)
         self.log("rate", self.trainer.optimizers[0].param_groups[0]["lr"], on_step=True, on_epoch=False)
+
+    def shows_mosaic(self, drawn: NDArray[np.float64]) -> bool:
+        """Whether this step's inputs are mosaics: by its draws [B, DRAWS], and never in a run's last part."""
+        if self.settings.features != "none":
+            return False
+        left = 1 - self.trainer.global_step / self.trainer.estimated_stepping_batches
+        return bool(drawn[0, -1] < self.settings.augment.mosaic and left > WHOLE_PICTURES)
 
     def raw(self, given: Warped) -> Tensor:
         """[B, A*(5+C), H, W] from the images, or from what the frozen trunk made of them."""
