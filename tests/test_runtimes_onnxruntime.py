@@ -45,3 +45,10 @@ def test_a_package_that_is_not_there_is_told_with_the_command(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"not installed; run: pip install lookonce\[onnx\]"):
         runtime.OnnxRuntime(tmp_path / "m.onnx", Settings())
+
+
+@pytest.mark.parametrize("asked, given", [(1, 1), (None, 5)])
+def test_threads_reach_onnx_runtime(file, monkeypatch, asked, given):
+    monkeypatch.setattr(runtime, "usable_cores", lambda: 5)
+    made = runtime.OnnxRuntime(file, Settings(device="cpu", threads=asked))
+    assert made._session.get_session_options().intra_op_num_threads == given

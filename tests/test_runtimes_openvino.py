@@ -72,3 +72,8 @@ def test_files_are_written_whole_or_not_at_all(exported, tmp_path):
     with pytest.raises(UserError, match="no"):
         failing()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_threads_reach_openvino(exported):
+    made = OpenvinoRuntime(exported / "m.onnx", Settings(threads=1))
+    assert int(made._compiled.get_property("INFERENCE_NUM_THREADS")) == 1

@@ -26,3 +26,12 @@ def test_the_runtime_gives_the_networks_own_numbers(run, precision, tolerance):
 def test_a_device_that_is_not_there_is_told(run):
     with pytest.raises(UserError, match="device: 'abacus'"):
         TorchRuntime(load_model(run), Settings(device="abacus"))
+
+
+def test_threads_are_pytorchs_own_number(run):
+    before = torch.get_num_threads()
+    try:
+        TorchRuntime(load_model(run), Settings(device="cpu", threads=3))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from lookonce.description import ModelFileError
 from lookonce.errors import ConfigError
 from lookonce.onnx_form import network_part, read_description, read_onnx
-from lookonce.runtimes.settings import Settings
+from lookonce.runtimes.settings import Settings, usable_cores
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 """ONNX Runtime's words for devices."""
@@ -50,7 +49,7 @@ class OnnxRuntime:
         chosen = list(dict.fromkeys((PROVIDERS[device], PROVIDERS["cpu"])))  # what a GPU lacks runs on the CPU
         quiet = runtime.SessionOptions()
         quiet.log_severity_level = 3
-        quiet.intra_op_num_threads = _cores()
+        quiet.intra_op_num_threads = settings.threads or usable_cores()  # left alone it takes all of the machine's
         try:
             self._session: Any = runtime.InferenceSession(
                 network_part(made, place).SerializeToString(), quiet, providers=chosen
@@ -65,12 +64,6 @@ class OnnxRuntime:
         """The network's raw output for a batch of input pictures."""
         found: NDArray[np.float32] = self._session.run(None, {"pixels": images})[0]
         return found
-
-
-def _cores() -> int:
-    """Cores that this process may use; left to itself ONNX Runtime takes all of the machine's."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _package() -> Any:

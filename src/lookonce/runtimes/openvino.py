@@ -55,6 +55,8 @@ class OpenvinoRuntime:
             "PERFORMANCE_HINT": "THROUGHPUT" if settings.throughput else "LATENCY",
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[self.precision],
         }
+        if settings.threads is not None:
+            hints["INFERENCE_NUM_THREADS"] = str(settings.threads)
         self._compiled = core.compile_model(read, device, hints)
         self._queue = openvino.AsyncInferQueue(self._compiled)  # as many requests as the hint asks for
         version = openvino.__version__.split("-")[0]

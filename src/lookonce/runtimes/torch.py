@@ -23,6 +23,8 @@ class TorchRuntime:
 
     def __init__(self, model: Model, settings: Settings) -> None:
         self.about = model.description
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
         try:
             self.device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
             self.network = folded(model.network).to(self.device)
