@@ -14,6 +14,7 @@ RANK = {
     for rank, names in enumerate([
         "errors arrays data.record diagnosis darknet.words exporting.options offers mirror",
         "boxes tree data.json_text runtimes.settings",
+        "speed.rounds speed.machine",
         "layers files archives fetching region zoo resize data.pictures data.paper data.gathering detections",
         "zoo darknet.cfg loss anchors coverage data.finding data.coco data.yolo_text data.looking",
         "matching precision_recall",
@@ -22,7 +23,7 @@ RANK = {
         "network description",
         "darknet.weights data.voc data.coco_folder data.yolo_folder data.canvas",
         "metrics coco_metrics confusion view.plots postprocess downloading sightings onnx_form",
-        "error_kinds",
+        "error_kinds speed.result speed.noise",
         "data.digits data.voc_folder darknet.pair",
         "data.catalog data.loader model_file analysis",
         "runtimes.torch runtimes.openvino runtimes.onnxruntime",
@@ -34,18 +35,19 @@ RANK = {
         "exporting.parity",
         "exporting.openvino",
         "exporting.onnx exporting.darknet",
-        "exporting.command",
+        "exporting.command speed.networks speed.files",
         "training.callbacks training.validation",
         "training.watch training.trunk",
         "training.engine",
         "training.run training.memorising",
-        "demo diagnosing",
+        "demo diagnosing speed.steps",
+        "benchmarking",
         "cli",
     ])
     for name in names.split()
 }  # fmt: skip
 COMMANDS = {"train", "evaluate", "detect", "demo", "anchors", "cluster_anchors", "export", "convert", "check",
-            "diagnose"}  # fmt: skip
+            "diagnose", "benchmark"}  # fmt: skip
 """Public commands may have more parameters than six."""
 
 

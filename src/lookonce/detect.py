@@ -92,7 +92,7 @@ def detect(
         text.write(json.dumps({"model": str(model), "labels": detector.labels})[:-1] + ', "pictures": [')
         try:
             for file, found in _found(detector, files, summary, drawn):
-                _write(text, file, found, first=summary.pictures == 0)
+                write_entry(text, file, found, first=summary.pictures == 0)
                 summary.pictures += 1
                 summary.detections += len(found)
         except KeyboardInterrupt:
@@ -149,6 +149,7 @@ def _free_name(stem: str, taken: set[str]) -> str:
     return name
 
 
-def _write(text: TextIO, file: str, found: Detections, first: bool) -> None:
+def write_entry(text: TextIO, file: str, found: Detections, first: bool) -> None:
+    """Write one picture's detections as an element of a JSON list. first: nothing stands before it."""
     entry = {"file": file, "detections": found.to_json()}
     text.write(("" if first else ",") + "\n" + json.dumps(entry))

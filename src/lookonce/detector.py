@@ -17,7 +17,7 @@ from lookonce.errors import PictureError
 from lookonce.postprocess import PLAIN_THRESHOLD, Selection, postprocess
 from lookonce.region import decode
 from lookonce.resize import to_input
-from lookonce.runtimes.opening import open_runtime
+from lookonce.runtimes.opening import Runtime, open_runtime
 from lookonce.runtimes.settings import Precision, RuntimeName, Settings
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class Detector:
     """Finds objects on pictures.
 
     Args:
-        model: a model file, a run folder, a Darknet .cfg beside its .weights, an exported .onnx or .xml, or a Model in
-            memory.
+        model: a model file, a run folder, a Darknet .cfg beside its .weights, an exported .onnx or .xml, a Model in
+            memory, or a runtime that is open already: then the four settings of runtimes below do not count.
         runtime: what runs the network; auto takes the fastest at hand and says which: a GPU, else OpenVINO. For it and
             for onnxruntime a file is converted once, and the converted form kept beside it.
         device: None: the runtime's own choice; cpu, cuda, or tensorrt of onnxruntime.
@@ -46,11 +46,14 @@ class Detector:
     >>> detections.boxes, detections.scores, detections.names     # doctest: +SKIP
     """
 
-    def __init__(self, model: Model | Path | str, runtime: RuntimeName = "auto", *,
+    def __init__(self, model: Model | Runtime | Path | str, runtime: RuntimeName = "auto", *,
                  device: str | None = None, precision: Precision = "auto", throughput: bool = False,
                  threshold: float | None = None, iou_threshold: float = 0.45) -> None:  # fmt: skip
         source = Path(model) if isinstance(model, str) else model
-        self.runtime = open_runtime(source, Settings(runtime, device, precision, throughput))
+        if isinstance(source, Runtime):
+            self.runtime: Runtime = source
+        else:
+            self.runtime = open_runtime(source, Settings(runtime, device, precision, throughput))
         self.about = self.runtime.about
         own = self.about.thresholds or (PLAIN_THRESHOLD,) * len(self.about.labels)
         self.thresholds = np.array(own if threshold is None else (threshold,) * len(own))

@@ -7,7 +7,7 @@ import importlib.util
 import logging
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ log = logging.getLogger("lookonce")
 EXPORTED = (".onnx", ".xml")
 
 
+@runtime_checkable
 class Runtime(Protocol):
     """Runs a network."""
 
