@@ -36,7 +36,8 @@ def test_the_watch_sees_connections():
     ["--help"],
     ["export", "RUN", "--format", "onnx", "--out", "OUT"],
     ["export", "RUN", "--format", "openvino", "--half", "--out", "OUT"],
-], ids=["help", "onnx", "openvino"])  # fmt: skip
+    ["benchmark", "RUN", "--rounds", "1", "--batch", "2"],
+], ids=["help", "onnx", "openvino", "benchmark"])  # fmt: skip
 def test_commands_call_nobody(run, tmp_path, words):
     given = [{"RUN": str(run), "OUT": str(tmp_path / "m")}.get(word, word) for word in words]
     done = watched("sys.exit(main(sys.argv[1:]))", *given)

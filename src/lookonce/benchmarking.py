@@ -25,7 +25,7 @@ from lookonce.speed import files as from_files
 from lookonce.speed import steps as training_steps
 from lookonce.speed.machine import this_machine
 from lookonce.speed.networks import line_up, process_threads
-from lookonce.speed.result import Speed, networks_speed
+from lookonce.speed.result import Speed, networks_speed, short
 from lookonce.speed.rounds import interleave, timed
 
 WARM_UP = 2
@@ -163,12 +163,12 @@ def _write(speed: Speed, folder: Path) -> None:
         bar = Bar(f"{row.runtime}, {row.precision}", row.images_per_s, times, not row.is_peer)
         panels.setdefault(f"{row.network}, batch {row.batch}, {row.device}", []).append(bar)
     for files in speed.files:
-        panels[f"{files.model}: from files to JSON"] = [
+        panels[f"{short(files.model)}: from files to JSON"] = [
             Bar("network alone", files.bare_images_per_s, "", False),
             Bar("from files", files.images_per_s, f"  {files.share_of_bare:.0%}", True),
         ]
     for steps in speed.training:
-        panels[f"{steps.model}: training steps of {steps.batch}"] = [
+        panels[f"{short(steps.model)}: training steps of {steps.batch}"] = [
             Bar("the step alone", steps.bare, "", False),
             Bar("through train", steps.train, f"  {steps.train_of_bare:.0%}", True),
             Bar("a plain loop", steps.plain, "", False),

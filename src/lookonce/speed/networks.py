@@ -24,7 +24,7 @@ from lookonce.model_file import Model, load_model
 from lookonce.runtimes.opening import EXPORTED, Runtime, open_runtime
 from lookonce.runtimes.settings import Precision, RuntimeName, Settings
 from lookonce.runtimes.torch import computes_bf16
-from lookonce.speed.result import OPENCV, PLAIN, Absent, Row
+from lookonce.speed.result import OPENCV, PLAIN, Absent, Row, short
 
 PACKAGES = {"openvino": "openvino", "onnxruntime": "lookonce[onnx]", "cv2": "opencv-python-headless"}
 """What to install for a module."""
@@ -209,7 +209,7 @@ def plain(model: Model, device: str) -> Run:
 def _name(path: Path, about: Description, taken: set[str]) -> str:
     """What the models with these layers and this input are called together."""
     width, height = about.frame
-    stem = path.parent.name if path.name == "model.safetensors" else path.stem
+    stem = short(str(path)).removesuffix(path.suffix)
     name, number = f"{stem} {width} x {height}", 2
     while name in taken:
         name, number = f"{stem} ({number}) {width} x {height}", number + 1

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
 from itertools import groupby
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +166,12 @@ def networks_speed(rows: Sequence[Row], seconds: Sequence[Sequence[float]]) -> t
     return tuple(found)
 
 
+def short(model: str) -> str:
+    """What a table calls a model: its file's name, or that of its run."""
+    path = Path(model)
+    return path.parent.name if path.name == "model.safetensors" and path.parent.name else path.name
+
+
 def _peer(row: Row, rows: Sequence[Row]) -> int | None:
     """Place of the row that it is measured by: the same network and batch on the same device."""
     for name in (OPENCV, PLAIN):
@@ -186,7 +193,7 @@ def _networks(rows: list[NetworkSpeed]) -> Table:
     heading = f"{first.network}, batch {first.batch}, {first.device}"
     table = _table(heading, "precision", "median ms", "p95 ms", "images/s", against)
     for row in rows:
-        name = row.runtime if len(models) == 1 or row.is_peer else f"{row.runtime}: {row.model}"
+        name = row.runtime if len(models) == 1 or row.is_peer else f"{row.runtime}: {short(row.model)}"
         times = "" if row.ratio is None else f"{row.ratio:.2f}"
         table.add_row(
             name, row.precision, f"{row.median_ms:.1f}", f"{row.p95_ms:.1f}", f"{row.images_per_s:.1f}", times
@@ -196,28 +203,27 @@ def _networks(rows: list[NetworkSpeed]) -> Table:
 
 def _files(found: Sequence[FilesSpeed]) -> Table:
     columns: dict[str, Callable[[FilesSpeed], str]] = {
-        "runtime": lambda one: one.runtime,
         "images/s": lambda one: f"{one.images_per_s:.1f}",
         "network alone": lambda one: f"{one.bare_images_per_s:.1f}",
         "share": lambda one: f"{one.share_of_bare:.1%}",
         "network ms*": lambda one: f"{one.network_ms:.1f}",
         "decoding ms*": lambda one: f"{one.decode_ms:.1f}",
-        "both, of all*": lambda one: f"{one.share_of_possible:.1%}",
+        "both of all*": lambda one: f"{one.share_of_possible:.1%}",
     }
     table = _table(f"from {found[0].pictures} files to JSON", *columns)
     table.caption = "* of the processor, a picture"
     for one in found:
-        table.add_row(one.model, *(tell(one) for tell in columns.values()))
+        table.add_row(f"{short(one.model)}: {one.runtime}", *(tell(one) for tell in columns.values()))
     return table
 
 
 def _steps(found: Sequence[StepSpeed]) -> Table:
-    table = _table("training steps, images/s", "input", "batch", "precision", "bare", "train", "plain loop",
+    table = _table("training steps, images/s", "input", "batch", "precision", "bare", "train", "plain",
                    "train of bare", "x plain", "waiting")  # fmt: skip
     for one in found:
-        table.add_row(one.model, str(one.size), str(one.batch), one.precision, f"{one.bare:.2f}", f"{one.train:.2f}",
-                      f"{one.plain:.2f}", f"{one.train_of_bare:.1%}", f"{one.train_of_plain:.2f}",
-                      f"{one.waiting:.1%}")  # fmt: skip
+        rates = [f"{rate:.2f}" for rate in (one.bare, one.train, one.plain)]
+        shares = [f"{one.train_of_bare:.1%}", f"{one.train_of_plain:.2f}", f"{one.waiting:.1%}"]
+        table.add_row(short(one.model), str(one.size), str(one.batch), one.precision, *rates, *shares)
     return table
 
 
