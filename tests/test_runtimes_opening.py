@@ -59,7 +59,7 @@ def test_every_runtime_and_every_file_gives_the_same_detections(run, model, expo
 def test_a_model_file_is_converted_once_and_anew_when_it_changes(model, caplog):
     caplog.set_level("INFO", "lookonce")
     for _ in range(2):
-        assert open_runtime(model, Settings("openvino")).name in caplog.text
+        assert Detector(model, "openvino").runtime.name in caplog.text
     assert caplog.text.count("converted for OpenVINO; this is done once") == 1
     assert kept(model.parent) == [".bin", ".xml"]
     before = {p.name for p in model.parent.glob(".lookonce-*")}

@@ -25,7 +25,7 @@ from lookonce.speed import files as from_files
 from lookonce.speed import steps as training_steps
 from lookonce.speed.machine import this_machine
 from lookonce.speed.networks import line_up, process_threads
-from lookonce.speed.result import Speed, networks_speed, short
+from lookonce.speed.result import Speed, names, networks_speed, short, tables
 from lookonce.speed.rounds import interleave, timed
 
 WARM_UP = 2
@@ -158,10 +158,11 @@ def _write(speed: Speed, folder: Path) -> None:
     write_text(folder / "speed.txt", speed.table() + "\n")
     write_text(folder / "speed.json", json_text.dumps(speed.to_json(), indent=2, ensure_ascii=False) + "\n")
     panels: dict[str, list[Bar]] = {}
-    for row in speed.networks:
-        times = "" if row.ratio is None or row.runtime == row.against else f"  {row.ratio:.2f} x"
-        bar = Bar(f"{row.runtime}, {row.precision}", row.images_per_s, times, not row.is_peer)
-        panels.setdefault(f"{row.network}, batch {row.batch}, {row.device}", []).append(bar)
+    for heading, rows in tables(speed.networks).items():
+        for name, row in zip(names(rows), rows, strict=True):
+            times = "" if row.ratio is None or row.runtime == row.against else f"  {row.ratio:.2f} x"
+            bar = Bar(f"{name}, {row.precision}", row.images_per_s, times, not row.is_peer)
+            panels.setdefault(heading, []).append(bar)
     for files in speed.files:
         panels[f"{short(files.model)}: from files to JSON"] = [
             Bar("network alone", files.bare_images_per_s, "", False),

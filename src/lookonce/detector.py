@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,8 @@ from lookonce.runtimes.settings import Precision, RuntimeName, Settings
 
 if TYPE_CHECKING:
     from lookonce.model_file import Model
+
+log = logging.getLogger("lookonce")
 
 Picture = Path | str | Image.Image | NDArray[np.generic]
 
@@ -54,6 +57,7 @@ class Detector:
             self.runtime: Runtime = source
         else:
             self.runtime = open_runtime(source, Settings(runtime, device, precision, throughput))
+            log.info("runs on %s", self.runtime.name)
         self.about = self.runtime.about
         own = self.about.thresholds or (PLAIN_THRESHOLD,) * len(self.about.labels)
         self.thresholds = np.array(own if threshold is None else (threshold,) * len(own))

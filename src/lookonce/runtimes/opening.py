@@ -54,22 +54,18 @@ def open_runtime(model: Model | Path, settings: Settings) -> Runtime:
     """
     path = _whole(model) if isinstance(model, Path) else None
     name = _choose(path, settings)
-    runtime: Runtime
     if name == "torch":
         from lookonce.model_file import load_model
         from lookonce.runtimes.torch import TorchRuntime
 
-        runtime = TorchRuntime(load_model(model) if isinstance(model, Path) else model, settings)
-    elif name == "openvino":
+        return TorchRuntime(load_model(model) if isinstance(model, Path) else model, settings)
+    if name == "openvino":
         from lookonce.runtimes.openvino import OpenvinoRuntime
 
-        runtime = OpenvinoRuntime(_converted(path or model, ".xml"), settings)
-    else:
-        from lookonce.runtimes.onnxruntime import OnnxRuntime
+        return OpenvinoRuntime(_converted(path or model, ".xml"), settings)
+    from lookonce.runtimes.onnxruntime import OnnxRuntime
 
-        runtime = OnnxRuntime(_converted(path or model, ".onnx"), settings)
-    log.info("runs on %s", runtime.name)
-    return runtime
+    return OnnxRuntime(_converted(path or model, ".onnx"), settings)
 
 
 def _choose(path: Path | None, settings: Settings) -> RuntimeName:

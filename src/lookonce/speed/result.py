@@ -6,7 +6,6 @@ import json as json_text
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
-from itertools import groupby
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -134,12 +133,12 @@ class Speed:
         from rich.text import Text
 
         head = f"{self.machine}\nthreads: {self.threads}; rounds: {self.rounds}, in each of them every row in turn"
-        tables = [_networks(list(rows)) for _, rows in groupby(self.networks, _shared)]
-        tables += [_files(self.files)] if self.files else []
-        tables += [_steps(self.training)] if self.training else []
+        shown = [_networks(heading, rows) for heading, rows in tables(self.networks).items()]
+        shown += [_files(self.files)] if self.files else []
+        shown += [_steps(self.training)] if self.training else []
         said = [f"{one.what}: {one.why}" for one in self.absent] + list(self.notes)
         said += ["stopped before the last round; these are the rounds before"] if self.stopped else []
-        return Group(Text(head), *tables, Text("\n".join(said)))
+        return Group(Text(head), *shown, Text("\n".join(said)))
 
     def __str__(self) -> str:
         return json_text.dumps(self.to_json(), indent=2, ensure_ascii=False) if self.json else self.table()
@@ -166,6 +165,20 @@ def networks_speed(rows: Sequence[Row], seconds: Sequence[Sequence[float]]) -> t
     return tuple(found)
 
 
+def names(rows: Sequence[Row]) -> list[str]:
+    """What rows of one network are called: by their runtime, and by their model where there are several."""
+    several = len({row.model for row in rows}) > 1
+    return [f"{row.runtime}: {short(row.model)}" if several and not row.is_peer else row.runtime for row in rows]
+
+
+def tables(rows: Sequence[NetworkSpeed]) -> dict[str, list[NetworkSpeed]]:
+    """The rows that are compared with each other, by the heading over them."""
+    found: dict[str, list[NetworkSpeed]] = {}
+    for row in rows:
+        found.setdefault(f"{row.network}, batch {row.batch}, {row.device}", []).append(row)
+    return found
+
+
 def short(model: str) -> str:
     """What a table calls a model: its file's name, or that of its run."""
     path = Path(model)
@@ -185,15 +198,11 @@ def _shared(row: Row) -> tuple[str, int, str]:
     return row.network, row.batch, row.device
 
 
-def _networks(rows: list[NetworkSpeed]) -> Table:
+def _networks(heading: str, rows: Sequence[NetworkSpeed]) -> Table:
     """The rows of one network, batch and device."""
-    first = rows[0]
-    models = list(dict.fromkeys(row.model for row in rows))
-    against = f"x {first.against}" if first.against else "no peer"
-    heading = f"{first.network}, batch {first.batch}, {first.device}"
+    against = f"x {rows[0].against}" if rows[0].against else "no peer"
     table = _table(heading, "precision", "median ms", "p95 ms", "images/s", against)
-    for row in rows:
-        name = row.runtime if len(models) == 1 or row.is_peer else f"{row.runtime}: {short(row.model)}"
+    for name, row in zip(names(rows), rows, strict=True):
         times = "" if row.ratio is None else f"{row.ratio:.2f}"
         table.add_row(
             name, row.precision, f"{row.median_ms:.1f}", f"{row.p95_ms:.1f}", f"{row.images_per_s:.1f}", times
