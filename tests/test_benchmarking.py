@@ -10,7 +10,7 @@ from lookonce import benchmarking
 from lookonce.benchmarking import WARM_UP, benchmark
 from lookonce.cli import main
 from lookonce.errors import ConfigError
-from lookonce.speed import networks
+from lookonce.speed import networks, steps
 from lookonce.speed.result import PLAIN, FilesSpeed, StepSpeed
 
 FILES = FilesSpeed("m", "torch", 40, 9.0, 10.0, 0.9, 100.0, 2.0, 0.95)
@@ -109,12 +109,10 @@ def test_files_and_training_are_measured_on_request(small, model, exported, squa
     monkeypatch.setattr(
         benchmarking.from_files, "measure_files", lambda *given: asked.append(given[:4]) or (FILES, False)
     )
-    monkeypatch.setattr(
-        benchmarking.training_steps, "measure_steps", lambda *given: asked.append(given[2:5]) or (STEPS, False)
-    )
+    monkeypatch.setattr(steps, "measure_steps", lambda *given: asked.append(given[2:5]) or (STEPS, False))
     found = benchmark([model], rounds=2, batch=2, threads=1, pictures=squares, train=True, out=tmp_path)
-    (file, files, *numbers), steps = asked
-    assert (file, len(files), numbers, steps) == (model, 40, [2, 1], (2, 2, 1))
+    (file, files, *numbers), of_steps = asked
+    assert (file, len(files), numbers, of_steps) == (model, 40, [2, 1], (2, 2, 1))
     assert (found.files, found.training, found.notes) == ((FILES,), (STEPS,), ())
     assert "from 40 files to JSON" in (tmp_path / "speed.txt").read_text()
 
@@ -124,7 +122,7 @@ def test_what_has_no_training_steps_says_why(small, model, exported, monkeypatch
         raise ConfigError("training takes square inputs")
 
     monkeypatch.setattr(networks, "missing", lambda name: "left out" if name != "openvino" else None)
-    monkeypatch.setattr(benchmarking.training_steps, "measure_steps", refuse)
+    monkeypatch.setattr(steps, "measure_steps", refuse)
     found = benchmark([model, exported / "m.xml"], rounds=1, batch=2, train=True)
     assert found.notes[0] == f"{model}: no training steps: training takes square inputs"
     assert found.notes[1] == f"{exported / 'm.xml'}: no training steps of an exported file; give the model file too"
@@ -134,7 +132,7 @@ def test_ctrl_c_while_pictures_are_drawn_keeps_the_networks(small, model, monkey
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(benchmarking.training_steps, "measure_steps", stop)
+    monkeypatch.setattr(steps, "measure_steps", stop)
     found = benchmark([model], rounds=1, batch=2, train=True)
     assert found.stopped
     assert len(found.networks) == 4

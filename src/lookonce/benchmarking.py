@@ -16,13 +16,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from lookonce.data.pictures import find_pictures
-from lookonce.errors import ConfigError, Interrupted
+from lookonce.errors import ConfigError, Interrupted, UserError
 from lookonce.files import write_text
 from lookonce.model_file import load_model
 from lookonce.runtimes.opening import EXPORTED
 from lookonce.runtimes.settings import Settings, usable_cores
 from lookonce.speed import files as from_files
-from lookonce.speed import steps as training_steps
 from lookonce.speed.machine import this_machine
 from lookonce.speed.networks import line_up, process_threads
 from lookonce.speed.result import Speed, names, networks_speed, short, tables
@@ -124,13 +123,15 @@ def _with_steps(speed: Speed, model: Path, batch: int) -> Speed:
     """The same with a model's training steps."""
     if model.suffix in EXPORTED:
         return _noted(speed, f"{model}: no training steps of an exported file; give the model file too")
-    labels = [f"training steps: {kind}" for kind in training_steps.KINDS]
-    with tempfile.TemporaryDirectory() as folder, _progress(labels, min(speed.rounds, training_steps.ROUNDS)) as each:
+    from lookonce.speed import steps  # lightning takes seconds
+
+    labels = [f"training steps: {kind}" for kind in steps.KINDS]
+    with tempfile.TemporaryDirectory() as folder, _progress(labels, min(speed.rounds, steps.ROUNDS)) as each:
         try:
-            found, stopped = training_steps.measure_steps(
+            found, stopped = steps.measure_steps(
                 str(model), load_model(model), batch, speed.rounds, speed.threads, Path(folder), each
             )
-        except ConfigError as error:
+        except UserError as error:  # what was measured before stays
             return _noted(speed, f"{model}: no training steps: {error}")
     return replace(speed, training=(*speed.training, *([found] if found else [])), stopped=stopped)
 
