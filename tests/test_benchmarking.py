@@ -94,6 +94,7 @@ def test_ctrl_c_gives_what_was_measured_so_far(small, model, monkeypatch, capsys
     assert "stopped before the last round" in capsys.readouterr().out
     found = json.loads((tmp_path / "speed.json").read_text())
     assert found["stopped"]
+    assert found["rounds"] == 3
     assert len(found["networks"]) == 4
     assert found["training"] == []  # what comes behind is not begun
 

@@ -98,7 +98,7 @@ def _networks(models: Sequence[Path], batch: int, rounds: int, threads: int) -> 
         raise Interrupted("stopped before the first round was done; nothing was measured", signal.SIGINT)
     seconds = [[spent.seconds for spent in took.of(place)] for place in range(len(found.rows))]
     rows = networks_speed(found.rows, seconds)
-    return Speed(this_machine(), threads, rounds, rows, tuple(found.absent), stopped=took.stopped)
+    return Speed(this_machine(), threads, len(took.found), rows, tuple(found.absent), stopped=took.stopped)
 
 
 def _onwards(speed: Speed, further: Sequence[Callable[[Speed], Speed]]) -> Speed:

@@ -109,7 +109,7 @@ class Speed:
     machine: Machine
     threads: int
     rounds: int
-    """Asked for; where it was stopped some have fewer."""
+    """That count. Where Ctrl-C came later on, what stands below the networks may have fewer."""
     networks: tuple[NetworkSpeed, ...]
     absent: tuple[Absent, ...]
     files: tuple[FilesSpeed, ...] = ()
