@@ -33,7 +33,7 @@ $(READY): requirements.lock requirements-cuda.lock requirements-cpu.lock pyproje
 
 # Needs uv. Pins are exact and hashed, and no address is written.
 lock:
-	uv pip compile pyproject.toml --extra demo --extra dev --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra demo --extra onnx --extra int8 --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --no-emit-index-url --quiet --constraint tools/constraints.txt -o .full.lock
 	$(PYTHON) tools/split_lock.py .full.lock && rm .full.lock
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pictures import write_set
 from PIL import Image
 
 from lookonce import train, zoo
@@ -25,6 +24,7 @@ from lookonce.layers import region_of
 from lookonce.loss import region_loss
 from lookonce.network import Network
 from lookonce.region import encode
+from lookonce.speed.noise import write_set
 
 BLOG = 17_125
 CLASSES = [f"c{i:02}" for i in range(20)]

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import lightning
 import numpy as np
-from pictures import write_set
 from PIL import Image
 
 from lookonce import train
 from lookonce.data.digits import write_digits
+from lookonce.speed.noise import write_set
 from lookonce.training.saving import LastCheckpoint
 
 

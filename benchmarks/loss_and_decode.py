@@ -49,9 +49,10 @@ def main() -> None:
     one = torch.randn(1, region.channels, 13, 13, generator=generator) * 2
     one.view(1, len(anchors), -1, 13, 13)[:, :, 4] -= 4  # a trained network is sure of some fifty predictors
 
+    output, shapes = one.numpy(), anchors.numpy()  # as a detector has them
+
     def found() -> None:
-        with torch.inference_mode():
-            postprocess(decode(one, anchors, 32), [(500, 375)], (416, 416), "letterbox", LABELS, Selection(0.3, 0.45))
+        postprocess(decode(output, shapes, 32), [(500, 375)], (416, 416), "letterbox", LABELS, Selection(0.3, 0.45))
 
     threads = torch.get_num_threads()
     print(f"encode and region loss, forward and backward, batch 16: {milliseconds(loss):.1f} ms on {threads} threads")

@@ -37,3 +37,15 @@ def run(squares, tmp_path_factory):
 
     out = tmp_path_factory.mktemp("runs")
     return train(squares, network="nano", size=96, epochs=60, batch_size=4, anchors=2, learning_rate=5e-3, out=out)
+
+
+@pytest.fixture(scope="session")
+def exported(run, tmp_path_factory):
+    """The run as m.onnx, m.xml with its .bin, and raw.onnx: tracing takes seconds, so once for all."""
+    from lookonce import export
+
+    folder = tmp_path_factory.mktemp("exported")
+    export(run, "onnx", out=folder / "m")
+    export(run, "openvino", out=folder / "m")
+    export(run, "onnx", raw=True, out=folder / "raw")
+    return folder

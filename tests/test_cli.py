@@ -84,6 +84,6 @@ def test_work_that_was_stopped_says_how_to_go_on(monkeypatch, capsys):
         raise Interrupted("stopped; go on with: lookonce train --resume runs/x", 15)
 
     monkeypatch.setattr("lookonce.evaluation.read_dataset", stop)
-    monkeypatch.setattr("lookonce.evaluation.Detector", lambda _: SimpleNamespace(labels=("a",)))
+    monkeypatch.setattr("lookonce.evaluation.Detector", lambda *_, **__: SimpleNamespace(labels=("a",)))
     assert main(["evaluate", "model", "data"]) == 143
     assert capsys.readouterr().err == "lookonce: stopped; go on with: lookonce train --resume runs/x\n"

@@ -103,7 +103,7 @@ def test_after_suppression_darknets_detections_stand(name):
 
 
 def test_a_detector_reads_darknets_files(caplog):
-    found = Detector(GOLDEN / "dk_yolov2s_160.weights", threshold=0.0)(np.zeros((60, 80, 3), np.uint8))
+    found = Detector(GOLDEN / "dk_yolov2s_160.weights", "torch", threshold=0.0)(np.zeros((60, 80, 3), np.uint8))
     assert found.class_names[3] == "class 3"
     assert "no " + str(GOLDEN / "dk_yolov2s_160.names") in caplog.text
 

@@ -9,7 +9,7 @@ import torch
 from lookonce.data.loader import Sample, collate
 from lookonce.data.warp import DRAWS, Augmentation, colour, draws, mosaic, warp
 from lookonce.errors import ConfigError
-from lookonce.resize import boxes_to_input, resize
+from lookonce.resize import boxes_to_input, to_input
 
 MODES = ("letterbox", "stretch")
 
@@ -39,7 +39,7 @@ def test_without_augmentation_it_is_the_resize_of_detection(mode, size):
         np.full((2, DRAWS), 0.3),
     )
     # sizes with an even border: Darknet lays pictures on whole pixels and boxes on real halves, the warp both on halves
-    expected = resize(torch.from_numpy(picture).permute(2, 0, 1).float() / 255, (128, 96), mode)
+    expected = torch.from_numpy(to_input(picture, (128, 96), mode))
     edges = boxes_to_input(torch.tensor([[0.0, 0, size[1], size[0]]]), size[::-1], (128, 96), mode)
     inner = edges[0].round().int().tolist()
     inside = (slice(None), slice(inner[1] + 3, inner[3] - 3), slice(inner[0] + 3, inner[2] - 3))

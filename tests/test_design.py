@@ -12,35 +12,42 @@ ROOT = TESTS.parent / "src" / "lookonce"
 RANK = {
     name: rank
     for rank, names in enumerate([
-        "errors boxes data.record diagnosis darknet.words exporting.options offers mirror",
-        "tree data.json_text",
+        "errors arrays data.record diagnosis darknet.words exporting.options offers mirror",
+        "boxes tree data.json_text runtimes.settings",
+        "speed.rounds speed.machine",
         "layers files archives fetching region zoo resize data.pictures data.paper data.gathering detections",
         "zoo darknet.cfg loss anchors coverage data.finding data.coco data.yolo_text data.looking",
         "matching precision_recall",
         "view.draw view.page",
         "darknet.origin",
-        "network",
+        "network description",
         "darknet.weights data.voc data.coco_folder data.yolo_folder data.canvas",
-        "metrics coco_metrics confusion view.plots postprocess downloading sightings",
-        "error_kinds drop",
+        "metrics coco_metrics confusion view.plots postprocess downloading sightings onnx_form",
+        "error_kinds drop speed.result speed.noise",
         "data.digits data.voc_folder darknet.pair",
         "data.catalog data.loader model_file analysis",
-        "anchors_command data.warp runtimes.torch exporting.darknet data.converting findings",
+        "runtimes.torch runtimes.openvino runtimes.onnxruntime",
+        "anchors_command data.warp runtimes.opening data.converting findings",
         "detection_files view.evaluation_figures view.examples",
         "detector training.recipes view.report view.data_figures view.evaluation_report check_report",
         "evaluation training.schedule training.options training.plan training.history training.advice view.data_report",
-        "training.module training.saving training.features training.transfer detect exporting.command checking",
+        "training.module training.saving training.features training.transfer detect checking exporting.graph",
+        "exporting.parity",
+        "exporting.openvino",
+        "exporting.onnx exporting.darknet",
+        "exporting.command speed.networks speed.files",
         "training.callbacks training.validation",
         "training.watch training.trunk",
         "training.engine",
         "training.run training.memorising",
-        "demo diagnosing",
+        "demo diagnosing speed.steps",
+        "benchmarking",
         "cli",
     ])
     for name in names.split()
 }  # fmt: skip
 COMMANDS = {"train", "evaluate", "detect", "demo", "anchors", "cluster_anchors", "export", "convert", "check",
-            "diagnose"}  # fmt: skip
+            "diagnose", "benchmark"}  # fmt: skip
 """Public commands may have more parameters than six."""
 
 
@@ -126,7 +133,8 @@ def test_tests_mirror_the_source():
     assert not missing
 
 
-NO_TORCH = "errors layers zoo darknet.cfg darknet.origin data.record data.voc data.catalog downloading cli"
+NO_TORCH = """boxes region postprocess detector runtimes.openvino
+errors layers zoo darknet.cfg darknet.origin data.record data.voc data.catalog downloading cli"""
 
 
 @pytest.mark.parametrize("name", NO_TORCH.split())

@@ -58,7 +58,7 @@ def test_grey_and_turned_pictures_are_seen_as_people_see_them(detector, squares,
 def test_thresholds_are_the_models_own_unless_given(run, squares):
     file = read_dataset(squares, "test").records[0].path
     own, low = Detector(run), Detector(run, threshold=0.0)
-    assert own.thresholds.tolist() == list(own.model.thresholds)
+    assert own.thresholds.tolist() == list(own.about.thresholds)
     assert len(low(file)) >= len(own(file))
     picture = np.array(Image.open(file))
     assert len(own.detect([picture], Selection(0.0))[0]) == len(low(file))
@@ -76,3 +76,14 @@ def test_wrong_arguments_are_told(run, given, message):
 def test_a_picture_that_cannot_be_read_is_told(detector, tmp_path):
     with pytest.raises(UserError, match="no such file"):
         detector(tmp_path / "no.jpg")
+
+
+def test_a_runtime_that_is_open_already_is_taken_as_it_is(run, squares):
+    from lookonce.runtimes.opening import open_runtime
+    from lookonce.runtimes.settings import Settings
+
+    runtime = open_runtime(run, Settings("torch", "cpu", "fp32"))
+    detector = Detector(runtime, threshold=0.3)
+    assert detector.runtime is runtime
+    picture = squares / "JPEGImages" / "test000.png"
+    assert detector(picture).to_json() == Detector(run, "torch", precision="fp32", threshold=0.3)(picture).to_json()

@@ -210,7 +210,7 @@ def test_wrong_options_are_told(given, message, run, squares):
 
 def test_another_resize_that_finds_more_is_named(run, squares, tmp_path, monkeypatch):
     def only_stretched(detector, dataset, selection):
-        if detector.model.resize == "letterbox":
+        if detector.about.resize == "letterbox":
             return [Detections([], [], [], dataset.labels)] * len(dataset), 0
         return [Detections(r.boxes, np.full(len(r.labels), 0.9), r.labels, dataset.labels) for r in dataset.records], 0
 

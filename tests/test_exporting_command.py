@@ -1,6 +1,7 @@
 """Mirrors src/lookonce/exporting/command.py."""
 
 import importlib
+from dataclasses import fields
 from typing import get_args
 
 import numpy as np
@@ -11,12 +12,14 @@ from lookonce import Detector, evaluate, export
 from lookonce.cli import main
 from lookonce.data.pictures import load_rgb
 from lookonce.errors import UserError
-from lookonce.exporting.command import WRITERS, Format
+from lookonce.exporting.command import TAKES, WRITERS, Format
+from lookonce.exporting.options import Options
 from lookonce.model_file import load_model
 
 
 def test_every_format_has_a_writer():
-    assert set(get_args(Format)) == WRITERS.keys()
+    assert set(get_args(Format)) == WRITERS.keys() == TAKES.keys()
+    assert set().union(*TAKES.values()) == {option.name for option in fields(Options)}
     assert all(callable(importlib.import_module(home).write) for home in WRITERS.values())
 
 
@@ -64,3 +67,8 @@ def test_what_cannot_be_exported_is_told(run):
         export(run, "coreml")
     with pytest.raises(UserError, match="no such model file"):
         export(run / "none.safetensors", "darknet")
+    for format, option in (("darknet", "half"), ("onnx", "half"), ("onnx", "folded"), ("openvino", "folded")):
+        with pytest.raises(UserError, match=f"--{option}: not an option of {format}; it takes"):
+            export(run, format, **{option: True})
+    with pytest.raises(UserError, match="an exported detector; give the model file"):
+        export(run / "m.onnx", "darknet")

@@ -10,13 +10,13 @@ from conftest import GOLDEN
 from lookonce import Network, zoo
 from lookonce.boxes import cxcywh_to_xyxy
 from lookonce.data.pictures import load_rgb
-from lookonce.detector import to_input
 from lookonce.exporting.darknet import LOWEST_SCORE, write
 from lookonce.exporting.options import Options
 from lookonce.model_file import Model, load_model, save_model
 from lookonce.network import DARKNET
 from lookonce.postprocess import Selection, nms_per_class
 from lookonce.region import Predictions, decode
+from lookonce.resize import to_input
 from sets import nano
 
 try:
@@ -55,7 +55,7 @@ def detections(predictions, scores):
 @torch.no_grad()
 def agree(model, x, stem):
     """Export folded, let OpenCV detect, compare with ours; the number of detections."""
-    cfg, weights, _ = write(model, stem, Options(folded=True))
+    cfg, weights, _ = write(model, stem, Options(folded=True)).files
     theirs = opencv(cfg, weights, x)
     side = torch.tensor([x.shape[-1], x.shape[-2]] * 2)
     raw = decode(model.network(x), torch.tensor(model.region.anchors), model.network.stride, model.region.softmax)
@@ -98,7 +98,7 @@ def test_opencv_finds_the_same_with_a_trained_detector(run, squares, tmp_path):
     found = 0
     for name in ("test000", "test001", "test002"):
         picture = load_rgb(squares / "JPEGImages" / f"{name}.png")
-        x = to_input(picture, model.frame, model.resize)[None]
+        x = torch.from_numpy(to_input(picture, model.frame, model.resize))[None]
         found += agree(model, x, tmp_path / "n")
     assert found >= 3
 
@@ -121,7 +121,7 @@ def test_a_tree_goes_along(tmp_path):
     save_model(model, tmp_path / "n.safetensors")
     again = load_model(tmp_path / "n.safetensors")
     assert again.tree == model.tree
-    files = write(again, tmp_path / "d" / "n", Options())
+    files = write(again, tmp_path / "d" / "n", Options()).files
     assert files[-1].read_text() == (GOLDEN / "dk_tree30.tree").read_text()
     assert load_model(tmp_path / "d" / "n.cfg").tree == model.tree
     assert (tmp_path / "d" / "n.weights").read_bytes()[20:] == (GOLDEN / "dk_tree_96x64.weights").read_bytes()[20:]

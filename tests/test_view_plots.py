@@ -8,7 +8,7 @@ from PIL import Image
 
 from lookonce.anchors import cluster, measure
 from lookonce.errors import UserError
-from lookonce.view.plots import SHOWN, anchors_figure, save_figure
+from lookonce.view.plots import SHOWN, Bar, anchors_figure, rates_figure, save_figure
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +48,21 @@ def test_an_ending_that_is_no_format_is_refused_and_nothing_is_left(figure, tmp_
     with pytest.raises(UserError, match=r"anchors\.doc: ending 'doc'; expected one of .*png"):
         save_figure(figure, tmp_path / "anchors.doc")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rates_are_bars_from_top_to_bottom_with_their_numbers(tmp_path):
+    panels = {
+        "one, batch 1": [Bar("a", 12.34, "  2.00 x", True), Bar("b", 6.17, "", False)],
+        "two": [Bar("c", 1, "", 1)],
+    }
+    figure = rates_figure(panels, "a processor")
+    first, second = figure.axes
+    assert [bar.get_width() for bar in first.patches] == [12.34, 6.17]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["a", "b"]
+    assert [text.get_text() for text in first.texts] == ["12.3  2.00 x", "6.2"]
+    assert first.get_ylim()[0] > first.get_ylim()[1]  # the first row stands on top
+    assert first.patches[0].get_facecolor() != first.patches[1].get_facecolor()
+    assert (first.get_title(loc="left"), second.get_title(loc="left")) == ("one, batch 1", "two")
+    save_figure(figure, tmp_path / "speed.png")
+    with Image.open(tmp_path / "speed.png") as picture:
+        assert picture.width == 1100

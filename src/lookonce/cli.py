@@ -23,6 +23,7 @@ COMMANDS = {
     "diagnose": ("lookonce.diagnosing:diagnose", "Say why a run finds nothing."),
     "detect": ("lookonce.detect:detect", "Find objects on pictures."),
     "export": ("lookonce.exporting.command:export", "Write a detector for other programs."),
+    "benchmark": ("lookonce.benchmarking:benchmark", "Measure how fast models are on this machine."),
     "download": ("lookonce.downloading:download", "Bring Pascal VOC or Darknet's weights."),
 }
 

@@ -68,7 +68,7 @@ def demo(folder: Path = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
     detector = Detector(run)
     pictures = [drawn(detector, record) for record in shown]
     note = "Pages that training never saw. Solid: found, with its score. Dashed: what is there."
-    model = detector.model
+    model = detector.about
     told = facts(model.training["recipe"], model.training["data"], model.training["pictures"], model.region.anchors)
     gallery = Gallery("What it finds", note, pictures)
     about = Page(run, report.metrics, "test", told, galleries=[gallery], found=sections(test, report.analysis))

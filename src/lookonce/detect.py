@@ -25,6 +25,7 @@ from lookonce.errors import Interrupted, PictureError, UserError
 from lookonce.evaluation import SCORE_THRESHOLD
 from lookonce.files import replacing
 from lookonce.postprocess import Selection
+from lookonce.runtimes.settings import Precision, RuntimeName
 from lookonce.view.draw import draw
 
 log = logging.getLogger("lookonce")
@@ -60,23 +61,30 @@ def detect(
     threshold: float | None = None,
     iou_threshold: float = 0.45,
     drawn: bool = True,
+    runtime: RuntimeName = "auto",
+    device: str | None = None,
+    precision: Precision = "auto",
 ) -> Summary:
     """Find objects on pictures.
 
     Args:
-        model: a model file, the folder of a run, or a Darknet .cfg beside its .weights.
+        model: a model file, the folder of a run, a Darknet .cfg beside its .weights, or an exported .onnx or .xml.
         pictures: files, folders or patterns such as "holiday/*.jpg".
         out: folder for the drawn pictures and detections.json (boxes xyxy, pixels of the picture as seen).
         threshold: lowest score of a detection; none: the model's own, for each class, from validation.
         iou_threshold: of two boxes of one class that overlap more than this, the better stays.
         drawn: also write each picture with its detections drawn.
+        runtime: what runs the network; auto: the fastest at hand.
+        device: where it runs: cpu, cuda, or tensorrt of onnxruntime; none: the runtime's own choice.
+        precision: auto: bf16 where the CPU has instructions for it (boxes within 1 px), else fp32.
     Returns:
         A summary. A picture that cannot be read is reported, skipped and counted.
     Raises:
         UserError: no pictures found, a model that cannot be read, no picture that could be read.
         Interrupted: Ctrl-C; what was found so far is written.
     """
-    detector = Detector(model, threshold=threshold, iou_threshold=iou_threshold)
+    detector = Detector(model, runtime, device=device, precision=precision, throughput=True, threshold=threshold,
+                        iou_threshold=iou_threshold)  # fmt: skip
     files = [file for pattern in pictures for file in find_pictures(pattern)]
     summary = Summary(Path(out))
     stopped = False
@@ -84,19 +92,23 @@ def detect(
         text.write(json.dumps({"model": str(model), "labels": detector.labels})[:-1] + ', "pictures": [')
         try:
             for file, found in _found(detector, files, summary, drawn):
-                _write(text, file, found, first=summary.pictures == 0)
+                write_entry(text, file, found, first=summary.pictures == 0)
                 summary.pictures += 1
                 summary.detections += len(found)
         except KeyboardInterrupt:
             stopped = True
         text.write("\n]}\n")
-        if stopped and not summary.pictures:
-            raise Interrupted("stopped before the first picture", signal.SIGINT)
         if not summary.pictures:
-            raise UserError(f"none of the {summary.skipped} pictures could be read; the first: {files[0]}")
+            raise _nothing_done(stopped, summary.skipped, files[0])
     if stopped:
         raise Interrupted(f"stopped: {summary}, of {len(files)}", signal.SIGINT)
     return summary
+
+
+def _nothing_done(stopped: bool, skipped: int, first: str) -> Interrupted | UserError:
+    if stopped:
+        return Interrupted("stopped before the first picture", signal.SIGINT)
+    return UserError(f"none of the {skipped} pictures could be read; the first: {first}")
 
 
 def _found(detector: Detector, files: list[str], summary: Summary, drawn: bool) -> Iterator[tuple[str, Detections]]:
@@ -137,6 +149,7 @@ def _free_name(stem: str, taken: set[str]) -> str:
     return name
 
 
-def _write(text: TextIO, file: str, found: Detections, first: bool) -> None:
+def write_entry(text: TextIO, file: str, found: Detections, first: bool) -> None:
+    """Write one picture's detections as an element of a JSON list. first: nothing stands before it."""
     entry = {"file": file, "detections": found.to_json()}
     text.write(("" if first else ",") + "\n" + json.dumps(entry))

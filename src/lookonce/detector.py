@@ -2,61 +2,71 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal, overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from lookonce.data.pictures import BATCH, Opened, load_rgb, open_ahead
 from lookonce.detections import Detections
-from lookonce.errors import ConfigError, PictureError
-from lookonce.model_file import Model, load_model
-from lookonce.postprocess import Selection, postprocess
+from lookonce.errors import PictureError
+from lookonce.postprocess import PLAIN_THRESHOLD, Selection, postprocess
 from lookonce.region import decode
-from lookonce.resize import resize
-from lookonce.runtimes.torch import TorchRuntime
+from lookonce.resize import to_input
+from lookonce.runtimes.opening import Runtime, open_runtime
+from lookonce.runtimes.settings import Precision, RuntimeName, Settings
+
+if TYPE_CHECKING:
+    from lookonce.model_file import Model
+
+log = logging.getLogger("lookonce")
 
 Picture = Path | str | Image.Image | NDArray[np.generic]
-RuntimeName = Literal["auto", "torch"]
-
-PLAIN_THRESHOLD = 0.3
-"""Score threshold of a model that brings none of its own."""
 
 
 class Detector:
     """Finds objects on pictures.
 
     Args:
-        model: a model file, a run folder, a Darknet .cfg beside its .weights, or a Model in memory.
-        runtime: what runs the network; auto takes the fastest at hand.
+        model: a model file, a run folder, a Darknet .cfg beside its .weights, an exported .onnx or .xml, a Model in
+            memory, or a runtime that is open already: then the four settings of runtimes below do not count.
+        runtime: what runs the network; auto takes the fastest at hand and says which: a GPU, else OpenVINO. For it and
+            for onnxruntime a file is converted once, and the converted form kept beside it.
+        device: None: the runtime's own choice; cpu, cuda, or tensorrt of onnxruntime.
+        precision: auto: bf16 where the CPU has instructions for it, with boxes within 1 px; else fp32.
+        throughput: for many pictures at once: OpenVINO then runs several at a time.
         threshold: lowest score of a detection, 0 to 1; None: the model's own, found on its validation pictures.
         iou_threshold: of two boxes of one class that overlap more than this, the better stays.
     Raises:
-        UserError: a model that cannot be read, or a threshold outside its law.
+        UserError: a model that cannot be read, a threshold outside its law, a runtime that is not there.
 
     >>> detections = Detector("runs/cells-1")("picture.jpg")      # doctest: +SKIP
     >>> detections.boxes, detections.scores, detections.names     # doctest: +SKIP
     """
 
-    def __init__(self, model: Model | Path | str, runtime: RuntimeName = "auto", *,
+    def __init__(self, model: Model | Runtime | Path | str, runtime: RuntimeName = "auto", *,
+                 device: str | None = None, precision: Precision = "auto", throughput: bool = False,
                  threshold: float | None = None, iou_threshold: float = 0.45) -> None:  # fmt: skip
-        if runtime not in ("auto", "torch"):
-            raise ConfigError(f"runtime: {runtime!r}; expected auto or torch")
-        self.model = model if isinstance(model, Model) else load_model(model)
-        own = self.model.thresholds or (PLAIN_THRESHOLD,) * len(self.model.labels)
+        source = Path(model) if isinstance(model, str) else model
+        if isinstance(source, Runtime):
+            self.runtime: Runtime = source
+        else:
+            self.runtime = open_runtime(source, Settings(runtime, device, precision, throughput))
+            log.info("runs on %s", self.runtime.name)
+        self.about = self.runtime.about
+        own = self.about.thresholds or (PLAIN_THRESHOLD,) * len(self.about.labels)
         self.thresholds = np.array(own if threshold is None else (threshold,) * len(own))
         self.selection = Selection(float(self.thresholds.min()), iou_threshold)
-        self.runtime = TorchRuntime(self.model)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the classes that this detector knows."""
-        return self.model.labels
+        return self.about.labels
 
     @overload
     def __call__(self, pictures: Picture) -> Detections: ...  # type: ignore[overload-overlap]
@@ -101,15 +111,9 @@ class Detector:
                 yield path, picture, nothing if isinstance(picture, PictureError) else next(found)
 
     def _batch(self, pictures: Sequence[NDArray[np.uint8]], selection: Selection) -> list[Detections]:
-        model = self.model
+        about = self.about
         sizes = [(picture.shape[1], picture.shape[0]) for picture in pictures]
-        inputs = torch.stack([to_input(picture, model.frame, model.resize) for picture in pictures])  # [B, 3, H, W]
-        predictions = decode(self.runtime(inputs), torch.tensor(model.region.anchors), model.network.stride,
-                             model.region.softmax, model.tree)  # fmt: skip
-        return postprocess(predictions, sizes, model.frame, model.resize, model.labels, selection)
-
-
-def to_input(picture: NDArray[np.uint8], frame: tuple[int, int], mode: Literal["letterbox", "stretch"]) -> torch.Tensor:
-    """A picture [h, w, 3] uint8 RGB as the network's input [3, H, W], floats 0..1. frame: (W, H)."""
-    image = torch.from_numpy(picture).permute(2, 0, 1).float() / 255  # [3, h, w]
-    return resize(image, frame, mode)
+        inputs = np.stack([to_input(picture, about.frame, about.resize) for picture in pictures])  # [B, 3, H, W]
+        anchors = np.array(about.region.anchors, np.float32)
+        predictions = decode(self.runtime(inputs), anchors, about.stride, about.region.softmax, about.tree)
+        return postprocess(predictions, sizes, about.frame, about.resize, about.labels, selection)

@@ -88,8 +88,9 @@ def evaluate(
     """Score a detector on labelled pictures.
 
     Args:
-        model: a model file, the folder of a run, or a Darknet .cfg beside its .weights. Or detections that are there
-            already: COCO's result .json, or a folder of PICTURE.txt with lines class score xmin ymin xmax ymax.
+        model: a model file, a run's folder, a Darknet .cfg beside its .weights, an exported .onnx or .xml. Or
+            detections that are there: COCO's result .json, or a folder of PICTURE.txt with lines
+            class score xmin ymin xmax ymax.
         data: a data set; its format is found, not asked.
         split: which pictures; all: every picture there is.
         labels: score these classes only, by name; none: those that the model knows, or all of the data set.
@@ -139,7 +140,7 @@ def _rules(protocol: Protocol, iou_threshold: float, difficult: Literal["ignore"
 def _from_model(model: Path, data: Path, split: str | None, labels: tuple[str, ...] | None
                 ) -> tuple[Dataset, list[Detections], int]:  # fmt: skip
     """The pictures of a split, what a model finds on them, and how many could not be decoded."""
-    detector = Detector(model)
+    detector = Detector(model, throughput=True)
     dataset = read_dataset(data, split, labels or detector.labels)
     detections, skipped = detect_all(detector, dataset)
     return dataset, [one.of_classes(dataset.labels) for one in detections], skipped

@@ -1,6 +1,6 @@
 """The model file: one .safetensors with all that detection needs, its metadata as JSON.
 
-Metadata (key "lookonce"): version, cfg (text), labels, frame, resize, sigma, seen, thresholds, training, tree.
+Metadata (key "lookonce"): a Description as JSON, and each batch norm's sigma.
 Nothing in it is unpickled or run. A Darknet .cfg beside its .weights stands for a model file too.
 """
 
@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 
-from lookonce.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.darknet.pair import find_pair, find_tree, load_darknet, read_names
+from lookonce.description import Description, ModelFileError
 from lookonce.errors import UserError
 from lookonce.files import replacing
 from lookonce.layers import Region, region_of
@@ -27,32 +27,25 @@ from lookonce.tree import Tree
 
 log = logging.getLogger("lookonce")
 
-FORMAT = 1
-"""Raised when a reader of before could not understand the file."""
-
-
-class ModelFileError(UserError):
-    """A model file that cannot be read or does not hold together."""
-
 
 @dataclass(frozen=True)
 class Model:
-    """A detector at rest: everything that a model file holds."""
+    """A detector at rest: its network, and what a Description says of it."""
 
     network: Network
     labels: tuple[str, ...]
-    """[C] names of the classes."""
     frame: tuple[int, int] = (416, 416)
-    """(width, height) of the input, pixels."""
     resize: ResizeMode = "letterbox"
     thresholds: tuple[float, ...] = ()
-    """[C] recommended score thresholds from validation; empty: none were found."""
     seen: int = 0
-    """Pictures that training has seen."""
     training: dict[str, Any] = field(default_factory=dict)
-    """How and on what it was trained, for people to read."""
     tree: Tree | None = None
-    """How the classes contain each other; none: they stand side by side."""
+
+    @property
+    def description(self) -> Description:
+        """The same without the network's numbers."""
+        shared = {name: value for name, value in vars(self).items() if name != "network"}
+        return Description(self.network.layers, **shared)
 
     @property
     def region(self) -> Region:
@@ -60,31 +53,13 @@ class Model:
         return region_of(self.network.layers)
 
     def __post_init__(self) -> None:
-        if len(self.labels) != self.region.classes:
-            raise ModelFileError(f"{len(self.labels)} labels for a network of {self.region.classes} classes")
-        if len(self.thresholds) not in (0, len(self.labels)):
-            raise ModelFileError(f"{len(self.thresholds)} thresholds for {len(self.labels)} classes")
-        if (self.tree is None) != (not self.region.tree):
-            raise ModelFileError(f"the cfg says tree={self.region.tree!r}, and a tree is {self.tree and 'given'}")
-        if self.tree is not None and len(self.tree.parents) != len(self.labels):
-            raise ModelFileError(f"a tree of {len(self.tree.parents)} classes for {len(self.labels)} labels")
+        _ = self.description  # which must hold together
 
 
 def save_model(model: Model, path: Path) -> None:
     """Write a model file. The file of before stays whole until the new one is; a full disk is a UserError."""
     sigmas = [tuple(c.norm.sigma) for c in model.network.convolution_list() if c.norm is not None]
-    about = {
-        "format": FORMAT,
-        "cfg": write_cfg(Cfg(model.network.layers, *model.frame)),
-        "labels": model.labels,
-        "frame": model.frame,
-        "resize": model.resize,
-        "sigma": sigmas,
-        "seen": model.seen,
-        "thresholds": model.thresholds,
-        "training": model.training,
-        "tree": model.tree and asdict(model.tree),
-    }
+    about = {**model.description.to_json(), "sigma": sigmas}
     tensors = {name: value.contiguous() for name, value in model.network.state_dict().items()}
     content = safetensors.torch.save(tensors, {"lookonce": json.dumps(about)})
     with replacing(path) as beside:
@@ -103,6 +78,8 @@ def load_model(path: Path | str) -> Model:
         path = path / "model.safetensors"  # a run folder
     if path.suffix in (".cfg", ".weights"):
         return _from_darknet(path)
+    if path.suffix in (".onnx", ".xml"):
+        raise ModelFileError(f"{path}: an exported detector; give the model file that it was made from")
     if not path.is_file():
         raise ModelFileError(f"{path}: no such model file; lookonce train writes runs/NAME/model.safetensors")
     try:
@@ -122,31 +99,13 @@ def load_model(path: Path | str) -> Model:
 
 
 def _assemble(about: dict[str, Any], tensors: dict[str, torch.Tensor], path: Path) -> Model:
-    if about["format"] != FORMAT:
-        raise ModelFileError(f"{path}: format {about['format']}, and this lookonce reads {FORMAT}; use its own version")
-    if about["resize"] not in get_args(ResizeMode):
-        raise ModelFileError(f"{path}: resize {about['resize']!r}; expected one of {get_args(ResizeMode)}")
-    network = empty(read_cfg(about["cfg"], str(path)).layers)
+    found = vars(Description.from_json(about, str(path)))
+    network = empty(found["layers"])
     norms = [convolution.norm for convolution in network.convolution_list() if convolution.norm is not None]
     for norm, sigma in zip(norms, about["sigma"], strict=True):
         norm.sigma = Sigma(*map(float, sigma))
     network.load_state_dict(tensors)
-    return Model(
-        network=network.eval(),
-        labels=tuple(map(str, about["labels"])),
-        frame=(int(about["frame"][0]), int(about["frame"][1])),
-        resize=about["resize"],
-        thresholds=tuple(map(float, about["thresholds"])),
-        seen=int(about["seen"]),
-        training=dict(about["training"]),
-        tree=_tree(about.get("tree")),
-    )
-
-
-def _tree(about: dict[str, Any] | None) -> Tree | None:
-    if about is None:
-        return None
-    return Tree(tuple(map(int, about["parents"])), tuple(map(str, about["names"])), float(about["threshold"]))
+    return Model(network.eval(), **{name: value for name, value in found.items() if name != "layers"})
 
 
 def _from_darknet(path: Path) -> Model:

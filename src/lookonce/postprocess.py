@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+from lookonce.arrays import Array
 from lookonce.boxes import area, clip, iou
 from lookonce.detections import Detections
 from lookonce.errors import ConfigError
 from lookonce.region import Predictions
 from lookonce.resize import ResizeMode, boxes_to_image
+
+PLAIN_THRESHOLD = 0.3
+"""Score threshold of a model that brings none of its own."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Selection:
                 raise ConfigError(f"{name}: {getattr(self, name)}; expected at least 1")
 
 
-def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+def nms(boxes: ArrayLike, scores: ArrayLike, iou_threshold: float) -> NDArray[np.int64]:
     """Greedy suppression within one class.
 
     Args:
@@ -53,12 +57,14 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     Returns:
         Indices of the boxes that stay, by descending score; of equal scores the lower index first.
     """
-    order = scores.sort(descending=True, stable=True).indices
-    ranked = boxes[order]
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    ranked = np.asarray(boxes)[order]
     return order[_survivors(iou(ranked[:, None], ranked) > iou_threshold)]
 
 
-def nms_per_class(boxes: Tensor, scores: Tensor, selection: Selection) -> tuple[Tensor, Tensor]:
+def nms_per_class(
+    boxes: ArrayLike, scores: ArrayLike, selection: Selection
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Greedy suppression within each class on its own; a box may stay for several classes.
 
     Args:
@@ -68,34 +74,35 @@ def nms_per_class(boxes: Tensor, scores: Tensor, selection: Selection) -> tuple[
         (box [M], class [M]) that stay, by descending score; of equal scores the lower box, then class, first.
         Exact as long as no more than selection.max_candidates pairs are above the threshold.
     """
-    box, label = (scores > selection.score_threshold).nonzero(as_tuple=True)  # [M]
-    order = scores[box, label].sort(descending=True, stable=True).indices[: selection.max_candidates]
+    boxes, scores = np.asarray(boxes), np.asarray(scores)
+    box, label = (scores > selection.score_threshold).nonzero()  # [M]
+    order = np.argsort(-scores[box, label], kind="stable")[: selection.max_candidates]
     box, label = box[order], label[order]
-    distinct, place = torch.unique(box, return_inverse=True)  # [D], [M]
+    distinct, place = np.unique(box, return_inverse=True)  # [D], [M]
     corners = boxes[distinct]
     clash = (iou(corners[:, None], corners) > selection.iou_threshold)[place][:, place]  # [M, M]
     keep = _survivors(clash & (label[:, None] == label))
     return box[keep], label[keep]
 
 
-def _survivors(clash: Tensor) -> Tensor:
+def _survivors(clash: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which of N boxes, the best first, greedy suppression keeps: [N] bool. clash: [N, N] bool.
 
     A box stays if no earlier box that stays clashes with it. Repeating that sentence on all boxes at
     once settles at least one more box of the order each time, so it ends, and only greedy's answer stands still.
     """
-    better, worse = clash.triu(1).nonzero(as_tuple=True)
-    keep = torch.ones(len(clash), dtype=torch.bool, device=clash.device)
+    better, worse = np.triu(clash, 1).nonzero()
+    keep = np.ones(len(clash), np.bool_)
     while True:
-        settled = torch.ones_like(keep)
+        settled = np.ones_like(keep)
         settled[worse[keep[better]]] = False
-        if torch.equal(settled, keep):
+        if np.array_equal(settled, keep):
             return keep
         keep = settled
 
 
 def postprocess(
-    predictions: Predictions,
+    predictions: Predictions[Array],
     sizes: Sequence[tuple[int, int]],
     frame: tuple[int, int],
     mode: ResizeMode,
@@ -113,13 +120,13 @@ def postprocess(
     Returns:
         B Detections, boxes in image pixels. IoU is that of the boxes in image pixels, as in Darknet.
     """
-    batch = (predictions.boxes, predictions.objectness, predictions.class_prob)
-    parts = zip(*(tensor.detach().float().cpu() for tensor in batch), sizes, strict=True)
+    given = predictions.numpy()
+    parts = zip(given.boxes, given.objectness, given.class_prob, sizes, strict=True)
     results = []
     for boxes, objectness, class_prob, size in parts:  # [N, 4], [N], [N, C]
-        likely = ((objectness > selection.score_threshold) & boxes.isfinite().all(-1)).nonzero()[:, 0]  # [K]
+        likely = ((objectness > selection.score_threshold) & np.isfinite(boxes).all(-1)).nonzero()[0]  # [K]
         corners = boxes_to_image(boxes[likely], size, frame, mode)
-        scores = (objectness[likely, None] * class_prob[likely]).nan_to_num(0, 0, 0)  # [K, C]
+        scores = np.nan_to_num(objectness[likely, None] * class_prob[likely], nan=0, posinf=0, neginf=0)  # [K, C]
         box, label = nms_per_class(corners, scores, selection)
         found, value = corners[box], scores[box, label]
         if selection.clip:
@@ -127,5 +134,5 @@ def postprocess(
             inside = area(found) > 0
             found, value, label = found[inside], value[inside], label[inside]
         top = slice(selection.max_detections)
-        results.append(Detections(found[top].numpy(), value[top].numpy(), label[top].numpy(), class_names))
+        results.append(Detections(found[top], value[top], label[top], class_names))
     return results

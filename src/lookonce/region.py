@@ -2,50 +2,68 @@
 
 decode: raw network output -> boxes in input pixels.   encode: boxes -> grid targets.
 Letters: B images, A anchors, C classes, H x W cells, N objects. Anchors are (w, h) in cells.
+torch is imported where labels become targets: reading a map needs none of it.
 Source: Redmon & Farhadi, YOLO9000 (2017), section 2; darknet/src/region_layer.c.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
+from lookonce import arrays
+from lookonce.arrays import Array, library, sigmoid
 from lookonce.boxes import cxcywh_to_xyxy, shape_iou, xyxy_to_cxcywh
 from lookonce.tree import Tree
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_LOG_SIZE = 80.0
 """t_w and t_h are cut here before exp: Darknet has no limit; beyond e^80 float32 would overflow."""
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Predictions(Generic[Array]):
     """Every prediction of a batch; N = A*H*W, anchor-major."""
 
-    boxes: Tensor  # [B, N, 4] xyxy, input pixels, not clipped
-    objectness: Tensor  # [B, N] in (0, 1)
-    class_prob: Tensor  # [B, N, C], sums to 1 under softmax and with a tree
+    boxes: Array  # [B, N, 4] xyxy, input pixels, not clipped
+    objectness: Array  # [B, N] in (0, 1)
+    class_prob: Array  # [B, N, C], sums to 1 under softmax and with a tree
+
+    def numpy(self) -> Predictions[NDArray[Any]]:
+        """The same as numpy arrays, float32."""
+        return Predictions(*(
+            value if isinstance(value, np.ndarray) else value.detach().float().cpu().numpy()
+            for value in (self.boxes, self.objectness, self.class_prob)
+        ))  # fmt: skip
 
 
-def split(raw: Tensor, num_anchors: int) -> tuple[Tensor, Tensor, Tensor]:
+def split(raw: Array, num_anchors: int) -> tuple[Array, Array, Array]:
     """Raw [B, A*(5+C), H, W] as txywh [B,A,H,W,4], objectness [B,A,H,W], classes [B,A,H,W,C]."""
-    cells = raw.reshape(len(raw), num_anchors, -1, *raw.shape[2:]).permute(0, 1, 3, 4, 2)  # [B, A, H, W, 5+C]
+    cells = raw.reshape(raw.shape[0], num_anchors, -1, *raw.shape[2:])
+    cells = library(raw).moveaxis(cells, 2, -1)  # [B, A, H, W, 5+C]
     return cells[..., :4], cells[..., 4], cells[..., 5:]
 
 
-def cell_boxes(txywh: Tensor, anchors: Tensor) -> Tensor:
+def cell_boxes(txywh: Array, anchors: Array) -> Array:
     """Where predictors put their boxes: txywh [B, A, H, W, 4] to cx, cy, w, h in cells, same shape."""
-    rows, cols = txywh.shape[2:4]
-    col = torch.arange(cols, device=txywh.device, dtype=txywh.dtype)  # [W]
-    row = torch.arange(rows, device=txywh.device, dtype=txywh.dtype)[:, None]  # [H, 1]
-    xy = torch.stack((txywh[..., 0].sigmoid() + col, txywh[..., 1].sigmoid() + row), -1)
-    wh = txywh[..., 2:].clamp(max=MAX_LOG_SIZE).exp() * anchors[:, None, None]  # [A, 1, 1, 2] spreads
-    return torch.cat((xy, wh), -1)
+    lib, (rows, cols) = library(txywh), txywh.shape[2:4]
+    col = lib.arange(cols, device=txywh.device, dtype=txywh.dtype)  # [W]
+    row = lib.arange(rows, device=txywh.device, dtype=txywh.dtype)[:, None]  # [H, 1]
+    xy = lib.stack((sigmoid(txywh[..., 0]) + col, sigmoid(txywh[..., 1]) + row), -1)
+    wh = lib.exp(lib.clip(txywh[..., 2:], None, MAX_LOG_SIZE)) * anchors[:, None, None]  # [A, 1, 1, 2] spreads
+    found: Array = lib.concat((xy, wh), -1)
+    return found
 
 
-def decode(raw: Tensor, anchors: Tensor, stride: int, softmax: bool = True, tree: Tree | None = None) -> Predictions:
-    """Read the network's output. Pure tensor algebra: no branch on values, so it exports.
+def decode(
+    raw: Array, anchors: Array, stride: int, softmax: bool = True, tree: Tree | None = None
+) -> Predictions[Array]:
+    """Read the network's output. Pure algebra without a branch on values, so it exports; of arrays and tensors alike.
 
     Args:
         raw:     [B, A*(5+C), H, W], before any activation.
@@ -56,9 +74,11 @@ def decode(raw: Tensor, anchors: Tensor, stride: int, softmax: bool = True, tree
     """
     txywh, objectness, classes = split(raw, len(anchors))
     boxes = cxcywh_to_xyxy(cell_boxes(txywh, anchors)) * stride  # [B, A, H, W, 4]
-    exclusive = classes.softmax(-1) if softmax else classes.sigmoid()
-    class_prob = exclusive if tree is None else tree.top_only(classes)
-    return Predictions(boxes.flatten(1, 3), objectness.sigmoid().flatten(1, 3), class_prob.flatten(1, 3))
+    alone = arrays.softmax(classes) if softmax else sigmoid(classes)
+    class_prob = alone if tree is None else tree.top_only(classes)
+    batch = raw.shape[0]
+    return Predictions(boxes.reshape(batch, -1, 4), sigmoid(objectness).reshape(batch, -1),
+                       class_prob.reshape(batch, -1, classes.shape[-1]))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,6 +100,8 @@ class Targets:
     @property
     def wins(self) -> Tensor:
         """[N] bool: False where a later object took the same anchor and cell, or the object is ignored."""
+        import torch
+
         return self.winner == torch.arange(len(self.winner), device=self.winner.device)
 
 
@@ -107,6 +129,8 @@ def encode(
         Of several objects on one anchor and cell the last wins whole, as in Darknet.
     Source: region_layer.c, forward_region_layer, the loop over truths (bias_match=1).
     """
+    import torch
+
     in_cells = xyxy_to_cxcywh(boxes) / stride  # [N, 4]
     rows, cols = grid
     col = in_cells[:, 0].long().clamp(0, cols - 1)
@@ -122,6 +146,8 @@ def encode(
 
 def assign(targets: Targets, anchor: Tensor, anchors: Tensor) -> Targets:
     """The same objects given to other anchors [N], of anchors [A, 2] in cells: who wins is settled anew."""
+    import torch
+
     slot = ((targets.image * 4096 + targets.row) * 4096 + targets.col) * len(anchors) + anchor  # [N]
     unique, member = torch.unique(slot, return_inverse=True)
     order = torch.arange(len(slot), device=slot.device).masked_fill(targets.ignore, -1)
@@ -138,6 +164,8 @@ def further(targets: Targets, anchors: Tensor, match_iou: float) -> Targets:
     The rows that win share their object's weight, so that all objects count alike, whatever their shape.
     Source: AlexeyAB's darknet, region and yolo layers, iou_thresh.
     """
+    import torch
+
     fits = shape_iou(targets.boxes[:, None, 2:], anchors) > match_iou  # [N, A]
     count = torch.arange(len(fits), device=fits.device)
     fits[count, targets.anchor] = False

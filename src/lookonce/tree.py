@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from lookonce.arrays import Array
 from lookonce.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class TreeError(UserError):
@@ -47,6 +51,8 @@ class Tree:
 
     def along_paths(self, values: Tensor) -> Tensor:
         """Values [..., C], each multiplied with those of all its ancestors."""
+        import torch
+
         result = values.clone()
         parents = torch.tensor(self.parents, device=values.device)
         for nodes in self._levels()[1:]:
@@ -59,6 +65,8 @@ class Tree:
         absolute: [..., C], each class's own probability (softmax, then along_paths). Darknet multiplies these
         along the path once more before it compares, and so does this. Source: tree.c, hierarchy_top_prediction.
         """
+        import torch
+
         index = torch.arange(len(self.parents), device=absolute.device)
         group = self._groups(absolute)
         best = self._reduce(absolute, group, "amax").gather(-1, group) == absolute
@@ -70,16 +78,22 @@ class Tree:
         deepest = torch.where(taken, index, -1).amax(-1)
         return torch.where(deepest < 0, first[..., 0], deepest)
 
-    def top_only(self, scores: Tensor) -> Tensor:
+    def top_only(self, scores: Array) -> Array:
         """Scores [..., C] to 1 at the class that is named and 0 elsewhere, same shape.
 
         Darknet gives a detection its objectness as probability, on that class alone.
         """
+        import torch
+
+        if isinstance(scores, np.ndarray):
+            return self.top_only(torch.from_numpy(scores)).numpy()
         top = self.top(self.along_paths(self.softmax(scores)))
         return torch.zeros_like(scores).scatter_(-1, top[..., None], 1)
 
     def _levels(self) -> list[Tensor]:
         """Indices of the classes at each depth, roots first."""
+        import torch
+
         depth: list[int] = []
         for parent in self.parents:
             depth.append(0 if parent < 0 else depth[parent] + 1)
@@ -87,6 +101,8 @@ class Tree:
 
     def _groups(self, like: Tensor) -> Tensor:
         """[..., C] number of each class's group of siblings."""
+        import torch
+
         numbers = [number for number, (_, run) in enumerate(groupby(self.parents)) for _ in run]
         return torch.tensor(numbers, device=like.device).expand(like.shape)
 

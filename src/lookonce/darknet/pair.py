@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lookonce.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.darknet.origin import Header, Origin
-from lookonce.darknet.weights import read_weights, write_weights
 from lookonce.errors import UserError
 from lookonce.files import write_text
 from lookonce.layers import Conv, Layer, Region
-from lookonce.network import Network, empty
 from lookonce.tree import Tree, read_tree
 from lookonce.zoo import Anchors
+
+if TYPE_CHECKING:
+    from lookonce.network import Network
 
 
 class PairError(UserError):
@@ -34,6 +35,9 @@ def load_darknet(cfg: Path | str, weights: Path | str, layers: int | None = None
     Raises:
         UserError: a cfg with an unknown section or key (its line), weights of another length (where they run out).
     """
+    from lookonce.darknet.weights import read_weights
+    from lookonce.network import Network, empty
+
     place = Path(cfg).expanduser()
     read = read_cfg(read_text(place), str(place))
     if read.channels != 3:
@@ -78,6 +82,8 @@ def save_darknet(
     Raises:
         UserError: a file that cannot be written.
     """
+    from lookonce.darknet.weights import write_weights
+
     origin = network.origin or Origin(Cfg(network.layers), Header())
     header = origin.header if seen is None else origin.header._replace(seen=seen)
     width, height = frame or (origin.cfg.width, origin.cfg.height)
@@ -109,6 +115,16 @@ def find_pair(path: Path) -> Pair:
     return Pair(cfg, weights, names[0] if len(names) == 1 else None)
 
 
+def source_files(path: Path) -> tuple[Path, ...]:
+    """The files that a model file, or a .cfg or .weights of a detector, stands for: what else says what is found."""
+    if path.suffix not in (".cfg", ".weights"):
+        return (path,)
+    pair = find_pair(path)
+    tree = [layer.tree for layer in read_cfg(read_text(pair.cfg), str(pair.cfg)).layers if isinstance(layer, Region)]
+    trees = [tree_file(name, pair.cfg) for name in tree if name]
+    return (pair.cfg, pair.weights, *([pair.names] if pair.names else []), *trees)
+
+
 def read_names(path: Path) -> tuple[str, ...]:
     """[C] class names, one a line; empty lines at the end do not count."""
     names = [line.strip() for line in read_text(path).lstrip("\ufeff").rstrip().splitlines()]
@@ -119,13 +135,19 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 
 def find_tree(named: str, cfg: Path) -> Tree:
-    """The class tree that a cfg names. Darknet reads it from where it is started, which is seldom the cfg's folder."""
+    """The class tree that a cfg names."""
+    found = tree_file(named, cfg)
+    return read_tree(read_text(found), str(found))
+
+
+def tree_file(named: str, cfg: Path) -> Path:
+    """Where a cfg's tree lies. Darknet reads it from where it is started, which is seldom the cfg's folder."""
     tried = [folder / named for folder in (cfg.parent, cfg.parent.parent, Path())]
     tried.append(cfg.parent / Path(named).name)
     found = next((file for file in tried if file.is_file()), None)
     if found is None:
         raise PairError(f"{cfg}: tree={named}: no such file; put {Path(named).name} beside the cfg")
-    return read_tree(read_text(found), str(found))
+    return found
 
 
 def read_text(path: Path) -> str:

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Literal
 
 from lookonce.errors import ConfigError
-from lookonce.exporting.options import Options
+from lookonce.exporting.options import Exported, Options
 from lookonce.model_file import Model, load_model
 
-Format = Literal["darknet"]
-WRITERS: dict[str, str] = {"darknet": "lookonce.exporting.darknet"}
+Format = Literal["darknet", "onnx", "openvino"]
+WRITERS: dict[str, str] = {
+    "darknet": "lookonce.exporting.darknet",
+    "onnx": "lookonce.exporting.onnx",
+    "openvino": "lookonce.exporting.openvino",
+}
 """Where each format's `write(model, stem, options)` lives; imported when it is asked for."""
+TAKES = {"darknet": {"folded"}, "onnx": {"raw", "data"}, "openvino": {"raw", "half", "data"}}
+"""The options that concern a format."""
 
-Writer = Callable[[Model, Path, Options], list[Path]]
+Writer = Callable[[Model, Path, Options], Exported]
 """Writes a model beside `stem`, a path without an ending, and says which files it wrote."""
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What `lookonce export` wrote."""
-
-    files: tuple[Path, ...]
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.files))
 
 
 def export(
@@ -36,35 +32,48 @@ def export(
     *,
     out: Path | None = None,
     folded: bool = False,
+    raw: bool = False,
+    half: bool = False,
+    data: Path | None = None,
 ) -> Exported:
     """Write a detector for other programs.
 
     Args:
         model: a model file, the folder of a run, or a Darknet .cfg beside its .weights.
         format: darknet: .cfg, .weights and .names, for Darknet, OpenCV and what else reads them.
+            onnx: one file from pixels to rows of image, class, box and score, for ONNX Runtime and others.
+            openvino: the same as .xml and .bin.
         out: where to write, a name without its ending ("out/cells" gives out/cells.cfg and so on) or a folder that
             exists; none: beside the model, under its name.
         folded: fold batch norm into the convolutions: every reader computes the same, whatever its epsilon.
-            For detection only.
+            For detection only. Of darknet; the other formats are always folded.
+        raw: end with all boxes and scores, without suppression. Of onnx and openvino.
+        half: weights as 16-bit floats: half the size, boxes within 1 px. Of openvino.
+        data: a folder with pictures to compare the file with the model on; none: drawn ones. Of onnx and openvino.
     Returns:
-        The files written.
+        The files written, and how far they are from the model.
     Raises:
-        UserError: a model that cannot be read, a file that cannot be written, an export onto the model itself.
+        UserError: a model that cannot be read, a file that cannot be written, an export onto the model itself,
+            an option that does not concern the format, a file that does not give what the model gives (none is kept).
     """
     if format not in WRITERS:
         raise ConfigError(f"format: {format!r}; expected one of {', '.join(WRITERS)}")
+    options = Options(folded, raw, half, Path(data).expanduser() if data else None)
+    given = {option.name for option in fields(Options) if getattr(options, option.name)}
+    if foreign := sorted(given - TAKES[format]):
+        raise ConfigError(f"--{foreign[0]}: not an option of {format}; it takes {', '.join(sorted(TAKES[format]))}")
     source = Path(model).expanduser()
     loaded = load_model(source)
     stem = _stem(source, Path(out).expanduser() if out else None)
     if source.suffix in (".cfg", ".weights") and stem.resolve() == _plain(source).resolve():
         raise ConfigError(f"{source}: the export would overwrite the model itself; give --out")
     write: Writer = importlib.import_module(WRITERS[format]).write
-    return Exported(tuple(write(loaded, stem, Options(folded))))
+    return write(loaded, stem, options)
 
 
 def _plain(path: Path) -> Path:
     """A path without the ending of a model's file; another dot in its name stays."""
-    endings = (".cfg", ".weights", ".names", ".safetensors")
+    endings = (".cfg", ".weights", ".names", ".safetensors", ".onnx", ".xml", ".bin")
     return path.with_suffix("") if path.suffix in endings else path
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lookonce.darknet.pair import save_darknet
-from lookonce.exporting.options import Options
+from lookonce.exporting.options import Exported, Options
 from lookonce.files import write_text
 from lookonce.model_file import Model
 from lookonce.network import folded
@@ -19,8 +19,8 @@ LOWEST_SCORE = 0.01
 log = logging.getLogger("lookonce")
 
 
-def write(model: Model, stem: Path, options: Options) -> list[Path]:
-    """Write a model for Darknet, OpenCV's dnn and what else reads these files; the files written.
+def write(model: Model, stem: Path, options: Options) -> Exported:
+    """Write a model for Darknet, OpenCV's dnn and what else reads these files.
 
     Raises UserError for a file that cannot be written.
     """
@@ -41,4 +41,4 @@ def write(model: Model, stem: Path, options: Options) -> list[Path]:
         written.append(stem.parent / Path(model.region.tree).name)  # the cfg keeps its own way of naming it
         if not written[-1].exists():
             write_text(written[-1], write_tree(model.tree))
-    return written
+    return Exported(tuple(written))

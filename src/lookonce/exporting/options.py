@@ -1,8 +1,9 @@
-"""What may be asked of an export. A format reads what concerns it."""
+"""What may be asked of an export, and what it gives. A format reads what concerns it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -11,3 +12,21 @@ class Options:
 
     folded: bool = False
     """Batch norm folded into the convolutions."""
+    raw: bool = False
+    """End with all predictions, not with suppression."""
+    half: bool = False
+    """Weights as 16-bit floats."""
+    data: Path | None = None
+    """Pictures to compare the file with the model on."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `lookonce export` wrote."""
+
+    files: tuple[Path, ...]
+    parity: str = ""
+    """How far the file is from the model, as a table."""
+
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.files), *filter(None, [self.parity])])

@@ -4,24 +4,46 @@ from __future__ import annotations
 
 from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from lookonce.errors import ConfigError
 from lookonce.model_file import Model
 from lookonce.network import folded
+from lookonce.runtimes.settings import Settings
 
 
 class TorchRuntime:
-    """Runs a model's network: [B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/32, W/32], float32 on the CPU."""
+    """Runs a model's network: [B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/32, W/32], float32.
 
-    def __init__(self, model: Model, device: str | None = None) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.network = folded(model.network).to(self.device)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.name = f"torch {torch.__version__}, fp32, {self.device}"
+    Raises ConfigError for a device that is not there.
+    """
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __init__(self, model: Model, settings: Settings) -> None:
+        self.about = model.description
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        try:
+            self.device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self.network = folded(model.network).to(self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(f"device: {settings.device!r}: {str(error).splitlines()[0]}") from None
+        self.precision: str = settings.precision_where(native=self.device.type == "cpu" and computes_bf16())
+        kind = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        self.network.to(dtype=kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.kind = kind
+        self.name = f"torch {torch.__version__}, {self.precision}, {self.device}"
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """The network's raw output for a batch of input pictures."""
         with torch.inference_mode():
-            given = images.to(self.device, memory_format=torch.channels_last)
-            return cast(Tensor, self.network(given)).float().cpu()
+            given = torch.from_numpy(images).to(self.device, self.kind, memory_format=torch.channels_last)
+            return cast(Tensor, self.network(given)).float().cpu().numpy()
+
+
+def computes_bf16() -> bool:
+    """Whether this machine's CPU has instructions for bfloat16: AVX512-BF16 or AMX."""
+    found: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.12
+    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16"))

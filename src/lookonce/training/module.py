@@ -105,7 +105,7 @@ class Training(lightning.LightningModule):
                 targets = further(targets, anchors, self.settings.match_iou)
             return LOSSES[self.settings.loss](raw, targets, self.region, self.warming_up)
 
-    def validation_step(self, given: Warped, _: int) -> Predictions:  # type: ignore[override]
+    def validation_step(self, given: Warped, _: int) -> Predictions[Tensor]:  # type: ignore[override]
         """What the network (averaged, where there is an average) sees; its loss as `val/loss`."""
         raw = self.raw(given)
         self.log("val/loss", self.loss_terms(raw, given)["total"], batch_size=len(raw))

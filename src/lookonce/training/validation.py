@@ -14,13 +14,12 @@ from lookonce.data.pictures import load_rgb
 from lookonce.data.record import Dataset
 from lookonce.data.warp import Warped
 from lookonce.detections import Detections
-from lookonce.detector import to_input
 from lookonce.errors import PictureError
 from lookonce.evaluation import SCORE_THRESHOLD
 from lookonce.metrics import Metrics, Rules, score
 from lookonce.postprocess import Selection, postprocess
 from lookonce.region import Predictions
-from lookonce.resize import ResizeMode, boxes_to_input
+from lookonce.resize import ResizeMode, boxes_to_input, to_input
 from lookonce.training.features import FeatureCache
 
 RULES = Rules(score_threshold=SCORE_THRESHOLD)
@@ -56,7 +55,7 @@ class Inputs(TorchDataset[Warped]):
         """The input [3, H, W], floats 0..1."""
         if index not in self.kept:
             try:
-                image = to_input(load_rgb(self.dataset.records[index].path), self.frame, self.mode)
+                image = torch.from_numpy(to_input(load_rgb(self.dataset.records[index].path), self.frame, self.mode))
             except PictureError:
                 image = torch.full((3, self.frame[1], self.frame[0]), 0.5)
             if len(self.kept) >= KEPT:

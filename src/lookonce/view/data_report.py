@@ -19,7 +19,7 @@ from lookonce.data.pictures import load_rgb
 from lookonce.data.record import Dataset, Record
 from lookonce.errors import PictureError
 from lookonce.region import Targets, encode
-from lookonce.resize import ResizeMode, boxes_to_input, resize
+from lookonce.resize import ResizeMode, boxes_to_input, to_input
 from lookonce.view.data_figures import (
     aspect_histogram,
     centre_map,
@@ -100,9 +100,8 @@ def explained(dataset: Dataset, report: CheckReport, mode: ResizeMode) -> dict[s
         except PictureError:
             continue
         frame = (report.size, report.size)
-        tensor = torch.from_numpy(picture).permute(2, 0, 1).float() / 255  # [3, h, w]
-        seen = resize(tensor, frame, mode).permute(1, 2, 0) * 255  # [H, W, 3]
-        shown = Image.fromarray(seen.round().to(torch.uint8).numpy())
+        seen = to_input(picture, frame, mode).transpose(1, 2, 0) * 255  # [H, W, 3]
+        shown = Image.fromarray(np.rint(seen).astype(np.uint8))
         return {
             "name": record.path.name, "uri": data_uri(shown), "size": report.size, "stride": STRIDE,
             "lines": list(range(STRIDE, report.size, STRIDE)), "objects": _objects(dataset, record, report, mode),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,37 @@ def anchors_figure(
     return figure
 
 
+class Bar(NamedTuple):
+    """A rate among others."""
+
+    name: str
+    images_per_s: float
+    note: str
+    """Behind the number."""
+    ours: bool
+    """Whether it is what the others are there to be compared with."""
+
+
+def rates_figure(panels: Mapping[str, Sequence[Bar]], heading: str) -> Figure:
+    """Images/s as bars, a panel for each title: ours full, the others hollow.
+
+    Args:
+        panels: title -> bars, from top to bottom.
+        heading: over all of them: where it was measured.
+    """
+    from matplotlib.figure import Figure
+
+    heights = [len(bars) + 1.6 for bars in panels.values()]
+    figure = Figure(figsize=(10, 0.34 * sum(heights) + 0.8), dpi=110, layout="constrained")
+    figure.suptitle(heading, fontsize=11)
+    for axes, (title, bars) in zip(
+        figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0], panels.items(), strict=True
+    ):
+        _draw_rates(axes, title, bars)
+    figure.align_ylabels()
+    return figure
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write the figure, whole or not at all; the path's ending chooses the format.
 
@@ -53,6 +84,21 @@ def save_figure(figure: Figure, path: Path) -> None:
         raise UserError(f"{path}: ending {ending!r}; expected one of {', '.join(sorted(known))}")
     with replacing(path) as beside:
         figure.savefig(beside, format=ending)
+
+
+def _draw_rates(axes: Axes, title: str, bars: Sequence[Bar]) -> None:
+    """One panel: names at the left, numbers behind the bars."""
+    for place, bar in enumerate(bars):
+        axes.barh(place, bar.images_per_s, height=0.68, color="#1f5fa8" if bar.ours else "white",
+                  edgecolor="#1f5fa8" if bar.ours else "0.55", linewidth=1.2)  # fmt: skip
+        axes.annotate(f"{bar.images_per_s:.1f}{bar.note}", (bar.images_per_s, place), (5, 0), va="center",
+                      textcoords="offset points", fontsize=9)  # fmt: skip
+    axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
+    axes.set_title(title, loc="left", fontsize=10, weight="bold")
+    axes.set(ylim=(len(bars) - 0.5, -0.5), xlim=(0, 1.18 * max(bar.images_per_s for bar in bars)), xlabel="images/s")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
 
 
 def _draw_curve(axes: Axes, curve: Sequence[Anchors], chosen: Anchors, given: Anchors, given_name: str) -> None:

@@ -1,4 +1,4 @@
-"""Synthetic Pascal VOC sets for the benchmarks: pictures of smooth noise, a few boxes each."""
+"""Pascal VOC sets to measure on: pictures of smooth noise, a few boxes each."""
 
 from __future__ import annotations
 

@@ -1,0 +1,166 @@
+"""Is an exported file the same detector? Its numbers beside PyTorch's, on real pictures.
+
+Letters: B images, N predictors, C classes, M rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from lookonce.boxes import clip
+from lookonce.data.pictures import find_pictures, load_rgb
+from lookonce.errors import UserError
+from lookonce.exporting.graph import BOXES, DETECTIONS, SCORES
+from lookonce.model_file import Model
+from lookonce.network import folded
+from lookonce.postprocess import PLAIN_THRESHOLD, Selection, nms_per_class
+from lookonce.region import decode
+from lookonce.resize import to_input
+
+MOST_PICTURES = 16
+BATCH = 4
+BEST = 100
+"""Predictors of a picture whose boxes are compared: those of highest score."""
+
+Run = Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]
+"""Images [B, 3, H, W] to the file's tensors by name: boxes, scores and, unless it is raw, detections."""
+
+
+class ParityError(UserError):
+    """An exported file that does not give what its model gives."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far numbers may lie apart."""
+
+    boxes: float
+    """Input pixels."""
+    scores: float
+
+
+EXACT = Tolerance(0.05, 1e-4)
+HALF = Tolerance(1.0, 0.01)
+"""Weights of 16-bit floats: 11 bits of precision where bfloat16 has 8."""
+
+
+@dataclass
+class Parity:
+    """The largest differences found."""
+
+    runtime: str
+    pictures: str
+    tolerance: Tolerance
+    boxes: float = 0.0
+    """Input pixels, of boxes cut to the input."""
+    scores: float = 0.0
+    rows: int = 0
+    same_rows: int = 0
+    """Rows that greedy suppression of the file's own predictions gives too."""
+
+    @property
+    def holds(self) -> bool:
+        """Within tolerance; a difference that is not a number is none."""
+        near = self.boxes <= self.tolerance.boxes and self.scores <= self.tolerance.scores
+        return near and self.rows == self.same_rows
+
+    def __str__(self) -> str:
+        lines = [("", "largest difference", "allowed"),
+                 ("boxes, px", f"{self.boxes:.2g}", f"{self.tolerance.boxes:g}"),
+                 ("scores", f"{self.scores:.2g}", f"{self.tolerance.scores:g}")]  # fmt: skip
+        if self.rows:
+            lines.append(("rows", str(self.rows - self.same_rows), f"0 of {self.rows}"))
+        table = "\n".join(f"{name:<10} {found:>20} {allowed:>10}" for name, found, allowed in lines)
+        return f"the file in {self.runtime} beside the model in PyTorch, {self.pictures}\n{table}"
+
+
+def check_parity(model: Model, run: Run, runtime: str, data: Path | None, tolerance: Tolerance = EXACT) -> Parity:
+    """Compare a file with the model that it was made from.
+
+    Args:
+        model: what was exported.
+        run: runs the file.
+        runtime: what runs it, for people to read.
+        data: a picture, or a folder with pictures in it; none: drawn ones.
+        tolerance: what is allowed.
+    Raises:
+        ParityError: the numbers lie further apart than that.
+        UserError: no pictures at `data`.
+    """
+    found = Parity(runtime, f"on {'pictures of ' + str(data) if data else 'drawn pictures'}", tolerance)
+    network, count = folded(model.network), 0
+    for images in _batches(_pictures(data), model):
+        count += len(images)
+        with torch.inference_mode():
+            raw = network(torch.from_numpy(images).float() / 255)
+            mine = decode(raw, torch.tensor(model.region.anchors), model.network.stride, model.region.softmax,
+                          model.tree)  # fmt: skip
+        theirs = run(images)
+        _measure(found, mine.boxes, mine.objectness[..., None] * mine.class_prob, theirs, model.frame)
+        if DETECTIONS in theirs:
+            _count_rows(found, theirs, min(model.thresholds, default=PLAIN_THRESHOLD))
+    found.pictures = f"{found.pictures} ({count})"
+    if not found.holds:
+        raise ParityError(f"the export does not give what the model gives, and was not kept: {found}")
+    return found
+
+
+def _measure(found: Parity, boxes: torch.Tensor, scores: torch.Tensor, theirs: dict[str, NDArray[np.float32]],
+             frame: tuple[int, int]) -> None:  # fmt: skip
+    """Note the largest differences of a batch: boxes [B, N, 4], scores [B, N, C]."""
+    best = scores.amax(-1).topk(min(BEST, scores.shape[1])).indices[..., None].expand(-1, -1, 4)  # [B, K, 4]
+    near = clip(boxes, *frame).gather(1, best) - clip(torch.from_numpy(theirs[BOXES]), *frame).gather(1, best)
+    found.boxes = _worst(found.boxes, near.abs().numpy())
+    found.scores = _worst(found.scores, np.abs(scores.numpy() - theirs[SCORES]))
+
+
+def _worst(before: float, differences: NDArray[np.float32]) -> float:
+    return float(np.max([before, differences.max(initial=0)]))  # which passes nan on
+
+
+def _count_rows(found: Parity, theirs: dict[str, NDArray[np.float32]], threshold: float) -> None:
+    """Count the rows of a batch, and those that suppression here gives from the same predictions."""
+    selection = Selection(threshold, max_candidates=20_000)
+    expected = []
+    for image, (boxes, scores) in enumerate(zip(theirs[BOXES], theirs[SCORES], strict=True)):
+        box, label = nms_per_class(boxes, scores, selection)
+        order = np.lexsort((box, -scores[box, label], label))
+        box, label = box[order], label[order]
+        lead = np.stack((np.full(len(box), image), label), -1)  # [M, 2]
+        expected.append(np.concatenate((lead, boxes[box], scores[box, label, None]), -1))  # [M, 7]
+    mine, rows = np.concatenate(expected), theirs[DETECTIONS]
+    found.rows += max(len(mine), len(rows))
+    if len(mine) == len(rows):
+        found.same_rows += int((mine.astype(np.float32) == rows).all(-1).sum())
+
+
+def _pictures(data: Path | None) -> Iterator[NDArray[np.uint8]]:
+    """A few pictures [h, w, 3] from all over a folder; drawn ones are smooth noise."""
+    if data is not None:
+        files = find_pictures(data)
+        for file in files[:: -(-len(files) // MOST_PICTURES)]:
+            yield load_rgb(file)
+        return
+    draw = np.random.default_rng(0)
+    for side in (8, 12, 16, 24) * 2:
+        small = Image.fromarray(draw.integers(0, 256, (side, side, 3), np.uint8))
+        yield np.array(small.resize((320, 240), Image.Resampling.BICUBIC))
+
+
+def _batches(pictures: Iterator[NDArray[np.uint8]], model: Model) -> Iterator[NDArray[np.uint8]]:
+    """Pictures as the file takes them: [B, 3, H, W], resized, rounded."""
+    waiting: list[NDArray[np.uint8]] = []
+    for picture in pictures:
+        waiting.append(np.rint(to_input(picture, model.frame, model.resize) * 255).astype(np.uint8))
+        if len(waiting) == BATCH:
+            yield np.stack(waiting)
+            waiting = []
+    if waiting:
+        yield np.stack(waiting)

@@ -1,0 +1,48 @@
+"""Mirrors src/lookonce/description.py."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from conftest import GOLDEN
+from lookonce import __version__
+from lookonce.description import FORMAT, Description, ModelFileError, not_ours
+from lookonce.errors import UserError
+from lookonce.model_file import load_model
+
+
+@pytest.fixture(scope="module", params=["dk_yolov2s_160", "dk_tree_96x64"])
+def about(request):
+    return replace(load_model(GOLDEN / f"{request.param}.cfg").description, training={"recipe": {"loss": "region"}})
+
+
+def test_it_comes_back_from_json_as_it_was(about):
+    text = json.dumps(about.to_json())
+    assert Description.from_text(text, "m") == about
+    assert json.loads(text)["version"] == __version__
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"format": FORMAT + 1}, f"m: format {FORMAT + 1}, and this lookonce reads {FORMAT}; use its own version"),
+    ({"resize": "crop"}, "m: resize 'crop'; expected one of"),
+    ({"labels": ["a"]}, "1 labels for a network of"),
+    ({"thresholds": [0.5]}, "1 thresholds for"),
+    ({"frame": None}, "m: its description cannot be read"),
+    ({"cfg": "[net]\n[warp]\n"}, "m:2"),
+])  # fmt: skip
+def test_what_does_not_hold_together_is_told(about, change, message):
+    with pytest.raises(UserError) as told:
+        Description.from_text(json.dumps({**about.to_json(), **change}), "m")
+    assert message in str(told.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null"])
+def test_what_is_no_description_is_one_line(text):
+    with pytest.raises(ModelFileError, match="m: its description cannot be read") as told:
+        Description.from_text(text, "m")
+    assert "\n" not in str(told.value)
+
+
+def test_a_foreign_file_is_told_what_to_do():
+    assert "write it with lookonce export" in str(not_ours("m.onnx", "an ONNX file"))

@@ -1,0 +1,32 @@
+"""Mirrors src/lookonce/exporting/openvino.py."""
+
+import json
+
+import openvino
+import pytest
+
+from lookonce import export
+from lookonce.exporting import openvino as writer
+from lookonce.exporting.parity import ParityError
+from lookonce.model_file import load_model
+from test_exporting_onnx import spoilt
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_files_describe_themselves_and_half_is_half_the_size(run, squares, tmp_path, half):
+    found = export(run, "openvino", half=half, out=tmp_path / "cells", data=squares)
+    assert [p.name for p in found.files] == ["cells.xml", "cells.bin"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cells.bin", "cells.xml"]
+    read = openvino.Core().read_model(found.files[0])
+    about = json.loads(read.get_rt_info("lookonce").value)
+    assert about["labels"] == list(load_model(run).labels)
+    assert [o.get_any_name() for o in read.outputs] == ["detections"]
+    weights = sum(p.numel() for p in load_model(run).network.parameters())
+    assert (found.files[1].stat().st_size < 3 * weights) == half
+
+
+def test_files_that_are_not_the_same_are_not_kept(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "detector_model", spoilt)
+    with pytest.raises(ParityError):
+        export(run, "openvino", out=tmp_path / "cells")
+    assert list(tmp_path.iterdir()) == []
