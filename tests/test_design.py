@@ -32,7 +32,7 @@ RANK = {
         "detector training.recipes view.report view.data_figures view.evaluation_report check_report",
         "evaluation training.schedule training.options training.plan training.history training.advice view.data_report",
         "training.module training.saving training.features training.transfer detect checking exporting.graph",
-        "exporting.parity",
+        "exporting.parity exporting.int8",
         "exporting.openvino",
         "exporting.onnx exporting.darknet",
         "exporting.command speed.networks speed.files",

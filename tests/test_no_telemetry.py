@@ -5,6 +5,7 @@ In processes of their own, where an audit hook stops the first socket, and the f
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,12 @@ def watch(event, args):
 sys.addaudithook(watch)
 from lookonce.cli import main
 from lookonce import Detector
+"""
+NANO = f"""
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from lookonce import zoo
+from sets import nano
+zoo.DETECTORS["nano"] = nano
 """
 
 
@@ -36,11 +43,16 @@ def test_the_watch_sees_connections():
     ["--help"],
     ["export", "RUN", "--format", "onnx", "--out", "OUT"],
     ["export", "RUN", "--format", "openvino", "--half", "--out", "OUT"],
+    ["export", "RUN", "--format", "openvino", "--int8", "--max-drop", "1", "--data", "DATA", "--out", "OUT"],
+    ["evaluate", "RUN", "DATA", "--bootstrap", "10"],
+    ["detect", "RUN", "DATA/JPEGImages", "--out", "OUT"],
+    ["check", "DATA"],
+    ["train", "DATA", "--network", "nano", "--size", "96", "--steps", "2", "--anchors", "2", "--out", "OUT"],
     ["benchmark", "RUN", "--rounds", "1", "--batch", "2"],
-], ids=["help", "onnx", "openvino", "benchmark"])  # fmt: skip
-def test_commands_call_nobody(run, tmp_path, words):
-    given = [{"RUN": str(run), "OUT": str(tmp_path / "m")}.get(word, word) for word in words]
-    done = watched("sys.exit(main(sys.argv[1:]))", *given)
+], ids=["help", "onnx", "openvino", "int8", "evaluate", "detect", "check", "train", "benchmark"])  # fmt: skip
+def test_commands_call_nobody(run, squares, tmp_path, words):
+    places = {"RUN": run, "OUT": tmp_path / "m", "DATA": squares, "DATA/JPEGImages": squares / "JPEGImages"}
+    done = watched(NANO + "sys.exit(main(sys.argv[1:]))", *(places.get(word, word) for word in words))
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -8,10 +8,12 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from lookonce.description import KEY
 from lookonce.exporting.graph import BOXES, SCORES, detector_model
 from lookonce.exporting.options import Exported, Options
-from lookonce.exporting.parity import EXACT, HALF, Run, check_parity
+from lookonce.exporting.parity import BY_ACCURACY, EXACT, HALF, Run, check_parity
 from lookonce.model_file import Model
+from lookonce.onnx_form import PIXELS, RAW
 from lookonce.runtimes.openvino import openvino_model, saved
 
 
@@ -21,10 +23,34 @@ def write(model: Model, stem: Path, options: Options) -> Exported:
     Raises UserError for a file that cannot be written, or one that does not give what the model gives.
     """
     xml = stem.with_name(stem.name + ".xml")
-    with saved(openvino_model(detector_model(model, options.raw)), xml, options.half) as beside:
+    whole, tolerance, accuracy = openvino_model(detector_model(model, options.raw)), EXACT, ""
+    if options.half:
+        tolerance = HALF
+    if options.int8:
+        from lookonce.exporting.int8 import MAX_DROP, quantise
+
+        assert options.data is not None  # which the command checks
+        quantised = quantise(model, options.data, MAX_DROP if options.max_drop is None else options.max_drop)
+        whole, tolerance, accuracy = _with_network(whole, quantised.network), BY_ACCURACY, str(quantised)
+    with saved(whole, xml, options.half) as beside:
         run, runtime = run_openvino(beside)
-        parity = check_parity(model, run, runtime, options.data, HALF if options.half else EXACT)
-    return Exported((xml, xml.with_suffix(".bin")), str(parity))
+        parity = check_parity(model, run, runtime, options.data, tolerance)
+    return Exported((xml, xml.with_suffix(".bin")), str(parity), accuracy)
+
+
+def _with_network(whole: openvino.Model, network: openvino.Model) -> openvino.Model:
+    """A detector with its network, the part from "pixels" to "raw", replaced."""
+    tensors = {name: output for op in whole.get_ops() for output in op.outputs() for name in output.get_names()}
+    for reader in network.input(0).get_target_inputs():
+        reader.replace_source_output(tensors[PIXELS])
+    made = network.output(0).get_node().input_value(0)  # behind the result is what makes it
+    for reader in tensors[RAW].get_target_inputs():
+        reader.replace_source_output(made)
+    tensors[RAW].set_names(set())
+    made.set_names({RAW})
+    joined = openvino.Model(whole.get_results(), whole.get_parameters(), "lookonce")
+    joined.set_rt_info(whole.get_rt_info(KEY).value, KEY)
+    return joined
 
 
 def run_openvino(path: Path) -> tuple[Run, str]:

@@ -16,8 +16,12 @@ class Options:
     """End with all predictions, not with suppression."""
     half: bool = False
     """Weights as 16-bit floats."""
+    int8: bool = False
+    """Convolutions in 8 bits."""
+    max_drop: float | None = None
+    """mAP on the validation pictures that int8 may cost; None: as exporting.int8 has it."""
     data: Path | None = None
-    """Pictures to compare the file with the model on."""
+    """Pictures to compare the file with the model on; a labelled data set for int8."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Exported:
     files: tuple[Path, ...]
     parity: str = ""
     """How far the file is from the model, as a table."""
+    accuracy: str = ""
+    """What it costs in mAP, where that is not nothing."""
 
     def __str__(self) -> str:
-        return "\n".join([*map(str, self.files), *filter(None, [self.parity])])
+        return "\n".join([*map(str, self.files), *filter(None, [self.accuracy, self.parity])])

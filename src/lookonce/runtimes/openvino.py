@@ -50,10 +50,11 @@ class OpenvinoRuntime:
         native = "BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
         if settings.precision == "bf16" and not native:  # OpenVINO would silently run fp32
             raise ConfigError("precision: 'bf16': this machine has no instructions for it; take fp32")
-        self.precision: str = settings.precision_where(native)
+        rest = settings.precision_where(native)  # of an int8 file: what its other layers run in
+        self.precision: str = "int8" if any(op.get_type_name() == "FakeQuantize" for op in read.get_ops()) else rest
         hints = {
             "PERFORMANCE_HINT": "THROUGHPUT" if settings.throughput else "LATENCY",
-            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[self.precision],
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[rest],
         }
         if settings.threads is not None:
             hints["INFERENCE_NUM_THREADS"] = str(settings.threads)

@@ -84,9 +84,8 @@ def line_up(models: Sequence[Path], batch: int, threads: int) -> Lineup:
         about = opened[0][1].about
         network = shared.setdefault((about.layers, about.frame), _name(path, about, set(shared.values())))
         for kind, runtime in opened:
-            precision = "int8" if is_int8(path) else runtime.precision
             for each in kind.batches:
-                made.rows.append(Row(str(path), network, kind.name, precision, kind.device, each))
+                made.rows.append(Row(str(path), network, kind.name, runtime.precision, kind.device, each))
                 made.runs.append(_run(runtime, each, about.frame))
         if isinstance(source, Model) and network not in with_peers:
             with_peers.add(network)

@@ -83,10 +83,10 @@ class Training(lightning.LightningModule):
 
     def shows_mosaic(self, drawn: NDArray[np.float64]) -> bool:
         """Whether this step's inputs are mosaics: by its draws [B, DRAWS], and never in a run's last part."""
-        if self.settings.features != "none":
+        if self.settings.features != "none" or drawn[0, -1] >= self.settings.augment.mosaic:
             return False
         left = 1 - self.trainer.global_step / self.trainer.estimated_stepping_batches
-        return bool(drawn[0, -1] < self.settings.augment.mosaic and left > WHOLE_PICTURES)
+        return left > WHOLE_PICTURES
 
     def raw(self, given: Warped) -> Tensor:
         """[B, A*(5+C), H, W] from the images, or from what the frozen trunk made of them."""

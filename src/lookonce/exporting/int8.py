@@ -1,0 +1,175 @@
+"""int8 for OpenVINO: quantised after training by NNCF, with mAP on the validation pictures as its judge.
+
+Activations are calibrated on pictures of the train split; then each layer that costs too much goes back to float32,
+the dearest first, until the rest costs no more than is allowed. The test split is not looked at.
+Source: Nagel et al., A White Paper on Neural Network Quantization (2021), section 3.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from lookonce.data.catalog import read_splits
+from lookonce.data.pictures import load_rgb
+from lookonce.data.record import Dataset
+from lookonce.description import Description
+from lookonce.detector import Detector
+from lookonce.drop import Drop, measure_drop
+from lookonce.errors import ConfigError, PictureError, UserError
+from lookonce.evaluation import SCORE_THRESHOLD, detect_all
+from lookonce.metrics import Rules, score
+from lookonce.model_file import Model
+from lookonce.network import folded
+from lookonce.onnx_form import network_model
+from lookonce.resize import to_input
+
+log = logging.getLogger("lookonce")
+
+MAX_DROP = 0.005
+CALIBRATION = 300
+"""Pictures at most from which the ranges of activations are taken. Source: NNCF, quantize, subset_size."""
+RULES = Rules(score_threshold=SCORE_THRESHOLD)
+
+
+class DropError(UserError):
+    """A quantised detector that loses more than is allowed."""
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """A network with 8-bit convolutions."""
+
+    network: openvino.Model
+    """From "pixels" to "raw"."""
+    calibration: int
+    """Pictures of the train split that it was calibrated on."""
+    drop: Drop
+    kept: tuple[str, ...]
+    """Convolutions that stayed in float32, by their place in the network; others are 8 bits."""
+    convolutions: int
+
+    def __str__(self) -> str:
+        kept = f"in float32: {', '.join(self.kept)}" if self.kept else "none in float32"
+        return (
+            f"int8, calibrated on {self.calibration} pictures of the train split; val: {self.drop}\n"
+            f"{self.convolutions - len(self.kept)} of {self.convolutions} convolutions in 8 bits; {kept}"
+        )
+
+
+def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
+    """Bring a model's convolutions to 8 bits.
+
+    Args:
+        model: what to quantise.
+        data: a labelled data set: its train pictures calibrate, its val pictures judge.
+        max_drop: mAP on the val pictures that may be lost, 0..1.
+    Raises:
+        ConfigError: max_drop outside its law, nncf not installed.
+        UserError: a data set that cannot be read, or without objects to judge by; DropError: no way to lose so little.
+    """
+    if not 0 < max_drop <= 1:
+        raise ConfigError(f"max_drop: {max_drop}; expected more than 0, at most 1 (of mAP)")
+    nncf = _package()
+    train, val = read_splits(data, ["train", "val"], model.labels)
+    if not len(val.boxes):
+        raise UserError(f"{data}: no objects on its {len(val)} val pictures; int8 is judged on them")
+    about = model.description
+    network = openvino.Core().read_model(network_model(folded(model.network)).SerializeToString())
+    chosen = _spread(len(train), CALIBRATION)
+    calibration = nncf.Dataset([train.records[i].path for i in chosen], lambda path: _input(path, about))
+    validation = nncf.Dataset(list(range(len(val))), lambda i: _input(val.records[i].path, about))
+
+    def judge(compiled: openvino.CompiledModel, places: Iterable[int]) -> tuple[float, list[list[NDArray[np.float32]]]]:
+        asked = list(places)
+        running = _Running(compiled, about)
+        part = val.select(np.array(asked))
+        mean_ap = score(part, detect_all(Detector(running), part)[0], RULES, bootstrap=0).mean_ap or 0.0
+        if len(asked) == len(val):
+            log.info("int8: mAP %.4f", mean_ap)
+        return mean_ap, [[raw] for raw in running.raws]
+
+    log.info("int8: calibrated on %d pictures, judged on %d", len(chosen), len(val))
+    with redirect_stdout(sys.stderr):  # where its progress belongs
+        made = nncf.quantize_with_accuracy_control(
+            network, calibration, validation, judge, max_drop=max_drop, drop_type=nncf.DropType.ABSOLUTE,
+            preset=nncf.QuantizationPreset.MIXED, subset_size=len(chosen),
+            advanced_quantization_parameters=nncf.AdvancedQuantizationParameters(
+                overflow_fix=nncf.OverflowFix.ENABLE  # a CPU without VNNI would else compute other numbers
+            ),
+        )  # fmt: skip
+    drop = measure_drop(val, _found(network, about, val), _found(made, about, val), RULES)
+    convolutions = [op for op in made.get_ops() if op.get_type_name() == "Convolution"]
+    kept = tuple(op.get_friendly_name().split("/")[0] for op in convolutions if not _is_quantised(op))
+    if drop.drop > max_drop or len(kept) == len(convolutions):
+        raise DropError(
+            f"int8 loses more than --max-drop {max_drop:g} on the val pictures ({drop}), and nothing was written; "
+            "allow more, or calibrate on more train pictures"
+        )
+    return Quantised(made, len(chosen), drop, kept, len(convolutions))
+
+
+@dataclass
+class _Running:
+    """A compiled network as a runtime, which remembers what it gave."""
+
+    compiled: openvino.CompiledModel
+    about: Description
+    name: str = "openvino"
+    precision: str = "int8"
+    raws: list[NDArray[np.float32]] = field(default_factory=list)
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One picture at a time: [B, 3, H, W] to [B, A*(5+C), H/stride, W/stride]."""
+        found = [self.compiled(image[None])[0].copy() for image in images]
+        self.raws += found
+        return np.concatenate(found)
+
+
+def _found(network: openvino.Model, about: Description, dataset: Dataset) -> Sequence[Any]:
+    """What a network finds on the pictures of a data set."""
+    fixed = network.clone()
+    fixed.reshape([1, 3, about.frame[1], about.frame[0]])
+    compiled = openvino.Core().compile_model(fixed, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return detect_all(Detector(_Running(compiled, about)), dataset)[0]
+
+
+def _input(path: Path, about: Description) -> NDArray[np.float32]:
+    """A picture as the network takes it, [1, 3, H, W]; one that cannot be read is grey."""
+    try:
+        picture = load_rgb(path)
+    except PictureError:
+        picture = np.full((*about.frame[::-1], 3), 128, np.uint8)
+    return to_input(picture, about.frame, about.resize)[None]
+
+
+def _is_quantised(convolution: openvino.Node) -> bool:
+    weight = convolution.input_value(1).get_node()
+    return bool(weight.get_type_name() != "Constant")  # but a product of bytes and their scale
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most so many of 0..count-1, from all over."""
+    return list(range(0, count, -(-count // most)))
+
+
+def _package() -> Any:
+    """Nncf, told to report to nobody."""
+    os.environ["NNCF_CI"] = "1"
+    try:
+        found = importlib.import_module("nncf")
+    except ImportError:
+        raise ConfigError("int8: the package nncf is not installed; run: pip install lookonce[int8]") from None
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    return found
