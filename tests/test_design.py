@@ -23,7 +23,7 @@ RANK = {
         "network description",
         "darknet.weights data.voc data.coco_folder data.yolo_folder data.canvas",
         "metrics coco_metrics confusion view.plots postprocess downloading sightings onnx_form",
-        "error_kinds drop speed.result speed.noise",
+        "error_kinds drop speed.result speed.noise channels",
         "data.digits data.voc_folder darknet.pair",
         "data.catalog data.loader model_file analysis",
         "runtimes.torch runtimes.openvino runtimes.onnxruntime",
