@@ -40,14 +40,14 @@ RANK = {
         "training.watch training.trunk",
         "training.engine",
         "training.run training.memorising",
-        "demo diagnosing speed.steps",
+        "demo diagnosing speed.steps pruning",
         "benchmarking",
         "cli",
     ])
     for name in names.split()
 }  # fmt: skip
 COMMANDS = {"train", "evaluate", "detect", "demo", "anchors", "cluster_anchors", "export", "convert", "check",
-            "diagnose", "benchmark"}  # fmt: skip
+            "diagnose", "benchmark", "prune"}  # fmt: skip
 """Public commands may have more parameters than six."""
 
 
