@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -9,6 +10,7 @@ from PIL import Image
 from lookonce import Detector, evaluate, export, pruning
 from lookonce.cli import main
 from lookonce.darknet.cfg import Cfg, read_cfg
+from lookonce.data.voc import write_annotation
 from lookonce.drop import Drop
 from lookonce.layers import Conv, num_floats
 from lookonce.model_file import load_model, save_model
@@ -96,6 +98,9 @@ def wrong(run, tmp_path):
     (tmp_path / "runs" / "there" / "checkpoints").mkdir(parents=True)
     (tmp_path / "m.onnx").write_bytes(b"x")
     write_squares(tmp_path / "without", {"train": 8})
+    empty = write_squares(tmp_path / "empty", {"train": 8, "val": 2})
+    for stem in ("val000", "val001"):
+        write_annotation(empty / "Annotations" / f"{stem}.xml", f"{stem}.png", (96, 96), np.zeros((0, 4)), [])
     return tmp_path
 
 
@@ -107,10 +112,11 @@ def wrong(run, tmp_path):
     (["RUN", "DATA", "--max-drop", "1"], "max-drop: 1.0; expected at least 0"),
     (["HERE/folded.safetensors", "DATA"], "nothing to prune"),
     (["HERE/m.onnx", "DATA"], "m.onnx: an exported detector; give the model file"),
-    (["HERE/cats.safetensors", "DATA"], "cat"),
+    (["HERE/cats.safetensors", "DATA"], "labels: no object is a 'cat'"),
     (["HERE/oblong.safetensors", "DATA"], "input 96 x 128"),
     (["HERE/none.safetensors", "DATA"], "no such model file"),
-    (["RUN", "HERE/without"], "val"),
+    (["RUN", "HERE/without"], "split 'val'"),
+    (["RUN", "HERE/empty"], "no objects on the pictures of its split 'val'"),
     (["RUN", "DATA", "--name", "there"], "there: holds a run already; give another --name"),
 ])  # fmt: skip
 def test_wrong_input_is_one_line_and_code_2(words, message, wrong, run, squares, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
@@ -15,7 +16,7 @@ from lookonce.data.record import Dataset
 from lookonce.detections import Detections
 from lookonce.detector import Detector
 from lookonce.drop import Drop, measure_drop
-from lookonce.errors import ConfigError
+from lookonce.errors import ConfigError, UserError
 from lookonce.evaluation import detect_all
 from lookonce.files import write_text
 from lookonce.layers import Conv, Layer, num_floats, num_operations
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lookonce")
 
-STEPS = 600
-"""Optimiser steps after a cut: a fifth of the quick recipe's."""
 RATE = 0.25
 """Highest learning rate after a cut, of the one that the model was trained with."""
 
@@ -119,7 +118,7 @@ def prune(
     *,
     share: float = 0.3,
     rounds: int = 1,
-    steps: int | None = None,
+    steps: int = 600,
     max_drop: float = 0.01,
     out: Path = Path("runs"),
     name: str | None = None,
@@ -136,7 +135,7 @@ def prune(
         data: the data set to train on and, by its split val, to measure on; its format is found, not asked.
         share: the part of all channels that may go, that do go: above 0 and below 1.
         rounds: reach that share in so many cuts of equal size, with a training and a run after each.
-        steps: optimiser steps after each cut; none: 600. The learning rate is a quarter of the model's own.
+        steps: optimiser steps after each cut, in whole epochs. The learning rate is a quarter of the model's own.
         max_drop: mAP@0.5 that may be lost, 0..1. The last round within it is kept; a round beyond it is the last.
         out: where run folders are made.
         name: the run's folder, with a number behind it where there are several rounds; none: the model's name and
@@ -158,29 +157,15 @@ def prune(
     choose(given.network, share)  # which says what cannot be pruned before anything takes time
     folders = _folders(Path(out), name, source, rounds)
     plan = _plan(given, source, Path(data), seed)
-    train_set, val_set = read_both(plan)
-    assert val_set is not None  # the plan names its split
-    plan = replace(plan, settings=_lasting(plan.settings, len(train_set), steps or STEPS))
-    before = _detected(given, val_set)
-    done: list[Round] = []
-    current = given
-    for number, folder in zip(range(rounds), folders, strict=False):
-        part = share / rounds / (1 - share * number / rounds)  # of what the rounds before have left
-        current = _round(current, folder, part, plan)
-        drop = measure_drop(val_set, before, _detected(current, val_set), RULES)
-        done.append(Round(folder, given.network.layers, current.network.layers, given.frame, drop))
-        save_figure(channels_figure(done[-1].channels, f"{source}: {drop}"), folder / "channels.png")
-        log.info("round %d of %d: %s", number + 1, rounds, drop)
-        if drop.drop > max_drop:
-            break
-    return Pruned(tuple(done), max_drop)
+    plan = replace(plan, settings=replace(plan.settings, steps=steps, epochs=None))
+    return Pruned(tuple(_rounds(given, plan, folders, share, max_drop)), max_drop)
 
 
-def _check(share: float, rounds: int, steps: int | None, max_drop: float) -> None:
+def _check(share: float, rounds: int, steps: int, max_drop: float) -> None:
     if not 0 < share < 1:
         raise ConfigError(f"share: {share}; expected above 0 and below 1: the part of all channels that go")
     for name, value in (("rounds", rounds), ("steps", steps)):
-        if value is not None and value < 1:
+        if value < 1:
             raise ConfigError(f"{name}: {value}; expected at least 1")
     if not 0 <= max_drop < 1:
         raise ConfigError(f"max-drop: {max_drop}; expected at least 0 and below 1, as 0.01")
@@ -227,10 +212,28 @@ def _plan(model: Model, place: Path, data: Path, seed: int) -> Plan:
                 keep_last=True)  # fmt: skip
 
 
-def _lasting(how: Settings, pictures: int, steps: int) -> Settings:
-    """The same for about so many steps, whole epochs."""
-    batch = how.fitted(pictures).batch_size
-    return replace(how, epochs=max(1, round(steps / math.ceil(pictures / batch))))
+def _rounds(given: Model, plan: Plan, folders: Sequence[Path], share: float, max_drop: float) -> Iterator[Round]:
+    """Cut, train and measure, once for each folder, until too much is lost."""
+    train_set, val_set = read_both(plan)
+    assert val_set is not None  # the plan names its split
+    if not len(val_set.boxes):
+        raise UserError(f"{plan.data}: no objects on the pictures of its split 'val', so accuracy cannot be guarded; "
+                        "label some")  # fmt: skip
+    how = plan.settings
+    a_pass = math.ceil(len(train_set) / how.fitted(len(train_set)).batch_size)  # steps
+    plan = replace(plan, settings=replace(how, epochs=max(1, round(how.steps / a_pass))))
+    before = _detected(given, val_set)
+    current = given
+    for number, folder in enumerate(folders):
+        each = share / len(folders)
+        current = _round(current, folder, each / (1 - each * number), plan)  # of what the rounds before have left
+        drop = measure_drop(val_set, before, _detected(current, val_set), RULES)
+        log.info("round %d of %d: %s", number + 1, len(folders), drop)
+        done = Round(folder, given.network.layers, current.network.layers, given.frame, drop)
+        save_figure(channels_figure(done.channels, str(drop)), folder / "channels.png")
+        yield done
+        if drop.drop > max_drop:
+            return
 
 
 def _round(model: Model, folder: Path, share: float, plan: Plan) -> Model:
