@@ -23,7 +23,7 @@ RANK = {
         "network description",
         "darknet.weights data.voc data.coco_folder data.yolo_folder data.canvas",
         "metrics coco_metrics confusion view.plots postprocess downloading sightings onnx_form",
-        "error_kinds drop speed.result speed.noise",
+        "error_kinds drop speed.result speed.noise channels",
         "data.digits data.voc_folder darknet.pair",
         "data.catalog data.loader model_file analysis",
         "runtimes.torch runtimes.openvino runtimes.onnxruntime",
@@ -40,14 +40,14 @@ RANK = {
         "training.watch training.trunk",
         "training.engine",
         "training.run training.memorising",
-        "demo diagnosing speed.steps",
+        "demo diagnosing speed.steps pruning",
         "benchmarking",
         "cli",
     ])
     for name in names.split()
 }  # fmt: skip
 COMMANDS = {"train", "evaluate", "detect", "demo", "anchors", "cluster_anchors", "export", "convert", "check",
-            "diagnose", "benchmark"}  # fmt: skip
+            "diagnose", "benchmark", "prune"}  # fmt: skip
 """Public commands may have more parameters than six."""
 
 

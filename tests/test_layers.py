@@ -4,7 +4,19 @@ import pytest
 
 from lookonce import zoo
 from lookonce.errors import ConfigError
-from lookonce.layers import Conv, MaxPool, Region, Reorg, Route, Shape, num_floats, region_of, shapes, stride
+from lookonce.layers import (
+    Conv,
+    MaxPool,
+    Region,
+    Reorg,
+    Route,
+    Shape,
+    num_floats,
+    num_operations,
+    region_of,
+    shapes,
+    stride,
+)
 
 
 def test_shapes_of_yolov2_are_those_darknet_prints():
@@ -46,3 +58,10 @@ def test_a_classifier_has_no_region():
 
 def test_num_floats_counts_bias_norm_and_weights():
     assert num_floats((Conv(2, size=1), Conv(4, batch_normalize=False))) == 2 * 3 + 2 * 4 + 4 * 2 * 9 + 4
+
+
+@pytest.mark.parametrize("network, classes, side, billions", [
+    ("yolov2", 80, 608, 62.94), ("yolov2_tiny_voc", 20, 416, 6.97)])  # fmt: skip
+def test_operations_are_those_that_darknets_page_tells(network, classes, side, billions):
+    found = num_operations(zoo.detector(network, classes, zoo.VOC_ANCHORS), (side, side))
+    assert round(found / 1e9, 2) == billions

@@ -15,6 +15,13 @@ def test_the_config_repeats_the_run(run):
         Plan.from_yaml("a: 1", run)
 
 
+def test_a_config_of_before_keep_last_is_still_read(run):
+    text = (run / "config.yaml").read_text()
+    before = text.replace("keep_last: false\n", "")
+    assert before != text
+    assert Plan.from_yaml(before, run) == Plan.from_yaml(text, run)
+
+
 def test_the_config_is_yaml_that_the_command_line_takes(run):
     flat = yaml.safe_load((run / "config.yaml").read_text())
     assert flat["network"] == "nano"

@@ -46,6 +46,34 @@ def test_every_layer_that_fits_is_taken_and_the_last_starts_anew(tmp_path):
     assert last.weight.detach().std().item() == pytest.approx(1 / 9, rel=0.1)  # 3 x 3 cells at 96 px
 
 
+def test_the_last_layer_is_taken_where_it_is_asked_for(tmp_path):
+    file, source = model_file(tmp_path, nano(2, ANCHORS))
+    network = Network(nano(2, ANCHORS))
+    assert [row.came for row in start_from(network, file, 0, (96, 96), last=True)] == ["taken"] * 7
+    theirs = source.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in network.state_dict().items())
+
+
+def test_keep_last_goes_on_from_a_detector(run, squares, tmp_path, caplog):
+    caplog.set_level("INFO", "lookonce")
+    given = {**SMALL, "size": 96, "network": str(run / "network.cfg"), "anchors": 0, "learning_rate": 1e-9}
+    more = load_model(train(squares, weights=run, keep_last=True, out=tmp_path, **given))
+    ours, theirs = (model.network.convolution_list()[-1].conv for model in (more, load_model(run)))
+    torch.testing.assert_close(ours.weight, theirs.weight)
+    torch.testing.assert_close(ours.bias, theirs.bias)  # no objectness prior either
+
+
+@pytest.mark.parametrize("given, message", [
+    ({}, "keep-last: no layer to keep"),
+    ({"weights": "m.safetensors"}, "keep-last: the last layer cannot be kept .anew: the file has 21 x 48 x 1 x 1"),
+])  # fmt: skip
+def test_a_last_layer_that_is_not_there_cannot_be_kept(given, message, squares, tmp_path):
+    model_file(tmp_path, nano(2, (*ANCHORS, (2.0, 2.0))))
+    weights = {name: tmp_path / value for name, value in given.items()}
+    with pytest.raises(UserError, match=message):
+        train(squares, keep_last=True, out=tmp_path / "runs", **weights, **SMALL)
+
+
 def test_layers_of_another_shape_start_anew_and_say_why(tmp_path):
     layers = list(nano(2, ANCHORS))
     layers[2] = replace(layers[2], filters=24)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from lookonce.anchors import cluster, measure
 from lookonce.errors import UserError
-from lookonce.view.plots import SHOWN, Bar, anchors_figure, rates_figure, save_figure
+from lookonce.view.plots import SHOWN, Bar, anchors_figure, channels_figure, rates_figure, save_figure
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +66,15 @@ def test_rates_are_bars_from_top_to_bottom_with_their_numbers(tmp_path):
     save_figure(figure, tmp_path / "speed.png")
     with Image.open(tmp_path / "speed.png") as picture:
         assert picture.width == 1100
+
+
+def test_channels_are_full_bars_in_hollow_ones():
+    (axes,) = channels_figure([(0, 16, 8), (4, 64, 64)], "what it cost").axes
+    hollow, full = axes.patches[::2], axes.patches[1::2]
+    assert [bar.get_width() for bar in hollow] == [16, 64]
+    assert [bar.get_width() for bar in full] == [8, 64]
+    assert hollow[0].get_facecolor() != full[0].get_facecolor()
+    assert [text.get_text() for text in axes.texts] == ["8 of 16", "64 of 64"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["layer 0", "layer 4"]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]
+    assert axes.get_title(loc="left") == "what it cost"

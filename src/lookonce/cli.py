@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": ("lookonce.evaluation:evaluate", "Score a detector on labelled pictures."),
     "diagnose": ("lookonce.diagnosing:diagnose", "Say why a run finds nothing."),
     "detect": ("lookonce.detect:detect", "Find objects on pictures."),
+    "prune": ("lookonce.pruning:prune", "Cut the channels that count least and train on."),
     "export": ("lookonce.exporting.command:export", "Write a detector for other programs."),
     "benchmark": ("lookonce.benchmarking:benchmark", "Measure how fast models are on this machine."),
     "download": ("lookonce.downloading:download", "Bring Pascal VOC or Darknet's weights."),

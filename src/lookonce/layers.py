@@ -206,3 +206,14 @@ def floats_by_layer(layers: tuple[Layer, ...]) -> list[int]:
 def num_floats(layers: tuple[Layer, ...]) -> int:
     """Numbers that a Darknet .weights file of this network holds, its header not counted."""
     return sum(floats_by_layer(layers))
+
+
+def num_operations(layers: tuple[Layer, ...], frame: tuple[int, int]) -> int:
+    """Multiplications and additions of all convolutions for one input of frame (width, height), as Darknet counts."""
+    given = Shape(3, frame[1], frame[0])
+    out = shapes(layers, given)
+    return sum(
+        2 * layer.size**2 * before.channels * math.prod(after)
+        for layer, before, after in zip(layers, [given, *out], out, strict=False)
+        if isinstance(layer, Conv)
+    )

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import yaml
 
 from lookonce.data.voc import DataPolicy
-from lookonce.data.warp import Augmentation
 from lookonce.errors import ConfigError
 from lookonce.training.recipes import Settings
 
@@ -36,6 +35,7 @@ class Plan:
     checkpoint_minutes: float
     weights: str | None
     settings: Settings
+    keep_last: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.checkpoint_minutes < math.inf:
@@ -51,11 +51,10 @@ class Plan:
         """The inverse of to_yaml. Raises ConfigError for a file that says something else."""
         try:
             flat = yaml.safe_load(text)
-            own = {f.name: flat.pop(f.name) for f in fields(Plan) if f.name != "settings"}
+            own = {f.name: flat.pop(f.name) for f in fields(Plan) if f.name not in ("settings", "keep_last")}
+            own["keep_last"] = flat.pop("keep_last", False)  # a run of before it has none
             own["labels"] = None if own["labels"] is None else tuple(own["labels"])
-            flat["augment"] = Augmentation(**{**flat["augment"], "zoom": tuple(flat["augment"]["zoom"])})
-            how: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in flat.items()}
-            return Plan(**own, settings=Settings(**how))
+            return Plan(**own, settings=Settings.from_plain(flat))
         except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
                 f"{place}: not a run's config ({error}); expected the config.yaml of a run folder"

@@ -123,6 +123,16 @@ class Settings:
                 "--augment out, keep K augmented variants of a picture with --variants K, or train without --features"
             )
 
+    @staticmethod
+    def from_plain(flat: Mapping[str, Any]) -> Settings:
+        """Settings from lists and mappings, as YAML and JSON keep them.
+
+        Raises KeyError or TypeError for others, ConfigError for a value outside its law.
+        """
+        augment = Augmentation(**{**flat["augment"], "zoom": tuple(flat["augment"]["zoom"])})
+        how: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in flat.items()}
+        return Settings(**{**how, "augment": augment})
+
     def fitted(self, pictures: int, exact_batch: bool = False) -> Settings:
         """The same for a training set of so many pictures: epochs settled, and a batch that leaves 8 steps an epoch.
 

@@ -64,6 +64,7 @@ def train(
     deterministic: bool = False,
     checkpoint_minutes: float = 5.0,
     weights: Path | None = None,
+    keep_last: bool = False,
     **changes: Any,
 ) -> Path:
     """Train a detector on labelled pictures.
@@ -87,6 +88,8 @@ def train(
         checkpoint_minutes: longest time between two checkpoints; each epoch ends with one as well.
         weights: start from a model file, a run, or Darknet's weights (whole, or a start such as
             darknet19_448.conv.23): every layer that fits is taken, the last one starts anew.
+        keep_last: with weights, take the last layer too: they are of a detector of these same classes and anchors,
+            so --network is its cfg and --anchors 0.
     Returns:
         The run folder: model.safetensors, checkpoints/, metrics.csv, config.yaml, network.cfg, report.html and
         tensorboard/.
@@ -103,8 +106,9 @@ def train(
     if data is None:
         raise ConfigError("data: none given; expected a folder of labelled pictures: lookonce train FOLDER")
     how = settings(recipe, **changes)
+    start = None if weights is None else str(weights)
     plan = Plan(str(data), labels, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
-                deterministic, checkpoint_minutes, None if weights is None else str(weights), how)  # fmt: skip
+                deterministic, checkpoint_minutes, start, how, keep_last)  # fmt: skip
     return Run.new(plan, Path(out), name, exact_batch=changes.get("batch_size") is not None).go()
 
 
@@ -125,7 +129,7 @@ class Run:
     @staticmethod
     def new(plan: Plan, out: Path, name: str | None, exact_batch: bool) -> Run:
         """A run in a folder of its own. Raises UserError where that folder has one already."""
-        folder = out / name if name else _free_folder(out, Path(plan.data).expanduser().resolve().name)
+        folder = out / name if name else free_folder(out, Path(plan.data).expanduser().resolve().name)
         if (folder / "checkpoints").exists():
             raise ConfigError(f"{folder}: holds a run already; give another --name, or go on with --resume {folder}")
         return Run(plan, folder, exact_batch)
@@ -202,11 +206,25 @@ class Run:
             if self.checkpoint is not None:
                 return Network(read_cfg(read_text(cfg), str(cfg)).layers)
             network = Network(self._layers())
-            if self.plan.weights is not None:
-                start_from(network, Path(self.plan.weights), frozen_convolutions(network, how.freeze), self.frame)
-        expect_little(network, how.objectness_prior)
+            taken = self._start(network)
+        if not taken:
+            expect_little(network, how.objectness_prior)
         write_text(cfg, write_cfg(Cfg(network.layers, *self.frame)))
         return network
+
+    def _start(self, network: Network) -> bool:
+        """Fill a new network from the weights that were given; whether they gave the last layer as well."""
+        keep_last = self.plan.keep_last
+        if self.plan.weights is None:
+            if keep_last:
+                raise ConfigError("keep-last: no layer to keep; give the detector that has it: --weights MODEL")
+            return False
+        frozen = frozen_convolutions(network, self.settings.freeze)
+        last = start_from(network, Path(self.plan.weights), frozen, self.frame, keep_last)[-1]
+        if keep_last and last.came != "taken":
+            raise ConfigError(f"keep-last: the last layer cannot be kept ({last.came}); classes and number of anchors "
+                              "must be those of the weights")  # fmt: skip
+        return keep_last
 
     def _layers(self) -> tuple[Layer, ...]:
         """The layers asked for, with anchors clustered on the training boxes as the network will see them."""
@@ -259,7 +277,8 @@ def read_both(plan: Plan) -> tuple[Dataset, Dataset | None]:
     return check_pictures(train_set, plan.policy), check_pictures(rest[0], plan.policy) if rest else None
 
 
-def _free_folder(out: Path, name: str) -> Path:
+def free_folder(out: Path, name: str) -> Path:
+    """The first of NAME-1, NAME-2, ... that is not there."""
     number = 1
     while (out / f"{name}-{number}").exists():
         number += 1

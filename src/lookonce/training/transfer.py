@@ -12,6 +12,7 @@ import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from lookonce import zoo
 from lookonce.darknet.weights import layers_of, numbers_in, read_weights
@@ -34,15 +35,18 @@ class Taken:
     frozen: bool
 
 
-def start_from(network: Network, weights: Path, frozen: int, frame: tuple[int, int]) -> list[Taken]:
+def start_from(network: Network, weights: Path, frozen: int, frame: tuple[int, int],
+               last: bool = False) -> list[Taken]:  # fmt: skip
     """Fill a network from another's weights, the last convolution excepted.
 
     weights: a model file, the folder of a run, a Darknet .cfg beside its .weights, or a file of Darknet weights
     alone: those of this same network with any number of classes, or of its start (darknet19_448.conv.23).
+    last: take the last convolution like the others: the classes are the same.
 
     Every convolution takes the numbers of the one at its place there, where both have the same shape. The
-    last, which speaks of classes and anchors, starts anew: normal, with deviation 1 / (cells of the map that it is
-    trained on, for inputs of frame). Frozen layers read variances as the file does; others as networks trained here.
+    last, which speaks of classes and anchors, starts anew unless it is asked for: normal, with deviation 1 / (cells of
+    the map that it is trained on, for inputs of frame). Frozen layers read variances as the file does; others as
+    networks trained here.
     Returns what became of each convolution.
     Raises UserError where nothing fits, or for a file that cannot be read.
     Source of the last layer's start: the blog's part on training, np.random.normal / (GRID_H * GRID_W).
@@ -55,7 +59,7 @@ def start_from(network: Network, weights: Path, frozen: int, frame: tuple[int, i
     for place, (layer, convolution) in enumerate(own):
         shape = tuple(convolution.conv.weight.shape)
         came = "last: starts anew"
-        if place < len(own) - 1:
+        if last or place < len(own) - 1:
             came = _take(convolution, theirs[place] if place < len(theirs) else None, place < frozen)
         found.append(Taken(layer, shape, came, place < frozen))
     if not any(row.came == "taken" for row in found):
@@ -63,15 +67,19 @@ def start_from(network: Network, weights: Path, frozen: int, frame: tuple[int, i
             f"{weights}: none of its {len(theirs)} convolutions fits this network's {len(own)}; is --network the one "
             "that it was trained as?"
         )
-    last = own[-1][1].conv
-    with torch.no_grad():
-        for numbers in (last.weight, last.bias):
-            if numbers is not None:
-                numbers.normal_(std=1 / cells)
+    if found[-1].came != "taken":
+        _start_last(own[-1][1].conv, cells)
     log.info("%s\n%s", weights, told(found))
     if seen:
         log.info("fine-tuning counts pictures from 0: that model had seen %d (--resume would go on counting)", seen)
     return found
+
+
+def _start_last(convolution: nn.Conv2d, cells: int) -> None:
+    with torch.no_grad():
+        for numbers in (convolution.weight, convolution.bias):
+            if numbers is not None:
+                numbers.normal_(std=1 / cells)
 
 
 def told(rows: Sequence[Taken]) -> str:

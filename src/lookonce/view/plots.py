@@ -73,6 +73,28 @@ def rates_figure(panels: Mapping[str, Sequence[Bar]], heading: str) -> Figure:
     return figure
 
 
+def channels_figure(channels: Sequence[tuple[int, int, int]], heading: str) -> Figure:
+    """Channels of each layer as bars: hollow those that were there, full those that stay.
+
+    Args:
+        channels: (layer, channels before, after) from top to bottom.
+        heading: over it.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.34 * len(channels) + 1.4), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    for place, (_, before, after) in enumerate(channels):
+        axes.barh(place, before, height=0.68, color="white", edgecolor="0.55", linewidth=1.2)
+        axes.barh(place, after, height=0.68, color="#1f5fa8")
+        axes.annotate(f"{after} of {before}", (before, place), (5, 0), va="center", textcoords="offset points",
+                      fontsize=9)  # fmt: skip
+    axes.set_yticks(range(len(channels)), [f"layer {layer}" for layer, _, _ in channels])
+    axes.set_title(heading, loc="left", fontsize=10)
+    _bars_only(axes, len(channels), max(before for _, before, _ in channels), "channels kept")
+    return figure
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write the figure, whole or not at all; the path's ending chooses the format.
 
@@ -95,7 +117,12 @@ def _draw_rates(axes: Axes, title: str, bars: Sequence[Bar]) -> None:
                       textcoords="offset points", fontsize=9)  # fmt: skip
     axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
     axes.set_title(title, loc="left", fontsize=10, weight="bold")
-    axes.set(ylim=(len(bars) - 0.5, -0.5), xlim=(0, 1.18 * max(bar.images_per_s for bar in bars)), xlabel="images/s")
+    _bars_only(axes, len(bars), max(bar.images_per_s for bar in bars), "images/s")
+
+
+def _bars_only(axes: Axes, bars: int, longest: float, unit: str) -> None:
+    """What stands around bars: the first on top, room for a number behind each, no frame."""
+    axes.set(ylim=(bars - 0.5, -0.5), xlim=(0, 1.18 * longest), xlabel=unit)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
