@@ -54,6 +54,7 @@ def test_commands_call_nobody(run, squares, tmp_path, words):
     places = {"RUN": run, "OUT": tmp_path / "m", "DATA": squares, "DATA/JPEGImages": squares / "JPEGImages"}
     done = watched(NANO + "sys.exit(main(sys.argv[1:]))", *(places.get(word, word) for word in words))
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "CALLED" not in done.stdout  # by a process of its own
 
 
 @pytest.mark.parametrize("runtime", ["torch", "openvino", "onnxruntime"])
@@ -63,3 +64,4 @@ def test_a_detector_calls_nobody(run, squares, runtime):
     code = "Detector(sys.argv[1], sys.argv[2])(sys.argv[3])"
     done = watched(code, run, runtime, squares / "JPEGImages" / "test000.png")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "CALLED" not in done.stdout  # by a process of its own
