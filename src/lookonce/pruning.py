@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lookonce")
 
-RATE = 0.25
-"""Highest learning rate after a cut, of the one that the model was trained with."""
-
 
 @dataclass(frozen=True)
 class Round:
@@ -135,7 +132,7 @@ def prune(
         data: the data set to train on and, by its split val, to measure on; its format is found, not asked.
         share: the part of all channels that may go, that do go: above 0 and below 1.
         rounds: reach that share in so many cuts of equal size, with a training and a run after each.
-        steps: optimiser steps after each cut, in whole epochs. The learning rate is a quarter of the model's own.
+        steps: optimiser steps after each cut, in whole epochs. The learning rate is the model's own.
         max_drop: mAP@0.5 that may be lost, 0..1. The last round within it is kept; a round beyond it is the last.
         out: where run folders are made.
         name: the run's folder, with a number behind it where there are several rounds; none: the model's name and
@@ -205,7 +202,7 @@ def _plan(model: Model, place: Path, data: Path, seed: int) -> Plan:
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{place}: a recipe that this version does not know ({error}); train it anew") from None
     how = replace(
-        how, size=model.frame[0], resize=model.resize, anchors=0, learning_rate=RATE * how.learning_rate,
+        how, size=model.frame[0], resize=model.resize, anchors=0,
         schedule="one_cycle", warm_up_images=0, freeze="none", features="none", variants=0, patience=0,
     )  # fmt: skip
     return Plan(str(data), model.labels, "train", "val", "drop", True, seed, 0, "auto", "auto", False, 5.0, None, how,
