@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookonce.data.pictures import find_pictures, inspect, load_rgb, open_ahead, picture_size
+from lookonce.data.pictures import find_pictures, inspect, load_for, load_rgb, open_ahead, picture_size
 from lookonce.errors import PictureError, UserError
 
 EXIF_TURNED = 6
@@ -140,18 +140,41 @@ def test_pictures_are_opened_ahead_in_order_and_no_further(tmp_path):
             taken.append(path)
             yield path
 
-    opened = open_ahead(paths(), ahead=4)
+    opened = open_ahead(paths(), (96, 96), ahead=4)
     name, picture = next(opened)
-    assert (name, picture.shape) == (str(tmp_path / "00.png"), (1, 1, 3))
+    assert (name, picture.pixels.shape, picture.size) == (str(tmp_path / "00.png"), (1, 1, 3), (1, 1))
     assert len(taken) == 5
     rest = list(opened)
     assert [n for n, (_, p) in enumerate(rest, start=1) if isinstance(p, PictureError)] == [3]
-    assert [p.shape[1] for _, p in rest if not isinstance(p, PictureError)] == [2, 3, *range(5, 13)]
+    assert [p.pixels.shape[1] for _, p in rest if not isinstance(p, PictureError)] == [2, 3, *range(5, 13)]
+
+
+@pytest.mark.parametrize("size, by", [((800, 600), 2), ((1600, 1200), 4), ((799, 399), 1), ((800, 399), 1)])
+def test_a_jpeg_far_larger_than_the_input_is_decoded_at_a_fraction(tmp_path, size, by):
+    """Oracle: the mean of each block of by x by pixels of the whole picture."""
+    y, x = np.mgrid[: size[1], : size[0]]
+    whole = np.stack((x * 255 / size[0], y * 255 / size[1], np.full_like(x, 90)), -1).astype(np.uint8)
+    Image.fromarray(whole).save(tmp_path / "a.jpg", quality=98, subsampling=0)
+    found = load_for(tmp_path / "a.jpg", (96, 100))  # twice 100 must be left of the shorter side
+    assert (found.size, found.reduced) == (size, by > 1)
+    assert found.pixels.shape == (size[1] // by, size[0] // by, 3)
+    blocks = whole[: size[1] // by * by, : size[0] // by * by].reshape(size[1] // by, by, size[0] // by, by, 3)
+    np.testing.assert_allclose(found.pixels, blocks.mean((1, 3)), atol=6)  # as lossy as JPEG is
+
+
+def test_a_reduced_picture_is_upright_and_other_formats_come_whole(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (800, 400)).save(tmp_path / "a.jpg", exif=exif)
+    Image.new("RGB", (800, 400)).save(tmp_path / "a.png")
+    turned, whole = load_for(tmp_path / "a.jpg", (96, 96)), load_for(tmp_path / "a.png", (96, 96))
+    assert (turned.pixels.shape, turned.size) == ((400, 200, 3), (400, 800))
+    assert (whole.pixels.shape, whole.size, whole.reduced) == ((400, 800, 3), (800, 400), False)
 
 
 def test_what_is_opened_ahead_is_dropped_with_the_iterator(tmp_path):
     Image.new("RGB", (3, 1)).save(tmp_path / "a.png")
-    opened = open_ahead([tmp_path / "a.png"] * 50, ahead=3)
+    opened = open_ahead([tmp_path / "a.png"] * 50, (96, 96), ahead=3)
     next(opened)
     opened.close()
     assert list(opened) == []

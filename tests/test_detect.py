@@ -77,3 +77,10 @@ def test_nothing_to_read_is_told_and_leaves_no_file(run, tmp_path):
     with pytest.raises(UserError, match="none of the 1 pictures could be read"):
         detect(run, [str(tmp_path)], out=tmp_path / "out")
     assert not (tmp_path / "out" / "detections.json").exists()
+
+
+def test_a_picture_decoded_at_a_fraction_is_drawn_whole(run, squares, tmp_path):
+    image = Image.open(squares / "JPEGImages" / "test000.png").convert("RGB")
+    image.resize((image.width * 8, image.height * 8)).save(tmp_path / "large.jpg")
+    detect(run, [str(tmp_path / "large.jpg")], out=tmp_path / "out")
+    assert Image.open(tmp_path / "out" / "large.jpg").size == (image.width * 8, image.height * 8)

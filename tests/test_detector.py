@@ -6,6 +6,7 @@ from PIL import Image
 
 from lookonce import Detector, read_dataset
 from lookonce.boxes import iou
+from lookonce.data.pictures import load_for
 from lookonce.errors import UserError
 from lookonce.postprocess import Selection
 
@@ -87,3 +88,18 @@ def test_a_runtime_that_is_open_already_is_taken_as_it_is(run, squares):
     assert detector.runtime is runtime
     picture = squares / "JPEGImages" / "test000.png"
     assert detector(picture).to_json() == Detector(run, "torch", precision="fp32", threshold=0.3)(picture).to_json()
+
+
+def test_boxes_of_a_picture_decoded_at_a_fraction_are_those_of_the_whole(detector, squares, tmp_path):
+    """Oracle: the picture itself, eight times enlarged, given as pixels; and one of its size as a file."""
+    image = Image.open(read_dataset(squares, "test").records[0].path).convert("RGB")
+    large = image.resize((image.width * 8, image.height * 8), Image.Resampling.NEAREST)
+    large.save(tmp_path / "large.jpg", quality=98, subsampling=0)
+    assert load_for(tmp_path / "large.jpg", detector.about.frame).reduced
+    low = Detector(detector.runtime, threshold=0.05)
+    file, pixels, small = low(tmp_path / "large.jpg"), low(large), low(image)
+    best = file.scores.argmax()
+    for other, scale in ((pixels, 1), (small, 8)):
+        same = other.boxes[other.labels == file.labels[best]]
+        near = np.abs(same * scale - file.boxes[best]).max(-1).min()
+        assert near < 8 * 3  # three of the small picture's pixels

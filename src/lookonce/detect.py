@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from lookonce.data.pictures import BATCH, find_pictures
+from lookonce.data.pictures import BATCH, Decoded, find_pictures, load_rgb
 from lookonce.detections import Detections
 from lookonce.detector import Detector
 from lookonce.errors import Interrupted, PictureError, UserError
@@ -127,7 +125,7 @@ def _found(detector: Detector, files: list[str], summary: Summary, drawn: bool) 
             found = everything.above(detector.thresholds)
             if drawn:
                 place = summary.out / _free_name(Path(file).stem, names)
-                drawings.append(pool.submit(_draw, picture, found, place))
+                drawings.append(pool.submit(_draw, file, picture, found, place))
             if len(drawings) > BATCH:
                 drawings.popleft().result()
             yield file, found
@@ -135,9 +133,10 @@ def _found(detector: Detector, files: list[str], summary: Summary, drawn: bool) 
             drawings.popleft().result()
 
 
-def _draw(picture: NDArray[np.uint8], found: Detections, place: Path) -> None:
+def _draw(file: str, picture: Decoded, found: Detections, place: Path) -> None:
+    whole = load_rgb(file) if picture.reduced else picture.pixels
     with replacing(place) as beside:
-        draw(picture, found).save(beside, quality=90)
+        draw(whole, found).save(beside, quality=90)
 
 
 def _free_name(stem: str, taken: set[str]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lookonce.data.pictures import BATCH, Opened, load_rgb, open_ahead
+from lookonce.data.pictures import BATCH, Decoded, Opened, load_for, load_rgb, open_ahead
 from lookonce.detections import Detections
 from lookonce.errors import PictureError
 from lookonce.postprocess import PLAIN_THRESHOLD, Selection, postprocess
@@ -78,17 +78,21 @@ class Detector:
         """Detections of one picture, or a list of them for a list.
 
         A picture is a file, a PIL image (its EXIF rotation is applied) or an array [h, w, 3] RGB or [h, w] grey, uint8.
+        A JPEG file far larger than the input is decoded at a fraction (pictures.load_for); boxes are of the whole.
         Raises PictureError for one that cannot be read.
         """
         if isinstance(pictures, Path | str | Image.Image | np.ndarray):
-            return self.detect([load_rgb(pictures)])[0]
-        return self.detect([load_rgb(picture) for picture in pictures])
+            return self._detect([self._open(pictures)])[0]
+        return self._detect([self._open(picture) for picture in pictures])
 
     def detect(self, pictures: Sequence[NDArray[np.uint8]], selection: Selection | None = None) -> list[Detections]:
         """Detections on RGB arrays [h, w, 3] uint8, BATCH at a time.
 
         selection: take these in place of the detector's own thresholds.
         """
+        return self._detect([Decoded(picture, picture.shape[1::-1]) for picture in pictures], selection)
+
+    def _detect(self, pictures: Sequence[Decoded], selection: Selection | None = None) -> list[Detections]:
         found: list[Detections] = []
         for start in range(0, len(pictures), BATCH):
             part = pictures[start : start + BATCH]
@@ -102,18 +106,24 @@ class Detector:
 
         Pictures are decoded ahead, in threads, while the network runs; memory holds a few batches of them.
         """
-        opened = open_ahead(paths)
+        opened = open_ahead(paths, self.about.frame)
         nothing = Detections([], [], [], self.labels)  # type: ignore[arg-type]
         while batch := list(islice(opened, BATCH)):
             whole = [picture for _, picture in batch if not isinstance(picture, PictureError)]
-            found = iter(self.detect(whole, selection))
+            found = iter(self._detect(whole, selection))
             for path, picture in batch:
                 yield path, picture, nothing if isinstance(picture, PictureError) else next(found)
 
-    def _batch(self, pictures: Sequence[NDArray[np.uint8]], selection: Selection) -> list[Detections]:
+    def _open(self, picture: Picture) -> Decoded:
+        if isinstance(picture, Path | str):
+            return load_for(picture, self.about.frame)
+        pixels = load_rgb(picture)
+        return Decoded(pixels, pixels.shape[1::-1])
+
+    def _batch(self, pictures: Sequence[Decoded], selection: Selection) -> list[Detections]:
         about = self.about
-        sizes = [(picture.shape[1], picture.shape[0]) for picture in pictures]
-        inputs = np.stack([to_input(picture, about.frame, about.resize) for picture in pictures])  # [B, 3, H, W]
+        sizes = [picture.size for picture in pictures]
+        inputs = np.stack([to_input(picture.pixels, about.frame, about.resize) for picture in pictures])  # [B, 3, H, W]
         anchors = np.array(about.region.anchors, np.float32)
         predictions = decode(self.runtime(inputs), anchors, about.stride, about.region.softmax, about.tree)
         return postprocess(predictions, sizes, about.frame, about.resize, about.labels, selection)

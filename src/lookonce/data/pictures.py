@@ -11,8 +11,9 @@ import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +29,25 @@ TAIL = 4096
 """Bytes at the end of a file in which its end marker is looked for; cameras append some."""
 BATCH = 8
 """Pictures that go through a network together in detection."""
-Opened: TypeAlias = "NDArray[np.uint8] | PictureError"
-"""A picture [h, w, 3] RGB, or why it cannot be read."""
+ENOUGH = 2
+"""Times the longer side of a network's input: what the shorter side of a picture decoded for it has at least."""
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError, MemoryError)
+
+
+class Decoded(NamedTuple):
+    """A picture as a network needs it."""
+
+    pixels: NDArray[np.uint8]  # [h, w, 3] RGB, upright
+    size: tuple[int, int]  # (width, height) of the whole picture as seen; its pixels can be fewer
+
+    @property
+    def reduced(self) -> bool:
+        """Decoded at less than its size."""
+        return self.pixels.shape[1::-1] != self.size
+
+
+Opened: TypeAlias = "Decoded | PictureError"
+"""A picture, or why it cannot be read."""
 
 
 def load_rgb(
@@ -51,32 +68,57 @@ def load_rgb(
         return _from_array(picture)
     if isinstance(picture, Image.Image):
         return np.array(_upright_rgb(picture, reduce_to))
-    try:
-        with Image.open(picture) as image:
-            _check_size(image, picture)
-            if reduce_to and max(image.size) > reduce_to:
-                image.draft("RGB", _shrunk(image.size, reduce_to))
-            return np.array(_upright_rgb(image, reduce_to))
-    except UNREADABLE as error:
-        if isinstance(error, UserError):
-            raise
-        raise PictureError(picture, _reason(Path(picture), error)) from None
+    with _opening(picture) as image:
+        if reduce_to and max(image.size) > reduce_to:
+            image.draft("RGB", _shrunk(image.size, reduce_to))
+        return np.array(_upright_rgb(image, reduce_to))
+
+
+def load_for(path: Path | str, frame: tuple[int, int]) -> Decoded:
+    """A file as RGB, upright, no larger than a network's input asks for.
+
+    A JPEG far larger is decoded at a half, a quarter or an eighth, which costs a fraction and averages the pixels that
+    the resize would leave out; its shorter side stays ENOUGH times the input's longer one. Others come whole.
+
+    Args:
+        path: the file.
+        frame: (width, height) of the network's input, pixels.
+    Raises:
+        PictureError: as of load_rgb.
+    """
+    least = ENOUGH * max(frame)
+    with _opening(path) as image:
+        width, height = image.size
+        image.draft("RGB", (least, least))
+        turned = _turned(image)
+        return Decoded(np.array(_upright_rgb(image, None)), (height, width) if turned else (width, height))
 
 
 def picture_size(path: Path | str) -> tuple[int, int]:
     """(width, height) as seen, from the header alone. Raises PictureError for what is no picture."""
+    with _opening(path) as image:
+        width, height = image.size
+        return (height, width) if _turned(image) else (width, height)
+
+
+@contextmanager
+def _opening(path: Path | str) -> Iterator[Image.Image]:
+    """A picture file, open until the block ends; whatever is wrong with it is a PictureError."""
     try:
         with Image.open(path) as image:
             _check_size(image, path)
-            width, height = image.size
-            exif = Image.Exif()
-            exif.load(image.info.get("exif") or b"")  # image.getexif() would decode a whole PNG in search of it
-            turned = exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-            return (height, width) if turned else (width, height)
+            yield image
     except UNREADABLE as error:
         if isinstance(error, UserError):
             raise
         raise PictureError(path, _reason(Path(path), error)) from None
+
+
+def _turned(image: Image.Image) -> bool:
+    """Whether it is seen on its side: its EXIF orientation, from the header alone."""
+    exif = Image.Exif()
+    exif.load(image.info.get("exif") or b"")  # image.getexif() would decode a whole PNG in search of it
+    return exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
 
 
 def inspect(path: Path | str) -> tuple[int, int]:
@@ -95,16 +137,18 @@ def inspect(path: Path | str) -> tuple[int, int]:
     return size
 
 
-def open_ahead(paths: Iterable[Path | str], ahead: int = 2 * BATCH) -> Iterator[tuple[str, Opened]]:
+def open_ahead(paths: Iterable[Path | str], frame: tuple[int, int],
+               ahead: int = 2 * BATCH) -> Iterator[tuple[str, Opened]]:  # fmt: skip
     """Pictures in the order given, each with its path; those to come are decoded in threads meanwhile.
 
     Memory holds `ahead` pictures, however many there are. A picture that cannot be read comes as its error.
+    frame: (width, height) of the network's input that they are for.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         coming: deque[tuple[str, Future[Opened]]] = deque()
         try:
             for path in paths:
-                coming.append((str(path), pool.submit(_opened, path)))
+                coming.append((str(path), pool.submit(_opened, path, frame)))
                 if len(coming) > ahead:
                     name, future = coming.popleft()
                     yield name, future.result()
@@ -116,9 +160,9 @@ def open_ahead(paths: Iterable[Path | str], ahead: int = 2 * BATCH) -> Iterator[
                 future.cancel()
 
 
-def _opened(path: Path | str) -> Opened:
+def _opened(path: Path | str, frame: tuple[int, int]) -> Opened:
     try:
-        return load_rgb(path)
+        return load_for(path, frame)
     except PictureError as error:
         return error
 

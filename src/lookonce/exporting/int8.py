@@ -22,7 +22,7 @@ import openvino
 from numpy.typing import NDArray
 
 from lookonce.data.catalog import read_splits
-from lookonce.data.pictures import load_rgb
+from lookonce.data.pictures import load_for
 from lookonce.data.record import Dataset
 from lookonce.description import Description
 from lookonce.detector import Detector
@@ -148,7 +148,7 @@ def _found(network: openvino.Model, about: Description, dataset: Dataset) -> Seq
 def _input(path: Path, about: Description) -> NDArray[np.float32]:
     """A picture as the network takes it, [1, 3, H, W]; one that cannot be read is grey."""
     try:
-        picture = load_rgb(path)
+        picture = load_for(path, about.frame).pixels
     except PictureError:
         picture = np.full((*about.frame[::-1], 3), 128, np.uint8)
     return to_input(picture, about.frame, about.resize)[None]

@@ -12,7 +12,7 @@ from statistics import median
 
 import numpy as np
 
-from lookonce.data.pictures import BATCH, load_rgb, picture_size
+from lookonce.data.pictures import BATCH, load_for, picture_size
 from lookonce.detect import write_entry
 from lookonce.detector import Detector
 from lookonce.errors import PictureError, UserError
@@ -82,7 +82,7 @@ class Work:
         self.part = list(islice(self.ahead, self.size))
         for file in self.part:
             try:
-                load_rgb(file)
+                load_for(file, self.detector.about.frame)
             except PictureError:
                 pass  # a cut one; told by those who look at their data
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from lookonce.data.pictures import load_rgb
+from lookonce.data.pictures import load_for
 from lookonce.data.record import Dataset
 from lookonce.data.warp import Warped
 from lookonce.detections import Detections
@@ -55,7 +55,8 @@ class Inputs(TorchDataset[Warped]):
         """The input [3, H, W], floats 0..1."""
         if index not in self.kept:
             try:
-                image = torch.from_numpy(to_input(load_rgb(self.dataset.records[index].path), self.frame, self.mode))
+                pixels = load_for(self.dataset.records[index].path, self.frame).pixels
+                image = torch.from_numpy(to_input(pixels, self.frame, self.mode))
             except PictureError:
                 image = torch.full((3, self.frame[1], self.frame[0]), 0.5)
             if len(self.kept) >= KEPT:
