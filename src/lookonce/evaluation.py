@@ -32,6 +32,8 @@ SCORE_THRESHOLD = 0.005
 """Lowest score that counts when mAP is measured. Source: darknet/examples/detector.c, validate, thresh=.005."""
 SCORED = Selection(SCORE_THRESHOLD)
 """What is detected where mAP is measured."""
+RULES = Rules(score_threshold=SCORE_THRESHOLD)
+"""By which models are compared: those of training, pruning and quantising."""
 
 
 @dataclass(frozen=True)

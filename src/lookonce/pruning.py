@@ -17,14 +17,13 @@ from lookonce.detections import Detections
 from lookonce.detector import Detector
 from lookonce.drop import Drop, measure_drop
 from lookonce.errors import ConfigError, UserError
-from lookonce.evaluation import detect_all
+from lookonce.evaluation import RULES, detect_all
 from lookonce.files import write_text
 from lookonce.layers import Conv, Layer, num_floats, num_operations
 from lookonce.model_file import Model, load_model, save_model
 from lookonce.training.plan import Plan
 from lookonce.training.recipes import RECIPES, STRIDE, Settings
 from lookonce.training.run import Run, free_folder, read_both
-from lookonce.training.validation import RULES
 from lookonce.view.plots import channels_figure, save_figure
 
 if TYPE_CHECKING:
@@ -147,7 +146,7 @@ def prune(
             pictures, a number outside its law, a run folder that is there.
         Interrupted: Ctrl-C in training, after a checkpoint: lookonce train --resume goes on from there.
     """
-    _check(share, rounds, steps, max_drop)
+    _check(rounds, steps, max_drop)
     source = Path(model).expanduser()
     given = load_model(source)
     _check_model(given, source)
@@ -158,9 +157,7 @@ def prune(
     return Pruned(tuple(_rounds(given, plan, folders, share, max_drop)), max_drop)
 
 
-def _check(share: float, rounds: int, steps: int, max_drop: float) -> None:
-    if not 0 < share < 1:
-        raise ConfigError(f"share: {share}; expected above 0 and below 1: the part of all channels that go")
+def _check(rounds: int, steps: int, max_drop: float) -> None:
     for name, value in (("rounds", rounds), ("steps", steps)):
         if value < 1:
             raise ConfigError(f"{name}: {value}; expected at least 1")
@@ -192,7 +189,7 @@ def _folders(out: Path, name: str | None, source: Path, rounds: int) -> list[Pat
 
 
 def _plan(model: Model, place: Path, data: Path, seed: int) -> Plan:
-    """How the cut network is trained: as the model was, at a lower rate and without what belongs to a start.
+    """How the cut network is trained: as the model was, without what belongs to a start.
 
     Raises ConfigError for a model file whose recipe is none of this version's.
     """

@@ -28,8 +28,8 @@ from lookonce.description import Description
 from lookonce.detector import Detector
 from lookonce.drop import Drop, measure_drop
 from lookonce.errors import ConfigError, PictureError, UserError
-from lookonce.evaluation import SCORE_THRESHOLD, detect_all
-from lookonce.metrics import Rules, score
+from lookonce.evaluation import RULES, detect_all
+from lookonce.metrics import score
 from lookonce.model_file import Model
 from lookonce.network import folded
 from lookonce.onnx_form import network_model
@@ -40,7 +40,6 @@ log = logging.getLogger("lookonce")
 MAX_DROP = 0.005
 CALIBRATION = 300
 """Pictures at most from which the ranges of activations are taken. Source: NNCF, quantize, subset_size."""
-RULES = Rules(score_threshold=SCORE_THRESHOLD)
 
 
 class DropError(UserError):

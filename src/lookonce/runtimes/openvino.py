@@ -1,6 +1,7 @@
 """OpenVINO as a runtime: the fastest on a CPU. No torch here.
 
-Nothing is reported to anyone: models are read by Core.read_model, never by openvino.convert_model.
+Nothing is reported to anyone: lookonce/__init__.py keeps the package that does it away, and models are read by
+Core.read_model, never by openvino.convert_model.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from lookonce.data.record import Dataset
 from lookonce.data.warp import Warped
 from lookonce.detector import Detector
 from lookonce.errors import UserError
-from lookonce.evaluation import detect_all
+from lookonce.evaluation import RULES, detect_all
 from lookonce.metrics import score
 from lookonce.model_file import Model
 from lookonce.network import Network
@@ -20,7 +20,7 @@ from lookonce.training.engine import keep_freed_memory
 from lookonce.training.module import Training, choose_precision, expect_little, make_optimizer
 from lookonce.training.recipes import Settings
 from lookonce.training.schedule import rate
-from lookonce.training.validation import RULES, Inputs, together
+from lookonce.training.validation import Inputs, together
 
 BY_HEART = 0.8
 """mAP@.5 on the pictures themselves from which on they count as learnt."""

@@ -22,7 +22,7 @@ from lookonce.data.record import Dataset
 from lookonce.data.voc import DataPolicy
 from lookonce.detector import Detector
 from lookonce.errors import ConfigError, Interrupted, NonFiniteLossError, UserError
-from lookonce.evaluation import detect_all
+from lookonce.evaluation import RULES, detect_all
 from lookonce.files import replacing, sweep, write_text
 from lookonce.layers import Layer, stride
 from lookonce.metrics import best_thresholds, score
@@ -35,7 +35,7 @@ from lookonce.training.plan import Device, Plan, Precision, plain
 from lookonce.training.recipes import RecipeName, settings
 from lookonce.training.saving import Stopped
 from lookonce.training.transfer import start_from
-from lookonce.training.validation import RULES, Validation
+from lookonce.training.validation import Validation
 from lookonce.training.watch import Watch
 
 log = logging.getLogger("lookonce")

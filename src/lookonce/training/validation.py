@@ -15,15 +15,13 @@ from lookonce.data.record import Dataset
 from lookonce.data.warp import Warped
 from lookonce.detections import Detections
 from lookonce.errors import PictureError
-from lookonce.evaluation import SCORE_THRESHOLD
-from lookonce.metrics import Metrics, Rules, score
-from lookonce.postprocess import Selection, postprocess
+from lookonce.evaluation import RULES, SCORED
+from lookonce.metrics import Metrics, score
+from lookonce.postprocess import postprocess
 from lookonce.region import Predictions
 from lookonce.resize import ResizeMode, boxes_to_input, to_input
 from lookonce.training.features import FeatureCache
 
-RULES = Rules(score_threshold=SCORE_THRESHOLD)
-"""How validation is scored, during a run and at its end."""
 KEPT = 2000
 """Inputs that stay in memory, so that validation decodes a picture once."""
 
@@ -108,9 +106,7 @@ class Validation(lightning.Callback):
         assert isinstance(outputs, Predictions)
         start = len(self.detections)
         sizes = [(int(w), int(h)) for w, h in self.dataset.sizes[start : start + len(outputs.boxes)]]
-        self.detections += postprocess(
-            outputs, sizes, self.frame, self.mode, self.dataset.labels, Selection(SCORE_THRESHOLD)
-        )
+        self.detections += postprocess(outputs, sizes, self.frame, self.mode, self.dataset.labels, SCORED)
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Score the round."""
