@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import onnx
-import openvino
 import pytest
 import torch
 
@@ -14,6 +13,7 @@ from lookonce.exporting.graph import detector_model
 from lookonce.model_file import load_model
 from lookonce.postprocess import Selection, nms_per_class
 from lookonce.region import decode
+from lookonce.runtimes.openvino import the_core
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def images(frame, count=2):
 
 
 def in_openvino(made, given):
-    compiled = openvino.compile_model(
-        openvino.Core().read_model(made.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = the_core().compile_model(
+        the_core().read_model(made.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
     return [*compiled(given).values()]
 

@@ -4,12 +4,12 @@ import shutil
 import sys
 
 import numpy as np
-import openvino
 import pytest
 
 from lookonce import Detector, evaluate, export
 from lookonce.errors import ConfigError, UserError
 from lookonce.exporting.int8 import DropError
+from lookonce.runtimes.openvino import the_core
 
 pytest.importorskip("nncf", reason="the extra int8 is not installed")
 
@@ -24,7 +24,7 @@ def test_convolutions_are_eight_bits_and_the_file_is_a_detector(int8, run, squar
     assert "of the train split" in int8.accuracy
     assert "val: mAP" in int8.accuracy
     assert "mAP judges" in int8.parity
-    read = openvino.Core().read_model(int8.files[0])
+    read = the_core().read_model(int8.files[0])
     weights = [op for op in read.get_ops() if op.get_type_name() == "Constant" and op.get_element_type().size == 1]
     assert len(weights) >= 2
     detector = Detector(int8.files[0])

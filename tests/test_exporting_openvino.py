@@ -2,13 +2,13 @@
 
 import json
 
-import openvino
 import pytest
 
 from lookonce import export
 from lookonce.exporting import openvino as writer
 from lookonce.exporting.parity import ParityError
 from lookonce.model_file import load_model
+from lookonce.runtimes.openvino import the_core
 from test_exporting_onnx import spoilt
 
 
@@ -17,7 +17,7 @@ def test_the_files_describe_themselves_and_half_is_half_the_size(run, squares, t
     found = export(run, "openvino", half=half, out=tmp_path / "cells", data=squares)
     assert [p.name for p in found.files] == ["cells.xml", "cells.bin"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cells.bin", "cells.xml"]
-    read = openvino.Core().read_model(found.files[0])
+    read = the_core().read_model(found.files[0])
     about = json.loads(read.get_rt_info("lookonce").value)
     assert about["labels"] == list(load_model(run).labels)
     assert [o.get_any_name() for o in read.outputs] == ["detections"]

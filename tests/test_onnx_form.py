@@ -5,7 +5,6 @@ Run by OpenVINO: onnx's own evaluator gets a pooling with uneven borders wrong.
 
 import numpy as np
 import onnx
-import openvino
 import pytest
 import torch
 
@@ -13,6 +12,7 @@ from lookonce import Network, zoo
 from lookonce.layers import AvgPool, Conv, Dropout, MaxPool, Region, Reorg, Route
 from lookonce.network import folded
 from lookonce.onnx_form import network_model
+from lookonce.runtimes.openvino import the_core
 
 ANCHORS = ((1.0, 1.5), (3.0, 2.0))
 PASSED = (Conv(8), MaxPool(), Conv(8, activation="relu"), MaxPool(), Route((-2,)), Reorg(2), Route((-1, 3)),
@@ -41,8 +41,8 @@ def test_the_graph_gives_the_networks_own_numbers_whatever_the_input(layers, sha
     x = torch.rand(shape[0], 3, *shape[1:], generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = network(x).numpy()
-    read = openvino.Core().read_model(model.SerializeToString())
-    found = openvino.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x.numpy())[0]
+    read = the_core().read_model(model.SerializeToString())
+    found = the_core().compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x.numpy())[0]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 

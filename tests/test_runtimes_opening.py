@@ -17,6 +17,7 @@ from lookonce.data.pictures import load_rgb
 from lookonce.errors import UserError
 from lookonce.model_file import load_model, save_model
 from lookonce.runtimes.opening import open_runtime
+from lookonce.runtimes.openvino import the_core
 from lookonce.runtimes.settings import Settings
 
 INSTALLED = ["torch", "openvino"]
@@ -140,7 +141,7 @@ def edited(path, out, key=None, opset=None):
 def bad_files(exported, folder):
     """Files that are not ours or not for us, each with what must be said of it."""
     foreign_onnx(folder / "foreign.onnx")
-    openvino.save_model(openvino.Core().read_model(folder / "foreign.onnx"), folder / "foreign.xml")
+    openvino.save_model(the_core().read_model(folder / "foreign.onnx"), folder / "foreign.xml")
     (folder / "text.onnx").write_text("no protobuf")
     (folder / "text.xml").write_text("<net")
     (folder / "text.bin").write_bytes(b"")

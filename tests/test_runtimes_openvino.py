@@ -1,14 +1,16 @@
 """Mirrors src/lookonce/runtimes/openvino.py. Oracle: the network itself, run by PyTorch."""
 
+import subprocess
+import sys
+
 import numpy as np
 import onnx
-import openvino
 import pytest
 import torch
 
 from lookonce.errors import UserError
 from lookonce.model_file import load_model
-from lookonce.runtimes.openvino import OpenvinoRuntime, openvino_model, saved
+from lookonce.runtimes.openvino import OpenvinoRuntime, openvino_model, saved, the_core
 from lookonce.runtimes.settings import Settings
 
 
@@ -33,7 +35,7 @@ def test_every_exported_file_gives_the_networks_own_numbers(exported, known, nam
 
 
 def test_bf16_that_the_machine_lacks_is_refused_not_silently_fp32(exported):
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" in the_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         assert "bf16" in OpenvinoRuntime(exported / "m.onnx", Settings(precision="bf16")).name
     else:
         with pytest.raises(UserError, match="no instructions for it; take fp32"):
@@ -77,3 +79,20 @@ def test_files_are_written_whole_or_not_at_all(exported, tmp_path):
 def test_threads_reach_openvino(exported):
     made = OpenvinoRuntime(exported / "m.onnx", Settings(threads=1))
     assert int(made._compiled.get_property("INFERENCE_NUM_THREADS")) == 1
+
+
+def test_signals_are_handled_after_detectors_came_and_went(exported):
+    """In a process of its own, since it would crash: OpenVINO moves the stack that signals are handled on."""
+    code = """
+import os, signal, sys
+from lookonce import Detector
+first, second = Detector(sys.argv[1], "openvino"), Detector(sys.argv[1], "openvino")
+del first
+del second
+signal.signal(signal.SIGINT, lambda *_: print("handled", flush=True))
+signal.raise_signal(signal.SIGINT)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(exported / "m.onnx")], capture_output=True, check=False, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "handled\n")

@@ -34,6 +34,7 @@ from lookonce.model_file import Model
 from lookonce.network import folded
 from lookonce.onnx_form import network_model
 from lookonce.resize import to_input
+from lookonce.runtimes.openvino import the_core
 
 log = logging.getLogger("lookonce")
 
@@ -85,7 +86,7 @@ def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
     if not len(val.boxes):
         raise UserError(f"{data}: no objects on its {len(val)} val pictures; int8 is judged on them")
     about = model.description
-    network = openvino.Core().read_model(network_model(folded(model.network)).SerializeToString())
+    network = the_core().read_model(network_model(folded(model.network)).SerializeToString())
     chosen = _spread(len(train), CALIBRATION)
     calibration = nncf.Dataset([train.records[i].path for i in chosen], lambda path: _input(path, about))
     validation = nncf.Dataset(list(range(len(val))), lambda i: _input(val.records[i].path, about))
@@ -140,7 +141,7 @@ def _found(network: openvino.Model, about: Description, dataset: Dataset) -> Seq
     """What a network finds on the pictures of a data set."""
     fixed = network.clone()
     fixed.reshape([1, 3, about.frame[1], about.frame[0]])
-    compiled = openvino.Core().compile_model(fixed, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = the_core().compile_model(fixed, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return detect_all(Detector(_Running(compiled, about)), dataset)[0]
 
 

@@ -14,7 +14,7 @@ from lookonce.exporting.options import Exported, Options
 from lookonce.exporting.parity import BY_ACCURACY, EXACT, HALF, Run, check_parity
 from lookonce.model_file import Model
 from lookonce.onnx_form import PIXELS, RAW
-from lookonce.runtimes.openvino import openvino_model, saved
+from lookonce.runtimes.openvino import openvino_model, saved, the_core
 
 
 def write(model: Model, stem: Path, options: Options) -> Exported:
@@ -55,7 +55,7 @@ def _with_network(whole: openvino.Model, network: openvino.Model) -> openvino.Mo
 
 def run_openvino(path: Path) -> tuple[Run, str]:
     """Runs an .onnx or .xml file in float32."""
-    core = openvino.Core()
+    core = the_core()
     read = core.read_model(path)
     present = {name for output in read.outputs for name in output.get_names()}
     read.add_outputs([name for name in (BOXES, SCORES) if name not in present])

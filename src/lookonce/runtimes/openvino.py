@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
 
@@ -25,6 +26,16 @@ from lookonce.onnx_form import PIXELS, RAW, network_part, read_description, read
 from lookonce.runtimes.settings import Settings
 
 
+@cache
+def the_core() -> openvino.Core:
+    """The one Core of this process.
+
+    Each Core gives its thread another stack to handle signals on, and at its end puts back the one of before. Two that
+    do not end in the reverse order of their beginning leave one that is gone, and the next Ctrl-C crashes Python.
+    """
+    return openvino.Core()
+
+
 class OpenvinoRuntime:
     """Runs a network: [B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/32, W/32], float32.
 
@@ -39,7 +50,7 @@ class OpenvinoRuntime:
     """
 
     def __init__(self, source: Path | onnx.ModelProto, settings: Settings) -> None:
-        core = openvino.Core()
+        core = the_core()
         device = (settings.device or "cpu").upper()
         if device not in core.available_devices:
             raise ConfigError(
@@ -80,7 +91,7 @@ class OpenvinoRuntime:
 
 def openvino_model(made: onnx.ModelProto) -> openvino.Model:
     """An ONNX model of ours as OpenVINO's, with its description."""
-    read = openvino.Core().read_model(made.SerializeToString())
+    read = the_core().read_model(made.SerializeToString())
     read.set_rt_info(json.dumps(read_description(made, "the model").to_json()), KEY)
     return read
 
