@@ -140,3 +140,14 @@ def test_an_untrained_network_expects_little():
     raw = network(torch.rand(1, 3, 96, 96))
     objectness = decode(raw, raw.new_tensor(ANCHORS), 32).objectness
     assert 0.005 < objectness.mean() < 0.02
+
+
+def test_the_gradient_is_limited_to_the_norm_of_the_settings_and_zero_leaves_it(pictures, monkeypatch):
+    lengths = {}
+    for limit in (0.0, 0.5):
+        module = training(monkeypatch, gradient_clip=limit)
+        module.training_step(batch_of(pictures), 0).backward()
+        module.on_before_optimizer_step(m.make_optimizer(module.network, module.settings))
+        lengths[limit] = torch.cat([p.grad.flatten() for p in module.network.parameters()]).norm().item()
+    assert lengths[0.0] > 1
+    assert lengths[0.5] == pytest.approx(0.5, rel=1e-4)

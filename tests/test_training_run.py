@@ -75,7 +75,8 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(squares, tmp_path):
     {"multi_scale": (64, 96), "ema": 0.0, "optimizer": "rmsprop", "learning_rate": 1e-4, "schedule": "cosine"},
     {"freeze": "all_but_last", "val_split": "none", "resize": "stretch", "optimizer": "adam", "gradient_clip": 0.0},
     {"labels": ("red",), "patience": 1, "min_delta": 2.0, "epochs": 9, "workers": 1, "anchors": 0},
-], ids=["blog", "scales", "frozen", "subset"])  # fmt: skip
+    {"precision": "bf16"}, {"precision": "fp32"},  # whatever this machine would take by itself
+], ids=["blog", "scales", "frozen", "subset", "bf16", "fp32"])  # fmt: skip
 def test_every_way_to_train_ends_in_a_model(given, squares, tmp_path):
     run = train(squares, out=tmp_path, **{**SMALL, **given})
     model = load_model(run)

@@ -83,7 +83,6 @@ class Engine:
                 callbacks=self._callbacks(),
                 logger=[self.history, TensorBoardLogger(self.folder, name="", version="tensorboard")],
                 plugins=[WholeFiles()],
-                gradient_clip_val=how.gradient_clip or None,
                 check_val_every_n_epoch=validate_every(cast(int, how.epochs)),
                 num_sanity_val_steps=0,
                 log_every_n_steps=10,

@@ -118,6 +118,12 @@ class Training(lightning.LightningModule):
         schedule = LambdaLR(optimizer, lambda step: rate(step, steps, self.settings))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Limit the gradient. Not through Lightning, which refuses fused optimisers in bf16 for a scaler of fp16's."""
+        if self.settings.gradient_clip:
+            own = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(own, self.settings.gradient_clip)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the count of pictures seen (warm-up goes by it and never starts again) and how batch norms read."""
         checkpoint["seen"] = self.seen
