@@ -12,7 +12,8 @@ from lookonce.model_file import load_model
 from lookonce.training.module import Training
 from sets import write_squares
 
-SMALL = {"network": "nano", "size": 64, "epochs": 3, "batch_size": 4, "anchors": 2, "freeze": "4", "ema": 0.0}
+SMALL = {"network": "nano", "size": 64, "epochs": 3, "batch_size": 4, "anchors": 2, "freeze": "4", "ema": 0.0,
+         "precision": "fp32"}  # fmt: skip
 
 
 def losses(monkeypatch, *args, **given):
