@@ -73,6 +73,29 @@ def test_pictures_without_labels_do_not_calibrate(run, squares, tmp_path):
         export(run, "openvino", int8=True, data=tmp_path, out=tmp_path / "m")
 
 
+@pytest.fixture
+def broken(squares, tmp_path):
+    """The squares with one train picture that holds nothing."""
+    data = shutil.copytree(squares, tmp_path / "broken")
+    (data / "JPEGImages" / "train000.png").write_bytes(b"")
+    return data
+
+
+def test_a_picture_that_cannot_be_read_neither_calibrates_nor_stops(run, broken, tmp_path, caplog):
+    made = export(run, "openvino", int8=True, max_drop=0.1, data=broken, out=tmp_path / "m")
+    assert "calibrated on 23 pictures" in made.accuracy
+    assert "train: 1 of 24 pictures cannot be read and are left out" in caplog.text
+
+
+@pytest.mark.parametrize("split, pictures", [("train", 24), ("val", 8)])
+def test_where_no_picture_can_be_read_int8_says_so(run, broken, tmp_path, split, pictures):
+    for path in (broken / "JPEGImages").glob(f"{split}*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=f"{split}: none of its {pictures} pictures can be read"):
+        export(run, "openvino", int8=True, data=broken, out=tmp_path / "m")
+    assert not list(tmp_path.glob("m*"))
+
+
 def test_a_missing_package_is_named(run, squares, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(ConfigError, match=r"pip install lookonce\[int8\]"):

@@ -22,7 +22,7 @@ import openvino
 from numpy.typing import NDArray
 
 from lookonce.data.catalog import read_splits
-from lookonce.data.pictures import load_for
+from lookonce.data.pictures import load_for, open_ahead
 from lookonce.data.record import Dataset
 from lookonce.description import Description
 from lookonce.detector import Detector
@@ -82,13 +82,10 @@ def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
     if not 0 < max_drop <= 1:
         raise ConfigError(f"max_drop: {max_drop}; expected more than 0, at most 1 (of mAP)")
     nncf = _package()
-    train, val = read_splits(data, ["train", "val"], model.labels)
-    if not len(val.boxes):
-        raise UserError(f"{data}: no objects on its {len(val)} val pictures; int8 is judged on them")
     about = model.description
     network = the_core().read_model(network_model(folded(model.network)).SerializeToString())
-    chosen = _spread(len(train), CALIBRATION)
-    calibration = nncf.Dataset([train.records[i].path for i in chosen], lambda path: _input(path, about))
+    train, val = _pictures(data, model)
+    calibration = nncf.Dataset([record.path for record in train.records], lambda path: _input(path, about))
     validation = nncf.Dataset(list(range(len(val))), lambda i: _input(val.records[i].path, about))
 
     def judge(compiled: openvino.CompiledModel, places: Iterable[int]) -> tuple[float, list[list[NDArray[np.float32]]]]:
@@ -100,11 +97,11 @@ def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
             log.info("int8: mAP %.4f", mean_ap)
         return mean_ap, [[raw] for raw in running.raws]
 
-    log.info("int8: calibrated on %d pictures, judged on %d", len(chosen), len(val))
+    log.info("int8: calibrated on %d pictures, judged on %d", len(train), len(val))
     with redirect_stdout(sys.stderr):  # where its progress belongs
         made = nncf.quantize_with_accuracy_control(
             network, calibration, validation, judge, max_drop=max_drop, drop_type=nncf.DropType.ABSOLUTE,
-            preset=nncf.QuantizationPreset.MIXED, subset_size=len(chosen),
+            preset=nncf.QuantizationPreset.MIXED, subset_size=len(train),
             advanced_quantization_parameters=nncf.AdvancedQuantizationParameters(
                 overflow_fix=nncf.OverflowFix.ENABLE  # a CPU without VNNI would else compute other numbers
             ),
@@ -117,7 +114,7 @@ def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
             f"int8 loses more than --max-drop {max_drop:g} on the val pictures ({drop}), and nothing was written; "
             "allow more, or calibrate on more train pictures"
         )
-    return Quantised(made, len(chosen), drop, kept, len(convolutions))
+    return Quantised(made, len(train), drop, kept, len(convolutions))
 
 
 @dataclass
@@ -146,12 +143,30 @@ def _found(network: openvino.Model, about: Description, dataset: Dataset) -> Seq
 
 
 def _input(path: Path, about: Description) -> NDArray[np.float32]:
-    """A picture as the network takes it, [1, 3, H, W]; one that cannot be read is grey."""
-    try:
-        picture = load_for(path, about.frame).pixels
-    except PictureError:
-        picture = np.full((*about.frame[::-1], 3), 128, np.uint8)
-    return to_input(picture, about.frame, about.resize)[None]
+    """A picture as the network takes it, [1, 3, H, W]."""
+    return to_input(load_for(path, about.frame).pixels, about.frame, about.resize)[None]
+
+
+def _pictures(data: Path, model: Model) -> tuple[Dataset, Dataset]:
+    """The train pictures that calibrate and the val pictures that judge."""
+    about = model.description
+    train, val = read_splits(data, ["train", "val"], model.labels)
+    train = _readable(train.select(np.array(_spread(len(train), CALIBRATION), np.int64)), about, f"{data}, train")
+    val = _readable(val, about, f"{data}, val")
+    if not len(val.boxes):
+        raise UserError(f"{data}: no objects on its {len(val)} val pictures; int8 is judged on them")
+    return train, val
+
+
+def _readable(dataset: Dataset, about: Description, what: str) -> Dataset:
+    """The pictures that can be read; others are told. Raises UserError where none is left."""
+    paths = [record.path for record in dataset.records]
+    broken = np.array([isinstance(opened, PictureError) for _, opened in open_ahead(paths, about.frame)], bool)
+    if broken.all():
+        raise UserError(f"{what}: none of its {len(paths)} pictures can be read; int8 needs some")
+    if broken.any():
+        log.warning("%s: %d of %d pictures cannot be read and are left out", what, broken.sum(), len(paths))
+    return dataset.select(~broken)
 
 
 def _is_quantised(convolution: openvino.Node) -> bool:

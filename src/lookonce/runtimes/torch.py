@@ -45,5 +45,6 @@ class TorchRuntime:
 
 def computes_bf16() -> bool:
     """Whether this machine's CPU has instructions for bfloat16: AVX512-BF16 or AMX."""
-    found: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.12
-    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    found: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.12; before, these probes
+    probes = [getattr(torch.cpu, f"_is_{name}_supported", lambda: False)() for name in ("avx512_bf16", "amx_tile")]
+    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16")) or any(probes)

@@ -19,6 +19,7 @@ from lookonce.layers import region_of
 from lookonce.loss import keras_yolo2_loss, region_loss
 from lookonce.network import BatchNorm, Network, Sigma
 from lookonce.region import Predictions, decode, encode, further
+from lookonce.runtimes.torch import computes_bf16
 from lookonce.training.recipes import Settings
 from lookonce.training.schedule import rate
 
@@ -198,7 +199,6 @@ def choose_precision(device: str) -> tuple[str, str]:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16-mixed", f"bf16 on {torch.cuda.get_device_name()}"
         return "32-true", f"fp32: {torch.cuda.get_device_name()} has no bf16"
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    if any(cast(bool, getattr(torch.cpu, probe, lambda: False)()) for probe in probes):
+    if computes_bf16():
         return "bf16-mixed", "bf16: this CPU has the instructions"
     return "32-true", "fp32: this CPU has no AVX512-BF16 or AMX instructions"
