@@ -12,7 +12,7 @@ ROOT = TESTS.parent / "src" / "lookonce"
 RANK = {
     name: rank
     for rank, names in enumerate([
-        "errors arrays data.record diagnosis darknet.words exporting.options offers mirror",
+        "errors arrays convolve data.record diagnosis darknet.words exporting.options offers mirror",
         "boxes tree data.json_text runtimes.settings",
         "speed.rounds speed.machine",
         "layers files archives fetching region zoo resize data.pictures data.paper data.gathering detections",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lookonce.convolve import convolve
 from lookonce.darknet.origin import Origin
 from lookonce.errors import ConfigError
 from lookonce.layers import (
@@ -102,7 +103,7 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to [B, filters, H', W']."""
-        x = self.conv(x)
+        x = convolve(x, self.conv)
         x = self.norm(x) if self.norm is not None else x
         match self.layer.activation:
             case "leaky":
