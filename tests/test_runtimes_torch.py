@@ -7,7 +7,7 @@ import torch
 from lookonce.errors import UserError
 from lookonce.model_file import load_model
 from lookonce.runtimes.settings import Settings
-from lookonce.runtimes.torch import TorchRuntime
+from lookonce.runtimes.torch import TorchRuntime, computes_bf16
 
 
 @pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-4), ("bf16", 0.5)])
@@ -35,3 +35,11 @@ def test_threads_are_pytorchs_own_number(run):
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_bf16_is_asked_of_the_processor_that_runs(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False}, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not including_emulation)
+    assert [computes_bf16(device) for device in ("cpu", "cuda", "mps")] == [False, True, False]

@@ -74,7 +74,7 @@ def detect(
         drawn: also write each picture with its detections drawn.
         runtime: what runs the network; auto: the fastest at hand.
         device: where it runs: cpu, cuda, or tensorrt of onnxruntime; none: the runtime's own choice.
-        precision: auto: bf16 where the CPU has instructions for it (boxes within 1 px), else fp32.
+        precision: auto: bf16 where the processor has instructions for it (boxes within 1 px), else fp32.
     Returns:
         A summary. A picture that cannot be read is reported, skipped and counted.
     Raises:

@@ -38,7 +38,7 @@ class Detector:
         runtime: what runs the network; auto takes the fastest at hand and says which: a GPU, else OpenVINO. For it and
             for onnxruntime a file is converted once, and the converted form kept beside it.
         device: None: the runtime's own choice; cpu, cuda, or tensorrt of onnxruntime.
-        precision: auto: bf16 where the CPU has instructions for it, with boxes within 1 px; else fp32.
+        precision: auto: bf16 where the processor has instructions for it, with boxes within 1 px; else fp32.
         throughput: for many pictures at once: OpenVINO then runs several at a time.
         threshold: lowest score of a detection, 0 to 1; None: the model's own, found on its validation pictures.
         iou_threshold: of two boxes of one class that overlap more than this, the better stays.

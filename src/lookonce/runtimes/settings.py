@@ -21,7 +21,7 @@ class Settings:
     device: str | None = None
     """None: the runtime's own choice. torch: cpu, cuda, cuda:1, ...; onnxruntime: cpu, cuda, tensorrt."""
     precision: Precision = "auto"
-    """auto: bf16 where the CPU has instructions for it, else fp32."""
+    """auto: bf16 where the processor has instructions for it, else fp32."""
     throughput: bool = False
     """Many pictures at once count, not how long one takes. OpenVINO then runs as many as suit the machine."""
     threads: int | None = None

@@ -30,7 +30,7 @@ class TorchRuntime:
             self.network = folded(model.network).to(self.device)
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(f"device: {settings.device!r}: {str(error).splitlines()[0]}") from None
-        self.precision: str = settings.precision_where(native=self.device.type == "cpu" and computes_bf16())
+        self.precision: str = settings.precision_where(native=computes_bf16(self.device.type))
         kind = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self.network.to(dtype=kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.kind = kind
@@ -43,8 +43,10 @@ class TorchRuntime:
             return cast(Tensor, self.network(given)).float().cpu().numpy()
 
 
-def computes_bf16() -> bool:
-    """Whether this machine's CPU has instructions for bfloat16: AVX512-BF16 or AMX."""
+def computes_bf16(device: str = "cpu") -> bool:
+    """Whether this machine's CPU (AVX512-BF16 or AMX) or its GPU has instructions for bfloat16."""
+    if device != "cpu":
+        return device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     found: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.12; before, these probes
     probes = [getattr(torch.cpu, f"_is_{name}_supported", lambda: False)() for name in ("avx512_bf16", "amx_tile")]
     return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16")) or any(probes)

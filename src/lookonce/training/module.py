@@ -196,7 +196,7 @@ def make_optimizer(network: Network, settings: Settings) -> torch.optim.Optimize
 def choose_precision(device: str) -> tuple[str, str]:
     """(Lightning's precision, why) for a device: bf16 where the machine computes in it, else fp32."""
     if device == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
+        if computes_bf16(device):
             return "bf16-mixed", f"bf16 on {torch.cuda.get_device_name()}"
         return "32-true", f"fp32: {torch.cuda.get_device_name()} has no bf16"
     if computes_bf16():
