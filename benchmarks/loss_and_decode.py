@@ -16,6 +16,7 @@ from lookonce.layers import region_of
 from lookonce.loss import region_loss
 from lookonce.postprocess import Selection, postprocess
 from lookonce.region import decode, encode
+from lookonce.training.engine import keep_freed_memory
 
 ROUNDS = 60
 LABELS = tuple(f"class {n}" for n in range(20))
@@ -33,6 +34,7 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 def main() -> None:
     """Measure both."""
+    keep_freed_memory()  # as training does
     generator = torch.Generator().manual_seed(0)
     region = region_of(zoo.yolov2(len(LABELS), zoo.VOC_ANCHORS))
     anchors = torch.tensor(region.anchors)

@@ -47,7 +47,7 @@ def test_an_unknown_recipe_names_the_known():
 
 @pytest.mark.parametrize(
     "pictures, batch, epochs",
-    [(205, 8, 115), (60, 7, 300), (2050, 8, 20), (3, 1, 300), (100_000, 8, 20), (1600, 8, 20), (400, 8, 60)],
+    [(205, 4, 115), (60, 4, 300), (2050, 4, 20), (3, 1, 300), (20, 2, 300), (100_000, 4, 20), (400, 4, 60)],
 )
 def test_a_run_fits_its_set(pictures, batch, epochs):
     found = Settings().fitted(pictures)

@@ -46,11 +46,11 @@ class Settings:
     """An object also goes to anchors other than its best whose shape IoU with it is greater; 1: to none, as Darknet."""
     objectness_prior: float = 0.01
     """Objectness that the untrained network gives; Darknet starts at 0.5."""
-    steps: int = 3000
+    steps: int = 6000
     """Optimiser steps that a run aims at; sets epochs where they are not given."""
     epochs: int | None = None
     """Passes over the training pictures; none: as many as `steps` asks for, 20 at least and 300 at most."""
-    batch_size: int = 8
+    batch_size: int = 4
     """Pictures for each optimiser step; made smaller for a set that gives fewer than 8 steps an epoch."""
     optimizer: Optimizer = "adamw"
     """What moves the weights."""
@@ -84,7 +84,7 @@ class Settings:
     """Validations without a gain of min_delta after which the run stops; 0: never."""
     min_delta: float = 0.001
     """Gain in mAP that counts."""
-    augment: Augmentation = Augmentation()  # noqa: RUF009 - frozen
+    augment: Augmentation = Augmentation(mosaic=1.0)  # noqa: RUF009 - frozen
     """How far training pictures may differ from the files."""
 
     def __post_init__(self) -> None:
