@@ -131,9 +131,7 @@ def colour(augment: Augmentation, u: NDArray[np.float64]) -> NDArray[np.float64]
 def warp(batch: Batch, frame: tuple[int, int], mode: ResizeMode, augment: Augmentation,
          u: NDArray[np.float64]) -> Warped:  # fmt: skip
     """The batch as the network sees it; outputs in place of pictures are passed on. u: [B, DRAWS] from draws()."""
-    maps = affine(batch.sizes.cpu().numpy(), frame, mode, augment, u)  # [B, 4]
-    images = batch.canvas.new_zeros(0) if batch.outputs else _pictures(batch, maps, frame, augment, u)
-    return Warped(images, *place(batch, maps, frame, augment.keep), batch.outputs)
+    return _warp(batch, None if batch.outputs else _floats(batch.canvas), frame, mode, augment, u)
 
 
 def mosaic(batch: Batch, frame: tuple[int, int], mode: ResizeMode, augment: Augmentation,
@@ -142,9 +140,9 @@ def mosaic(batch: Batch, frame: tuple[int, int], mode: ResizeMode, augment: Augm
 
     Every picture is in four inputs, each time with other draws. Source of the idea: YOLOv4, section 3.3.
     """
-    half = (frame[0] // 2, frame[1] // 2)
+    half, level = (frame[0] // 2, frame[1] // 2), _floats(batch.canvas)
     usual = replace(augment, zoom=(2 * augment.zoom[0], 2 * augment.zoom[1]))  # of half a frame
-    parts = [warp(batch, half, mode, usual, (u + quarter * GOLDEN) % 1) for quarter in range(4)]
+    parts = [_warp(batch, level, half, mode, usual, (u + quarter * GOLDEN) % 1) for quarter in range(4)]
     images = [part.images.roll(-quarter, 0) for quarter, part in enumerate(parts)]  # [B, 3, H/2, W/2] each
     rows = [torch.cat(images[:2], 3), torch.cat(images[2:], 3)]
     corners = torch.tensor([(0, 0), (half[0], 0), (0, half[1]), half], device=batch.boxes.device).repeat(1, 2)  # [4, 4]
@@ -155,6 +153,14 @@ def mosaic(batch: Batch, frame: tuple[int, int], mode: ResizeMode, augment: Augm
         image_index=torch.cat([(part.image_index - quarter) % len(batch) for quarter, part in enumerate(parts)]),
         ignore=torch.cat([part.ignore for part in parts]),
     )
+
+
+def _warp(batch: Batch, level: Tensor | None, frame: tuple[int, int], mode: ResizeMode, augment: Augmentation,
+          u: NDArray[np.float64]) -> Warped:  # fmt: skip
+    """As warp; level: _floats of the canvases, or None where outputs stand for them."""
+    maps = affine(batch.sizes.cpu().numpy(), frame, mode, augment, u)  # [B, 4]
+    images = batch.canvas.new_zeros(0) if level is None else _pictures(level, maps, frame, augment, u)
+    return Warped(images, *place(batch, maps, frame, augment.keep), batch.outputs)
 
 
 def place(batch: Batch, maps: NDArray[np.float64], frame: tuple[int, int],
@@ -173,31 +179,33 @@ def place(batch: Batch, maps: NDArray[np.float64], frame: tuple[int, int],
     return seen[real], batch.labels[real], batch.image_index[real], (batch.ignore | hidden)[real]
 
 
-def _pictures(batch: Batch, maps: NDArray[np.float64], frame: tuple[int, int], augment: Augmentation,
+def _floats(canvas: Tensor) -> Tensor:
+    """Canvases as floats of 0..255 less FILL, so that beyond them, where sampling gives 0, lies FILL."""
+    return canvas - 255 * FILL
+
+
+def _pictures(level: Tensor, maps: NDArray[np.float64], frame: tuple[int, int], augment: Augmentation,
               u: NDArray[np.float64]) -> Tensor:  # fmt: skip
-    """[B, 3, H, W] the canvases through their maps, with their colours."""
-    images = _sample(batch.canvas, maps, frame)
+    """[B, 3, H, W] the canvases through their maps, with their colours. level: their _floats."""
+    images = _sample(level, maps, frame).div_(255).add_(FILL)
     if augment.hue or augment.saturation > 1 or augment.exposure > 1:
         matrix = torch.from_numpy(colour(augment, u)).to(images)
-        images = torch.einsum("bij,bjhw->bihw", matrix, images).clamp(0, 1)
+        images = torch.einsum("bij,bjhw->bihw", matrix, images).clamp_(0, 1)
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def _sample(canvas: Tensor, maps: NDArray[np.float64], frame: tuple[int, int]) -> Tensor:
-    """Pictures through their maps, bilinear; from a half-size level where they shrink below a half."""
-    scale, offset = maps[:, :2], maps[:, 2:]
-    size = np.array([canvas.shape[3], canvas.shape[2]])
-    # normalised output n in -1..1 is input pixel (n + 1) * frame / 2; canvas pixel = (that - offset) / scale
-    gain = np.asarray(frame) / scale / size
-    shift = (np.asarray(frame) - 2 * offset) / scale / size - 1
-    theta = np.zeros((len(maps), 2, 3))
-    theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = gain[:, 0], gain[:, 1], shift
-    grid = F.affine_grid(torch.from_numpy(theta).to(canvas.device, torch.float32), [len(maps), 3, frame[1], frame[0]],
-                         align_corners=False)  # fmt: skip
-    level = canvas.float().div_(255).sub_(FILL)  # beyond the canvas lies FILL
-    shrunk = torch.from_numpy(np.abs(scale).min(-1) < 0.5).to(canvas.device)
-    images = torch.empty(len(maps), 3, frame[1], frame[0], device=canvas.device)
-    for level_of, which in ((level, ~shrunk), (F.avg_pool2d(level, 2) if shrunk.any() else level, shrunk)):
-        if which.any():
-            images[which] = F.grid_sample(level_of[which], grid[which], align_corners=False)
-    return images.add_(FILL)
+def _sample(level: Tensor, maps: NDArray[np.float64], frame: tuple[int, int]) -> Tensor:
+    """Pictures through their maps, bilinear; from a half-size level where they shrink below a half. [B, 3, H, W]."""
+    normalised = []  # where the columns' and rows' centres lie on the canvas, as -1..1: [B, W] and [B, H]
+    for axis, (length, size) in enumerate(zip(frame, (level.shape[3], level.shape[2]), strict=True)):
+        centres = (np.arange(length) + 0.5 - maps[:, 2 + axis, None]) / maps[:, axis, None]  # canvas px
+        normalised.append(torch.from_numpy(2 * centres / size - 1).to(level))
+    x, y = normalised
+    grid = torch.stack((x[:, None].expand(-1, frame[1], -1), y[..., None].expand(-1, -1, frame[0])), -1)  # [B, H, W, 2]
+    shrunk = np.abs(maps[:, :2]).min(-1) < 0.5
+    images = []
+    for place, small in enumerate(shrunk):
+        one, at = level[place : place + 1], grid[place : place + 1]
+        fitting = F.interpolate(one, scale_factor=0.5, mode="bilinear") if small else one  # the mean of 2 x 2
+        images.append(F.grid_sample(fitting, at, align_corners=False))
+    return torch.cat(images)
