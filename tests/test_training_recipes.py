@@ -1,7 +1,10 @@
 """Mirrors src/lookonce/training/recipes.py."""
 
+from dataclasses import replace
+
 import pytest
 
+from lookonce.data.warp import Augmentation
 from lookonce.errors import ConfigError
 from lookonce.training.recipes import RECIPES, Settings, settings
 
@@ -38,6 +41,17 @@ def test_what_is_given_replaces_what_the_recipe_says():
 def test_settings_outside_their_law_are_refused(wrong, message):
     with pytest.raises(ConfigError, match=message):
         settings("quick", **wrong)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_mapping_changes_those_augmentations_that_it_names(recipe):
+    own = RECIPES[recipe].augment
+    assert settings(recipe, augment={"flip": 0.25}).augment == replace(own, flip=0.25)
+    assert settings(recipe, augment=Augmentation(flip=0.25)).augment == Augmentation(flip=0.25)
+    with pytest.raises(ConfigError, match=r"augment\.flip: 2"):
+        settings(recipe, augment={"flip": 2})
+    with pytest.raises(ConfigError, match=r"setting 'augment\.flop'; did you mean augment\.flip\?"):
+        settings(recipe, augment={"flop": 0})
 
 
 def test_an_unknown_recipe_names_the_known():

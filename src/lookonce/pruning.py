@@ -114,7 +114,7 @@ def prune(
     *,
     share: float = 0.3,
     rounds: int = 1,
-    steps: int = 600,
+    steps: int = 1200,
     max_drop: float = 0.01,
     out: Path = Path("runs"),
     name: str | None = None,

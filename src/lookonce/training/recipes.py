@@ -182,16 +182,25 @@ RECIPES: Mapping[RecipeName, Settings] = {
 
 
 def settings(recipe: RecipeName, **changes: Any) -> Settings:
-    """A recipe with the settings that were given (those not None).
+    """A recipe with the settings that were given (those not None). Of `augment` a mapping changes what it names.
 
     Raises ConfigError for a recipe or setting that does not exist, or a value outside its law.
     """
     _law(recipe in RECIPES, "recipe", recipe, f"one of {', '.join(RECIPES)}")
-    known = {f.name for f in fields(Settings)}
-    for name in changes.keys() - known:
-        near = difflib.get_close_matches(name, known, 1)
-        raise ConfigError(f"setting {name!r}; " + (f"did you mean {near[0]}?" if near else f"one of {sorted(known)}"))
+    _known(changes, Settings, "")
     given = {name: value for name, value in changes.items() if value is not None}
+    if isinstance(given.get("augment"), Mapping):
+        _known(given["augment"], Augmentation, "augment.")
+        given["augment"] = replace(RECIPES[recipe].augment, **given["augment"])
     if given.get("features", "none") != "none" and not given.get("variants") and "augment" not in given:
         given["augment"] = Augmentation.none()
     return replace(RECIPES[recipe], **given)
+
+
+def _known(given: Mapping[str, Any], record: type, prefix: str) -> None:
+    """Raises ConfigError for a name that is no field of the record."""
+    known = {f.name for f in fields(record)}
+    for name in given.keys() - known:
+        near = difflib.get_close_matches(name, known, 1)
+        said = f"did you mean {prefix}{near[0]}?" if near else f"one of {sorted(known)}"
+        raise ConfigError(f"setting {prefix + name!r}; {said}")
