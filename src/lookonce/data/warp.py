@@ -181,7 +181,7 @@ def place(batch: Batch, maps: NDArray[np.float64], frame: tuple[int, int],
 
 def _floats(canvas: Tensor) -> Tensor:
     """Canvases as floats of 0..255 less FILL, so that beyond them, where sampling gives 0, lies FILL."""
-    return canvas - 255 * FILL
+    return canvas.float().sub_(255 * FILL)
 
 
 def _pictures(level: Tensor, maps: NDArray[np.float64], frame: tuple[int, int], augment: Augmentation,
