@@ -51,3 +51,12 @@ def test_the_index_holds_no_object_for_a_box():
     assert len(gc.get_referents(few)) == len(gc.get_referents(many))
     assert all(isinstance(v, np.ndarray) for k, v in vars(many).items() if k in ("boxes", "paths", "sizes", "classes"))
     assert len(pickle.dumps(many)) < 5000 * 30
+
+
+def test_the_typical_side_of_objects_is_a_share_of_the_pictures_longer_side():
+    boxes = np.array([[0, 0, 64, 10], [0, 0, 10, 128], [5, 5, 325, 15]], np.float32)
+    one = Record(ROOT / "a.jpg", (640, 480), boxes, np.zeros(3, int), np.zeros(3, bool))
+    assert pack("set", ROOT, ("a",), [one]).object_side == 0.2
+    tall = Record(ROOT / "b.jpg", (100, 320), boxes[:1], np.zeros(1, int), np.zeros(1, bool))
+    assert pack("set", ROOT, ("a",), [tall, record("c.jpg", 0)]).object_side == pytest.approx(0.2)
+    assert dataset(0).object_side == 1.0

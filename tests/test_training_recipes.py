@@ -64,10 +64,16 @@ def test_an_unknown_recipe_names_the_known():
     [(205, 4, 115), (60, 4, 300), (2050, 4, 20), (3, 1, 300), (20, 2, 300), (100_000, 4, 20), (400, 4, 60)],
 )
 def test_a_run_fits_its_set(pictures, batch, epochs):
-    found = Settings().fitted(pictures)
+    found = Settings().fitted(pictures, 0.5)
     assert (found.batch_size, found.epochs) == (batch, epochs)
 
 
+@pytest.mark.parametrize("recipe, side, mosaic", [("quick", 0.2, 1.0), ("quick", 0.3, 0.0), ("paper", 0.2, 0.0)])
+def test_mosaics_are_shown_where_objects_are_small(recipe, side, mosaic):
+    assert settings(recipe).fitted(100, side).augment.mosaic == mosaic
+    assert settings(recipe, augment={"mosaic": 0.5}).fitted(100, side).augment.mosaic == 0.5
+
+
 def test_what_was_asked_for_stays():
-    found = Settings(epochs=7, batch_size=16).fitted(20, exact_batch=True)
+    found = Settings(epochs=7, batch_size=16).fitted(20, 0.5, exact_batch=True)
     assert (found.batch_size, found.epochs) == (16, 7)

@@ -191,9 +191,12 @@ def test_a_full_disk_leaves_the_checkpoint_before(squares, tmp_path, monkeypatch
     assert torch.load(train(resume=run) / "checkpoints" / "last.ckpt", weights_only=True)["seen"] == 48
 
 
-@pytest.mark.parametrize("step, workers", [(8, 0), (11, 0), (13, 1)], ids=["middle", "end of an epoch", "workers"])
-def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(step, workers, squares, tmp_path, monkeypatch):
-    given = {**SMALL, "epochs": 4, "workers": workers}
+@pytest.mark.parametrize("step, workers, mosaic", [(8, 0, 0), (11, 0, 0), (13, 1, 0), (8, 0, 1)],
+                         ids=["middle", "end of an epoch", "workers", "mosaics"])  # fmt: skip
+def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
+    step, workers, mosaic, squares, tmp_path, monkeypatch
+):
+    given = {**SMALL, "epochs": 4, "workers": workers, "augment": {"mosaic": mosaic}}
     whole = train(squares, out=tmp_path, name="whole", **given)
     take = Training.training_step
 

@@ -214,7 +214,7 @@ def _rounds(given: Model, plan: Plan, folders: Sequence[Path], share: float, max
         raise UserError(f"{plan.data}: no objects on the pictures of its split 'val', so accuracy cannot be guarded; "
                         "label some")  # fmt: skip
     how = plan.settings
-    a_pass = math.ceil(len(train_set) / how.fitted(len(train_set)).batch_size)  # steps
+    a_pass = math.ceil(len(train_set) / how.fitted(len(train_set), train_set.object_side).batch_size)  # steps
     plan = replace(plan, settings=replace(how, epochs=max(1, round(how.steps / a_pass))))
     before = _detected(given, val_set)
     current = given

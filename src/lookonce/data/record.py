@@ -76,6 +76,12 @@ class Dataset:
         """[N] which picture each object is on."""
         return np.repeat(np.arange(len(self)), np.diff(self.first))
 
+    @property
+    def object_side(self) -> float:
+        """Median over the objects of the longer side, as a share of its picture's longer side; 1 without objects."""
+        sides = (self.boxes[:, 2:] - self.boxes[:, :2]).max(-1) / self.sizes.max(-1)[self.image_of_box]
+        return float(np.median(sides)) if len(sides) else 1.0
+
     def select(self, index: ArrayLike) -> Dataset:
         """These pictures (indices, or a mask), in this order."""
         chosen = np.arange(len(self))[np.asarray(index, dtype=None if len(np.atleast_1d(index)) else np.int64)]

@@ -43,8 +43,9 @@ class Augmentation:
     """Largest factor on saturation; its inverse is the smallest."""
     exposure: float = 1.3
     """Largest factor on brightness; its inverse is the smallest."""
-    mosaic: float = 0.0
-    """Share of batches whose inputs are put together from quarters of four pictures; needs whole pictures."""
+    mosaic: float | None = None
+    """Share of batches whose inputs are put together from quarters of four pictures; none: all of them where objects
+    are small, no batch where a quarter would cut most of them."""
     keep: float = 0.25
     """An object of which less than this share stays in view is neither sought nor background."""
 
@@ -62,7 +63,7 @@ class Augmentation:
             "hue": 0 <= self.hue <= 0.5,
             "saturation": 1 <= self.saturation < math.inf,
             "exposure": 1 <= self.exposure < math.inf,
-            "mosaic": 0 <= self.mosaic <= 1,
+            "mosaic": self.mosaic is None or 0 <= self.mosaic <= 1,
             "keep": 0 <= self.keep <= 1,
         }
         for name, holds in laws.items():

@@ -71,8 +71,8 @@ class Engine:
         precision, why = choose_precision(device)
         if plan.precision != "auto":
             precision, why = ("32-true" if plan.precision == "fp32" else "bf16-mixed"), f"{plan.precision} as asked"
-        log.info("%d pictures, %d epochs of %d a batch; precision %s",
-                 len(self.sampler), how.epochs, how.batch_size, why)  # fmt: skip
+        log.info("%d pictures, %d epochs of %d a batch%s; precision %s", len(self.sampler), how.epochs, how.batch_size,
+                 ", in mosaics" if how.augment.mosaic else "", why)  # fmt: skip
         keep_freed_memory()
         with quiet():
             trainer = lightning.Trainer(

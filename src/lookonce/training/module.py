@@ -84,7 +84,7 @@ class Training(lightning.LightningModule):
 
     def shows_mosaic(self, drawn: NDArray[np.float64]) -> bool:
         """Whether this step's inputs are mosaics: by its draws [B, DRAWS], and never in a run's last part."""
-        if self.settings.features != "none" or drawn[0, -1] >= self.settings.augment.mosaic:
+        if self.settings.features != "none" or drawn[0, -1] >= (self.settings.augment.mosaic or 0):
             return False
         left = 1 - self.trainer.global_step / self.trainer.estimated_stepping_batches
         return left > WHOLE_PICTURES

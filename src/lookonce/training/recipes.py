@@ -22,6 +22,8 @@ Schedule = Literal["constant", "steps", "cosine", "one_cycle"]
 LossName = Literal["region", "keras_yolo2"]
 RecipeName = Literal["quick", "paper"]
 
+SMALL = 0.25
+"""Typical side of objects, of the picture's, up to which mosaics are shown: half of a mosaic's quarter. Our choice."""
 STRIDE = 32
 """Input pixels a cell, of every network in the zoo."""
 
@@ -84,7 +86,7 @@ class Settings:
     """Validations without a gain of min_delta after which the run stops; 0: never."""
     min_delta: float = 0.001
     """Gain in mAP that counts."""
-    augment: Augmentation = Augmentation(mosaic=1.0)  # noqa: RUF009 - frozen
+    augment: Augmentation = Augmentation()  # noqa: RUF009 - frozen
     """How far training pictures may differ from the files."""
 
     def __post_init__(self) -> None:
@@ -133,14 +135,19 @@ class Settings:
         how: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in flat.items()}
         return Settings(**{**how, "augment": augment})
 
-    def fitted(self, pictures: int, exact_batch: bool = False) -> Settings:
-        """The same for a training set of so many pictures: epochs settled, and a batch that leaves 8 steps an epoch.
+    def fitted(self, pictures: int, object_side: float, exact_batch: bool = False) -> Settings:
+        """The same for a training set: epochs and mosaics settled, and a batch that leaves 8 steps an epoch.
 
-        exact_batch: the batch was asked for and stays.
+        Args:
+            pictures: how many it has.
+            object_side: Dataset.object_side, how large its objects are.
+            exact_batch: the batch was asked for and stays.
         """
         batch = self.batch_size if exact_batch else max(1, min(self.batch_size, pictures // 8))
         per_epoch = math.ceil(pictures / batch)
-        return replace(self, batch_size=batch, epochs=self.epochs or min(300, max(20, round(self.steps / per_epoch))))
+        epochs = self.epochs or min(300, max(20, round(self.steps / per_epoch)))
+        mosaic = self.augment.mosaic if self.augment.mosaic is not None else float(object_side <= SMALL)
+        return replace(self, batch_size=batch, epochs=epochs, augment=replace(self.augment, mosaic=mosaic))
 
 
 def _check_names(given: Settings) -> None:
@@ -176,7 +183,7 @@ RECIPES: Mapping[RecipeName, Settings] = {
         ema=0.0,
         gradient_clip=0.0,
         warm_up_images=12_800,
-        augment=Augmentation(aspect=0.3, zoom=(1.0, 1.0), flip=0.5, hue=0.1, saturation=1.5, exposure=1.5),
+        augment=Augmentation(aspect=0.3, zoom=(1.0, 1.0), flip=0.5, hue=0.1, saturation=1.5, exposure=1.5, mosaic=0.0),
     ),
 }
 

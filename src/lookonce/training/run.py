@@ -122,7 +122,7 @@ class Run:
         if exact_batch and plan.settings.batch_size > pictures:
             raise ConfigError(f"batch-size: {plan.settings.batch_size}; the training split has {pictures} pictures, "
                               "and a batch cannot be larger")  # fmt: skip
-        self.settings = plan.settings.fitted(pictures, exact_batch)
+        self.settings = plan.settings.fitted(pictures, self.train_set.object_side, exact_batch)
         self.plan = replace(plan, settings=self.settings)
         self.frame = (self.settings.size, self.settings.size)
 
