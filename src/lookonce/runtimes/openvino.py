@@ -7,9 +7,11 @@ Core.read_model, never by openvino.convert_model.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
 
@@ -71,22 +73,34 @@ class OpenvinoRuntime:
         if settings.threads is not None:
             hints["INFERENCE_NUM_THREADS"] = str(settings.threads)
         self._compiled = core.compile_model(read, device, hints)
-        self._queue = openvino.AsyncInferQueue(self._compiled)  # as many requests as the hint asks for
+        wanted = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")  # by the hint
+        self._requests = [self._compiled.create_infer_request() for _ in range(wanted)]
         version = openvino.__version__.split("-")[0]
         self.name = f"openvino {version}, {self.precision}, {device.lower()}"
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The network's raw output for a batch of input pictures."""
-        found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(images)
+        """The network's raw output for a batch of input pictures.
 
-        def keep(request: openvino.InferRequest, place: int) -> None:
-            found[place] = request.get_output_tensor().data[0].copy()
-
-        self._queue.set_callback(keep)
-        for place, image in enumerate(images):
-            self._queue.start_async({0: image[None]}, place)
-        self._queue.wait_all()
+        Each request is waited for, in turn, and calls nothing back: a thread of OpenVINO's that has yet to let go of a
+        Python function when Python ends is killed, and takes the process with it.
+        """
+        found: list[NDArray[np.float32]] = []
+        running: deque[openvino.InferRequest] = deque()
+        for image, request in zip(images, cycle(self._requests), strict=False):
+            if len(running) == len(self._requests):
+                found.append(_output(running.popleft()))
+            request.wait()  # one that an interrupted call left
+            request.start_async({0: image[None]})
+            running.append(request)
+        found += map(_output, running)
         return np.stack(found)
+
+
+def _output(request: openvino.InferRequest) -> NDArray[np.float32]:
+    """What a request found, once it has ended: [A*(5+C), H/32, W/32]."""
+    request.wait()
+    found: NDArray[np.float32] = request.get_output_tensor().data[0].copy()
+    return found
 
 
 def openvino_model(made: onnx.ModelProto) -> openvino.Model:
