@@ -1,11 +1,12 @@
 """Mirrors src/lookonce/detect.py."""
 
 import json
+import shutil
 
 import pytest
 from PIL import Image
 
-from lookonce.detect import detect
+from lookonce.detect import LOOKED_AT, detect
 from lookonce.detector import Detector
 from lookonce.errors import Interrupted, UserError
 
@@ -34,8 +35,8 @@ def test_one_bad_picture_is_skipped_and_counted(run, squares, tmp_path):
 
 
 def test_a_stop_keeps_what_was_found(run, squares, tmp_path, monkeypatch):
-    def stops(self, paths, selection):
-        for n, one in enumerate(whole(self, paths, selection)):
+    def stops(self, paths):
+        for n, one in enumerate(whole(self, paths)):
             if n == 3:
                 raise KeyboardInterrupt
             yield one
@@ -52,7 +53,7 @@ def test_a_stop_keeps_what_was_found(run, squares, tmp_path, monkeypatch):
 
 
 def test_a_stop_before_the_first_picture_leaves_nothing(run, squares, tmp_path, monkeypatch):
-    def stops(self, paths, selection):
+    def stops(self, paths):
         raise KeyboardInterrupt
         yield
 
@@ -66,8 +67,20 @@ def test_when_nothing_passes_the_highest_score_is_told(run, squares, tmp_path):
     file = str(squares / "JPEGImages" / "test000.png")
     summary = detect(run, [file], out=tmp_path, threshold=1.0, drawn=False)
     assert summary.detections == 0
-    assert f"highest score seen is {summary.highest:.3f}" in str(summary)
+    assert summary.highest == Detector(run)(file).scores[0] > 0.3
+    assert f"highest score is {summary.highest:.3f}" in str(summary)
     assert [p.name for p in tmp_path.iterdir()] == ["detections.json"]
+
+
+def test_of_many_pictures_the_first_are_looked_at_for_scores_that_did_not_pass(run, squares, tmp_path):
+    (tmp_path / "a.png").write_text("text")
+    Image.new("RGB", (96, 96)).save(tmp_path / "b.png")
+    for n in range(LOOKED_AT):
+        shutil.copy(tmp_path / "b.png", tmp_path / f"c{n:02}.png")
+    shutil.copy(squares / "JPEGImages" / "test000.png", tmp_path / "d.png")
+    summary = detect(run, [str(tmp_path)], out=tmp_path / "out", threshold=1.0, drawn=False)
+    assert f"highest score on the first {LOOKED_AT} pictures is {summary.highest:.3f}" in str(summary)
+    assert summary.highest < 0.3
 
 
 def test_nothing_to_read_is_told_and_leaves_no_file(run, tmp_path):

@@ -28,6 +28,9 @@ from lookonce.view.draw import draw
 
 log = logging.getLogger("lookonce")
 
+LOOKED_AT = 2 * BATCH
+"""Files looked at once more where nothing was found on any, for the scores that did not pass."""
+
 
 @dataclass
 class Summary:
@@ -38,15 +41,16 @@ class Summary:
     skipped: int = 0
     detections: int = 0
     highest: float = 0.0
-    """Best score seen, thresholds aside."""
+    """Where nothing was found: the best score on the first LOOKED_AT files, thresholds aside."""
 
     def __str__(self) -> str:
         said = f"{self.detections} detections on {self.pictures} pictures: {self.out / 'detections.json'}"
         if self.skipped:
             said += f"; {self.skipped} pictures skipped"
         if not self.detections:
+            seen = "" if self.pictures + self.skipped <= LOOKED_AT else f" on the first {LOOKED_AT} pictures"
             said += (
-                f"; nothing passed the threshold, and the highest score seen is {self.highest:.3f} (see --threshold)"
+                f"; nothing passed the threshold, and the highest score{seen} is {self.highest:.3f} (see --threshold)"
             )
         return said
 
@@ -98,6 +102,8 @@ def detect(
         text.write("\n]}\n")
         if not summary.pictures:
             raise _nothing_done(stopped, summary.skipped, files[0])
+        if not summary.detections:
+            summary.highest = _highest_score(detector, files)
     if stopped:
         raise Interrupted(f"stopped: {summary}, of {len(files)}", signal.SIGINT)
     return summary
@@ -112,17 +118,14 @@ def _nothing_done(stopped: bool, skipped: int, first: str) -> Interrupted | User
 def _found(detector: Detector, files: list[str], summary: Summary, drawn: bool) -> Iterator[tuple[str, Detections]]:
     """Detections file by file, in order; drawn behind, in threads, while the network runs."""
     names: set[str] = set()
-    selection = Selection(SCORE_THRESHOLD, detector.selection.iou_threshold)
     paths = track(files, "detecting", console=Console(stderr=True), transient=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         drawings: deque[Future[None]] = deque()
-        for file, picture, everything in detector.detect_files(paths, selection):
+        for file, picture, found in detector.detect_files(paths):
             if isinstance(picture, PictureError):
                 log.warning("skipped %s", picture)
                 summary.skipped += 1
                 continue
-            summary.highest = max(summary.highest, float(everything.scores.max(initial=0)))
-            found = everything.above(detector.thresholds)
             if drawn:
                 place = summary.out / _free_name(Path(file).stem, names)
                 drawings.append(pool.submit(_draw, file, picture, found, place))
@@ -131,6 +134,12 @@ def _found(detector: Detector, files: list[str], summary: Summary, drawn: bool) 
             yield file, found
         while drawings:
             drawings.popleft().result()
+
+
+def _highest_score(detector: Detector, files: list[str]) -> float:
+    """The best score on the first LOOKED_AT files, thresholds aside."""
+    everything = detector.detect_files(files[:LOOKED_AT], Selection(SCORE_THRESHOLD))
+    return max(float(found.scores.max(initial=0)) for _, _, found in everything)
 
 
 def _draw(file: str, picture: Decoded, found: Detections, place: Path) -> None:

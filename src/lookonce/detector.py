@@ -100,11 +100,12 @@ class Detector:
         return found if selection else [one.above(self.thresholds) for one in found]
 
     def detect_files(
-        self, paths: Iterable[Path | str], selection: Selection
+        self, paths: Iterable[Path | str], selection: Selection | None = None
     ) -> Iterator[tuple[str, Opened, Detections]]:
         """(path, picture, its detections) of files, in order; a picture that cannot be read comes as its error.
 
         Pictures are decoded ahead, in threads, while the network runs; memory holds a few batches of them.
+        selection: take these in place of the detector's own thresholds.
         """
         opened = open_ahead(paths, self.about.frame)
         nothing = Detections([], [], [], self.labels)  # type: ignore[arg-type]

@@ -16,8 +16,6 @@ from lookonce.data.pictures import BATCH, load_for, picture_size
 from lookonce.detect import write_entry
 from lookonce.detector import Detector
 from lookonce.errors import PictureError, UserError
-from lookonce.evaluation import SCORE_THRESHOLD
-from lookonce.postprocess import Selection
 from lookonce.runtimes.opening import open_runtime
 from lookonce.runtimes.settings import Settings
 from lookonce.speed.result import FilesSpeed
@@ -88,11 +86,10 @@ class Work:
 
     def detect(self) -> None:
         """Find objects on the slice and write them as JSON."""
-        selection = Selection(SCORE_THRESHOLD, self.detector.selection.iou_threshold)
         with tempfile.TemporaryFile("w", encoding="utf-8") as text:
-            for file, picture, found in self.detector.detect_files(self.part, selection):
+            for file, picture, found in self.detector.detect_files(self.part):
                 if not isinstance(picture, PictureError):
-                    write_entry(text, file, found.above(self.detector.thresholds), first=file == self.part[0])
+                    write_entry(text, file, found, first=file == self.part[0])
 
     def network(self) -> None:
         """Run the network on as many inputs."""
