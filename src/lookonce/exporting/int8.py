@@ -109,9 +109,11 @@ def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
     drop = measure_drop(val, _found(network, about, val), _found(made, about, val), RULES)
     convolutions = [op for op in made.get_ops() if op.get_type_name() == "Convolution"]
     kept = tuple(op.get_friendly_name().split("/")[0] for op in convolutions if not _is_quantised(op))
-    if drop.drop > max_drop or len(kept) == len(convolutions):
+    none_left = len(kept) == len(convolutions)
+    if drop.drop > max_drop or none_left:
+        found = "with whichever convolution in 8 bits" if none_left else drop
         raise DropError(
-            f"int8 loses more than --max-drop {max_drop:g} on the val pictures ({drop}), and nothing was written; "
+            f"int8 loses more than --max-drop {max_drop:g} on the val pictures ({found}), and nothing was written; "
             "allow more, or calibrate on more train pictures"
         )
     return Quantised(made, len(train), drop, kept, len(convolutions))
