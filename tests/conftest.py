@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
-import torch
+
+os.environ["OMP_NUM_THREADS"] = "1"  # steps this small only lose by sharing, in processes that tests start as well
 
 from lookonce import zoo
 from sets import nano, write_squares
@@ -19,7 +21,6 @@ needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"the r
 def small_network():
     """The zoo with `nano` in it, so that whole runs take seconds."""
     zoo.DETECTORS["nano"] = nano
-    torch.set_num_threads(1)  # steps this small only lose by sharing, the more on a busy machine
     yield
     del zoo.DETECTORS["nano"]
 

@@ -43,6 +43,11 @@ class Summary:
     highest: float = 0.0
     """Where nothing was found: the best score on the first LOOKED_AT files, thresholds aside."""
 
+    def add(self, found: Detections) -> None:
+        """Count a picture and what was found on it."""
+        self.pictures += 1
+        self.detections += len(found)
+
     def __str__(self) -> str:
         said = f"{self.detections} detections on {self.pictures} pictures: {self.out / 'detections.json'}"
         if self.skipped:
@@ -95,15 +100,13 @@ def detect(
         try:
             for file, found in _found(detector, files, summary, drawn):
                 write_entry(text, file, found, first=summary.pictures == 0)
-                summary.pictures += 1
-                summary.detections += len(found)
+                summary.add(found)
         except KeyboardInterrupt:
             stopped = True
         text.write("\n]}\n")
         if not summary.pictures:
             raise _nothing_done(stopped, summary.skipped, files[0])
-        if not summary.detections:
-            summary.highest = _highest_score(detector, files)
+        summary.highest = 0.0 if summary.detections else _highest_score(detector, files)
     if stopped:
         raise Interrupted(f"stopped: {summary}, of {len(files)}", signal.SIGINT)
     return summary
