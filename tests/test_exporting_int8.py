@@ -53,7 +53,7 @@ def test_what_loses_too_much_is_not_written(run, squares, tmp_path, monkeypatch)
 
 def test_a_network_of_which_nothing_stays_in_8_bits_is_not_written(run, squares, tmp_path, monkeypatch):
     monkeypatch.setattr("lookonce.exporting.int8._is_quantised", lambda _: False)
-    with pytest.raises(DropError, match=r"\(with whichever convolution in 8 bits\), and nothing was written"):
+    with pytest.raises(DropError, match=r"\(all convolutions went back to float32\), and nothing was written"):
         export(run, "openvino", int8=True, max_drop=1.0, data=squares, out=tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
 

@@ -106,7 +106,7 @@ def detect(
         text.write("\n]}\n")
         if not summary.pictures:
             raise _nothing_done(stopped, summary.skipped, files[0])
-        summary.highest = 0.0 if summary.detections else _highest_score(detector, files)
+    summary.highest = 0.0 if summary.detections else _highest_score(detector, files)
     if stopped:
         raise Interrupted(f"stopped: {summary}, of {len(files)}", signal.SIGINT)
     return summary

@@ -111,7 +111,7 @@ def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
     kept = tuple(op.get_friendly_name().split("/")[0] for op in convolutions if not _is_quantised(op))
     none_left = len(kept) == len(convolutions)
     if drop.drop > max_drop or none_left:
-        found = "with whichever convolution in 8 bits" if none_left else drop
+        found = "all convolutions went back to float32" if none_left else drop
         raise DropError(
             f"int8 loses more than --max-drop {max_drop:g} on the val pictures ({found}), and nothing was written; "
             "allow more, or calibrate on more train pictures"
