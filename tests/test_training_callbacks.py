@@ -11,12 +11,18 @@ from lookonce.training.module import Training
 
 
 def test_the_average_is_young_at_first_and_old_in_the_end():
-    average = averaging(0.9)._kwargs["avg_fn"]
-    one, zero = torch.tensor(1.0), torch.tensor(0.0)
-    assert average(one, zero, 0).item() == pytest.approx(1 / 10)
-    assert average(one, zero, 8).item() == pytest.approx(9 / 18)
-    assert average(one, zero, 10_000).item() == pytest.approx(0.9)
-    assert average(torch.tensor(3), torch.tensor(5), 4).item() == 5
+    average = averaging(0.9)._kwargs["multi_avg_fn"]
+
+    def after(updates, old, new):
+        averaged = [torch.tensor(old), torch.tensor([old, old])]
+        average(averaged, [torch.tensor(new), torch.tensor([new, new])], torch.tensor(updates))
+        assert averaged[1].tolist() == [averaged[0].item()] * 2
+        return averaged[0].item()
+
+    assert after(0, 1.0, 0.0) == pytest.approx(1 / 10)
+    assert after(8, 1.0, 0.0) == pytest.approx(9 / 18)
+    assert after(10_000, 1.0, 0.0) == pytest.approx(0.9)
+    assert after(4, 3, 5) == 5
 
 
 @pytest.mark.parametrize("callback", [BestCheckpoint(monitor="val/mAP"), Patience("val/mAP", 0.0, 1, mode="max")])

@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar, WeightAveraging
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lookonce.training.module import Training
 
@@ -34,13 +34,13 @@ class Patience(EarlyStopping):
 def averaging(decay: float) -> WeightAveraging:
     """Moving average of weights and statistics, young at first: decay min(d, (1 + n) / (10 + n)) at update n."""
 
-    def average(averaged: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
-        if not averaged.is_floating_point():
-            return current
+    def average(averaged: Any, current: Any, updates: Tensor | int) -> None:
+        """All tensors of one type at once; counts are taken as they are."""
         n = int(updates)
-        return torch.lerp(current, averaged, min(decay, (1 + n) / (10 + n)))
+        kept = min(decay, (1 + n) / (10 + n)) if averaged[0].is_floating_point() else 0.0
+        get_ema_multi_avg_fn(kept)(averaged, current, updates)
 
-    return WeightAveraging(avg_fn=average)
+    return WeightAveraging(multi_avg_fn=average)
 
 
 class Progress(TQDMProgressBar):
