@@ -1,5 +1,6 @@
 """Mirrors src/lookonce/loss.py. Oracles: the blog's loss under TensorFlow, Darknet's own deltas, slow loops."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from conftest import GOLDEN
 from lookonce.layers import Region
-from lookonce.loss import KerasYolo2Scales, best_iou, keras_yolo2_loss, region_loss
+from lookonce.loss import KerasYolo2Scales, best_iou, complete_iou, keras_yolo2_loss, region_ciou_loss, region_loss
 from lookonce.region import Targets, assign, cell_boxes, encode, split
 
 SEED_CASES = ("a", "b", "c_warmup", "d_empty_image", "d2_all_empty", "f_zero_weight")
@@ -131,11 +132,70 @@ def test_the_gradient_of_region_loss_is_darknets_delta(case, seen, warm_up):
     np.testing.assert_allclose(-raw.grad.numpy(), golden[f"{case}_rawdelta_seen{seen}"], atol=5e-6)
 
 
+def slow_lack(raw, targets, region):
+    """Sum of weight * (1 - CIoU) over objects that hold a slot, a number at a time, a picture on average."""
+    found = 0.0
+    for n in torch.nonzero(targets.wins).flatten().tolist():
+        image, anchor, row, col = (int(t[n]) for t in (targets.image, targets.anchor, targets.row, targets.col))
+        tx, ty, tw, th = (float(raw[image, anchor * (5 + region.classes) + k, row, col]) for k in range(4))
+        width, height = (a * math.exp(t) for a, t in zip(region.anchors[anchor], (tw, th), strict=True))
+        x, y = (place + 1 / (1 + math.exp(-t)) for place, t in ((col, tx), (row, ty)))
+        cx, cy, w, h = targets.boxes[n].tolist()
+        over = max(0, min(x + width / 2, cx + w / 2) - max(x - width / 2, cx - w / 2))
+        over *= max(0, min(y + height / 2, cy + h / 2) - max(y - height / 2, cy - h / 2))
+        overlap = over / (width * height + w * h - over)
+        wide = max(x + width / 2, cx + w / 2) - min(x - width / 2, cx - w / 2)
+        high = max(y + height / 2, cy + h / 2) - min(y - height / 2, cy - h / 2)
+        shape = 4 / math.pi**2 * (math.atan(w / h) - math.atan(width / height)) ** 2
+        penalty = ((x - cx) ** 2 + (y - cy) ** 2) / (wide**2 + high**2) + shape**2 / (1 - overlap + shape)
+        found += float(targets.weight[n]) * (1 - overlap + penalty)
+    return found / len(raw)
+
+
+@pytest.mark.parametrize("case", ["t1_voc", "t3_logistic"])
+def test_region_ciou_loss_is_darknets_and_what_boxes_lack(case):
+    raw, targets, region, _ = darknet_case(case)
+    shared = replace(targets, weight=torch.linspace(0.2, 1, len(targets.image)))
+    own, more = region_loss(raw, shared, region), region_ciou_loss(raw, shared, region)
+    assert all(torch.equal(more[name], value) for name, value in own.items() if name != "total")
+    assert more["ciou"].item() == pytest.approx(slow_lack(raw, shared, region), rel=1e-5)
+    torch.testing.assert_close(more["total"], own["total"] + more["ciou"])
+
+
+def test_what_a_box_lacks_is_known_by_hand_and_moves_it_towards_its_object():
+    region = Region(((2.0, 2.0),), 1)
+    box, none = torch.tensor([[48.0, 16, 112, 80]]), torch.tensor([0])  # centre at 2.5, 1.5 cells, 2 x 2 cells
+    targets = encode(box, none, none, torch.tensor(region.anchors), (4, 5), 32)
+    raw = torch.zeros(1, 6, 4, 5, dtype=torch.float64)
+    assert region_ciou_loss(raw, targets, region)["ciou"].item() == pytest.approx(0, abs=1e-12)
+    raw[0, 2:4, 1, 2] = math.log(2)  # twice as large, on the same centre: IoU 1/4
+    raw.requires_grad_()
+    lack = region_ciou_loss(raw, targets, region)["ciou"]
+    assert lack.item() == pytest.approx(0.75)
+    lack.backward()
+    assert raw.grad[0, 2:4, 1, 2].tolist() == pytest.approx([0.25, 0.25])  # of 1 - 4 / (w h) at w = h = 4: 4 / (w h)
+    assert torch.count_nonzero(raw.grad[:, 4:]) == 0
+
+
+def test_the_gradient_of_complete_iou_is_what_small_steps_show():
+    truth = torch.tensor([[2.0, 3.0, 2.0, 1.0], [0.5, 0.5, 1.0, 1.0]], dtype=torch.float64)
+    off = torch.tensor([[2.3, 2.9, 1.7, 0.85], [4.0, 3.0, 0.5, 0.5]], dtype=torch.float64)  # near; apart
+    scale = torch.ones(2, 1, dtype=torch.float64, requires_grad=True)
+    moved = torch.zeros(2, 2, dtype=torch.float64, requires_grad=True)
+
+    def nearness(moved, scale):  # shapes as the truth's, wherever and however large: alpha is 0
+        return complete_iou(torch.cat((off[:, :2] + moved, off[:, 2:] * scale), 1), truth)
+
+    assert torch.autograd.gradcheck(nearness, (moved, scale))
+    assert nearness(moved, scale)[1] < 0
+    assert complete_iou(truth, truth).tolist() == [1, 1]
+
+
 def test_region_loss_terms_add_up_and_are_finite_without_objects():
     region = Region(((1.0, 2.0), (3.0, 3.0)), 4)
     raw = torch.randn(2, 18, 5, 7, generator=torch.Generator().manual_seed(0), requires_grad=True)
     empty = encode(torch.zeros(0, 4), *[torch.zeros(0).long()] * 2, torch.tensor(region.anchors), (5, 7), 32)
-    for loss in (region_loss, keras_yolo2_loss):
+    for loss in (region_loss, region_ciou_loss, keras_yolo2_loss):
         for warm_up in (False, True):
             terms = loss(raw, empty, region, warm_up)
             parts = sum(value for name, value in terms.items() if name not in ("total", "recall"))
@@ -149,7 +209,7 @@ def test_an_ignored_object_is_neither_sought_nor_background():
     anchors = torch.tensor(region.anchors)
     box, label, image = torch.tensor([[64.0, 64, 160, 160]]), torch.tensor([1]), torch.tensor([0])
     targets = encode(box, label, image, anchors, (5, 7), 32, torch.tensor([True]))
-    for loss in (region_loss, keras_yolo2_loss):
+    for loss in (region_loss, region_ciou_loss, keras_yolo2_loss):
         raw = torch.zeros(1, 18, 5, 7, requires_grad=True)
         terms = loss(raw, targets, region)
         terms["total"].backward()

@@ -25,7 +25,9 @@ def five(squares):
 
 
 @pytest.mark.parametrize("recipe", [
-    {}, {"loss": "keras_yolo2"}, {"match_iou": 1.0, "objectness_prior": 0.5, "optimizer": "sgd", "network": "gone"},
+    {},
+    {"loss": "keras_yolo2"},
+    {"loss": "region", "match_iou": 1.0, "objectness_prior": 0.5, "optimizer": "sgd", "network": "gone"},
 ], ids=["quick", "blog", "paper"])  # fmt: skip
 def test_five_pictures_are_learnt_by_heart_whatever_the_loss(recipe, five):
     given = model(**recipe)
@@ -47,6 +49,6 @@ def test_the_same_five_give_the_same_number_and_the_callers_draws_stay(five):
 
 
 def test_a_loss_that_is_not_finite_is_told(five, monkeypatch):
-    monkeypatch.setitem(LOSSES, "region", lambda raw, *_: {"total": raw.sum() * float("nan")})
+    monkeypatch.setitem(LOSSES, "region_ciou", lambda raw, *_: {"total": raw.sum() * float("nan")})
     with pytest.raises(UserError, match="the loss on 5 pictures is nan in step 1"):
         memorise(model(), five, 3)

@@ -42,8 +42,8 @@ def batch_of(dataset):
     return collate([found[i] for i in range(len(found))])
 
 
-@pytest.mark.parametrize("loss", ["region", "keras_yolo2"])
-def test_one_batch_is_learnt_by_heart_with_either_loss(loss, pictures, monkeypatch):
+@pytest.mark.parametrize("loss", ["region", "region_ciou", "keras_yolo2"])
+def test_one_batch_is_learnt_by_heart_with_each_loss(loss, pictures, monkeypatch):
     module, batch = training(monkeypatch, loss=loss, learning_rate=1e-2), batch_of(pictures)
     optimizer = m.make_optimizer(module.network, module.settings)
     module.train()

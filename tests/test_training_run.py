@@ -49,7 +49,7 @@ def test_the_model_is_the_best_and_says_how_it_came_about(run):
     assert model.labels == ("blue", "red")
     assert all(0 < t < 1 for t in model.thresholds)
     assert model.seen == best["seen"] > 0
-    assert model.training["recipe"]["loss"] == "region"
+    assert model.training["recipe"]["loss"] == "region_ciou"
 
 
 def test_one_seed_gives_one_result_and_deterministic_changes_nothing_on_a_cpu(squares, tmp_path):
@@ -223,7 +223,7 @@ def test_a_batch_whose_loss_is_not_finite_is_kept(squares, tmp_path, monkeypatch
     def broken(raw, targets, region, warm_up):
         return {"wh": raw.sum() * float("nan"), "total": raw.sum()}
 
-    monkeypatch.setitem(LOSSES, "region", broken)
+    monkeypatch.setitem(LOSSES, "region_ciou", broken)
     with pytest.raises(UserError, match="loss term 'wh' is not a finite number on the pictures JPEGImages/train"):
         train(squares, out=tmp_path, name="r", **SMALL)
     kept = load_file(tmp_path / "r" / "bad_batch.safetensors")

@@ -1,12 +1,14 @@
-"""Two losses of YOLOv2, named by where they come from; both read Targets and the raw output.
+"""The losses of YOLOv2, named by where they come from; all read Targets and the raw output.
 
 region_loss:      Darknet's region layer. Its gradient is, to the bit of float error, minus Darknet's delta.
+region_ciou_loss:  the same, and what each box lacks of its object: quick's.
 keras_yolo2_loss: the blog's (and keras-yolo2's), with its own masks, counts and warm-up.
 Letters: B images, A anchors, C classes, H x W cells, N objects, K winners among them.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +27,9 @@ WARM_UP_SCALE = 0.01
 """Weight of that pull. Source: region_layer.c, delta_region_box(..., .01, ...)."""
 
 
-def region_loss(raw: Tensor, targets: Targets, region: Region, warm_up: bool = False) -> dict[str, Tensor]:
+def region_loss(
+    raw: Tensor, targets: Targets, region: Region, warm_up: bool = False, ciou_scale: float = 0.0
+) -> dict[str, Tensor]:
     """Darknet's region loss, for each image on average.
 
     Args:
@@ -33,10 +37,11 @@ def region_loss(raw: Tensor, targets: Targets, region: Region, warm_up: bool = F
         targets: the objects of the batch, from region.encode with this region's anchors.
         region:  anchors, scales and switches.
         warm_up: also pull every idle predictor to its cell's centre and its anchor's size.
+        ciou_scale: weight of 1 - CIoU of each object's predicted box; 0: Darknet's loss, which has no such term.
     Returns:
-        Scalars: xy, wh, objectness, background, class, warm_up, their sum `total`, and (without
+        Scalars: xy, wh, objectness, background, class, ciou, warm_up, their sum `total`, and (without
         gradient) `recall`: the share of objects whose predictor has an IoU above .5; nan: no objects.
-    Source: region_layer.c, forward_region_layer. The box IoU is a target, not a path for gradients.
+    Source: region_layer.c, forward_region_layer. The IoU as objectness target is no path for gradients.
     """
     anchors = raw.new_tensor(region.anchors)  # [A, 2]
     txywh, objectness, _ = split(raw, len(anchors))
@@ -63,11 +68,22 @@ def region_loss(raw: Tensor, targets: Targets, region: Region, warm_up: bool = F
         "background": region.noobject_scale * (confidence**2 * idle).sum() / 2,
         "class": region.class_scale * _class_loss(at[:, 5:], targets, region.softmax),
     }
+    if ciou_scale:
+        lack = 1 - complete_iou(cell_boxes(txywh, anchors)[slot], targets.boxes[wins])  # [K]
+        terms["ciou"] = ciou_scale * (weight * lack).sum()
     if warm_up:
         prior = (txywh[..., :2].sigmoid() - 0.5) ** 2 + txywh[..., 2:] ** 2  # [B, A, H, W, 2]
         terms["warm_up"] = WARM_UP_SCALE * prior[~_mask(targets, confidence.shape, winners=True)].sum() / 2
     terms = {name: value / len(raw) for name, value in terms.items()}
     return {**terms, "total": torch.stack(list(terms.values())).sum(), "recall": (fit > 0.5).to(raw).mean()}
+
+
+def region_ciou_loss(raw: Tensor, targets: Targets, region: Region, warm_up: bool = False) -> dict[str, Tensor]:
+    """region_loss, and 1 - CIoU of each object's box beside its squares. Arguments and terms as there.
+
+    Weight 1 is our choice, by what docs/results.md shows.
+    """
+    return region_loss(raw, targets, region, warm_up, ciou_scale=1.0)
 
 
 @dataclass(frozen=True)
@@ -131,6 +147,22 @@ def keras_yolo2_loss(
     }
     recall = ((fit > 0.5) & (confidence[slot] > 0.3)).to(raw).mean().detach()
     return {**terms, "total": torch.stack(list(terms.values())).sum(), "recall": recall}
+
+
+def complete_iou(found: Tensor, truth: Tensor) -> Tensor:
+    """CIoU of boxes [K, 4] cx, cy, w, h, pair by pair: [K], 1 for equals, down to below -1 for what lies far away.
+
+    IoU, less the squared distance of the centres over that of the hull's corners, less what the shapes differ by.
+    Source: Zheng et al., Distance-IoU Loss (2020), equations 8 to 11; alpha is no path for gradients, as there.
+    """
+    a, b = cxcywh_to_xyxy(found), cxcywh_to_xyxy(truth)
+    overlap = iou(a, b)
+    hull = torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])  # [K, 2]
+    distance = ((found[:, :2] - truth[:, :2]) ** 2).sum(-1) / (hull**2).sum(-1)
+    shape = (4 / math.pi**2) * (torch.atan(truth[:, 2] / truth[:, 3]) - torch.atan(found[:, 2] / found[:, 3])) ** 2
+    with torch.no_grad():
+        alpha = shape / (1 - overlap + shape).clamp_min(torch.finfo(shape.dtype).eps)
+    return overlap - distance - alpha * shape
 
 
 def best_iou(boxes: Tensor, targets: Targets) -> Tensor:

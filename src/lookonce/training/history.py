@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 
 from lookonce.files import write_text
 
-TERMS = ("xy", "wh", "objectness", "background", "class", "warm_up", "loss")
+TERMS = ("xy", "wh", "ciou", "objectness", "background", "class", "warm_up", "loss")
 COLUMNS = (
     "epoch", "step", "seen", "rate", "images_per_s", "waiting", "val/mAP", "val/loss",
     *TERMS, *(f"{term}_step" for term in TERMS), *(f"{term}_epoch" for term in TERMS), "recall_step", "recall_epoch",

@@ -16,14 +16,14 @@ from lookonce.data.loader import Batch
 from lookonce.data.warp import Warped, draws, mosaic, warp
 from lookonce.errors import ConfigError, NonFiniteLossError
 from lookonce.layers import region_of
-from lookonce.loss import keras_yolo2_loss, region_loss
+from lookonce.loss import keras_yolo2_loss, region_ciou_loss, region_loss
 from lookonce.network import BatchNorm, Network, Sigma
 from lookonce.region import Predictions, decode, encode, further
 from lookonce.runtimes.torch import computes_bf16
 from lookonce.training.recipes import Settings
 from lookonce.training.schedule import rate
 
-LOSSES = {"region": region_loss, "keras_yolo2": keras_yolo2_loss}
+LOSSES = {"region": region_loss, "region_ciou": region_ciou_loss, "keras_yolo2": keras_yolo2_loss}
 WHOLE_PICTURES = 0.3
 """Last share of a run that shows no mosaics, so that the network and its batch norm end on what detection sees."""
 STEPS_A_SIDE = 10

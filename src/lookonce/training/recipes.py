@@ -19,7 +19,7 @@ from lookonce.zoo import DETECTORS
 
 Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
 Schedule = Literal["constant", "steps", "cosine", "one_cycle"]
-LossName = Literal["region", "keras_yolo2"]
+LossName = Literal["region", "region_ciou", "keras_yolo2"]
 RecipeName = Literal["quick", "paper"]
 
 SMALL = 0.25
@@ -42,8 +42,8 @@ class Settings:
     """How a picture becomes the square input."""
     anchors: int = 5
     """Number of anchors, clustered on the training boxes; 0: the five of yolov2-voc.cfg."""
-    loss: LossName = "region"
-    """Darknet's region loss, or the blog's."""
+    loss: LossName = "region_ciou"
+    """Darknet's region loss; the same and 1 - CIoU of each box; or the blog's."""
     match_iou: float = 0.5
     """An object also goes to anchors other than its best whose shape IoU with it is greater; 1: to none, as Darknet."""
     objectness_prior: float = 0.01
@@ -171,6 +171,7 @@ RECIPES: Mapping[RecipeName, Settings] = {
         network="yolov2",
         multi_scale=tuple(range(320, 609, 32)),
         anchors=0,
+        loss="region",
         match_iou=1.0,
         objectness_prior=0.5,
         epochs=160,

@@ -20,9 +20,9 @@ from lookonce.metrics import Metrics
 from lookonce.view.draw import draw
 from lookonce.view.page import SOFT, Drawing, data_uri, write_page
 
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (5, 3)))
 """Line styles, so that curves part without colour too."""
-TERMS = ("xy", "wh", "objectness", "background", "class", "warm_up")
+TERMS = ("xy", "wh", "ciou", "objectness", "background", "class", "warm_up")
 SHOWN_SIDE = 560
 """Longest side of a picture on the page, pixels."""
 
