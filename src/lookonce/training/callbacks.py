@@ -38,7 +38,7 @@ def averaging(decay: float) -> WeightAveraging:
         """All tensors of one type at once; counts are taken as they are."""
         n = int(updates)
         kept = min(decay, (1 + n) / (10 + n)) if averaged[0].is_floating_point() else 0.0
-        get_ema_multi_avg_fn(kept)(averaged, current, updates)
+        get_ema_multi_avg_fn(kept)(averaged, current, updates)  # type: ignore[no-untyped-call]
 
     return WeightAveraging(multi_avg_fn=average)
 
