@@ -32,3 +32,14 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path):
     assert steps(history.file) == [1, 4]
     history.cut(0)
     assert steps(history.file) == []
+
+
+def test_a_run_of_before_keeps_its_numbers_under_todays_columns(tmp_path):
+    history = History(tmp_path / "metrics.csv")
+    history.file.write_text("epoch,step,gone,loss_epoch\n0,1,5,2.5\n0,2,5,1.5\n", encoding="utf-8")
+    history.cut(2)
+    history.log_metrics({"loss_epoch": 2.25, "ciou_epoch": 0.5, "epoch": 1}, 7)
+    with history.file.open(newline="", encoding="utf-8") as text:
+        rows = list(csv.DictReader(text))
+    assert [(r["step"], r["loss_epoch"], r["ciou_epoch"]) for r in rows] == [("1", "2.5", ""), ("7", "2.25", "0.5")]
+    assert "gone" not in rows[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,16 @@ class History(Logger):
             rows.writerow({**known, "step": step})
 
     def cut(self, step: int) -> None:
-        """Forget rows from a step on: the run goes on from there. A row that a kill cut short goes too."""
+        """Forget rows from a step on: the run goes on from there. A row that a kill cut short goes too.
+
+        What an earlier version of the program wrote, with fewer columns, gets today's.
+        """
         if not self.file.exists():
             return
-        head, *lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
-        place = COLUMNS.index("step")
-        whole = [line for line in lines if line.endswith("\n") and line.count(",") == len(COLUMNS) - 1]
-        write_text(self.file, head + "".join(line for line in whole if int(line.split(",")[place]) < step))
+        whole = self.file.read_text(encoding="utf-8").rpartition("\n")[0]
+        rows = [row for row in csv.DictReader(whole.splitlines()) if None not in (*row, *row.values())]
+        kept = StringIO()
+        table = csv.DictWriter(kept, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
+        table.writerows(row for row in rows if int(row["step"]) < step)
+        write_text(self.file, kept.getvalue())
