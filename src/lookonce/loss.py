@@ -1,7 +1,7 @@
 """The losses of YOLOv2, named by where they come from; all read Targets and the raw output.
 
 region_loss:      Darknet's region layer. Its gradient is, to the bit of float error, minus Darknet's delta.
-region_ciou_loss:  the same, and what each box lacks of its object: quick's.
+region_ciou_loss: the same, and what each object's box lacks of it.
 keras_yolo2_loss: the blog's (and keras-yolo2's), with its own masks, counts and warm-up.
 Letters: B images, A anchors, C classes, H x W cells, N objects, K winners among them.
 """

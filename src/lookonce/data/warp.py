@@ -144,11 +144,15 @@ def mosaic(batch: Batch, frame: tuple[int, int], mode: ResizeMode, augment: Augm
     half, level = (frame[0] // 2, frame[1] // 2), _floats(batch.canvas)
     usual = replace(augment, zoom=(2 * augment.zoom[0], 2 * augment.zoom[1]))  # of half a frame
     parts = [_warp(batch, level, half, mode, usual, (u + quarter * GOLDEN) % 1) for quarter in range(4)]
-    images = [part.images.roll(-quarter, 0) for quarter, part in enumerate(parts)]  # [B, 3, H/2, W/2] each
-    rows = [torch.cat(images[:2], 3), torch.cat(images[2:], 3)]
-    corners = torch.tensor([(0, 0), (half[0], 0), (0, half[1]), half], device=batch.boxes.device).repeat(1, 2)  # [4, 4]
+    places = [(0, 0), (half[0], 0), (0, half[1]), half]
+    shape, kind = (len(batch), 3, frame[1], frame[0]), parts[0].images
+    images = torch.empty(shape, dtype=kind.dtype, device=kind.device, memory_format=torch.channels_last)
+    for quarter, (x, y) in enumerate(places):
+        for n, picture in enumerate(parts[quarter].images):  # [3, H/2, W/2]
+            images[(n - quarter) % len(batch), :, y : y + half[1], x : x + half[0]] = picture
+    corners = torch.tensor(places, device=batch.boxes.device).repeat(1, 2)  # [4, 4]
     return Warped(
-        images=torch.cat(rows, 2).contiguous(memory_format=torch.channels_last),
+        images=images,
         boxes=torch.cat([part.boxes + corner for part, corner in zip(parts, corners, strict=True)]),
         labels=torch.cat([part.labels for part in parts]),
         image_index=torch.cat([(part.image_index - quarter) % len(batch) for quarter, part in enumerate(parts)]),
