@@ -6,8 +6,11 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from lookonce.network import Network
 from lookonce.training.callbacks import BestCheckpoint, Patience, Progress, averaging
 from lookonce.training.module import Training
+from lookonce.training.recipes import Settings
+from sets import nano
 
 
 def test_the_average_is_young_at_first_and_old_in_the_end():
@@ -51,6 +54,16 @@ def test_the_bar_knows_how_long_steps_waited_for_pictures(monkeypatch):
         bar.on_train_batch_end(None, None, None, range(8), 0)
     assert bar.loader_share == pytest.approx(2 / 11)
     assert bar.rate == pytest.approx(16 / 11)
+
+
+def test_the_bar_shows_the_numbers_of_the_last_step(monkeypatch):
+    monkeypatch.setattr(TQDMProgressBar, "get_metrics", lambda *_: {"v_num": 3, "loss_epoch": 9.0, "val/mAP": 0.51234})
+    module = Training(Network(nano(2, ((1.0, 1.0),))), Settings(), seed=0)
+    module.means.add({"loss": torch.tensor(2.3456), "recall": torch.tensor(float("nan"))}, 4)
+    trainer = SimpleNamespace(max_epochs=1, num_training_batches=1,
+                              fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=0)))  # fmt: skip
+    shown = Progress().get_metrics(trainer, module)
+    assert shown == {"val/mAP": "0.512", "loss": "2.35", "images/s": "0.0", "left": "0 min"}
 
 
 def test_the_bar_tells_what_is_left_of_the_whole_run():

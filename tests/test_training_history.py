@@ -2,7 +2,11 @@
 
 import csv
 
-from lookonce.training.history import History
+import numpy as np
+import pytest
+import torch
+
+from lookonce.training.history import History, Means
 
 
 def steps(file):
@@ -43,3 +47,19 @@ def test_a_run_of_before_keeps_its_numbers_under_todays_columns(tmp_path):
         rows = list(csv.DictReader(text))
     assert [(r["step"], r["loss_epoch"], r["ciou_epoch"]) for r in rows] == [("1", "2.5", ""), ("7", "2.25", "0.5")]
     assert "gone" not in rows[0]
+
+
+def test_means_weigh_each_step_with_its_pictures_and_leave_out_what_is_not_finite():
+    draw, means = np.random.default_rng(0), Means()
+    assert means.take() == {}
+    for _ in range(2):  # the second epoch starts anew
+        values, recalls, weights = draw.random(7), draw.random(7), draw.integers(1, 5, 7)
+        recalls[2] = recalls[6] = np.nan
+        for value, recall, weight in zip(values, recalls, weights, strict=True):
+            means.add({"loss": torch.tensor(value), "recall": torch.tensor(recall)}, int(weight))
+        assert means.last == {"loss": torch.tensor(values[6])}
+        seen = [i for i in range(7) if i not in (2, 6)]
+        assert {name: value.item() for name, value in means.take().items()} == pytest.approx({
+            "loss": sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights),
+            "recall": sum(recalls[i] * weights[i] for i in seen) / sum(weights[i] for i in seen),
+        })  # fmt: skip

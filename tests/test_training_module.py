@@ -69,6 +69,28 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_term_and_pictures(pic
         module.training_step(batch, 0)
 
 
+def test_every_tenth_step_is_a_row_for_each_logger(pictures, monkeypatch):
+    rows, loggers = [], [SimpleNamespace(log_metrics=lambda row, step: rows.append((step, row)))] * 2
+    module, batch = training(monkeypatch), batch_of(pictures)
+    monkeypatch.setattr(module, "_report", m.Training._report.__get__(module))
+    monkeypatch.setattr(m.Training, "loggers", property(lambda _: loggers))
+    optimizer = SimpleNamespace(param_groups=[{"lr": 0.25}])
+    monkeypatch.setattr(m.Training, "trainer", SimpleNamespace(optimizers=[optimizer]), raising=False)
+    losses = []
+    for step in range(20):
+        monkeypatch.setattr(m.Training, "global_step", property(lambda _, step=step: step))
+        losses.append(module.training_step(batch, step).item())
+    assert [step for step, _ in rows] == [9, 9, 19, 19]
+    first, last = rows[0][1], rows[-1][1]
+    assert {"xy_step", "wh_step", "ciou_step", "objectness_step", "background_step", "class_step"} < set(first)
+    assert (first["seen"], first["rate"], first["epoch"]) == (60, 0.25, 0)
+    assert (first["loss_step"], last["loss_step"]) == (losses[9], losses[19])
+    reported = {}
+    monkeypatch.setattr(module, "log_dict", reported.update)
+    module.on_train_epoch_end()
+    assert reported["loss_epoch"].item() == pytest.approx(sum(losses) / 20)
+
+
 def test_a_batch_of_which_nothing_could_be_decoded_is_no_step(monkeypatch):
     assert training(monkeypatch).training_step(collate([None]), 0) is None
 

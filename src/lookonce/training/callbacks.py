@@ -85,8 +85,10 @@ class Progress(TQDMProgressBar):
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
         """What stands right of the bar."""
         shown = super().get_metrics(trainer, pl_module)
-        kept = {name.removesuffix("_step"): f"{value:.3g}" if isinstance(value, float) else value
-                for name, value in shown.items() if name not in ("v_num",) and not name.endswith("_epoch")}  # fmt: skip
+        if isinstance(pl_module, Training):
+            shown |= {name: value.item() for name, value in pl_module.means.last.items()}
+        kept = {name: f"{value:.3g}" if isinstance(value, float) else value
+                for name, value in shown.items() if name != "v_num" and not name.endswith("_epoch")}  # fmt: skip
         return {**kept, "images/s": f"{self._rate():.1f}", "left": self._left(trainer)}
 
     def _left(self, trainer: lightning.Trainer) -> str:

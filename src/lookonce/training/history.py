@@ -1,4 +1,4 @@
-"""metrics.csv: one row whenever the run reports numbers. A resumed run goes on where its checkpoint stands."""
+"""A run's numbers: means of an epoch's steps, and metrics.csv, which a resumed run cuts where its checkpoint stands."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
+from torch import Tensor
 
 from lookonce.files import write_text
 
-TERMS = ("xy", "wh", "ciou", "objectness", "background", "class", "warm_up", "loss")
+STEP_NUMBERS = ("xy", "wh", "ciou", "objectness", "background", "class", "warm_up", "loss", "recall")
 COLUMNS = (
     "epoch", "step", "seen", "rate", "images_per_s", "waiting", "val/mAP", "val/loss",
-    *TERMS, *(f"{term}_step" for term in TERMS), *(f"{term}_epoch" for term in TERMS), "recall_step", "recall_epoch",
+    *(f"{name}_step" for name in STEP_NUMBERS), *(f"{name}_epoch" for name in STEP_NUMBERS),
 )  # fmt: skip
 """Every number that a run may report; a row fills some."""
 
@@ -63,3 +64,27 @@ class History(Logger):
         table.writeheader()
         table.writerows(row for row in rows if int(row["step"]) < step)
         write_text(self.file, kept.getvalue())
+
+
+class Means:
+    """Numbers of steps: those of the last one, and their means over an epoch's pictures.
+
+    A number that is not finite (the recall of a step without objects) counts for nothing.
+    """
+
+    def __init__(self) -> None:
+        self.last: dict[str, Tensor] = {}
+        self._sums: dict[str, tuple[Tensor, int]] = {}
+
+    def add(self, numbers: dict[str, Tensor], pictures: int) -> None:
+        """Take a step's numbers, scalars by name, with the number of its pictures as their weight."""
+        self.last = {name: value for name, value in numbers.items() if value.isfinite()}
+        for name, value in self.last.items():
+            total, weight = self._sums.get(name, (value.new_zeros(()), 0))
+            self._sums[name] = total + value * pictures, weight + pictures
+
+    def take(self) -> dict[str, Tensor]:
+        """The means so far; the next ones start anew."""
+        found = {name: total / weight for name, (total, weight) in self._sums.items()}
+        self._sums = {}
+        return found
