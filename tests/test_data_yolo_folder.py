@@ -106,6 +106,13 @@ def test_very_many_missing_pictures_are_one_kind(root):
     assert names(found) == ["a.jpg"]
 
 
+def test_a_set_without_any_picture_says_where_the_first_should_be(tmp_path):
+    (tmp_path / "list.txt").write_text("gone/p.png\ngone/q.png\n")
+    (tmp_path / "data.yaml").write_text("names: [a]\ntrain: list.txt\n")
+    with pytest.raises(UserError, match=r"no picture that can be read \(first list.txt:1: no picture 'gone/p.png'"):
+        read_dataset(tmp_path)
+
+
 def test_a_set_without_any_label_file_is_refused(tmp_path):
     add(tmp_path, "images/train/a", None)
     (tmp_path / "data.yaml").write_text(YAML)

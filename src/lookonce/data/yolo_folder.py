@@ -90,6 +90,9 @@ def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Gathering:
             labelled += labels
         if split:
             found.splits[split] = partial(list, keys)
+    if not found.paths:
+        first = [f" (first {problem.place}: {problem.found})" for _, problem in found.problems[:1]]
+        raise UserError(f"{file}: no picture that can be read{''.join(first)}; expected pictures where its splits say")
     if not labelled:
         raise UserError(
             f"{file}: not one of its {len(found.paths)} pictures has a label file; expected labels/NAME.txt for "
