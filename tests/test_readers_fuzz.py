@@ -203,15 +203,15 @@ def test_a_megabyte_is_read_in_bounded_time_and_memory(roots, what):
 
 
 @pytest.mark.parametrize("name, content", [
-    ("data.yaml", b"names: [" + b"a," * 30_000 + b"]"),
-    ("data.yaml", b"names:\n" + b"- a\n" * 15_000),
-    ("data.yaml", b"a: &a [x]\n" + b"b: [*a, *a]\n" * 7_500),
-    ("data.yaml", b"? " * 25_000),
-    ("data.yaml", b"[" * 62_500),
+    ("data.yaml", b"names: [" + b"a," * 120_000 + b"]"),
+    ("data.yaml", b"names:\n" + b"- a\n" * 60_000),
+    ("data.yaml", b"a: &a [x]\n" + b"b: [*a, *a]\n" * 30_000),
+    ("data.yaml", b"? " * 100_000),
+    ("data.yaml", b"[" * 250_000),
     ("val.txt", b"nowhere/else/p.png\n" * 13_000),
     ("val.txt", b"".join(b"%d/x/p%d.png\n" % (n, n) for n in range(15_000))),
 ])  # fmt: skip
 def test_large_descriptions_and_lists(roots, name, content):
     began = time.process_time()
-    survives(roots["yolo"], "yolo", name, content)  # a quarter of a megabyte, four times
-    assert time.process_time() - began < 4 * SECONDS  # a busy machine's clock; the law is SECONDS
+    survives(roots["yolo"], "yolo", name, content)
+    assert time.process_time() - began < 4 * 4 * SECONDS  # it is read four times
