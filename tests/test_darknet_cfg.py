@@ -139,7 +139,7 @@ def test_keys_belong_to_as_many_sections_as_there_are():
 @pytest.mark.parametrize("text, message", [
     ("", "x.cfg:1: no .net. section"),
     ("[net]\n", "x.cfg:1: a network without layers"),
-    ("[net]\n\n[yolo]\n", "x.cfg:3: section .yolo.; expected one of net, convolutional"),
+    ("[net]\n\n[warp]\n", "x.cfg:3: section .warp.; expected one of net, convolutional"),
     ("[net]\n[maxpool]\nsice=2\n", "x.cfg:3: key 'sice' in .maxpool.; expected padding, size, stop"),
     ("[net]\n[maxpool]\nsize=two\n", "x.cfg:3: size='two'; expected numbers"),
     ("[net]\n[maxpool]\nsize=-2\n", "x.cfg:3: size=-2; expected a whole number, at least 1"),
@@ -147,7 +147,7 @@ def test_keys_belong_to_as_many_sections_as_there_are():
     ("[net]\n[route]\n", "x.cfg:2: .route. without layers"),
     ("[net]\n[convolutional]\nsize=3\nactivation=leaky\n", "x.cfg:2: size=3 with a padding of 0; expected pad=1"),
     ("[net]\n[convolutional]\nactivation=swish\n", "x.cfg:3: activation=swish; expected one of leaky"),
-    ("[net]\n[conv]\ngroups=2\n", "x.cfg:3: groups=2; expected groups=1: nothing else is built here"),
+    ("[net]\n[conv]\ngroups=2\n", "x.cfg:3: groups=2; expected groups=1: nothing else is built here .section .conv"),
     ("[net]\n[conv]\ngroups=10\n", "x.cfg:3: groups=10; expected groups=1"),
     ("[net]\n[conv]\nflipped=yes\n", "x.cfg:3: flipped=yes; expected flipped=0"),
     ("[net]\n[max]\nsize=2\npadding=0\n", "x.cfg:4: another padding; expected padding=1"),
