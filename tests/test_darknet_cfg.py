@@ -140,7 +140,7 @@ def test_keys_belong_to_as_many_sections_as_there_are():
     ("", "x.cfg:1: no .net. section"),
     ("[net]\n", "x.cfg:1: a network without layers"),
     ("[net]\n\n[warp]\n", "x.cfg:3: section .warp.; expected one of net, convolutional"),
-    ("[net]\n[maxpool]\nsice=2\n", "x.cfg:3: key 'sice' in .maxpool.; expected padding, size, stop"),
+    ("[net]\n[maxpool]\nsice=2\n", "x.cfg:3: key 'sice' in .maxpool.; expected padding, size, stride .did you mean size"),
     ("[net]\n[maxpool]\nsize=two\n", "x.cfg:3: size='two'; expected numbers"),
     ("[net]\n[maxpool]\nsize=-2\n", "x.cfg:3: size=-2; expected a whole number, at least 1"),
     ("[net]\nhello\n", "x.cfg:2: 'hello'; expected .section."),

@@ -202,7 +202,7 @@ def test_the_names_are_those_beside_it(files):
     (lambda home: (home / "n.weights").unlink(), "no n.weights in its folder"),
     (lambda home: (home / "n.names").write_text("one\n"), "n.names: 1 names, and .*n.cfg has classes=2"),
     (lambda home: (home / "n.names").write_text("one\n\ntwo\n"), "n.names:2: an empty line"),
-    (lambda home: (home / "n.cfg").write_text("[net]\nchannels=1\n[maxpool]\n"), "channels=1; networks run on RGB"),
+    (lambda home: (home / "n.cfg").write_text("[net]\nchannels=4\n[maxpool]\n"), "n.cfg:2: channels=4; expected 3"),
     (lambda home: (home / "n.cfg").write_text("[net]\n[route]\nlayers=-1\n"), "n.cfg:2: layer 0 .route."),
     (lambda home: (home / "n.weights").write_bytes(b""), "n.weights: 0 bytes; a .weights file starts with a header"),
 ])  # fmt: skip

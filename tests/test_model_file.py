@@ -54,7 +54,7 @@ def test_what_is_no_model_file_is_told(tmp_path):
     ({"labels": ["a"]}, "1 labels for a network of 2 classes"),
     ({"cfg": "[net]\n[yolo]"}, "section .yolo."),
     ({"sigma": []}, "does not fit its weights"),
-    ({"thresholds": None}, "does not fit its weights"),
+    ({"thresholds": None}, "its description cannot be read .thresholds: 'None'"),
 ])  # fmt: skip
 def test_a_description_that_does_not_hold_is_told(tmp_path, change, message):
     save_model(model(), tmp_path / "m.safetensors")

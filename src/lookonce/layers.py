@@ -20,6 +20,9 @@ MAX_WINDOW = 256
 """Largest size and stride of a convolution or a pool."""
 MAX_LAYERS = 4096
 
+LUMA = (77 / 256, 150 / 256, 29 / 256)
+"""What red, green and blue give to grey. Source: stb_image.h, stbi__compute_y, by which Darknet loads grey images."""
+
 
 @dataclass(frozen=True)
 class Conv:

@@ -17,6 +17,7 @@ from lookonce.convolve import convolve
 from lookonce.darknet.origin import Origin
 from lookonce.errors import ConfigError
 from lookonce.layers import (
+    LUMA,
     AvgPool,
     Conv,
     Cost,
@@ -44,6 +45,11 @@ TRAINED_HERE = Sigma(1e-5, 0.0)
 """PyTorch's convention, and that of Darknet's CUDA kernel."""
 DARKNET = Sigma(0.0, 1e-6)
 """Darknet on a CPU. Source: darknet/src/blas.c, normalize_cpu."""
+
+
+def grey(x: Tensor) -> Tensor:
+    """RGB [B, 3, H, W] as grey [B, 1, H, W]. Darknet rounds down to whole levels of 255; this does not round."""
+    return (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
 
 
 def reorg(x: Tensor, stride: int) -> Tensor:
@@ -131,19 +137,21 @@ def max_pool(x: Tensor, layer: MaxPool) -> Tensor:
 class Network(nn.Module):
     """Layers that run. Calling it on [B, 3, H, W] floats in 0..1 gives the map before the region layer.
 
+    channels: what the first layer reads: 3, or 1 for a grey network. A grey network takes RGB too, and makes it grey.
+
     Raises:
         ConfigError: layers that do not fit together; at a call, an input side that does not divide by the stride.
     """
 
-    def __init__(self, layers: tuple[Layer, ...]) -> None:
+    def __init__(self, layers: tuple[Layer, ...], channels: int = 3) -> None:
         super().__init__()
-        self.layers = layers
+        self.layers, self.channels = layers, channels
         self.stride = stride(layers)
         self.origin: Origin | None = None
         """The Darknet files that it was read from, so that they can be written as they were."""
-        channels = channels_before(layers)
+        before = channels_before(layers, channels)
         self.convolutions = nn.ModuleDict(
-            {str(i): Convolution(channels[i], layer) for i, layer in enumerate(layers) if isinstance(layer, Conv)}
+            {str(i): Convolution(before[i], layer) for i, layer in enumerate(layers) if isinstance(layer, Conv)}
         )
         routes = {i: sources(layer, i) for i, layer in enumerate(layers) if isinstance(layer, Route)}
         self._kept = {source for found in routes.values() for source in found}
@@ -155,7 +163,7 @@ class Network(nn.Module):
         return [cast(Convolution, module) for module in self.convolutions.values()]
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/stride, W/stride] (logits of a classifier)."""
+        """[B, 3, H, W] floats 0..1 (of a grey network also [B, 1, H, W]) to the raw map [B, A*(5+C), H/stride, W/stride] (logits of a classifier)."""
         if isinstance(self.layers[-1], Region) and (x.shape[-2] % self.stride or x.shape[-1] % self.stride):
             raise ConfigError(f"an input of {x.shape[-1]} x {x.shape[-2]} px; both sides must divide by {self.stride}")
         x = self._through(x, {}, 0, len(self.layers))
@@ -192,6 +200,8 @@ class Network(nn.Module):
 
     def _through(self, x: Tensor, kept: dict[int, Tensor], start: int, stop: int) -> Tensor:
         """x through the layers start..stop; outputs that routes read are added to kept."""
+        if start == 0 and self.channels == 1 and x.shape[1] == 3:
+            x = grey(x)
         for index in range(start, stop):
             x = self._run(index, self.layers[index], x, kept)
             if index in self._kept:
@@ -237,10 +247,10 @@ class Network(nn.Module):
         return self
 
 
-def empty(layers: tuple[Layer, ...]) -> Network:
+def empty(layers: tuple[Layer, ...], channels: int = 3) -> Network:
     """A network in memory that holds no numbers yet: every one must be filled before it runs."""
     with torch.device("meta"):
-        network = Network(layers)
+        network = Network(layers, channels)
     return network.to_empty(device="cpu")
 
 
@@ -250,7 +260,7 @@ def folded(network: Network) -> Network:
         Conv(layer.filters, layer.size, layer.stride, False, layer.activation) if isinstance(layer, Conv) else layer
         for layer in network.layers
     )
-    result = empty(plain)
+    result = empty(plain, network.channels)
     result.origin = network.origin
     for new, old in zip(result.convolution_list(), network.convolution_list(), strict=True):
         assert new.conv.bias is not None  # plain convolutions have one

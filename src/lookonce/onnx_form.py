@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
 from lookonce.description import KEY, Description, ModelFileError, not_ours
-from lookonce.layers import AvgPool, Conv, Layer, MaxPool, Reorg, Route, channels_before, sources
+from lookonce.layers import LUMA, AvgPool, Conv, Layer, MaxPool, Reorg, Route, channels_before, sources
 
 if TYPE_CHECKING:
     from lookonce.network import Convolution, Network
@@ -67,9 +67,10 @@ def add_network(graph: Graph, network: Network) -> str:
     """Add the nodes that take "pixels" to "raw"; the name of the latter. network: batch norm folded."""
     outputs: list[str] = []
     convolutions = iter(network.convolution_list())
-    channels = channels_before(network.layers)
+    channels = channels_before(network.layers, network.channels)
+    first = PIXELS if network.channels == 3 else _grey(graph)
     for index, layer in enumerate(network.layers):
-        given = outputs[-1] if outputs else PIXELS
+        given = outputs[-1] if outputs else first
         if isinstance(layer, Route):
             found = [outputs[source] for source in sources(layer, index)]
             outputs.append(graph.add("Concat", found, f"{index}/route", axis=1) if len(found) > 1 else found[0])
@@ -132,6 +133,12 @@ def network_part(made: onnx.ModelProto, place: str) -> onnx.ModelProto:
 def raw_info() -> onnx.ValueInfoProto:
     """The network's output: [B, A*(5+C), H, W]."""
     return floats(RAW, ("batch", "channels", "rows", "columns"))
+
+
+def _grey(graph: Graph) -> str:
+    """network.grey of "pixels"."""
+    luma = graph.constant("grey/luma", np.array(LUMA, np.float32)[None, :, None, None])  # [1, 3, 1, 1]
+    return graph.add("Conv", [PIXELS, luma], "grey")
 
 
 def _convolution(graph: Graph, index: int, layer: Conv, given: str, own: Convolution) -> str:

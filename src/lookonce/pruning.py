@@ -44,6 +44,8 @@ class Round:
     frame: tuple[int, int]
     drop: Drop
     """On the validation pictures, against the model that was given."""
+    input_channels: int = 3
+    """Of the network: 3, or 1 where it reads grey images."""
 
     @property
     def channels(self) -> list[tuple[int, int, int]]:
@@ -60,8 +62,8 @@ class Round:
             table.add_column(heading, justify="left" if heading == "layer" else "right")
         for index, b, a in self.channels:
             table.add_row(f"{index}: channels", f"{b}", f"{a}", f"{a / b:.0%}")
-        numbers = [num_floats(layers) / 1e6 for layers in (self.before, self.after)]
-        work = [num_operations(layers, self.frame) / 1e9 for layers in (self.before, self.after)]
+        numbers = [num_floats(layers, self.input_channels) / 1e6 for layers in (self.before, self.after)]
+        work = [num_operations(layers, self.frame, self.input_channels) / 1e9 for layers in (self.before, self.after)]
         for name, (was, now) in {"million parameters": numbers, "GFLOP an image": work}.items():
             table.add_row(name, f"{was:.2f}", f"{now:.2f}", f"{now / was:.0%}")
         return table
@@ -170,9 +172,9 @@ def _check_model(model: Model, place: Path) -> None:
     width, height = model.frame
     if model.tree is not None:
         raise ConfigError(f"{place}: its classes are a tree, which is not trained here; give a model of plain classes")
-    if width != height or model.description.stride != STRIDE:
-        raise ConfigError(f"{place}: input {width} x {height}, cells of {model.description.stride} px; training takes "
-                          f"a square input and cells of {STRIDE} px")  # fmt: skip
+    if width != height or width % STRIDE:
+        raise ConfigError(f"{place}: input {width} x {height}; training takes a square input whose side divides by "
+                          f"{STRIDE}")  # fmt: skip
 
 
 def _folders(out: Path, name: str | None, source: Path, rounds: int) -> list[Path]:
@@ -223,7 +225,8 @@ def _rounds(given: Model, plan: Plan, folders: Sequence[Path], share: float, max
         current = _round(current, folder, each / (1 - each * number), plan)  # of what the rounds before have left
         drop = measure_drop(val_set, before, _detected(current, val_set), RULES)
         log.info("round %d of %d: %s", number + 1, len(folders), drop)
-        done = Round(folder, given.network.layers, current.network.layers, given.frame, drop)
+        done = Round(folder, given.network.layers, current.network.layers, given.frame, drop,
+                     given.network.channels)  # fmt: skip
         save_figure(channels_figure(done.channels, str(drop)), folder / "channels.png")
         yield done
         if drop.drop > max_drop:
@@ -234,7 +237,7 @@ def _round(model: Model, folder: Path, share: float, plan: Plan) -> Model:
     """Cut a share of a model's channels and train what is left, into a run folder."""
     less = cut(model.network, choose(model.network, share))
     cfg, start = folder / "pruned.cfg", folder / "pruned.safetensors"
-    write_text(cfg, write_cfg(Cfg(less.layers, *model.frame)))
+    write_text(cfg, write_cfg(Cfg(less.layers, *model.frame, less.channels)))
     save_model(replace(model, network=less), start)
     settings = replace(plan.settings, network=str(cfg))
     Run.new(replace(plan, weights=str(start), settings=settings), folder.parent, folder.name, exact_batch=False).go()

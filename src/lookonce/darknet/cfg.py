@@ -208,8 +208,8 @@ def _take(section: _Section, key: str, value: str, line: int, place: str) -> Non
             law = f"{key}={fixed[key]}: nothing else is built here" if fixed[key] else f"no {key}: it is not built here"
             raise CfgError(place, line, f"{key}={value[:60]}", f"{law} (section [{section.name}])")
     elif key not in KEPT[section.name] and (meant := get_close_matches(key, [*read, *fixed], 1, cutoff=0.75)):
-        known = ", ".join(sorted({*read, *KEPT[section.name], *fixed}))
-        raise CfgError(place, line, f"key {key[:60]!r} in [{section.name}]", f"{known}: is it {meant[0]}?")
+        law = f"{', '.join(sorted(read))} (did you mean {meant[0]}?)"
+        raise CfgError(place, line, f"key {key[:60]!r} in [{section.name}]", law)
     else:
         section.kept.append((key, value))
         if key not in KEPT[section.name]:

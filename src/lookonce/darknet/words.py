@@ -5,8 +5,7 @@ Source: darknet/src/parser.c and its popular fork's, for keys that real files ca
 
 from __future__ import annotations
 
-SHORT_NAMES = {"network": "net", "conv": "convolutional", "max": "maxpool", "avg": "avgpool", "soft": "softmax",
-               "conn": "connected"}  # fmt: skip
+SHORT_NAMES = {"network": "net", "conv": "convolutional", "max": "maxpool", "avg": "avgpool", "soft": "softmax"}
 """Other names of sections."""
 
 FLAGS = ("softmax", "bias_match", "rescore")
@@ -85,6 +84,6 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "a YOLOv1 network": ("detection",),
     "a recurrent network": ("rnn", "crnn", "lstm", "conv_lstm", "gru"),
     "an instance segmentation network": ("iseg",),
-    "a classifier": ("softmax", "cost", "connected"),
+    "a classifier": ("softmax", "cost", "connected", "conn"),
 }
 """Other networks that Darknet's cfgs describe, and the sections that tell them."""

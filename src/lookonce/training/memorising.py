@@ -45,7 +45,7 @@ def memorise(model: Model, pictures: Dataset, steps: int) -> tuple[float, int]:
     how = replace(Settings(), **{k: v for k, v in model.training.get("recipe", {}).items() if k in TAKEN})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = Network(model.network.layers)
+        network = Network(model.network.layers, model.network.channels)
     expect_little(network, how.objectness_prior)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     module = Training(network, how, 0).to(device, memory_format=torch.channels_last)

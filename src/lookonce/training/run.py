@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from lookonce import zoo
-from lookonce.anchors import STRIDE, cluster_anchors
+from lookonce.anchors import cluster_anchors
 from lookonce.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.darknet.pair import detector_of, read_text
 from lookonce.data.canvas import Canvases
@@ -24,7 +24,7 @@ from lookonce.detector import Detector
 from lookonce.errors import ConfigError, Interrupted, NonFiniteLossError, UserError
 from lookonce.evaluation import RULES, detect_all
 from lookonce.files import replacing, sweep, write_text
-from lookonce.layers import Layer, stride
+from lookonce.layers import check_frame, stride
 from lookonce.metrics import best_thresholds, score
 from lookonce.model_file import Model, save_model
 from lookonce.network import Network
@@ -151,7 +151,8 @@ class Run:
         write_text(self.folder / "config.yaml", self.plan.to_yaml())
         lightning.seed_everything(self.plan.seed, verbose=False)
         module = Training(self.network(), self.settings, self.plan.seed)
-        watch = Watch(self.folder, self.train_set, self._validation(), self.plan, module.region.anchors)
+        watch = Watch(self.folder, self.train_set, self._validation(), self.plan, module.region.anchors,
+                      module.network.stride)  # fmt: skip
         for line in watch.data_advice:
             log.warning("%s", line)
         side = round(CANVAS_TO_INPUT * max(self.settings.size, *self.settings.multi_scale, 0))
@@ -204,12 +205,14 @@ class Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.plan.seed)
             if self.checkpoint is not None:
-                return Network(read_cfg(read_text(cfg), str(cfg)).layers)
-            network = Network(self._layers())
+                read = read_cfg(read_text(cfg), str(cfg))
+                return Network(read.layers, read.channels)
+            asked = self._asked()
+            network = Network(asked.layers, asked.channels)
             taken = self._start(network)
         if not taken:
             expect_little(network, how.objectness_prior)
-        write_text(cfg, write_cfg(Cfg(network.layers, *self.frame)))
+        write_text(cfg, write_cfg(Cfg(network.layers, *self.frame, network.channels)))
         return network
 
     def _start(self, network: Network) -> bool:
@@ -226,21 +229,28 @@ class Run:
                               "must be those of the weights")  # fmt: skip
         return keep_last
 
-    def _layers(self) -> tuple[Layer, ...]:
-        """The layers asked for, with anchors clustered on the training boxes as the network will see them."""
+    def _asked(self) -> Cfg:
+        """The network asked for, with anchors clustered on the training boxes as the network will see them.
+
+        Raises ConfigError for one that does not run on the sizes that are trained at.
+        """
         how, classes = self.settings, len(self.train_set.labels)
-        anchors = None
-        if how.anchors:
-            found = cluster_anchors(self.train_set, how.anchors, size=how.size, resize=how.resize, seed=self.plan.seed)
-            anchors = found.wh
-            log.info("anchors (cells): %s; mean best IoU %.3f, recall at .5 %.3f",
-                     " ".join(f"{w:.2f},{h:.2f}" for w, h in anchors), found.mean_iou, found.recall)  # fmt: skip
-        if not how.network.endswith(".cfg"):
-            return zoo.detector(how.network, classes, anchors or zoo.VOC_ANCHORS)
-        layers = detector_of(Path(how.network), classes, anchors)
-        if stride(layers) != STRIDE:
-            raise ConfigError(f"network: {how.network} has cells of {stride(layers)} px; training takes {STRIDE}")
-        return layers
+
+        def made(anchors: zoo.Anchors | None) -> Cfg:
+            if how.network.endswith(".cfg"):
+                return detector_of(Path(how.network), classes, anchors)
+            return Cfg(zoo.detector(how.network, classes, anchors or zoo.VOC_ANCHORS))
+
+        plain = made(None)
+        for side in (how.size, *how.multi_scale):
+            check_frame(plain.layers, (side, side), plain.channels)
+        if not how.anchors:
+            return plain
+        found = cluster_anchors(self.train_set, how.anchors, size=how.size, resize=how.resize,
+                                stride=stride(plain.layers), seed=self.plan.seed)  # fmt: skip
+        log.info("anchors (cells): %s; mean best IoU %.3f, recall at .5 %.3f",
+                 " ".join(f"{w:.2f},{h:.2f}" for w, h in found.wh), found.mean_iou, found.recall)  # fmt: skip
+        return made(found.wh)
 
     def _finish(self, module: Training, watch: Watch) -> None:
         """The best weights (the last, where nothing was validated) as a model file with its thresholds."""

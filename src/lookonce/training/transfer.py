@@ -17,7 +17,6 @@ from torch import nn
 from lookonce import zoo
 from lookonce.darknet.weights import layers_of, numbers_in, read_weights
 from lookonce.errors import UserError
-from lookonce.layers import Layer
 from lookonce.model_file import load_model
 from lookonce.network import TRAINED_HERE, Convolution, Network, empty
 
@@ -51,7 +50,7 @@ def start_from(network: Network, weights: Path, frozen: int, frame: tuple[int, i
     Raises UserError where nothing fits, or for a file that cannot be read.
     Source of the last layer's start: the blog's part on training, np.random.normal / (GRID_H * GRID_W).
     """
-    source, seen = _source(weights, network.layers)
+    source, seen = _source(weights, network)
     theirs = source.convolution_list()
     own = list(zip((int(index) for index in network.convolutions), network.convolution_list(), strict=True))
     cells = (frame[0] // network.stride) * (frame[1] // network.stride)
@@ -95,21 +94,26 @@ def told(rows: Sequence[Taken]) -> str:
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
 
 
-def _source(weights: Path, layers: tuple[Layer, ...]) -> tuple[Network, int]:
-    """The network that the weights are of, and the pictures that it has seen."""
+def _source(weights: Path, ours: Network) -> tuple[Network, int]:
+    """The network that the weights are of, and the pictures that it has seen.
+
+    Darknet's weights alone may be of this network or its start, for RGB images too where this network's are grey.
+    """
     weights = weights.expanduser()
     darknets = weights.suffix == ".weights" or ".conv." in weights.name
     if not darknets or not weights.is_file() or weights.with_suffix(".cfg").is_file():
         model = load_model(weights)
         return model.network, model.seen
     numbers = numbers_in(weights)
-    if (found := layers_of(numbers, layers)) is None:
+    fits = [(found, channels) for channels in dict.fromkeys((ours.channels, 3))
+            if (found := layers_of(numbers, ours.layers, channels))]  # fmt: skip
+    if not fits:
         kin = [name for name in zoo.DETECTORS if layers_of(numbers, zoo.detector(name, 1, zoo.VOC_ANCHORS))]
         raise UserError(
             f"{weights}: {numbers:,} numbers, which neither this network nor its start holds; "
             + (f"they fit --network {' or '.join(kin)}" if kin else "put the .cfg that they belong to beside them")
         )
-    network = empty(found)
+    network = empty(*fits[0])
     return network, read_weights(weights, network).seen
 
 

@@ -38,13 +38,14 @@ class Watch(lightning.Callback):
         validation: scores the run; None: the page has curves alone.
         plan: of the run, its settings fitted.
         anchors: (w, h) in cells.
+        stride: input pixels a cell.
     """
 
     def __init__(self, folder: Path, train_set: Dataset, validation: Validation | None, plan: Plan,
-                 anchors: tuple[tuple[float, float], ...]) -> None:  # fmt: skip
+                 anchors: tuple[tuple[float, float], ...], stride: int = 32) -> None:  # fmt: skip
         self.folder, self.train_set, self.validation, self.plan = folder, train_set, validation, plan
         how = plan.settings
-        self.covered = coverage(train_set, anchors, (how.size, how.size), how.resize)
+        self.covered = coverage(train_set, anchors, (how.size, how.size), how.resize, stride)
         self.data_advice = about_data(train_set, self.covered)
         self.anchors = anchors
         self._written = 0.0
