@@ -282,7 +282,7 @@ def test_a_resumed_run_takes_its_own_cfg(squares, tmp_path):
 
 
 @pytest.mark.parametrize("layers, message", [
-    ((Conv(8), MaxPool(2, 64), *nano(2, ((1.0, 1.0),))[-2:]), r"96 x 96 px; expected .* positive multiples of 64"),
+    ((Conv(8), MaxPool(2, 128), *nano(2, ((1.0, 1.0),))[-2:]), r"64 x 64 px; expected .* positive multiples of 128"),
     ((Conv(8), MaxPool()), r"own\.cfg: ends in MaxPool; expected a convolution and a \[region\]"),
     (None, r"own\.cfg: cannot be read"),
 ])  # fmt: skip

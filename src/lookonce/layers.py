@@ -251,7 +251,7 @@ def check_frame(layers: tuple[Layer, ...], frame: tuple[int, int], channels: int
     if found[1:] != (height // each, width // each):
         raise ConfigError(
             f"a last map of {found.width} x {found.height} cells for an input of {width} x {height} px; expected "
-            f"{width // each} x {height // each}: convolutions of even size add a cell; give them an odd size"
+            f"{width // each} x {height // each}: a convolution of even size adds a cell, and an average pool leaves one"
         )
 
 

@@ -26,8 +26,8 @@ WARM_UP_IMAGES = 12_800
 WARM_UP_SCALE = 0.01
 """Weight of that pull. Source: region_layer.c, delta_region_box(..., .01, ...)."""
 
-FINITE = (1e-6, 1e40)
-"""Sizes in cells that CIoU is computed for, in double precision, which holds their squares and inverses."""
+FARTHEST, SMALLEST, LARGEST = 1e8, 1e-6, 1e40
+"""Centres and sizes, in cells, between which CIoU is computed: double precision tells them apart and holds squares."""
 
 
 def region_loss(
@@ -156,13 +156,13 @@ def complete_iou(found: Tensor, truth: Tensor) -> Tensor:
     """CIoU of boxes [K, 4] cx, cy, w, h, pair by pair: [K], 1 for equals, down to below -1 for what lies far away.
 
     IoU, less the squared distance of the centres over that of the hull's corners, less what the shapes differ by.
-    Boxes without size and boxes beyond float32 count as the smallest and largest that FINITE allows, so that the
-    result and its gradient are finite for every input but nan.
+    Centres and sizes beyond FARTHEST, SMALLEST and LARGEST are cut to these, so that the result and its gradient are
+    finite for every input but nan.
     Source: Zheng et al., Distance-IoU Loss (2020), equations 8 to 11; alpha is no path for gradients, as there.
     """
-    kind, (smallest, largest) = found.dtype, FINITE
+    kind = found.dtype
     found, truth = (
-        torch.cat((each[:, :2].double().clamp(-largest, largest), each[:, 2:].double().clamp(smallest, largest)), 1)
+        torch.cat((each[:, :2].double().clamp(-FARTHEST, FARTHEST), each[:, 2:].double().clamp(SMALLEST, LARGEST)), 1)
         for each in (found, truth)
     )
     a, b = cxcywh_to_xyxy(found), cxcywh_to_xyxy(truth)
