@@ -41,6 +41,20 @@ def run(squares, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def grey_run(squares, tmp_path_factory):
+    """A finished run of a network that reads grey images, its cells 16 px wide."""
+    from lookonce import train
+    from lookonce.darknet.cfg import Cfg, write_cfg
+
+    out = tmp_path_factory.mktemp("grey")
+    layers = nano(2, ((1.0, 1.0),))
+    layers = (*layers[:8], *layers[10:])  # without the last pool
+    (out / "grey.cfg").write_text(write_cfg(Cfg(layers, 96, 96, 1)))
+    return train(squares, network=str(out / "grey.cfg"), size=96, epochs=12, batch_size=4, anchors=2,
+                 learning_rate=5e-3, out=out, name="grey")  # fmt: skip
+
+
+@pytest.fixture(scope="session")
 def exported(run, tmp_path_factory):
     """The run as m.onnx, m.xml with its .bin, and raw.onnx: tracing takes seconds, so once for all."""
     from lookonce import export

@@ -141,6 +141,24 @@ def test_both_conventions_survive_the_way_to_darknet_and_back(sigma, tmp_path):
     assert (found(x) - network(x)).abs().max() > 0.1 * network(x).abs().max()  # the convention shows
 
 
+@torch.no_grad()
+def test_a_grey_network_is_opencvs_and_survives_the_way_to_darknet_and_back(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    network = folded(Network(nano(3, ANCHORS), channels=1).eval())
+    cfg, weights = tmp_path / "n.cfg", tmp_path / "n.weights"
+    save_darknet(network, cfg, weights, frame=(96, 64))
+    assert read_cfg(cfg.read_text()).channels == 1
+    found = load_darknet(cfg, weights)
+    grey = torch.rand(1, 1, 64, 96, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(found(grey), network(grey))
+    theirs = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+    theirs.setInput(grey.numpy())
+    last = [name for name in theirs.getLayerNames() if name.startswith("conv_")][-1]
+    np.testing.assert_allclose(theirs.forward(last), found(grey).numpy(), atol=1e-4)
+    save_darknet(found, tmp_path / "again.cfg", tmp_path / "again.weights")
+    assert (tmp_path / "again.weights").read_bytes() == weights.read_bytes()
+
+
 @pytest.mark.parametrize("name", [*DETECTORS, *CLASSIFIERS])
 def test_what_is_read_is_written_byte_by_byte(name, tmp_path):
     _, cfg, weights = golden(name)

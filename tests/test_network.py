@@ -115,6 +115,20 @@ def test_frozen_convolutions_keep_weights_and_statistics():
         network.freeze(4)
 
 
+def test_a_grey_network_sees_darknets_luma_of_an_rgb_image():
+    network = Network(TINY, channels=1).eval()
+    assert network.convolution_list()[0].conv.weight.shape[1] == 1
+    pixels = torch.randint(256, (1, 3, 32, 64), generator=torch.Generator().manual_seed(0))
+    luma = [[(77 * r + 150 * g + 29 * b) / 256 for r, g, b in zip(*rows, strict=True)]
+            for rows in zip(*pixels[0].tolist(), strict=True)]  # fmt: skip
+    grey = torch.tensor(luma)[None, None] / 255
+    with torch.no_grad():
+        torch.testing.assert_close(network(pixels / 255), network(grey))
+        torch.testing.assert_close(network(grey.expand(1, 3, 32, 64)), network(grey))
+        torch.testing.assert_close(folded(network)(pixels / 255), network(grey), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(network.onwards(network.until(pixels / 255, 2), 2), network(grey))
+
+
 def test_low_precision_ends_at_the_networks_edge():
     network = Network(TINY).to(torch.bfloat16).eval()
     assert network(torch.rand(1, 3, 32, 32).to(torch.bfloat16)).dtype == torch.float32

@@ -22,9 +22,9 @@ ODD = (Conv(6, stride=2, activation="logistic"), MaxPool(3, 2), MaxPool(2, 1), D
 POOLED = (Conv(6), MaxPool(), Conv(14, 1, 1, False, "linear"), AvgPool(), Region(ANCHORS, 2))
 
 
-def seeded(layers):
+def seeded(layers, channels=3):
     torch.manual_seed(0)
-    network = Network(layers)
+    network = Network(layers, channels)
     for convolution in network.convolution_list():
         if convolution.norm is not None:
             torch.nn.init.uniform_(convolution.norm.running_mean, -0.5, 0.5)
@@ -32,10 +32,11 @@ def seeded(layers):
     return network.eval()
 
 
-@pytest.mark.parametrize("layers", [PASSED, ODD, POOLED], ids=["passed", "odd", "pooled"])
+@pytest.mark.parametrize("layers, channels", [(PASSED, 3), (ODD, 3), (POOLED, 3), (PASSED, 1), ((MaxPool(), *ODD), 1)],
+                         ids=["passed", "odd", "pooled", "grey", "grey and pooled first"])  # fmt: skip
 @pytest.mark.parametrize("shape", [(1, 128, 128), (2, 256, 128)])
-def test_the_graph_gives_the_networks_own_numbers_whatever_the_input(layers, shape):
-    network = seeded(layers)
+def test_the_graph_gives_the_networks_own_numbers_whatever_the_input(layers, channels, shape):
+    network = seeded(layers, channels)
     model = network_model(folded(network))
     onnx.checker.check_model(model, full_check=True)
     x = torch.rand(shape[0], 3, *shape[1:], generator=torch.Generator().manual_seed(1))
