@@ -245,6 +245,31 @@ def test_a_tree_is_found_where_darknet_users_keep_it(tmp_path):
     assert find_tree("data/small.tree", tmp_path / "cfg" / "n.cfg").names == ("a", "b")
 
 
+def test_a_tree_elsewhere_is_not_read(tmp_path, monkeypatch):
+    for folder in ("models", "data", "work/data"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "small.tree").write_text("a -1\n")
+    (tmp_path / "models" / "small.tree").unlink()
+    monkeypatch.chdir(tmp_path / "work")
+    with pytest.raises(PairError, match="no such file"):
+        find_tree("data/small.tree", tmp_path / "models" / "n.cfg")
+
+
+def test_a_large_file_is_no_text_and_no_memory(tmp_path):
+    with (tmp_path / "n.cfg").open("wb") as file:
+        file.truncate(10 << 30)
+    with pytest.raises(PairError, match="larger than 16 MB"):
+        read_text(tmp_path / "n.cfg")
+
+
+def test_weights_of_another_length_are_refused_before_the_network_takes_memory(tmp_path, monkeypatch):
+    (tmp_path / "n.weights").write_bytes(bytes(100))
+    (tmp_path / "n.cfg").write_text("[net]\nwidth=32\nheight=32\n" + "[conv]\nfilters=9000\nactivation=linear\n" * 2)
+    monkeypatch.setattr("lookonce.network.empty", None)
+    with pytest.raises(UserError, match="n.weights: 21 numbers, and the cfg needs 81,045,000"):
+        load_darknet(tmp_path / "n.cfg", tmp_path / "n.weights")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1"])
 def test_text_of_any_age_is_read(encoding, tmp_path):
     (tmp_path / "n.names").write_bytes("école\n".encode(encoding))

@@ -2,20 +2,20 @@
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from conftest import CASES
 from lookonce import Detector, Network, evaluate, export, save_darknet
 from lookonce.darknet.cfg import read_cfg
 from lookonce.model_file import load_model, save_model
 from lookonce.pruning import prune
 from lookonce.training.transfer import start_from
 
-CASE = Path(__file__).parent / "cases" / "57-channels-1"
+CASE = CASES / "57-channels-1"
 BACKENDS = ("torch", "openvino", "onnxruntime")
 
 

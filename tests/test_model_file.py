@@ -6,6 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from conftest import CASES
 from lookonce.errors import UserError
 from lookonce.model_file import Model, load_model, save_model
 from lookonce.network import DARKNET, Network
@@ -66,6 +67,31 @@ def test_a_description_that_does_not_hold_is_told(tmp_path, change, message):
     with pytest.raises(UserError, match=message) as error:
         load_model(tmp_path / "m.safetensors")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("file", sorted((CASES / "fuzz" / "model_header").iterdir()), ids=lambda file: file.stem)
+def test_found_inputs_of_the_fuzz_test_are_told(file, tmp_path):
+    save_model(model(), tmp_path / "m.safetensors")
+    tensors = safetensors.torch.load_file(tmp_path / "m.safetensors")
+    safetensors.torch.save_file(tensors, tmp_path / "m.safetensors", {"lookonce": file.read_text()})
+    with pytest.raises(UserError, match=r"m.safetensors:") as error:
+        load_model(tmp_path / "m.safetensors")
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("change", ["filters=96", "filters=9000"])
+def test_weights_of_other_shapes_are_refused_before_memory_is_taken(change, tmp_path):
+    save_model(model(), tmp_path / "m.safetensors")
+    with safetensors.safe_open(tmp_path / "m.safetensors", "pt") as file:
+        about = file.metadata()["lookonce"]
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    safetensors.torch.save_file(tensors, tmp_path / "m.safetensors", {"lookonce": about.replace("filters=48", change)})
+    with pytest.raises(UserError, match=r"does not fit its weights \(convolutions"):
+        load_model(tmp_path / "m.safetensors")
+    tensors["convolutions.0.norm.bias"] = tensors["convolutions.0.norm.bias"].double()
+    safetensors.torch.save_file(tensors, tmp_path / "m.safetensors", {"lookonce": about})
+    with pytest.raises(UserError, match=r"does not fit its weights \(convolutions.0.norm.bias\)"):
+        load_model(tmp_path / "m.safetensors")
 
 
 def test_a_cut_file_is_told(tmp_path):

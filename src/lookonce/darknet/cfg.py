@@ -247,9 +247,7 @@ class _Reader:
             raise CfgError(self.place, line, f"{key}={text[:60]!r}", "numbers")
         return values
 
-    def integers(
-        self, key: str, default: str | None = None, least: int = 1, most: int = MAX_INTEGER
-    ) -> Iterator[int]:
+    def integers(self, key: str, default: str | None = None, least: int = 1, most: int = MAX_INTEGER) -> Iterator[int]:
         for value in self.numbers(key, default):
             if value != int(value) or not least <= value <= most:
                 law = "whole numbers" if least < 0 else f"a whole number, at least {least}"

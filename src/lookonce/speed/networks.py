@@ -82,7 +82,9 @@ def line_up(models: Sequence[Path], batch: int, threads: int) -> Lineup:
         if not opened:
             raise UserError(f"{path}: nothing here can run it: " + "; ".join(f"{a.what}: {a.why}" for a in made.absent))
         about = opened[0][1].about
-        network = shared.setdefault((about.layers, about.channels, about.frame), _name(path, about, set(shared.values())))
+        network = shared.setdefault(
+            (about.layers, about.channels, about.frame), _name(path, about, set(shared.values()))
+        )
         for kind, runtime in opened:
             for each in kind.batches:
                 made.rows.append(Row(str(path), network, kind.name, runtime.precision, kind.device, each))
