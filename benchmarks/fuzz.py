@@ -30,6 +30,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -60,32 +61,27 @@ Mutate = Callable[[bytes, random.Random], bytes]
 
 # Mutations -----------------------------------------------------------------------------------------------------------
 
-NUMBERS = [b"-1", b"0", b"1", b"-0.0", b"0.5", b"7", b"255", b"256", b"65535", b"65536", b"2147483647", b"2147483648",
-           b"-2147483648", b"9223372036854775808", b"100000000000", b"1e18", b"1e308", b"1e400", b"-1e308", b"nan", b"inf",
-           b"-inf", b"NaN", b"Infinity", b"1_000", b"0x10", b"--1", b"\xc2\xb2", b"", b"9" * 5000]  # fmt: skip
-TOKENS = [b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\x1b[31m", "\u202e".encode(), "\u2028".encode(), b"\xed\xa0\x80", b"\n",
-          b"\r", b"\t", b"\x85", b"\x0b", b" ", b"=", b",", b":", b"[", b"]", b"{", b"}", b"<", b">", b"&", b'"', b"'", b"\\",
-          b"/", b"../", b"#", b"- ", b"? ", b"&a ", b"*a", b"!!python/none ", b"true", b"null", b"[net]", b"<a>", b"</a>",
-          b"&#x41;", b"%00", "é".encode(), "é".encode("latin-1"), "細胞".encode("utf-16")]  # fmt: skip
-INTEGERS = [
-    0,
-    1,
-    2,
-    127,
-    128,
-    255,
-    256,
-    32767,
-    65535,
-    65536,
-    2**31 - 1,
-    2**31,
-    2**32 - 1,
-    2**40,
-    2**63 - 1,
-    2**63,
-    2**64 - 1,
+NUMBERS = b"""-1 0 1 -0.0 0.5 7 255 256 65535 65536 2147483647 2147483648 -2147483648 9223372036854775808 100000000000
+1e18 1e308 1e400 -1e308 nan inf -inf NaN Infinity 1_000 0x10 --1""".split()
+NUMBERS += [b"", "²".encode(), b"9" * 5000]
+TOKENS = b"""= , : [ ] { } < > & " ' \\ / ../ # - ? &a *a !!python/none true null [net] <a> </a> &#x41; %00""".split()
+TOKENS += [
+    b"\x00",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"\x1b[31m",
+    b"\xed\xa0\x80",
+    b"\n",
+    b"\r",
+    b"\t",
+    b"\x85",
+    b"\x0b",
+    b" ",
 ]
+TOKENS += ["\u202e".encode(), "\u2028".encode(), "é".encode(), "é".encode("latin-1"), "細胞".encode("utf-16")]
+INTEGERS = [0, 1, 2, 127, 128, 255, 256, 32767, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**63]
+VALUES = [None, True, 0, -1, 1.5, 2**70, float("nan"), float("inf"), -1e308, 96, "96", "", "a\nb", "\x1b[31m", "\u202e"]
+VALUES += ["9" * 50, "\ud83d", [], {}, [[]], ["a", 1], [0, 0], [0] * 4, {"a": 1}, [[0] * 4]]
 NUMBER = re.compile(rb"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
@@ -151,8 +147,7 @@ def any_text(content: bytes, draw: random.Random) -> bytes:
 
 def any_value(draw: random.Random) -> Any:
     """A JSON value of any kind."""
-    return draw.choice([None, True, 0, -1, 1.5, 2**70, float("nan"), float("inf"), -1e308, "", "a\nb", "\x1b[31m", "\u202e",
-                        "9" * 50, "\ud83d", [], {}, [[]], ["a", 1], [0, 0], [0] * 4, {"a": 1}, [[0] * 4], 96, "96"])  # fmt: skip
+    return deepcopy(draw.choice(VALUES))
 
 
 def any_json(content: bytes, draw: random.Random) -> bytes:
@@ -221,8 +216,8 @@ def tar_header(content: bytes, draw: random.Random) -> bytes:
     start, size = draw.choice(
         [(0, 100), (100, 8), (108, 8), (124, 12), (124, 12), (136, 12), (156, 1), (157, 100), (345, 155)]
     )
-    value = draw.choice([b"77777777777", b"\x80" + b"\xff" * 11, b"\xff" * 12, b"-1", b"", b"x", b"L", b"K", b"g", b"2", b"5",
-                         b"../up", b"/etc/x", b"a" * 100, draw.randbytes(size)])[:size]  # fmt: skip
+    value = draw.choice([*b"77777777777 -1 x L K g 2 5 ../up /etc/x".split(), b"", b"\x80" + b"\xff" * 11, b"\xff" * 12,
+                         b"a" * 100, draw.randbytes(size)])[:size]  # fmt: skip
     plain[at + start : at + start + size] = value.ljust(size, b"\0")
     plain[at + 148 : at + 156] = b" " * 8
     plain[at + 148 : at + 156] = b"%06o\0 " % sum(plain[at : at + 512])
@@ -623,8 +618,9 @@ def image(folder: Path) -> Bench:
     seeds = []
     exif = Image.Exif()
     exif[0x0112] = 6
-    for kind, mode in (("PNG", "RGB"), ("PNG", "P"), ("JPEG", "RGB"), ("BMP", "RGB"), ("GIF", "P"), ("TIFF", "RGB"),
-                       ("WEBP", "RGB"), ("PPM", "RGB"), ("TGA", "RGB"), ("JPEG2000", "RGB"), ("PNG", "I;16")):  # fmt: skip
+    for kind, mode in (("PNG", "RGB"), ("PNG", "P"), ("PNG", "I;16"), ("JPEG", "RGB"), ("BMP", "RGB"), ("GIF", "P"),
+                       ("TIFF", "RGB"), ("WEBP", "RGB"), ("PPM", "RGB"), ("TGA", "RGB"),
+                       ("JPEG2000", "RGB")):  # fmt: skip
         made = io.BytesIO()
         try:
             Image.fromarray(pixels).convert("L" if mode == "I;16" else mode).convert(mode).save(
@@ -785,7 +781,7 @@ def _work(reader: str, seed: int, numbers: range, folder: Path, pipe: Any, state
 
 
 NUMBER_AT, BEGAN_AT, SLOWEST_AT, COUNTS_AT = range(4)
-"""Places in what a worker shares: the input under way, when it began, the slowest so far, and the count of each kind."""
+"""Places in what a worker shares: the input under way, when it began, the slowest so far, the count of each kind."""
 
 
 @dataclass

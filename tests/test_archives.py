@@ -1,6 +1,7 @@
 """Mirrors src/lookonce/archives.py."""
 
 import errno
+import gzip
 import io
 import os
 import shutil
@@ -10,6 +11,7 @@ import zipfile
 
 import pytest
 
+from conftest import CASES
 from lookonce import archives
 from lookonce.archives import unpack
 from lookonce.errors import UserError
@@ -208,3 +210,33 @@ def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         unpack(archive, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_found_input_of_the_fuzz_test_is_told(tmp_path):
+    for file in (CASES / "fuzz" / "zip").iterdir():
+        refused(shutil.copy(file, tmp_path / "a.zip"), tmp_path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK])
+@pytest.mark.parametrize("size", [1 << 40, -512, (1 << 20) + 1])
+def test_a_size_in_a_header_is_not_believed(tmp_path, kind, size):
+    info = special("name", kind)
+    info.size = size
+    before = tarfile.TarInfo("a.txt").tobuf(tarfile.GNU_FORMAT)  # an empty file
+    (tmp_path / "a.tar").write_bytes(before + info.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+    assert f"damaged (a header of {size} bytes)" in refused(tmp_path / "a.tar", tmp_path)
+
+
+@pytest.mark.parametrize("size", ["99999999999999999999", "-1"])
+def test_a_size_in_a_pax_record_is_not_believed(tmp_path, size):
+    info = tarfile.TarInfo("a.txt")
+    info.pax_headers = {"size": size}
+    (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.PAX_FORMAT) + bytes(2048))
+    refused(tmp_path / "a.tar", tmp_path)
+
+
+def test_a_tail_of_zeros_is_not_read_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MOST_BEHIND", 3 << 20)
+    path = tar(tmp_path / "a.tar", [("a.txt", b"x" * 5000)])
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(path.read_bytes() + bytes(8 << 20)))
+    assert "3 MB behind its last member" in refused(tmp_path / "a.tar.gz", tmp_path)

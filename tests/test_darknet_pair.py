@@ -266,7 +266,7 @@ def test_weights_of_another_length_are_refused_before_the_network_takes_memory(t
     (tmp_path / "n.weights").write_bytes(bytes(100))
     (tmp_path / "n.cfg").write_text("[net]\nwidth=32\nheight=32\n" + "[conv]\nfilters=9000\nactivation=linear\n" * 2)
     monkeypatch.setattr("lookonce.network.empty", None)
-    with pytest.raises(UserError, match="n.weights: 21 numbers, and the cfg needs 81,045,000"):
+    with pytest.raises(UserError, match=r"n\.weights: 21 numbers, and the cfg needs 81,045,000"):
         load_darknet(tmp_path / "n.cfg", tmp_path / "n.weights")
 
 

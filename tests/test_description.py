@@ -38,11 +38,11 @@ def test_what_does_not_hold_together_is_told(about, change, message):
 
 
 @pytest.mark.parametrize("change", [
-    {"cfg": []}, {"cfg": None}, {"frame": [0, 0]}, {"frame": [96]}, {"frame": [160, float("inf")]}, {"frame": [160, 1e9]},
-    {"frame": [160, True]}, {"frame": [160, -32]}, {"frame": [2**40, 2**40]}, {"seen": float("inf")}, {"seen": -1},
-    {"seen": 2**70}, {"labels": [1, 2]}, {"labels": "ab"}, {"thresholds": [float("nan")] * 2}, {"thresholds": {}},
-    {"training": [1]}, {"training": {"recipe": 5}}, {"tree": 5}, {"tree": {"parents": [None]}}, {"resize": []},
-    {"format": "a\nb"}, {"format": None},
+    {"cfg": []}, {"cfg": None}, {"frame": [0, 0]}, {"frame": [96]}, {"frame": [160, float("inf")]},
+    {"frame": [160, 1e9]}, {"frame": [160, True]}, {"frame": [160, -32]}, {"frame": [2**40, 2**40]},
+    {"seen": float("inf")}, {"seen": -1}, {"seen": 2**70}, {"labels": [1, 2]}, {"labels": "ab"},
+    {"thresholds": [float("nan")] * 2}, {"thresholds": {}}, {"training": [1]}, {"training": {"recipe": 5}},
+    {"tree": 5}, {"tree": {"parents": [None]}}, {"resize": []}, {"format": "a\nb"}, {"format": None},
 ])  # fmt: skip
 def test_values_of_another_kind_are_one_line(about, change):
     with pytest.raises(UserError) as told:

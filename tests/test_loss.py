@@ -202,7 +202,8 @@ def test_complete_iou_and_its_gradient_are_finite_whatever_the_boxes():
     found = complete_iou(first, second)
     assert found.dtype == torch.float32
     assert found.isfinite().all()
-    assert found.min() >= -2 and found.max() <= 1
+    assert found.min() >= -2
+    assert found.max() <= 1
     found.sum().backward()
     assert first.grad.isfinite().all()
     boxes = torch.tensor([[3.0, 2, 1e-5, 4], [3, 2, 5e9, 7]])

@@ -5,8 +5,8 @@ import json
 import resource
 import sys
 import time
-from pathlib import Path
 
+import fuzz  # benchmarks/fuzz.py: the readers, and what damages their inputs
 import pytest
 
 from lookonce import errors
@@ -14,9 +14,6 @@ from lookonce.data.catalog import read_dataset
 from lookonce.errors import UserError
 
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis makes the inputs")
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-import fuzz  # the readers and what damages their inputs
-
 st = hypothesis.strategies
 SECONDS, BYTES = 2.0, 500e6
 """Most that 1 MB of input may take; a few hundred times what it does take."""
@@ -162,7 +159,8 @@ LARGE = {
     "json: one long number": ("coco", b'{"info": ' + b"9" * MEGABYTE + b"}"),
     "json: one long text": ("coco", b'{"info": "' + b"\\u0041" * (MEGABYTE // 6)),
     "json: blanks": ("coco", b"{" + b" " * MEGABYTE),
-    "json: wrong boxes": ("coco", json.dumps(fuzz.COCO | {"annotations": [{"image_id": 1, "bbox": 0}] * 30_000}).encode()),
+    "json: wrong boxes": ("coco", json.dumps(fuzz.COCO | {"annotations": [
+        {"image_id": 1, "bbox": 0}] * 30_000}).encode()),
     "json: boxes of no image": ("coco", json.dumps(fuzz.COCO | {"annotations": [
         {"image_id": n, "bbox": [1, 2, 3, 4], "category_id": 1} for n in range(16_000)]}).encode()),
     "json: missing pictures": ("coco", json.dumps(fuzz.COCO | {"images": [

@@ -88,7 +88,7 @@ def test_a_tree_that_is_none_is_told(text, message):
 
 @pytest.mark.parametrize("parent", ["--1", "-2", "\u00b2", "9" * 5000, "1e3", "0x1"])
 def test_a_parent_that_is_no_number_of_a_line_is_told(parent):
-    with pytest.raises(TreeError, match="x.tree:2: .*; expected a name and its parent's number"):
+    with pytest.raises(TreeError, match=r"x\.tree:2: .*; expected a name and its parent's number"):
         read_tree(f"a -1\nb {parent}\n", "x.tree")
 
 
@@ -104,7 +104,9 @@ def test_a_deep_tree_takes_no_longer_than_its_length():
 
 
 @pytest.mark.parametrize("given, message", [
-    ({"names": ("a",)}, "1 names for 2 classes"), ({"threshold": float("nan")}, "threshold nan; expected 0 to 1")])  # fmt: skip
+    ({"names": ("a",)}, "1 names for 2 classes"),
+    ({"threshold": float("nan")}, "threshold nan; expected 0 to 1"),
+])  # fmt: skip
 def test_a_tree_holds_together(given, message):
     with pytest.raises(TreeError, match=message):
         Tree((-1, 0), **given)

@@ -6,6 +6,7 @@ import lzma
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, Self
 
 from lookonce.errors import UserError
 
@@ -22,9 +23,14 @@ RATIO = 20
 MEMBERS = 1_000_000
 """Files and folders an archive may hold."""
 CHUNK = 1 << 20
+MOST_BEHIND = 64 << 20
+"""Bytes behind the last member of a tar: padding, with little of it."""
+
+NAME_BYTES = 1 << 20
+"""Of a tar's extended header, which holds a long name and is read into memory whole."""
 
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError,
-           NotImplementedError, ValueError)  # fmt: skip
+           NotImplementedError, ValueError, OverflowError, IndexError, struct.error, MemoryError)  # fmt: skip
 """What the two readers raise for an archive that is cut off, damaged or locked."""
 
 
@@ -72,11 +78,27 @@ def unpack(archive: Path, folder: Path) -> int:
     return len(new)
 
 
+class _Header(tarfile.TarInfo):
+    """An entry of a tar whose size is believed only within bounds."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """One header. Raises tarfile.ReadError for a negative size, or a name longer than NAME_BYTES."""
+        found = super().frombuf(buf, encoding, errors)
+        if found.size < 0 or (found.size > NAME_BYTES and found.type not in PLAIN):
+            raise tarfile.ReadError(f"a header of {found.size} bytes")
+        return found
+
+
+PLAIN = (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE)
+
+
 @contextmanager
 def _opened(archive: Path) -> Iterator[tarfile.TarFile | zipfile.ZipFile]:
     """The archive, by its content."""
     try:
-        opened = zipfile.ZipFile(archive) if zipfile.is_zipfile(archive) else tarfile.open(archive)  # noqa: SIM115
+        zipped = zipfile.is_zipfile(archive)
+        opened = zipfile.ZipFile(archive) if zipped else tarfile.open(archive, tarinfo=_Header)  # noqa: SIM115
     except OSError as error:
         raise _trouble(error, archive, "cannot be read") from None
     except DAMAGED:
@@ -94,6 +116,8 @@ def _members(opened: tarfile.TarFile | zipfile.ZipFile, archive: Path) -> list[M
         for entry in entries:
             found.append(_tar_member(entry) if isinstance(entry, tarfile.TarInfo) else _zip_member(entry))
             total += found[-1].size
+            if found[-1].size < 0:
+                raise tarfile.ReadError(f"a member of {found[-1].size} bytes")
             if total > RATIO * length:  # at once: to get at the next entry, this one is unpacked into the void
                 raise UserError(
                     f"{archive}: {length:,} bytes that would unpack to {total:,}, more than {RATIO} times as many; "
@@ -172,5 +196,8 @@ def _extract(opened: tarfile.TarFile | zipfile.ZipFile, staging: Path) -> None:
         opened.extractall(staging, filter="data")
     else:
         opened.extractall(staging)
-    while opened.fileobj is not None and opened.fileobj.read(CHUNK):
-        pass  # a packed tar's checksum stands at its very end
+    rest = 0
+    while opened.fileobj is not None and (read := len(opened.fileobj.read(CHUNK))):  # its checksum stands at the end
+        rest += read
+        if rest > MOST_BEHIND:
+            raise tarfile.ReadError(f"more than {MOST_BEHIND >> 20} MB behind its last member")

@@ -152,8 +152,8 @@ def shapes(layers: tuple[Layer, ...], given: Shape) -> list[Shape]:
         if isinstance(layer, MaxPool):  # its map is padded first
             numbers += shape.channels * (shape.height + layer.size) * (shape.width + layer.size)
         if numbers > MAX_NUMBERS or index >= MAX_LAYERS:
-            raise LayerError(index, layer, f"the network is too large: up to here its weights and its maps for an input "
-                             f"of {given.width} x {given.height} px hold {numbers} numbers; expected at most "
+            raise LayerError(index, layer, f"the network is too large: up to here its weights and maps for an input of "
+                             f"{given.width} x {given.height} px hold {numbers} numbers; expected at most "
                              f"{MAX_NUMBERS} (4 GiB), and at most {MAX_LAYERS} layers")  # fmt: skip
     return out
 
@@ -241,7 +241,7 @@ def stride(layers: tuple[Layer, ...]) -> int:
 def check_frame(layers: tuple[Layer, ...], frame: tuple[int, int], channels: int = 3) -> None:
     """Raise ConfigError unless a detector runs on inputs of frame (width, height).
 
-    Both sides divide by the stride, no layer is too large, and the last map has a cell for every stride x stride pixels.
+    Both sides divide by the stride, no layer is too large, and the last map has a cell for each stride x stride pixels.
     """
     width, height = frame
     each = stride(layers)
@@ -251,7 +251,7 @@ def check_frame(layers: tuple[Layer, ...], frame: tuple[int, int], channels: int
     if found[1:] != (height // each, width // each):
         raise ConfigError(
             f"a last map of {found.width} x {found.height} cells for an input of {width} x {height} px; expected "
-            f"{width // each} x {height // each}: a convolution of even size adds a cell, and an average pool leaves one"
+            f"{width // each} x {height // each}: convolutions of even size add a cell, average pools leave one"
         )
 
 

@@ -109,8 +109,8 @@ def _filled(about: Description, sigmas: Sequence[tuple[float, float]], file: Any
     norms = [convolution.norm for convolution in network.convolution_list() if convolution.norm is not None]
     if given != expected or len(sigmas) != len(norms):
         wrong = min((name for name in {*given, *expected} if given.get(name) != expected.get(name)), default="sigma")
-        raise ModelFileError(f"{path}: its description does not fit its weights ({wrong[:60]}): damaged, or put together "
-                             "from two files; take a whole one")  # fmt: skip
+        raise ModelFileError(f"{path}: its description does not fit its weights ({wrong[:60]}): the file is damaged; "
+                             "take a whole copy")  # fmt: skip
     for norm, sigma in zip(norms, sigmas, strict=True):
         norm.sigma = Sigma(*sigma)
         if min(sigma) < 0:

@@ -163,7 +163,10 @@ class Network(nn.Module):
         return [cast(Convolution, module) for module in self.convolutions.values()]
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, 3, H, W] floats 0..1 (of a grey network also [B, 1, H, W]) to the raw map [B, A*(5+C), H/stride, W/stride] (logits of a classifier)."""
+        """[B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/stride, W/stride] (logits of a classifier).
+
+        A grey network takes [B, 1, H, W] as well.
+        """
         if isinstance(self.layers[-1], Region) and (x.shape[-2] % self.stride or x.shape[-1] % self.stride):
             raise ConfigError(f"an input of {x.shape[-1]} x {x.shape[-2]} px; both sides must divide by {self.stride}")
         x = self._through(x, {}, 0, len(self.layers))

@@ -1,6 +1,6 @@
 """Darknet's .cfg: a network as text, and back. Sections in order, key=value lines, # and ; comments.
 
-Keys that only Darknet's training reads, and keys that nothing reads, are kept as they are and written back.
+Keys that only Darknet's training reads, and keys of [net] that nothing reads, are kept as they are and written back.
 Source: darknet/src/parser.c (names and defaults of each section).
 """
 
@@ -10,7 +10,6 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, get_args
 
@@ -91,7 +90,7 @@ def write_cfg(cfg: Cfg) -> str:
 def read_cfg(text: str, place: str = "cfg") -> Cfg:
     """A cfg's text as layers. place: the file's name, for messages.
 
-    Keys that nothing reads are kept with a warning, as Darknet goes on after its "Unused field".
+    Keys of [net] that nothing reads are kept with a warning, as Darknet goes on after its "Unused field".
 
     Raises:
         CfgError: a network of another family; with the line of an unknown section, of a key or value that is not
@@ -102,8 +101,8 @@ def read_cfg(text: str, place: str = "cfg") -> Cfg:
     for section in sections:
         for key, value, line in section.lines:
             _take(section, key, value, line, place)
-    if unused := [key for section in sections for key in section.unused]:
-        log.warning("%s: keys that nothing reads are kept: %s", printable(place), ", ".join(map(printable, unused)))
+    if unused := sections[0].unused:
+        log.warning("%s: keys of [net] that nothing reads are kept: %s", printable(place), printable(", ".join(unused)))
     net = _Reader(sections[0], place)
     layers = tuple(_layer(_Reader(section, place)) for section in sections[1:])
     if not layers:
@@ -207,13 +206,13 @@ def _take(section: _Section, key: str, value: str, line: int, place: str) -> Non
         if not _equal(value, fixed[key]):
             law = f"{key}={fixed[key]}: nothing else is built here" if fixed[key] else f"no {key}: it is not built here"
             raise CfgError(place, line, f"{key}={value[:60]}", f"{law} (section [{section.name}])")
-    elif key not in KEPT[section.name] and (meant := get_close_matches(key, [*read, *fixed], 1, cutoff=0.75)):
-        law = f"{', '.join(sorted(read))} (did you mean {meant[0]}?)"
-        raise CfgError(place, line, f"key {key[:60]!r} in [{section.name}]", law)
-    else:
+    elif key in KEPT[section.name] or section.name == "net":
         section.kept.append((key, value))
         if key not in KEPT[section.name]:
-            section.unused.append(f"{key[:60]} in [{section.name}] (line {line})")
+            section.unused.append(f"{key[:60]} (line {line})")
+    else:  # a fork may compute something else by it
+        law = ", ".join(sorted({*read, *KEPT[section.name], *fixed}))
+        raise CfgError(place, line, f"key {key[:60]!r} in [{section.name}]", law)
 
 
 def _equal(value: str, number: str) -> bool:

@@ -79,7 +79,7 @@ def numbers_in(path: Path) -> int:
 
 
 def layers_of(numbers: int, layers: tuple[Layer, ...], channels: int = 3) -> tuple[Layer, ...] | None:
-    """The network (of RGB or grey images, by channels) of exactly so many numbers that starts as `layers` do; None: there is none.
+    """The network of exactly so many numbers that starts as `layers` do, for an input of so many channels; None: none.
 
     It is `layers` themselves, their start alone (a prefix file), or all of them with another last convolution,
     as another number of classes or anchors makes it: then the result ends with that convolution.
