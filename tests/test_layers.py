@@ -96,7 +96,7 @@ def test_stride_is_what_the_maps_show_whatever_the_network_and_input(layers, pix
     (zoo.yolov2_tiny(2, zoo.VOC_ANCHORS), (0, 32), "expected sides that are positive"),
     (zoo.yolov2_tiny(2, zoo.VOC_ANCHORS), (-32, 32), "expected sides that are positive"),
     ((Conv(8, size=2), *HEAD), (8, 8), "a last map of 9 x 9 cells for an input of 8 x 8 px; expected 8 x 8"),
-    ((Conv(8), AvgPool(), *HEAD), (8, 8), "an average pool leaves one"),
+    ((Conv(8), AvgPool(), *HEAD), (8, 8), "average pools leave one"),
     ((Conv(8), MaxPool(), Route((0, 1)), *HEAD), (8, 8), r"layer 2 \(route\): maps of different strides"),
     (zoo.yolov2_tiny(2, zoo.VOC_ANCHORS), (2**20, 2**20), r"layer 0 \(conv\): the network is too large"),
 ])  # fmt: skip

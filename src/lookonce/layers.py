@@ -169,7 +169,7 @@ def _shape(layer: Layer, shape: Shape, index: int, before: list[Shape]) -> Shape
         case Route():
             maps = [before[i] for i in sources(layer, index)]
             if len({(m.height, m.width) for m in maps}) > 1:
-                raise LayerError(index, layer, f"maps of different sizes {[tuple(m) for m in maps]}")
+                raise LayerError(index, layer, f"maps of different sizes {[tuple(m) for m in maps[:9]]}")
             return Shape(sum(m.channels for m in maps), maps[0].height, maps[0].width)
         case Reorg(stride):
             if channels % stride**2 or height % stride or width % stride:
@@ -193,7 +193,7 @@ def sources(route: Route, index: int) -> tuple[int, ...]:
     """Indices of the layers that a route at `index` reads. Raises LayerError where there is none."""
     found = tuple(index + i if i < 0 else i for i in route.layers)
     if not found or any(not 0 <= i < index for i in found):
-        raise LayerError(index, route, f"layers={route.layers}; each must name a layer before it")
+        raise LayerError(index, route, f"layers={route.layers[:9]}; each must name a layer before it")
     return found
 
 
@@ -223,7 +223,7 @@ def cells(layers: tuple[Layer, ...], channels: int = 3) -> list[Cells]:
             case Route():
                 maps = [out[i] for i in sources(layer, index)]
                 if len({m.stride for m in maps}) > 1:
-                    raise LayerError(index, layer, f"maps of different strides {[m.stride for m in maps]}")
+                    raise LayerError(index, layer, f"maps of different strides {[m.stride for m in maps[:9]]}")
                 out.append(Cells(sum(m.channels for m in maps), maps[0].stride))
             case _:
                 out.append(before)

@@ -35,6 +35,8 @@ from lookonce.layers import (
 
 log = logging.getLogger("lookonce")
 
+MAX_ANCHOR = 1e6
+"""Largest side of an anchor, cells."""
 MAX_INTEGER = 2**31 - 1
 """Largest whole number: Darknet keeps them in 32 bits."""
 
@@ -255,9 +257,10 @@ class _Reader:
             yield int(value)
 
     def number(self, key: str, default: float, most: float = math.inf) -> float:
+        """One number; where it has a greatest value, from 0 to that."""
         values = self.numbers(key, str(default))
-        if len(values) != 1 or not values[0] <= most:
-            law = "one number" + ("" if most == math.inf else f", at most {most:g}")
+        if len(values) != 1 or (most < math.inf and not 0 <= values[0] <= most):
+            law = "one number" + ("" if most == math.inf else f", 0 to {most:g}")
             raise CfgError(self.place, self.line(key), f"{key}={self.text(key)}", law)
         return values[0]
 
@@ -328,9 +331,12 @@ def _convolution(read: _Reader) -> Conv:
 
 def _region(read: _Reader) -> Region:
     flat, count = read.numbers("anchors"), read.integer("num", 1)
-    if len(flat) % 2 or len(flat) < 2 * count or min(flat[: 2 * count]) <= 0:
+    if len(flat) % 2 or len(flat) < 2 * count:
         found = f"{len(flat)} numbers in anchors"
         raise CfgError(read.place, read.line("anchors"), found, f"{2 * count} above 0 for num={count}")
+    if not all(0 < value <= MAX_ANCHOR for value in flat[: 2 * count]):
+        raise CfgError(read.place, read.line("anchors"), f"anchors={read.text('anchors')}",
+                       f"numbers above 0 and at most {MAX_ANCHOR:g}, in cells")  # fmt: skip
     if len(flat) > 2 * count:
         log.warning("%s:%d: %d pairs of anchors, and num=%d; as in Darknet the first %d are used",
                     printable(read.place), read.line("anchors"), len(flat) // 2, count, count)  # fmt: skip

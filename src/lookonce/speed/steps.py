@@ -89,9 +89,7 @@ def prepare(model: Model, batch: int, threads: int, folder: Path) -> Task:
     """Write the network as cfg and the pictures."""
     width, height = model.frame
     if width != height or width % STRIDE:
-        raise ConfigError(
-            f"training takes square inputs whose sides divide by {STRIDE}, and this one is {width} x {height}"
-        )
+        raise ConfigError(f"training takes square inputs that divide by {STRIDE}, and this one is {width} x {height}")
     write_text(folder / "network.cfg", write_cfg(Cfg(model.network.layers, width, height, model.network.channels)))
     write_set(folder / "set", STEPS * batch, (640, 480), LABELS, (OBJECTS, OBJECTS + 1))
     return Task(str(folder / "network.cfg"), str(folder / "set"), str(folder / "runs"), width, batch, threads)
