@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from lookonce.choices import choose
 from lookonce.errors import UserError
 from lookonce.resize import ResizeMode, fitted
 
@@ -109,8 +110,7 @@ def shapes_in_cells(
     frame = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
     if stride < 1 or any(side < stride or side % stride for side in frame):
         raise UserError(f"size: {frame[0]} x {frame[1]}; expected positive multiples of the stride, {stride} px")
-    if resize not in get_args(ResizeMode):
-        raise UserError(f"resize: {resize!r}; expected one of {', '.join(get_args(ResizeMode))}")
+    resize = choose(resize, get_args(ResizeMode), "resize")
     if not len(dataset.boxes):
         raise UserError(
             f"{dataset.root}: no boxes on its {len(dataset)} pictures, so there is nothing to cluster; "
@@ -136,7 +136,8 @@ def cluster(
     Raises:
         UserError: no boxes, sizes that are not above 0, fewer distinct shapes than k, or an unknown centre.
     """
-    distinct = _check(wh, k, centre, restarts)
+    centre = choose(centre, get_args(Centre), "centre")
+    distinct = _check(wh, k, restarts)
     rng = np.random.default_rng(seed)
     boxes = part = _columns(wh)  # [2, N]
     if len(wh) > SAMPLE:
@@ -151,10 +152,8 @@ def cluster(
     return centroids[np.argsort(centroids.prod(1), kind="stable")], mean_iou
 
 
-def _check(wh: Shapes, k: int, centre: str, restarts: int) -> int:
+def _check(wh: Shapes, k: int, restarts: int) -> int:
     """Number of distinct shapes in wh; raises UserError where they cannot be clustered."""
-    if centre not in get_args(Centre):
-        raise UserError(f"centre: {centre!r}; expected one of {', '.join(get_args(Centre))}")
     if restarts < 1:
         raise UserError(f"restarts: {restarts}; expected at least 1")
     if not len(wh):

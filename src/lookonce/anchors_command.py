@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lookonce import zoo
 from lookonce.anchors import RECALL_IOU, STRIDE, Anchors, Centre, cluster, describe, measure, shapes_in_cells
+from lookonce.choices import choose
 from lookonce.data.catalog import read_dataset
-from lookonce.errors import UserError
+from lookonce.errors import UserError, printable
 from lookonce.resize import ResizeMode
+from lookonce.tables import cell, cells, rendered
 from lookonce.view.plots import anchors_figure, save_figure
 
 if TYPE_CHECKING:
@@ -53,17 +54,12 @@ class AnchorsReport:
 
     def __rich__(self) -> Group:
         from rich.console import Group
-        from rich.text import Text
 
         lines = [self._verdict(), self.cfg_line, *([f"plot: {self.plot}"] if self.plot else [])]
-        return Group(Text(self.source), self._fit_table(), self._shape_table(), Text("\n".join(lines), overflow="fold"))
+        return Group(cell(self.source), self._fit_table(), self._shape_table(), cells(lines))
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        text = StringIO()
-        Console(file=text, width=max(120, len(self.cfg_line), len(self.source)), color_system=None).print(self)
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
+        return rendered(self, max(120, len(self.cfg_line), 2 * len(printable(self.source))), blank_lines=False)
 
     def _verdict(self) -> str:
         """Whether a change from the given anchors is worth it."""
@@ -124,6 +120,7 @@ def anchors(
         UserError: a data set that cannot be read or has no boxes; more anchors than distinct boxes; given anchors
             that are no pairs, or in another unit.
     """
+    resize, centre = choose(resize, get_args(ResizeMode), "resize"), choose(centre, get_args(Centre), "centre")
     dataset = read_dataset(data, None if split == "all" else split, labels)
     wh = shapes_in_cells(dataset, size, resize)
     chosen = measure(wh, cluster(wh, k, centre, seed=seed)[0])

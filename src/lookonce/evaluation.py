@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from lookonce import __version__
 from lookonce.analysis import Analysis, analyse
+from lookonce.choices import choose
 from lookonce.coco_metrics import TITLE, CocoMetrics, score_coco
 from lookonce.data.catalog import read_dataset, read_whole, settle
 from lookonce.data.record import Dataset
@@ -107,6 +108,8 @@ def evaluate(
     Raises:
         UserError: a model or data set that cannot be read; classes of the one that the other does not know.
     """
+    protocol = choose(protocol, get_args(Protocol), "protocol")
+    difficult = None if difficult is None else choose(difficult, ("ignore", "count"), "difficult")
     rules = _rules(protocol, iou_threshold, difficult)
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"report: {report}; expected a name that ends in .html")
@@ -128,8 +131,6 @@ def evaluate(
 
 
 def _rules(protocol: Protocol, iou_threshold: float, difficult: Literal["ignore", "count"] | None) -> Rules:
-    if protocol not in get_args(Protocol):
-        raise ConfigError(f"protocol: {protocol!r}; expected {', '.join(get_args(Protocol))}")
     if protocol != "coco":
         return Rules(protocol, iou_threshold, difficult or "ignore", SCORE_THRESHOLD)
     if difficult == "ignore":
