@@ -17,7 +17,7 @@ def test_a_sound_set_ends_with_0_and_a_harmed_one_with_1(tmp_path, capsys):
         add(tmp_path, f"p{n}", [CAT, DOG], seed=n)
     assert main(["check", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert "12 pictures, 24 objects of 2 classes" in said
+    assert "12 images, 24 objects of 2 classes" in said
     assert "Nothing that would harm training" in said
     add(tmp_path, "q", [CAT, ("dog", [30, 30, 30, 80])], seed=20)
     assert main(["check", str(tmp_path)]) == 1

@@ -98,10 +98,9 @@ def fitted_anchors(whole: Whole, k: int, size: int, resize: ResizeMode) -> Ancho
     train = whole.dataset.select(training_splits(whole).get("train", np.arange(len(whole.dataset))))
     part = train if len(train.boxes) else whole.dataset
     wh = shapes_in_cells(part, size, resize)
-    distinct = len(np.unique(wh.astype(np.float32), axis=0))
     if k == 0:
         return measure(wh, np.array(zoo.VOC_ANCHORS))
-    return cluster_anchors(part, min(k, distinct), size=size, resize=resize)
+    return cluster_anchors(part, k, size=size, resize=resize)
 
 
 def count(whole: Whole, size: int, resize: ResizeMode) -> Counted:
