@@ -92,8 +92,8 @@ def evaluate(
 
     Args:
         model: a model file, a run's folder, a Darknet .cfg beside its .weights, an exported .onnx or .xml. Or
-            detections that are there: COCO's result .json, or a folder of PICTURE.txt with lines
-            class score xmin ymin xmax ymax.
+            detections that exist: what detect wrote, COCO's result .json, or a folder of IMAGE.txt with lines
+            class score xmin ymin xmax ymax, or YOLO's class cx cy w h score.
         data: a data set; its format is found, not asked.
         split: which pictures; all: every picture there is.
         labels: score these classes only, by name; none: those that the model knows, or all of the data set.
