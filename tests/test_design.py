@@ -18,7 +18,7 @@ RANK = {
         "layers files archives fetching region zoo resize data.pictures data.paper data.gathering detections",
         "zoo darknet.cfg loss anchors coverage data.finding data.coco data.yolo_text data.looking",
         "matching precision_recall",
-        "view.draw view.page",
+        "view.lettering view.page", "view.draw",
         "darknet.origin",
         "network description",
         "darknet.weights data.voc data.coco_folder data.yolo_folder data.canvas",
