@@ -209,6 +209,19 @@ def test_standard_output_carries_the_result_alone(monkeypatch, capsys):
     assert "what a library prints" in said.err
 
 
+def test_what_is_no_result_goes_to_a_terminal_only_where_both_outputs_do(monkeypatch):
+    for out, err in ((True, True), (True, False), (False, True)):
+        outputs = [io.StringIO(), io.StringIO()]
+        for stream, terminal in zip(outputs, (out, err), strict=True):
+            monkeypatch.setattr(stream, "isatty", lambda terminal=terminal: terminal)
+        monkeypatch.setattr(sys, "stdout", outputs[0])
+        monkeypatch.setattr(sys, "stderr", outputs[1])
+        seen = []
+        monkeypatch.setattr("lookonce.demo.demo", lambda seen=seen: seen.append(sys.stdout.isatty()))
+        assert main(["demo"]) == 0
+        assert seen == [out and err]
+
+
 HOSTILE = "a\x1b[31mred\x1b[0m\n\u202eb \x9bc [bold]"
 ESCAPED = r"a\x1b[31mred\x1b[0m\n\u202eb \x9bc [bold]"
 

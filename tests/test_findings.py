@@ -15,7 +15,7 @@ from PIL import Image
 from lookonce.data import catalog, coco_folder, gathering, voc, voc_folder, yolo_folder, yolo_text
 from lookonce.data.catalog import read_whole
 from lookonce.data.looking import look
-from lookonce.findings import KINDS, PLACES, a_letter_apart, alike, all_findings, finding, repeated
+from lookonce.findings import KINDS, PLACES, alike_pairs, all_findings, finding, letter_apart_pairs, repeated
 from test_data_looking import photograph
 
 
@@ -85,10 +85,10 @@ def test_names_that_may_be_one_are_those_of_a_slow_loop(letters):
     draw = np.random.default_rng(len(letters))
     lengths = draw.integers(0, 8, 120)
     names = list(dict.fromkeys("".join(draw.choice(list(letters), n)) for n in lengths))
-    many, pairs = alike(names)
+    many, pairs = alike_pairs(names)
     same, near = slow_pairs(names)
     assert (many, list(pairs)) == (len(same), same)
-    assert a_letter_apart(names) == near
+    assert letter_apart_pairs(names) == near
     assert near
 
 
@@ -97,8 +97,8 @@ def test_names_of_9418_classes_are_compared_in_seconds():
     names = ["".join(draw.choice(list("abcdefghijklmnopqrstuvwxyz "), n)) for n in draw.integers(3, 25, 9418)]
     names = list(dict.fromkeys([*names, names[0] + "x"]))
     began = time.process_time()
-    assert (0, len(names) - 1) in a_letter_apart(names)
-    assert alike(names)[0] < 100
+    assert (0, len(names) - 1) in letter_apart_pairs(names)
+    assert alike_pairs(names)[0] < 100
     assert time.process_time() - began < 10  # on a busy machine; it takes one
 
 

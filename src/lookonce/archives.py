@@ -110,7 +110,8 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile | zipfile.ZipFile]:
             if isinstance(error, OSError) and error.errno is not None:
                 raise _trouble(error, archive, "cannot be read") from None
             raise UserError(f"{archive}: neither a tar nor a zip, or cut off; remove it and get it again") from None
-        yield stack.enter_context(opened)
+        with opened:
+            yield opened
 
 
 class _Bounded(io.BufferedReader):
@@ -125,7 +126,7 @@ class _Bounded(io.BufferedReader):
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
-def _unpacked(whole: IO[bytes]) -> IO[bytes]:
+def _unpacked(whole: io.BufferedReader) -> IO[bytes]:
     """The tar itself, from its beginning."""
     whole.seek(0)
     start = whole.read(6)

@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     _log_to_stderr()
     stdout = sys.stdout
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(_Strays(stdout)):
             config = _take_config(words)
             result = make_app(config, stdout)(words)
         _show(result, stdout)
@@ -138,6 +138,20 @@ def _settle_words(app: cyclopts.App, commands: tuple[str, ...], arguments: cyclo
             argument.tokens = [token.evolve(implicit_value=None)]
         elif choices:
             argument.tokens = [token.evolve(value=choose(token.value, choices, token.keyword or argument.name))]
+
+
+class _Strays:
+    """Where libraries print what is no result: standard error. It is a terminal where standard output is one, too."""
+
+    def __init__(self, stdout: TextIO) -> None:
+        self._stdout = stdout
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+    def isatty(self) -> bool:
+        """Whether both are terminals."""
+        return self._stdout.isatty() and sys.stderr.isatty()
 
 
 class _NoReader(Exception):

@@ -207,8 +207,8 @@ def _take_own(path: Path, line: Line, json: Json, found: _Gathered) -> None:
     if not pictures:
         raise AnnotationError(path, 1, f"{start!r} at its start", JSON_LAW)
     if not seen:
-        raise UserError(f"{path}: none of its images is one of {found.places.split}; evaluate the images that were "
-                        "detected on")  # fmt: skip
+        raise UserError(f"{path}: none of its images is one of {found.places.split}; score all of them with "
+                        "--split all, or detect on the images of the split")  # fmt: skip
     _say_left_out(path, others, found.places.count - len(seen))
 
 

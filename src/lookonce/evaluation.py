@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("lookonce")
 
 Protocol = Literal["voc2007", "voc2010", "coco"]
+Difficult = Literal["ignore", "count"]
 SCORE_THRESHOLD = 0.005
 """Lowest score that counts when mAP is measured. Source: darknet/examples/detector.c, validate, thresh=.005."""
 SCORED = Selection(SCORE_THRESHOLD)
@@ -84,7 +85,7 @@ def evaluate(
     labels: tuple[str, ...] | None = None,
     protocol: Protocol = "voc2010",
     iou_threshold: float = 0.5,
-    difficult: Literal["ignore", "count"] | None = None,
+    difficult: Difficult | None = None,
     bootstrap: int = 1000,
     report: Path | None = None,
 ) -> Report:
@@ -109,7 +110,8 @@ def evaluate(
         UserError: a model or data set that cannot be read; classes of the one that the other does not know.
     """
     protocol = choose(protocol, get_args(Protocol), "protocol")
-    difficult = None if difficult is None else choose(difficult, ("ignore", "count"), "difficult")
+    if difficult is not None:
+        difficult = choose(difficult, get_args(Difficult), "difficult")
     rules = _rules(protocol, iou_threshold, difficult)
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"report: {report}; expected a name that ends in .html")
@@ -130,7 +132,7 @@ def evaluate(
     return result
 
 
-def _rules(protocol: Protocol, iou_threshold: float, difficult: Literal["ignore", "count"] | None) -> Rules:
+def _rules(protocol: Protocol, iou_threshold: float, difficult: Difficult | None) -> Rules:
     if protocol != "coco":
         return Rules(protocol, iou_threshold, difficult or "ignore", SCORE_THRESHOLD)
     if difficult == "ignore":

@@ -118,9 +118,9 @@ def class_findings(whole: Whole, splits: dict[str, NDArray[np.int64]]) -> Iterat
     def described(i: int, j: int) -> str:
         return f"{dataset.labels[i]!r} ({counts[i]} objects) and {dataset.labels[j]!r} ({counts[j]})"
 
-    many, same = alike(dataset.labels)
+    many, same = alike_pairs(dataset.labels)
     yield from finding("class names alike", starmap(described, same), many)
-    pairs = a_letter_apart(dataset.labels)
+    pairs = letter_apart_pairs(dataset.labels)
     near = [(i, j) for i, j in pairs if min(counts[i], counts[j]) < RARE * max(counts[i], counts[j])]
     yield from finding("class names nearly alike", starmap(described, near), len(near))
     empty = [name for name, count in zip(dataset.labels, counts, strict=True) if not count]
@@ -131,7 +131,12 @@ def class_findings(whole: Whole, splits: dict[str, NDArray[np.int64]]) -> Iterat
         yield from finding("class not in train", lost, len(lost))
 
 
-def alike(names: Sequence[str]) -> tuple[int, Iterator[tuple[int, int]]]:
+def alike(a: str, b: str) -> bool:
+    """Whether two names differ by case, blanks and signs at most."""
+    return _letters(a) == _letters(b)
+
+
+def alike_pairs(names: Sequence[str]) -> tuple[int, Iterator[tuple[int, int]]]:
     """(how many pairs of names differ by case, blanks and signs at most, these pairs (i, j), i < j, in order)."""
     groups: dict[str, list[int]] = {}
     for n, name in enumerate(names):
@@ -145,34 +150,30 @@ def _letters(name: str) -> str:
     return "".join(c for c in name.casefold() if c.isalnum())
 
 
-def a_letter_apart(names: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs (i, j), i < j, in order, of names that differ by one letter put in, left out or changed.
-
-    Digits are no slips, nor are names of less than four letters; names that are alike do not count.
-
-    Two such names give one text when at most one letter is left out of each. Names are therefore compared only with
-    those that share such a text: 9,418 names take a second, where comparing all pairs takes an hour.
-    """
-    folded = [name.casefold() for name in names]
-    sharing: dict[str, set[int]] = {}
-    for n, name in enumerate(folded):
-        sharing.setdefault(name, set()).add(n)
-        for k, letter in enumerate(name):
-            if not letter.isdigit():
-                sharing.setdefault(name[:k] + name[k + 1 :], set()).add(n)
-    pairs = {pair for group in sharing.values() if len(group) > 1 for pair in combinations(sorted(group), 2)}
-    return sorted(
-        (i, j) for i, j in pairs if _one_edit(folded[i], folded[j]) and _letters(names[i]) != _letters(names[j])
-    )
-
-
-def _one_edit(a: str, b: str) -> bool:
-    """Whether two names of four letters or more are one edit apart, and not of a digit."""
+def a_letter_apart(a: str, b: str) -> bool:
+    """Whether two names differ by one letter put in, left out or changed; digits are no slips, nor are short names."""
+    a, b = a.casefold(), b.casefold()
     if max(len(a), len(b)) < 4 or abs(len(a) - len(b)) > 1:
         return False
     edits = [e for e in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes() if e[0] != "equal"]
     changed = "".join(a[i1:i2] + b[j1:j2] for _, i1, i2, j1, j2 in edits)
     return sum(max(i2 - i1, j2 - j1) for _, i1, i2, j1, j2 in edits) <= 1 and not any(c.isdigit() for c in changed)
+
+
+def letter_apart_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
+    """Pairs (i, j), i < j, in order, of names that are a letter apart and not alike.
+
+    Such names give one text when at most one letter is left out of each. A name is therefore compared only with those
+    that share such a text: 9,418 names take a second, where comparing all pairs takes an hour.
+    """
+    sharing: dict[str, set[int]] = {}
+    for n, name in enumerate(map(str.casefold, names)):
+        sharing.setdefault(name, set()).add(n)
+        for k, letter in enumerate(name):
+            if not letter.isdigit():
+                sharing.setdefault(name[:k] + name[k + 1 :], set()).add(n)
+    pairs = {pair for group in sharing.values() if len(group) > 1 for pair in combinations(sorted(group), 2)}
+    return sorted((i, j) for i, j in pairs if a_letter_apart(names[i], names[j]) and not alike(names[i], names[j]))
 
 
 def split_findings(whole: Whole, splits: dict[str, NDArray[np.int64]]) -> list[Finding]:
