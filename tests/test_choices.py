@@ -36,6 +36,8 @@ def test_another_name_is_refused_and_only_a_close_one_suggested(given, said):
 def test_what_is_not_close_is_not_suggested():
     assert closest("cat", ["data"]) is None
     assert closest("epoch", ["epochs", "steps"]) == "epochs"
+    assert closest("yolo2", ["yolov2", "yolov2_tiny"]) == "yolov2"
+    assert closest("yolov3", ["yolov2", "yolov2_tiny"]) is None
 
 
 def test_the_words_of_an_annotation():

@@ -36,7 +36,7 @@ def test_every_command_explains_itself(command, capsys):
     (["detect"], "--model"),
     (["download", "yolo2"], "did you mean 'yolov2'?"),
     (["fly"], "fly"),
-    (["train", "nowhere", "--network", "yolo9"], "network"),
+    (["train", "nowhere", "--network", "yolo9"], "network: 'yolo9'; expected one of"),
     (["train", "nowhere", "--no-patience"], "Unknown option: --no-patience"),
     (["train", "none"], "data: none given"),
     (["train", "--config"], "no file given"),

@@ -21,13 +21,14 @@ def key(name: str) -> str:
     return name.casefold().translate({ord(sign): None for sign in "-_ "})
 
 
-def choose(given: object, choices: Iterable[Name], what: str) -> Name:
+def choose(given: object, choices: Iterable[Name], what: str, also: str = "") -> Name:
     """Return the choice that is meant.
 
     Args:
         given: what the user wrote.
         choices: all that there are, spelt as the program spells them.
         what: the name of the setting, for the message.
+        also: what else the setting takes, for the message.
     Raises:
         ConfigError: none of them; names all of them, and the one that may be meant.
     """
@@ -38,14 +39,19 @@ def choose(given: object, choices: Iterable[Name], what: str) -> Name:
                 return choice
     near = closest(given, known) if isinstance(given, str) else None
     meant = f"; did you mean {near!r}?" if near else ""
-    raise ConfigError(f"{what}: {given!r}; expected one of {', '.join(known)}{meant}")
+    other = f", or {also}" if also else ""
+    raise ConfigError(f"{what}: {given!r}; expected one of {', '.join(known)}{other}{meant}")
 
 
 def closest(given: str, choices: Iterable[Name]) -> Name | None:
-    """The choice nearest to a misspelt name; None where none is CLOSE."""
-    keys = {key(choice): choice for choice in choices}
+    """The choice nearest to a misspelt name; None where none is CLOSE. Another number is another thing, not a slip."""
+    keys = {key(choice): choice for choice in choices if _digits(choice) == _digits(given)}
     near = difflib.get_close_matches(key(given), keys, 1, CLOSE)
     return keys[near[0]] if near else None
+
+
+def _digits(name: str) -> str:
+    return "".join(c for c in name if c.isdigit())
 
 
 def literals(kind: Any) -> tuple[str, ...]:

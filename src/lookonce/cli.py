@@ -114,7 +114,8 @@ def _take_config(words: list[str]) -> str | None:
     try:
         found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: cannot be read as YAML ({error}); expected lines like 'epochs: 30'") from None
+        said = " ".join(str(error).split())
+        raise UserError(f"{file}: cannot be read as YAML ({said}); expected lines like 'epochs: 30'") from None
     if not isinstance(found, dict):
         raise UserError(f"{file}: no options in it; expected lines like 'epochs: 30'")
     return file

@@ -93,9 +93,9 @@ class Settings:
     def __post_init__(self) -> None:
         settle_names(self)
         if not str(self.network).endswith(".cfg"):
-            object.__setattr__(self, "network", choose(self.network, DETECTORS, "network (or a Darknet .cfg)"))
+            object.__setattr__(self, "network", choose(self.network, DETECTORS, "network", "a Darknet .cfg"))
         if not str(self.freeze).isdigit():
-            object.__setattr__(self, "freeze", choose(self.freeze, FREEZE, "freeze (or a number of convolutions)"))
+            object.__setattr__(self, "freeze", choose(self.freeze, FREEZE, "freeze", "a number of convolutions"))
         _check_names(self)
         sides = (self.size, *self.multi_scale)
         _law(all(s > 0 and s % STRIDE == 0 for s in sides), "size", sides, f"positive multiples of {STRIDE}")
