@@ -164,7 +164,7 @@ def letter_apart_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
     """Pairs (i, j), i < j, in order, of names that are a letter apart and not alike.
 
     Such names give one text when at most one letter is left out of each. A name is therefore compared only with those
-    that share such a text: 9,418 names take a second, where comparing all pairs takes an hour.
+    that share such a text: 9,418 names take a third of a second, where comparing all pairs takes minutes.
     """
     sharing: dict[str, set[int]] = {}
     for n, name in enumerate(map(str.casefold, names)):
