@@ -12,13 +12,13 @@ ROOT = TESTS.parent / "src" / "lookonce"
 RANK = {
     name: rank
     for rank, names in enumerate([
-        "errors arrays convolve data.record diagnosis darknet.words exporting.options offers mirror",
-        "boxes tree data.json_text runtimes.settings",
+        "errors arrays convolve data.record darknet.words exporting.options offers mirror",
+        "boxes tree data.json_text choices tables", "runtimes.settings diagnosis",
         "speed.rounds speed.machine",
         "layers files archives fetching region zoo resize data.pictures data.paper data.gathering detections",
         "zoo darknet.cfg loss anchors coverage data.finding data.coco data.yolo_text data.looking",
         "matching precision_recall",
-        "view.draw view.page",
+        "view.lettering view.page", "view.draw",
         "darknet.origin",
         "network description",
         "darknet.weights data.voc data.coco_folder data.yolo_folder data.canvas",

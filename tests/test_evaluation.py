@@ -112,7 +112,7 @@ def test_coco_results_score_as_the_detector_that_found_them(run, squares, given,
 
 
 @pytest.mark.parametrize("wrong, said", [
-    ({"protocol": "pascal"}, "protocol: 'pascal'; expected voc2007, voc2010, coco"),
+    ({"protocol": "pascal"}, "protocol: 'pascal'; expected one of voc2007, voc2010, coco"),
     ({"protocol": "coco", "difficult": "ignore"}, "COCO|coco.*crowds"),
     ({"report": "page.pdf"}, "ends in .html"),
 ])  # fmt: skip

@@ -32,7 +32,7 @@ def test_what_is_given_replaces_what_the_recipe_says():
     ({"ema": 1.0}, "ema: 1.0"),
     ({"patience": -1}, "patience: -1"),
     ({"milestones": (2.0,)}, "milestones"),
-    ({"freeze": "half"}, "freeze: 'half'; expected none, features"),
+    ({"freeze": "half"}, "freeze: 'half'; expected one of none, features"),
     ({"optimizer": "lion"}, "optimizer: 'lion'; expected one of"),
     ({"network": "yolov9"}, "network: 'yolov9'"),
     ({"epoch": 3}, "setting 'epoch'; did you mean epochs"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from lookonce import zoo
 from lookonce.anchors import STRIDE, Anchors, cluster_anchors, measure, shapes_in_cells
 from lookonce.check_report import CheckReport, Counted
+from lookonce.choices import choose
 from lookonce.coverage import encoded, is_lost
 from lookonce.data.catalog import Format, Whole, read_whole
 from lookonce.data.looking import Looks, look
@@ -59,6 +61,7 @@ def check(
     """
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"report: {report}; expected a name that ends in .html")
+    resize = choose(resize, get_args(ResizeMode), "resize")
     whole = read_whole(data, labels, format)
     fit = fitted_anchors(whole, anchors, size, resize)
     paths = [record.path for record in whole.dataset.records]
@@ -95,10 +98,9 @@ def fitted_anchors(whole: Whole, k: int, size: int, resize: ResizeMode) -> Ancho
     train = whole.dataset.select(training_splits(whole).get("train", np.arange(len(whole.dataset))))
     part = train if len(train.boxes) else whole.dataset
     wh = shapes_in_cells(part, size, resize)
-    distinct = len(np.unique(wh.astype(np.float32), axis=0))
     if k == 0:
         return measure(wh, np.array(zoo.VOC_ANCHORS))
-    return cluster_anchors(part, min(k, distinct), size=size, resize=resize)
+    return cluster_anchors(part, k, size=size, resize=resize)
 
 
 def count(whole: Whole, size: int, resize: ResizeMode) -> Counted:

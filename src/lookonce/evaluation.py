@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from lookonce import __version__
 from lookonce.analysis import Analysis, analyse
+from lookonce.choices import choose
 from lookonce.coco_metrics import TITLE, CocoMetrics, score_coco
 from lookonce.data.catalog import read_dataset, read_whole, settle
 from lookonce.data.record import Dataset
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("lookonce")
 
 Protocol = Literal["voc2007", "voc2010", "coco"]
+Difficult = Literal["ignore", "count"]
 SCORE_THRESHOLD = 0.005
 """Lowest score that counts when mAP is measured. Source: darknet/examples/detector.c, validate, thresh=.005."""
 SCORED = Selection(SCORE_THRESHOLD)
@@ -83,7 +85,7 @@ def evaluate(
     labels: tuple[str, ...] | None = None,
     protocol: Protocol = "voc2010",
     iou_threshold: float = 0.5,
-    difficult: Literal["ignore", "count"] | None = None,
+    difficult: Difficult | None = None,
     bootstrap: int = 1000,
     report: Path | None = None,
 ) -> Report:
@@ -91,8 +93,8 @@ def evaluate(
 
     Args:
         model: a model file, a run's folder, a Darknet .cfg beside its .weights, an exported .onnx or .xml. Or
-            detections that are there: COCO's result .json, or a folder of PICTURE.txt with lines
-            class score xmin ymin xmax ymax.
+            detections that exist: what detect wrote, COCO's result .json, or a folder of IMAGE.txt with lines
+            class score xmin ymin xmax ymax, or YOLO's class cx cy w h score.
         data: a data set; its format is found, not asked.
         split: which pictures; all: every picture there is.
         labels: score these classes only, by name; none: those that the model knows, or all of the data set.
@@ -107,6 +109,9 @@ def evaluate(
     Raises:
         UserError: a model or data set that cannot be read; classes of the one that the other does not know.
     """
+    protocol = choose(protocol, get_args(Protocol), "protocol")
+    if difficult is not None:
+        difficult = choose(difficult, get_args(Difficult), "difficult")
     rules = _rules(protocol, iou_threshold, difficult)
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"report: {report}; expected a name that ends in .html")
@@ -127,9 +132,7 @@ def evaluate(
     return result
 
 
-def _rules(protocol: Protocol, iou_threshold: float, difficult: Literal["ignore", "count"] | None) -> Rules:
-    if protocol not in get_args(Protocol):
-        raise ConfigError(f"protocol: {protocol!r}; expected {', '.join(get_args(Protocol))}")
+def _rules(protocol: Protocol, iou_threshold: float, difficult: Difficult | None) -> Rules:
     if protocol != "coco":
         return Rules(protocol, iou_threshold, difficult or "ignore", SCORE_THRESHOLD)
     if difficult == "ignore":

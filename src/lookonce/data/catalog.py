@@ -16,6 +16,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from lookonce.choices import choose
 from lookonce.data import voc
 from lookonce.data.coco_folder import find_coco, read_coco
 from lookonce.data.gathering import Gathering
@@ -139,7 +140,7 @@ def settle(problems: Sequence[Problem], policy: DataPolicy, place: str) -> None:
     """Warn of problems, or refuse the data set under policy="error"."""
     if not problems:
         return
-    if policy == "error":
+    if choose(policy, get_args(DataPolicy), "policy") == "error":
         raise UserError(f"{place}: {summarise(problems)}; mend them, or use policy drop or clip")
     log.warning("%s: %s", place, summarise(problems))
 
@@ -212,10 +213,7 @@ def read_whole(
     absent: bool = False,
 ) -> Whole:
     """A data set and its splits, without a word on its problems; absent: without COCO's pictures. As read_dataset."""
-    if format not in get_args(Format):
-        raise ConfigError(f"format: {format!r}; expected {', '.join(get_args(Format))}")
-    if policy not in get_args(DataPolicy):
-        raise ConfigError(f"policy: {policy!r}; expected error, drop or clip")
+    format, policy = choose(format, get_args(Format), "format"), choose(policy, get_args(DataPolicy), "policy")
     root = Path(path).expanduser()
     if not root.exists():
         raise UserError(f"{root}: no such folder; expected a data set: {EXPECTED}")

@@ -12,12 +12,13 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from lookonce.choices import choose
 from lookonce.data.catalog import HASHED, Format, Whole, read_whole, settle
 from lookonce.data.coco_folder import write_coco
 from lookonce.data.record import DataPolicy, Dataset
 from lookonce.data.voc_folder import write_voc
 from lookonce.data.yolo_folder import write_yolo
-from lookonce.errors import ConfigError, UserError
+from lookonce.errors import UserError
 
 Target = Literal["voc", "coco", "yolo"]
 PICTURES = {"voc": "JPEGImages", "coco": "images", "yolo": "images"}
@@ -64,8 +65,7 @@ def convert(
     Raises:
         UserError: a data set that cannot be read; a folder that is not empty; a full disk.
     """
-    if format not in get_args(Target):
-        raise ConfigError(f"format: {format!r}; expected {', '.join(get_args(Target))}")
+    format = choose(format, get_args(Target), "format")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: there already; expected a new folder: remove it, or name another")
     whole = read_whole(data, labels, read_as, policy)

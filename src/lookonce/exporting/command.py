@@ -6,8 +6,9 @@ import importlib
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from lookonce.choices import choose
 from lookonce.errors import ConfigError
 from lookonce.exporting.options import Exported, Options
 from lookonce.model_file import Model, load_model
@@ -62,8 +63,7 @@ def export(
         UserError: a model that cannot be read, a file that cannot be written, an export onto the model itself,
             a foreign option, a file that does not give what the model gives or loses too much (none is kept).
     """
-    if format not in WRITERS:
-        raise ConfigError(f"format: {format!r}; expected one of {', '.join(WRITERS)}")
+    format = choose(format, get_args(Format), "format")
     options = Options(folded, raw, half, int8, max_drop, Path(data).expanduser() if data else None)
     given = {option.name for option in fields(Options) if getattr(options, option.name) not in (None, False)}
     if foreign := sorted(given - TAKES[format]):

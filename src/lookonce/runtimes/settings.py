@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from lookonce.choices import choose, key
 from lookonce.errors import ConfigError
 
 RuntimeName = Literal["auto", "torch", "openvino", "onnxruntime"]
@@ -30,8 +31,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, allowed in (("runtime", RuntimeName), ("precision", Precision)):
-            if (given := getattr(self, name)) not in get_args(allowed):
-                raise ConfigError(f"{name}: {given!r}; expected one of {', '.join(get_args(allowed))}")
+            object.__setattr__(self, name, choose(getattr(self, name), get_args(allowed), name))
+        if self.device is not None:
+            object.__setattr__(self, "device", key(str(self.device)))
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads: {self.threads}; expected at least 1")
 

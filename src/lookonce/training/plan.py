@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
+from lookonce.choices import settle_names
 from lookonce.data.voc import DataPolicy
 from lookonce.errors import ConfigError
 from lookonce.training.recipes import Settings
@@ -38,6 +39,7 @@ class Plan:
     keep_last: bool = False
 
     def __post_init__(self) -> None:
+        settle_names(self)
         if not 0 < self.checkpoint_minutes < math.inf:
             raise ConfigError(f"checkpoint-minutes: {self.checkpoint_minutes}; expected above 0")
 

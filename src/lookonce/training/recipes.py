@@ -6,12 +6,12 @@ paper: YOLO9000, section 2 (detection training), with the numbers of darknet/cfg
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
 
+from lookonce.choices import choose, closest, settle_names
 from lookonce.data.warp import Augmentation
 from lookonce.errors import ConfigError
 from lookonce.resize import ResizeMode
@@ -21,6 +21,7 @@ Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
 Schedule = Literal["constant", "steps", "cosine", "one_cycle"]
 LossName = Literal["region", "region_ciou", "keras_yolo2"]
 RecipeName = Literal["quick", "paper"]
+FREEZE = ("none", "features", "all_but_last")
 
 SMALL = 0.25
 """Typical side of objects, of the picture's, up to which mosaics are shown: half of a mosaic's quarter. Our choice."""
@@ -90,6 +91,11 @@ class Settings:
     """How far training pictures may differ from the files."""
 
     def __post_init__(self) -> None:
+        settle_names(self)
+        if not str(self.network).endswith(".cfg"):
+            object.__setattr__(self, "network", choose(self.network, DETECTORS, "network", "a Darknet .cfg"))
+        if not str(self.freeze).isdigit():
+            object.__setattr__(self, "freeze", choose(self.freeze, FREEZE, "freeze", "a number of convolutions"))
         _check_names(self)
         sides = (self.size, *self.multi_scale)
         _law(all(s > 0 and s % STRIDE == 0 for s in sides), "size", sides, f"positive multiples of {STRIDE}")
@@ -110,8 +116,6 @@ class Settings:
         _law(
             all(0 < m < 1 for m in self.milestones), "milestones", self.milestones, "shares of the run between 0 and 1"
         )
-        known = self.freeze in ("none", "features", "all_but_last") or self.freeze.isdigit()
-        _law(known, "freeze", self.freeze, "none, features, all_but_last or a number of convolutions")
 
     def _check_features(self) -> None:
         if self.features == "none":
@@ -194,7 +198,7 @@ def settings(recipe: RecipeName, **changes: Any) -> Settings:
 
     Raises ConfigError for a recipe or setting that does not exist, or a value outside its law.
     """
-    _law(recipe in RECIPES, "recipe", recipe, f"one of {', '.join(RECIPES)}")
+    recipe = choose(recipe, RECIPES, "recipe")
     _known(changes, Settings, "")
     given = {name: value for name, value in changes.items() if value is not None}
     if isinstance(given.get("augment"), Mapping):
@@ -209,6 +213,6 @@ def _known(given: Mapping[str, Any], record: type, prefix: str) -> None:
     """Raises ConfigError for a name that is no field of the record."""
     known = {f.name for f in fields(record)}
     for name in given.keys() - known:
-        near = difflib.get_close_matches(name, known, 1)
-        said = f"did you mean {prefix}{near[0]}?" if near else f"one of {sorted(known)}"
+        near = closest(name, known)
+        said = f"did you mean {prefix}{near}?" if near else f"expected one of {', '.join(sorted(known))}"
         raise ConfigError(f"setting {prefix + name!r}; {said}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from PIL import Image
 
 from lookonce.data.record import Record
@@ -128,10 +128,10 @@ def curves_figure(by_epoch: Curves) -> str:
         terms, losses, score, pace = drawing.figure.subplots(2, 2).flat
         for term, line in zip(TERMS, LINES, strict=True):
             _line(terms, curves, f"{term}_epoch", line, term)
-        terms.set(ylabel="loss term, mean of an epoch", yscale="log")
+        _log_scale(terms, "loss term, mean of an epoch")
         _line(losses, curves, "loss_epoch", "-", "training (augmented)")
         _line(losses, curves, "val/loss", "--", "validation", marker="o")
-        losses.set(ylabel="loss", yscale="log")
+        _log_scale(losses, "loss")
         _line(score, curves, "val/mAP", "-", "validation mAP@0.5", marker="o")
         score.set(ylabel="validation mAP@0.5", ylim=(0, 1))
         _line(pace, curves, "rate", "-", "learning rate")
@@ -147,6 +147,13 @@ def curves_figure(by_epoch: Curves) -> str:
             if axes in (terms, losses) and axes.lines:
                 axes.legend(fontsize="small", ncols=2)
         return drawing.svg()
+
+
+def _log_scale(axes: Axes, name: str) -> None:
+    """A logarithmic scale with plain numbers: names in figures are never read as formulas, so nor are these."""
+    axes.set(ylabel=name, yscale="log")
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
 
 
 def _line(axes: Axes, curves: Curves, name: str, line: object, label: str, marker: str = "") -> None:
