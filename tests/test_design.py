@@ -12,8 +12,8 @@ ROOT = TESTS.parent / "src" / "lookonce"
 RANK = {
     name: rank
     for rank, names in enumerate([
-        "errors arrays convolve data.record diagnosis darknet.words exporting.options offers mirror",
-        "boxes tree data.json_text runtimes.settings",
+        "errors progress arrays convolve data.record diagnosis darknet.words exporting.options offers mirror",
+        "boxes tree data.json_text runtimes.settings typed",
         "speed.rounds speed.machine",
         "layers files archives fetching region zoo resize data.pictures data.paper data.gathering detections",
         "zoo darknet.cfg loss anchors coverage data.finding data.coco data.yolo_text data.looking",
@@ -30,7 +30,7 @@ RANK = {
         "anchors_command data.warp runtimes.opening data.converting findings",
         "detection_files view.evaluation_figures view.examples",
         "detector training.recipes view.report view.data_figures view.evaluation_report check_report",
-        "evaluation training.schedule training.options training.plan training.history training.advice view.data_report",
+        "evaluation training.schedule training.options training.plan training.history training.advice training.identity view.data_report",
         "training.module training.saving training.features training.transfer detect checking exporting.graph",
         "exporting.parity exporting.int8",
         "exporting.openvino",

@@ -15,6 +15,7 @@ from lookonce import zoo
 from lookonce.anchors import RECALL_IOU, STRIDE, Anchors, Centre, cluster, describe, measure, shapes_in_cells
 from lookonce.data.catalog import read_dataset
 from lookonce.errors import UserError
+from lookonce.files import check_output
 from lookonce.resize import ResizeMode
 from lookonce.view.plots import anchors_figure, save_figure
 
@@ -103,6 +104,7 @@ def anchors(
     centre: Centre = "mean",
     given: tuple[float, ...] | None = None,
     plot: Path | None = Path("anchors.png"),
+    overwrite: bool = False,
     seed: int = 0,
 ) -> AnchorsReport:
     """Cluster anchor boxes on a data set: k-means under 1 - IoU, of the boxes as the network sees them.
@@ -117,6 +119,7 @@ def anchors(
         centre: what the boxes of a cluster become: mean, as in the paper, or median.
         given: anchors to compare with, width height width height ..., in cells of 32 px; none: those of yolov2-voc.cfg.
         plot: where to draw the fit and the boxes; none: no plot.
+        overwrite: replace the plot if it exists, or write it into the data set's folder.
         seed: of the clusters' first guesses.
     Returns:
         AnchorsReport: fit for 1 to 10 anchors and for the given ones; the k chosen in cells, pixels and as a cfg line.
@@ -124,6 +127,8 @@ def anchors(
         UserError: a data set that cannot be read or has no boxes; more anchors than distinct boxes; given anchors
             that are no pairs, or in another unit.
     """
+    if plot is not None:
+        check_output(plot, overwrite, data)
     dataset = read_dataset(data, None if split == "all" else split, labels)
     wh = shapes_in_cells(dataset, size, resize)
     chosen = measure(wh, cluster(wh, k, centre, seed=seed)[0])
