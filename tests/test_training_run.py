@@ -93,6 +93,9 @@ def test_every_way_to_train_ends_in_a_model(given, squares, tmp_path):
     assert model.labels == given.get("labels", ("blue", "red"))
     if "patience" in given:
         assert len(curve(run, "loss_epoch")) < 9
+    if "warm_up_images" in given:
+        best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+        assert best["seen"] == 48  # not the first epoch's, of 24 images
     if given.get("val_split") == "none":
         assert model.thresholds == ()
 
@@ -443,6 +446,25 @@ def test_data_that_has_moved_is_given_anew(data, tmp_path):
     assert str(tmp_path / "moved") in (run / "config.yaml").read_text()
 
 
+def test_the_last_checkpoint_knows_the_best(small):
+    last = torch.load(small / "checkpoints" / "last.ckpt", weights_only=True)
+    [state] = [value for key, value in last["callbacks"].items() if "BestCheckpoint" in key]
+    assert state["best_model_score"].item() == pytest.approx(max(curve(small, "val/mAP")))
+
+
+def test_a_copied_run_resumes_with_its_own_best_and_leaves_the_other_alone(squares, tmp_path):
+    run = train(squares, out=tmp_path, name="r", **{**SMALL, "learning_rate": 0.01})
+    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    best["callbacks"] = {key: {**value, "best_model_score": torch.tensor(2.0)} if "BestCheckpoint" in key else value
+                         for key, value in best["callbacks"].items()}  # fmt: skip
+    copy = more_epochs(Path(shutil.copytree(run, tmp_path / "copy")))
+    last = torch.load(copy / "checkpoints" / "last.ckpt", weights_only=True)
+    torch.save({**last, "callbacks": {**last["callbacks"], **best["callbacks"]}}, copy / "checkpoints" / "last.ckpt")
+    before = [(folder / "checkpoints" / "best.ckpt").read_bytes() for folder in (run, copy)]
+    assert load_model(train(resume=copy)).seen == best["seen"]  # nothing is better than 2
+    assert [(folder / "checkpoints" / "best.ckpt").read_bytes() for folder in (run, copy)] == before
+
+
 def renamed(data, was, now):
     for file in (data / "Annotations").iterdir():
         file.write_text(file.read_text().replace(f">{was}<", f">{now}<"))
@@ -582,7 +604,7 @@ def test_without_a_terminal_stdout_has_the_result_alone_and_stderr_a_line_an_epo
     done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
     assert done.stdout == f"{tmp_path / 'runs' / 'squares-1'}\n"
     lines = [line for line in done.stderr.splitlines() if line.startswith("lookonce: epoch ")]
-    assert len(lines) == 2 + 1
-    assert re.fullmatch(r"lookonce: epoch 1/3: loss \S+, val mAP \S+, \S+ images/s, 0 min left", lines[0])
+    assert len(lines) == 2  # 8 steps an epoch
+    assert re.fullmatch(r"lookonce: epoch 1/2: loss \S+, val mAP \S+, \S+ images/s, 0 min left", lines[0])
     assert "\r" not in done.stderr
     assert len(done.stderr) < 3000

@@ -28,7 +28,7 @@ def model_file(folder, layers, seen=0, sigma=TRAINED_HERE):
         if convolution.norm is not None:
             convolution.norm.sigma = sigma
             convolution.norm.running_var.uniform_(0.5, 2)
-    model = Model(network, ("a", "b"), (64, 64), "letterbox", (), seen, {})
+    model = Model(network, ("blue", "red"), (64, 64), "letterbox", (), seen, {})
     save_model(model, folder / "m.safetensors")
     return folder / "m.safetensors", network
 

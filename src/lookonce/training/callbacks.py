@@ -28,7 +28,8 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, folder: Path, keep: Callable[[Path], None]) -> None:
-        super().__init__(folder, "best", monitor="val/mAP", mode="max", enable_version_counter=False)
+        super().__init__(folder, "best", monitor="val/mAP", mode="max", enable_version_counter=False,
+                         save_on_train_epoch_end=False)  # fmt: skip - before LastCheckpoint, which keeps its state
         self.keep = keep
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -39,6 +40,13 @@ class BestCheckpoint(ModelCheckpoint):
         super().on_validation_end(trainer, pl_module)
         if self.best_model_score is not before:
             self.keep(Path(self.best_model_path))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The best so far, where it lies now: a run folder may have moved, or be the copy of another."""
+        score, own = state_dict["best_model_score"], str(Path(self.dirpath or "", "best.ckpt"))
+        best = {"best_model_path": own, "best_k_models": {own: score}, "kth_best_model_path": own, "kth_value": score}
+        moved = {} if score is None else best
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath, "last_model_path": "", **moved})
 
 
 class Patience(EarlyStopping):

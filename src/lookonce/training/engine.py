@@ -146,7 +146,8 @@ class Engine:
             found.append(self.watch.validation)
             found.append(BestCheckpoint(folder, self.keep))
             if how.patience:
-                found.append(Patience("val/mAP", how.min_delta, how.patience, mode="max"))
+                found.append(Patience("val/mAP", how.min_delta, how.patience, mode="max",
+                                      check_on_train_epoch_end=False))  # fmt: skip
         return [*found, self.watch, self.last]
 
 
