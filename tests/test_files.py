@@ -67,7 +67,8 @@ def test_a_process_runs_or_not():
 def test_what_a_dead_process_left_is_swept_and_nothing_else(tmp_path):
     dead = dead_process()
     gone = (f".writing-{HOST}-{dead}-1-last.ckpt", f".writing-00000000-{dead}-1-old.ckpt")
-    kept = (".hidden", "last.ckpt", f".{dead}-notes.txt", ".writing-notes.txt", f".writing-{HOST}-{os.getpid()}-1-a.txt",
+    kept = (".hidden", "last.ckpt", f".{dead}-notes.txt", ".writing-notes.txt",
+            f".writing-{HOST}-{os.getpid()}-1-a.txt",
             f".writing-00000000-{dead}-1-new.ckpt")  # fmt: skip
     for name in (*gone, *kept):
         (tmp_path / name).write_text("x")
@@ -137,9 +138,10 @@ def test_an_error_removes_what_is_still_empty(make, tmp_path):
     with pytest.raises(KeyError), make(tmp_path / "out" / "deep" / "a"):
         raise KeyError
     assert not list(tmp_path.iterdir())
-    with pytest.raises(KeyError), make(tmp_path / "out" / "a") as folder:
-        (folder / "worth.txt").write_text("x")
-        raise KeyError
+    with make(tmp_path / "out" / "a") as folder:
+        write_text(folder / "worth.txt", "x")
+    with pytest.raises(UserError), make(folder / "worth.txt" / "a"):
+        pass
     assert [p.name for p in folder.iterdir()] == ["worth.txt"]
 
 

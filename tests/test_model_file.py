@@ -99,7 +99,7 @@ def test_thresholds_go_by_class():
 
 
 def test_a_checkpoint_is_no_model_and_its_runs_model_is_named(run, tmp_path):
-    with pytest.raises(UserError, match=r"best\.ckpt: a checkpoint of training; give the model of its run: .*safetensors"):
+    with pytest.raises(UserError, match=r"best\.ckpt: a checkpoint of training; give the model of its run: .*tensors"):
         load_model(run / "checkpoints" / "best.ckpt")
     (tmp_path / "checkpoints").mkdir()
     for place in (tmp_path / "checkpoints" / "last.ckpt", tmp_path):

@@ -14,7 +14,8 @@ class Terminal(StringIO):
 
 
 @pytest.mark.parametrize("out, err, shown", [
-    (Terminal(), Terminal(), True), (StringIO(), Terminal(), False), (Terminal(), StringIO(), False), (None, None, False),
+    (Terminal(), Terminal(), True), (StringIO(), Terminal(), False),
+    (Terminal(), StringIO(), False), (None, None, False),
 ])  # fmt: skip
 def test_bars_need_a_terminal_on_both_streams(out, err, shown, monkeypatch):
     monkeypatch.setattr(sys, "stdout", out)

@@ -67,8 +67,10 @@ def test_means_weigh_each_step_with_its_pictures_and_leave_out_what_is_not_finit
 
 
 @pytest.mark.parametrize("content", [
-    b"", b"\n", b"\xff\xfe\x00\n1,2\n", b"epoch,step\n", b"a,b\n1,2\n", b"epoch,step\n-1,-1\n0,nan\n", b"\0" * 99 + b"\n",
-    b"epoch,step,loss_epoch\n0,1,2.5\n1,x,3\n1,2,1e308\n1,3,nan\n2,4,1\n3,5,4,9\n4,6,\n5", b"epoch,step\n0,1" + b"9" * 5000,
+    b"", b"\n", b"\xff\xfe\x00\n1,2\n", b"epoch,step\n", b"a,b\n1,2\n", b"epoch,step\n-1,-1\n0,nan\n",
+    b"\0" * 99 + b"\n",
+    b"epoch,step,loss_epoch\n0,1,2.5\n1,x,3\n1,2,1e308\n1,3,nan\n2,4,1\n3,5,4,9\n4,6,\n5",
+    b"epoch,step\n0,1" + b"9" * 5000,
     b'"epoch,step\n0,1\n', b"step,epoch,step\n1,0,2\n", b"epoch,step,val/mAP\r\n0,1,0.5\r\n",
 ])  # fmt: skip
 def test_any_metrics_file_is_cut_to_rows_that_a_page_can_show(content, tmp_path):

@@ -43,7 +43,7 @@ def test_each_kind_of_other_data_is_named(parts):
         "the run has 2 classes (blue, red), the data now has 3 (blue, green, red)": {
             "train": changed(train, labels=("blue", "green", "red"))},
         f"of the images of split 'train' 1 are gone, the first: {first}": {"train": train.select(np.arange(1, 24))},
-        f"of the images of split 'train' 1 have other labels, the first: {first}": {"train": changed(train, boxes=moved)},
+        f"split 'train' 1 have other labels, the first: {first}": {"train": changed(train, boxes=moved)},
         "24 are gone": {"train": val},
         "8 are new": {"train": val},
         "of the images of split 'val' 8 are gone": {"train": train},

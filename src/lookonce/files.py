@@ -153,7 +153,7 @@ def new_folder(folder: Path, reuse: bool = False) -> Iterator[Path]:
     try:
         with held(folder):
             if not reuse and any(path.name != LOCK for path in folder.iterdir()):
-                raise UserError(f"{folder}: holds files already; give another name, or --overwrite to write there anyway")
+                raise UserError(f"{folder}: holds files already; give another name, or --overwrite to write there")
             yield folder
     except BaseException:
         _remove_empty(missing)

@@ -86,9 +86,8 @@ class BatchNorm(nn.Module):
         """
         if self.training:
             self.sigma = TRAINED_HERE
-            eps = self.sigma.inside
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum, eps)
-        return F.batch_norm(x, self.running_mean, self.divisor() ** 2, self.weight, self.bias, False, self.momentum, 0.0)
+        var, eps = (self.running_var, self.sigma.inside) if self.training else (self.divisor() ** 2, 0.0)
+        return F.batch_norm(x, self.running_mean, var, self.weight, self.bias, self.training, self.momentum, eps)
 
 
 class Convolution(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TypeVar
 
 import rich.progress
@@ -17,7 +17,7 @@ def is_shown() -> bool:
     return all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
 
 
-def track(items: Sequence[T] | range, description: str) -> Iterable[T]:
+def track(items: Iterable[T], description: str) -> Iterable[T]:
     """The items, with a bar of how many have been taken; it goes when they are done."""
     console = Console(stderr=True)
     return rich.progress.track(items, description, console=console, transient=True, disable=not is_shown())

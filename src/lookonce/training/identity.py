@@ -53,8 +53,8 @@ class Identity:
             return Identity(_texts(about["classes"]), {str(k): _pairs(v) for k, v in about["splits"].items()})
         except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise UserError(
-                f"{file}: cannot be read ({type(error).__name__}), so the data cannot be compared with that of the run; "
-                f"remove the file to resume without comparing"
+                f"{file}: cannot be read ({type(error).__name__}), so it does not say what the run learns from; "
+                "remove the file to resume without comparing"
             ) from None
 
     def difference(self, now: Identity) -> str:
@@ -76,7 +76,9 @@ class Identity:
 
 def _classes(before: tuple[str, ...], after: tuple[str, ...]) -> str:
     if len(before) != len(after):
-        return f"the run has {len(before)} classes ({_listed(before)}), the data now has {len(after)} ({_listed(after)})"
+        return (
+            f"the run has {len(before)} classes ({_listed(before)}), the data now has {len(after)} ({_listed(after)})"
+        )
     index, was, now = next((i, b, a) for i, (b, a) in enumerate(zip(before, after, strict=True)) if b != a)
     return f"class {index} was {was!r}, the data now has {now!r}"
 

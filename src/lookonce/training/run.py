@@ -214,7 +214,8 @@ class Run:
         config, last = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
         for file in (config, last):
             if not file.is_file():
-                raise ConfigError(f"{file}: no such file, so there is nothing to resume; start with lookonce train DATA")
+                raise ConfigError(f"{file}: no such file, so there is nothing to resume; start with "
+                                  "lookonce train DATA")  # fmt: skip
         plan = Plan.from_yaml(config.read_bytes(), config)
         choose_device(plan.device)
         read_checkpoint(last)
@@ -229,8 +230,9 @@ class Run:
             plan = replace(plan, settings=replace(plan.settings, steps=None))  # earlier versions only aimed at them
         run = Run(replace(plan, data=str(place)), folder, exact_batch=True, checkpoint=last)
         if before and (said := before.difference(run.identity())):
-            raise UserError(f"{place}: not the data that {folder} was trained on: {said}; restore it, or start a new run: "
-                            f"lookonce train {shlex.quote(str(data or plan.data))} --weights {folder}")  # fmt: skip
+            again = f"lookonce train {shlex.quote(str(place))} --weights {folder}"
+            raise UserError(f"{place}: not the data that {folder} was trained on: {said}; restore it, or start a new "
+                            f"run: {again}")  # fmt: skip
         return run
 
     def identity(self) -> Identity:
@@ -249,8 +251,8 @@ class Run:
         if not training.get("finished", bool(training)) or recipe != asked:
             return False
         again = f"--network {self.folder / 'network.cfg'} --size {self.settings.size} --anchors 0"
-        log.warning("%s: finished already; to train it further, start a new run from it: lookonce train %s --weights %s "
-                    "--keep-last %s", self.folder, shlex.quote(self.plan.data), self.folder, again)  # fmt: skip
+        log.warning("%s: finished already; to train it further, start a new run from it: lookonce train %s --weights "
+                    "%s --keep-last %s", self.folder, shlex.quote(self.plan.data), self.folder, again)  # fmt: skip
         return True
 
     def go(self) -> Path:

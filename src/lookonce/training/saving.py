@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import random
 import signal
 import threading
 import time
@@ -17,7 +16,6 @@ from types import FrameType
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
@@ -66,7 +64,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
             damaged = content.testzip()  # torch would read changed numbers without a word
         if damaged is not None:
             raise UserError(f"{file}: the checkpoint is damaged; {advice}")
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except Exception as error:  # torch raises a dozen kinds for a damaged file
@@ -104,24 +102,16 @@ def listening() -> Iterator[None]:
 
 
 def random_state() -> dict[str, Any]:
-    """The state of every global random generator, as tensors and plain values."""
-    name, keys, place, has_gauss, gauss = np.random.get_state(legacy=True)
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), place, has_gauss, gauss),
-        "python": random.getstate(),
-    }
+    """The state of torch's random generators. Every other draw derives from the seed, the epoch and the image."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
 def set_random_state(state: dict[str, Any]) -> None:
     """Go on drawing where random_state() was taken."""
-    torch.set_rng_state(state["torch"])
+    torch.set_rng_state(state["cpu"])
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    random.setstate(state["python"])
 
 
 class LastCheckpoint(lightning.Callback):
