@@ -90,3 +90,15 @@ def test_voc_photographs_are_sound_in_each_format(format, difficult):
     counted = report.counted
     assert (counted.pictures, counted.objects, counted.empty, counted.difficult) == (100, 273, 0, difficult)
     assert np.isclose(report.anchors.mean_iou, 0.63, atol=0.03)
+
+
+def test_a_page_replaces_nothing_and_stays_out_of_the_data(squares, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("the user's")
+    with pytest.raises(UserError, match=r"page\.html: already exists; give another name, or --overwrite"):
+        check(squares, pictures=False, report=page)
+    assert page.read_text() == "the user's"
+    with pytest.raises(UserError, match=r"new\.html: is inside the data set"):
+        check(squares, pictures=False, report=squares / "new.html")
+    check(squares, pictures=False, report=page, overwrite=True)
+    assert "<html" in page.read_text(encoding="utf-8")

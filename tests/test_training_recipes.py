@@ -57,6 +57,11 @@ def test_a_mapping_changes_those_augmentations_that_it_names(recipe):
         settings(recipe, augment={"flop": 0})
 
 
+def test_lists_from_python_are_taken_as_tuples():
+    found = settings("quick", multi_scale=[64, 96], augment={"zoom": [0.5, 2.0]})
+    assert (found.multi_scale, found.augment.zoom) == ((64, 96), (0.5, 2.0))
+
+
 def test_an_unknown_recipe_names_the_known():
     with pytest.raises(ConfigError, match="recipe: 'slow'; expected one of quick, paper"):
         settings("slow")

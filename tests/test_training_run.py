@@ -558,13 +558,16 @@ def test_a_run_survives_any_metrics_file(copied):
 def test_runs_that_start_together_have_folders_of_their_own(squares, tmp_path):
     with run_folder(tmp_path, None, "squares") as one, run_folder(tmp_path, None, "squares") as two:
         assert (one.name, two.name) == ("squares-1", "squares-2")
-    (tmp_path / "file").write_text("")
 
 
 def test_what_a_killed_start_left_is_taken_over_under_the_same_name(tmp_path):
     folder = tmp_path / "r"
     (folder / "checkpoints").mkdir(parents=True)
     for name in ("config.yaml", "canvas.u8", LOCK):
+        (folder / name).write_text("")
+    with run_folder(tmp_path, "r", "") as found:
+        assert [p.name for p in found.iterdir()] == [LOCK]
+    for name in (LOCK, "config.yaml", "model.safetensors"):  # killed between its first best and its first last.ckpt
         (folder / name).write_text("")
     with run_folder(tmp_path, "r", "") as found:
         assert [p.name for p in found.iterdir()] == [LOCK]

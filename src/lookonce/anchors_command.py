@@ -15,7 +15,7 @@ from lookonce import zoo
 from lookonce.anchors import RECALL_IOU, STRIDE, Anchors, Centre, cluster, describe, measure, shapes_in_cells
 from lookonce.data.catalog import read_dataset
 from lookonce.errors import UserError
-from lookonce.files import check_output
+from lookonce.files import check_output, free_name
 from lookonce.resize import ResizeMode
 from lookonce.view.plots import anchors_figure, save_figure
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lookonce")
 
+PLOT = Path("anchors.png")
 MOST = 10
 """Anchors up to which every number is tried, for the table and the plot."""
 
@@ -103,7 +104,7 @@ def anchors(
     resize: ResizeMode = "letterbox",
     centre: Centre = "mean",
     given: tuple[float, ...] | None = None,
-    plot: Path | None = Path("anchors.png"),
+    plot: Path | None = PLOT,
     overwrite: bool = False,
     seed: int = 0,
 ) -> AnchorsReport:
@@ -118,7 +119,7 @@ def anchors(
         resize: how a picture becomes the input: letterbox or stretch.
         centre: what the boxes of a cluster become: mean, as in the paper, or median.
         given: anchors to compare with, width height width height ..., in cells of 32 px; none: those of yolov2-voc.cfg.
-        plot: where to draw the fit and the boxes; none: no plot.
+        plot: where to draw the fit and the boxes; if anchors.png exists, anchors-2.png and so on; none: no plot.
         overwrite: replace the plot if it exists, or write it into the data set's folder.
         seed: of the clusters' first guesses.
     Returns:
@@ -127,6 +128,8 @@ def anchors(
         UserError: a data set that cannot be read or has no boxes; more anchors than distinct boxes; given anchors
             that are no pairs, or in another unit.
     """
+    if plot == PLOT and not overwrite:
+        plot = free_name(PLOT)
     if plot is not None:
         check_output(plot, overwrite, data)
     dataset = read_dataset(data, None if split == "all" else split, labels)

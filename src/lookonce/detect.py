@@ -97,11 +97,11 @@ def detect(
             holds files already.
         Interrupted: Ctrl-C; what was found so far is written.
     """
-    detector = Detector(model, runtime, device=device, precision=precision, throughput=True, threshold=threshold,
-                        iou_threshold=iou_threshold)  # fmt: skip
-    files = [file for pattern in pictures for file in find_pictures(pattern)]
     place = numbered_folder(DETECTIONS, start=2) if out is None else new_folder(Path(out).expanduser(), overwrite)
     with place as folder:
+        detector = Detector(model, runtime, device=device, precision=precision, throughput=True, threshold=threshold,
+                            iou_threshold=iou_threshold)  # fmt: skip
+        files = [file for pattern in pictures for file in find_pictures(pattern)]
         if overwrite:
             _remove_earlier(folder, files)
         return _write_all(detector, str(model), files, Summary(folder), drawn)

@@ -133,6 +133,14 @@ def check_output(path: Path, overwrite: bool = False, data: Path | None = None) 
         )
 
 
+def free_name(path: Path) -> Path:
+    """The path, or the first of NAME-2, NAME-3, ... with its ending that does not exist."""
+    tried, number = path, 2
+    while tried.exists() or tried.is_symlink():
+        tried, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
+    return tried
+
+
 def is_inside(path: Path, folder: Path) -> bool:
     """Whether a path is a folder or lies below it, links followed."""
     return path.expanduser().resolve().is_relative_to(folder.expanduser().resolve())

@@ -28,9 +28,10 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, folder: Path, keep: Callable[[Path], None]) -> None:
+        # right after the validation, not at the epoch's end: LastCheckpoint saves there, and keeps what is known here
         super().__init__(
             folder, "best", monitor="val/mAP", mode="max", enable_version_counter=False, save_on_train_epoch_end=False
-        )  # fmt: skip - before LastCheckpoint, which keeps its state
+        )
         self.keep = keep
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

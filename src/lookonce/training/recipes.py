@@ -138,8 +138,8 @@ class Settings:
 
         Raises KeyError or TypeError for others, ConfigError for a value outside its law.
         """
-        augment = Augmentation(**{**flat["augment"], "zoom": tuple(flat["augment"]["zoom"])})
-        how: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in flat.items()}
+        augment = Augmentation(**{key: _as_tuple(value) for key, value in flat["augment"].items()})
+        how: dict[str, Any] = {key: _as_tuple(value) for key, value in flat.items()}
         return Settings(**{**how, "augment": augment})
 
     def fitted(self, pictures: int, object_side: float, exact_batch: bool = False) -> Settings:
@@ -158,6 +158,11 @@ class Settings:
         epochs = min(self.epochs, by_steps) if self.epochs and self.steps else self.epochs or by_steps
         mosaic = self.augment.mosaic if self.augment.mosaic is not None else float(object_side <= SMALL)
         return replace(self, batch_size=batch, epochs=epochs, augment=replace(self.augment, mosaic=mosaic))
+
+
+def _as_tuple(value: Any) -> Any:
+    """A list as a tuple, so that settings can be compared and kept."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _law(holds: bool, name: str, value: object, law: str) -> None:
@@ -196,12 +201,13 @@ def settings(recipe: RecipeName, **changes: Any) -> Settings:
     """
     _law(recipe in RECIPES, "recipe", recipe, f"one of {', '.join(RECIPES)}")
     _known(changes, Settings, "")
-    given = {name: value for name, value in changes.items() if value is not None}
+    given = {name: _as_tuple(value) for name, value in changes.items() if value is not None}
     if "steps" in given:
         given.setdefault("epochs", None)  # those of the recipe would end the run elsewhere
     if isinstance(given.get("augment"), Mapping):
         _known(given["augment"], Augmentation, "augment.")
-        given["augment"] = replace(RECIPES[recipe].augment, **given["augment"])
+        named = {name: _as_tuple(value) for name, value in given["augment"].items()}
+        given["augment"] = replace(RECIPES[recipe].augment, **named)
     if given.get("features", "none") != "none" and not given.get("variants") and "augment" not in given:
         given["augment"] = Augmentation.none()
     return replace(RECIPES[recipe], **given)

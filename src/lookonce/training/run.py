@@ -7,7 +7,7 @@ import logging
 import shlex
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -117,6 +117,7 @@ def train(
     if how.network.endswith(".cfg"):
         how = replace(how, network=_absolute(how.network))
     start = None if weights is None else _absolute(weights)
+    labels = labels if labels is None or isinstance(labels, str) else tuple(labels)
     plan = Plan(_absolute(data), labels, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
                 deterministic, checkpoint_minutes, start, how, keep_last)  # fmt: skip
     choose_device(plan.device)
@@ -157,7 +158,7 @@ def run_folder(out: Path, name: str | None, stem: str) -> Iterator[Path]:
     """
     killed = name is not None and (out / name / LOCK).exists()
     with new_folder(out / name, reuse=True) if name else numbered_folder(out / stem) as folder:
-        if killed and _is_start(folder):
+        if killed and _is_start(folder, {MODEL}):
             _clear(folder)
         if any(path.name != LOCK for path in folder.iterdir()):
             what = "holds a run" if (folder / "checkpoints").exists() else "is not empty"
@@ -171,10 +172,10 @@ def run_folder(out: Path, name: str | None, stem: str) -> Iterator[Path]:
             raise
 
 
-def _is_start(folder: Path) -> bool:
-    """Whether a folder holds nothing but what a run writes before its first checkpoint."""
+def _is_start(folder: Path, also: Set[str] = frozenset()) -> bool:
+    """Whether a folder holds nothing but what a run writes before it can be resumed. also: names that do not count."""
     names = {path.name for path in folder.iterdir()}
-    return names <= OF_A_START and not any((folder / "checkpoints").glob("*.ckpt"))
+    return names <= OF_A_START | also and not (folder / "checkpoints" / "last.ckpt").exists()
 
 
 def _clear(folder: Path) -> None:
