@@ -251,9 +251,10 @@ class Run:
         recipe = {**asked, **training.get("recipe", {}), **({} if self.settings.steps else {"steps": None})}
         if not training.get("finished", bool(training)) or recipe != asked:
             return False
-        again = f"--network {self.folder / 'network.cfg'} --size {self.settings.size} --anchors 0"
-        log.warning("%s: finished already; to train it further, start a new run from it: lookonce train %s --weights "
-                    "%s --keep-last %s", self.folder, shlex.quote(self.plan.data), self.folder, again)  # fmt: skip
+        words = [self.plan.data, "--weights", self.folder, "--keep-last", "--network", self.folder / "network.cfg",
+                 "--size", self.settings.size, "--anchors", 0]  # fmt: skip
+        log.warning("%s: finished already; to train it further, start a new run from it: lookonce train %s", self.folder,
+                    shlex.join(map(str, words)))  # fmt: skip
         return True
 
     def go(self) -> Path:
