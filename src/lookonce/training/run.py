@@ -253,8 +253,8 @@ class Run:
             return False
         words = [self.plan.data, "--weights", self.folder, "--keep-last", "--network", self.folder / "network.cfg",
                  "--size", self.settings.size, "--anchors", 0]  # fmt: skip
-        log.warning("%s: finished already; to train it further, start a new run from it: lookonce train %s", self.folder,
-                    shlex.join(map(str, words)))  # fmt: skip
+        again = shlex.join(["lookonce", "train", *map(str, words)])
+        log.warning("%s: finished already; to train it further, start a new run from it: %s", self.folder, again)
         return True
 
     def go(self) -> Path:
