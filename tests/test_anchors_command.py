@@ -134,3 +134,20 @@ def test_blood_cells_fit_their_own_anchors_far_better_than_those_of_voc(tmp_path
     assert report.chosen.mean_iou > 0.84 > 0.7 > report.given.mean_iou
     assert report.chosen.recall > 0.98
     assert "better than yolov2-voc.cfg (5)" in str(report)
+
+
+def test_a_plot_replaces_nothing(squares, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "anchors.png").write_text("the user's")
+    assert anchors(squares, k=2).plot == Path("anchors-2.png")
+    assert (tmp_path / "anchors.png").read_text() == "the user's"
+    with pytest.raises(UserError, match=r"anchors-2\.png: already exists"):
+        anchors(squares, k=2, plot=Path("anchors-2.png"))
+    picture = sorted((squares / "JPEGImages").iterdir())[0]
+    before = picture.read_bytes()
+    for plot in (picture, picture.with_name("new.png")):
+        with pytest.raises(UserError, match=r"already exists|is inside the data set"):
+            anchors(squares, k=2, plot=plot)
+    assert picture.read_bytes() == before
+    anchors(squares, k=2, overwrite=True)
+    assert (tmp_path / "anchors.png").read_bytes().startswith(b"\x89PNG")

@@ -170,3 +170,15 @@ def test_thousands_of_classes_give_a_short_table(tmp_path, capsys):
     assert "9388 more" in text
     assert len(text.splitlines()) < 80
     assert (tmp_path / "p.html").stat().st_size < 2_000_000
+
+
+def test_a_page_replaces_nothing_and_stays_out_of_the_data(squares, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("the user's")
+    with pytest.raises(UserError, match=r"page\.html: already exists; give another name, or --overwrite"):
+        check(squares, pictures=False, report=page)
+    assert page.read_text() == "the user's"
+    with pytest.raises(UserError, match=r"new\.html: is inside the data set"):
+        check(squares, pictures=False, report=squares / "new.html")
+    check(squares, pictures=False, report=page, overwrite=True)
+    assert "<html" in page.read_text(encoding="utf-8")

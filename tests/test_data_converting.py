@@ -102,3 +102,9 @@ def test_on_the_command_line(squares, tmp_path, capsys):
     assert main(["convert", str(squares), str(tmp_path / "out"), "--format", "coco", "--labels", "red"]) == 0
     assert "40 pictures" in capsys.readouterr().out
     assert read_dataset(tmp_path / "out").labels == ("red",)
+
+
+def test_a_converted_set_stays_out_of_the_one_that_is_read(squares):
+    with pytest.raises(UserError, match=r"new: is inside the data set .*; name a folder outside it"):
+        convert(squares, squares / "new", format="yolo")
+    assert not (squares / "new").exists()

@@ -122,3 +122,12 @@ def test_a_full_disk_leaves_the_old_model(tmp_path, monkeypatch):
 def test_thresholds_go_by_class():
     with pytest.raises(UserError, match="1 thresholds for 2 classes"):
         Model(Network(nano(2, ANCHORS)), ("a", "b"), thresholds=(0.1,))
+
+
+def test_a_checkpoint_is_no_model_and_its_runs_model_is_named(run, tmp_path):
+    with pytest.raises(UserError, match=r"best\.ckpt: a checkpoint of training; give the model of its run: .*tensors"):
+        load_model(run / "checkpoints" / "best.ckpt")
+    (tmp_path / "checkpoints").mkdir()
+    for place in (tmp_path / "checkpoints" / "last.ckpt", tmp_path):
+        with pytest.raises(UserError, match=r"its run writes .*model\.safetensors with the first validation"):
+            load_model(place)

@@ -25,6 +25,7 @@ from lookonce.anchors import (
 from lookonce.choices import choose
 from lookonce.data.catalog import read_dataset
 from lookonce.errors import UserError, printable
+from lookonce.files import check_output, free_name
 from lookonce.resize import ResizeMode
 from lookonce.tables import cell, cells, rendered
 from lookonce.view.plots import anchors_figure, save_figure
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lookonce")
 
+PLOT = Path("anchors.png")
 MOST = 10
 """Anchors up to which every number is tried, for the table and the plot."""
 
@@ -108,7 +110,8 @@ def anchors(
     resize: ResizeMode = "letterbox",
     centre: Centre = "mean",
     given: tuple[float, ...] | None = None,
-    plot: Path | None = Path("anchors.png"),
+    plot: Path | None = PLOT,
+    overwrite: bool = False,
     seed: int = 0,
 ) -> AnchorsReport:
     """Cluster anchor boxes on a data set: k-means under 1 - IoU, of the boxes as the network sees them.
@@ -122,7 +125,8 @@ def anchors(
         resize: how a picture becomes the input: letterbox or stretch.
         centre: what the boxes of a cluster become: mean, as in the paper, or median.
         given: anchors to compare with, width height width height ..., in cells of 32 px; none: those of yolov2-voc.cfg.
-        plot: where to draw the fit and the boxes; none: no plot.
+        plot: where to draw the fit and the boxes; if anchors.png exists, anchors-2.png and so on; none: no plot.
+        overwrite: replace the plot if it exists, or write it into the data set's folder.
         seed: of the clusters' first guesses.
     Returns:
         AnchorsReport: fit for 1 to 10 anchors and for the given ones; the k chosen in cells, pixels and as a cfg line.
@@ -130,6 +134,10 @@ def anchors(
         UserError: a data set that cannot be read or has no boxes; given anchors that are no pairs, or in another unit.
     """
     resize, centre = choose(resize, get_args(ResizeMode), "resize"), choose(centre, get_args(Centre), "centre")
+    if plot == PLOT and not overwrite:
+        plot = free_name(PLOT)
+    if plot is not None:
+        check_output(plot, overwrite, data)
     dataset = read_dataset(data, None if split == "all" else split, labels)
     wh = shapes_in_cells(dataset, size, resize)
     chosen = measure(wh, cluster(wh, k, centre, seed=seed)[0])

@@ -17,6 +17,7 @@ from lookonce.coverage import encoded, is_lost
 from lookonce.data.catalog import Format, Whole, read_whole
 from lookonce.data.looking import Looks, look
 from lookonce.errors import ConfigError
+from lookonce.files import check_output
 from lookonce.findings import Finding, all_findings, lost_finding, training_splits
 from lookonce.resize import ResizeMode
 
@@ -36,6 +37,7 @@ def check(
     anchors: int = 5,
     pictures: bool = True,
     report: Path | None = None,
+    overwrite: bool = False,
     json: bool = False,
     workers: int | None = None,
 ) -> CheckReport:
@@ -52,6 +54,7 @@ def check(
         anchors: number of anchors, clustered on the training boxes as training does; 0: the five of yolov2-voc.cfg.
         pictures: open the pictures, too: for cut ones, wrong sizes, and twins, also across train, val and test.
         report: also write this page (.html): counts, shapes, anchors, labelled pictures, what the network is told.
+        overwrite: replace the page if it exists, or write it into the data set's folder.
         json: show the result as JSON.
         workers: threads that decode; none: one for each core.
     Returns:
@@ -62,6 +65,8 @@ def check(
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"report: {report}; expected a name that ends in .html")
     resize = choose(resize, get_args(ResizeMode), "resize")
+    if report is not None:
+        check_output(report, overwrite, data)
     whole = read_whole(data, labels, format)
     fit = fitted_anchors(whole, anchors, size, resize)
     paths = [record.path for record in whole.dataset.records]

@@ -20,6 +20,7 @@ from lookonce.detection_files import holds_detections, read_detections
 from lookonce.detections import Detections
 from lookonce.detector import Detector
 from lookonce.errors import ConfigError, PictureError, UserError
+from lookonce.files import check_output
 from lookonce.metrics import Metrics, Rules
 from lookonce.postprocess import Selection
 
@@ -88,6 +89,7 @@ def evaluate(
     difficult: Difficult | None = None,
     bootstrap: int = 1000,
     report: Path | None = None,
+    overwrite: bool = False,
 ) -> Report:
     """Score a detector on labelled pictures.
 
@@ -104,6 +106,7 @@ def evaluate(
             protocol has it, VOC ignores and COCO counts them.
         bootstrap: resamples of the pictures for the interval around mAP; 0: none.
         report: also write this page (.html): curves, confusion, calibration, errors by kind and cost, hits and misses.
+        overwrite: replace the page if it exists, or write it into the data set's folder.
     Returns:
         Report: AP of each class, their mean with its interval, the rules by name, the errors by kind.
     Raises:
@@ -115,6 +118,8 @@ def evaluate(
     rules = _rules(protocol, iou_threshold, difficult)
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"report: {report}; expected a name that ends in .html")
+    if report is not None:
+        check_output(report, overwrite, data)
     chosen = None if split == "all" else split
     if holds_detections(Path(model)):
         dataset, detections = _from_files(Path(model), data, chosen, labels)

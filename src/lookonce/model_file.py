@@ -81,7 +81,12 @@ def load_model(path: Path | str) -> Model:
         return _from_darknet(path)
     if path.suffix in (".onnx", ".xml"):
         raise ModelFileError(f"{path}: an exported detector; give the model file that it was made from")
+    if path.suffix == ".ckpt":
+        raise ModelFileError(f"{path}: a checkpoint of training; {_model_of_run(path.absolute().parent.parent)}")
     if not path.is_file():
+        run = path if path.is_dir() else path.parent
+        if (run / "checkpoints").is_dir():
+            raise ModelFileError(f"{path}: no such model file; {_model_of_run(run)}")
         raise ModelFileError(f"{path}: no such model file; lookonce train writes runs/NAME/model.safetensors")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -97,6 +102,13 @@ def load_model(path: Path | str) -> Model:
         raise ModelFileError(f"{path}: not a model file ({error}); expected .safetensors of lookonce") from None
     rest = {name: value for name, value in vars(found).items() if name not in ("layers", "channels")}
     return Model(network, **rest)
+
+
+def _model_of_run(run: Path) -> str:
+    """What to give for the model of a run."""
+    if (run / "model.safetensors").is_file():
+        return f"give the model of its run: {run / 'model.safetensors'}"
+    return f"its run writes {run / 'model.safetensors'} with the first validation; wait for it, or go on with --resume"
 
 
 def _filled(about: Description, sigmas: Sequence[tuple[float, float]], file: Any, path: Path) -> Network:

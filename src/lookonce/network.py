@@ -86,11 +86,14 @@ class BatchNorm(nn.Module):
         return (self.running_var + self.sigma.inside).sqrt() + self.sigma.outside
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same shape; batch statistics in training, kept ones in evaluation."""
-        mean, var, eps = self.running_mean, self.running_var, self.sigma.inside
-        if not self.training:
-            var, eps = self.divisor() ** 2, 0.0
-        return F.batch_norm(x, mean, var, self.weight, self.bias, self.training, self.momentum, eps)
+        """[B, C, H, W] to the same shape; batch statistics in training, kept ones in evaluation.
+
+        Statistics that training changes are no longer those of a file: from then on they are read as TRAINED_HERE.
+        """
+        if self.training:
+            self.sigma = TRAINED_HERE
+        var, eps = (self.running_var, self.sigma.inside) if self.training else (self.divisor() ** 2, 0.0)
+        return F.batch_norm(x, self.running_mean, var, self.weight, self.bias, self.training, self.momentum, eps)
 
 
 class Convolution(nn.Module):

@@ -19,6 +19,7 @@ from lookonce.data.record import DataPolicy, Dataset
 from lookonce.data.voc_folder import write_voc
 from lookonce.data.yolo_folder import write_yolo
 from lookonce.errors import UserError
+from lookonce.files import is_inside, sweep, temporary
 
 Target = Literal["voc", "coco", "yolo"]
 PICTURES = {"voc": "JPEGImages", "coco": "images", "yolo": "images"}
@@ -66,6 +67,8 @@ def convert(
         UserError: a data set that cannot be read; a folder that is not empty; a full disk.
     """
     format = choose(format, get_args(Target), "format")
+    if Path(data).is_dir() and out.resolve() != Path(data).resolve() and is_inside(out, Path(data)):
+        raise UserError(f"{out}: is inside the data set {data}; name a folder outside it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: there already; expected a new folder: remove it, or name another")
     whole = read_whole(data, labels, read_as, policy)
@@ -74,7 +77,8 @@ def convert(
         raise UserError(f"{data}: not one picture can be read, so there is nothing to convert")
     splits = _splits(whole, format)
     names = unique_names(whole.dataset)
-    beside = out.absolute().with_name(f".{os.getpid()}-{out.name}")
+    sweep(out.absolute().parent)
+    beside = temporary(out.absolute())
     try:
         _link(whole.dataset, names, beside / PICTURES[format])
         WRITERS[format](beside, whole.dataset, names, splits)

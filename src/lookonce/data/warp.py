@@ -20,6 +20,7 @@ from lookonce.boxes import area, clip
 from lookonce.data.loader import Batch
 from lookonce.errors import ConfigError
 from lookonce.resize import FILL, ResizeMode, fitted
+from lookonce.typed import check_types
 
 DRAWS = 10
 """Uniform numbers that one picture's augmentation takes."""
@@ -55,6 +56,7 @@ class Augmentation:
         return Augmentation(0.0, (1.0, 1.0), 0.0, 0.0, 1.0, 1.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
+        check_types(self, "augment.")
         low, high = self.zoom
         laws = {
             "aspect": 0 <= self.aspect < 1,

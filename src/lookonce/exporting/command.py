@@ -11,6 +11,7 @@ from typing import Literal, get_args
 from lookonce.choices import choose
 from lookonce.errors import ConfigError
 from lookonce.exporting.options import Exported, Options
+from lookonce.files import check_output, sweep
 from lookonce.model_file import Model, load_model
 
 Format = Literal["darknet", "onnx", "openvino"]
@@ -20,6 +21,8 @@ WRITERS: dict[str, str] = {
     "openvino": "lookonce.exporting.openvino",
 }
 """Where each format's `write(model, stem, options)` lives; imported when it is asked for."""
+ENDINGS = {"darknet": (".cfg", ".weights", ".names"), "onnx": (".onnx",), "openvino": (".xml", ".bin")}
+"""Of the files of each format."""
 TAKES = {"darknet": {"folded"}, "onnx": {"raw", "data"}, "openvino": {"raw", "half", "int8", "max_drop", "data"}}
 """The options that concern a format."""
 
@@ -38,6 +41,7 @@ def export(
     int8: bool = False,
     max_drop: float | None = None,
     data: Path | None = None,
+    overwrite: bool = False,
 ) -> Exported:
     """Write a detector for other programs.
 
@@ -57,6 +61,7 @@ def export(
         max_drop: mAP that int8 may lose on the val pictures, 0 to 1; none: 0.005.
         data: a folder with pictures to compare the file with the model on; none: drawn ones. For int8 a labelled data
             set. Of onnx and openvino.
+        overwrite: replace files that exist; never those of the model itself.
     Returns:
         The files written, how far they are from the model, and what int8 costs.
     Raises:
@@ -74,6 +79,9 @@ def export(
     stem = _stem(source, Path(out).expanduser() if out else None)
     if source.suffix in (".cfg", ".weights") and stem.resolve() == _plain(source).resolve():
         raise ConfigError(f"{source}: the export would overwrite the model itself; give --out")
+    for ending in ENDINGS[format]:
+        check_output(stem.with_name(stem.name + ending), overwrite)
+    sweep(stem.parent)
     write: Writer = importlib.import_module(WRITERS[format]).write
     return write(loaded, stem, options)
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
@@ -23,6 +22,7 @@ from lookonce.data.loader import Pictures, Sample
 from lookonce.data.record import Dataset
 from lookonce.errors import UserError
 from lookonce.network import Network
+from lookonce.progress import track
 
 log = logging.getLogger("lookonce")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,8 @@ from lookonce.view.page import SOFT, Drawing, data_uri, write_page
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (5, 3)))
 """Line styles, so that curves part without colour too."""
 TERMS = ("xy", "wh", "ciou", "objectness", "background", "class", "warm_up")
+GREATEST = 1e30
+"""Numbers of a run beyond it are damage: a figure could not show them either."""
 SHOWN_SIDE = 560
 """Longest side of a picture on the page, pixels."""
 
@@ -102,21 +103,47 @@ def facts(recipe: Mapping[str, Any], data: str, pictures: int, anchors: Shapes) 
     ]
 
 
-def read_curves(file: Path) -> Curves:
-    """metrics.csv as name -> [(epochs done, value)]. Raises UserError where it is absent or not such a file."""
-    found: Curves = {}
+def read_rows(file: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv as numbers by column.
+
+    A row that is damaged or cut short is left out, and so is a value that is not a finite number.
+    Raises UserError where the file cannot be opened.
+    """
     try:
-        with file.open(newline="", encoding="utf-8") as text:
-            rows = list(csv.DictReader(text))
-        whole = [row for row in rows if row["loss_epoch"]]
-        steps = (int(whole[0]["step"]) + 1) / (int(whole[0]["epoch"]) + 1) if whole else 1.0  # of an epoch
-        for row in rows:
-            done = (int(row["step"]) + 1) / steps
-            for name, value in row.items():
-                if value and name not in ("epoch", "step"):
-                    found.setdefault(name, []).append((done, float(value)))
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{file}: not the curves of a run ({error})") from None
+        text = file.read_bytes().decode("utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror or error}") from None
+    first, *lines = text.rpartition("\n")[0].split("\n")  # what follows the last line end was cut short
+    columns = first.rstrip("\r").split(",")
+    found = []
+    for line in lines:
+        cells = line.rstrip("\r").split(",")
+        if len(cells) != len(columns):
+            continue
+        row = {name: number for name, cell in zip(columns, cells, strict=True) if (number := _number(cell)) is not None}
+        if all(row.get(name, -1.0) >= 0 for name in ("epoch", "step")):
+            found.append(row)
+    return found
+
+
+def _number(cell: str) -> float | None:
+    try:
+        number = float(cell)
+    except ValueError:
+        return None
+    return number if abs(number) < GREATEST else None
+
+
+def read_curves(file: Path) -> Curves:
+    """metrics.csv as name -> [(epochs done, value)]; of another file nothing. Raises UserError where it is absent."""
+    found: Curves = {}
+    rows = read_rows(file)
+    whole = [row for row in rows if "loss_epoch" in row]
+    steps = (whole[0]["step"] + 1) / (whole[0]["epoch"] + 1) if whole else 1.0  # of an epoch
+    for row in rows:
+        for name, value in row.items():
+            if name not in ("epoch", "step"):
+                found.setdefault(name, []).append(((row["step"] + 1) / steps, value))
     return found
 
 
