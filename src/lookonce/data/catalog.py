@@ -164,8 +164,7 @@ class Whole:
     def place(self, n: int) -> str:
         """file:line of an object of the data set; of a file of many pictures (COCO), also which."""
         picture = int(np.searchsorted(self.dataset.first, n, side="right")) - 1
-        place = self.found.told((self.found.files[picture], self.found.lines[int(self.rows[n])]))
-        return f"{place} ({self.found.paths[picture]})" if self.found.format == "coco" else place
+        return self.found.told_object(picture, int(self.rows[n]))
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -193,14 +192,14 @@ class Whole:
         return np.array([found.place[name] for name in names if name in found.place], np.int64)
 
     def problems_of(self, split: str | None) -> tuple[Problem, ...]:
-        """Problems of a split's pictures and of its list; None: of everything."""
+        """Problems of a split's images and of its list, and of the data set as a whole; None: of everything."""
         found = self.found
         if split is None:
             return tuple(p for _, p in found.problems)
         if split in found.splits:
-            names = {*found.splits[split](), split}
+            names = {*found.splits[split](), split, ""}
         else:
-            names = {key for key, _ in found.problems if _hashed(Path(key).stem) == split}
+            names = {key for key, _ in found.problems if not key or _hashed(Path(key).stem) == split}
         return tuple(p for key, p in found.problems if key in names)
 
 
