@@ -13,6 +13,7 @@ RANK = {
     name: rank
     for rank, names in enumerate([
         "errors arrays convolve data.record diagnosis darknet.words exporting.options offers mirror",
+        "text",
         "boxes tree data.json_text runtimes.settings",
         "speed.rounds speed.machine",
         "layers files archives fetching region zoo resize data.pictures data.paper data.gathering detections",

@@ -56,18 +56,18 @@ def read_text(path: Path, expected: str, most: int, note: Note | None = None) ->
     except ValueError:
         raise UserError(f"{path}: not a text file; expected {expected}, in UTF-8") from None
     if guess:
-        said = f"not UTF-8, read as {guess}: {_sample(text)}"
-        if note is None:
-            log.warning("%s: %s; if that is wrong, save it as UTF-8", path, said)
-        else:
-            note(said)
+        guess_note(path, text, guess, note)
     return text
 
 
-def _sample(text: str) -> str:
-    """The first words that are no ASCII."""
-    words = [word for word in text.split()[:10_000] if not word.isascii()]
-    return ", ".join(repr(word[:20]) for word in words[:3])
+def guess_note(path: Path, text: str, guess: str, note: Note | None) -> None:
+    """Say what the encoding of a text was guessed to be, with its first words that are no ASCII."""
+    words = [word for word in text.split(None, 10_000)[:10_000] if not word.isascii()]
+    said = f"not UTF-8, read as {guess}: {', '.join(repr(word[:20]) for word in words[:3])}"
+    if note is None:
+        log.warning("%s: %s; if that is wrong, save it as UTF-8", path, said)
+    else:
+        note(said)
 
 
 def decode(content: bytes) -> tuple[str, str]:

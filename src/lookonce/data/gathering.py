@@ -164,6 +164,11 @@ class Gathering:
         return None if gone else cut
 
 
+def guessed(found: Gathering, key: str, file: Path) -> Callable[[str], None]:
+    """What takes the sentence that the encoding of a file had to be guessed. key: of its image or split."""
+    return lambda said: found.problem(key, (file, 0), "encoding guessed", said, "read all the same")
+
+
 def short(box: tuple[float, ...]) -> str:
     """A box in an error: (x, y, x, y)."""
     return "(" + ", ".join(f"{value:g}" for value in box) + ")"
