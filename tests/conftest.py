@@ -14,6 +14,7 @@ from sets import nano, write_squares
 
 SHARED = Path(__file__).parents[2] / "shared"
 GOLDEN = Path(__file__).parent / "golden"
+CASES = Path(__file__).parent / "cases"
 needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"the reference pictures are not at {SHARED}")
 
 

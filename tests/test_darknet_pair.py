@@ -231,5 +231,5 @@ def test_a_tree_is_found_where_darknet_users_keep_it(tmp_path):
 def test_text_of_any_age_is_read(encoding, tmp_path):
     (tmp_path / "n.names").write_bytes("école\n".encode(encoding))
     assert read_names(tmp_path / "n.names") == ("école",)
-    with pytest.raises(PairError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         read_text(tmp_path)

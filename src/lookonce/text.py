@@ -30,6 +30,7 @@ MOST_SAMPLE = 4096
 """Bytes looked at for a guess."""
 CONTROL = re.compile(rb"[\0-\x08\x0e-\x19\x1c-\x1f]")
 """Bytes that no text of these encodings has."""
+WIDE = re.compile(rb"[\x80-\xff]")
 LAST_COMMON = 0xD7
 """First byte of the last of GB 2312's characters in everyday use; pairs of accented letters look like the rest."""
 
@@ -92,12 +93,13 @@ def _likely(content: bytes) -> list[str]:
     """Encodings in which the lines that are no ASCII read as words, the most likely first."""
     from charset_normalizer import from_bytes
 
-    lines = b"\n".join(line for line in content[: 64 * MOST_SAMPLE].splitlines() if not line.isascii())
-    sample = lines[:MOST_SAMPLE]
-    if len(lines) > MOST_SAMPLE:
-        sample = sample[: sample.rfind(b"\n") + 1] or sample
+    sample, at = b"", 0
+    while len(sample) < MOST_SAMPLE and (found := WIDE.search(content, at)):
+        start = max(content.rfind(b"\n", at, found.start()) + 1, found.start() - 80, at)
+        at = content.find(b"\n", found.start()) + 1 or len(content)
+        sample += content[start : min(at, start + MOST_SAMPLE)]
     matches = from_bytes(sample, cp_isolation=list(GUESSES), preemptive_behaviour=False, enable_fallback=False)
-    odd = {encoding: match.chaos for match in matches for encoding in match.could_be_from_charset}
+    odd = {name: match.chaos for match in matches for name in match.could_be_from_charset if name in GUESSES}
     if "gb2312" in odd:
         first = [char.encode("gb2312")[0] for char in sample.decode("gb2312") if not char.isascii()]
         if sum(byte > LAST_COMMON for byte in first) > 0.2 * len(first):

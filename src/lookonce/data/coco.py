@@ -209,7 +209,8 @@ def _clear_box(entry: dict[str, Any], wrong: Box | str) -> tuple[Box | str, int]
             numbers = [float(v) if type(v) is str else v for v in bbox]
         except ValueError:
             return wrong, 0
-        return read_box(numbers), TEXT
+        box = read_box(numbers)
+        return box, 0 if isinstance(box, str) else TEXT
     if bbox and isinstance(wrong, str):
         return wrong, 0
     if isinstance(mask, dict):
