@@ -153,7 +153,17 @@ def test_what_is_no_coco_json_is_one_line(tmp_path, text, message):
 
 
 @pytest.mark.parametrize(
-    "bbox", [None, [1, 2, 3], ["1", 2, 3, 4], [1, 2, 3, True], [1, 2, 3, float("nan")], [1e308, 0, 1e308, 1], [10**400, 1, 1, 1], {"x": 1}]
+    "bbox",
+    [
+        None,
+        [1, 2, 3],
+        ["1", 2, 3, 4],
+        [1, 2, 3, True],
+        [1, 2, 3, float("nan")],
+        [1e308, 0, 1e308, 1],
+        [10**400, 1, 1, 1],
+        {"x": 1},
+    ],
 )
 def test_a_bbox_that_is_none_says_why(bbox):
     assert "expected" in read_box(bbox)

@@ -167,7 +167,9 @@ def test_a_group_with_annotations_stays_a_class(tmp_path):
         file.write_text(file.read_text().replace('"name": "car"', '"name": "car", "supercategory": "vehicle"'))
     assert read_dataset(tmp_path).labels == ("car",)
     assert [p.kind for p in read_dataset(tmp_path, "val").problems] == ["group category"] * 2
-    (tmp_path / "val.json").write_text((tmp_path / "val.json").read_text().replace('category_id": 2', 'category_id": 1'))
+    (tmp_path / "val.json").write_text(
+        (tmp_path / "val.json").read_text().replace('category_id": 2', 'category_id": 1')
+    )
     assert read_dataset(tmp_path).labels == ("vehicle", "car")
 
 

@@ -52,6 +52,7 @@ def test_boxes_are_settled_by_the_policy(found, box, policy, expected, kinds):
     ((1, 1, 64, 48), "drop", (0, 0, 64, 48), []),
     ((0, 0, 65, 49), "drop", (0, 0, 64, 48), []),
     ((10, 10, 10, 20), "clip", None, ["box without area"]),
+    ((11, 10, 10, 20), "drop", None, ["box without area"]),
     ((40, 40, 10, 10), "drop", (9, 9, 40, 40), ["corners exchanged"]),
     ((10, 10, 70, 20), "drop", (9, 9, 64, 20), ["box over the edge"]),
     ((-5, 10, 20, 20), "drop", (0, 9, 20, 20), ["box over the edge"]),

@@ -99,7 +99,7 @@ def test_names_are_read_in_the_encoding_of_their_file(tmp_path, declared, encodi
     (tmp_path / "p.xml").write_bytes(text.encode(encoding))
     notes = []
     if declared == "klingon":
-        with pytest.raises(UserError, match="p.xml"):
+        with pytest.raises(UserError, match=r"p\.xml"):
             voc.parse(tmp_path / "p.xml", notes.append)
     else:
         [thing] = voc.parse(tmp_path / "p.xml", notes.append).objects

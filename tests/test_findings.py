@@ -130,8 +130,9 @@ def test_every_kind_that_a_reader_notes_has_a_remedy():
     for module in (catalog, coco, coco_folder, gathering, voc_folder, yolo_folder, yolo_text):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             named = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "kind"
-            called = isinstance(node, ast.Call) and (getattr(node.func, "attr", "") == "problem"
-                                                     or ast.unparse(node.func) in ("note", "_note(found, file)"))  # fmt: skip
+            called = isinstance(node, ast.Call) and (
+                getattr(node.func, "attr", "") == "problem" or ast.unparse(node.func) in ("note", "_note(found, file)")
+            )
             source = node.value if named else node.args[2] if called else None
             if source is not None and not isinstance(source, ast.Compare):
                 kinds |= {n.value for n in ast.walk(source) if isinstance(n, ast.Constant)} - {"no such file"}

@@ -39,7 +39,7 @@ def test_what_is_no_text_is_refused(tmp_path, content):
     with pytest.raises(ValueError):
         decode(content)
     (tmp_path / "a.txt").write_bytes(content)
-    with pytest.raises(UserError, match="a.txt: not a text file; expected names, in UTF-8"):
+    with pytest.raises(UserError, match=r"a\.txt: not a text file; expected names, in UTF-8"):
         read_text(tmp_path / "a.txt", "names", 1 << 30)
 
 

@@ -132,7 +132,7 @@ def source_files(path: Path) -> tuple[Path, ...]:
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """[C] class names, one a line; empty lines at the end do not count."""
+    """[C] class names, one a line, in any encoding (a guess is logged); empty lines at the end do not count."""
     names = [line.strip() for line in read_lines(path, "one class name a line")]
     while names and not names[-1]:
         names.pop()

@@ -50,8 +50,9 @@ def read_dataset(
         labels: keep these classes, by name, in this order. Pictures without any of them stay, empty.
         format: voc, coco or yolo; auto finds it by looking. YOLO and COCO describe their classes, so all of them
             are kept, in that order (COCO: by id).
-        policy: what becomes of a wrong box: error, drop, or clip (cut to the picture). Boxes without area
-            cannot be cut and are dropped. All problems are found in one pass.
+        policy: how to handle a box less than half inside its image: drop it, clip it to the image, or error.
+            Boxes without area are dropped. A box whose place is clear is kept and counted as fixed: at least half
+            inside (clipped), corners exchanged, a polygon (its bounding box). All problems are found in one pass.
     Returns:
         Dataset. Classes are those of the whole data set, whatever the split; of a VOC data set those with objects,
         in VOC's own order or by name. What was wrong is in .problems, and said in one warning.

@@ -215,8 +215,8 @@ def _clear_box(entry: dict[str, Any], wrong: Box | str) -> tuple[Box | str, int]
         return wrong, 0
     if isinstance(mask, dict):
         return "no bbox, and a run-length encoded segmentation; expected a bbox, or polygons", 0
-    box = polygon_box(mask)
-    return (wrong, 0) if box is None else (box, POLYGON)
+    around = polygon_box(mask)
+    return (wrong, 0) if around is None else (around, POLYGON)
 
 
 def polygon_box(mask: Any) -> Box | None:

@@ -165,7 +165,9 @@ def _of_all_ids(found: Gathering, key: str, where: tuple[Path, Content], ids: Se
     kind = "image listed twice" if same else "image under two ids"
     said = f"{key} has the ids {told}" + ("" if same else f", with different boxes: {len(found_boxes)} in all")
     line = content.images[ids[1]][3]
-    found.problem(key, (file, line, f"image {content.ids.told(ids[1])}"), kind, said, "read once, with the boxes of all")
+    found.problem(
+        key, (file, line, f"image {content.ids.told(ids[1])}"), kind, said, "read once, with the boxes of all"
+    )
     return np.array(list(found_boxes.values()), np.int64)
 
 

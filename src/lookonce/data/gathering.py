@@ -139,10 +139,12 @@ class Gathering:
             first: the number of the first pixel, whose both ends count (VOC: 1); 0: plain px.
         """
         x1, y1, x2, y2 = box
-        if x1 > x2 or y1 > y2:
+        turned = x1 - first > x2, y1 - first > y2  # one pixel less is a box without area in VOC's numbers
+        if any(turned):
             found = f"a box {short(box)}; expected the lower corner first"
             self.problem(key, place, "corners exchanged", found, FIXED)
-            x1, y1, x2, y2 = min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+            x1, x2 = (x2, x1) if turned[0] else (x1, x2)
+            y1, y2 = (y2, y1) if turned[1] else (y1, y2)
         if not (x2 > x1 and y2 > y1):  # also of a box that is not a number
             found = f"a box without area {short(box)}; expected width and height above 0"
             self.problem(key, place, "box without area", found, "dropped")

@@ -80,7 +80,7 @@ class _Target:
             self.page.objects.append(Thing(self.parser.parser.CurrentLineNumber))
 
     def data(self, text: str) -> None:
-        if self._path and (self._path[-1] in TEXT_TAGS or self._path[2:3] and self._path[2] in POLYGONS):
+        if self._path and (self._path[-1] in TEXT_TAGS or (self._path[2:3] and self._path[2] in POLYGONS)):
             self._text.append(text)
 
     def end(self, tag: str) -> None:
@@ -175,7 +175,9 @@ def read_box(thing: Thing) -> Box | str:
     except KeyError as error:
         return f"an object without {error.args[0]}; expected <bndbox> with {', '.join(CORNERS)}"
     except ValueError as error:
-        return f"a box of {[v[:20] for v in map(thing.text.get, CORNERS) if v]} ({str(error)[:60]}); expected four numbers"
+        return (
+            f"a box of {[v[:20] for v in map(thing.text.get, CORNERS) if v]} ({str(error)[:60]}); expected four numbers"
+        )
     if not all(map(math.isfinite, (*xs, *ys))):
         return f"a box of {found}; expected four finite numbers"
     return found

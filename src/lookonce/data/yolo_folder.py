@@ -89,8 +89,8 @@ def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Gathering:
     notes: list[tuple[Path, str]] = []
     what = describe(file, lambda place, said: notes.append((place, said)))
     found = Gathering(what.root, policy, "yolo", what.names)
-    for place, said in notes:
-        guessed(found, "", place)(said)
+    for noted, said in notes:
+        guessed(found, "", noted)(said)
     _check_description(found, what)
     search = _Search(homes(what.root), what.keypoints)
     labelled = 0
