@@ -274,5 +274,5 @@ def test_weights_of_another_length_are_refused_before_the_network_takes_memory(t
 def test_text_of_any_age_is_read(encoding, tmp_path):
     (tmp_path / "n.names").write_bytes("école\n".encode(encoding))
     assert read_names(tmp_path / "n.names") == ("école",)
-    with pytest.raises(PairError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         read_text(tmp_path)

@@ -90,7 +90,7 @@ def test_what_is_foreign_or_no_number_is_refused_with_its_line(coco, tmp_path, w
 
 
 @pytest.mark.parametrize("content, said", [
-    ('[{"image_id": 8, "category_id": 3, "bbox": [1, 2, 3, NaN], "score": 1}]', "NaN, which is no number"),
+    ('[{"image_id": 8, "category_id": 3, "bbox": [1, 2, 3, NaN], "score": 1}]', "expected four finite numbers"),
     ('{"images": []}', "at its start; expected a list"), ("[] []", "something after the list"), ("", "at its start"),
     ("[3]", "'3'; expected a list"), ('[{"image_id": 8', "not whole JSON"),
 ])  # fmt: skip

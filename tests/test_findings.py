@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookonce.data import catalog, coco_folder, gathering, voc, voc_folder, yolo_folder, yolo_text
+from lookonce.data import catalog, coco, coco_folder, gathering, voc, voc_folder, yolo_folder, yolo_text
 from lookonce.data.catalog import read_whole
 from lookonce.data.looking import look
 from lookonce.findings import KINDS, PLACES, alike_pairs, all_findings, finding, letter_apart_pairs, repeated
@@ -170,17 +170,16 @@ def test_places_are_few_and_counts_are_whole():
 
 def test_every_kind_that_a_reader_notes_has_a_remedy():
     kinds = set()
-    for module in (catalog, coco_folder, gathering, voc_folder, yolo_folder, yolo_text):
+    for module in (catalog, coco, coco_folder, gathering, voc_folder, yolo_folder, yolo_text):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             named = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "kind"
-            called = isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "problem"
+            called = isinstance(node, ast.Call) and (
+                getattr(node.func, "attr", "") == "problem" or ast.unparse(node.func) in ("note", "_note(found, file)")
+            )
             source = node.value if named else node.args[2] if called else None
             if source is not None and not isinstance(source, ast.Compare):
-                kinds |= {n.value for n in ast.walk(source) if isinstance(n, ast.Constant)} - {
-                    "polygon",
-                    "no such file",
-                }
-    assert {"picture missing", "label file missing", "polygon line", "box outside", "annotation id twice"} <= kinds
+                kinds |= {n.value for n in ast.walk(source) if isinstance(n, ast.Constant)} - {"no such file"}
+    assert {"picture missing", "label file missing", "polygon", "box outside", "image id twice"} <= kinds
     assert kinds <= set(KINDS)
 
 
@@ -200,5 +199,5 @@ def test_what_coco_readers_note_is_found_with_file_and_line(tmp_path):
              "categories": [{"id": 1, "name": "cat"}], "annotations": boxes}  # fmt: skip
     (tmp_path / "instances.json").write_text(text := json.dumps(value, indent=0))
     [place] = found(tmp_path)["box twice"].places
-    told = re.fullmatch(r"instances.json:(\d+) \(images/a.png\): cat", place)
+    told = re.fullmatch(r"instances.json:(\d+): annotation 1 \(images/a.png\): cat", place)
     assert text.splitlines()[int(told[1])] == '"id": 1,'

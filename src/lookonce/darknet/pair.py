@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from lookonce import text as text_files
 from lookonce.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.darknet.origin import Header, Origin
+from lookonce.data.finding import read_lines
 from lookonce.errors import UserError
 from lookonce.files import write_text
 from lookonce.layers import Conv, Region
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
     from lookonce.network import Network
 
 
-MAX_TEXT = 16 << 20
-"""Bytes of a cfg, names or tree file."""
+MOST_BYTES = 16 << 20
+"""Of a cfg or a tree; that of YOLO9000 has 240 kB."""
 
 
 class PairError(UserError):
@@ -130,8 +132,10 @@ def source_files(path: Path) -> tuple[Path, ...]:
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """[C] class names, one a line; empty lines at the end do not count."""
-    names = [line.strip() for line in read_text(path).lstrip("\ufeff").rstrip().splitlines()]
+    """[C] class names, one a line, in any encoding (a guess is logged); empty lines at the end do not count."""
+    names = [line.strip() for line in read_lines(path, "one class name a line")]
+    while names and not names[-1]:
+        names.pop()
     for number, name in enumerate(names, start=1):
         if not name:
             raise PairError(f"{path}:{number}: an empty line; expected one class name a line")
@@ -156,17 +160,8 @@ def tree_file(named: str, cfg: Path) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """A small text file of an unknown age: UTF-8 or UTF-16 by its first bytes, else Latin-1."""
+    """A small text file of an unknown age, in any encoding: of a cfg only the comments can be more than ASCII."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_TEXT + 1)
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise PairError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if len(content) > MAX_TEXT:
-        raise PairError(f"{path}: larger than {MAX_TEXT >> 20} MB; expected a small text file")
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return content.decode("utf-16", errors="replace")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
+        return text_files.read_text(path, "a text file of Darknet's", MOST_BYTES, lambda _: None)
+    except UserError as error:
+        raise PairError(str(error)) from None

@@ -51,8 +51,9 @@ def read_dataset(
         labels: keep these classes, by name, in this order. Pictures without any of them stay, empty.
         format: voc, coco or yolo; auto finds it by looking. YOLO and COCO describe their classes, so all of them
             are kept, in that order (COCO: by id).
-        policy: what becomes of a wrong box: error, drop, or clip (cut to the picture). Boxes without area
-            cannot be cut and are dropped. All problems are found in one pass.
+        policy: how to handle a box less than half inside its image: drop it, clip it to the image, or error.
+            Boxes without area are dropped. A box whose place is clear is kept and counted as fixed: at least half
+            inside (clipped), corners exchanged, a polygon (its bounding box). All problems are found in one pass.
     Returns:
         Dataset. Classes are those of the whole data set, whatever the split; of a VOC data set those with objects,
         in VOC's own order or by name. What was wrong is in .problems, and said in one warning.
@@ -165,8 +166,7 @@ class Whole:
     def place(self, n: int) -> str:
         """file:line of an object of the data set; of a file of many pictures (COCO), also which."""
         picture = int(np.searchsorted(self.dataset.first, n, side="right")) - 1
-        place = self.found.told((self.found.files[picture], self.found.lines[int(self.rows[n])]))
-        return f"{place} ({self.found.paths[picture]})" if self.found.format == "coco" else place
+        return self.found.told_object(picture, int(self.rows[n]))
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -194,14 +194,14 @@ class Whole:
         return np.array([found.place[name] for name in names if name in found.place], np.int64)
 
     def problems_of(self, split: str | None) -> tuple[Problem, ...]:
-        """Problems of a split's pictures and of its list; None: of everything."""
+        """Problems of a split's images and of its list, and of the data set as a whole; None: of everything."""
         found = self.found
         if split is None:
             return tuple(p for _, p in found.problems)
         if split in found.splits:
-            names = {*found.splits[split](), split}
+            names = {*found.splits[split](), split, ""}
         else:
-            names = {key for key, _ in found.problems if _hashed(Path(key).stem) == split}
+            names = {key for key, _ in found.problems if not key or _hashed(Path(key).stem) == split}
         return tuple(p for key, p in found.problems if key in names)
 
 

@@ -60,7 +60,8 @@ def convert(
         format: what to write: voc, coco, or yolo (data.yaml and obj.data).
         labels: these classes only, by name, in this order. Pictures without any of them stay, empty.
         read_as: the format of `data`; auto finds it by looking.
-        policy: what becomes of a wrong box: error, drop, or clip (cut to the picture).
+        policy: how to handle a box less than half inside its image: drop it, clip it to the image, or error. A box
+            at least half inside is clipped.
     Returns:
         Converted: what was written, and what the format cannot hold.
     Raises:

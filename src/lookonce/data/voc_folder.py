@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.data import voc
-from lookonce.data.gathering import Gathering
+from lookonce.data.gathering import FIXED, Gathering, guessed
 from lookonce.data.record import DataPolicy, Dataset
 from lookonce.errors import PictureError, UserError
 
@@ -31,22 +31,29 @@ def read_voc(root: Path, policy: DataPolicy) -> Gathering:
     found = Gathering(root, policy, "voc")
     homes = [root / n for n in ("JPEGImages", "images", "Images")] + [folder, root]
     pictures = voc.picture_index(dict.fromkeys(homes), root)
-    for file in sorted(folder.glob("*.xml")):
+    files = sorted(folder.glob("*.xml"))
+    for file in files:
         _read(found, file, pictures)
+    known = frozenset(file.stem for file in files)
     lists = root / "ImageSets" / "Main"
     for file in sorted((lists if lists.is_dir() else root / "ImageSets").glob("*.txt")):
         found.lists[file.stem] = file
-        found.splits[file.stem] = partial(voc.read_list, file)
+        found.splits[file.stem] = cache(partial(voc.read_list, file, known, guessed(found, file.stem, file)))
     return found
 
 
-def _read(found: Gathering, file: Path, pictures: dict[str, str]) -> None:
+def _read(found: Gathering, file: Path, pictures: dict[str, list[str]]) -> None:
     try:
-        page = voc.parse(file)
-        picture = voc.picture_of(file.stem, page, pictures)
-        if picture is None:
-            found.problem(file.stem, (file, 0), "picture missing", f"no picture {file.stem}.* beside it", "skipped")
+        page = voc.parse(file, guessed(found, file.stem, file))
+        choice = voc.pictures_of(file.stem, page, pictures)
+        if not choice:
+            found.problem(file.stem, (file, 0), "picture missing", f"no image {file.stem}.* beside it", "skipped")
             return
+        picture = choice[0]
+        if len(choice) > 1:
+            names = " and ".join(Path(path).name for path in choice)
+            said = f"{names} have one stem, and the annotation names {page.filename!r}"
+            found.problem(file.stem, (file, 0), "two images for one annotation", said, f"{choice[0]} read")
         size = voc.size_of(page, found.root / picture)
     except UserError as error:
         kind = "picture unreadable" if isinstance(error, PictureError) else "annotation unreadable"
@@ -64,9 +71,9 @@ def _add(found: Gathering, file: Path, thing: voc.Thing, size: tuple[int, int]) 
         said = box if isinstance(box, str) else "an object without a name"
         found.problem(file.stem, place, "object unreadable", said, "dropped")
         return
-    placed, kind, said = voc.place_box(box, size, found.policy)
-    if kind:
-        found.problem(file.stem, place, kind, said, "dropped" if placed is None else "clipped")
+    if "xmin" not in thing.text:
+        found.problem(file.stem, place, "polygon", "a polygon without bndbox; read as its bounding box", FIXED)
+    placed = found.settled(file.stem, place, box, size, first=1)
     if placed is not None:
         hard = thing.text.get("difficult", "0").strip() not in ("", "0", "0.0", "false")
         found.add(name, placed, thing.line, hard)

@@ -85,7 +85,8 @@ def train(
         labels: learn these classes only, by name, in this order.
         train_split: which images to learn from.
         val_split: which images choose the best model; none: the last model is kept.
-        policy: how to handle invalid boxes and images: drop, clip or error.
+        policy: how to handle a box less than half inside its image: drop it, clip it to the image, or error, which
+            refuses any other problem, too. A box at least half inside is clipped.
         keep_empty: with labels, also learn from images that show none of them.
         out: where run folders are made.
         name: the run's folder; none: the data's name and a number.
