@@ -258,7 +258,7 @@ def test_a_tree_elsewhere_is_not_read(tmp_path, monkeypatch):
 def test_a_large_file_is_no_text_and_no_memory(tmp_path):
     with (tmp_path / "n.cfg").open("wb") as file:
         file.truncate(10 << 30)
-    with pytest.raises(PairError, match="larger than 16 MB"):
+    with pytest.raises(PairError, match="at most 16777216 bytes"):
         read_text(tmp_path / "n.cfg")
 
 
