@@ -12,12 +12,12 @@ ROOT = TESTS.parent / "src" / "lookonce"
 RANK = {
     name: rank
     for rank, names in enumerate([
-        "errors arrays convolve data.record diagnosis darknet.words exporting.options offers mirror",
+        "errors arrays convolve data.record data.split_names diagnosis darknet.words exporting.options offers mirror",
         "boxes tree data.json_text runtimes.settings",
         "speed.rounds speed.machine",
         "layers files archives fetching region zoo resize data.pictures data.paper data.gathering detections",
         "zoo darknet.cfg loss anchors coverage data.finding data.coco data.yolo_text data.looking",
-        "matching precision_recall",
+        "matching precision_recall data.leftovers",
         "view.draw view.page",
         "darknet.origin",
         "network description",
@@ -25,6 +25,7 @@ RANK = {
         "metrics coco_metrics confusion view.plots postprocess downloading sightings onnx_form",
         "error_kinds drop speed.result speed.noise channels",
         "data.digits data.voc_folder darknet.pair",
+        "data.foreign",
         "data.catalog data.loader model_file analysis",
         "runtimes.torch runtimes.openvino runtimes.onnxruntime",
         "anchors_command data.warp runtimes.opening data.converting findings",

@@ -42,6 +42,8 @@ log = logging.getLogger("lookonce")
 
 CANVAS_TO_INPUT = 1.5
 """Longest side of a canvas, of the largest training side."""
+FEW_TO_VALIDATE = 20
+"""Validation images below which training warns."""
 
 
 @takes_settings
@@ -274,6 +276,9 @@ def read_both(plan: Plan) -> tuple[Dataset, Dataset | None]:
         train_set = train_set.with_objects()
     if not len(train_set.boxes):
         raise UserError(f"{plan.data}: split {plan.train_split!r} has no objects to learn from; check labels and boxes")
+    if rest and len(rest[0]) < FEW_TO_VALIDATE:
+        log.warning("%s: split %r has %d images; with fewer than %d mAP varies by chance, so the best model is hard to "
+                    "tell", plan.data, plan.val_split, len(rest[0]), FEW_TO_VALIDATE)  # fmt: skip
     return check_pictures(train_set, plan.policy), check_pictures(rest[0], plan.policy) if rest else None
 
 
