@@ -107,7 +107,8 @@ def summary(report: CheckReport) -> str:
         + (f" ({marked})" if marked else ""),
         f"{mean:.1f} objects a picture, {most} at most; {c.empty:,} pictures without any",
         f"side of a box at {report.size} px: {low:.0f} to {high:.0f} px (8 of 10), {middle:.0f} in the middle",
-        "split: " + ", ".join(f"{name} {p:,} ({o:,} objects)" for name, (p, o) in c.splits.items())
+        "split: "
+        + ", ".join(f"{name} {p:,} ({o:,} objects)" for name, (p, o) in c.splits.items())
         + f", {c.split_source}",
     ]
     if not report.looked:

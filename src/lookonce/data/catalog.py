@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lookonce.data import voc
 from lookonce.data.coco_folder import find_coco, is_coco, read_coco
+from lookonce.data.finding import sections
 from lookonce.data.foreign import name_tool, what_lies_there
 from lookonce.data.gathering import Gathering
 from lookonce.data.pictures import inspect, is_hidden
@@ -354,7 +355,7 @@ def _find(root: Path, format: Format, absent: bool) -> tuple[Path, dict[str, Rea
         if fitting:
             return next(iter(fitting.items()))
         level = [below for place in level for below in _folders_of(place)][:MOST_FOLDERS]
-    if format in ("auto", "yolo") and has_labels(root):
+    if format in ("auto", "yolo") and has_labels(sections(root)):
         raise UserError(
             f"{root}: YOLO labels are here but no class names: write classes.txt, one name a line in the order of "
             "the class numbers, or a data.yaml"
@@ -373,11 +374,12 @@ def _find_other(root: Path, format: Format) -> str:
 def _ways(place: Path, format: Format, absent: bool) -> dict[str, Reader]:
     """What can read the data set in a folder, by format; empty: nothing."""
     ways: dict[str, Reader] = {}
-    if format in ("auto", "voc") and find_voc(place):
+    inside = sections(place)
+    if format in ("auto", "voc") and find_voc(place, inside):
         ways["voc"] = partial(read_voc, place)
-    if format in ("auto", "coco") and (files := find_coco(place)):
+    if format in ("auto", "coco") and (files := find_coco(place, inside)):
         ways["coco"] = partial(read_coco, place, files, absent=absent)
-    if format in ("auto", "yolo") and (file := find_yolo(place)):
+    if format in ("auto", "yolo") and (file := find_yolo(place, inside)):
         ways["yolo"] = partial(read_yolo, place, file)
     return ways
 

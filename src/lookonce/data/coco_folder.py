@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.data.coco import CROWD, IGNORE, SECTIONS, Content, parse
-from lookonce.data.finding import Folders, homes, sections, told_from
+from lookonce.data.finding import Folders, Sections, homes, sections, told_from
 from lookonce.data.gathering import Box, Gathering, name_splits, take_folder_splits
 from lookonce.data.leftovers import note_leftovers
 from lookonce.data.pictures import picture_size
@@ -29,9 +29,10 @@ HEAD = 1 << 20
 """Bytes of a file in which its sections are looked for."""
 
 
-def find_coco(root: Path) -> list[Path]:
-    """The COCO files of a data set: those named instances*.json if there are any."""
-    files = [folder / name for folder, names in sections(root) for name in names if name.lower().endswith(".json")]
+def find_coco(root: Path, inside: Sections | None = None) -> list[Path]:
+    """The COCO files of a data set: those named instances*.json if there are any. inside: sections(root), if known."""
+    inside = inside or sections(root)
+    files = [folder / name for folder, names in inside for name in names if name.lower().endswith(".json")]
     files = [file for file in files if is_coco(file)]
     return [file for file in files if file.name.startswith("instances")] or files
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from lookonce.data.pictures import PICTURE_SUFFIXES, is_hidden, walk_files
 from lookonce.data.split_names import contradict, is_split
@@ -148,14 +149,17 @@ def _by_name(root: Path) -> dict[str, Path | None]:
     return found
 
 
-def sections(root: Path) -> Iterator[tuple[Path, list[str]]]:
+Sections: TypeAlias = Sequence[tuple[Path, list[str]]]
+"""Folders, and names of the files in each."""
+
+
+def sections(root: Path) -> Sections:
     """Folders in which a data set's annotations may lie, with the files in each.
 
     These are the data set's own folder, folders named after a split (train, valid) or after what they hold
     (Annotations, labels), and what lies in the latter.
     """
-    for folder, names in walk_files(root, _is_section):
-        yield Path(folder), names
+    return [(Path(folder), names) for folder, names in walk_files(root, _is_section)]
 
 
 def _is_section(parts: tuple[str, ...]) -> bool:

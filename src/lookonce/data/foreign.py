@@ -44,7 +44,11 @@ def name_tool(file: Path) -> str | None:
     ending = file.suffix.lower()
     if ending == ".xml":
         cvat = root_tag(file) == "annotations"
-        return "looks like CVAT's own XML (CVAT for images); export it as Pascal VOC, COCO or YOLO instead" if cvat else None
+        return (
+            "looks like CVAT's own XML (CVAT for images); export it as Pascal VOC, COCO or YOLO instead"
+            if cvat
+            else None
+        )
     known = [tool for tool in TOOLS if tool[0] == ending]
     if not known:
         return None

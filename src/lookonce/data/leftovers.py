@@ -29,18 +29,14 @@ def note_leftovers(
         is_label: whether a .txt file holds YOLO labels; none: other annotations noted already that have no image.
         unlabelled: note images that no annotation names; False: they have been noted already.
     """
-    images = {Path(found.root, path).parent for path in found.paths}
-    labels = {file.parent for file in found.files if file.suffix.lower() in (".txt", ".xml")}
-    stems = {folder: _stems(folders, folder) for folder in images}
+    root = found.root
+    images = {root / folder for folder in {path.rpartition("/")[0] for path in found.paths}}
+    labels = {Path(folder) for folder in {os.path.dirname(file) for file in found.files}}
     if unlabelled:
         _note_unlabelled(found, folders, images)
     if is_label is not None:
-        _note_orphans(found, folders, labels, is_label, stems)
-    _note_foreign(found, folders, images, labels)
-
-
-def _stems(folders: Folders, folder: Path) -> set[str]:
-    return {os.path.splitext(name)[0] for name in folders.named(folder) if _is_image(name)}
+        _note_orphans(found, folders, images, labels, is_label)
+    _note_foreign(found, folders, images | labels)
 
 
 def _is_image(name: str) -> bool:
@@ -65,17 +61,23 @@ def _noted(found: Gathering, path: str) -> bool:
     return bool(found.noted & {path, stem, Path(stem).name})
 
 
-def _note_orphans(found: Gathering, folders: Folders, labels: Iterable[Path], is_label: Callable[[Path], bool],
-                  stems: dict[Path, set[str]]) -> None:  # fmt: skip
+def _note_orphans(found: Gathering, folders: Folders, images: Iterable[Path], labels: Iterable[Path],
+                  is_label: Callable[[Path], bool]) -> None:  # fmt: skip
     """Label files, beside ones that are used, whose image is nowhere."""
-    used = set(found.files)
+    used = {os.fspath(file) for file in found.files}
+    stems = {
+        folder: {os.path.splitext(name)[0] for name in folders.named(folder) if _is_image(name)} for folder in images
+    }
     for folder in sorted(labels):
-        beside = [images for images in stems if _belongs(images, folder)] or stems
-        there = set().union(*(stems[images] for images in beside))
+        beside = [place for place in stems if _belongs(place, folder)] or stems
+        there = set().union(*(stems[place] for place in beside))
         for name in folders.named(folder):
-            file, stem = folder / name, os.path.splitext(name)[0]
-            if name.lower().endswith(".txt") and file not in used and stem not in there and is_label(file):
-                found.problem("", (file, 0), "picture missing", f"no image {stem}.* for this label file", "skipped")
+            stem, ending = os.path.splitext(name)
+            orphan = ending.lower() == ".txt" and stem not in there and os.path.join(folder, name) not in used
+            if orphan and is_label(folder / name):
+                found.problem(
+                    "", (folder / name, 0), "picture missing", f"no image {stem}.* for this label file", "skipped"
+                )
 
 
 def _belongs(images: Path, labels: Path) -> bool:
@@ -85,11 +87,13 @@ def _belongs(images: Path, labels: Path) -> bool:
     ]
 
 
-def _note_foreign(found: Gathering, folders: Folders, images: Iterable[Path], labels: Iterable[Path]) -> None:
+def _note_foreign(found: Gathering, folders: Folders, places: Iterable[Path]) -> None:
     """Files of a labelled stem, or beside labelled images, whose ending is none of an image that is read."""
-    missing = {os.path.splitext(p.place.rpartition("/")[2])[0] for _, p in found.problems if p.kind == "picture missing"}
+    missing = {
+        os.path.splitext(p.place.rpartition("/")[2])[0] for _, p in found.problems if p.kind == "picture missing"
+    }
     counts: dict[str, list[str]] = defaultdict(list)
-    for folder in sorted({*images, *labels}):
+    for folder in sorted(places):
         for name in folders.named(folder):
             stem, ending = os.path.splitext(name)
             if ending.lower() in RAW or (stem in missing and ending and ending.lower() not in SIDE_FILES

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.data import voc
-from lookonce.data.finding import Folders, read_lines, sections, split_path, told_from
+from lookonce.data.finding import Folders, Sections, read_lines, sections, split_path, told_from
 from lookonce.data.gathering import Gathering, name_splits, take_folder_splits
 from lookonce.data.leftovers import note_leftovers
 from lookonce.data.pictures import is_hidden
@@ -28,12 +29,15 @@ HEAD = 1 << 16
 """Bytes in which an XML file's root element is looked for."""
 
 
-def find_voc(root: Path) -> dict[Path, list[Path]]:
-    """Folders of a data set that hold VOC annotations, each with its .xml files; empty: it is no VOC data set."""
+def find_voc(root: Path, inside: Sections | None = None) -> dict[Path, list[str]]:
+    """Folders of a data set that hold VOC annotations, each with its .xml files; empty: it is no VOC data set.
+
+    inside: sections(root), where that is known.
+    """
     found = {}
-    for folder, names in sections(root):
-        files = [folder / name for name in names if name.lower().endswith(".xml")]
-        if any(map(is_annotation, files[:TRIED])):
+    for folder, names in inside or sections(root):
+        files = [name for name in names if name.lower().endswith(".xml")]
+        if any(is_annotation(folder / name) for name in files[:TRIED]):
             found[folder] = files
     return found
 
@@ -50,7 +54,9 @@ def root_tag(file: Path) -> str:
             head = content.read(HEAD).replace(b"\0", b"")  # UTF-16, too
     except OSError:
         return ""
-    found = re.match(rb"(?s)[^<]*(?:<(?:\?.*?\?|!--.*?--|![^<\[>]*(?:\[.*?\][^>]*)?)>[^<]*)*<(?:[\w.-]+:)?([\w.-]+)", head)
+    found = re.match(
+        rb"(?s)[^<]*(?:<(?:\?.*?\?|!--.*?--|![^<\[>]*(?:\[.*?\][^>]*)?)>[^<]*)*<(?:[\w.-]+:)?([\w.-]+)", head
+    )
     return found[1].decode("ascii", "replace") if found else ""
 
 
@@ -63,26 +69,23 @@ def read_voc(root: Path, policy: DataPolicy) -> Gathering:
     if not places:
         raise UserError(f"{root}: no annotations found; expected {EXPECTED}")
     found = Gathering(root, policy, "voc")
-    stems = Counter(file.stem for files in places.values() for file in files)
+    stems = Counter(os.path.splitext(name)[0] for names in places.values() for name in names)
     folders = Folders(root, {f"{stem}.jpg".lower() for stem, count in stems.items() if count > 1})
-    bases: dict[Path, dict[str, str]] = {}
-    for folder, files in places.items():
+    listing = cache(lambda place: voc.picture_index([place], root))
+    for folder, names in places.items():
         base, inner = _base(root, folder)
-        if base not in bases:
-            bases[base] = _images(root, [place / name for place in (base, root) for name in (*IMAGE_FOLDERS, "")])
-        nearest = _images(root, [*(base / name / inner for name in IMAGE_FOLDERS), folder]) if folder != root else {}
-        above = (*folder.relative_to(base).parts[1:],) if base == root else folder.relative_to(root).parts
-        for file in files:
-            _read(found, "/".join((*above, file.stem)), file, (nearest, bases[base]), last=folders)
+        near = [base / name / inner for name in IMAGE_FOLDERS] + [base / name for name in IMAGE_FOLDERS]
+        homes = [*near, folder, base, *(root / name for name in IMAGE_FOLDERS), root]
+        indexes = [index for place in dict.fromkeys(homes) if place.is_dir() and (index := listing(place))]
+        above = folder.relative_to(base).parts[1:] if base == root else folder.relative_to(root).parts
+        for name in names:
+            file = folder / name
+            _read(found, "/".join((*above, file.stem)), file, indexes, folders)
     for key in [key for key in found.place if stems[Path(key).name] == 1]:
         found.place.setdefault(Path(key).name, found.place[key])
     _take_splits(found)
     note_leftovers(found, folders)
     return found
-
-
-def _images(root: Path, places: Iterable[Path]) -> dict[str, str]:
-    return voc.picture_index([place for place in dict.fromkeys(places) if place.is_dir()], root)
 
 
 def _base(root: Path, folder: Path) -> tuple[Path, Path]:

@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from lookonce.data.finding import Folders, homes, read_lines, sections, split_path, told_from
+from lookonce.data.finding import Folders, Sections, homes, read_lines, sections, split_path, told_from
 from lookonce.data.gathering import Gathering, name_splits, take_folder_splits
 from lookonce.data.leftovers import note_leftovers
 from lookonce.data.pictures import PICTURE_SUFFIXES, is_hidden, picture_size, walk_images
@@ -52,8 +52,11 @@ class Description:
     """Split -> folders, lists or pictures, as the file says them."""
 
 
-def find_yolo(root: Path) -> Path | None:
-    """The file that describes a YOLO data set, or the names file of one that has only that; None: neither."""
+def find_yolo(root: Path, inside: Sections | None = None) -> Path | None:
+    """The file that describes a YOLO data set, or the names file of one that has only that; None: neither.
+
+    inside: sections(root), where that is known.
+    """
     try:
         files = sorted(p for p in root.iterdir() if p.suffix.lower() in DESCRIPTIONS and not is_hidden(p.name))
     except OSError:
@@ -63,14 +66,14 @@ def find_yolo(root: Path) -> Path | None:
             return file
     names = next((root / name for name in NAMES_FILES if _lists_names(root / name)), None)
     if names is None:
-        names = next(_inner_names(root), None)
-    return names if names and has_labels(root) else None
+        names = next(_inner_names(inside or sections(root)), None)
+    return names if names and has_labels(inside or sections(root)) else None
 
 
-def has_labels(root: Path) -> bool:
+def has_labels(inside: Sections) -> bool:
     """Whether label files of YOLO lie in a data set's folders, whatever else does."""
     tried = 0
-    for folder, names in sections(root):
+    for folder, names in inside:
         for name in names:
             if name.lower().endswith(".txt") and tried < MOST_TRIED:
                 tried += 1
@@ -99,9 +102,9 @@ def _first_line(file: Path) -> str:
     return next((line for line in text.splitlines() if line.strip()), "")
 
 
-def _inner_names(root: Path) -> Iterator[Path]:
+def _inner_names(inside: Sections) -> Iterator[Path]:
     """Names files in the folders of a data set."""
-    for folder, names in sections(root):
+    for folder, names in inside:
         for name in names:
             if name.lower().endswith((".names", "_darknet.labels")) or name in ("classes.txt", "labels.txt"):
                 if _lists_names(folder / name):
@@ -131,7 +134,7 @@ def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Gathering:
     bare = file.suffix.lower() not in DESCRIPTIONS
     if bare:
         what = replace(what, root=root, sources=_lists_in(root) | {"": [str(root)]})
-        for other in _inner_names(root):
+        for other in _inner_names(sections(root)):
             if other.name == file.name and _names_of(other) != what.names:
                 raise UserError(f"{file} and {other} name different classes; expected one names file for all labels")
     found = Gathering(what.root, policy, "yolo", what.names)
