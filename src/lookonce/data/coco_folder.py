@@ -38,7 +38,7 @@ def find_coco(root: Path, inside: Sections | None = None) -> list[Path]:
 
 
 def is_coco(file: Path) -> bool:
-    """Whether a .json file has COCO's lists of images and annotations; of a large file one in its first part will do."""
+    """Whether a .json file has COCO's lists of images and annotations; of a large file one of them in its head."""
     try:
         with file.open("rb") as content:
             head = content.read(HEAD)

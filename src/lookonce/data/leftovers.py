@@ -13,8 +13,8 @@ from lookonce.data.pictures import PICTURE_SUFFIXES
 
 SIDE_FILES = frozenset({".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".md", ".cache", ".npy", ".names", ".labels"})
 """Endings beside which a file of the same stem is no image."""
-RAW = frozenset({".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".raw", ".psd", ".svg",
-                 ".dcm", ".exr", ".jxl", ".nii", ".mp4", ".mov", ".avi"} - PICTURE_SUFFIXES)  # fmt: skip
+RAW = frozenset({".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".raw", ".psd",
+                 ".svg", ".dcm", ".exr", ".jxl", ".nii", ".mp4", ".mov", ".avi"} - PICTURE_SUFFIXES)  # fmt: skip
 """Endings of images and videos of other kinds."""
 
 

@@ -28,6 +28,8 @@ TRIED = 20
 HEAD = 1 << 16
 """Bytes in which an XML file's root element is looked for."""
 
+ROOT = re.compile(rb"<(?:[\w.-]+:)?([\w.-]+)")
+
 
 def find_voc(root: Path, inside: Sections | None = None) -> dict[Path, list[str]]:
     """Folders of a data set that hold VOC annotations, each with its .xml files; empty: it is no VOC data set.
@@ -54,9 +56,14 @@ def root_tag(file: Path) -> str:
             head = content.read(HEAD).replace(b"\0", b"")  # UTF-16, too
     except OSError:
         return ""
-    found = re.match(
-        rb"(?s)[^<]*(?:<(?:\?.*?\?|!--.*?--|![^<\[>]*(?:\[.*?\][^>]*)?)>[^<]*)*<(?:[\w.-]+:)?([\w.-]+)", head
-    )
+    at = head.find(b"<")
+    while head.startswith((b"<?", b"<!"), at):
+        end = b"?>" if head.startswith(b"<?", at) else b"-->" if head.startswith(b"<!--", at) else b">"
+        if end == b">" and 0 <= head.find(b"[", at) < head.find(b">", at):
+            end = b"]"  # a DOCTYPE with declarations
+        close = head.find(end, at)
+        at = head.find(b"<", close) if close >= 0 else len(head)
+    found = ROOT.match(head, at) if at >= 0 else None
     return found[1].decode("ascii", "replace") if found else ""
 
 

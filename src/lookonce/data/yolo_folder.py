@@ -106,9 +106,9 @@ def _inner_names(inside: Sections) -> Iterator[Path]:
     """Names files in the folders of a data set."""
     for folder, names in inside:
         for name in names:
-            if name.lower().endswith((".names", "_darknet.labels")) or name in ("classes.txt", "labels.txt"):
-                if _lists_names(folder / name):
-                    yield folder / name
+            named = name.lower().endswith((".names", "_darknet.labels")) or name in ("classes.txt", "labels.txt")
+            if named and _lists_names(folder / name):
+                yield folder / name
 
 
 def _lists_names(file: Path) -> bool:
