@@ -115,7 +115,7 @@ def test_a_nan_box_is_dropped_and_counted(root):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    ({"split": "tset"}, "no split 'tset'; there are train, val"),
+    ({"split": "tset"}, r"no split 'tset'; there are train \(2 images\), val \(1 image\): use one"),
     ({"labels": ["cow"]}, "no object is a 'cow'; there are cat .1., dog .2."),
     ({"labels": ["dgo"]}, "did you mean 'dog'"),
     ({"labels": []}, "expected one or more names"),

@@ -11,7 +11,7 @@ from lookonce.errors import UserError
 
 
 def test_annotations_are_found_by_looking(tmp_path, squares):
-    assert find_voc(squares) == squares / "Annotations"
+    assert list(find_voc(squares)) == [squares / "Annotations"]
     assert find_voc(tmp_path) is None
     with pytest.raises(UserError, match="no annotations found"):
         read_voc(tmp_path, "drop")

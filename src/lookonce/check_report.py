@@ -36,6 +36,8 @@ class Counted:
     """Class -> (objects, pictures with it)."""
     splits: dict[str, tuple[int, int]]
     """Split -> (pictures, objects)."""
+    split_source: str
+    """Where train, val and test come from."""
     objects_a_picture: tuple[float, int]
     """(mean, most)"""
     box_side: tuple[float, float, float]
@@ -101,7 +103,9 @@ def summary(report: CheckReport) -> str:
         f"{len(c.classes)} classes" + (f" ({marked})" if marked else ""),
         f"{mean:.1f} objects a picture, {most} at most; {c.empty:,} pictures without any",
         f"side of a box at {report.size} px: {low:.0f} to {high:.0f} px (8 of 10), {middle:.0f} in the middle",
-        "splits: " + ", ".join(f"{printable(name)} {p:,} ({o:,} objects)" for name, (p, o) in c.splits.items()),
+        "split: "
+        + ", ".join(f"{printable(name)} {p:,} ({o:,} objects)" for name, (p, o) in c.splits.items())
+        + f", {printable(c.split_source)}",
     ]
     if not report.looked:
         lines.append("the pictures were not opened")

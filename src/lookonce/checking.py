@@ -122,6 +122,6 @@ def count(whole: Whole, size: int, resize: ResizeMode) -> Counted:
         len(dataset), len(dataset.boxes), int((each == 0).sum()), int(dataset.difficult.sum()),
         0 if dataset.crowd is None else int(dataset.crowd.sum()),
         {name: (objects[n], pictures[n]) for n, name in enumerate(dataset.labels)},
-        {name: (len(members), int(each[members].sum())) for name, members in splits.items()},
+        {name: (len(members), int(each[members].sum())) for name, members in splits.items()}, whole.source,
         (float(each.mean()), int(each.max())), (low, middle, high),
     )  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.coverage import input_boxes
-from lookonce.data.catalog import HASHED, Whole
+from lookonce.data.catalog import Whole
 from lookonce.data.looking import Looks, nearly_same, same_content
 from lookonce.resize import ResizeMode
 
@@ -54,6 +54,8 @@ KINDS: dict[str, tuple[bool, str]] = {
     "annotation id twice": (False, "number the annotations anew: other tools keep only one of two"),
     "picture annotated twice": (True, "keep one annotation of the picture"),
     "label file missing": (False, "if nothing is on it, write an empty file; else its objects count as background"),
+    "image without annotation": (False, "annotate it if it shows objects; it is left out until then"),
+    "file ignored": (False, "convert it to .jpg or .png if it is an image of the data set"),
     "size mismatch": (True, "write the picture's own size: until then the picture is left out"),
     "picture in two splits": (True, "keep it in one: a detector is not to be scored on what it learnt from"),
     "same picture in two splits": (True, "keep one: a detector is not to be scored on what it learnt from"),
@@ -111,8 +113,7 @@ def all_findings(whole: Whole, looks: Looks | None, frame: tuple[int, int], resi
 
 def training_splits(whole: Whole) -> dict[str, NDArray[np.int64]]:
     """train, val and test as training and evaluation take them, those that there are."""
-    brings = [name for name in HASHED if name in whole.found.splits]
-    found = {name: whole.members(name) for name in brings or HASHED}
+    found = {name: whole.members(name) for name in whole.training}
     return {name: members for name, members in found.items() if len(members)}
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 
 from lookonce.choices import choose
 from lookonce.data import voc
-from lookonce.data.coco_folder import find_coco, read_coco
+from lookonce.data.coco_folder import find_coco, is_coco, read_coco
+from lookonce.data.finding import sections
+from lookonce.data.foreign import name_tool, what_lies_there
 from lookonce.data.gathering import Gathering
-from lookonce.data.pictures import inspect
+from lookonce.data.pictures import inspect, is_hidden
 from lookonce.data.record import DataPolicy, Dataset, Problem
-from lookonce.data.voc_folder import find_voc, read_voc
-from lookonce.data.yolo_folder import DESCRIPTIONS, find_yolo, read_yolo
+from lookonce.data.voc_folder import EXPECTED as VOC_EXPECTED
+from lookonce.data.voc_folder import find_voc, of_one_class, read_voc
+from lookonce.data.yolo_folder import DESCRIPTIONS, find_yolo, has_labels, read_yolo
 from lookonce.errors import ConfigError, PictureError, UserError
 
 log = logging.getLogger("lookonce")
@@ -32,6 +35,10 @@ Format = Literal["auto", "voc", "coco", "yolo"]
 EXPECTED = "Pascal VOC (Annotations/*.xml), COCO (annotations/*.json) or YOLO (data.yaml or obj.data)"
 HASHED = ("train", "val", "test")
 """Splits of a data set that brings no lists: 80, 10 and 10 % of its pictures, by a hash of their names."""
+DEEPEST = 4
+"""Levels of folders in which a data set is looked for."""
+MOST_FOLDERS = 1000
+"""Folders of one level that are looked into."""
 
 
 def read_dataset(
@@ -74,6 +81,7 @@ def read_splits(
     """Several splits of one data set, read in one pass. Arguments and errors as read_dataset."""
     whole = read_whole(path, labels, format, policy)
     found = []
+    said: dict[Problem, None] = {}
     for split in splits:
         chosen = whole.members(split)
         problems = whole.problems_of(split)
@@ -82,8 +90,11 @@ def read_splits(
             raise UserError(
                 f"{path}: split {split!r} has no readable pictures; {summarise(problems) or 'its list is empty'}"
             )
-        settle(problems, policy, str(path))
+        said.update(dict.fromkeys(problems))
         found.append(part)
+    settle(tuple(said), policy, str(path))
+    if any(split is not None for split in splits):
+        log.info("%s: %s", path, whole.say_splits())
     if whole.dataset.crowd is not None:
         log.info("%s: %d crowd boxes are read as difficult objects", path, whole.dataset.crowd.sum())
     return found
@@ -171,38 +182,106 @@ class Whole:
     @property
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that it brings; those of VOC for one class each are left out. Empty: it brings none."""
-        return tuple(name for name in self.found.splits if name.rpartition("_")[0] not in voc.CLASSES)
+        found = self.found
+        return tuple(name for name in found.splits if found.format != "voc" or not of_one_class(name, found))
+
+    @cached_property
+    def brought(self) -> tuple[str, ...]:
+        """Names of the splits that divide it: all but lists of every image. Raises UserError for an unreadable list."""
+        if any(name in self.found.splits for name in HASHED):
+            return self.splits
+        return tuple(name for name in self.splits if len(self.members(name)) < len(self.found.paths))
+
+    @property
+    def training(self) -> tuple[str, ...]:
+        """Those of train, val and test that there are: its own, or, where it brings no splits, those by hash."""
+        if self.brought:
+            return tuple(name for name in HASHED if name in self.found.splits)
+        return HASHED if len(self._hashed) > 1 else ("train",)
+
+    @property
+    def source(self) -> str:
+        """Where the splits come from: a file, its lists, its folders, or a hash of the names."""
+        if self.brought:
+            return f"from {self.found.source}"
+        if len(self._hashed) > 1:
+            return "no lists: 80/10/10 by a hash of the file names"
+        return f"no lists, and {_count(len(self.found.paths))}: too few to split"
+
+    def say_splits(self) -> str:
+        """One line: train, val and test, how many images each has, and where they come from."""
+        counts = ", ".join(f"{name} {len(self.members(name)):,}" for name in self.training or self.brought)
+        return f"split: {counts} images, {self.source}"
+
+    @cached_property
+    def _hashed(self) -> dict[str, NDArray[np.int64]]:
+        """train, val and test of a data set without splits: exactly 80, 10 and 10 % by the hash of the file names."""
+        paths = self.found.paths
+        order = sorted(range(len(paths)), key=lambda i: (sha256(Path(paths[i]).stem.encode()).digest(), paths[i]))
+        if len(order) < len(HASHED):
+            return {"train": np.arange(len(order))}
+        tenth = max(1, round(len(order) / 10))
+        parts = {"train": order[2 * tenth :], "val": order[tenth : 2 * tenth], "test": order[:tenth]}
+        return {name: np.array(sorted(part), np.int64) for name, part in parts.items()}
 
     def members(self, split: str | None) -> NDArray[np.int64]:
         """Indices of a split's pictures; None: of all. Names without a picture become problems."""
         found = self.found
         if split is None:
             return np.arange(len(found.paths))
-        if split in HASHED and not any(name in found.splits for name in HASHED):
-            chosen = [i for i, path in enumerate(found.paths) if _hashed(Path(path).stem) == split]
-            return np.array(chosen, np.int64)
+        split = found.also.get(split, split)
         if split not in found.splits:
-            hashed = () if any(name in found.splits for name in HASHED) else HASHED
-            known = ", ".join((*self.splits, *hashed))
-            raise UserError(f"{found.root}: no split {split!r}; there are {known}")
-        names = found.splits[split]()
+            if split in HASHED and not self.brought and split in self._hashed:
+                return self._hashed[split]
+            raise UserError(self._no_split(split))
+        names = [name for name in found.splits[split]() if not is_hidden(name.rpartition("/")[2])]
         for name in names:
             if name not in found.place and not found.noted & {name, f"{split}: {name}"}:
                 found.noted.add(f"{split}: {name}")
                 place = found.lists.get(split, found.root)
                 found.problem(split, (place, 0), "annotation missing", f"names {name!r}, which has none", "skipped")
-        return np.array([found.place[name] for name in names if name in found.place], np.int64)
+        places = dict.fromkeys(found.place[name] for name in names if name in found.place)
+        return np.array(list(places), np.int64)
+
+    def _no_split(self, split: str) -> str:
+        """That there is no such split, which there are, and what to do."""
+        root, images = self.found.root, _count(len(self.found.paths))
+        if not self.brought and split in HASHED:
+            return f"{root}: {images}, too few for train, val and test; train with --val-split none"
+        names = self.brought or (*self.splits, *self._hashed)
+        known = ", ".join(f"{name} ({_count(len(self.members(name)))})" for name in names[:MOST_NAMED])
+        known += f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        said = f"{root}: no split {split!r}; there are {known}"
+        if self.brought and not self.training:
+            return f"{said}: say which to use with --train-split NAME and --val-split NAME (or none), or --split NAME"
+        if split == "val":
+            return f"{said}: use one of them with --val-split NAME, or train without validation: --val-split none"
+        return f"{said}: use one of them with {'--train-split' if split == 'train' else '--split'} NAME" + (
+            ", or --split all" if split == "test" else ""
+        )
 
     def problems_of(self, split: str | None) -> tuple[Problem, ...]:
-        """Problems of a split's images and of its list, and of the data set as a whole; None: of everything."""
+        """Problems of a split's images and list, and those of no split: of the data set; None: of everything."""
         found = self.found
         if split is None:
             return tuple(p for _, p in found.problems)
+        split = found.also.get(split, split)
         if split in found.splits:
-            names = {*found.splits[split](), split, ""}
+            others = {name: {*keys(), name} for name, keys in found.splits.items() if name in (*self.training, split)}
         else:
-            names = {key for key, _ in found.problems if not key or _hashed(Path(key).stem) == split}
-        return tuple(p for key, p in found.problems if key in names)
+            first = {at: key for key, at in reversed(found.place.items())}  # the image's own, before any other name
+            others = {name: {first[i] for i in self._hashed[name].tolist()} for name in self._hashed}
+        mine = others.pop(split)
+        elsewhere = set().union(*others.values()) if others else set()
+        return tuple(p for key, p in found.problems if key in mine or key not in elsewhere)
+
+
+MOST_NAMED = 12
+"""Splits that an error names."""
+
+
+def _count(images: int) -> str:
+    return "1 image" if images == 1 else f"{images:,} images"
 
 
 def read_whole(
@@ -217,32 +296,97 @@ def read_whole(
     root = Path(path).expanduser()
     if not root.exists():
         raise UserError(f"{root}: no such folder; expected a data set: {EXPECTED}")
-    found = _reader(root, format, absent)(policy)
+    found = _read(root, format, absent, policy)
     return Whole(found, *_dataset(found, tuple(labels) if labels is not None else None))
 
 
-def _reader(root: Path, format: Format, absent: bool) -> Callable[[DataPolicy], Gathering]:
-    """What reads the data set at `root`, by looking at it."""
-    if root.is_file():
-        ending = root.suffix.lower()
-        if ending == ".json" and format in ("auto", "coco"):
-            return partial(read_coco, root.parent, [root], absent=absent)
-        if ending in DESCRIPTIONS and format in ("auto", "yolo"):
-            return partial(read_yolo, root.parent, root)
-        raise UserError(f"{root}: a file; expected the folder of a data set, a COCO .json or a YOLO data.yaml or .data")
-    ways = {
-        "voc": partial(read_voc, root) if find_voc(root) else None,
-        "coco": partial(read_coco, root, here, absent=absent) if (here := find_coco(root, format == "coco")) else None,
-        "yolo": partial(read_yolo, root, file) if (file := find_yolo(root, format == "yolo")) else None,
-    }
-    fitting = [name for name, way in ways.items() if way and format in ("auto", name)]
-    if not fitting:
-        raise UserError(f"{root}: no annotations found; expected {EXPECTED}")
-    if len(fitting) > 1:
-        log.info("%s: read as %s; it also holds %s", root, fitting[0], " and ".join(fitting[1:]))
-    way = ways[fitting[0]]
-    assert way is not None
-    return way
+Reader = Callable[[DataPolicy], Gathering]
+
+
+def _read(root: Path, format: Format, absent: bool, policy: DataPolicy) -> Gathering:
+    """Read the data set at `root` in the format that its content shows, or in the one asked for.
+
+    Of several formats that can be read, the one with the most labelled images is taken.
+    """
+    place, ways = _named(root, format, absent) if root.is_file() else _find(root, format, absent)
+    read: dict[str, Gathering] = {}
+    failed: dict[str, UserError] = {}
+    for name, way in ways.items():
+        try:
+            read[name] = way(policy)
+        except UserError as error:
+            failed[name] = error
+    if not read:
+        first, *others = failed.items()
+        more = "".join(f"; as {name}: {str(error).removeprefix(f'{place}: ')}" for name, error in others)
+        raise UserError(f"{first[1]}{more}") from None
+    best = max(read, key=lambda name: sum(map(bool, read[name].counts)))
+    also = [name for name in ways if name != best]
+    if also:
+        log.info("%s: read as %s; it also holds %s", place, best, " and ".join(also))
+    if place != root and root.is_dir():
+        log.info("%s: the data set is in its folder %s", root, place.relative_to(root).as_posix())
+    return read[best]
+
+
+def _named(file: Path, format: Format, absent: bool) -> tuple[Path, dict[str, Reader]]:
+    """What reads a file that describes a data set."""
+    ending = file.suffix.lower()
+    if ending == ".json" and format in ("auto", "coco") and (is_coco(file) or name_tool(file) is None):
+        return file, {"coco": partial(read_coco, file.parent, [file], absent=absent)}
+    if ending in DESCRIPTIONS and format in ("auto", "yolo"):
+        return file, {"yolo": partial(read_yolo, file.parent, file)}
+    tool = name_tool(file)
+    raise UserError(
+        f"{file}: {tool or 'a file'}; expected the folder of a data set, a COCO .json or a YOLO data.yaml or .data"
+    )
+
+
+def _find(root: Path, format: Format, absent: bool) -> tuple[Path, dict[str, Reader]]:
+    """The folder of the data set, `root` or the only one of those below it, and what can read it, by format."""
+    level = [root]
+    for _ in range(DEEPEST):
+        fitting = {place: ways for place in level if (ways := _ways(place, format, absent))}
+        if len(fitting) > 1:
+            names = ", ".join(place.relative_to(root).as_posix() for place in list(fitting)[:MOST_NAMED])
+            raise UserError(f"{root}: {len(fitting)} data sets lie in it: {names}; name one of them")
+        if fitting:
+            return next(iter(fitting.items()))
+        level = [below for place in level for below in _folders_of(place)][:MOST_FOLDERS]
+    if format in ("auto", "yolo") and has_labels(sections(root)):
+        raise UserError(
+            f"{root}: YOLO labels are here but no class names: write classes.txt, one name a line in the order of "
+            "the class numbers, or a data.yaml"
+        )
+    expected = EXPECTED if format == "auto" else {"voc": VOC_EXPECTED}.get(format, f"a {format.upper()} data set")
+    other = _find_other(root, format)
+    raise UserError(f"{root}: no annotations found; {what_lies_there(root)}{other}; expected {expected}")
+
+
+def _find_other(root: Path, format: Format) -> str:
+    """The format in which a data set could be read, where another was asked for."""
+    fits = [] if format == "auto" else list(_ways(root, "auto", True))
+    return f"; it looks like {' and '.join(fits)}" if fits else ""
+
+
+def _ways(place: Path, format: Format, absent: bool) -> dict[str, Reader]:
+    """What can read the data set in a folder, by format; empty: nothing."""
+    ways: dict[str, Reader] = {}
+    inside = sections(place)
+    if format in ("auto", "voc") and find_voc(place, inside):
+        ways["voc"] = partial(read_voc, place)
+    if format in ("auto", "coco") and (files := find_coco(place, inside)):
+        ways["coco"] = partial(read_coco, place, files, absent=absent)
+    if format in ("auto", "yolo") and (file := find_yolo(place, inside)):
+        ways["yolo"] = partial(read_yolo, place, file)
+    return ways
+
+
+def _folders_of(place: Path) -> list[Path]:
+    try:
+        return sorted(p for p in place.iterdir() if not is_hidden(p.name) and p.is_dir())
+    except OSError:
+        return []
 
 
 def _dataset(found: Gathering, labels: tuple[str, ...] | None) -> tuple[Dataset, NDArray[np.int64]]:
@@ -271,12 +415,6 @@ def _dataset(found: Gathering, labels: tuple[str, ...] | None) -> tuple[Dataset,
         area if area.any() else None,
     )  # fmt: skip
     return dataset, np.flatnonzero(keep)
-
-
-def _hashed(stem: str) -> str:
-    """The split of a picture's name. Adding pictures moves no other."""
-    tenth = int(hashlib.sha256(stem.encode()).hexdigest()[:8], 16) % 10
-    return {0: "test", 1: "val"}.get(tenth, "train")
 
 
 def class_order(found: Gathering, labels: tuple[str, ...] | None, counts: Counter[int]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,35 +18,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.data.coco import CROWD, IGNORE, POLYGON, SECTIONS, TEXT, Content, Note, parse
-from lookonce.data.finding import Folders, homes, told_from
-from lookonce.data.gathering import FIXED, NO_ID, Box, Gathering
+from lookonce.data.finding import Folders, Sections, homes, sections, told_from
+from lookonce.data.gathering import FIXED, NO_ID, Box, Gathering, name_splits, take_folder_splits
+from lookonce.data.leftovers import note_leftovers
 from lookonce.data.pictures import picture_size
 from lookonce.data.record import DataPolicy, Dataset
+from lookonce.data.split_names import is_plain, is_split, split_word
 from lookonce.errors import PictureError
 from lookonce.files import write_text
 
-PLACES = ("", "annotations", "Annotations", "train", "valid", "val", "test")
-"""Folders below a data set's in which its json files lie; Roboflow writes one into each split's folder."""
-WHOLE = ("instances", "annotations", "coco")
-"""Names of a single file that holds the whole data set, and no split of it."""
+HEAD = 1 << 20
+"""Bytes of a file in which its sections are looked for."""
 
 
-def find_coco(root: Path, deep: bool = False) -> list[Path]:
-    """The COCO files of a data set: those named instances*.json if there are any. deep: in any folder below."""
-    folders = [root / name for name in PLACES]
-    if deep:
-        folders += sorted(p for p in root.iterdir() if p.is_dir())
-    files = [file for folder in dict.fromkeys(folders) for file in sorted(folder.glob("*.json")) if _looks_like(file)]
+def find_coco(root: Path, inside: Sections | None = None) -> list[Path]:
+    """The COCO files of a data set: those named instances*.json if there are any. inside: sections(root), if known."""
+    inside = inside or sections(root)
+    files = [folder / name for folder, names in inside for name in names if name.lower().endswith(".json")]
+    files = [file for file in files if is_coco(file)]
     return [file for file in files if file.name.startswith("instances")] or files
 
 
-def _looks_like(file: Path) -> bool:
+def is_coco(file: Path) -> bool:
+    """Whether a .json file has COCO's lists of images and annotations; of a large file one of them in its head."""
     try:
         with file.open("rb") as content:
-            head = content.read(1 << 20)
+            head = content.read(HEAD)
+            whole = len(head) < HEAD
     except OSError:
         return False
-    return head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{" and any(f'"{s}"'.encode() in head for s in SECTIONS)
+    has = [re.search(rb'"%s"\s*:\s*\[' % section, head) is not None for section in (b"images", b"annotations")]
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{" and (all(has) if whole else any(has))
 
 
 def read_coco(root: Path, files: list[Path], policy: DataPolicy, absent: bool = False) -> Gathering:
@@ -55,24 +57,36 @@ def read_coco(root: Path, files: list[Path], policy: DataPolicy, absent: bool = 
     absent: images need not be there where the file says their size.
     """
     found = Gathering(root, policy, "coco", absent=absent)
-    folders = Folders()
     contents = {file: parse(file, _note(found, file)) for file in files}
+    folders = Folders(root, _shared(contents.values()))
     found.class_names = _classes(found, contents)
     seen: dict[str, int] = {}
+    lists: dict[str, Callable[[], list[str]]] = {}
     for file, content in contents.items():
         keys = _take_in(found, file, content, folders, seen)
-        name = split_name(file)
-        plain = re.sub(r"\d{4}$", "", name)  # train2017 is also train
-        if name not in WHOLE or len(files) > 1:
-            found.splits[name] = partial(list, keys)
-            if plain:
-                found.splits.setdefault(plain, found.splits[name])
+        name = split_name(file) if split_name(file) not in lists else told_from(file.with_suffix(""), root)
+        lists[name] = partial(list, keys)
+        found.lists[name] = file
+    if len(files) > 1 or split_word(name):
+        name_splits(found, lists)
+        found.source = ", ".join(told_from(file, root) for file in files[:4]) + (" ..." if len(files) > 4 else "")
+    else:
+        take_folder_splits(found)
+    if not absent:
+        note_leftovers(found, folders, unlabelled=len(files) > 1 or find_coco(root) == files)
     return found
+
+
+def _shared(contents: Iterable[Content]) -> set[str]:
+    """File names, in lower case, that images in several folders have."""
+    paths = {image[0].replace("\\", "/").lower() for content in contents for image in content.images.values()}
+    counts = Counter(path.rpartition("/")[2] for path in paths)
+    return {name for name, count in counts.items() if count > 1}
 
 
 def split_name(file: Path) -> str:
     """The split that a file holds, by its name, or its folder's: instances_val2017.json, valid/_annotations..."""
-    stem = file.parent.name if file.name.startswith("_annotations") else file.stem
+    stem = file.parent.name if is_plain(file.stem) and is_split(file.parent.name) else file.stem
     name = re.sub(r"^instances[_-]?|[_-]?(instances|annotations|coco)$", "", stem) or stem
     return "val" if name == "valid" else name
 
@@ -110,7 +124,7 @@ def _classes(found: Gathering, contents: Mapping[Path, Content]) -> tuple[str, .
 def _take_in(found: Gathering, file: Path, content: Content, folders: Folders, seen: dict[str, int]) -> list[str]:
     """The images of one file with their boxes; returns their keys. seen: key -> what its boxes are, of any file."""
     split = split_name(file)
-    bases = [file.parent, *homes(found.root, (split, f"images/{split}"))]
+    bases = list(dict.fromkeys([*homes(file.parent), *homes(found.root, (split, f"images/{split}"))]))
     rows = _rows(found, file, content)
     boxes = np.frombuffer(content.boxes, np.float64).reshape(-1, 4) if content.boxes else np.zeros((0, 4))
     numbers: dict[str, list[int]] = {}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.choices import choose
-from lookonce.data.catalog import HASHED, Format, Whole, read_whole, settle
+from lookonce.data.catalog import Format, Whole, read_whole, settle
 from lookonce.data.coco_folder import write_coco
 from lookonce.data.record import DataPolicy, Dataset
 from lookonce.data.voc_folder import write_voc
@@ -119,8 +119,8 @@ def _splits(whole: Whole, format: Target) -> dict[str, NDArray[np.int64]]:
     if format == "coco":  # train2017 is also train there: once is enough
         names = [name for name in names if not any(other != name and other == re.sub(r"\d{4}$", "", name)
                                                    for other in names)]  # fmt: skip
-    if format == "yolo" and not any(name in names for name in HASHED):
-        names += HASHED
+    if format == "yolo" and not whole.brought:
+        names += whole.training
     found = {name: whole.members(name) for name in names}
     return {name: members for name, members in found.items() if len(members)}
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
-from lookonce.data.pictures import PICTURE_SUFFIXES
+from lookonce.data.pictures import PICTURE_SUFFIXES, is_hidden, walk_files
+from lookonce.data.split_names import contradict, is_split
 from lookonce.text import Note, read_text
 
 MOST_TEXT = 64 << 20
 """Bytes of a label file or list; a list of a million pictures has half of that."""
 MOST_PARTS = 64
 """Folders in a path; no system allows many more."""
-HOMES = ("", "images", "JPEGImages", "Images")
+HOMES = ("", "images", "JPEGImages", "Images", "data")
 """Folders that hold pictures, in the data set's own and in the one above it."""
+SECTIONS = re.compile(r"annot|label|xml|json|image|img|jpeg|obj|photo|picture|frame", re.IGNORECASE)
+"""How a folder's name begins that holds annotations or images of a data set, and no data set of its own."""
 
 
 def read_lines(path: Path, law: str, most: int = MOST_TEXT, note: Note | None = None) -> list[str]:
@@ -28,15 +32,46 @@ def read_lines(path: Path, law: str, most: int = MOST_TEXT, note: Note | None = 
 
 
 class Folders:
-    """What exists, from one listing a folder: a data set asks for as many files as it has pictures."""
+    """What exists, from one listing a folder: a data set asks for as many files as it has pictures.
 
-    def __init__(self) -> None:
+    root: below it an image may also be found by its name alone; none: nowhere. shared: names that several images of
+    the data set have, in lower case, so that such a name alone means none of them.
+    """
+
+    def __init__(self, root: Path | None = None, shared: Collection[str] = ()) -> None:
+        self._root, self._shared = root, shared
+        self._alone: dict[str, Path | None] | None = None
         self._names: dict[str, dict[str, str]] = {}
         self._worked: dict[tuple[str, bool], tuple[str, int]] = {}
 
     def has(self, path: Path) -> bool:
         """Whether a file or folder of this name is there."""
         return path.name in self._listing(str(path.parent))
+
+    def named(self, folder: Path) -> list[str]:
+        """Names of what is in a folder, sorted, hidden ones left out; empty where there is no such folder."""
+        return sorted(name for name in self._listing(str(folder)) if not name.startswith("/") and not is_hidden(name))
+
+    def image(self, folder: Path, stem: str) -> str | None:
+        """Name of the image of this stem in a folder."""
+        return self._listing(str(folder)).get("/" + stem)
+
+    def alone(self, text: str, image: bool = True) -> Path | None:
+        """The file below the root of this name, in any case, where only one has it: the last resort.
+
+        A file in the folder of another split than the path names is not meant. image: an image of the same stem and
+        another ending will do.
+        """
+        parts = split_path(text)
+        if self._root is None or not parts or parts[-1].lower() in self._shared:
+            return None
+        if self._alone is None:
+            self._alone = _by_name(self._root)
+        stem = os.path.splitext(parts[-1])[0]
+        found = self._alone.get(parts[-1].lower()) or (self._alone.get(f"/{stem}".lower()) if image else None)
+        if found is None or contradict(parts[:-1], found.relative_to(self._root).parts[:-1]):
+            return None
+        return found
 
     def _listing(self, folder: str) -> dict[str, str]:
         """Names in a folder, and the pictures among them by "/stem"."""
@@ -46,7 +81,7 @@ class Folders:
                 for name in sorted(os.listdir(folder), reverse=True):
                     found[name] = name
                     stem, ending = os.path.splitext(name)
-                    if ending.lower() in PICTURE_SUFFIXES:
+                    if ending.lower() in PICTURE_SUFFIXES and not is_hidden(name):
                         found["/" + stem] = name
             except (OSError, ValueError):
                 pass  # no such folder: nothing is in it
@@ -58,7 +93,7 @@ class Folders:
 
         Tried in order: an absolute path as it stands; then below each base; then below each base without its
         first part, its first two, and so on: lists are written relative to some other folder, or on another
-        machine. What worked for the last path in the same folder is tried first.
+        machine. What worked for the last path in the same folder is tried first; of an image the name alone last.
 
         Args:
             bases: folders it may be relative to.
@@ -84,12 +119,45 @@ class Folders:
                 ):
                     self._worked[key] = base, drop
                     return found
-        return None
+        return self.alone(text) if picture else None
 
     def _there(self, base: str, parts: list[str], picture: bool) -> Path | None:
         names = self._listing(os.path.join(base, *parts[:-1]))
         name = parts[-1] if parts[-1] in names else names.get("/" + os.path.splitext(parts[-1])[0] if picture else "")
         return Path(base, *parts[:-1], name) if name else None
+
+
+def _by_name(root: Path) -> dict[str, Path | None]:
+    """Files below a folder by name, and images by "/stem", in lower case; None: several have it."""
+    found: dict[str, Path | None] = {}
+    for folder, names in walk_files(root):
+        for name in names:
+            stem, ending = os.path.splitext(name.lower())
+            for key in (name.lower(), *(["/" + stem] if ending in PICTURE_SUFFIXES else [])):
+                found[key] = None if key in found else Path(folder, name)
+    return found
+
+
+Sections: TypeAlias = Sequence[tuple[Path, list[str]]]
+"""Folders, and names of the files in each."""
+
+
+def sections(root: Path) -> Sections:
+    """Folders in which a data set's annotations may lie, with the files in each.
+
+    These are the data set's own folder, folders named after a split (train, valid) or after what they hold
+    (Annotations, labels), and what lies in the latter.
+    """
+    return [(Path(folder), names) for folder, names in walk_files(root, _is_section)]
+
+
+def _is_section(parts: tuple[str, ...]) -> bool:
+    for part in parts:
+        if SECTIONS.match(part):
+            return True
+        if not is_split(part):
+            return False
+    return True
 
 
 def split_path(text: str) -> list[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from lookonce.data.record import DataPolicy, Problem
+from lookonce.data.split_names import folder_split, split_word
 
 Box = tuple[float, float, float, float]
 Place = tuple[Path, int] | tuple[Path, int, object]
@@ -62,6 +64,10 @@ class Gathering:
     splits: dict[str, Callable[[], list[str]]] = field(default_factory=dict)
     lists: dict[str, Path] = field(default_factory=dict)
     """Of each split that a file lists: that file."""
+    also: dict[str, str] = field(default_factory=dict)
+    """Other name of a split -> its name: train2017 -> train."""
+    source: str = ""
+    """Where the splits come from, as the user is told."""
     absent: bool = False
     """Pictures need not be there, where the format says their size."""
     noted: set[str] = field(default_factory=set)
@@ -169,6 +175,44 @@ class Gathering:
 def guessed(found: Gathering, key: str, file: Path) -> Callable[[str], None]:
     """What takes the sentence that the encoding of a file had to be guessed. key: of its image or split."""
     return lambda said: found.problem(key, (file, 0), "encoding guessed", said, "read all the same")
+
+
+def name_splits(found: Gathering, lists: Mapping[str, Callable[[], list[str]]]) -> None:
+    """Take the splits that a data set brings. A name that speaks of train, val or test gives that split.
+
+    Where several names speak of one split (train2014 and train2017), each keeps its own: the user has to choose.
+
+    Args:
+        lists: name -> keys of its images.
+    """
+    for name, keys in lists.items():
+        word = split_word(name)
+        alone = word is not None and word not in lists and [split_word(other) for other in lists].count(word) == 1
+        found.splits[word if word and alone else name] = keys
+        if word and alone:
+            found.also[name] = word
+            if name in found.lists:
+                found.lists[word] = found.lists[name]
+
+
+def take_folder_splits(found: Gathering) -> None:
+    """Take the splits of a data set without lists: those after which the folders of its images are named."""
+    first: dict[int, str] = {}
+    for key, at in found.place.items():
+        first.setdefault(at, key)
+    members: dict[str, list[str]] = {}
+    folders: dict[str, None] = {}
+    for at, key in (*first.items(), *((-1, key) for key in sorted(found.noted) if key not in found.place)):
+        for path in (key, found.paths[at] if at >= 0 else ""):
+            above = path.split("/")[:-1]
+            if name := folder_split(above):
+                members.setdefault(name, []).append(key)
+                folders["/".join(above)] = None
+                break
+    if members:
+        shown = list(folders)
+        found.source = f"the folders {', '.join(shown[:4])}" + (" ..." if len(shown) > 4 else "")
+        name_splits(found, {name: partial(list, keys) for name, keys in members.items()})
 
 
 def short(box: tuple[float, ...]) -> str:

@@ -9,7 +9,7 @@ import glob
 import os
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -170,20 +170,19 @@ def _opened(path: Path | str, frame: tuple[int, int]) -> Opened:
 def find_pictures(pattern: Path | str) -> list[str]:
     """Picture files that a path or pattern means, sorted: a file, a folder (with those below), or "some/*.jpg".
 
-    Paths as text: a million of them are some 100 MB. Raises UserError where there is none.
+    A file or folder that exists is taken by its name, so `[1]` in it is no pattern. Paths as text: a million of them
+    are some 100 MB. Raises UserError where there is none.
     """
     path = Path(pattern).expanduser()
     if path.is_file():
         return [str(path)]
     if path.is_dir():
-        found = [
-            os.path.join(folder, name)
-            for folder, _, names in os.walk(path)
-            for name in names
-            if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
-        ]
+        found = list(walk_images(path))
     else:
-        found = [name for name in glob.glob(str(path), recursive=True) if os.path.isfile(name)]
+        found = [name for name in glob.glob(_literal_parts(path), recursive=True) if os.path.isfile(name)]
+        if not found:  # "photo[1]*.jpg"
+            plain = str(path).replace("[", "[[]")
+            found = [name for name in glob.glob(plain, recursive=True) if os.path.isfile(name)]
     if not found:
         raise UserError(
             f"{pattern}: no pictures there; expected a file, a folder of pictures, or a pattern like 'dir/*.jpg'"
@@ -250,3 +249,69 @@ def _reason(path: Path, error: BaseException) -> str:
     if "truncated" in str(error) or "broken" in str(error).lower():
         return "the picture is cut: it ends too early; copy it again or remove it"
     return f"cannot be decoded ({' '.join(str(error).split())[:120]})"
+
+
+def _literal_parts(path: Path) -> str:
+    """The pattern with every folder that exists under its own name escaped."""
+    base, parts = Path(path.anchor), path.parts[bool(path.anchor) :]
+    escaped = []
+    for part in parts:
+        base = base / part
+        escaped.append(glob.escape(part) if base.exists() else part)
+    return os.path.join(path.anchor, *escaped)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name holds no data: it begins with a dot, or is macOS's __MACOSX."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def walk_files(
+    root: Path | str, enters: Callable[[tuple[str, ...]], bool] = lambda _: True
+) -> Iterator[tuple[str, list[str]]]:
+    """Walk a folder and those below it: (folder, names of the files in it), both sorted, hidden names left out.
+
+    Links to folders are followed after everything else. No folder is visited twice, so loops end.
+
+    Args:
+        root: the folder.
+        enters: whether to go into a folder, by the parts of its path below the root.
+    """
+    seen: set[str] = set()
+    waiting: list[tuple[str, tuple[str, ...]]] = [(str(root), ())]
+    links: deque[tuple[str, tuple[str, ...]]] = deque()
+    while waiting or links:
+        folder, parts = waiting.pop() if waiting else links.popleft()
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(folder) as listed:
+                entries = sorted((entry for entry in listed if not is_hidden(entry.name)), key=lambda e: e.name)
+        except OSError:
+            continue  # it cannot be read, so nothing is found in it
+        names: list[str] = []
+        below: list[tuple[str, tuple[str, ...]]] = []
+        for entry in entries:
+            if not _is_folder(entry):
+                names.append(entry.name)
+            elif enters((*parts, entry.name)):
+                (links if entry.is_symlink() else below).append((entry.path, (*parts, entry.name)))
+        waiting += reversed(below)
+        yield folder, names
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def walk_images(root: Path | str) -> Iterator[str]:
+    """Image files in a folder and below it, sorted within each folder, as walk_files finds them."""
+    for folder, names in walk_files(root):
+        for name in names:
+            if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES:
+                yield os.path.join(folder, name)

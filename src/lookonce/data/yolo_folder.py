@@ -6,11 +6,11 @@ Source: darknet/src/option_list.c and data.c (find_replace of "images" by "label
 
 from __future__ import annotations
 
-import os
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from lookonce.data.finding import Folders, homes, read_lines, split_path, told_from
-from lookonce.data.gathering import Gathering, guessed
-from lookonce.data.pictures import PICTURE_SUFFIXES, picture_size
+from lookonce.data.finding import Folders, Sections, homes, read_lines, sections, split_path, told_from
+from lookonce.data.gathering import Gathering, guessed, name_splits, take_folder_splits
+from lookonce.data.leftovers import note_leftovers
+from lookonce.data.pictures import PICTURE_SUFFIXES, is_hidden, picture_size, walk_images
 from lookonce.data.record import DataPolicy, Dataset
 from lookonce.data.yolo_text import read_labels, write_labels
 from lookonce.errors import PictureError, UserError
@@ -29,9 +30,13 @@ from lookonce.files import write_text
 from lookonce.text import Note
 
 DESCRIPTIONS = (".yaml", ".yml", ".data")
-NAMES_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "predefined_classes.txt")
+NAMES_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "predefined_classes.txt", "labels.txt")
+MOST_TRIED = 1000
+"""Text files that are looked into for YOLO labels."""
 MOST_BYTES = 256 << 10
 """Of a description; names of 9,000 classes take two thirds."""
+MOST_CLASSES = 100_000
+"""Of a description that says how many there are and names none."""
 DEEPEST = 20
 NOTHING = ("~", "null", "Null", "NULL")
 """What YAML writes for no value."""
@@ -57,22 +62,67 @@ class Description:
     """Numbers that follow each box, as kpt_shape says."""
 
 
-def find_yolo(root: Path, deep: bool = False) -> Path | None:
-    """The file that describes a YOLO data set, or the names file of one with images/ and labels/; None: neither.
+def find_yolo(root: Path, inside: Sections | None = None) -> Path | None:
+    """The file that describes a YOLO data set, or the names file of one that has only that; None: neither.
 
-    deep: in any folder below, too.
+    inside: sections(root), where that is known.
     """
-    folders = [root, *(sorted(p for p in root.iterdir() if p.is_dir()) if deep else [])]
-    for folder in folders:
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in DESCRIPTIONS and p.is_file())
-        for file in sorted(files, key=lambda p: p.stem.lower() not in ("data", "obj", "dataset")):
-            if _looks_like(file):
-                return file
-        labels = any(next((folder / n).glob("*.txt"), None) for n in ("labels", "labels/train", "train/labels", "."))
-        names = next((folder / name for name in NAMES_FILES if (folder / name).is_file()), None)
-        if names and labels:
-            return names
-    return None
+    try:
+        files = sorted(p for p in root.iterdir() if p.suffix.lower() in DESCRIPTIONS and not is_hidden(p.name))
+    except OSError:
+        return None
+    for file in sorted(files, key=lambda p: p.stem.lower() not in ("data", "obj", "dataset")):
+        if file.is_file() and _looks_like(file):
+            return file
+    names = next((root / name for name in NAMES_FILES if _lists_names(root / name)), None)
+    if names is None:
+        names = next(_inner_names(inside or sections(root)), None)
+    return names if names and has_labels(inside or sections(root)) else None
+
+
+def has_labels(inside: Sections) -> bool:
+    """Whether label files of YOLO lie in a data set's folders, whatever else does."""
+    tried = 0
+    for folder, names in inside:
+        for name in names:
+            if name.lower().endswith(".txt") and tried < MOST_TRIED:
+                tried += 1
+                if is_label_file(folder / name):
+                    return True
+    return False
+
+
+def is_label_file(file: Path) -> bool:
+    """Whether a text file's first line is one of YOLO labels: a class, and at least four numbers."""
+    fields = _first_line(file).split()
+    try:
+        return len(fields) >= 5 and float(fields[0]) >= 0 and all(math.isfinite(float(field)) for field in fields)
+    except ValueError:
+        return False
+
+
+def _first_line(file: Path) -> str:
+    """The first line that is not blank, of the first kilobyte of a file; "" where it is no text."""
+    try:
+        with file.open("rb") as content:
+            head = content.read(1 << 10)
+    except OSError:
+        return ""
+    text = head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
+    return next((line for line in text.splitlines() if line.strip()), "")
+
+
+def _inner_names(inside: Sections) -> Iterator[Path]:
+    """Names files in the folders of a data set."""
+    for folder, names in inside:
+        for name in names:
+            named = name.lower().endswith((".names", "_darknet.labels")) or name in ("classes.txt", "labels.txt")
+            if named and _lists_names(folder / name):
+                yield folder / name
+
+
+def _lists_names(file: Path) -> bool:
+    return file.is_file() and not is_label_file(file)
 
 
 def _looks_like(file: Path) -> bool:
@@ -81,19 +131,30 @@ def _looks_like(file: Path) -> bool:
             head = content.read(MOST_BYTES).replace(b"\0", b"")
     except OSError:
         return False
-    return re.search(rb"^\W*names\s*[:=]", head, re.MULTILINE) is not None
+    return re.search(rb"^\W*(names|nc)\s*[:=]", head, re.MULTILINE) is not None
 
 
 def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Gathering:
-    """Every picture of a YOLO data set with its label file. Raises UserError where the description cannot be read."""
+    """Every image of a YOLO data set with its label file. Raises UserError where the description cannot be read.
+
+    Without a data.yaml or obj.data, `file` is the names file. Then the splits are lists of images (train.txt) in
+    root, or else its folders.
+    """
     notes: list[tuple[Path, str]] = []
     what = describe(file, lambda place, said: notes.append((place, said)))
+    bare = file.suffix.lower() not in DESCRIPTIONS
+    if bare:
+        what = replace(what, root=root, sources=_lists_in(root) | {"": [str(root)]})
+        for other in _inner_names(sections(root)):
+            if other.name == file.name and _names_of(other) != what.names:
+                raise UserError(f"{file} and {other} name different classes; expected one names file for all labels")
     found = Gathering(what.root, policy, "yolo", what.names)
     for noted, said in notes:
         guessed(found, "", noted)(said)
     _check_description(found, what)
-    search = _Search(homes(what.root), what.keypoints)
+    search = _Search(homes(what.root), what.keypoints, Folders(what.root))
     labelled = 0
+    lists: dict[str, Callable[[], list[str]]] = {}
     for split, sources in what.sources.items():
         keys: dict[str, None] = {}
         for place, listed in _pictures(found, split, sources, what, search.folders):
@@ -101,7 +162,7 @@ def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Gathering:
             keys[key] = None
             labelled += labels
         if split:
-            found.splits[split] = partial(list, keys)
+            lists[split] = partial(list, keys)
     if not found.paths:
         first = [f" (first {problem.place}: {problem.found})" for _, problem in found.problems[:1]]
         raise UserError(f"{file}: no picture that can be read{''.join(first)}; expected pictures where its splits say")
@@ -111,6 +172,24 @@ def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Gathering:
             "images/NAME.jpg, or NAME.txt beside the picture"
         )
     found.class_names = tuple(dict.fromkeys(what.names))
+    if lists:
+        name_splits(found, lists)
+        found.source = ", ".join(f"{name}.txt" for name in lists) if bare else file.name
+    else:
+        take_folder_splits(found)
+    note_leftovers(found, search.folders, is_label_file, unlabelled=False)
+    return found
+
+
+def _lists_in(root: Path) -> dict[str, list[str]]:
+    """Lists of images in a folder, by name: text files whose first line names one that is there."""
+    folders = Folders(root)
+    places = (root, root / "ImageSets" / "Main", root / "ImageSets")
+    found: dict[str, list[str]] = {}
+    for file in (place / name for place in places for name in folders.named(place) if name.lower().endswith(".txt")):
+        first = _first_line(file)
+        if Path(first.strip()).suffix.lower() in PICTURE_SUFFIXES and folders.resolve(first, homes(root), picture=True):
+            found.setdefault(file.stem, [str(file)])
     return found
 
 
@@ -142,7 +221,9 @@ def describe(file: Path, note: Callable[[Path, str], None] | None = None) -> Des
     root = file.parent
     if isinstance(entries.get("path"), str):
         root = folders.resolve(entries["path"], [file.parent]) or file.parent
-    names = entries.get("names")
+    names, count = entries.get("names"), _whole(entries.get("nc", entries.get("classes")))
+    if names in (None, "", *NOTHING) and 0 < (count or 0) < MOST_CLASSES:
+        names = [f"class{number}" for number in range(count or 0)]
     if isinstance(names, str):
         place = folders.resolve(names, [file.parent, root])
         if place is None:
@@ -164,7 +245,7 @@ def describe(file: Path, note: Callable[[Path, str], None] | None = None) -> Des
                 sources[split] = values
     if not sources:
         raise UserError(f"{file}: names no pictures; expected train: (and val:, test:) a folder or a list of pictures")
-    count, points = _whole(entries.get("nc", entries.get("classes"))), entries.get("kpt_shape")
+    points = entries.get("kpt_shape")
     shape = [_whole(v) for v in points] if isinstance(points, list) else []
     keypoints = (shape[0] or 0) * (shape[1] or 0) if len(shape) == 2 else 0
     return Description(file, root, classes, sources, count, keypoints)
@@ -239,15 +320,11 @@ def _pictures(found: Gathering, split: str, sources: list[str], what: Descriptio
             said = f"{split}: {source!r}, which is not there"
             found.problem(split, (what.file, 0), "list missing", said, "skipped")
         elif place.is_dir():
-            for folder, below, names in os.walk(place):
-                below.sort()
-                for name in sorted(names):
-                    if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES:
-                        yield (place, 0), os.path.join(folder, name)
+            yield from (((place, 0), path) for path in walk_images(place))
         else:
             lines = read_lines(place, "one image a line", note=guessed(found, split, place))
             for number, line in enumerate(lines, start=1):
-                if line.strip():
+                if line.strip() and not any(map(is_hidden, split_path(line)[-1:])):
                     yield (place, number), line.strip()
 
 
@@ -257,7 +334,7 @@ class _Search:
 
     places: list[Path]
     keypoints: int
-    folders: Folders = field(default_factory=Folders)
+    folders: Folders
     image_of: dict[Path, str] = field(default_factory=dict)
     """Label file -> the first image that has it."""
 
@@ -266,7 +343,8 @@ def _take_in(found: Gathering, place: tuple[Path, int], listed: str, search: _Se
     """One image with its labels: (its key, whether it has a label file)."""
     folders = search.folders
     bases = [found.root, place[0].parent]
-    path = folders.resolve(listed, [*bases, *search.places], picture=True)
+    walked = not place[1]  # found by looking, so it is there
+    path = Path(listed) if walked else folders.resolve(listed, [*bases, *search.places], picture=True)
     if path is None:
         found.problem(listed, place, "picture missing", f"no picture {listed[:200]!r} here", "skipped")
         return listed, False
@@ -308,7 +386,7 @@ def _label_of(path: Path, listed: str, bases: list[Path], folders: Folders) -> P
     for text in dict.fromkeys((_in_labels(other), other)):
         if file_there := folders.resolve(str(text), bases):
             return file_there
-    return None
+    return folders.alone(beside.name, image=False) if folders.alone(path.name) == path else None
 
 
 def _in_labels(file: Path) -> Path:

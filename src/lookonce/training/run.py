@@ -52,6 +52,8 @@ MODEL = "model.safetensors"
 OF_A_START = {"config.yaml", "data.json", "network.cfg", "metrics.csv", "report.html", "tensorboard", "checkpoints",
               "canvas.u8", "canvas.state", "pruned.cfg", "pruned.safetensors", LOCK}  # fmt: skip
 """What a run folder holds that never came to a checkpoint: nothing to keep."""
+FEW_TO_VALIDATE = 20
+"""Validation images below which training warns."""
 
 
 @takes_settings
@@ -421,4 +423,7 @@ def read_both(plan: Plan) -> tuple[Dataset, Dataset | None]:
         train_set = train_set.with_objects()
     if not len(train_set.boxes):
         raise UserError(f"{plan.data}: split {plan.train_split!r} has no objects to learn from; check labels and boxes")
+    if rest and len(rest[0]) < FEW_TO_VALIDATE:
+        log.warning("%s: split %r has %d images; with fewer than %d mAP varies by chance, so the best model is hard to "
+                    "tell", plan.data, plan.val_split, len(rest[0]), FEW_TO_VALIDATE)  # fmt: skip
     return check_pictures(train_set, plan.policy), check_pictures(rest[0], plan.policy) if rest else None

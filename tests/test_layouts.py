@@ -1,0 +1,65 @@
+"""Each layout of a data set that a tool of the field writes is read with its split, or refused with the way out."""
+
+import numpy as np
+import pytest
+
+from layouts import ALL, CLASSES, HASHED, READ, REFUSED, TRUTH, written
+from lookonce.data.catalog import read_whole
+from lookonce.errors import UserError
+
+DAMAGE = ("picture missing", "annotation missing", "object unreadable", "label file missing", "annotation unreadable",
+          "list missing", "picture annotated twice", "image without annotation")  # fmt: skip
+
+
+def stems(whole, members):
+    return [whole.dataset.records[i].path.stem for i in members.tolist()]
+
+
+@pytest.mark.parametrize("layout", READ, ids=lambda layout: layout.__name__)
+def test_a_layout_is_read_with_every_image_every_box_and_its_splits(tmp_path, layout):
+    format, splits = READ[layout]
+    whole = read_whole(written(layout, tmp_path))
+    dataset = whole.dataset
+    assert whole.found.format == format
+    expected = set(ALL) if splits is HASHED else set().union(*splits.values())
+    assert sorted(record.path.stem for record in dataset.records) == sorted(expected)
+    assert all(record.path.is_file() for record in dataset.records)
+    assert [name for name in dataset.labels if name != "animals"] == list(CLASSES)
+    for record in dataset.records:
+        truth = [(name, *box) for name, box in TRUTH[record.path.stem]]
+        found = [(dataset.labels[n], *b) for n, b in zip(record.labels, record.boxes.tolist(), strict=True)]
+        assert [name for name, *_ in found] == [name for name, *_ in truth]
+        np.testing.assert_allclose([b for _, *b in found], [b for _, *b in truth], atol=0.01)
+    assert not [p for _, p in whole.found.problems if p.kind in DAMAGE]
+    if splits is HASHED:
+        assert whole.brought == ()
+        assert [len(whole.members(name)) for name in ("train", "val", "test")] == [8, 1, 1]
+        assert "80/10/10 by a hash of the file names" in whole.say_splits()
+    else:
+        assert {name: set(stems(whole, whole.members(name))) for name in splits} == splits
+        assert whole.say_splits().endswith(f"from {whole.found.source}")
+
+
+@pytest.mark.parametrize("layout", REFUSED, ids=lambda layout: layout.__name__)
+def test_a_layout_that_is_not_read_is_named_with_the_way_out(tmp_path, layout):
+    with pytest.raises(UserError, match=REFUSED[layout]) as error:
+        read_whole(written(layout, tmp_path))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("layout, split, message", [
+    ("voc_folds", "train", r"there are fold1 \(5 images\), fold2 \(3 images\).*--train-split NAME and --val-split"),
+    ("voc_trainval", "train", r"no split 'train'; there are test \(2 images\), trainval \(8 images\).*--train-split"),
+    ("voc_trainval", "val", "--val-split none"),
+    ("cvat_yolo", "val", r"there are train \(10 images\).*train without validation: --val-split none"),
+    ("named_json", "val", "--val-split none"),
+    ("detr", "test", "--split NAME, or --split all"),
+])  # fmt: skip
+def test_a_split_that_is_not_there_is_refused_and_never_made_by_hash(tmp_path, layout, split, message):
+    layout = next(one for one in READ if one.__name__ == layout)
+    with pytest.raises(UserError, match=message):
+        read_whole(written(layout, tmp_path)).members(split)
+
+
+def test_there_are_thirty_layouts():
+    assert len(READ) + len(REFUSED) >= 30
