@@ -13,7 +13,7 @@ RANK = {
     name: rank
     for rank, names in enumerate([
         "errors arrays convolve data.record diagnosis darknet.words exporting.options offers mirror",
-        "boxes tree data.json_text runtimes.settings",
+        "boxes tree data.json_text runtimes.settings runtimes.forking",
         "speed.rounds speed.machine",
         "layers files archives fetching region zoo resize data.pictures data.paper data.gathering detections",
         "zoo darknet.cfg loss anchors coverage data.finding data.coco data.yolo_text data.looking",
@@ -23,7 +23,7 @@ RANK = {
         "network description",
         "darknet.weights data.voc data.coco_folder data.yolo_folder data.canvas",
         "metrics coco_metrics confusion view.plots postprocess downloading sightings onnx_form",
-        "error_kinds drop speed.result speed.noise channels",
+        "cache error_kinds drop speed.result speed.noise channels",
         "data.digits data.voc_folder darknet.pair",
         "data.catalog data.loader model_file analysis",
         "runtimes.torch runtimes.openvino runtimes.onnxruntime",

@@ -37,7 +37,35 @@ def write_text(path: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8", newline="\n")
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a killed process left beside the files of a folder that no other process writes to."""
-    for left in folder.glob(".[0-9]*-*"):
-        left.unlink(missing_ok=True)
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left beside the files of a folder, or beside those alone that a pattern names.
+
+    A file that a living process may still write stays.
+    """
+    for left in folder.glob(f".[0-9]*-{name}"):
+        number = left.name[1:].partition("-")[0]
+        if number.isdigit() and not _is_running(int(number)):
+            try:
+                left.unlink(missing_ok=True)
+            except OSError:
+                pass  # in use, or not ours to remove
+
+
+def _is_running(process: int) -> bool:
+    """Whether there is such a process; yes where that cannot be known."""
+    if os.name == "nt":
+        import ctypes
+
+        kernel = ctypes.windll.kernel32  # os.kill would end it here
+        handle = kernel.OpenProcess(0x1000, False, process)  # PROCESS_QUERY_LIMITED_INFORMATION
+        if not handle:
+            return bool(kernel.GetLastError() == 5)  # access denied: there, and another's
+        kernel.CloseHandle(handle)
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True

@@ -20,6 +20,7 @@ from lookonce.errors import ConfigError, UserError
 from lookonce.evaluation import RULES, detect_all
 from lookonce.files import write_text
 from lookonce.layers import Conv, Layer, num_floats, num_operations
+from lookonce.metrics import Rules
 from lookonce.model_file import Model, load_model, save_model
 from lookonce.training.plan import Plan
 from lookonce.training.recipes import RECIPES, STRIDE, Settings
@@ -216,12 +217,12 @@ def _rounds(given: Model, plan: Plan, folders: Sequence[Path], share: float, max
     how = plan.settings
     a_pass = math.ceil(len(train_set) / how.fitted(len(train_set), train_set.object_side).batch_size)  # steps
     plan = replace(plan, settings=replace(how, epochs=max(1, round(how.steps / a_pass))))
-    before = _detected(given, val_set)
+    before, *_ = _detected(given, val_set)
     current = given
     for number, folder in enumerate(folders):
         each = share / len(folders)
         current = _round(current, folder, each / (1 - each * number), plan)  # of what the rounds before have left
-        drop = measure_drop(val_set, before, _detected(current, val_set), RULES)
+        drop = measure_drop(val_set, before, *_detected(current, val_set))
         log.info("round %d of %d: %s", number + 1, len(folders), drop)
         done = Round(folder, given.network.layers, current.network.layers, given.frame, drop)
         save_figure(channels_figure(done.channels, str(drop)), folder / "channels.png")
@@ -241,6 +242,7 @@ def _round(model: Model, folder: Path, share: float, plan: Plan) -> Model:
     return load_model(folder)
 
 
-def _detected(model: Model, dataset: Dataset) -> list[Detections]:
-    found, _ = detect_all(Detector(model), dataset)
-    return found
+def _detected(model: Model, dataset: Dataset) -> tuple[list[Detections], Rules, str]:
+    """What a model finds, by which rules that is scored, and what computed it."""
+    detector = Detector(model, precision="fp32")
+    return detect_all(detector, dataset)[0], RULES, str(detector.runtime.backend)

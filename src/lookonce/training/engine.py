@@ -71,8 +71,8 @@ class Engine:
         precision, why = choose_precision(device)
         if plan.precision != "auto":
             precision, why = ("32-true" if plan.precision == "fp32" else "bf16-mixed"), f"{plan.precision} as asked"
-        log.info("%d pictures, %d epochs of %d a batch%s; precision %s", len(self.sampler), how.epochs, how.batch_size,
-                 ", in mosaics" if how.augment.mosaic else "", why)  # fmt: skip
+        log.info("%d pictures, %d epochs of %d a batch%s; training and validation in %s", len(self.sampler),
+                 how.epochs, how.batch_size, ", in mosaics" if how.augment.mosaic else "", why)  # fmt: skip
         keep_freed_memory()
         with quiet():
             trainer = lightning.Trainer(
@@ -103,7 +103,7 @@ class Engine:
         pictures: Any = Pictures(self.canvases, how.difficult)
         inputs: Any = None if val is None else Inputs(val.dataset, val.frame, val.mode)
         if how.features != "none":
-            trunk = Trunk(module, self.plan, self.folder.parent / "features")
+            trunk = Trunk(module, self.plan)
             pictures, inputs = trunk.training(pictures), None if inputs is None else trunk.validation(inputs)
         training = DataLoader(
             pictures, how.batch_size, sampler=self.sampler, collate_fn=collate, num_workers=workers,

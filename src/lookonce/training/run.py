@@ -255,11 +255,13 @@ class Run:
                  "epoch": int(state["epoch"]), "torch": torch.__version__}  # fmt: skip
         model = Model(network, self.train_set.labels, self.frame, self.settings.resize, (), int(state["seen"]), about)
         if self.val_set is not None and watch.validation is not None:
-            detections, _ = detect_all(Detector(model), self.val_set)
+            detector = Detector(model, precision="fp32")
+            detections, _ = detect_all(detector, self.val_set)
             metrics = score(self.val_set, detections, RULES)
             thresholds = best_thresholds(metrics).tolist()
             model = replace(model, thresholds=tuple(round(value, 4) for value in thresholds))
             watch.validation.detections, watch.validation.metrics = detections, metrics
+            watch.validation.computed_by = str(detector.runtime.backend)
         save_model(model, self.folder / "model.safetensors")
         for line in set(watch.advice()) - set(watch.data_advice):
             log.warning("%s", line)
