@@ -503,12 +503,12 @@ def exported(ending: str, folder: Path) -> Bench:
 
     from lookonce.model_file import Model
     from lookonce.network import folded
-    from lookonce.onnx_form import describe, network_model
+    from lookonce.onnx_form import describe, network_model, numbers_of
     from lookonce.runtimes.opening import open_runtime
     from lookonce.runtimes.settings import Settings
 
     detector = Model(tiny(), ("cat", "dog"), (32, 24))
-    made = network_model(folded(detector.network))
+    made = network_model(detector.network.layers, numbers_of(folded(detector.network)))
     describe(made, detector.description)
     backend, file = "onnxruntime" if ending == ".onnx" else "openvino", folder / f"m{ending}"
     if ending == ".onnx":

@@ -19,6 +19,14 @@ needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"the r
 
 
 @pytest.fixture(autouse=True, scope="session")
+def cache_folder(tmp_path_factory):
+    """A cache of the tests' own, in processes that they start as well."""
+    os.environ["LOOKONCE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield Path(os.environ["LOOKONCE_CACHE"])
+    del os.environ["LOOKONCE_CACHE"]
+
+
+@pytest.fixture(autouse=True, scope="session")
 def small_network():
     """The zoo with `nano` in it, so that whole runs take seconds."""
     zoo.DETECTORS["nano"] = nano

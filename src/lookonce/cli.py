@@ -38,6 +38,7 @@ COMMANDS = {
     "prune": ("lookonce.pruning:prune", "Cut the channels that count least and train on."),
     "export": ("lookonce.exporting.command:export", "Write a detector for other programs."),
     "benchmark": ("lookonce.benchmarking:benchmark", "Measure how fast models are on this machine."),
+    "cache": ("lookonce.cache:cache", "Show or empty the folder of what is computed once."),
     "download": ("lookonce.downloading:download", "Bring Pascal VOC or Darknet's weights."),
 }
 NO_READER = 141

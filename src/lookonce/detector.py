@@ -32,11 +32,13 @@ Picture = Path | str | Image.Image | NDArray[np.generic]
 class Detector:
     """Finds objects on pictures.
 
+    It may be called from several threads at once and after a fork; a copy (pickle, deepcopy) opens the model anew.
+
     Args:
         model: a model file, a run folder, a Darknet .cfg beside its .weights, an exported .onnx or .xml, a Model in
             memory, or a runtime that is open already: then the four settings of runtimes below do not count.
         runtime: what runs the network; auto takes the fastest at hand and says which: a GPU, else OpenVINO. For it and
-            for onnxruntime a file is converted once, and the converted form kept beside it.
+            for onnxruntime a file is converted once, and the cache keeps the converted form (lookonce cache).
         device: None: the runtime's own choice; cpu, cuda, or tensorrt of onnxruntime.
         precision: auto: bf16 where the processor has instructions for it, with boxes within 1 px; else fp32.
         throughput: for many pictures at once: OpenVINO then runs several at a time.
@@ -57,7 +59,7 @@ class Detector:
             self.runtime: Runtime = source
         else:
             self.runtime = open_runtime(source, Settings(runtime, device, precision, throughput))
-            log.info("runs on %s", self.runtime.name)
+            log.info("runs on %s", self.runtime.backend)
         self.about = self.runtime.about
         own = self.about.thresholds or (PLAIN_THRESHOLD,) * len(self.about.labels)
         self.thresholds = np.array(own if threshold is None else (threshold,) * len(own))

@@ -19,6 +19,7 @@ from lookonce.errors import ConfigError, UserError
 from lookonce.evaluation import RULES, detect_all
 from lookonce.files import write_text
 from lookonce.layers import Conv, Layer, num_floats, num_operations
+from lookonce.metrics import Rules
 from lookonce.model_file import Model, load_model, save_model
 from lookonce.training.plan import Plan
 from lookonce.training.recipes import RECIPES, STRIDE, Settings
@@ -219,12 +220,12 @@ def _rounds(given: Model, plan: Plan, places: list[Place], share: float, max_dro
     if not len(val_set.boxes):
         raise UserError(f"{plan.data}: no objects on the pictures of its split 'val', so accuracy cannot be guarded; "
                         "label some")  # fmt: skip
-    before = _detected(given, val_set)
+    before, *_ = _detected(given, val_set)
     current = given
     for number, place in enumerate(places):
         each = share / len(places)
         current, folder = _round(current, place, each / (1 - each * number), plan)  # of what is left so far
-        drop = measure_drop(val_set, before, _detected(current, val_set), RULES)
+        drop = measure_drop(val_set, before, *_detected(current, val_set))
         log.info("round %d of %d: %s", number + 1, len(places), drop)
         done = Round(folder, given.network.layers, current.network.layers, given.frame, drop,
                      given.network.channels)  # fmt: skip
@@ -246,6 +247,7 @@ def _round(model: Model, place: Place, share: float, plan: Plan) -> tuple[Model,
     return load_model(folder), folder
 
 
-def _detected(model: Model, dataset: Dataset) -> list[Detections]:
-    found, _ = detect_all(Detector(model), dataset)
-    return found
+def _detected(model: Model, dataset: Dataset) -> tuple[list[Detections], Rules, str]:
+    """What a model finds, by which rules that is scored, and what computed it."""
+    detector = Detector(model, precision="fp32")
+    return detect_all(detector, dataset)[0], RULES, str(detector.runtime.backend)

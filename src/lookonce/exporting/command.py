@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from lookonce.choices import choose
-from lookonce.errors import ConfigError
+from lookonce.data.pictures import find_pictures
+from lookonce.errors import ConfigError, UserError
 from lookonce.exporting.options import Exported, Options
 from lookonce.files import check_output, sweep
 from lookonce.model_file import Model, load_model
@@ -50,11 +51,12 @@ def export(
         format: darknet: .cfg, .weights and .names, for Darknet, OpenCV and what else reads them.
             onnx: one file from pixels to rows of image, class, box and score, for ONNX Runtime and others.
             openvino: the same as .xml and .bin.
-        out: where to write, a name without its ending ("out/cells" gives out/cells.cfg and so on) or a folder that
-            exists; none: beside the model, under its name.
+        out: where to write, a name without its ending ("out/cells" gives out/cells.cfg and so on), or the folder of a
+            run or another that exists and holds no images; none: beside the model, under its name.
         folded: fold batch norm into the convolutions: every reader computes the same, whatever its epsilon.
             For detection only. Of darknet; the other formats are always folded.
-        raw: end with all boxes and scores, without suppression. Of onnx and openvino.
+        raw: the network alone, for OpenCV and all that has no NonMaxSuppression: float pixels 0..1
+            [1, 3, height, width] to the map before the region layer. Of onnx and openvino.
         half: weights as 16-bit floats: half the size, boxes within 1 px. Of openvino.
         int8: convolutions in 8 bits, the fastest: calibrated on the train pictures of --data, and judged by mAP on
             its val pictures; layers that cost too much stay in float32. Of openvino.
@@ -102,9 +104,19 @@ def _plain(path: Path) -> Path:
     return path.with_suffix("") if path.suffix in endings else path
 
 
+def _holds_images(folder: Path) -> bool:
+    """Whether a folder is a data set by its images; those of a run are its own."""
+    if (folder / "model.safetensors").is_file():
+        return False
+    try:
+        return bool(find_pictures(folder))
+    except UserError:
+        return False
+
+
 def _stem(source: Path, out: Path | None) -> Path:
-    """Where the files go, without an ending."""
+    """Where the files go, without an ending. The folder of a data set is no place for them: `cells` gives cells.cfg."""
     name = "model" if source.is_dir() else _plain(source).name
     if out is not None:
-        return out / name if out.is_dir() else _plain(out)
+        return out / name if out.is_dir() and not _holds_images(out) else _plain(out)
     return (source if source.is_dir() else source.parent) / name

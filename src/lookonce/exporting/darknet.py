@@ -26,6 +26,9 @@ def write(model: Model, stem: Path, options: Options) -> Exported:
     """
     if model.resize != "letterbox":
         log.warning("this model stretches pictures to its input; Darknet's own programs letterbox them")
+    if not model.region.softmax:
+        log.warning("%s.cfg: OpenCV does not read it: its region layer judges each class alone (softmax=0); for OpenCV "
+                    "use --format onnx --raw", stem.name)  # fmt: skip
     network = model.network
     if options.folded:
         network = folded(network)

@@ -1,4 +1,4 @@
-"""What may be asked of a runtime."""
+"""What may be asked of a runtime, and what it says of itself."""
 
 from __future__ import annotations
 
@@ -42,6 +42,21 @@ class Settings:
         if self.precision == "auto":
             return "bf16" if native else "fp32"
         return self.precision
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What computes: two results are comparable only where it is the same."""
+
+    name: str
+    """torch, openvino or onnxruntime."""
+    version: str
+    precision: str
+    """fp32, bf16 or int8."""
+    device: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}, {self.precision}, {self.device}"
 
 
 def usable_cores() -> int:

@@ -62,7 +62,7 @@ def measure_files(
     found = interleave(runs, rounds, WARM_UP, each)
     if not found.found:
         return None, found.stopped
-    return files_speed(str(model), detector.runtime.name, (len(files), size), found), found.stopped
+    return files_speed(str(model), str(detector.runtime.backend), (len(files), size), found), found.stopped
 
 
 class Work:

@@ -87,7 +87,7 @@ def line_up(models: Sequence[Path], batch: int, threads: int) -> Lineup:
         )
         for kind, runtime in opened:
             for each in kind.batches:
-                made.rows.append(Row(str(path), network, kind.name, runtime.precision, kind.device, each))
+                made.rows.append(Row(str(path), network, kind.name, runtime.backend.precision, kind.device, each))
                 made.runs.append(_run(runtime, each, about.frame))
         if isinstance(source, Model) and network not in with_peers:
             with_peers.add(network)

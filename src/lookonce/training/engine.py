@@ -81,8 +81,8 @@ class Engine:
         if plan.precision != "auto":
             precision, why = ("32-true" if plan.precision == "fp32" else "bf16-mixed"), f"{plan.precision} as asked"
         length = f"{how.steps} steps" if how.steps else f"{how.epochs} epochs"
-        log.info("%d images, %s of %d a batch%s; precision %s", len(self.sampler), length, how.batch_size,
-                 ", in mosaics" if how.augment.mosaic else "", why)  # fmt: skip
+        log.info("%d images, %s of %d a batch%s; training and validation in %s", len(self.sampler), length,
+                 how.batch_size, ", in mosaics" if how.augment.mosaic else "", why)  # fmt: skip
         keep_freed_memory()
         with quiet():
             trainer = lightning.Trainer(
@@ -126,7 +126,7 @@ class Engine:
         pictures: Any = Pictures(self.canvases, how.difficult)
         inputs: Any = None if val is None else Inputs(val.dataset, val.frame, val.mode)
         if how.features != "none":
-            trunk = Trunk(module, self.plan, self.folder.parent / "features")
+            trunk = Trunk(module, self.plan)
             pictures, inputs = trunk.training(pictures), None if inputs is None else trunk.validation(inputs)
         training = DataLoader(
             pictures, how.batch_size, sampler=self.sampler, collate_fn=collate, num_workers=workers,

@@ -69,7 +69,7 @@ def memorise(model: Model, pictures: Dataset, steps: int) -> tuple[float, int]:
         taken = step + 1
         if taken % LOOK == 0 or taken == steps:
             network.eval()
-            fresh = Detector(Model(network, model.labels, model.frame, model.resize))
+            fresh = Detector(Model(network, model.labels, model.frame, model.resize), precision="fp32")
             value = score(pictures, detect_all(fresh, pictures)[0], RULES, bootstrap=0).mean_ap or 0.0
             if value >= BY_HEART:
                 break

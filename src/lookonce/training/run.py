@@ -405,9 +405,11 @@ class Run:
         file = folder / "best.ckpt" if (folder / "best.ckpt").is_file() else folder / "last.ckpt"
         model = self._model(module.network, file, None, finished=True)
         if self.val_set is not None and watch.validation is not None:
-            detections, _ = detect_all(Detector(model), self.val_set)
+            detector = Detector(model, precision="fp32")
+            detections, _ = detect_all(detector, self.val_set)
             metrics = score(self.val_set, detections, RULES)
             watch.validation.detections, watch.validation.metrics = detections, metrics
+            watch.validation.computed_by = str(detector.runtime.backend)
             model = self._model(module.network, file, metrics, finished=True)
         save_model(model, self.folder / MODEL)
         for line in set(watch.advice()) - set(watch.data_advice):

@@ -68,6 +68,8 @@ class Watch(lightning.Callback):
         metrics = None if val is None else val.metrics
         analysis = analyse(val.dataset, val.detections, metrics.rules, bootstrap=0) if val and metrics else None
         told = facts(asdict(self.plan.settings), self.train_set.name, len(self.train_set), self.anchors)
+        if val is not None and val.computed_by:
+            told.append(("validation", val.computed_by))
         page = Page(
             self.folder,
             metrics,
