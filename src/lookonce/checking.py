@@ -30,7 +30,7 @@ def check(
     labels: tuple[str, ...] | None = None,
     format: Format = "auto",
     size: int = 416,
-    resize: ResizeMode = "letterbox",
+    resize: ResizeMode = "letterbox_antialias",
     anchors: int = 5,
     pictures: bool = True,
     report: Path | None = None,
@@ -46,7 +46,7 @@ def check(
         labels: these classes only, by name.
         format: voc, coco or yolo; auto finds it by looking.
         size: side of the network's square input, px, for what is too small or lost; a multiple of 32.
-        resize: how a picture becomes the input: letterbox or stretch.
+        resize: how an image becomes the input, as in training.
         anchors: number of anchors, clustered on the training boxes as training does; 0: the five of yolov2-voc.cfg.
         pictures: open the pictures, too: for cut ones, wrong sizes, and twins, also across train, val and test.
         report: also write this page (.html): counts, shapes, anchors, labelled pictures, what the network is told.

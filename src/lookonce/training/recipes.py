@@ -38,8 +38,9 @@ class Settings:
     """Side of the square input, pixels; a multiple of 32. Validation, and training unless multi_scale."""
     multi_scale: tuple[int, ...] = ()
     """Sides to train at, one drawn every 10 steps; none: `size` alone."""
-    resize: ResizeMode = "letterbox"
-    """How a picture becomes the square input."""
+    resize: ResizeMode = "letterbox_antialias"
+    """How an image becomes the square input: with its aspect ratio kept (letterbox) or not (stretch). Without
+    _antialias, detection does not average when it shrinks: choose letterbox for a model that Darknet's programs run."""
     anchors: int = 5
     """Number of anchors, clustered on the training boxes; 0: the five of yolov2-voc.cfg."""
     loss: LossName = "region_ciou"
