@@ -97,7 +97,10 @@ def describe(wh: Shapes, anchors: Shapes) -> tuple[float, float]:
 
 
 def shapes_in_cells(
-    dataset: Dataset, size: int | tuple[int, int] = 416, resize: ResizeMode = "letterbox_antialias", stride: int = STRIDE
+    dataset: Dataset,
+    size: int | tuple[int, int] = 416,
+    resize: ResizeMode = "letterbox_antialias",
+    stride: int = STRIDE,
 ) -> NDArray[np.float64]:
     """(w, h) of every box of a data set as the network sees it: [N, 2] cells.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,11 @@ import numpy as np
 from lookonce import zoo
 from lookonce.anchors import STRIDE, Anchors, cluster_anchors, measure, shapes_in_cells
 from lookonce.check_report import CheckReport, Counted
+from lookonce.cores import usable_cores
 from lookonce.coverage import encoded, is_lost
 from lookonce.data.catalog import Format, Whole, read_whole
 from lookonce.data.looking import Looks, look
+from lookonce.data.pictures import measure_range
 from lookonce.errors import ConfigError
 from lookonce.findings import Finding, all_findings, lost_finding, training_splits
 from lookonce.resize import ResizeMode
@@ -64,14 +66,17 @@ def check(
     paths = [record.path for record in whole.dataset.records]
     if pictures and len(paths) >= MANY:
         log.info("opening %d pictures", len(paths))
-    looks = look(paths, workers or os.cpu_count() or 1) if pictures else None
+    pixel_range = measure_range(paths) if pictures else None
+    if pixel_range is not None:
+        log.info("images of more than 8 bits: %g becomes black, %g white", *pixel_range)
+    looks = look(paths, workers or usable_cores(), pixel_range) if pictures else None
     findings, lost = find(whole, looks, fit, size, resize)
     counted = count(whole, size, resize)
     result = CheckReport(str(data), whole.found.format, size, counted, fit, lost, findings, pictures, report, json)
     if report is not None:
         from lookonce.view.data_report import write_data_report
 
-        write_data_report(report, result, whole.dataset, resize)
+        write_data_report(report, result, replace(whole.dataset, pixel_range=pixel_range), resize)
     return result
 
 

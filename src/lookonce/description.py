@@ -6,6 +6,7 @@ It stands as JSON in each file of ours: the model file, ONNX, OpenVINO.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
@@ -51,6 +52,8 @@ class Description:
     """How and on what it was trained, for people to read."""
     tree: Tree | None = None
     """How the classes contain each other; none: they stand side by side."""
+    pixel_range: tuple[float, float] | None = None
+    """Values of images of more than 8 bits that become black and white; none: as data.pictures.load_rgb has it."""
 
     def __post_init__(self) -> None:
         classes = self.region.classes
@@ -112,7 +115,18 @@ class Description:
             seen=int(about["seen"]),
             training=dict(about["training"]),
             tree=_tree(about.get("tree")),
+            pixel_range=_pixel_range(about.get("pixel_range"), place),
         )
+
+
+def _pixel_range(about: object, place: str) -> tuple[float, float] | None:
+    if about is None:
+        return None
+    if isinstance(about, list) and len(about) == 2 and all(isinstance(value, int | float) for value in about):
+        low, high = float(about[0]), float(about[1])
+        if -math.inf < low < high < math.inf:
+            return low, high
+    raise ModelFileError(f"{place}: pixel_range {str(about)[:40]!r}; expected two growing numbers, or null")
 
 
 def _tree(about: dict[str, Any] | None) -> Tree | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 from collections import deque
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import track
 
+from lookonce.cores import usable_cores
 from lookonce.data.pictures import BATCH, Decoded, find_pictures, load_rgb
 from lookonce.detections import Detections
 from lookonce.detector import Detector
@@ -122,7 +122,7 @@ def _found(detector: Detector, files: list[str], summary: Summary, drawn: bool) 
     """Detections file by file, in order; drawn behind, in threads, while the network runs."""
     names: set[str] = set()
     paths = track(files, "detecting", console=Console(stderr=True), transient=True)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         drawings: deque[Future[None]] = deque()
         for file, picture, found in detector.detect_files(paths):
             if isinstance(picture, PictureError):

@@ -26,8 +26,8 @@ from lookonce.resize import FILL, ResizeMode, fitted, geometry
 DRAWS = 10
 """Uniform numbers that one picture's augmentation takes."""
 AVERAGED = 0.5
-"""Squared half-width, canvas px², that the reducing of a canvas takes off a triangle's. Triangles of one after the other
-would add up to 1; with .5 the noise of large images has the energy that it has in detection (.99; with 1: .93)."""
+"""Squared half-width, canvas px², that the reducing of a canvas takes off a triangle's. In theory 1, for variances add;
+with .5 the noise of large images has the energy that it has in detection (.99 of it; with 1: 1.08)."""
 GOLDEN = (5**0.5 - 1) / 2
 """Uniform numbers turned by it, of a circle, are uniform again, and unlike those of before."""
 
@@ -199,7 +199,8 @@ def _place(batch: Batch, maps: NDArray[np.float64], frame: tuple[int, int],
 def _images(batch: Batch) -> list[Tensor]:
     """The images as floats of 0..255, line by line: [h, 3, w]."""
     pairs = zip(batch.canvas, batch.sizes.tolist(), strict=True)
-    return [canvas[:, :h, :w].transpose(0, 1).to(torch.float32, memory_format=torch.contiguous_format) for canvas, (w, h) in pairs]
+    parts = (canvas[:, :h, :w].transpose(0, 1) for canvas, (w, h) in pairs)
+    return [part.to(torch.float32, memory_format=torch.contiguous_format) for part in parts]
 
 
 def _coloured(images: Tensor, augment: Augmentation, u: NDArray[np.float64]) -> Tensor:
@@ -232,8 +233,9 @@ def _taps(size: int, scale: float, offset: float, length: int,
           reduced: bool) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:  # fmt: skip
     """(first input pixel inside the image, pixels that each inside averages [L, K], their weights [L, K]), of an axis.
 
-    A triangle, two input pixels wide where the image shrinks and two canvas pixels where it grows, as Pillow's. Of a
-    canvas that was reduced it is narrower, since what reduced it has averaged already. The image ends as in detection: with the pixel whose centre is the last inside.
+    A triangle, two input pixels wide where the image shrinks and two canvas pixels where it grows, as Pillow's. On a
+    canvas that was reduced it is narrower, since what reduced it has averaged already. The image ends as in detection:
+    with the input pixel whose centre is the last inside.
 
     Args:
         size: of the image, canvas px.

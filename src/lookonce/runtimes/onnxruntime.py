@@ -10,10 +10,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from lookonce.cores import usable_cores
 from lookonce.description import ModelFileError
 from lookonce.errors import ConfigError
 from lookonce.onnx_form import network_part, read_description, read_onnx
-from lookonce.runtimes.settings import Settings, usable_cores
+from lookonce.runtimes.settings import Settings
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 """ONNX Runtime's words for devices."""

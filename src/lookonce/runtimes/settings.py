@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -40,9 +39,3 @@ class Settings:
         if self.precision == "auto":
             return "bf16" if native else "fp32"
         return self.precision
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, which can be fewer than the machine has."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1

@@ -41,6 +41,8 @@ class Settings:
     resize: ResizeMode = "letterbox_antialias"
     """How an image becomes the square input: with its aspect ratio kept (letterbox) or not (stretch). Without
     _antialias, detection does not average when it shrinks: choose letterbox for a model that Darknet's programs run."""
+    pixel_range: tuple[float, float] | None = None
+    """Values of images of more than 8 bits that become black and white; none: measured on the training images."""
     anchors: int = 5
     """Number of anchors, clustered on the training boxes; 0: the five of yolov2-voc.cfg."""
     loss: LossName = "region_ciou"
@@ -94,6 +96,8 @@ class Settings:
         _check_names(self)
         sides = (self.size, *self.multi_scale)
         _law(all(s > 0 and s % STRIDE == 0 for s in sides), "size", sides, f"positive multiples of {STRIDE}")
+        low, high = self.pixel_range or (0, 1)
+        _law(-math.inf < low < high < math.inf, "pixel_range", self.pixel_range, "two growing numbers")
         for name in ("steps", "batch_size"):
             _law(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _law(self.epochs is None or self.epochs >= 1, "epochs", self.epochs, "at least 1")

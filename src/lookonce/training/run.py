@@ -18,6 +18,7 @@ from lookonce.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.darknet.pair import detector_of, read_text
 from lookonce.data.canvas import Canvases
 from lookonce.data.catalog import check_pictures, read_splits
+from lookonce.data.pictures import measure_range
 from lookonce.data.record import Dataset
 from lookonce.data.voc import DataPolicy
 from lookonce.detector import Detector
@@ -123,8 +124,19 @@ class Run:
             raise ConfigError(f"batch-size: {plan.settings.batch_size}; the training split has {pictures} pictures, "
                               "and a batch cannot be larger")  # fmt: skip
         self.settings = plan.settings.fitted(pictures, self.train_set.object_side, exact_batch)
+        self._settle_pixel_range()
         self.plan = replace(plan, settings=self.settings)
         self.frame = (self.settings.size, self.settings.size)
+
+    def _settle_pixel_range(self) -> None:
+        """One rule for images of more than 8 bits, measured unless it is given; both splits are read by it."""
+        found = self.settings.pixel_range or measure_range([record.path for record in self.train_set.records])
+        if found is None:
+            return
+        log.info("images of more than 8 bits: %g becomes black, %g white (--pixel-range)", *found)
+        self.settings = replace(self.settings, pixel_range=found)
+        self.train_set = replace(self.train_set, pixel_range=found)
+        self.val_set = None if self.val_set is None else replace(self.val_set, pixel_range=found)
 
     @staticmethod
     def new(plan: Plan, out: Path, name: str | None, exact_batch: bool) -> Run:
@@ -253,7 +265,8 @@ class Run:
         network.eval()
         about = {"recipe": plain(asdict(self.settings)), "data": self.train_set.name, "pictures": len(self.train_set),
                  "epoch": int(state["epoch"]), "torch": torch.__version__}  # fmt: skip
-        model = Model(network, self.train_set.labels, self.frame, self.settings.resize, (), int(state["seen"]), about)
+        model = Model(network, self.train_set.labels, self.frame, self.settings.resize, (), int(state["seen"]), about,
+                      pixel_range=self.settings.pixel_range)  # fmt: skip
         if self.val_set is not None and watch.validation is not None:
             detections, _ = detect_all(Detector(model), self.val_set)
             metrics = score(self.val_set, detections, RULES)

@@ -32,7 +32,7 @@ class Trunk:
         module.cut = module.network.cut
         self.run = outputs_of(module.network, module.cut, how.features == "bf16")
         frame = (how.size, how.size)
-        key = trunk_key(module.network, module.cut, f"{frame} {how.resize} {how.features}")
+        key = trunk_key(module.network, module.cut, f"{frame} {how.resize} {how.features} {how.pixel_range}")
         with torch.inference_mode():
             shapes = [(int(o.shape[1]), int(o.shape[2]), int(o.shape[3])) for o in self.run(torch.zeros(1, 3, *frame))]
         self.cache = FeatureCache(place / key, shapes, how.features)
