@@ -62,7 +62,7 @@ def cluster_anchors(
     k: int = 5,
     *,
     size: int | tuple[int, int] = 416,
-    resize: ResizeMode = "letterbox",
+    resize: ResizeMode = "letterbox_antialias",
     centre: Centre = "mean",
     stride: int = STRIDE,
     restarts: int = 20,
@@ -103,7 +103,10 @@ def describe(wh: Shapes, anchors: Shapes) -> tuple[float, float]:
 
 
 def shapes_in_cells(
-    dataset: Dataset, size: int | tuple[int, int] = 416, resize: ResizeMode = "letterbox", stride: int = STRIDE
+    dataset: Dataset,
+    size: int | tuple[int, int] = 416,
+    resize: ResizeMode = "letterbox_antialias",
+    stride: int = STRIDE,
 ) -> NDArray[np.float64]:
     """(w, h) of every box of a data set as the network sees it: [N, 2] cells.
 

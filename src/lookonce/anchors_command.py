@@ -107,7 +107,7 @@ def anchors(
     labels: tuple[str, ...] | None = None,
     k: int = 5,
     size: int = 416,
-    resize: ResizeMode = "letterbox",
+    resize: ResizeMode = "letterbox_antialias",
     centre: Centre = "mean",
     given: tuple[float, ...] | None = None,
     plot: Path | None = PLOT,
@@ -122,7 +122,7 @@ def anchors(
         labels: use these classes only, by name.
         k: how many anchors; fewer, and a line says so, where the boxes have fewer distinct shapes.
         size: side of the network's square input, px; a multiple of 32.
-        resize: how a picture becomes the input: letterbox or stretch.
+        resize: how an image becomes the input, as in training.
         centre: what the boxes of a cluster become: mean, as in the paper, or median.
         given: anchors to compare with, width height width height ..., in cells of 32 px; none: those of yolov2-voc.cfg.
         plot: where to draw the fit and the boxes; if anchors.png exists, anchors-2.png and so on; none: no plot.

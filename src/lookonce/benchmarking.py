@@ -15,13 +15,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from lookonce.cores import usable_cores
 from lookonce.data.pictures import find_pictures
 from lookonce.errors import ConfigError, Interrupted, UserError
 from lookonce.files import check_output, write_text
 from lookonce.model_file import load_model
 from lookonce.progress import is_shown
 from lookonce.runtimes.opening import EXPORTED
-from lookonce.runtimes.settings import Settings, usable_cores
+from lookonce.runtimes.settings import Settings
 from lookonce.speed import files as from_files
 from lookonce.speed.machine import this_machine
 from lookonce.speed.networks import line_up, process_threads

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -13,9 +13,11 @@ from lookonce import zoo
 from lookonce.anchors import STRIDE, Anchors, cluster_anchors, measure, shapes_in_cells
 from lookonce.check_report import CheckReport, Counted
 from lookonce.choices import choose
+from lookonce.cores import usable_cores
 from lookonce.coverage import encoded, is_lost
 from lookonce.data.catalog import Format, Whole, read_whole
 from lookonce.data.looking import Looks, look
+from lookonce.data.pictures import measure_range
 from lookonce.errors import ConfigError
 from lookonce.files import check_output
 from lookonce.findings import Finding, all_findings, lost_finding, training_splits
@@ -33,7 +35,7 @@ def check(
     labels: tuple[str, ...] | None = None,
     format: Format = "auto",
     size: int = 416,
-    resize: ResizeMode = "letterbox",
+    resize: ResizeMode = "letterbox_antialias",
     anchors: int = 5,
     pictures: bool = True,
     report: Path | None = None,
@@ -50,7 +52,7 @@ def check(
         labels: these classes only, by name.
         format: voc, coco or yolo; auto finds it by looking.
         size: side of the network's square input, px, for what is too small or lost; a multiple of 32.
-        resize: how a picture becomes the input: letterbox or stretch.
+        resize: how an image becomes the input, as in training.
         anchors: number of anchors, clustered on the training boxes as training does; 0: the five of yolov2-voc.cfg.
         pictures: open the pictures, too: for cut ones, wrong sizes, and twins, also across train, val and test.
         report: also write this page (.html): counts, shapes, anchors, labelled pictures, what the network is told.
@@ -72,14 +74,17 @@ def check(
     paths = [record.path for record in whole.dataset.records]
     if pictures and len(paths) >= MANY:
         log.info("opening %d pictures", len(paths))
-    looks = look(paths, workers or os.cpu_count() or 1) if pictures else None
+    pixel_range = measure_range(paths) if pictures else None
+    if pixel_range is not None:
+        log.info("images of more than 8 bits: %g becomes black, %g white", *pixel_range)
+    looks = look(paths, workers or usable_cores(), pixel_range) if pictures else None
     findings, lost = find(whole, looks, fit, size, resize)
     counted = count(whole, size, resize)
     result = CheckReport(str(data), whole.found.format, size, counted, fit, lost, findings, pictures, report, json)
     if report is not None:
         from lookonce.view.data_report import write_data_report
 
-        write_data_report(report, result, whole.dataset, resize)
+        write_data_report(report, result, replace(whole.dataset, pixel_range=pixel_range), resize)
     return result
 
 

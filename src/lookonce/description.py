@@ -58,6 +58,8 @@ class Description:
     """How the classes contain each other; none: they stand side by side."""
     channels: int = 3
     """Of the network's input: 3 (RGB), or 1 (grey)."""
+    pixel_range: tuple[float, float] | None = None
+    """Values of images of more than 8 bits that become black and white; none: as data.pictures.load_rgb has it."""
 
     def __post_init__(self) -> None:
         classes = self.region.classes
@@ -123,6 +125,7 @@ class Description:
                 training=_get(about, "training", _recipe, place),
                 tree=_tree(about.get("tree"), place),
                 channels=cfg.channels,
+                pixel_range=_pixel_range(about.get("pixel_range"), place),
             )
         except CfgError:
             raise
@@ -192,6 +195,18 @@ def _recipe(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict) or not isinstance(value.get("recipe", {}), dict):
         raise TypeError
     return value
+
+
+def _pixel_range(value: Any, place: str) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    try:
+        low, high = _list(_number)(value)
+    except (TypeError, ValueError, OverflowError):
+        low, high = 0.0, 0.0
+    if low >= high:
+        raise ModelFileError(f"{place}: pixel_range {str(value)[:40]!r}; expected two growing numbers, or null")
+    return low, high
 
 
 def _tree(about: Any, place: str) -> Tree | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from lookonce.cores import usable_cores
 from lookonce.data.pictures import BATCH, Decoded, find_pictures, load_rgb
 from lookonce.detections import Detections
 from lookonce.detector import Detector
@@ -22,7 +23,7 @@ from lookonce.evaluation import SCORE_THRESHOLD
 from lookonce.files import new_folder, numbered_folder, replacing, sweep
 from lookonce.postprocess import Selection
 from lookonce.progress import track
-from lookonce.runtimes.settings import Precision, RuntimeName, usable_cores
+from lookonce.runtimes.settings import Precision, RuntimeName
 from lookonce.view.draw import draw
 
 log = logging.getLogger("lookonce")

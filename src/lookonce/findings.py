@@ -66,6 +66,10 @@ KINDS: dict[str, tuple[bool, str]] = {
     "box with two classes": (False, "decide for one: of objects in one place only the last is learnt"),
     "box tiny at the input": (False, "train at a larger --size, cut pictures into tiles, or drop such boxes"),
     "object lost to another": (False, "train at a larger --size, or with more anchors; a few do no harm"),
+    "image without contrast": (
+        False,
+        "look at it: if it is empty by mistake, write it again or take it out",
+    ),
     "class names alike": (True, "write it one way: two spellings are two classes"),
     "class names nearly alike": (False, "if one is a slip, mend it: two spellings are two classes"),
     "class without objects": (False, "label some, or take the class off the list"),
@@ -211,6 +215,8 @@ def picture_findings(whole: Whole, looks: Looks, splits: dict[str, NDArray[np.in
     seen, said = looks.sizes, dataset.sizes
     other = np.flatnonzero((seen != said).any(1) & (seen[:, 0] > 0)).tolist()
     yield from finding("size mismatch", (_sizes(whole, n, seen[n]) for n in other), len(other))
+    flat = np.flatnonzero(looks.flat).tolist()
+    yield from finding("image without contrast", (f"{dataset.paths[n]}: one grey all over" for n in flat), len(flat))
     for twins, kind in ((same_content(looks), "same picture"), (nearly_same(looks), "nearly the same picture")):
         later = np.flatnonzero(twins >= 0)
         apart = _across(twins, later, splits)

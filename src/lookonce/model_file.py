@@ -41,6 +41,7 @@ class Model:
     seen: int = 0
     training: dict[str, Any] = field(default_factory=dict)
     tree: Tree | None = None
+    pixel_range: tuple[float, float] | None = None
 
     @property
     def description(self) -> Description:

@@ -64,6 +64,8 @@ class Dataset:
     """[N] of the difficult objects, those that COCO calls a crowd (one box around many); None: no format says."""
     area: NDArray[np.float64] | None = None
     """[N] image px² as COCO says it, of the mask where there is one; 0, or None for all: of the box."""
+    pixel_range: tuple[float, float] | None = None
+    """Values of images of more than 8 bits that become black and white; None: as data.pictures.load_rgb has it."""
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -149,7 +149,7 @@ def _found(network: openvino.Model, about: Description, dataset: Dataset, precis
 
 def _input(path: Path, about: Description) -> NDArray[np.float32]:
     """A picture as the network takes it, [1, 3, H, W]."""
-    return to_input(load_for(path, about.frame).pixels, about.frame, about.resize)[None]
+    return to_input(load_for(path, about.frame, about.pixel_range).pixels, about.frame, about.resize)[None]
 
 
 def _pictures(data: Path, model: Model) -> tuple[Dataset, Dataset]:

@@ -11,11 +11,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from lookonce.cores import usable_cores
 from lookonce.description import ModelFileError
 from lookonce.errors import ConfigError
 from lookonce.onnx_form import PIXELS, network_part, read_description, read_onnx
 from lookonce.runtimes.forking import abandon, follow_forks
-from lookonce.runtimes.settings import Backend, Settings, usable_cores
+from lookonce.runtimes.settings import Backend, Settings
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 """ONNX Runtime's words for devices."""

@@ -80,7 +80,7 @@ class Work:
         self.part = list(islice(self.ahead, self.size))
         for file in self.part:
             try:
-                load_for(file, self.detector.about.frame)
+                load_for(file, self.detector.about.frame, self.detector.about.pixel_range)
             except PictureError:
                 pass  # a cut one; told by those who look at their data
 

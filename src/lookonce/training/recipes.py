@@ -44,8 +44,11 @@ class Settings:
     """Side of the square input, pixels; a multiple of 32. Validation, and training unless multi_scale."""
     multi_scale: tuple[int, ...] = ()
     """Sides to train at, one drawn every 10 steps; none: `size` alone."""
-    resize: ResizeMode = "letterbox"
-    """How a picture becomes the square input."""
+    resize: ResizeMode = "letterbox_antialias"
+    """How an image becomes the square input: with its aspect ratio kept (letterbox) or not (stretch). Without
+    _antialias, detection does not average when it shrinks: choose letterbox for a model that Darknet's programs run."""
+    pixel_range: tuple[float, float] | None = None
+    """Values of images of more than 8 bits that become black and white; none: measured on the training images."""
     anchors: int = 5
     """Number of anchors, clustered on the training boxes; 0: the five of yolov2-voc.cfg."""
     loss: LossName = "region_ciou"
@@ -105,6 +108,8 @@ class Settings:
         sides = (self.size, *self.multi_scale)
         law = f"positive multiples of {STRIDE}, at most {LARGEST}"
         _law(all(0 < s <= LARGEST and s % STRIDE == 0 for s in sides), "size", sides, law)
+        low, high = self.pixel_range or (0, 1)
+        _law(-math.inf < low < high < math.inf, "pixel_range", self.pixel_range, "two growing numbers")
         for name in ("steps", "epochs", "batch_size"):
             _law(getattr(self, name) is None or getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _law(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "above 0")

@@ -23,6 +23,7 @@ from lookonce.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.darknet.pair import detector_of, read_text
 from lookonce.data.canvas import Canvases
 from lookonce.data.catalog import check_pictures, read_splits
+from lookonce.data.pictures import measure_range
 from lookonce.data.record import Dataset
 from lookonce.data.voc import DataPolicy
 from lookonce.detector import Detector
@@ -200,8 +201,19 @@ class Run:
             raise ConfigError(f"batch-size: {plan.settings.batch_size}; the training split has {pictures} images, "
                               "and a batch cannot be larger")  # fmt: skip
         self.settings = plan.settings.fitted(pictures, self.train_set.object_side, exact_batch)
+        self._settle_pixel_range()
         self.plan = replace(plan, settings=self.settings)
         self.frame = (self.settings.size, self.settings.size)
+
+    def _settle_pixel_range(self) -> None:
+        """One rule for images of more than 8 bits, measured unless it is given; both splits are read by it."""
+        found = self.settings.pixel_range or measure_range([record.path for record in self.train_set.records])
+        if found is None:
+            return
+        log.info("images of more than 8 bits: %g becomes black, %g white (--pixel-range)", *found)
+        self.settings = replace(self.settings, pixel_range=found)
+        self.train_set = replace(self.train_set, pixel_range=found)
+        self.val_set = None if self.val_set is None else replace(self.val_set, pixel_range=found)
 
     @staticmethod
     def new(plan: Plan, folder: Path, exact_batch: bool) -> Run:
@@ -397,7 +409,8 @@ class Run:
         found = [] if metrics is None else best_thresholds(metrics).tolist()
         thresholds = tuple(round(value, 4) for value in found)
         labels, seen = self.train_set.labels, int(state["seen"])
-        return Model(network.eval(), labels, self.frame, self.settings.resize, thresholds, seen, about)
+        return Model(network.eval(), labels, self.frame, self.settings.resize, thresholds, seen, about,
+                     pixel_range=self.settings.pixel_range)  # fmt: skip
 
     def _finish(self, module: Training, watch: Watch) -> None:
         """Write the model of the best checkpoint (the last, where nothing was validated), scored as detection does."""

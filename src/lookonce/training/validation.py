@@ -54,7 +54,7 @@ class Inputs(TorchDataset[Warped]):
         """The input [3, H, W], floats 0..1."""
         if index not in self.kept:
             try:
-                pixels = load_for(self.dataset.records[index].path, self.frame).pixels
+                pixels = load_for(self.dataset.records[index].path, self.frame, self.dataset.pixel_range).pixels
                 image = torch.from_numpy(to_input(pixels, self.frame, self.mode))
             except PictureError:
                 image = torch.full((3, self.frame[1], self.frame[0]), 0.5)

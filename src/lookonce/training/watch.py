@@ -109,7 +109,7 @@ class Watch(lightning.Callback):
             for index in chosen:
                 record = val.dataset.records[int(index)]
                 try:
-                    picture = Image.fromarray(load_rgb(record.path))
+                    picture = Image.fromarray(load_rgb(record.path, pixel_range=val.dataset.pixel_range))
                 except PictureError:
                     continue
                 caption = f"{record.path.name}: F1 {f1[index]:.2f}"

@@ -83,7 +83,7 @@ def contact(dataset: Dataset) -> list[tuple[str, str]]:
     for n in chosen:
         record = dataset.records[n]
         try:
-            picture = load_rgb(record.path, reduce_to=WIDTH)
+            picture = load_rgb(record.path, WIDTH, dataset.pixel_range)
         except PictureError:
             continue  # it is among the findings
         scale = picture.shape[1] / record.size[0]
@@ -100,7 +100,7 @@ def explained(dataset: Dataset, report: CheckReport, mode: ResizeMode) -> dict[s
     for n in telling(dataset):
         record = dataset.records[n]
         try:
-            picture = load_rgb(record.path)
+            picture = load_rgb(record.path, pixel_range=dataset.pixel_range)
         except PictureError:
             continue
         frame = (report.size, report.size)
