@@ -27,16 +27,31 @@ COCO = {
     "categories": [{"id": 1, "name": "cat"}],
     "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 0}],
 }
+ODD_COCO = {
+    "images": [{"id": "1", "coco_url": "http://h/p.png?x=1", "width": 64}, {"id": 1.0, "file_name": "images/p.png"},
+               {"id": "q", "file_name": "p.png"}],
+    "categories": [{"id": 0, "name": "r", "supercategory": "none"}, {"id": 1, "name": 3, "supercategory": "r"}],
+    "annotations": [{"id": "a", "image_id": "1", "category_id": "1.0", "segmentation": [[1, 2, 30, 4, 5, 40]]},
+                    {"image_id": "q", "category_id": 1, "bbox": ["1", "2", "3", 4], "area": float("nan")}],
+}  # fmt: skip
+ODD_XML = """<?xml version="1.0" encoding="iso-8859-1"?><annotation xmlns="u:x"><object><name>cat</name><polygon>
+<x1>1</x1><y1>2</y1><x2>30</x2><y2>2</y2><x3>9</x3><y3>40</y3></polygon></object></annotation>
+"""
 YAML = "path: .\ntrain: images\nval: val.txt\nnames: {0: cat, 1: dog}\n"
 LABELS = "0 .5 .5 .5 .5\n1 .1 .1 .1 .1\r\n"
 FILES = {
     "voc": {"Annotations/p.xml": XML, "ImageSets/Main/train.txt": "p\n"},
     "coco": {"annotations/instances_train.json": json.dumps(COCO, indent=1)},
     "yolo": {"data.yaml": YAML, "labels/p.txt": LABELS, "val.txt": "./images/p.png\n"},
+    "odd coco": {"annotations/instances_train.json": json.dumps(ODD_COCO)},
+    "odd voc": {"Annotations/p.xml": ODD_XML},
+    "pose": {"data.yaml": "names:\n  0: no\n  1: 007\nnc: 3\ntrain: images\nkpt_shape: [2, 2]\ntest: null\n",
+             "labels/p.txt": "0.0 .5 .5 .5 .5 .1 .1 .2 .2\n1 .1 .1 .9 .1 .9 .9\n"},
     "darknet": {"obj.data": "names = obj.names\ntrain = train.txt\n", "obj.names": "cat\ndog\n",
                 "train.txt": "images/p.png\n", "labels/p.txt": LABELS},
 }  # fmt: skip
-NAMED = {"voc": "voc", "coco": "coco", "yolo": "yolo", "darknet": "yolo"}
+NAMED = {"voc": "voc", "coco": "coco", "yolo": "yolo", "odd coco": "coco", "odd voc": "voc", "pose": "yolo",
+         "darknet": "yolo"}  # fmt: skip
 TARGETS = [(kind, name) for kind, files in FILES.items() for name in files]
 settings = functools.partial(
     hypothesis.settings, deadline=None, derandomize=True, max_examples=60,

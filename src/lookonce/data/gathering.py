@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from lookonce.data.record import DataPolicy, Problem
@@ -169,6 +170,20 @@ class Gathering:
 def guessed(found: Gathering, key: str, file: Path) -> Callable[[str], None]:
     """What takes the sentence that the encoding of a file had to be guessed. key: of its image or split."""
     return lambda said: found.problem(key, (file, 0), "encoding guessed", said, "read all the same")
+
+
+def listed(ids: Iterable[object]) -> str:
+    """Ids in a message: the first of them."""
+    first = [str(number) for number in islice(ids, 6)]
+    return ", ".join(first[:5]) + (" and more" if len(first) > 5 else "")
+
+
+def shared_names(names: Iterable[tuple[object, str]]) -> Iterator[str]:
+    """A sentence for each name that several ids have. names: (id, name)."""
+    by_name: dict[str, list[object]] = {}
+    for number, name in names:
+        by_name.setdefault(name, []).append(number)
+    return (f"{name!r} has the ids {listed(ids)}" for name, ids in by_name.items() if len(ids) > 1)
 
 
 def short(box: tuple[float, ...]) -> str:

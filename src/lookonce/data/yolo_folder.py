@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 
 from lookonce.data.finding import Folders, homes, read_lines, split_path, told_from
-from lookonce.data.gathering import Gathering, guessed
+from lookonce.data.gathering import Gathering, guessed, shared_names
 from lookonce.data.pictures import PICTURE_SUFFIXES, picture_size
 from lookonce.data.record import DataPolicy, Dataset
 from lookonce.data.yolo_text import read_labels, write_labels
@@ -119,10 +118,8 @@ def _check_description(found: Gathering, what: Description) -> None:
     if what.count is not None and what.count != len(what.names):
         said = f"it says {what.count} classes and has {len(what.names)} names; expected one name a class"
         found.problem("", (what.file, 0), "names and nc differ", said, "the names count")
-    for name, count in Counter(what.names).items():
-        if count > 1:
-            ids = ", ".join(str(number) for number, other in enumerate(what.names) if other == name)
-            found.problem("", (what.file, 0), "category name twice", f"{name!r} has the ids {ids}", "read as one class")
+    for said in shared_names(enumerate(what.names)):
+        found.problem("", (what.file, 0), "category name twice", said, "read as one class")
 
 
 def describe(file: Path, note: Callable[[Path, str], None] | None = None) -> Description:
@@ -143,7 +140,7 @@ def describe(file: Path, note: Callable[[Path, str], None] | None = None) -> Des
     if isinstance(entries.get("path"), str):
         root = folders.resolve(entries["path"], [file.parent]) or file.parent
     names = entries.get("names")
-    if isinstance(names, str):
+    if isinstance(names, str) and names.strip():
         place = folders.resolve(names, [file.parent, root])
         if place is None:
             raise UserError(f"{file}: names = {names!r}, which is not there; expected a file of one class a line")
