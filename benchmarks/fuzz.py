@@ -331,6 +331,22 @@ SETS: dict[str, dict[str, bytes]] = {
                 "obj.names": b"cat\ndog\n", "train.txt": b"images/p.png\n", "labels/p.txt": LABELS},
 }  # fmt: skip
 
+ODD: dict[tuple[str, str], bytes] = {
+    ("voc", "Annotations/p.xml"): b"""<?xml version="1.0" encoding="iso-8859-1"?><annotation xmlns="u:x"><object>
+<name>cat</name><polygon><x1>1</x1><y1>2</y1><x2>30</x2><y2>2</y2><x3>9</x3><y3>40</y3></polygon></object></annotation>
+""",
+    ("coco", "annotations/instances_train.json"): json.dumps({
+        "images": [{"id": "1", "coco_url": "http://h/p.png?x=1", "width": 64}, {"id": 1.0, "file_name": "images/p.png"},
+                   {"id": "q", "file_name": "p.png"}],
+        "categories": [{"id": 0, "name": "r", "supercategory": "none"}, {"id": 1, "name": 3, "supercategory": "r"}],
+        "annotations": [{"id": "a", "image_id": "1", "category_id": "1.0", "segmentation": [[1, 2, 30, 4, 5, 40]]},
+                        {"image_id": "q", "category_id": 1, "bbox": ["1", "2", "3", 4]}],
+    }).encode(),
+    ("yolo", "data.yaml"): b"names:\n  0: no\n  1: 007\nnc: 3\ntrain: images\nkpt_shape: [2, 2]\ntest: null\n",
+    ("yolo", "labels/p.txt"): b"0.0 .5 .5 .5 .5 .1 .1 .2 .2\n1 .1 .1 .9 .1 .9 .9\n",
+}  # fmt: skip
+"""Valid files as other tools write them: second seeds."""
+
 
 def write_set(kind: str, folder: Path) -> None:
     """A valid data set of one image."""
@@ -356,7 +372,8 @@ def data_set(kind: str, name: str, folder: Path, mutate: Mutate | None = None) -
         assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
         assert len(found.boxes) == len(found.classes) == found.first[-1]
 
-    return Bench([SETS[kind][name]], folder / name, read, mutate or some(any_text, any_bytes))
+    seeds = [SETS[kind][name], *(content for key, content in ODD.items() if key == (kind, name))]
+    return Bench(seeds, folder / name, read, mutate or some(any_text, any_bytes))
 
 
 def tiny(channels: int = 3) -> Any:

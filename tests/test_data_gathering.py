@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lookonce.data.gathering import TOLD, Gathering
+from lookonce.data.gathering import TOLD, Gathering, listed, shared_names
 
 
 @pytest.fixture
@@ -62,6 +62,12 @@ def test_boxes_that_count_pixels_from_one_are_settled_likewise(found, box, polic
     found.policy = policy
     assert found.settled("a", (found.root / "l.txt", 3), box, (64, 48), first=1) == expected
     assert [p.kind for _, p in found.problems] == kinds
+
+
+def test_names_that_several_ids_have_are_told_with_the_first_ids():
+    assert list(shared_names([(1, "a"), (2, "b"), (5, "a")])) == ["'a' has the ids 1, 5"]
+    assert listed(range(9)) == "0, 1, 2, 3, 4 and more"
+    assert listed(range(5)) == "0, 1, 2, 3, 4"
 
 
 def test_a_place_is_a_line_and_an_entry(found):

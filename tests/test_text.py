@@ -9,7 +9,16 @@ from lookonce.text import decode, read_text
 
 WORDS = {
     "gb2312": ["汽车\n自行车\n交通灯\n", "猫\n狗\n", "安全帽\n未戴安全帽\n", "划痕\n"],
-    "cp1252": ["café\nnaïve\n", "Straße\nBär\n", "Bär\n", "maçã\nlimão\n", "niño\n", "# a \u2013 b\n", "é"],
+    "cp1252": [
+        "café\nnaïve\n",
+        "Straße\nBär\n",
+        "Bär\n",
+        "maçã\nlimão\n",
+        "niño\n",
+        "# a \u2013 b\n",
+        "é",
+        "0 .5 .5 .2 .2\xa0\n",
+    ],
     "cp1251": ["кошка\nсобака\n", "Человек\nМашина\n"],
     "shift_jis": ["猫\n犬\n自転車\n", "ネコ\nイヌ\n"],
     "euc_kr": ["고양이\n개\n자동차\n"],

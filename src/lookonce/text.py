@@ -6,6 +6,7 @@ import codecs
 import logging
 import re
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 from lookonce.errors import UserError
@@ -63,8 +64,8 @@ def read_text(path: Path, expected: str, most: int, note: Note | None = None) ->
 
 def guess_note(path: Path, text: str, guess: str, note: Note | None) -> None:
     """Say what the encoding of a text was guessed to be, with its first words that are no ASCII."""
-    words = [word for word in text.split(None, 10_000)[:10_000] if not word.isascii()]
-    said = f"not UTF-8, read as {guess}: {', '.join(repr(word[:20]) for word in words[:3])}"
+    words = (word[0] for word in re.finditer(r"\w+", text) if not word[0].isascii())
+    said = ": ".join(filter(None, (f"not UTF-8, read as {guess}", ", ".join(repr(w[:20]) for w in islice(words, 3)))))
     if note is None:
         log.warning("%s: %s; if that is wrong, save it as UTF-8", path, said)
     else:
@@ -104,5 +105,7 @@ def _likely(content: bytes) -> list[str]:
         first = [char.encode("gb2312")[0] for char in sample.decode("gb2312") if not char.isascii()]
         if sum(byte > LAST_COMMON for byte in first) > 0.2 * len(first):
             del odd["gb2312"]
+    if not odd and len(WIDE.findall(sample)) <= len(sample) / 4:  # a sign or two among ASCII
+        odd["cp1252"] = 0.0
     least = min(odd.values(), default=0.0)
     return sorted(odd, key=lambda encoding: (odd[encoding] > least + TIE, GUESSES.index(encoding)))

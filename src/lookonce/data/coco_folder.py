@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lookonce.data.coco import CROWD, IGNORE, POLYGON, SECTIONS, TEXT, Content, Note, parse
 from lookonce.data.finding import Folders, Sections, homes, sections, told_from
-from lookonce.data.gathering import FIXED, NO_ID, Box, Gathering, name_splits, take_folder_splits
+from lookonce.data.gathering import FIXED, NO_ID, Box, Gathering, listed, name_splits, shared_names, take_folder_splits
 from lookonce.data.leftovers import note_leftovers
 from lookonce.data.pictures import picture_size
 from lookonce.data.record import DataPolicy, Dataset
@@ -112,10 +112,8 @@ def _classes(found: Gathering, contents: Mapping[Path, Content]) -> tuple[str, .
                 said = f"{name!r} is the supercategory of others and no annotation has it"
                 _note(found, file)(0, f"category {content.ids.told(number)}", "group category", said, "no class")
                 del content.names[number]
-        for name, count in Counter(content.names.values()).items():
-            if count > 1:
-                ids = ", ".join(content.ids.told(n) for n in sorted(content.names) if content.names[n] == name)
-                _note(found, file)(0, "", "category name twice", f"{name!r} has the ids {ids}", "read as one class")
+        for said in shared_names((content.ids.told(number), name) for number, name in sorted(content.names.items())):
+            _note(found, file)(0, "", "category name twice", said, "read as one class")
         found.categories[file] = content.names
     by_id = [name for content in contents.values() for _, name in sorted(content.names.items())]
     return tuple(dict.fromkeys(by_id))
@@ -174,7 +172,7 @@ def _of_all_ids(found: Gathering, key: str, where: tuple[Path, Content], ids: Se
         each.append(set(own))
         for box, n in own.items():
             found_boxes.setdefault(box, n)
-    told = ", ".join(content.ids.told(number) for number in ids)
+    told = listed(map(content.ids.told, ids))
     same = all(boxes == each[0] or not boxes for boxes in each)
     kind = "image listed twice" if same else "image under two ids"
     said = f"{key} has the ids {told}" + ("" if same else f", with different boxes: {len(found_boxes)} in all")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from lookonce.data.record import DataPolicy, Problem
@@ -213,6 +214,20 @@ def take_folder_splits(found: Gathering) -> None:
         shown = list(folders)
         found.source = f"the folders {', '.join(shown[:4])}" + (" ..." if len(shown) > 4 else "")
         name_splits(found, {name: partial(list, keys) for name, keys in members.items()})
+
+
+def listed(ids: Iterable[object]) -> str:
+    """Ids in a message: the first of them."""
+    first = [str(number) for number in islice(ids, 6)]
+    return ", ".join(first[:5]) + (" and more" if len(first) > 5 else "")
+
+
+def shared_names(names: Iterable[tuple[object, str]]) -> Iterator[str]:
+    """A sentence for each name that several ids have. names: (id, name)."""
+    by_name: dict[str, list[object]] = {}
+    for number, name in names:
+        by_name.setdefault(name, []).append(number)
+    return (f"{name!r} has the ids {listed(ids)}" for name, ids in by_name.items() if len(ids) > 1)
 
 
 def short(box: tuple[float, ...]) -> str:

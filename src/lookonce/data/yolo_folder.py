@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 
 from lookonce.data.finding import Folders, Sections, homes, read_lines, sections, split_path, told_from
-from lookonce.data.gathering import Gathering, guessed, name_splits, take_folder_splits
+from lookonce.data.gathering import Gathering, guessed, name_splits, shared_names, take_folder_splits
 from lookonce.data.leftovers import note_leftovers
 from lookonce.data.pictures import PICTURE_SUFFIXES, is_hidden, picture_size, walk_images
 from lookonce.data.record import DataPolicy, Dataset
@@ -198,10 +197,8 @@ def _check_description(found: Gathering, what: Description) -> None:
     if what.count is not None and what.count != len(what.names):
         said = f"it says {what.count} classes and has {len(what.names)} names; expected one name a class"
         found.problem("", (what.file, 0), "names and nc differ", said, "the names count")
-    for name, count in Counter(what.names).items():
-        if count > 1:
-            ids = ", ".join(str(number) for number, other in enumerate(what.names) if other == name)
-            found.problem("", (what.file, 0), "category name twice", f"{name!r} has the ids {ids}", "read as one class")
+    for said in shared_names(enumerate(what.names)):
+        found.problem("", (what.file, 0), "category name twice", said, "read as one class")
 
 
 def describe(file: Path, note: Callable[[Path, str], None] | None = None) -> Description:
