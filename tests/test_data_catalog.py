@@ -229,7 +229,7 @@ def test_a_list_may_name_what_is_not_there(root):
     assert [(p.kind, p.action) for p in found.problems] == [("annotation missing", "skipped")]
     assert found.problems[0].place == "ImageSets/Main/train.txt"
     voc.write_split(root / "ImageSets" / "Main" / "train.txt", ["zz"])
-    with pytest.raises(UserError, match="has no readable pictures"):
+    with pytest.raises(UserError, match="has no readable images"):
         read_dataset(root, "train")
 
 

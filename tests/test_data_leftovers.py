@@ -8,11 +8,11 @@ from lookonce.data.catalog import read_splits, read_whole
 
 
 def problems(root):
-    return [(p.kind, p.place, p.times) for _, p in read_whole(root).found.problems if p.kind != "file ignored"]
+    return [(p.kind, p.place, p.times) for _, p in read_whole(root).found.problems if p.kind != "file not read"]
 
 
 def ignored(root):
-    return {p.found: p.times for _, p in read_whole(root).found.problems if p.kind == "file ignored"}
+    return {p.found: p.times for _, p in read_whole(root).found.problems if p.kind == "file not read"}
 
 
 def test_an_image_without_annotation_is_counted_with_its_folder(tmp_path):

@@ -21,7 +21,7 @@ from lookonce.data.coco_folder import find_coco, is_coco, read_coco
 from lookonce.data.finding import sections
 from lookonce.data.foreign import name_tool, what_lies_there
 from lookonce.data.gathering import Gathering
-from lookonce.data.pictures import inspect, is_hidden
+from lookonce.data.pictures import inspect, is_hidden, walk_files
 from lookonce.data.record import DataPolicy, Dataset, Problem
 from lookonce.data.voc_folder import EXPECTED as VOC_EXPECTED
 from lookonce.data.voc_folder import find_voc, of_one_class, read_voc
@@ -85,9 +85,8 @@ def read_splits(
         problems = whole.problems_of(split)
         part = replace(whole.dataset.select(chosen), problems=problems)
         if not len(part):
-            raise UserError(
-                f"{path}: split {split!r} has no readable pictures; {summarise(problems) or 'its list is empty'}"
-            )
+            why = summarise(whole.problems_of(split, alone=True)) or "its list is empty"
+            raise UserError(f"{path}: split {split!r} has no readable images; {why}")
         said.update(dict.fromkeys(problems))
         found.append(part)
     settle(tuple(said), policy, str(path))
@@ -259,8 +258,11 @@ class Whole:
             ", or --split all" if split == "test" else ""
         )
 
-    def problems_of(self, split: str | None) -> tuple[Problem, ...]:
-        """Problems of a split's images and list, and those of no split: of the data set; None: of everything."""
+    def problems_of(self, split: str | None, alone: bool = False) -> tuple[Problem, ...]:
+        """Problems of a split's images and list, and those of no split: of the data set; None: of everything.
+
+        alone: without those of the data set.
+        """
         found = self.found
         if split is None:
             return tuple(p for _, p in found.problems)
@@ -272,7 +274,7 @@ class Whole:
             others = {name: {first[i] for i in self._hashed[name].tolist()} for name in self._hashed}
         mine = others.pop(split)
         elsewhere = set().union(*others.values()) if others else set()
-        return tuple(p for key, p in found.problems if key in mine or key not in elsewhere)
+        return tuple(p for key, p in found.problems if key in mine or (not alone and key not in elsewhere))
 
 
 MOST_NAMED = 12
@@ -355,7 +357,7 @@ def _find(root: Path, format: Format, absent: bool) -> tuple[Path, dict[str, Rea
         if fitting:
             return next(iter(fitting.items()))
         level = [below for place in level for below in _folders_of(place)][:MOST_FOLDERS]
-    if format in ("auto", "yolo") and has_labels(sections(root)):
+    if format in ("auto", "yolo") and has_labels(walk_files(root)):
         raise UserError(
             f"{root}: YOLO labels are here but no class names: write classes.txt, one name a line in the order of "
             "the class numbers, or a data.yaml"

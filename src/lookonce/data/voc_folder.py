@@ -166,7 +166,7 @@ def _read(found: Gathering, key: str, file: Path, indexes: Sequence[dict[str, st
             if is_annotation(file):
                 found.problem(key, (file, 0), "picture missing", f"no image {file.stem}.* beside it", "skipped")
             else:
-                found.problem("", (file, 0), "file ignored", "an .xml file that is no VOC annotation", "ignored")
+                found.problem("", (file, 0), "file not read", "an .xml file that is no VOC annotation", "ignored")
             return
         size = voc.size_of(page, found.root / picture)
     except UserError as error:
