@@ -51,9 +51,9 @@ def read_dataset(
 
     Args:
         path: folder of the data set, or its COCO .json, data.yaml or obj.data.
-        split: the pictures of this list (VOC: ImageSets/Main/SPLIT.txt; COCO: *SPLIT*.json; YOLO: as data.yaml or
-            obj.data says); None: all. A data set without lists of these names is split 80/10/10 into train,
-            val and test by a hash of the names, the same each time.
+        split: the images of this split (VOC: ImageSets/Main/SPLIT.txt; COCO: *SPLIT*.json; YOLO: as data.yaml or
+            obj.data says; of any: folders of this name); None: all. A data set that brings no splits is divided
+            80/10/10 into train, val and test by a hash of the file names, the same each time.
         labels: keep these classes, by name, in this order. Pictures without any of them stay, empty.
         format: voc, coco or yolo; auto finds it by looking. YOLO and COCO describe their classes, so all of them
             are kept, in that order (COCO: by id).
@@ -63,7 +63,8 @@ def read_dataset(
         Dataset. Classes are those of the whole data set, whatever the split; of a VOC data set those with objects,
         in VOC's own order or by name. What was wrong is in .problems, and said in one warning.
     Raises:
-        UserError: no such folder, nothing labelled in it, no such split or class, nothing left; any problem
+        UserError: no such folder, nothing labelled in it, no such split (with those that there are), no such class,
+            a list that cannot be read, nothing left; any problem
             under policy="error".
     """
     return read_splits(path, [split], labels, format, policy)[0]
@@ -321,9 +322,9 @@ def _read(root: Path, format: Format, absent: bool, policy: DataPolicy) -> Gathe
         except UserError as error:
             failed[name] = error
     if not read:
-        first, *others = failed.items()
-        more = "".join(f"; as {name}: {str(error).removeprefix(f'{place}: ')}" for name, error in others)
-        raise UserError(f"{first[1]}{more}") from None
+        first, *more = failed.items()
+        as_well = "".join(f"; as {name}: {str(error).removeprefix(f'{place}: ')}" for name, error in more)
+        raise UserError(f"{first[1]}{as_well}")
     best = max(read, key=lambda name: sum(map(bool, read[name].counts)))
     others = [name for name in ways if name != best]
     if others:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def read_coco(root: Path, files: list[Path], policy: DataPolicy, absent: bool = 
     by_id = [name for content in contents.values() for _, name in sorted(content.names.items())]
     found.class_names = tuple(dict.fromkeys(by_id))
     seen: dict[str, int] = {}
-    lists = {}
+    lists: dict[str, Callable[[], list[str]]] = {}
     for file, content in contents.items():
         keys = _take_in(found, file, content, folders, seen)
         name = split_name(file) if split_name(file) not in lists else told_from(file.with_suffix(""), root)

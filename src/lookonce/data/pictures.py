@@ -291,7 +291,8 @@ def walk_files(
                 entries = sorted((entry for entry in listed if not is_hidden(entry.name)), key=lambda e: e.name)
         except OSError:
             continue  # it cannot be read, so nothing is found in it
-        names, below = [], []
+        names: list[str] = []
+        below: list[tuple[str, tuple[str, ...]]] = []
         for entry in entries:
             if not _is_folder(entry):
                 names.append(entry.name)

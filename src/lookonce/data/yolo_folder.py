@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -136,7 +136,7 @@ def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Gathering:
     found = Gathering(what.root, policy, "yolo", what.names)
     folders, places = Folders(what.root), homes(what.root)
     labelled = 0
-    lists = {}
+    lists: dict[str, Callable[[], list[str]]] = {}
     for split, sources in what.sources.items():
         keys: dict[str, None] = {}
         for place, listed in _pictures(found, split, sources, what, folders):
@@ -166,7 +166,7 @@ def _lists_in(root: Path) -> dict[str, list[str]]:
     """Lists of images in a folder, by name: text files whose first line names one that is there."""
     folders = Folders(root)
     places = (root, root / "ImageSets" / "Main", root / "ImageSets")
-    found = {}
+    found: dict[str, list[str]] = {}
     for file in (place / name for place in places for name in folders.named(place) if name.lower().endswith(".txt")):
         first = _first_line(file)
         if Path(first.strip()).suffix.lower() in PICTURE_SUFFIXES and folders.resolve(first, homes(root), picture=True):
