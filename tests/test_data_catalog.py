@@ -134,11 +134,11 @@ def test_the_format_with_more_labelled_images_is_read(root, caplog):
 
 
 def test_a_format_that_fails_is_no_end_where_another_can_be_read(root):
-    (root / "data.yaml").write_text("names: [a, a]\ntrain: JPEGImages\n")
+    (root / "data.yaml").write_text("names: []\ntrain: JPEGImages\n")
     assert read_whole(root).found.format == "voc"
     for file in (root / "Annotations").iterdir():
         file.unlink()
-    with pytest.raises(UserError, match="class 'a' twice"):
+    with pytest.raises(UserError, match="expected the names of the classes"):
         read_whole(root)
 
 
