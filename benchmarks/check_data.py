@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from lookonce.checking import check
+from lookonce.cores import usable_cores
 from lookonce.data.looking import look, nearly_same
 from lookonce.data.voc import write_annotation
 
@@ -52,7 +53,7 @@ def main() -> None:
         check(part, pictures=False)
         without = seconds(check, part, pictures=False)
         whole = seconds(check, part)
-        looks = look(files, os.cpu_count() or 1)
+        looks = look(files, usable_cores())
         pairs = seconds(nearly_same, looks)
         scale = WHOLE / pictures
         print(f"{pictures} pictures of {size / 1000:.0f} kB, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")

@@ -60,13 +60,13 @@ def main() -> int:
             code = process.wait()
             (killed / "canvas.state").unlink(missing_ok=True)
             kept = weights(killed)
-            left = sum(1 for _ in killed.rglob(".[0-9]*-*"))
+            left = sum(1 for _ in killed.rglob(".writing-*"))
             state = "over before" if early is not None else f"code {code}"
             print(f"{number + 1:2} {chosen.name:8} after {moment:4.1f} s: {state}; checkpoint "
                   f"{'whole' if kept else 'none yet'}, {left} unfinished files beside it", flush=True)  # fmt: skip
         codes = [start(killed, data).wait(), start(whole, data).wait()]
         same = all(torch.equal(value, weights(whole)[key]) for key, value in weights(killed).items())
-        left = [p.name for p in killed.rglob(".[0-9]*-*")]
+        left = [p.name for p in killed.rglob(".writing-*")]
         print(f"then to the end: codes {codes}; weights {'equal' if same else 'DIFFER'}; left over {left}")
         return int(codes != [0, 0] or not same or bool(left))
 

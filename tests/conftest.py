@@ -14,7 +14,16 @@ from sets import nano, write_squares
 
 SHARED = Path(__file__).parents[2] / "shared"
 GOLDEN = Path(__file__).parent / "golden"
+CASES = Path(__file__).parent / "cases"
 needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"the reference pictures are not at {SHARED}")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_folder(tmp_path_factory):
+    """A cache of the tests' own, in processes that they start as well."""
+    os.environ["LOOKONCE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield Path(os.environ["LOOKONCE_CACHE"])
+    del os.environ["LOOKONCE_CACHE"]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -38,6 +47,20 @@ def run(squares, tmp_path_factory):
 
     out = tmp_path_factory.mktemp("runs")
     return train(squares, network="nano", size=96, epochs=60, batch_size=4, anchors=2, learning_rate=5e-3, out=out)
+
+
+@pytest.fixture(scope="session")
+def grey_run(squares, tmp_path_factory):
+    """A finished run of a network that reads grey images, its cells 16 px wide."""
+    from lookonce import train
+    from lookonce.darknet.cfg import Cfg, write_cfg
+
+    out = tmp_path_factory.mktemp("grey")
+    layers = nano(2, ((1.0, 1.0),))
+    layers = (*layers[:8], *layers[10:])  # without the last pool
+    (out / "grey.cfg").write_text(write_cfg(Cfg(layers, 96, 96, 1)))
+    return train(squares, network=str(out / "grey.cfg"), size=96, epochs=12, batch_size=4, anchors=2,
+                 learning_rate=5e-3, out=out, name="grey")  # fmt: skip
 
 
 @pytest.fixture(scope="session")

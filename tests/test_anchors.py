@@ -167,12 +167,23 @@ def test_a_data_set_without_boxes_is_refused():
         cluster_anchors(made(((416, 416), []), ((50, 60), [])))
 
 
-def test_fewer_distinct_boxes_than_anchors_are_refused_with_their_number():
+def test_there_are_no_more_anchors_than_distinct_shapes(caplog):
     wh = np.array(((1.0, 2.0),) * 40 + ((3.0, 3.0),) * 2)
-    with pytest.raises(UserError, match="3 anchors asked of 42 boxes with 2 distinct shapes; expected 1 to 2"):
-        cluster(wh, 3)
-    with pytest.raises(UserError, match="expected 1 to 2"):
+    with caplog.at_level("INFO", "lookonce"):
+        found, mean_iou = cluster(wh, 3)
+    assert found.tolist() == [[1, 2], [3, 3]]
+    assert mean_iou == 1
+    assert caplog.messages == ["anchors: 2 instead of 3, since the 42 boxes have 2 distinct shapes"]
+    with pytest.raises(UserError, match=r"^anchors: 0; expected at least 1$"):
         cluster(wh, 0)
+
+
+def test_sizes_that_differ_by_rounding_are_one_shape(caplog):
+    wh = np.array((2.0, 3.0)) + np.random.default_rng(0).uniform(-1e-5, 1e-5, (50, 2))
+    with caplog.at_level("INFO", "lookonce"):
+        found, _ = cluster(wh, 5)
+    np.testing.assert_allclose(found, [[2, 3]], atol=1e-4)
+    assert caplog.messages == ["anchors: 1 instead of 5, since the 50 boxes have 1 distinct shape"]
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, np.nan, np.inf])

@@ -107,9 +107,25 @@ def test_numbers_that_are_no_pairs_are_refused(wrong):
         read_given(wrong, np.ones((1, 2)), 416)
 
 
-def test_more_anchors_than_shapes_are_refused(voc):
-    with pytest.raises(UserError, match="6 distinct shapes; expected 1 to 6"):
-        anchors(voc, k=7, plot=None)
+def test_more_anchors_than_shapes_give_one_a_shape(voc, caplog):
+    with caplog.at_level("INFO", "lookonce"):
+        report = anchors(voc, k=7, plot=None)
+    assert caplog.messages[-1] == "anchors: 6 instead of 7, since the 36 boxes have 6 distinct shapes"
+    assert [len(found.wh) for found in report.curve] == [1, 2, 3, 4, 5, 6]
+    assert "6  <- k" in str(report)
+
+
+def test_boxes_of_one_size_give_one_anchor(tmp_path, caplog):
+    (tmp_path / "JPEGImages").mkdir()
+    for i in range(4):
+        Image.new("RGB", (64, 64)).save(tmp_path / "JPEGImages" / f"{i}.png")
+        write_annotation(tmp_path / "Annotations" / f"{i}.xml", f"{i}.png", (64, 64), np.array([[8, 8, 24, 24]]), ["a"])
+    write_split(tmp_path / "ImageSets" / "Main" / "train.txt", list("0123"))
+    with caplog.at_level("INFO", "lookonce"):
+        report = anchors(tmp_path, plot=tmp_path / "anchors.png")
+    assert caplog.messages == ["anchors: 1 instead of 5, since the 4 boxes have 1 distinct shape"]
+    assert report.cfg_line == "anchors = 3.25,3.25"
+    assert "the anchor found fits these boxes better" in str(report)
 
 
 @needs_shared
@@ -118,3 +134,20 @@ def test_blood_cells_fit_their_own_anchors_far_better_than_those_of_voc(tmp_path
     assert report.chosen.mean_iou > 0.84 > 0.7 > report.given.mean_iou
     assert report.chosen.recall > 0.98
     assert "better than yolov2-voc.cfg (5)" in str(report)
+
+
+def test_a_plot_replaces_nothing(squares, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "anchors.png").write_text("the user's")
+    assert anchors(squares, k=2).plot == Path("anchors-2.png")
+    assert (tmp_path / "anchors.png").read_text() == "the user's"
+    with pytest.raises(UserError, match=r"anchors-2\.png: already exists"):
+        anchors(squares, k=2, plot=Path("anchors-2.png"))
+    picture = sorted((squares / "JPEGImages").iterdir())[0]
+    before = picture.read_bytes()
+    for plot in (picture, picture.with_name("new.png")):
+        with pytest.raises(UserError, match=r"already exists|is inside the data set"):
+            anchors(squares, k=2, plot=plot)
+    assert picture.read_bytes() == before
+    anchors(squares, k=2, overwrite=True)
+    assert (tmp_path / "anchors.png").read_bytes().startswith(b"\x89PNG")

@@ -1,12 +1,16 @@
 """Mirrors src/lookonce/archives.py."""
 
 import errno
+import gzip
 import io
 import os
+import random
 import shutil
 import stat
 import tarfile
+import time
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +18,7 @@ from lookonce import archives
 from lookonce.archives import unpack
 from lookonce.errors import UserError
 
+CASES = Path(__file__).parent / "cases"
 FILES = {"VOC/a.xml": b"<a/>" * 50, "VOC/JPEGImages/a.jpg": bytes(range(256)) * 8, "VOC/é.txt": b""}
 
 
@@ -208,3 +213,120 @@ def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         unpack(archive, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def raw(path, *parts):
+    """A tar of headers and contents as they are, each filled up to a whole block."""
+    blocks = b"".join(part + bytes(-len(part) % 512) for part in parts)
+    path.write_bytes(blocks + bytes(1024))
+    return path
+
+
+def header(name, size, kind=tarfile.REGTYPE):
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
+    block[148:156] = b"        "
+    block[148:156] = b"%06o\0 " % (sum(block) & 0o777777)
+    return bytes(block)
+
+
+LONG_NAME, PAX, SPARSE = tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.GNUTYPE_SPARSE
+
+
+@pytest.mark.parametrize("parts, said", [
+    ([header("a", -512)], "'a' is said to have -512 bytes"),
+    ([header("a", 4, LONG_NAME), b"name", header("x", -(1 << 40))], "bytes"),
+    ([header("a", 8 << 30, LONG_NAME)], "is said to have 8,589,934,592 bytes"),
+    ([header("a", 1 << 60, PAX)], "is said to have"), ([header("a", -1, PAX)], "is said to have -1 bytes"),
+    ([header("a", 1 << 60)], "more than 20 times as many"), ([header("a", 4000)], "cut off"),
+    ([header("a", 9, SPARSE), b"123456789"], "is a sparse file"),
+    ([header("a", 26, PAX), b"26 size=-99999999999999999\n", header("x", 1), b"x"], "states a second size"),
+    ([header("a", 30, PAX), b"30 GNU.sparse.map=0,1,99999,1\n", header("x", 1), b"x"], "states a second size"),
+    ([header("a", 4, LONG_NAME), b"name"], "damaged"),
+])  # fmt: skip
+def test_sizes_that_a_tar_states_are_not_believed(tmp_path, parts, said):
+    began = time.process_time()
+    assert said in refused(raw(tmp_path / "a.tar", *parts), tmp_path) or said == "damaged"
+    packed = tmp_path / "b.tgz"
+    packed.write_bytes(gzip.compress((tmp_path / "a.tar").read_bytes()))
+    refused(packed, tmp_path)
+    assert time.process_time() - began < 2
+
+
+def test_long_names_and_attributes_are_read(tmp_path):
+    names = ["VOC/" + "n" * 200 + ".txt", "VOC/\u732b" * 60 + ".txt"]
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        with tarfile.open(tmp_path / f"{form}.tar", "w", format=form) as file:
+            for name in names:
+                info = tarfile.TarInfo(name)
+                info.size = 3
+                file.addfile(info, io.BytesIO(b"abc"))
+        assert unpack(tmp_path / f"{form}.tar", tmp_path / f"out{form}") == 2
+        assert contents(tmp_path / f"out{form}") == dict.fromkeys(names, b"abc")
+
+
+def test_many_small_files_that_pack_well_are_no_bomb(tmp_path):
+    archive = tar(tmp_path / "a.tgz", [(f"labels/{n:06}.txt", b"0 .5 .5 .1 .1\n") for n in range(500)], "w:gz")
+    assert unpack(archive, tmp_path / "out") == 500
+
+
+def test_what_follows_the_end_of_a_tar_is_bounded(tmp_path):
+    plain = tar(tmp_path / "a.tar", [("a", b"a")]).read_bytes()
+    (tmp_path / "b.tgz").write_bytes(gzip.compress(plain + bytes(30 << 20)))
+    assert "more than 20 times as many" in refused(tmp_path / "b.tgz", tmp_path)
+
+
+def damage(data, draw):
+    """Some bytes changed, a part cut out or doubled, or a field of a header set to a large number."""
+    found = bytearray(data)
+    for _ in range(draw.randint(1, 6)):
+        at = draw.randrange(len(found))
+        way = draw.randrange(5)
+        if way == 0:
+            found[at] = draw.randrange(256)
+        elif way == 1:
+            del found[at : at + draw.randint(1, 40)]
+        elif way == 2:
+            found[at:at] = found[at : at + draw.randint(1, 600)]
+        elif way == 3:
+            found[at : at + 4] = draw.choice([b"\xff" * 4, b"\0" * 4, b"\xff\xff\xff\x7f", b"7777"])
+        else:
+            block = at // 512 * 512
+            part = found[block : block + 512]
+            if len(part) == 512:
+                part[124:136] = draw.choice([b"\xff" * 12, b"\x80" + b"\x7f" * 11, b"77777777777\0", b"-0000000001\0"])
+                part[148:156] = b"        "
+                part[148:156] = b"%06o\0 " % (sum(part) & 0o777777)
+                found[block : block + 512] = part
+        if not found:
+            break
+    return bytes(found)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz", "zip"])
+def test_damaged_archives_are_unpacked_or_refused_in_one_line(tmp_path, mode):
+    draw = random.Random(mode)
+    entries = [*FILES.items(), ("VOC/" + "n" * 150, b"long")]
+    archive = tmp_path / "whole"
+    zipped(archive, entries) if mode == "zip" else tar(archive, entries, mode)
+    whole, outside = archive.read_bytes(), sorted(tmp_path.iterdir())
+    said: list[str] = []
+    for n in range(200):
+        damaged = tmp_path / "damaged"
+        damaged.write_bytes(damage(whole, draw))
+        try:
+            unpack(damaged, tmp_path / "out")
+        except UserError as error:
+            said.append(str(error))
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        damaged.unlink(missing_ok=True)
+        assert sorted(tmp_path.iterdir()) == outside, n
+    assert len(said) > 50
+    assert not any("\n" in line for line in said)
+
+
+def test_a_zip_whose_extra_field_is_cut_is_refused(tmp_path):
+    (tmp_path / "a.zip").write_bytes((CASES / "fuzz-zip" / "b0f7f523.bin").read_bytes())
+    assert "neither a tar nor a zip" in (said := refused(tmp_path / "a.zip", tmp_path)) or "damaged" in said

@@ -9,7 +9,7 @@ from PIL import Image
 from lookonce import benchmarking
 from lookonce.benchmarking import WARM_UP, benchmark
 from lookonce.cli import main
-from lookonce.errors import ConfigError
+from lookonce.errors import ConfigError, UserError
 from lookonce.speed import networks, steps
 from lookonce.speed.result import PLAIN, FilesSpeed, StepSpeed
 
@@ -137,3 +137,10 @@ def test_ctrl_c_while_pictures_are_drawn_keeps_the_networks(small, model, monkey
     found = benchmark([model], rounds=1, batch=2, train=True)
     assert found.stopped
     assert len(found.networks) == 4
+
+
+def test_a_result_replaces_nothing(run, tmp_path):
+    (tmp_path / "speed.json").write_text("the user's")
+    with pytest.raises(UserError, match=r"speed\.json: already exists; give another name, or --overwrite"):
+        benchmark([run], out=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["speed.json"]

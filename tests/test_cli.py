@@ -1,13 +1,18 @@
 """Mirrors src/lookonce/cli.py."""
 
+import io
 import json
+import logging
+import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from lookonce.cli import COMMANDS, main
+from lookonce import cli
+from lookonce.cli import COMMANDS, main, make_app
 from lookonce.errors import Interrupted
 
 
@@ -31,6 +36,9 @@ def test_every_command_explains_itself(command, capsys):
     (["detect"], "--model"),
     (["download", "yolo2"], "did you mean 'yolov2'?"),
     (["fly"], "fly"),
+    (["train", "nowhere", "--network", "yolo9"], "network: 'yolo9'; expected one of"),
+    (["train", "nowhere", "--no-patience"], "Unknown option: --no-patience"),
+    (["train", "none"], "data: none given"),
     (["train", "--config"], "no file given"),
     (["train", "--config", "none.yaml"], "none.yaml: cannot be read as YAML"),
     (["train", "--config=none.yaml"], "none.yaml: cannot be read as YAML"),
@@ -87,3 +95,161 @@ def test_work_that_was_stopped_says_how_to_go_on(monkeypatch, capsys):
     monkeypatch.setattr("lookonce.evaluation.Detector", lambda *_, **__: SimpleNamespace(labels=("a",)))
     assert main(["evaluate", "model", "data"]) == 143
     assert capsys.readouterr().err == "lookonce: stopped; go on with: lookonce train --resume runs/x\n"
+
+
+def bound(*words, config=None):
+    return dict(make_app(config).parse_args(list(words))[1].arguments)
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_only_switches_have_a_twin_with_no(command):
+    arguments = make_app()[command].assemble_argument_collection()
+    twins = {n for argument in arguments for n in argument.names if n.startswith("--no-")}
+    switches = {argument.name for argument in arguments if argument.hint is bool}
+    assert twins == {f"--no-{name[2:]}" for name in switches}
+
+
+def test_the_word_none_undoes_what_the_config_gives(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "epochs: 5\nname: a\npatience: 3\nlabels: [a, b]\nweights: w\nmulti_scale: [320]\nval_split: val\n"
+    )
+    words = ["--epochs", "none", "--name", "None", "--weights", "none", "--labels", "--multi-scale"]
+    words += ["--patience", "0", "--val-split", "none"]
+    found = bound("train", "x", *words, config=str(config))
+    assert [found[n] for n in ("epochs", "name", "weights", "labels")] == [None] * 4
+    assert (found["multi_scale"], found["patience"], found["val_split"]) == ((), 0, "none")
+    assert bound("anchors", "x", "--plot", "none")["plot"] is None
+    assert bound("train", "x", "--labels", "none")["labels"] == ("none",)
+    assert bound("train", "x", "--features", "None")["features"] == "none"
+    assert bound("train", "none/data")["data"] == Path("none/data")
+
+
+@pytest.mark.parametrize("words, name, meant", [
+    ("train x --optimizer AdamW", "optimizer", "adamw"), ("train x --recipe Quick", "recipe", "quick"),
+    ("train x --schedule one-cycle", "schedule", "one_cycle"), ("train x --device CPU", "device", "cpu"),
+    ("convert x y --format COCO", "format", "coco"), ("evaluate m x --protocol VOC2007", "protocol", "voc2007"),
+    ("export m OpenVINO", "format", "openvino"), ("detect m x --runtime ONNX-Runtime", "runtime", "onnxruntime"),
+    ("evaluate m x --difficult Ignore", "difficult", "ignore"),
+])  # fmt: skip
+def test_names_may_be_spelt_as_one_likes(words, name, meant, tmp_path):
+    assert bound(*words.split())[name] == meant
+    command, *rest = words.split()
+    config = tmp_path / "c.yaml"
+    if "--" in words:
+        config.write_text(f"{name}: {rest[-1]}\n")
+        assert bound(command, *rest[:-2], config=str(config))[name] == meant
+
+
+@pytest.mark.parametrize("words, meant", [
+    ("train x --epoch 3", "--epochs"), ("train x --cat 3", None), ("train x --steps-per-epoch 3", None),
+    ("train x --optimizer AdmW", "'adamw'"), ("train x --optimizer lion", None), ("trian x", '"train"'), ("fly", None),
+])  # fmt: skip
+def test_a_suggestion_is_close_or_there_is_none(words, meant, capsys):
+    assert main(words.split()) == 2
+    said = capsys.readouterr().err
+    assert (f"id you mean {meant}?" if meant else "") in said
+    assert bool(meant) == ("you mean" in said)
+
+
+class Closed(io.StringIO):
+    """Standard output whose reader has left."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def write(self, text):
+        raise self.error
+
+
+@pytest.mark.parametrize("words", [["download"], ["train", "-h"], ["--help"], ["--version"]])
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(22, "Invalid argument")])
+def test_a_closed_pipe_ends_quietly(words, error, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", Closed(error))
+    assert main(words) == cli.NO_READER == 141
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("words", [["download"], ["train", "-h"]])
+def test_a_full_disk_behind_standard_output_is_one_line(words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", Closed(OSError(28, "No space left on device")))
+    assert main(words) == 2
+    assert capsys.readouterr().err == "lookonce: standard output: cannot be written: No space left on device\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no shell with a pipe of its own")
+def test_head_ends_a_command_quietly():
+    code = "from lookonce.cli import entry; entry()"
+    with subprocess.Popen([sys.executable, "-c", code, "train", "-h"], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as process:  # fmt: skip
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def a_command(monkeypatch, result=None, said=(), printed=None):
+    """A `lookonce demo` that logs, prints as a library does, and gives a result."""
+
+    def demo():
+        for line in said:
+            logging.getLogger("lookonce").warning("%s", line)
+        if printed:
+            sys.stdout.write(printed)
+        return result
+
+    monkeypatch.setattr("lookonce.demo.demo", demo)
+
+
+def test_standard_output_carries_the_result_alone(monkeypatch, capsys):
+    a_command(monkeypatch, "the result", ["a line"], "what a library prints")
+    assert main(["demo"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "the result\n"
+    assert "what a library prints" in said.err
+
+
+def test_what_is_no_result_goes_to_a_terminal_only_where_both_outputs_do(monkeypatch):
+    for out, err in ((True, True), (True, False), (False, True)):
+        outputs = [io.StringIO(), io.StringIO()]
+        for stream, terminal in zip(outputs, (out, err), strict=True):
+            monkeypatch.setattr(stream, "isatty", lambda terminal=terminal: terminal)
+        monkeypatch.setattr(sys, "stdout", outputs[0])
+        monkeypatch.setattr(sys, "stderr", outputs[1])
+        seen = []
+        monkeypatch.setattr("lookonce.demo.demo", lambda seen=seen: seen.append(sys.stdout.isatty()))
+        assert main(["demo"]) == 0
+        assert seen == [out and err]
+
+
+HOSTILE = "a\x1b[31mred\x1b[0m\n\u202eb \x9bc [bold]"
+ESCAPED = r"a\x1b[31mred\x1b[0m\n\u202eb \x9bc [bold]"
+
+
+def test_names_of_files_are_printed_escaped(monkeypatch, capsys, tmp_path):
+    code = f"""
+import lookonce.demo, logging, sys
+from lookonce.cli import main
+def demo():
+    logging.getLogger("lookonce").warning("%s: odd", {HOSTILE!r})
+    return "two\\nlines \\x1b[2J"
+lookonce.demo.demo = demo
+sys.exit(main(["demo"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, encoding="utf-8")
+    assert done.stderr == f"lookonce: {ESCAPED}: odd\n"
+    assert done.stdout == "two\nlines \\x1b[2J\n"
+    assert main(["check", str(tmp_path / HOSTILE)]) == 2
+    said = capsys.readouterr().err
+    assert ESCAPED in said
+    assert said.count("\n") == 1
+    assert main(["train", "x", f"--{HOSTILE}", "1"]) == 2
+    assert not set(capsys.readouterr().err[:-1]) & {"\n", "\x1b", "\u202e", "\x9b"}
+
+
+def test_letters_that_an_output_cannot_write_are_escaped(monkeypatch, tmp_path):
+    a_command(monkeypatch, "кот 猫")
+    with (tmp_path / "out.txt").open("w", encoding="cp1252") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert main(["demo"]) == 0
+    assert (tmp_path / "out.txt").read_text() == r"\u043a\u043e\u0442 \u732b" + "\n"

@@ -1,10 +1,13 @@
 """Mirrors src/lookonce/darknet/cfg.py."""
 
+import time
+
 import pytest
 
-from conftest import GOLDEN
+from conftest import CASES, GOLDEN
 from lookonce import zoo
 from lookonce.darknet.cfg import Cfg, CfgError, read_cfg, write_cfg
+from lookonce.darknet.words import SHORT_NAMES
 from lookonce.errors import ConfigError
 from lookonce.layers import Conv, Cost, Dropout, MaxPool, Region, Route, Softmax, num_floats
 
@@ -139,15 +142,15 @@ def test_keys_belong_to_as_many_sections_as_there_are():
 @pytest.mark.parametrize("text, message", [
     ("", "x.cfg:1: no .net. section"),
     ("[net]\n", "x.cfg:1: a network without layers"),
-    ("[net]\n\n[yolo]\n", "x.cfg:3: section .yolo.; expected one of net, convolutional"),
-    ("[net]\n[maxpool]\nsice=2\n", "x.cfg:3: key 'sice' in .maxpool.; expected padding, size, stop"),
+    ("[net]\n\n[warp]\n", "x.cfg:3: section .warp.; expected one of net, convolutional"),
+    ("[net]\n[maxpool]\nsice=2\n", "x.cfg:3: key 'sice' in .maxpool.; expected antialiasing, .*padding, size, "),
     ("[net]\n[maxpool]\nsize=two\n", "x.cfg:3: size='two'; expected numbers"),
     ("[net]\n[maxpool]\nsize=-2\n", "x.cfg:3: size=-2; expected a whole number, at least 1"),
     ("[net]\nhello\n", "x.cfg:2: 'hello'; expected .section."),
     ("[net]\n[route]\n", "x.cfg:2: .route. without layers"),
     ("[net]\n[convolutional]\nsize=3\nactivation=leaky\n", "x.cfg:2: size=3 with a padding of 0; expected pad=1"),
     ("[net]\n[convolutional]\nactivation=swish\n", "x.cfg:3: activation=swish; expected one of leaky"),
-    ("[net]\n[conv]\ngroups=2\n", "x.cfg:3: groups=2; expected groups=1: nothing else is built here"),
+    ("[net]\n[conv]\ngroups=2\n", "x.cfg:3: groups=2; expected groups=1: nothing else is built here .section .conv"),
     ("[net]\n[conv]\ngroups=10\n", "x.cfg:3: groups=10; expected groups=1"),
     ("[net]\n[conv]\nflipped=yes\n", "x.cfg:3: flipped=yes; expected flipped=0"),
     ("[net]\n[max]\nsize=2\npadding=0\n", "x.cfg:4: another padding; expected padding=1"),
@@ -156,7 +159,10 @@ def test_keys_belong_to_as_many_sections_as_there_are():
     ("[net]\n[max]\nsize=nan\n", "x.cfg:3: size='nan'; expected numbers"),
     ("[net]\n[max]\n[route]\nlayers=-1.5\n", "x.cfg:4: layers=-1.5; expected whole numbers"),
     ("[net]\n[max]\n\n[route]\nlayers=-2\n", "x.cfg:4: layer 1 .route.: layers=.-2,.; each must name a layer before"),
-    ("[net]\n[dropout]\nprobability=2\n", "x.cfg:3: probability=2; expected one number, at most 1"),
+    ("[net]\n[dropout]\nprobability=2\n", "x.cfg:3: probability=2; expected one number, 0 to 1"),
+    ("[net]\n[dropout]\nprobability=-1\n", "x.cfg:3: probability=-1; expected one number, 0 to 1"),
+    ("[net]\n[region]\nanchors=1,-2\n", "x.cfg:3: anchors=1,-2; expected numbers above 0 and at most 1e.06"),
+    ("[net]\n[region]\nanchors=1,1e300\n", "x.cfg:3: anchors=1,1e300; expected numbers above 0"),
     ("[net]\n[region]\ncoords=5\n", "x.cfg:3: coords=5; expected coords=4"),
     ("[net]\n[conv]\nfilters=7\nactivation=linear\n[region]\nanchors=1,2\nclasses=1\n", "x.cfg:5: .* has 7 channels"),
     ("[net]\n[region]\nanchors=1,2,3\n", "x.cfg:3: 3 numbers in anchors; expected 2 above 0 for num=1"),
@@ -164,3 +170,99 @@ def test_keys_belong_to_as_many_sections_as_there_are():
 def test_errors_name_the_line(text, message):
     with pytest.raises(CfgError, match=message):
         read_cfg(text, "x.cfg")
+
+
+def case(name):
+    file = next((CASES / name).glob("*.cfg"))
+    return file.read_text(), file.name
+
+
+def test_a_key_that_nothing_reads_is_kept_with_a_warning(caplog):
+    cfg = read_cfg(*case("24-cfg-training-keys"))
+    assert "calibrated.cfg: keys of [net] that nothing reads are kept: input_calibration (line 5)" in caplog.text
+    assert "input_calibration=15.0,16.0,9.5" in write_cfg(cfg).splitlines()
+    assert read_cfg(write_cfg(cfg)) == cfg
+    caplog.clear()
+    given = "[net]\nshow_\x1b[31m=1\nwidth=64\nema_alpha=.9\n[conv]\nfilters=6\nactivation=linear\nstopbackward=1\n"
+    cfg = read_cfg(given + "[region]\nanchors=1,1\nclasses=1\nfocal_loss=1\n", "x.cfg")
+    kept = r"show_\x1b[31m (line 2), ema_alpha (line 4)"
+    assert [r.getMessage() for r in caplog.records] == [f"x.cfg: keys of [net] that nothing reads are kept: {kept}"]
+    assert cfg.kept[1:] == ((("stopbackward", "1"),), (("focal_loss", "1"),))
+
+
+def test_a_layers_key_that_nobody_knows_is_refused():
+    with pytest.raises(CfgError, match=r"x\.cfg:4: key 'ternary' in \[convolutional\]; expected activation, "):
+        read_cfg("[net]\n[conv]\nfilters=6\nternary=1\n", "x.cfg")
+
+
+@pytest.mark.parametrize("section, key", [
+    ("conv", "bin_output=1"), ("conv", "xnor=1"), ("conv", "stride_x=2"), ("conv", "antialiasing=1"),
+    ("conv", "share_index=-2"), ("max", "maxpool_depth=1"), ("max", "stride_y=2"), ("route", "groups=2"),
+    ("reorg", "extra=1"), ("softmax", "groups=2"), ("region", "background=1"),
+])  # fmt: skip
+def test_a_key_that_changes_what_is_computed_is_refused(section, key):
+    name = SHORT_NAMES.get(section, section)
+    with pytest.raises(CfgError, match=rf"x.cfg:3: {key}; expected .* \(section \[{name}\]\)"):
+        read_cfg(f"[net]\n[{section}]\n{key}\n", "x.cfg")
+
+
+def test_of_more_anchors_than_num_the_first_are_taken(caplog):
+    cfg = read_cfg(*case("55-cfg-more-anchors-than-num"))
+    assert cfg.layers[-1].anchors == ((0.6, 0.6),)
+    assert "a.cfg:69: 5 pairs of anchors, and num=1; as in Darknet the first 1 are used" in caplog.text
+    with pytest.raises(CfgError, match=r"x\.cfg:3: 4 numbers in anchors; expected 6 above 0 for num=3"):
+        read_cfg("[net]\n[region]\nanchors=1,2,3,4\nnum=3\n", "x.cfg")
+
+
+@pytest.mark.parametrize("text, message", [
+    (case("53-cfg-of-other-yolos")[0], r"x.cfg:18: a YOLOv3 or later network \(section \[yolo\], line 18\); only"),
+    ("[net]\nema_alpha=1\n[route]\ngroups=2\n[yolo]\n", r"x.cfg:5: a YOLOv3 or later network"),
+    ("[net]\n[conv]\nactivation=mish\n[Gaussian_yolo]\n", r"x.cfg:4: a Gaussian YOLOv3 network"),
+    ("[net]\n[local]\n[connected]\n[detection]\n", r"x.cfg:4: a YOLOv1 network \(section \[detection\], line 4\)"),
+    ("[net]\n[crnn]\n[connected]\n[softmax]\n", r"x.cfg:2: a recurrent network \(section \[crnn\]"),
+    ("[net]\n[lstm]\n[cost]\n", r"x.cfg:2: a recurrent network \(section \[lstm\]"),
+    ("[net]\n[conv]\n[shortcut]\n[avgpool]\n[softmax]\n", r"x.cfg:5: a classifier with \[shortcut\] \(section"),
+    ("[net]\n[conv]\n[shortcut]\n[region]\n", r"x.cfg:3: section \[shortcut\]; expected one of net"),
+    ("[net]\n[max]\n[net]\n", r"x.cfg:3: section \[net\]; expected one of"),
+])  # fmt: skip
+def test_a_network_of_another_family_is_named(text, message):
+    with pytest.raises(CfgError, match=message):
+        read_cfg(text, "x.cfg")
+
+
+@pytest.mark.parametrize("text, message", [
+    ("[net]\n[conv]\nfilters=100000000000\n", "x.cfg:3: filters=100000000000; expected a whole number"),
+    ("[net]\n[conv]\nfilters=2000000000\nactivation=linear\n", r"x.cfg:2: layer 0 \(conv\): the network is too large"),
+    ("[net]\nwidth=99999999\n[max]\n", r"x.cfg:3: layer 0 \(maxpool\): the network is too large"),
+    ("[net]\n[conv]\nsize=65537\npad=1\n", "x.cfg:3: size=65537; expected a whole number, at least 1 and at most 256"),
+    ("[net]\n[max]\nstride=1e308\n", "x.cfg:3: stride=1e308; expected a whole number"),
+    ("[net]\n[reorg]\nstride=1000\n", "x.cfg:3: stride=1000; expected a whole number"),
+    ("[net]\n[region]\nanchors=1,2\nclasses=1e18\n", "x.cfg:4: classes=1e18; expected a whole number"),
+    ("[net]\nchannels=4\n[max]\n", r"x.cfg:2: channels=4; expected 3 \(RGB\) or 1 \(grey\)"),
+])  # fmt: skip
+def test_sizes_are_bounded_with_their_line(text, message):
+    with pytest.raises(CfgError, match=message):
+        read_cfg(text, "x.cfg")
+
+
+@pytest.mark.parametrize("folder", ["pair", "detector_cfg"])
+def test_found_inputs_of_the_fuzz_test_are_told(folder):
+    for file in (CASES / "fuzz" / folder).iterdir():
+        with pytest.raises(CfgError, match=r"x.cfg:\d+: (filters|size)=.*; expected a whole number"):
+            read_cfg(file.read_text(), "x.cfg")
+
+
+@pytest.mark.parametrize(
+    "name", ["../up.tree", "/etc/passwd", "data/../../up.tree", "..\\up.tree", "C:\\a.tree", "~/a"]
+)
+@pytest.mark.parametrize("key", ["tree", "map"])
+def test_a_file_outside_the_cfgs_folder_is_refused(key, name):
+    with pytest.raises(CfgError, match=rf"x.cfg:5: {key}=.*; expected a file in the cfg's folder"):
+        read_cfg(f"[net]\n[region]\nanchors=1,2\nclasses=1\n{key}={name}\n", "x.cfg")
+
+
+def test_many_sections_are_read_in_a_moment():
+    began = time.process_time()
+    with pytest.raises(CfgError, match="4096 layers"):
+        read_cfg("[net]\n" + "[max]\n" * 20_000, "x.cfg")
+    assert time.process_time() - began < 2

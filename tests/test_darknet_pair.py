@@ -141,6 +141,24 @@ def test_both_conventions_survive_the_way_to_darknet_and_back(sigma, tmp_path):
     assert (found(x) - network(x)).abs().max() > 0.1 * network(x).abs().max()  # the convention shows
 
 
+@torch.no_grad()
+def test_a_grey_network_is_opencvs_and_survives_the_way_to_darknet_and_back(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    network = folded(Network(nano(3, ANCHORS), channels=1).eval())
+    cfg, weights = tmp_path / "n.cfg", tmp_path / "n.weights"
+    save_darknet(network, cfg, weights, frame=(96, 64))
+    assert read_cfg(cfg.read_text()).channels == 1
+    found = load_darknet(cfg, weights)
+    grey = torch.rand(1, 1, 64, 96, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(found(grey), network(grey))
+    theirs = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+    theirs.setInput(grey.numpy())
+    last = [name for name in theirs.getLayerNames() if name.startswith("conv_")][-1]
+    np.testing.assert_allclose(theirs.forward(last), found(grey).numpy(), atol=1e-4)
+    save_darknet(found, tmp_path / "again.cfg", tmp_path / "again.weights")
+    assert (tmp_path / "again.weights").read_bytes() == weights.read_bytes()
+
+
 @pytest.mark.parametrize("name", [*DETECTORS, *CLASSIFIERS])
 def test_what_is_read_is_written_byte_by_byte(name, tmp_path):
     _, cfg, weights = golden(name)
@@ -202,7 +220,7 @@ def test_the_names_are_those_beside_it(files):
     (lambda home: (home / "n.weights").unlink(), "no n.weights in its folder"),
     (lambda home: (home / "n.names").write_text("one\n"), "n.names: 1 names, and .*n.cfg has classes=2"),
     (lambda home: (home / "n.names").write_text("one\n\ntwo\n"), "n.names:2: an empty line"),
-    (lambda home: (home / "n.cfg").write_text("[net]\nchannels=1\n[maxpool]\n"), "channels=1; networks run on RGB"),
+    (lambda home: (home / "n.cfg").write_text("[net]\nchannels=4\n[maxpool]\n"), "n.cfg:2: channels=4; expected 3"),
     (lambda home: (home / "n.cfg").write_text("[net]\n[route]\nlayers=-1\n"), "n.cfg:2: layer 0 .route."),
     (lambda home: (home / "n.weights").write_bytes(b""), "n.weights: 0 bytes; a .weights file starts with a header"),
 ])  # fmt: skip
@@ -227,9 +245,34 @@ def test_a_tree_is_found_where_darknet_users_keep_it(tmp_path):
     assert find_tree("data/small.tree", tmp_path / "cfg" / "n.cfg").names == ("a", "b")
 
 
+def test_a_tree_elsewhere_is_not_read(tmp_path, monkeypatch):
+    for folder in ("models", "data", "work/data"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "small.tree").write_text("a -1\n")
+    (tmp_path / "models" / "small.tree").unlink()
+    monkeypatch.chdir(tmp_path / "work")
+    with pytest.raises(PairError, match="no such file"):
+        find_tree("data/small.tree", tmp_path / "models" / "n.cfg")
+
+
+def test_a_large_file_is_no_text_and_no_memory(tmp_path):
+    with (tmp_path / "n.cfg").open("wb") as file:
+        file.truncate(10 << 30)
+    with pytest.raises(PairError, match="at most 16777216 bytes"):
+        read_text(tmp_path / "n.cfg")
+
+
+def test_weights_of_another_length_are_refused_before_the_network_takes_memory(tmp_path, monkeypatch):
+    (tmp_path / "n.weights").write_bytes(bytes(100))
+    (tmp_path / "n.cfg").write_text("[net]\nwidth=32\nheight=32\n" + "[conv]\nfilters=9000\nactivation=linear\n" * 2)
+    monkeypatch.setattr("lookonce.network.empty", None)
+    with pytest.raises(UserError, match=r"n\.weights: 21 numbers, and the cfg needs 81,045,000"):
+        load_darknet(tmp_path / "n.cfg", tmp_path / "n.weights")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1"])
 def test_text_of_any_age_is_read(encoding, tmp_path):
     (tmp_path / "n.names").write_bytes("école\n".encode(encoding))
     assert read_names(tmp_path / "n.names") == ("école",)
-    with pytest.raises(PairError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         read_text(tmp_path)

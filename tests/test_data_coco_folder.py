@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import SHARED, needs_shared
+from conftest import CASES, SHARED, needs_shared
 from lookonce.data.catalog import read_dataset
 from lookonce.data.coco_folder import find_coco, is_coco, split_name, write_coco
 from lookonce.errors import UserError
@@ -54,7 +54,7 @@ def test_each_file_is_a_split(root, split, count):
 
 
 def test_all_that_is_wrong_is_told_with_its_line(tmp_path):
-    boxes = [(1, 4, [1, 2, 3, 4], {}), (8, 3, [1, 2, 3, 4], {}), (1, 3, [1, 2, 0, 4], {}), (1, 3, [50, 2, 30, 4], {}),
+    boxes = [(1, 4, [1, 2, 3, 4], {}), (8, 3, [1, 2, 3, 4], {}), (1, 3, [1, 2, 0, 4], {}), (1, 3, [60, 2, 30, 4], {}),
              (1, 3, "x", {}), (1, 3, [1, 2, 3, 4], {"id": 0})]  # fmt: skip
     add(tmp_path, "instances.json", [(1, "a.jpg"), (2, "gone.jpg")], boxes)
     (tmp_path / "images" / "gone.jpg").unlink()
@@ -65,8 +65,9 @@ def test_all_that_is_wrong_is_told_with_its_line(tmp_path):
                           "annotation id twice", "picture missing"}  # fmt: skip
     assert len(found.boxes) == 1
     for kind, words in (("category missing", '"id": 0'), ("image missing", '"id": 1'), ("box without area", '"id": 2')):
-        line = int(kinds[kind].place.rpartition(":")[2])
+        line = int(kinds[kind].place.split(":")[1])
         assert words in lines[line]
+    assert kinds["category missing"].place.endswith(": annotation 0 (images/a.jpg)")
 
 
 def test_a_picture_in_two_files_is_read_once_and_differences_are_told(tmp_path):
@@ -77,6 +78,18 @@ def test_a_picture_in_two_files_is_read_once_and_differences_are_told(tmp_path):
     assert len(read_dataset(tmp_path, "trainval")) == 1
     add(tmp_path, "annotations/z.json", [(8, "a.jpg")], [(8, 3, [1, 2, 3, 9], {})])
     assert [p.kind for p in read_dataset(tmp_path).problems] == ["picture annotated twice"]
+
+
+def test_places_in_a_file_of_one_line_are_told_by_annotation(tmp_path):
+    boxes = [(1, 3, [1, 2, 3, 4], {}), (1, 3, "x", {}), (1, "9", [1, 2, 3, 4], {}), (1, 3, "x", {"id": None})]
+    add(tmp_path, "instances.json", [(1, "a.jpg")], boxes)
+    file = tmp_path / "instances.json"
+    file.write_text(json.dumps(json.loads(file.read_text())))
+    assert [p.place for p in read_dataset(tmp_path).problems] == [
+        "instances.json: annotation 1 (images/a.jpg)",
+        "instances.json: annotation 2 (images/a.jpg)",
+        "instances.json: annotation without an id (images/a.jpg)",
+    ]
 
 
 def test_roboflows_folders_are_splits(tmp_path):
@@ -119,6 +132,66 @@ def test_only_coco_files_are_found(root):
     (root / "results.json").write_text('[{"image_id": 1}]')
     (root / "package.json").write_text('{"name": "x"}')
     assert [file.name for file in find_coco(root)] == ["instances_train2017.json", "instances_val2017.json"]
+
+
+CAT_DOG = ("cat", "dog")
+
+
+@pytest.mark.parametrize("case, labels, objects, kinds", [
+    ("03-roboflow-root-named-as-class/rf-root-same", ("cat",), 12, ["group category"] * 3),
+    ("47-roboflow-phantom-class/rf-root-other", CAT_DOG, 12, ["group category"] * 3),
+    ("23-coco-string-category-ids/coco-strcat", CAT_DOG, 4, []),
+    ("23-coco-string-category-ids/coco-strcat-ann", CAT_DOG, 4, []),
+    ("28-coco-url-without-file_name/coco-url-only", CAT_DOG, 4, []),
+    ("28-coco-url-without-file_name/coco-urlpath", CAT_DOG, 4, []),
+    ("30-coco-duplicate-image/coco-dupimg-identical", CAT_DOG, 4, ["image listed twice"]),
+    ("30-coco-duplicate-image/coco-dupimg-other", CAT_DOG, 4, ["image id twice"]),
+    ("30-coco-duplicate-image/coco-samefile-twoids", CAT_DOG, 5, ["image under two ids"]),
+    ("32-coco-number-names/coco-dupcatname", CAT_DOG, 4, ["category name twice"]),
+    ("32-coco-number-names/coco-int-catname", ("0", "1"), 4, []),
+    ("33-coco-segmentation-only/coco-seg-no-bbox", CAT_DOG, 4, ["polygon"] * 4),
+])  # fmt: skip
+def test_odd_files_of_other_tools_are_read_whole(case, labels, objects, kinds):
+    found = read_dataset(CASES / case)
+    assert found.labels == labels
+    assert len(found.boxes) == objects
+    assert [p.kind for p in found.problems] == kinds
+    assert len(read_dataset(CASES / case, "train")) == 4
+
+
+def test_a_group_with_annotations_stays_a_class(tmp_path):
+    categories = ((1, "vehicle"), (2, "car"))
+    add(tmp_path, "train.json", [(1, "a.jpg")], [(1, 2, [1, 2, 3, 4], {})], categories=categories)
+    add(tmp_path, "val.json", [(1, "b.jpg")], [(1, 2, [1, 2, 3, 4], {})], categories=categories)
+    for name in ("train", "val"):
+        file = tmp_path / f"{name}.json"
+        file.write_text(file.read_text().replace('"name": "car"', '"name": "car", "supercategory": "vehicle"'))
+    assert read_dataset(tmp_path).labels == ("car",)
+    assert [p.kind for p in read_dataset(tmp_path, "val").problems] == ["group category"] * 2
+    (tmp_path / "val.json").write_text(
+        (tmp_path / "val.json").read_text().replace('category_id": 2', 'category_id": 1')
+    )
+    assert read_dataset(tmp_path).labels == ("vehicle", "car")
+
+
+def test_equal_boxes_of_an_image_under_two_ids_are_kept_once(tmp_path):
+    boxes = [(1, 3, [1, 2, 3, 4], {}), (9, 3, [1, 2, 3, 4], {}), (9, 90, [1, 2, 3, 4], {})]
+    add(tmp_path, "train.json", [(1, "a.jpg"), (9, "a.jpg")], boxes)
+    found = read_dataset(tmp_path, "train")
+    assert (len(found), found.classes.tolist()) == (1, [0, 1])
+    assert [p.kind for p in found.problems] == ["image under two ids"]
+
+
+def test_boxes_that_are_clear_are_kept_and_counted_as_fixed(tmp_path):
+    boxes = [(1, 3, [40, 30, -20, -10], {}), (1, 3, [-5, -3, 40, 40], {}), (1, 3, ["1", 2, 3, 4], {}),
+             (1, 3, [-30, 0, 40, 40], {})]  # fmt: skip
+    add(tmp_path, "instances.json", [(1, "a.jpg")], boxes)
+    found = read_dataset(tmp_path)
+    assert found.boxes.tolist() == [[20, 20, 40, 30], [0, 0, 35, 37], [1, 2, 4, 6]]
+    assert [(p.kind, p.action) for p in found.problems] == [
+        ("corners exchanged", "fixed"), ("box over the edge", "fixed"), ("number as text", "fixed"),
+        ("box outside", "dropped"),
+    ]  # fmt: skip
 
 
 @needs_shared

@@ -39,6 +39,15 @@ def test_boxes_and_splits_survive_the_round_of_formats(squares, tmp_path):
             assert [r.path.stem for r in read_dataset(tmp_path / folder, split).records] == stems
 
 
+def test_names_that_yaml_would_resolve_survive_the_round(tmp_path):
+    names = ["no", "on", "007", "12:30", "1e3", "null", "~", "2024-01-01", "猫", "a: b", "#x", "'q'"]
+    for n, name in enumerate(names):
+        add(tmp_path / "set", f"p{n}", [(name, [1, 2, 30, 40])])
+    check_round(tmp_path / "set", tmp_path)
+    assert sorted(read_dataset(tmp_path / "y").labels) == sorted(names)
+    assert sorted(read_dataset(tmp_path / "y" / "obj.data").labels) == sorted(names)
+
+
 @needs_shared
 def test_voc_photographs_survive_the_round_of_formats(tmp_path):
     check_round(SHARED / "data" / "voc100", tmp_path)
@@ -102,3 +111,9 @@ def test_on_the_command_line(squares, tmp_path, capsys):
     assert main(["convert", str(squares), str(tmp_path / "out"), "--format", "coco", "--labels", "red"]) == 0
     assert "40 pictures" in capsys.readouterr().out
     assert read_dataset(tmp_path / "out").labels == ("red",)
+
+
+def test_a_converted_set_stays_out_of_the_one_that_is_read(squares):
+    with pytest.raises(UserError, match=r"new: is inside the data set .*; name a folder outside it"):
+        convert(squares, squares / "new", format="yolo")
+    assert not (squares / "new").exists()

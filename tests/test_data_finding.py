@@ -15,7 +15,7 @@ def test_lines_are_the_same_from_any_machine(tmp_path, content):
 
 
 def test_what_is_no_text_is_told_in_one_line(tmp_path):
-    (tmp_path / "l.txt").write_bytes(b"\xff\xd8\xff\xe0")
+    (tmp_path / "l.txt").write_bytes(b"\xff\xd8\xff\0")
     with pytest.raises(UserError, match=r"l\.txt: not a text file; expected words"):
         read_lines(tmp_path / "l.txt", "words")
     with pytest.raises(UserError, match="cannot be read"):

@@ -31,8 +31,14 @@ def test_numbers_are_packed_in_order(found):
     ((0, 0, 64, 48), "drop", (0, 0, 64, 48), []),
     ((-1, -0.5, 65, 49), "drop", (0, 0, 64, 48), []),
     ((10, 10, 10, 20), "clip", None, ["box without area"]),
-    ((10, 10, 70, 20), "drop", None, ["box outside"]),
-    ((10, 10, 70, 20), "clip", (10, 10, 64, 20), ["box outside"]),
+    ((10, 10, 70, 20), "drop", (10, 10, 64, 20), ["box over the edge"]),
+    ((10, 10, 118, 20), "drop", (10, 10, 64, 20), ["box over the edge"]),
+    ((10, 10, 118.1, 20), "drop", None, ["box outside"]),
+    ((10, 10, 118.1, 20), "clip", (10, 10, 64, 20), ["box outside"]),
+    ((-20, -20, 40, 40), "drop", None, ["box outside"]),
+    ((40, 10, 10, 20), "drop", (10, 10, 40, 20), ["corners exchanged"]),
+    ((40, 50, 10, 20), "drop", (10, 20, 40, 48), ["corners exchanged", "box over the edge"]),
+    ((40, 20, 10, 20), "drop", None, ["corners exchanged", "box without area"]),
     ((64.5, 10, 64.9, 20), "clip", None, ["box outside"]),
     ((float("nan"), 10, 64.9, 20), "clip", None, ["box without area"]),
 ])  # fmt: skip
@@ -40,6 +46,37 @@ def test_boxes_are_settled_by_the_policy(found, box, policy, expected, kinds):
     found.policy = policy
     assert found.settled("a", (found.root / "l.txt", 3), box, (64, 48)) == expected
     assert [(p.kind, p.place) for _, p in found.problems] == [(kind, "l.txt:3") for kind in kinds]
+
+
+@pytest.mark.parametrize("box, policy, expected, kinds", [
+    ((1, 1, 64, 48), "drop", (0, 0, 64, 48), []),
+    ((0, 0, 65, 49), "drop", (0, 0, 64, 48), []),
+    ((10, 10, 10, 20), "clip", None, ["box without area"]),
+    ((11, 10, 10, 20), "drop", None, ["box without area"]),
+    ((40, 40, 10, 10), "drop", (9, 9, 40, 40), ["corners exchanged"]),
+    ((10, 10, 70, 20), "drop", (9, 9, 64, 20), ["box over the edge"]),
+    ((-5, 10, 20, 20), "drop", (0, 9, 20, 20), ["box over the edge"]),
+    ((100, 10, 170, 20), "clip", None, ["box outside"]),
+])  # fmt: skip
+def test_boxes_that_count_pixels_from_one_are_settled_likewise(found, box, policy, expected, kinds):
+    found.policy = policy
+    assert found.settled("a", (found.root / "l.txt", 3), box, (64, 48), first=1) == expected
+    assert [p.kind for _, p in found.problems] == kinds
+
+
+def test_a_place_is_a_line_and_an_entry(found):
+    file = found.root / "a.json"
+    assert found.told((file, 0)) == "a.json"
+    assert found.told((file, 1)) == "a.json:1"
+    assert found.told((file, 1, "annotation 7")) == "a.json: annotation 7"
+    assert found.told((file, 9, "annotation 7")) == "a.json:9: annotation 7"
+
+
+def test_problems_that_stand_for_many_are_counted_as_many(found):
+    for n in range(TOLD + 50):
+        found.problem("a", (found.root / "a.txt", n + 1), "polygon", "x", "fixed", times=10)
+    assert len(found.problems) == TOLD + 1
+    assert sum(p.times for _, p in found.problems) == 10 * (TOLD + 50)
 
 
 def test_very_many_problems_of_one_file_stay_few_and_counted(found):

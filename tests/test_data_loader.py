@@ -47,7 +47,7 @@ def test_a_batch_moves_as_one_thing():
     moved = batch.to("meta")
     assert isinstance(moved, Batch)
     tensors = [*(v for k, v in vars(moved).items() if k != "outputs"), *moved.outputs]
-    assert len(tensors) == 8
+    assert len(tensors) == 9
     assert all(value.device.type == "meta" for value in tensors)
 
 

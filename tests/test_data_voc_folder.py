@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from conftest import CASES
 from lookonce.data import voc
 from lookonce.data.catalog import read_dataset
 from lookonce.data.voc_folder import find_voc, read_voc, root_tag, write_voc
@@ -61,6 +62,8 @@ def test_annotations_of_one_name_in_two_folders_keep_their_own_images(tmp_path):
         voc.write_annotation(tmp_path / "Annotations" / cam / "a.xml", "a.jpg", (10, 10), box, ["cat"])
         (tmp_path / "JPEGImages" / cam).mkdir(parents=True)
         (tmp_path / "JPEGImages" / cam / "a.jpg").touch()
+    voc.write_split(tmp_path / "ImageSets" / "Main" / "train.txt", ["cam1/a"])
+    assert read_dataset(tmp_path, "train").boxes[:, 0].tolist() == [2]
     found = read_dataset(tmp_path)
     assert {str(r.path.parent.name): r.boxes[0, 0] for r in found.records} == {"cam0": 1, "cam1": 2}
     (tmp_path / "JPEGImages" / "cam1" / "a.jpg").unlink()
@@ -89,3 +92,41 @@ def test_lists_beside_the_folders_are_splits(tmp_path):
     (tmp_path / "labels.txt").write_text("x\n")
     assert [r.path.stem for r in read_dataset(tmp_path, "train").records] == ["a", "b"]
     assert [r.path.stem for r in read_dataset(tmp_path, "val").records] == ["c"]
+
+
+def test_the_image_that_the_annotation_names_is_taken_of_two_with_its_stem():
+    found = read_dataset(CASES / "17-same-stem-two-endings" / "same-stem-voc")
+    assert [r.path.name for r in found.records] == ["p0.png", "p1.jpg", "p2.jpg", "p3.jpg"]
+    [problem] = found.problems
+    assert problem.kind == "two images for one annotation"
+    assert "p0.png and p0.jpg" in problem.found
+
+
+def test_names_with_blanks_are_whole_lines_of_lists():
+    case = CASES / "18-voc-list-with-blanks" / "voc-spaces"
+    assert [r.path.stem for r in read_dataset(case, "train").records] == [f"my photo {n}" for n in range(4)]
+    assert read_dataset(case, "val").problems == ()
+
+
+def test_boxes_that_are_clear_are_kept_and_counted_as_fixed():
+    found = read_dataset(CASES / "45-boxes-partly-outside" / "swapped")
+    np.testing.assert_allclose(found.boxes, [[9, 9, 40, 40], [9.6, 8.4, 40.25, 39.9], [0, 0, 40, 40], [9, 9, 96, 64]])
+    assert [(p.kind, p.action) for p in found.problems] == [
+        ("corners exchanged", "fixed"), ("box over the edge", "fixed"), ("box over the edge", "fixed"),
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="corners exchanged"):
+        read_dataset(CASES / "45-boxes-partly-outside" / "swapped", policy="error")
+
+
+def test_polygons_and_encodings_are_said(tmp_path, squares):
+    (tmp_path / "a.jpg").write_bytes(next((squares / "JPEGImages").iterdir()).read_bytes())
+    points = "".join(f"<x{n}>{x}</x{n}><y{n}>{y}</y{n}>" for n, (x, y) in enumerate(((10, 10), (40, 12), (30, 45)), 1))
+    body = f"<object><name>汽车</name><polygon>{points}</polygon></object>"
+    size = "<size><width>64</width><height>48</height></size>"
+    (tmp_path / "a.xml").write_bytes(f"<annotation>{size}{body}</annotation>".encode("gbk"))
+    (tmp_path / "ImageSets").mkdir()
+    (tmp_path / "ImageSets" / "train.txt").write_bytes("a\n汽车\n".encode("gbk"))
+    found = read_dataset(tmp_path, "train")
+    assert (found.labels, found.boxes.tolist()) == (("汽车",), [[9, 9, 40, 45]])
+    assert sorted(p.kind for p in found.problems) == ["annotation missing", "encoding guessed", "encoding guessed",
+                                                      "polygon"]  # fmt: skip

@@ -5,13 +5,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from lookonce.data.loader import Sample, collate
+from lookonce.data.canvas import Canvases
+from lookonce.data.loader import Pictures, Sample, collate
+from lookonce.data.pictures import load_for
+from lookonce.data.record import Record, pack
 from lookonce.data.warp import DRAWS, Augmentation, colour, draws, mosaic, warp
 from lookonce.errors import ConfigError
 from lookonce.resize import boxes_to_input, to_input
+from lookonce.training.run import CANVAS_TO_INPUT
 
-MODES = ("letterbox", "stretch")
+MODES = ("letterbox_antialias", "stretch_antialias")
 
 
 def smooth(height, width):
@@ -26,25 +31,50 @@ def batch_of(*pictures, boxes=None):
                     for i, (p, b) in enumerate(zip(pictures, boxes, strict=True))])  # fmt: skip
 
 
+def photograph(width, height):
+    """Soft shapes with sharp edges and the noise of a camera."""
+    rng = np.random.default_rng(width)
+    image = smooth(height, width).astype(np.float32)
+    image[height // 4 : height // 2, width // 3 : width // 2] = 240
+    return np.clip(image + rng.normal(0, 6, (height, width, 1)), 0, 255).astype(np.uint8)
+
+
+def seen_in_training(file, frame, mode):
+    """The input of an image file that is not augmented, by way of its canvas; and its box from 10 to 20 px."""
+    with Image.open(file) as image:
+        size = image.size
+    box = np.array([[10, 10, 20, 20]], np.float32)
+    record = Record(file, size, box, np.zeros(1, np.int64), np.zeros(1, bool))
+    canvases = Canvases(pack("a", file.parent, ("a",), [record]), round(CANVAS_TO_INPUT * max(frame)), None)
+    batch = collate([Pictures(canvases)[0]])
+    return warp(batch, frame, mode, Augmentation.none(), np.full((1, DRAWS), 0.3))
+
+
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("size", [(120, 160), (150, 100), (64, 64)])
-def test_without_augmentation_it_is_the_resize_of_detection(mode, size):
-    picture = smooth(*size)
-    box = np.array([[10, 20, 50, 60]], np.float32)
-    found = warp(
-        batch_of(picture, smooth(30, 200), boxes=[box, box[:0]]),
-        (128, 96),
-        mode,
-        Augmentation.none(),
-        np.full((2, DRAWS), 0.3),
-    )
-    # sizes with an even border: Darknet lays pictures on whole pixels and boxes on real halves, the warp both on halves
-    expected = torch.from_numpy(to_input(picture, (128, 96), mode))
-    edges = boxes_to_input(torch.tensor([[0.0, 0, size[1], size[0]]]), size[::-1], (128, 96), mode)
-    inner = edges[0].round().int().tolist()
-    inside = (slice(None), slice(inner[1] + 3, inner[3] - 3), slice(inner[0] + 3, inner[2] - 3))
-    assert (found.images[0][inside] - expected[inside]).abs().max() < 2 / 255
-    torch.testing.assert_close(found.boxes, boxes_to_input(torch.from_numpy(box), size[::-1], (128, 96), mode))
+@pytest.mark.parametrize("size", [(30, 45), (97, 211), (128, 96), (150, 113), (190, 143), (640, 480), (1600, 1200)])
+def test_without_augmentation_training_sees_what_detection_sees(mode, size, tmp_path):
+    """Oracle: detection's path from the same file, for images smaller than the input, a little and a lot larger."""
+    file, frame = tmp_path / "a.png", (128, 96)
+    Image.fromarray(photograph(*size)).save(file)
+    found = seen_in_training(file, frame, mode)
+    difference = (found.images[0] - torch.from_numpy(to_input(load_for(file, frame).pixels, frame, mode))).abs() * 255
+    canvas_is_smaller = max(size) > CANVAS_TO_INPUT * max(frame)
+    assert difference.mean() < 1.2
+    assert difference.quantile(0.999) < (13 if canvas_is_smaller else 1.1)  # two roundings
+    expected = boxes_to_input(torch.tensor([[10.0, 10, 20, 20]]), size, frame, mode)
+    assert (len(found.boxes) == 0) == bool((expected[:, 2:] - expected[:, :2]).min() < 1)
+    for box in found.boxes:
+        torch.testing.assert_close(box[None], expected, atol=0.2, rtol=0)  # a canvas has whole pixels
+
+
+def test_detection_and_training_see_the_same_detail_of_a_large_image(tmp_path):
+    """The gradient's energy: point sampling sees four times as much in a noisy image as averaging does."""
+    file = tmp_path / "a.png"
+    Image.fromarray(photograph(1600, 1200)).save(file)
+    energy = [float(image.diff(dim=1).square().sum() + image.diff(dim=2).square().sum()) for image in (
+        seen_in_training(file, (416, 416), "letterbox_antialias").images[0],
+        torch.from_numpy(to_input(load_for(file, (416, 416)).pixels, (416, 416), "letterbox_antialias")))]  # fmt: skip
+    assert energy[0] == pytest.approx(energy[1], rel=0.06)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -98,7 +128,7 @@ def test_a_picture_that_shrinks_a_lot_is_not_aliased():
     stripes = np.zeros((256, 256, 3), np.uint8)
     stripes[:, ::2] = 255
     found = warp(batch_of(stripes, smooth(256, 256)), (64, 64), "letterbox", Augmentation.none(), np.zeros((2, DRAWS)))
-    assert (found.images[0] - 0.5).abs().max() < 0.02
+    assert (found.images[0, :, :, 1:-1] - 0.5).abs().max() < 0.02
 
 
 def test_objects_hardly_in_view_are_ignored_and_slivers_dropped():

@@ -1,12 +1,13 @@
 """Mirrors src/lookonce/data/yolo_folder.py."""
 
+import contextlib
 import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import SHARED, needs_shared
+from conftest import CASES, SHARED, needs_shared
 from lookonce.data.catalog import read_dataset
 from lookonce.data.yolo_folder import describe, find_yolo, is_label_file, write_yolo
 from lookonce.errors import UserError
@@ -93,7 +94,7 @@ def test_missing_things_are_told_and_the_rest_is_read(root):
     told = {(p.kind, p.place) for p in found.problems}
     assert told == {
         ("label file missing", "images/train/d.jpg"), ("label file missing", "images/val/g.PNG"),
-        ("polygon line", "labels/train/e.txt:1"), ("picture unreadable", "images/train/f.jpg"),
+        ("polygon", "labels/train/e.txt:1"), ("picture unreadable", "images/train/f.jpg"),
         ("picture missing", "more.txt:1"), ("list missing", "data.yaml"),
     }  # fmt: skip
     assert names(found) == ["a.jpg", "b.jpg", "d.jpg", "e.jpg", "g.PNG"]
@@ -124,7 +125,6 @@ def test_a_set_without_any_label_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize("text, message", [
     ("names: [a\n", "not YAML"),
-    ("names: [a, a]\ntrain: x\n", "class 'a' twice"),
     ("names: {0: a, 2: b}\ntrain: x\n", "without a gap"),
     ("names: []\ntrain: x\n", "expected the names"),
     ("names: [[1]]\ntrain: x\n", "without a name"),
@@ -132,8 +132,12 @@ def test_a_set_without_any_label_file_is_refused(tmp_path):
     ("names: nowhere.names\ntrain: x\n", "which is not there"),
     ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *b]\n", "an alias or deep nesting"),
     ("names: " + "[" * 1000, "an alias or deep nesting"),
-    ("names: [a]\nwhen: 2026-13-77\n", "not YAML"),
-    ("names: [!!python/object/apply:os.system [ls]]\ntrain: x\n", "not YAML"),
+    ("names: [!!python/object/apply:os.system [ls]]\ntrain: x\n", "without a name"),
+    ("names: [a, '']\ntrain: x\n", "without a name"),
+    ("names: {0: a, 00: b}\ntrain: x\n", "without a gap"),
+    ("names: {no: a}\ntrain: x\n", "without a gap"),
+    ('names: [a]\ntrain: "C:\\data\\x"\n', "write paths with /"),
+    ("[names: x]\n", "no entries"),
     ("names: [a]\nx: " + "a" * (1 << 20), "at most"),
 ])  # fmt: skip
 def test_a_description_that_is_none_is_one_line(tmp_path, text, message):
@@ -141,6 +145,84 @@ def test_a_description_that_is_none_is_one_line(tmp_path, text, message):
     with pytest.raises(UserError, match=message) as error:
         describe(tmp_path / "data.yaml")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("names", [
+    ["no", "yes"], ["on", "off"], ["007", "1e3"], ["2024-01-01", "12:30"], ["null", "~"], ["0x1F", "1_000"], ["y", "="],
+    ["猫", "é"],
+])  # fmt: skip
+@pytest.mark.parametrize("form", ["[{}, {}]", "\n- {}\n- {}", "\n  0: {}\n  1: {}", "\n  1: {1}\n  0: {0}"])
+def test_names_are_text_as_written(tmp_path, names, form):
+    (tmp_path / "data.yaml").write_text(f"train: images\nnames: {form.format(*names)}\n", encoding="utf-8")
+    assert describe(tmp_path / "data.yaml").names == tuple(names)
+
+
+@pytest.mark.parametrize("case, names, kinds", [
+    ("16-polygons-dropped/polygon", ("cat", "dog"), ["polygon", "polygon"]),
+    ("17-same-stem-two-endings/same-stem", ("cat", "dog"), ["two images for one annotation"]),
+    ("20-names-file-not-utf8/names-latin1", ("café", "naïve"), ["encoding guessed"]),
+    ("20-names-file-not-utf8/names-gbk", ("猫", "狗"), ["encoding guessed"]),
+    ("21-yaml-names-not-text/yaml-bool", ("no", "yes"), []),
+    ("21-yaml-names-not-text/yaml-bool-dict", ("on", "off"), []),
+    ("21-yaml-names-not-text/yv-num", ("007", "1e3"), []),
+    ("21-yaml-names-not-text/yv-date", ("2024-01-01", "12:30"), []),
+    ("39-nc-against-names/yv-ncwrong", ("cat", "dog"), ["names and nc differ"]),
+])  # fmt: skip
+def test_odd_files_of_other_tools_are_read_whole(case, names, kinds):
+    found = read_dataset(CASES / case)
+    assert found.labels == names
+    assert [p.kind for p in found.problems] == kinds
+    assert len(found) == (7 if "17-" in case else 6)
+    assert len(found.boxes) == (7 if "17-" in case or "16-" in case else 6)
+    assert [p.kind for p in read_dataset(CASES / case, "train").problems if not p.place.startswith("labels")] == [
+        kind for kind in kinds if kind in ("encoding guessed", "names and nc differ")
+    ]
+
+
+def test_two_numbers_of_one_name_are_one_class(root):
+    (root / "data.yaml").write_text(YAML.replace("nc: 2", "nc: 3").replace("[cat, dog]", "[cat, cat, dog]"))
+    found = read_dataset(root)
+    assert found.labels == ("cat", "dog")
+    assert found.classes.tolist() == [0, 0, 0]
+    assert [(p.kind, p.found) for p in found.problems] == [("category name twice", "'cat' has the ids 0, 1")]
+
+
+def test_keypoints_of_a_pose_data_set_are_left_out(root):
+    (root / "labels" / "train" / "a.txt").write_text("1 .5 .5 .5 .5 .1 .1 2 .2 .2 2 .3 .3 0 .9 .9 1\n")
+    (root / "data.yaml").write_text(YAML + "kpt_shape: [4, 3]\n")
+    found = read_dataset(root, "train")
+    assert found.records[0].boxes.tolist() == [[16, 12, 48, 36]]
+    assert found.problems == ()
+
+
+@pytest.mark.parametrize("line", [
+    "images/train/my photo 1.jpg", "C:\\data\\images\\train\\my photo 1.jpg", ".\\images\\train\\my photo 1.jpg",
+])  # fmt: skip
+def test_paths_with_blanks_and_from_windows_are_whole_lines_of_lists(root, line):
+    add(root, "images/train/my photo 1", "0 .5 .5 .5 .5")
+    (root / "some.txt").write_text(f"{line}\n")
+    (root / "data.yaml").write_text(YAML.replace("images/val", "some.txt").replace("/content", "C:\\content"))
+    assert names(read_dataset(root, "val")) == ["my photo 1.jpg"]
+    assert read_dataset(root, "val").problems == ()
+
+
+def test_a_value_that_yaml_calls_null_is_no_split(root):
+    (root / "data.yaml").write_text(YAML + "test: null\nmore: ~\nother:\n")
+    assert read_dataset(root).problems == ()
+
+
+@pytest.mark.parametrize("file", sorted((CASES / "fuzz" / "yaml").iterdir()), ids=lambda file: file.stem)
+def test_a_damaged_description_is_read_or_refused_in_one_line(root, file):
+    (root / "data.yaml").write_bytes(file.read_bytes())
+    with contextlib.suppress(UserError):
+        assert len(read_dataset(root))
+
+
+def test_the_written_description_has_no_path_and_lists_from_beside_it(root, tmp_path):
+    dataset = read_dataset(root)
+    write_yolo(tmp_path / "out", dataset, ["a.jpg", "b.jpg", "c.png"], {"train": np.arange(3)})
+    assert "path:" not in (tmp_path / "out" / "data.yaml").read_text()
+    assert (tmp_path / "out" / "train.txt").read_text().splitlines()[0] == "./images/a.jpg"
 
 
 def test_what_is_written_reads_back_the_same_in_both_ways(root, tmp_path):

@@ -37,7 +37,21 @@ def test_what_does_not_hold_together_is_told(about, change, message):
     assert message in str(told.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null"])
+@pytest.mark.parametrize("change", [
+    {"cfg": []}, {"cfg": None}, {"frame": [0, 0]}, {"frame": [96]}, {"frame": [160, float("inf")]},
+    {"frame": [160, 1e9]}, {"frame": [160, True]}, {"frame": [160, -32]}, {"frame": [2**40, 2**40]},
+    {"seen": float("inf")}, {"seen": -1}, {"seen": 2**70}, {"labels": [1, 2]}, {"labels": "ab"},
+    {"thresholds": [float("nan")] * 2}, {"thresholds": {}}, {"training": [1]}, {"training": {"recipe": 5}},
+    {"tree": 5}, {"tree": {"parents": [None]}}, {"resize": []}, {"format": "a\nb"}, {"format": None},
+])  # fmt: skip
+def test_values_of_another_kind_are_one_line(about, change):
+    with pytest.raises(UserError) as told:
+        Description.from_text(json.dumps({**about.to_json(), **change}), "m")
+    assert str(told.value).startswith("m: ")
+    assert len(str(told.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", "[" * 100_000])
 def test_what_is_no_description_is_one_line(text):
     with pytest.raises(ModelFileError, match="m: its description cannot be read") as told:
         Description.from_text(text, "m")

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/detect.py."""
+"""Tests of lookonce.detect."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from lookonce.detect import LOOKED_AT, detect
+from lookonce.detect import LOOKED_AT, _free_name, _remove_earlier, detect
 from lookonce.detector import Detector
 from lookonce.errors import Interrupted, UserError
 
@@ -97,3 +97,60 @@ def test_a_picture_decoded_at_a_fraction_is_drawn_whole(run, squares, tmp_path):
     image.resize((image.width * 8, image.height * 8)).save(tmp_path / "large.jpg")
     detect(run, [str(tmp_path / "large.jpg")], out=tmp_path / "out")
     assert Image.open(tmp_path / "out" / "large.jpg").size == (image.width * 8, image.height * 8)
+
+
+def test_an_image_of_the_users_is_never_replaced(run, squares, tmp_path):
+    photo = tmp_path / "photos" / "a.jpg"
+    photo.parent.mkdir()
+    Image.open(squares / "JPEGImages" / "test000.png").convert("RGB").save(photo)
+    (tmp_path / "photos" / "b.jpg").write_bytes(photo.read_bytes())
+    before = photo.read_bytes()
+    with pytest.raises(UserError, match="photos: holds files already; give another name, or --overwrite"):
+        detect(run, [str(photo)], out=tmp_path / "photos")
+    assert {p.name for p in photo.parent.iterdir()} == {"a.jpg", "b.jpg"}
+    detect(run, [str(photo.parent)], out=tmp_path / "photos", overwrite=True)
+    assert photo.read_bytes() == (tmp_path / "photos" / "b.jpg").read_bytes() == before
+    names = {"a.jpg", "b.jpg", "a-2.jpg", "b-2.jpg", "detections.json"}
+    assert {p.name for p in photo.parent.iterdir()} == names
+    detect(run, [str(photo)], out=tmp_path / "photos", overwrite=True)  # its own earlier images go, the photos stay
+    assert {p.name for p in photo.parent.iterdir()} == names - {"b-2.jpg"}
+    assert photo.read_bytes() == before
+
+
+def test_without_a_name_each_detect_has_a_folder_of_its_own(run, squares, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for expected in ("detections", "detections-2"):
+        summary = detect(run, [str(squares / "JPEGImages" / "test000.png")])
+        assert summary.out.name == expected
+        assert {p.name for p in summary.out.iterdir()} == {"detections.json", "test000.jpg"}
+    said = json.loads((tmp_path / "detections-2" / "detections.json").read_text())
+    assert [entry["drawn"] for entry in said["pictures"]] == ["test000.jpg"]
+    with pytest.raises(UserError):
+        detect(run, ["nothing*.png"])
+    (tmp_path / "a.png").write_text("text")
+    with pytest.raises(UserError, match="none of the 1"):
+        detect(run, ["a.png"])
+    assert not (tmp_path / "detections-3").exists()
+
+
+def test_names_that_are_one_file_on_some_systems_do_not_collide():
+    taken = {"b.jpg"}
+    stems = ["a", "A", "a-2", "b", "stra\u00dfe", "STRASSE", "\u00e9", "e\u0301"]
+    names = [_free_name(stem, taken) for stem in stems]
+    assert names == ["a.jpg", "A-2.jpg", "a-2-2.jpg", "b-2.jpg", "stra\u00dfe.jpg", "STRASSE-2.jpg", "\u00e9.jpg",
+                     "e\u0301-2.jpg"]  # fmt: skip
+    assert len(_free_name("x" * 251, taken).encode()) < 255
+
+
+def test_an_earlier_result_names_no_file_outside_its_folder(tmp_path):
+    (tmp_path / "out").mkdir()
+    for name in ("kept.jpg", "out/input.jpg", "out/old.jpg", "out/notes.txt"):
+        (tmp_path / name).write_text("x")
+    names = ["../kept.jpg", "old.jpg", "input.jpg", "notes.txt", str(tmp_path / "kept.jpg"), None, 3]
+    (tmp_path / "out" / "detections.json").write_text(json.dumps({"pictures": [{"drawn": name} for name in names]}))
+    _remove_earlier(tmp_path / "out", [str(tmp_path / "out" / "input.jpg")])
+    left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.*")}
+    assert left == {"kept.jpg", "out/input.jpg", "out/notes.txt", "out/detections.json"}
+    for text in ("", "[]", "{}", '{"pictures": 3}', '{"pictures": [3]}', "[" * 100_000):
+        (tmp_path / "out" / "detections.json").write_text(text)
+        _remove_earlier(tmp_path / "out", [])

@@ -90,7 +90,7 @@ def test_what_is_foreign_or_no_number_is_refused_with_its_line(coco, tmp_path, w
 
 
 @pytest.mark.parametrize("content, said", [
-    ('[{"image_id": 8, "category_id": 3, "bbox": [1, 2, 3, NaN], "score": 1}]', "NaN, which is no number"),
+    ('[{"image_id": 8, "category_id": 3, "bbox": [1, 2, 3, NaN], "score": 1}]', "expected four finite numbers"),
     ('{"images": []}', "at its start; expected a list"), ("[] []", "something after the list"), ("", "at its start"),
     ("[3]", "'3'; expected a list"), ('[{"image_id": 8', "not whole JSON"),
 ])  # fmt: skip
@@ -206,11 +206,149 @@ def damaged(data, whole):
     return bytes(content)
 
 
+def own(path, *pictures, labels=("blue", "red"), **other):
+    """A file as `lookonce detect` writes it. pictures: (file, (label, score, box), ...)."""
+    value = {"model": "m", "labels": labels, "pictures": [
+        {"file": str(file), "detections": [{"label": n, "score": s, "box": b} for n, s, b in found]}
+        for file, *found in pictures
+    ]} | other  # fmt: skip
+    path.write_text(json.dumps(value, indent=1))
+    return path
+
+
+def test_what_detect_writes_is_read(voc, tmp_path, caplog):
+    root = voc.found.root / "JPEGImages"
+    both = ("red", 0.5, [1, 2, 3, 4]), ("blue", 0.75, [0, 0, 9, 9])
+    file = own(tmp_path / "detections.json", (root / "test001.png", *both),
+               (root / "test000.png",), (root / "train000.png", ("red", 0.9, [1, 2, 3, 4])))  # fmt: skip
+    with caplog.at_level("INFO", "lookonce"):
+        first, second = read_detections(file, voc, "test")
+    assert len(first) == 0
+    assert (second.names, second.boxes.tolist()) == (("blue", "red"), [[0, 0, 9, 9], [1, 2, 3, 4]])
+    assert "1 images that are not of this split are left out; detect writes no scores below" in caplog.text
+    assert holds_detections(tmp_path)
+    assert [len(one) for one in read_detections(tmp_path, voc, "test")] == [0, 2]
+
+
+def test_images_that_lie_elsewhere_go_by_their_name(voc, tmp_path, caplog):
+    given = (("C:\\photos\\test000.png", ("red", 0.5, [1, 2, 3, 4])),)
+    file = own(tmp_path / "d.json", *given)
+    with caplog.at_level("INFO", "lookonce"):
+        assert [len(one) for one in read_detections(file, voc, "test")] == [1, 0]
+    assert "1 images of this split are not in it" in caplog.text
+    for wrong, said in (
+        ((*given, *given), "a second time"),
+        ((("else.jpg",),), "none of its images is one of split 'test'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            read_detections(own(tmp_path / "d.json", *wrong), voc, "test")
+
+
+def test_classes_of_the_model_that_the_data_set_has_not_are_left_out(voc, tmp_path, caplog):
+    found = ("test000.png", ("cow", 0.5, [1, 2, 3, 4]), ("red", 0.5, [1, 2, 3, 4]))
+    file = own(tmp_path / "d.json", found, labels=("cow", "red"))
+    with caplog.at_level("INFO", "lookonce"):
+        assert read_detections(file, voc, "test")[0].names == ("red",)
+    assert "1 detections of classes that the data set does not have are left out" in caplog.text
+    with pytest.raises(UserError, match=r"d\.json:7: label 'cow', and the data set has blue, red"):
+        read_detections(own(tmp_path / "d.json", found, labels=("red",)), voc, "test")
+
+
+@pytest.mark.parametrize("entry, said", [
+    (("red", 2e9, [1, 2, 3, 4]), "a score of"), (("red", 0.5, [3, 2, 1, 4]), "a box of"),
+    (("red", 0.5, [1, 2, 3]), "a box of"), (("red", 0.5, "box"), "a box of"), ((7, 0.5, [1, 2, 3, 4]), "'label': 7"),
+    (("red", None, [1, 2, 3, 4]), "a score of"), (("red", 0.5, [1, 2, 3, True]), "a box of"),
+])  # fmt: skip
+def test_a_wrong_entry_of_detect_is_refused_with_its_line(voc, tmp_path, entry, said):
+    with pytest.raises(UserError) as error:
+        read_detections(own(tmp_path / "d.json", ("test000.png", entry)), voc, "test")
+    assert f"{tmp_path / 'd.json'}:8: " in str(error.value)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("content", [
+    "{", "{}", '{"pictures": []}', '{"pictures": [3]}', '{"pictures": 3}', '{"pictures": [{"file": 3}]}', '{"a" 1}',
+    '{"pictures": [{"file": "test000.png", "detections": []}]} x', '{"a": 1,', "{[", '{"pictures": [{',
+])  # fmt: skip
+def test_what_is_no_file_of_detect_is_refused(voc, tmp_path, content):
+    with pytest.raises(UserError) as error:
+        read_detections(written(tmp_path, content), voc, "test")
+    assert "\n" not in str(error.value)
+
+
+def test_relative_boxes_of_json_are_refused(coco, tmp_path):
+    with pytest.raises(UserError, match="relative coordinates\\? Expected pixels"):
+        read_detections(written(tmp_path, [entry(bbox=[0.1, 0.2, 0.3, 0.4])]), coco, "train")
+
+
+def test_lines_of_yolo_are_read(voc, tmp_path, caplog):
+    (tmp_path / "runs").mkdir()
+    lines = {"test000": "0 0.25 0.5 0.5 0.25 0.9\n1.0 0.5 0.5 1.0 1 0.5\n", "test001": "red .5 .5 .1 .1 .3"}
+    folder = texts(tmp_path / "runs", **lines)
+    with caplog.at_level("INFO", "lookonce"):
+        first, second = read_detections(folder, voc, "test")
+    np.testing.assert_allclose(first.boxes, [[0, 36, 48, 60], [0, 0, 96, 96]])  # of 96 x 96 px
+    assert (first.names, first.scores.tolist()) == (("blue", "red"), [np.float32(0.9), 0.5])
+    assert second.names == ("red",)
+    assert "read as YOLO's lines" in caplog.text
+    folder.rename(tmp_path / "runs" / "labels")
+    assert holds_detections(tmp_path / "runs")
+    assert [len(one) for one in read_detections(tmp_path / "runs", voc, "test")] == [2, 1]
+
+
+def test_relative_corners_are_refused(voc, tmp_path):
+    folder = texts(tmp_path, test000="0 0.9 0.08333 0.12500 0.31250 0.68750\n", test001="0 .9 .1 .1 .3 .3")
+    with pytest.raises(UserError) as error:
+        read_detections(folder, voc, "test")
+    assert f"{folder / 'test000.txt'}:1: " in str(error.value)
+    assert "relative coordinates? " in str(error.value).replace(";", " ")
+
+
+def test_a_label_without_a_score_is_refused_with_the_way_out(voc, tmp_path):
+    with pytest.raises(UserError, match=r"a label without a score .*save_conf=True"):
+        read_detections(texts(tmp_path, test000="0 0.25 0.5 0.5 0.25"), voc, "test")
+
+
+@needs_shared
+def test_relative_predictions_are_right_or_refused():
+    from lookonce.evaluation import evaluate
+
+    folder = SHARED / "cases" / "26-relative-predictions"
+    assert evaluate(folder / "preds", SHARED / "cases/model/set", split="all", bootstrap=0).mean_ap > 0.9
+    with pytest.raises(UserError, match="relative coordinates"):
+        evaluate(folder / "preds3", SHARED / "cases/model/set", split="all")
+
+
+def test_detect_and_evaluate_understand_each_other(run, squares, tmp_path, capsys):
+    from lookonce.cli import main
+
+    out = tmp_path / "found"
+    assert main(["detect", str(run), str(squares / "JPEGImages"), "--out", str(out), "--threshold", "0.005",
+                 "--precision", "fp32"]) == 0  # fmt: skip
+    capsys.readouterr()
+    scores = []
+    for model in (out / "detections.json", out, run):
+        assert main(["evaluate", str(model), str(squares), "--bootstrap", "0"]) == 0
+        text = capsys.readouterr().out
+        scores.append(float(next(line.split()[1] for line in text.splitlines() if line.strip().startswith("mean"))))
+    assert scores[0] == scores[1] == pytest.approx(scores[2], abs=0.003)
+    assert scores[0] > 0.5
+
+
+FOUND = {"file": "train000.png", "detections": [{"label": "red", "score": 0.5, "box": [1, 2, 3, 4]}]}
+OWN = json.dumps({"model": "m", "labels": ["red", "blue"], "pictures": [FOUND]}).encode()
+
+
 @settings()
 @hypothesis.given(st.data())
 def _bytes(coco, voc, json_path, text_path, data):
     json_path.write_bytes(damaged(data, json.dumps([entry(), entry(image_id=40)]).encode()))
     survives(json_path, coco)
+    survives(json_path, voc)
+    json_path.write_bytes(damaged(data, OWN))
+    survives(json_path, voc)
+    text_path.write_bytes(damaged(data, b"0 .5 .5 .2 .2 .9\n"))
+    survives(text_path.parent, voc)
     text_path.write_bytes(damaged(data, b"0 .5 1 1 9 9\r\nred 0.25 3 4 30 40\n"))
     survives(text_path.parent, voc)
 

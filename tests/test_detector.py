@@ -66,7 +66,7 @@ def test_thresholds_are_the_models_own_unless_given(run, squares):
 
 
 @pytest.mark.parametrize("given, message", [
-    ({"runtime": "abacus"}, "runtime: 'abacus'"), ({"threshold": 2.0}, "score_threshold"),
+    ({"runtime": "abacus"}, "runtime: 'abacus'"), ({"threshold": 2.0}, "threshold: 2.0; expected a number from 0 to 1"),
     ({"iou_threshold": -1}, "iou_threshold"),
 ])  # fmt: skip
 def test_wrong_arguments_are_told(run, given, message):

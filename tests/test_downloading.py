@@ -131,7 +131,7 @@ def test_offline_is_said_at_once_with_the_place_for_the_file(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("name, message", [
-    ("yolo2", r"no file 'yolo2'; did you mean 'yolov2'\?"),
+    ("yolo2", r"download: 'yolo2'; .*did you mean 'yolov2'\?"),
     ("voc2007", r"did you mean 'voc2007-t"),
     ("zzzzz", "expected one of voc2007-trainval, voc2007-test"),
 ])  # fmt: skip

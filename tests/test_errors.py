@@ -1,5 +1,7 @@
 """Mirrors src/lookonce/errors.py."""
 
+import pytest
+
 from lookonce import errors
 
 
@@ -12,3 +14,23 @@ def test_every_error_of_the_users_is_one_line_that_names_its_place():
     assert [str(e).split(":")[0] for e in said[:2]] == ["a.jpg", "a.txt"]
     assert "a.jpg, b.jpg" in str(said[2])
     assert all(isinstance(e, errors.UserError) and "\n" not in str(e) for e in said)
+
+
+@pytest.mark.parametrize("given, shown", [
+    ("a\nb\r\tc", "a\\nb\\r\\tc"),
+    ("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m"),
+    ("\u202egpj.exe", "\\u202egpj.exe"),
+    ("a\u2028b\x85c\ufeff", "a\\u2028b\\x85c\\ufeff"),
+    ("half \ud83d", "half \\ud83d"),
+])  # fmt: skip
+def test_what_a_terminal_would_obey_is_escaped(given, shown):
+    assert errors.printable(given) == shown
+    assert str(errors.UserError(given)) == str(errors.ConfigError(given)) == shown
+    assert shown in str(errors.AnnotationError(given, 1, given, given))
+    assert shown.encode()  # a lone surrogate could not be written
+    assert len(str(errors.PictureError(given, given)).splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["клетка", "細胞 🔬", "👩‍🔬", "Zürich", "می‌خواهم", "C:\\images\\a b.png", "שלום"])
+def test_letters_of_every_script_stay(text):
+    assert errors.printable(text) == text == str(errors.UserError(text))

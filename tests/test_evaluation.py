@@ -112,7 +112,7 @@ def test_coco_results_score_as_the_detector_that_found_them(run, squares, given,
 
 
 @pytest.mark.parametrize("wrong, said", [
-    ({"protocol": "pascal"}, "protocol: 'pascal'; expected voc2007, voc2010, coco"),
+    ({"protocol": "pascal"}, "protocol: 'pascal'; expected one of voc2007, voc2010, coco"),
     ({"protocol": "coco", "difficult": "ignore"}, "COCO|coco.*crowds"),
     ({"report": "page.pdf"}, "ends in .html"),
 ])  # fmt: skip
@@ -154,3 +154,12 @@ def test_the_command_scores_files_of_detections(capsys):
     words = ["evaluate", str(sample / "dets.json"), str(sample / "gt.json"), "--split", "all", "--protocol", "coco"]
     assert main(words) == 0
     assert "AP          0.5036" in capsys.readouterr().out
+
+
+def test_a_page_replaces_nothing_and_stays_out_of_the_data(run, squares, tmp_path):
+    before = (run / "report.html").read_bytes()
+    with pytest.raises(UserError, match=r"report\.html: already exists; give another name, or --overwrite"):
+        evaluate(run, squares, report=run / "report.html")
+    assert (run / "report.html").read_bytes() == before
+    with pytest.raises(UserError, match=r"new\.html: is inside the data set"):
+        evaluate(run, squares, report=squares / "new.html")

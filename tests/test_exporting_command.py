@@ -1,6 +1,7 @@
 """Mirrors src/lookonce/exporting/command.py."""
 
 import importlib
+import os
 from dataclasses import fields
 from typing import get_args
 
@@ -14,6 +15,7 @@ from lookonce.data.pictures import load_rgb
 from lookonce.errors import UserError
 from lookonce.exporting.command import TAKES, WRITERS, Format
 from lookonce.exporting.options import Options
+from lookonce.files import temporary
 from lookonce.model_file import load_model
 
 
@@ -72,3 +74,20 @@ def test_what_cannot_be_exported_is_told(run):
             export(run, format, **{option: True})
     with pytest.raises(UserError, match="an exported detector; give the model file"):
         export(run / "m.onnx", "darknet")
+
+
+def test_an_export_replaces_nothing_unless_told(run, tmp_path):
+    (tmp_path / "m.names").write_text("the user's")
+    with pytest.raises(UserError, match=r"m\.names: already exists; give another name, or --overwrite"):
+        export(run, "darknet", out=tmp_path / "m")
+    assert [p.name for p in tmp_path.iterdir()] == ["m.names"]
+    export(run, "darknet", out=tmp_path / "m", overwrite=True)
+    assert (tmp_path / "m.names").read_text() == "blue\nred\n"
+
+
+def test_what_a_killed_export_left_is_swept(run, tmp_path):
+    name = temporary(tmp_path / "m.onnx").name
+    left = tmp_path / name.replace(f"-{os.getpid()}-", "-999999999-", 1)  # no process has this id
+    left.write_text("half")
+    export(run, "darknet", out=tmp_path / "m")
+    assert not left.exists()

@@ -43,7 +43,7 @@ def test_a_file_that_is_not_the_same_is_not_kept_and_the_one_before_stays(run, t
     monkeypatch.setattr(writer, "detector_model", spoilt)
     (tmp_path / "old.onnx").write_bytes(b"before")
     with pytest.raises(ParityError, match="does not give what the model gives"):
-        export(run, "onnx", out=tmp_path / "old")
+        export(run, "onnx", out=tmp_path / "old", overwrite=True)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"old.onnx": b"before"}
 
 

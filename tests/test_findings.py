@@ -1,19 +1,21 @@
 """Mirrors src/lookonce/findings.py."""
 
 import ast
+import difflib
 import inspect
 import json
 import re
 import shutil
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lookonce.data import catalog, coco_folder, gathering, voc, voc_folder, yolo_folder, yolo_text
+from lookonce.data import catalog, coco, coco_folder, gathering, voc, voc_folder, yolo_folder, yolo_text
 from lookonce.data.catalog import read_whole
 from lookonce.data.looking import look
-from lookonce.findings import KINDS, PLACES, all_findings, finding, repeated
+from lookonce.findings import KINDS, PLACES, alike_pairs, all_findings, finding, letter_apart_pairs, repeated
 from test_data_looking import photograph
 
 
@@ -57,6 +59,47 @@ def test_class_names_that_may_be_one(root, other, kind):
         add(root, f"p{n}", [CAT, DOG], seed=n)
     told = set(found(root, pictures=False)) & {"class names alike", "class names nearly alike"}
     assert told == ({kind} if kind else set())
+
+
+def slow_pairs(names):
+    """(pairs that are alike, pairs a letter apart), by comparing every name with every other."""
+    same, near = [], []
+    for i, first in enumerate(names):
+        for j in range(i + 1, len(names)):
+            plain = ["".join(c for c in name.casefold() if c.isalnum()) for name in (first, names[j])]
+            a, b = first.casefold(), names[j].casefold()
+            if plain[0] == plain[1]:
+                same.append((i, j))
+            elif max(len(a), len(b)) >= 4 and abs(len(a) - len(b)) <= 1:
+                edits = [
+                    e for e in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes() if e[0] != "equal"
+                ]
+                changed = "".join(a[i1:i2] + b[j1:j2] for _, i1, i2, j1, j2 in edits)
+                lengths = sum(max(i2 - i1, j2 - j1) for _, i1, i2, j1, j2 in edits)
+                near += [(i, j)] if lengths <= 1 and not any(c.isdigit() for c in changed) else []
+    return same, near
+
+
+@pytest.mark.parametrize("letters", ["ab", "abA1-", "kat", "\u00dfsS ", "\u732b\u72ac1"])
+def test_names_that_may_be_one_are_those_of_a_slow_loop(letters):
+    draw = np.random.default_rng(len(letters))
+    lengths = draw.integers(0, 8, 120)
+    names = list(dict.fromkeys("".join(draw.choice(list(letters), n)) for n in lengths))
+    many, pairs = alike_pairs(names)
+    same, near = slow_pairs(names)
+    assert (many, list(pairs)) == (len(same), same)
+    assert letter_apart_pairs(names) == near
+    assert near
+
+
+def test_names_of_9418_classes_are_compared_in_seconds():
+    draw = np.random.default_rng(0)
+    names = ["".join(draw.choice(list("abcdefghijklmnopqrstuvwxyz "), n)) for n in draw.integers(3, 25, 9418)]
+    names = list(dict.fromkeys([*names, names[0] + "x"]))
+    began = time.process_time()
+    assert (0, len(names) - 1) in letter_apart_pairs(names)
+    assert alike_pairs(names)[0] < 100
+    assert time.process_time() - began < 10  # on a busy machine; it takes one
 
 
 def test_names_of_two_common_classes_may_differ_by_a_letter(root):
@@ -127,17 +170,16 @@ def test_places_are_few_and_counts_are_whole():
 
 def test_every_kind_that_a_reader_notes_has_a_remedy():
     kinds = set()
-    for module in (catalog, coco_folder, gathering, voc_folder, yolo_folder, yolo_text):
+    for module in (catalog, coco, coco_folder, gathering, voc_folder, yolo_folder, yolo_text):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             named = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "kind"
-            called = isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "problem"
+            called = isinstance(node, ast.Call) and (
+                getattr(node.func, "attr", "") == "problem" or ast.unparse(node.func) in ("note", "_note(found, file)")
+            )
             source = node.value if named else node.args[2] if called else None
             if source is not None and not isinstance(source, ast.Compare):
-                kinds |= {n.value for n in ast.walk(source) if isinstance(n, ast.Constant)} - {
-                    "polygon",
-                    "no such file",
-                }
-    assert {"picture missing", "label file missing", "polygon line", "box outside", "annotation id twice"} <= kinds
+                kinds |= {n.value for n in ast.walk(source) if isinstance(n, ast.Constant)} - {"no such file"}
+    assert {"picture missing", "label file missing", "polygon", "box outside", "image id twice"} <= kinds
     assert kinds <= set(KINDS)
 
 
@@ -157,5 +199,5 @@ def test_what_coco_readers_note_is_found_with_file_and_line(tmp_path):
              "categories": [{"id": 1, "name": "cat"}], "annotations": boxes}  # fmt: skip
     (tmp_path / "instances.json").write_text(text := json.dumps(value, indent=0))
     [place] = found(tmp_path)["box twice"].places
-    told = re.fullmatch(r"instances.json:(\d+) \(images/a.png\): cat", place)
+    told = re.fullmatch(r"instances.json:(\d+): annotation 1 \(images/a.png\): cat", place)
     assert text.splitlines()[int(told[1])] == '"id": 1,'

@@ -5,12 +5,17 @@ import pytest
 from lookonce import zoo
 from lookonce.errors import ConfigError
 from lookonce.layers import (
+    MAX_LAYERS,
+    AvgPool,
     Conv,
+    LayerError,
     MaxPool,
     Region,
     Reorg,
     Route,
     Shape,
+    channels_before,
+    check_frame,
     num_floats,
     num_operations,
     region_of,
@@ -65,3 +70,59 @@ def test_num_floats_counts_bias_norm_and_weights():
 def test_operations_are_those_that_darknets_page_tells(network, classes, side, billions):
     found = num_operations(zoo.detector(network, classes, zoo.VOC_ANCHORS), (side, side))
     assert round(found / 1e9, 2) == billions
+
+
+HEAD = zoo.head(2, ((1.0, 1.0),))
+
+
+@pytest.mark.parametrize("layers, pixels", [
+    ((Conv(8), *HEAD), 1),
+    ((Conv(8, stride=2), MaxPool(3, 3), Conv(8, stride=5), *HEAD), 30),
+    ((Conv(8), MaxPool(), Conv(8), MaxPool(), Conv(8), Route((-3,)), *HEAD), 2),
+    ((Conv(16), MaxPool(), MaxPool(2, 1), Conv(8), MaxPool(), Route((0,)), Reorg(4), *HEAD), 4),
+    ((Conv(8), MaxPool(), Route((0,)), Reorg(2), Route((-1, 1)), *HEAD), 2),
+    ((MaxPool(2, 128), *HEAD), 128),
+])  # fmt: skip
+@pytest.mark.parametrize("cells", [(1, 1), (3, 2), (2, 5)])
+def test_stride_is_what_the_maps_show_whatever_the_network_and_input(layers, pixels, cells):
+    assert stride(layers) == pixels
+    width, height = cells[0] * pixels, cells[1] * pixels
+    assert shapes(layers, Shape(3, height, width))[-1][1:] == (cells[1], cells[0])
+    check_frame(layers, (width, height))
+
+
+@pytest.mark.parametrize("layers, frame, message", [
+    (zoo.yolov2_tiny(2, zoo.VOC_ANCHORS), (416, 400), "416 x 400 px; expected sides that are positive multiples of 32"),
+    (zoo.yolov2_tiny(2, zoo.VOC_ANCHORS), (0, 32), "expected sides that are positive"),
+    (zoo.yolov2_tiny(2, zoo.VOC_ANCHORS), (-32, 32), "expected sides that are positive"),
+    ((Conv(8, size=2), *HEAD), (8, 8), "a last map of 9 x 9 cells for an input of 8 x 8 px; expected 8 x 8"),
+    ((Conv(8), AvgPool(), *HEAD), (8, 8), "average pools leave one"),
+    ((Conv(8), MaxPool(), Route((0, 1)), *HEAD), (8, 8), r"layer 2 \(route\): maps of different strides"),
+    (zoo.yolov2_tiny(2, zoo.VOC_ANCHORS), (2**20, 2**20), r"layer 0 \(conv\): the network is too large"),
+])  # fmt: skip
+def test_an_input_that_a_network_does_not_take_is_told(layers, frame, message):
+    with pytest.raises(ConfigError, match=message):
+        check_frame(layers, frame)
+
+
+@pytest.mark.parametrize("layers, index", [
+    ((Conv(8), Conv(10**11)), 1),
+    ((Conv(2**15), Conv(2**15, size=3)), 1),
+    ((Conv(8), MaxPool(10**6, 1)), 1),
+    ((Conv(8), *[Route((-1, -1))] * 40), 21),
+    ((*[MaxPool(2, 1)] * (MAX_LAYERS + 1),), MAX_LAYERS),
+])  # fmt: skip
+def test_what_is_too_large_is_refused_by_its_layer(layers, index):
+    with pytest.raises(LayerError, match="too large") as told:
+        shapes(layers, Shape(3, 8, 8))
+    assert told.value.index == index
+
+
+def test_no_published_network_is_too_large():
+    for name in zoo.DETECTORS:
+        check_frame(zoo.detector(name, 80, zoo.COCO_ANCHORS), (2048, 2048))
+
+
+def test_a_grey_network_has_fewer_numbers_in_its_first_layer():
+    assert channels_before((Conv(8), Conv(4)), channels=1) == [1, 8]
+    assert num_floats((Conv(8),)) - num_floats((Conv(8),), channels=1) == 8 * 9 * 2

@@ -1,11 +1,11 @@
 """Each layout of a data set that a tool of the field writes is read with its split, or refused with the way out."""
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from conftest import CASES
 from layouts import ALL, CLASSES, HASHED, READ, REFUSED, TRUTH, written
 from lookonce.data.catalog import read_whole
 from lookonce.errors import UserError
@@ -66,10 +66,6 @@ def test_a_split_that_is_not_there_is_refused_and_never_made_by_hash(tmp_path, l
 
 def test_there_are_thirty_layouts():
     assert len(READ) + len(REFUSED) >= 30
-
-
-CASES = Path(__file__).parent / "cases"
-"""Small data sets after public reports; each folder is named after the report's number and subject."""
 
 
 @pytest.mark.parametrize("place, format, splits", [

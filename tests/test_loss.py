@@ -191,6 +191,37 @@ def test_the_gradient_of_complete_iou_is_what_small_steps_show():
     assert complete_iou(truth, truth).tolist() == [1, 1]
 
 
+SIZES = (0.0, 1e-45, 1e-20, 1.0, 13.0, 1e20, 3e38, math.inf, -1.0)
+
+
+def test_complete_iou_and_its_gradient_are_finite_whatever_the_boxes():
+    centres = ((0.0, 0.0), (5.0, -2.0), (-1e30, 3e38), (math.inf, 0.0))
+    every = torch.tensor([(*centre, w, h) for centre in centres for w in SIZES for h in SIZES])
+    first, second = (every[n].clone() for n in torch.cartesian_prod(*[torch.arange(len(every))] * 2).T)
+    first.requires_grad_()
+    found = complete_iou(first, second)
+    assert found.dtype == torch.float32
+    assert found.isfinite().all()
+    assert found.min() >= -2
+    assert found.max() <= 1
+    found.sum().backward()
+    assert first.grad.isfinite().all()
+    boxes = torch.tensor([[3.0, 2, 1e-5, 4], [3, 2, 5e9, 7]])
+    torch.testing.assert_close(complete_iou(boxes, boxes), torch.ones(2))
+
+
+@pytest.mark.parametrize("t", [-math.inf, -1e30, -200.0, 200.0, 1e30, math.inf])
+def test_what_a_box_lacks_moves_it_finitely_from_any_prediction(t):
+    region = Region(((2.0, 2.0), (1e30, 1e-30)), 1)
+    box, none = torch.tensor([[48.0, 16, 112, 80]]), torch.tensor([0])
+    targets = encode(box, none, none, torch.tensor(region.anchors), (4, 5), 32)
+    raw = torch.full((1, 12, 4, 5), t, requires_grad=True)
+    lack = region_ciou_loss(raw, targets, region)["ciou"]
+    lack.backward()
+    assert lack.isfinite()
+    assert raw.grad.isfinite().all()
+
+
 def test_region_loss_terms_add_up_and_are_finite_without_objects():
     region = Region(((1.0, 2.0), (3.0, 3.0)), 4)
     raw = torch.randn(2, 18, 5, 7, generator=torch.Generator().manual_seed(0), requires_grad=True)

@@ -6,6 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from conftest import CASES
 from lookonce.errors import UserError
 from lookonce.model_file import Model, load_model, save_model
 from lookonce.network import DARKNET, Network
@@ -54,7 +55,7 @@ def test_what_is_no_model_file_is_told(tmp_path):
     ({"labels": ["a"]}, "1 labels for a network of 2 classes"),
     ({"cfg": "[net]\n[yolo]"}, "section .yolo."),
     ({"sigma": []}, "does not fit its weights"),
-    ({"thresholds": None}, "does not fit its weights"),
+    ({"thresholds": None}, "its description cannot be read .thresholds: 'None'"),
 ])  # fmt: skip
 def test_a_description_that_does_not_hold_is_told(tmp_path, change, message):
     save_model(model(), tmp_path / "m.safetensors")
@@ -66,6 +67,31 @@ def test_a_description_that_does_not_hold_is_told(tmp_path, change, message):
     with pytest.raises(UserError, match=message) as error:
         load_model(tmp_path / "m.safetensors")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("file", sorted((CASES / "fuzz" / "model_header").iterdir()), ids=lambda file: file.stem)
+def test_found_inputs_of_the_fuzz_test_are_told(file, tmp_path):
+    save_model(model(), tmp_path / "m.safetensors")
+    tensors = safetensors.torch.load_file(tmp_path / "m.safetensors")
+    safetensors.torch.save_file(tensors, tmp_path / "m.safetensors", {"lookonce": file.read_text()})
+    with pytest.raises(UserError, match=r"m.safetensors:") as error:
+        load_model(tmp_path / "m.safetensors")
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("change", ["filters=96", "filters=9000"])
+def test_weights_of_other_shapes_are_refused_before_memory_is_taken(change, tmp_path):
+    save_model(model(), tmp_path / "m.safetensors")
+    with safetensors.safe_open(tmp_path / "m.safetensors", "pt") as file:
+        about = file.metadata()["lookonce"]
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    safetensors.torch.save_file(tensors, tmp_path / "m.safetensors", {"lookonce": about.replace("filters=48", change)})
+    with pytest.raises(UserError, match=r"does not fit its weights \(convolutions"):
+        load_model(tmp_path / "m.safetensors")
+    tensors["convolutions.0.norm.bias"] = tensors["convolutions.0.norm.bias"].double()
+    safetensors.torch.save_file(tensors, tmp_path / "m.safetensors", {"lookonce": about})
+    with pytest.raises(UserError, match=r"does not fit its weights \(convolutions.0.norm.bias\)"):
+        load_model(tmp_path / "m.safetensors")
 
 
 def test_a_cut_file_is_told(tmp_path):
@@ -96,3 +122,12 @@ def test_a_full_disk_leaves_the_old_model(tmp_path, monkeypatch):
 def test_thresholds_go_by_class():
     with pytest.raises(UserError, match="1 thresholds for 2 classes"):
         Model(Network(nano(2, ANCHORS)), ("a", "b"), thresholds=(0.1,))
+
+
+def test_a_checkpoint_is_no_model_and_its_runs_model_is_named(run, tmp_path):
+    with pytest.raises(UserError, match=r"best\.ckpt: a checkpoint of training; give the model of its run: .*tensors"):
+        load_model(run / "checkpoints" / "best.ckpt")
+    (tmp_path / "checkpoints").mkdir()
+    for place in (tmp_path / "checkpoints" / "last.ckpt", tmp_path):
+        with pytest.raises(UserError, match=r"its run writes .*model\.safetensors with the first validation"):
+            load_model(place)

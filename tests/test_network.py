@@ -1,14 +1,15 @@
-"""Mirrors src/lookonce/network.py."""
+"""Tests of lookonce.network."""
 
 import numpy as np
 import pytest
 import torch
 
 from conftest import GOLDEN
-from lookonce import zoo
+from lookonce import load_darknet, save_darknet, zoo
 from lookonce.errors import ConfigError
 from lookonce.layers import AvgPool, Conv, MaxPool, Reorg, Route
-from lookonce.network import DARKNET, BatchNorm, Network, folded, max_pool, reorg
+from lookonce.network import DARKNET, TRAINED_HERE, BatchNorm, Network, folded, max_pool, reorg
+from sets import nano
 
 TINY = (Conv(8), MaxPool(), Conv(16), Route((-1, -2)), Reorg(2), Conv(4, size=1, batch_normalize=False))
 
@@ -115,6 +116,59 @@ def test_frozen_convolutions_keep_weights_and_statistics():
         network.freeze(4)
 
 
+def test_a_grey_network_sees_darknets_luma_of_an_rgb_image():
+    network = Network(TINY, channels=1).eval()
+    assert network.convolution_list()[0].conv.weight.shape[1] == 1
+    pixels = torch.randint(256, (1, 3, 32, 64), generator=torch.Generator().manual_seed(0))
+    luma = [[(77 * r + 150 * g + 29 * b) / 256 for r, g, b in zip(*rows, strict=True)]
+            for rows in zip(*pixels[0].tolist(), strict=True)]  # fmt: skip
+    grey = torch.tensor(luma)[None, None] / 255
+    with torch.no_grad():
+        torch.testing.assert_close(network(pixels / 255), network(grey))
+        torch.testing.assert_close(network(grey.expand(1, 3, 32, 64)), network(grey))
+        torch.testing.assert_close(folded(network)(pixels / 255), network(grey), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(network.onwards(network.until(pixels / 255, 2), 2), network(grey))
+
+
 def test_low_precision_ends_at_the_networks_edge():
     network = Network(TINY).to(torch.bfloat16).eval()
     assert network(torch.rand(1, 3, 32, 32).to(torch.bfloat16)).dtype == torch.float32
+
+
+@pytest.fixture
+def darknets(tmp_path):
+    """A network read from Darknet's files."""
+    torch.manual_seed(0)
+    save_darknet(Network(nano(2, ((1.0, 1.0),))), tmp_path / "n.cfg", tmp_path / "n.weights")
+    return load_darknet(tmp_path / "n.cfg", tmp_path / "n.weights")
+
+
+def test_a_network_of_darknets_trains_as_any_module(darknets):
+    x = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.SGD(darknets.parameters(), 0.05)
+    losses = []
+    for _ in range(6):
+        loss = (darknets.train()(x) - 1).pow(2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.7 * losses[0]
+    assert all(parameter.grad.isfinite().all() for parameter in darknets.parameters())
+    darknets.train()(torch.zeros(4, 3, 64, 64)).sum().backward()  # no variance at all
+    assert all(parameter.grad.isfinite().all() for parameter in darknets.parameters())
+
+
+def test_training_alone_changes_how_darknets_variances_are_read(darknets, tmp_path):
+    x = torch.rand(1, 3, 64, 64)
+    before = darknets(x)
+    assert torch.equal(darknets.train().eval()(x), before)
+    norms = [convolution.norm for convolution in darknets.convolution_list()[:-1]]
+    assert {norm.sigma for norm in norms} == {DARKNET}
+    darknets.freeze(2)
+    with torch.no_grad():
+        darknets.train()(torch.rand(4, 3, 64, 64))
+    assert [norm.sigma for norm in norms] == [DARKNET] * 2 + [TRAINED_HERE] * 4
+    save_darknet(darknets.eval(), tmp_path / "t.cfg", tmp_path / "t.weights")
+    torch.testing.assert_close(load_darknet(tmp_path / "t.cfg", tmp_path / "t.weights")(x), darknets(x))

@@ -11,7 +11,7 @@ import torch
 from lookonce import Network, zoo
 from lookonce.layers import AvgPool, Conv, Dropout, MaxPool, Region, Reorg, Route
 from lookonce.network import folded
-from lookonce.onnx_form import network_model
+from lookonce.onnx_form import network_model, numbers_of
 from lookonce.runtimes.openvino import the_core
 
 ANCHORS = ((1.0, 1.5), (3.0, 2.0))
@@ -22,9 +22,9 @@ ODD = (Conv(6, stride=2, activation="logistic"), MaxPool(3, 2), MaxPool(2, 1), D
 POOLED = (Conv(6), MaxPool(), Conv(14, 1, 1, False, "linear"), AvgPool(), Region(ANCHORS, 2))
 
 
-def seeded(layers):
+def seeded(layers, channels=3):
     torch.manual_seed(0)
-    network = Network(layers)
+    network = Network(layers, channels)
     for convolution in network.convolution_list():
         if convolution.norm is not None:
             torch.nn.init.uniform_(convolution.norm.running_mean, -0.5, 0.5)
@@ -32,11 +32,12 @@ def seeded(layers):
     return network.eval()
 
 
-@pytest.mark.parametrize("layers", [PASSED, ODD, POOLED], ids=["passed", "odd", "pooled"])
+@pytest.mark.parametrize("layers, channels", [(PASSED, 3), (ODD, 3), (POOLED, 3), (PASSED, 1), ((MaxPool(), *ODD), 1)],
+                         ids=["passed", "odd", "pooled", "grey", "grey and pooled first"])  # fmt: skip
 @pytest.mark.parametrize("shape", [(1, 128, 128), (2, 256, 128)])
-def test_the_graph_gives_the_networks_own_numbers_whatever_the_input(layers, shape):
-    network = seeded(layers)
-    model = network_model(folded(network))
+def test_the_graph_gives_the_networks_own_numbers_whatever_the_input(layers, channels, shape):
+    network = seeded(layers, channels)
+    model = network_model(network.layers, numbers_of(folded(network)), channels)
     onnx.checker.check_model(model, full_check=True)
     x = torch.rand(shape[0], 3, *shape[1:], generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -49,7 +50,7 @@ def test_the_graph_gives_the_networks_own_numbers_whatever_the_input(layers, sha
 @pytest.mark.parametrize("name", ["yolov2", "yolov2_tiny"])
 def test_known_networks_keep_their_layers(name):
     layers = zoo.DETECTORS[name](20, zoo.VOC_ANCHORS)
-    model = network_model(folded(Network(layers)))
+    model = network_model(layers, numbers_of(folded(Network(layers))))
     kinds = [node.op_type for node in model.graph.node]
     assert kinds.count("Conv") == sum(isinstance(layer, Conv) for layer in layers)
     assert "BatchNormalization" not in kinds

@@ -6,9 +6,10 @@ import resource
 import sys
 import time
 
+import fuzz  # benchmarks/fuzz.py: the readers, and what damages their inputs
 import pytest
-from PIL import Image
 
+from lookonce import errors
 from lookonce.data.catalog import read_dataset
 from lookonce.errors import UserError
 
@@ -17,27 +18,7 @@ st = hypothesis.strategies
 SECONDS, BYTES = 2.0, 500e6
 """Most that 1 MB of input may take; a few hundred times what it does take."""
 
-XML = """<?xml version="1.0"?>
-<annotation><filename>p.png</filename><size><width>64</width><height>48</height></size>
-<object><name>cat</name><difficult>1</difficult>
-<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox></object></annotation>
-"""
-COCO = {
-    "images": [{"id": 1, "file_name": "p.png", "width": 64, "height": 48}],
-    "categories": [{"id": 1, "name": "cat"}],
-    "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 0}],
-}
-YAML = "path: .\ntrain: images\nval: val.txt\nnames: {0: cat, 1: dog}\n"
-LABELS = "0 .5 .5 .5 .5\n1 .1 .1 .1 .1\r\n"
-FILES = {
-    "voc": {"Annotations/p.xml": XML, "ImageSets/Main/train.txt": "p\n"},
-    "coco": {"annotations/instances_train.json": json.dumps(COCO, indent=1)},
-    "yolo": {"data.yaml": YAML, "labels/p.txt": LABELS, "val.txt": "./images/p.png\n"},
-    "darknet": {"obj.data": "names = obj.names\ntrain = train.txt\n", "obj.names": "cat\ndog\n",
-                "train.txt": "images/p.png\n", "labels/p.txt": LABELS},
-}  # fmt: skip
 NAMED = {"voc": "voc", "coco": "coco", "yolo": "yolo", "darknet": "yolo"}
-TARGETS = [(kind, name) for kind, files in FILES.items() for name in files]
 settings = functools.partial(
     hypothesis.settings, deadline=None, derandomize=True, max_examples=60,
     suppress_health_check=list(hypothesis.HealthCheck),
@@ -48,14 +29,64 @@ settings = functools.partial(
 def roots(tmp_path_factory):
     """A valid data set of each kind."""
     found = {}
-    for kind, files in FILES.items():
+    for kind in fuzz.SETS:
         found[kind] = root = tmp_path_factory.mktemp(kind)
-        for name, text in files.items():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_text(text)
-        (root / "images").mkdir(exist_ok=True)
-        Image.new("RGB", (64, 48)).save(root / "images" / "p.png")
+        fuzz.write_set(kind, root)
     return found
+
+
+@pytest.mark.parametrize("reader", fuzz.READERS)
+def test_a_damaged_input_gives_a_result_or_one_line(reader, tmp_path):
+    """The first inputs of `python benchmarks/fuzz.py`, which runs as many as one likes."""
+    bench = fuzz.prepare(reader, tmp_path / reader)
+    for number in range(60):
+        content = bench.input(0, reader, number)
+        outcome = fuzz.judge(bench, content)
+        assert outcome.kind in ("accepted", "UserError", "slow"), (outcome.what, content[:300])
+
+
+def test_inputs_are_fixed_by_their_number(tmp_path):
+    first, second = (fuzz.prepare("cfg", tmp_path / name) for name in ("a", "b"))
+    assert [first.input(3, "cfg", n) for n in range(20)] == [second.input(3, "cfg", n) for n in range(20)]
+    assert len({first.input(3, "cfg", n) for n in range(50)}) > 40
+
+
+def breaking(folder):
+    """A reader that raises, by its input, an error of its own kind, one of two lines, or a UserError."""
+
+    def read():
+        match (folder / "x").read_bytes()[:1]:
+            case b"t":
+                raise KeyError("\x1b[31m")
+            case b"m":
+                error = errors.UserError("fine")
+                error.args = ("two\nlines",)
+                raise error
+            case b"u":
+                raise errors.UserError("two\nlines")
+            case b"e":
+                raise MemoryError
+
+    return fuzz.Bench([b"ok"], folder / "x", read)
+
+
+def test_each_kind_of_offence_is_seen_and_kept(tmp_path):
+    bench = breaking(tmp_path)
+    found = {content: fuzz.judge(bench, content) for content in (b"ok", b"t", b"m", b"u", b"e")}
+    assert [outcome.kind for outcome in found.values()] == ["accepted", "traceback", "message", "UserError", "memory"]
+    assert found[b"t"].what.startswith("KeyError at test_readers_fuzz.py:")
+    tally = fuzz.Tally("x", tmp_path / "kept")
+    for _ in range(5):
+        tally.save(found[b"t"], b"t")
+    assert [file.suffix for file in sorted((tmp_path / "kept" / "x").iterdir())] == [".bin", ".txt"]
+    assert list(tally.found.values()) == [5]
+
+
+def test_a_worker_process_counts_what_it_reads(tmp_path):
+    tally = fuzz.fuzz("tree", 50, 0, tmp_path)
+    assert sum(tally.counts.values()) == 50
+    assert not tally.found
+    assert tally.row().split()[:2] == ["tree", "50"]
 
 
 def survives(root, kind, name, content):
@@ -78,43 +109,9 @@ def survives(root, kind, name, content):
         file.write_bytes(before)
 
 
-@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("kind", fuzz.SETS)
 def test_the_undamaged_sets_can_be_read(roots, kind):
     assert len(read_dataset(roots[kind]).boxes) > 0
-
-
-@pytest.mark.parametrize("kind, name", TARGETS)
-def test_damaged_bytes(roots, kind, name):
-    whole = FILES[kind][name].encode()
-
-    @settings()
-    @hypothesis.given(st.data())
-    def holds(data):
-        content = bytearray(whole)
-        for _ in range(data.draw(st.integers(1, 8))):
-            at = data.draw(st.integers(0, max(len(content) - 1, 0)))
-            what = data.draw(st.sampled_from(["set", "cut", "drop", "double"]))
-            if what == "set" and content:
-                content[at] = data.draw(st.integers(0, 255))
-            elif what == "cut":
-                del content[at:]
-            elif what == "drop":
-                del content[at : at + data.draw(st.integers(1, 20))]
-            else:
-                content[at:at] = content[at : at + data.draw(st.integers(1, 60))]
-        survives(roots[kind], kind, name, bytes(content))
-
-    holds()
-
-
-@pytest.mark.parametrize("kind, name", TARGETS)
-def test_any_bytes(roots, kind, name):
-    @settings(max_examples=30)
-    @hypothesis.given(st.one_of(st.binary(max_size=200), st.text(max_size=100).map(str.encode)))
-    def holds(content):
-        survives(roots[kind], kind, name, content)
-
-    holds()
 
 
 VALUES = st.recursive(
@@ -128,7 +125,7 @@ def test_any_value_in_any_place_of_a_coco_file(roots):
     @settings(max_examples=150)
     @hypothesis.given(st.data(), VALUES)
     def holds(data, value):
-        found = json.loads(json.dumps(COCO))
+        found = json.loads(json.dumps(fuzz.COCO))
         section = data.draw(st.sampled_from(sorted(found)))
         key = data.draw(st.sampled_from([None, "list", *sorted(found[section][0])]))
         if key is None:
@@ -162,10 +159,11 @@ LARGE = {
     "json: one long number": ("coco", b'{"info": ' + b"9" * MEGABYTE + b"}"),
     "json: one long text": ("coco", b'{"info": "' + b"\\u0041" * (MEGABYTE // 6)),
     "json: blanks": ("coco", b"{" + b" " * MEGABYTE),
-    "json: wrong boxes": ("coco", json.dumps(COCO | {"annotations": [{"image_id": 1, "bbox": 0}] * 30_000}).encode()),
-    "json: boxes of no image": ("coco", json.dumps(COCO | {"annotations": [
+    "json: wrong boxes": ("coco", json.dumps(fuzz.COCO | {"annotations": [
+        {"image_id": 1, "bbox": 0}] * 30_000}).encode()),
+    "json: boxes of no image": ("coco", json.dumps(fuzz.COCO | {"annotations": [
         {"image_id": n, "bbox": [1, 2, 3, 4], "category_id": 1} for n in range(16_000)]}).encode()),
-    "json: missing pictures": ("coco", json.dumps(COCO | {"images": [
+    "json: missing pictures": ("coco", json.dumps(fuzz.COCO | {"images": [
         {"id": n, "file_name": f"{n}/{n}/{n}.png"} for n in range(20_000)]}).encode()),
     "xml: objects": ("voc", b"<annotation>" + b"<object></object>" * 58_000 + b"</annotation>"),
     "xml: nested": ("voc", b"<annotation>" + b"<a>" * (MEGABYTE // 3)),

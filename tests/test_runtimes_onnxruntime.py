@@ -24,7 +24,7 @@ def test_an_exported_file_gives_the_networks_own_numbers(run, file):
         expected = load_model(run).network(x).numpy()
     made = runtime.OnnxRuntime(file, Settings(device="cpu"))
     np.testing.assert_allclose(made(x.numpy()), expected, atol=1e-4, rtol=1e-4)
-    assert made.name.startswith("onnxruntime ")
+    assert made.backend.name == "onnxruntime"
     assert made.about.labels == ("blue", "red")
 
 

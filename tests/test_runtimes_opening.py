@@ -1,9 +1,13 @@
 """Mirrors src/lookonce/runtimes/opening.py."""
 
+import copy
 import os
+import pickle
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -29,15 +33,18 @@ except ImportError:
     pass
 
 
-def kept(folder):
-    return sorted(p.suffix for p in folder.glob(".lookonce-*"))
+@pytest.fixture
+def forms(tmp_path, monkeypatch):
+    """The converted forms in a cache of this test's own."""
+    monkeypatch.setenv("LOOKONCE_CACHE", str(tmp_path / "cache"))
+    return lambda: sorted(file.name for file in (tmp_path / "cache" / "forms").glob("*/*") if file.suffix != ".json")
 
 
 @pytest.fixture
 def model(run, tmp_path):
-    """A model file of one's own, so that what is kept beside it can be seen."""
-    shutil.copy(run / "model.safetensors", tmp_path / "m.safetensors")
-    return tmp_path / "m.safetensors"
+    """A model file of one's own."""
+    (tmp_path / "m").mkdir()
+    return Path(shutil.copy(run / "model.safetensors", tmp_path / "m" / "m.safetensors"))
 
 
 def test_every_runtime_and_every_file_gives_the_same_detections(run, model, exported, squares):
@@ -57,18 +64,64 @@ def test_every_runtime_and_every_file_gives_the_same_detections(run, model, expo
             np.testing.assert_allclose(one.scores, right.scores, atol=1e-4)
 
 
-def test_a_model_file_is_converted_once_and_anew_when_it_changes(model, caplog):
+def test_a_model_file_is_converted_once_and_anew_when_it_changes(model, forms, caplog):
     caplog.set_level("INFO", "lookonce")
     for _ in range(2):
-        assert Detector(model, "openvino").runtime.name in caplog.text
-    assert caplog.text.count("converted for OpenVINO; this is done once") == 1
-    assert kept(model.parent) == [".bin", ".xml"]
-    before = {p.name for p in model.parent.glob(".lookonce-*")}
-    changed = load_model(model)
-    save_model(type(changed)(changed.network, ("x", "y"), changed.frame), model)
-    assert open_runtime(model, Settings("openvino")).about.labels == ("x", "y")
-    assert kept(model.parent) == [".bin", ".xml"]
-    assert not before & {p.name for p in model.parent.glob(".lookonce-*")}
+        assert str(Detector(model, "openvino").runtime.backend) in caplog.text
+    assert caplog.text.count("converted for openvino; this is done once") == 1
+    assert forms() == ["network.bin", "network.xml"]
+    before = load_model(model)
+    other = model.with_name("m-2.safetensors")
+    save_model(type(before)(before.network, ("x", "y"), before.frame), other)
+    assert open_runtime(other, Settings("openvino")).about.labels == ("x", "y")
+    assert open_runtime(model, Settings("openvino")).about.labels == before.labels
+    assert forms() == ["network.bin", "network.bin", "network.xml", "network.xml"]
+    assert caplog.text.count("this is done once") == 2
+    assert sorted(file.name for file in model.parent.iterdir()) == ["m-2.safetensors", "m.safetensors"]
+
+
+@pytest.mark.parametrize("lost", ["cut", "changed", "gone", "no entry.json"])
+@pytest.mark.parametrize("name", INSTALLED[1:])
+def test_a_damaged_form_is_made_again(model, forms, tmp_path, caplog, name, lost):
+    caplog.set_level("INFO", "lookonce")
+    x = np.random.default_rng(0).random((1, 3, 96, 96), np.float32)
+    expected = open_runtime(model, Settings(name, "cpu"))(x)
+    file = next((tmp_path / "cache").rglob("network.bin" if name == "openvino" else "network.onnx"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    if lost == "no entry.json":
+        (file.parent / "entry.json").unlink()
+    elif lost == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(content if lost == "changed" else content[:-7])
+    np.testing.assert_array_equal(open_runtime(model, Settings(name, "cpu"))(x), expected)
+    assert caplog.text.count("this is done once") == 2
+
+
+def test_other_versions_of_what_converts_make_another_form(model, forms, monkeypatch):
+    open_runtime(model, Settings("openvino"))
+    monkeypatch.setattr("lookonce.runtimes.opening.version", lambda name: "0")
+    open_runtime(model, Settings("openvino"))
+    monkeypatch.setattr("lookonce.runtimes.opening.SCHEMA", 1000)
+    open_runtime(model, Settings("openvino"))
+    assert len(forms()) == 6
+
+
+def test_a_model_that_changes_while_it_is_converted_is_kept_under_no_key(model, forms, monkeypatch):
+    from lookonce import model_file
+
+    before = model_file.load_model
+
+    def overwritten(path):
+        found = before(path)
+        save_model(type(found)(found.network, ("x", "y"), found.frame), path)
+        return found
+
+    monkeypatch.setattr(model_file, "load_model", overwritten)
+    with pytest.raises(UserError, match=r"m\.safetensors: changed while it was read; try again"):
+        open_runtime(model, Settings("openvino"))
+    assert forms() == []
 
 
 def test_the_names_beside_darknets_files_are_part_of_what_is_kept(tmp_path):
@@ -79,36 +132,163 @@ def test_the_names_beside_darknets_files_are_part_of_what_is_kept(tmp_path):
     assert open_runtime(tmp_path / "m.weights", Settings("openvino")).about.labels[0] == "thing 0"
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="this user may write everywhere")
-def test_where_the_folder_cannot_be_written_it_stays_in_memory(model):
-    model.parent.chmod(0o500)
-    try:
-        assert open_runtime(model, Settings("openvino")).name
-        assert kept(model.parent) == []
-    finally:
-        model.parent.chmod(0o700)
+@pytest.mark.parametrize("name", INSTALLED[1:])
+def test_where_the_cache_cannot_be_written_it_stays_in_memory(model, tmp_path, monkeypatch, caplog, name):
+    caplog.set_level("INFO", "lookonce")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LOOKONCE_CACHE", str(tmp_path / "file" / "cache"))
+    assert open_runtime(model, Settings(name)).backend.name == name
+    assert caplog.text.count("the cache folder cannot be written") == 1
 
 
-def test_where_nothing_can_be_written_it_stays_in_memory(model, monkeypatch):
+def test_where_the_disk_is_full_it_stays_in_memory(model, forms, monkeypatch, caplog):
     def full(*_):
         raise UserError("the disk is full")
 
-    monkeypatch.setattr("lookonce.runtimes.opening._keep", full)
-    assert open_runtime(model, Settings("openvino")).name
-    assert kept(model.parent) == []
+    caplog.set_level("INFO", "lookonce")
+    monkeypatch.setattr("lookonce.runtimes.opening.replacing", full)
+    monkeypatch.setattr("lookonce.runtimes.openvino.replacing", full)
+    assert open_runtime(model, Settings("openvino")).backend
+    assert forms() == []
+    assert "the disk is full, so the converted form stays in memory" in caplog.text
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_copies_and_other_processes_find_the_same_with_the_same_thresholds(model, squares, name, monkeypatch):
+    detector = Detector(os.path.relpath(model), name, device="cpu", threshold=0.05, iou_threshold=0.3)
+    detector.thresholds[0] = 0.07
+    picture = load_rgb(squares / "JPEGImages" / "test000.png")
+    expected = detector(picture)
+    assert len(expected) > 0
+    pickled = pickle.dumps(detector)
+    monkeypatch.chdir(model.parent)  # where the relative path means nothing
+    for copied in (pickle.loads(pickled), copy.deepcopy(detector)):
+        assert copied.thresholds.tolist() == [0.07, 0.05]
+        assert copied.selection == detector.selection
+        assert copied.runtime.backend == detector.runtime.backend
+        assert copied(picture).to_json() == expected.to_json()
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_a_detector_of_a_model_in_memory_can_be_copied(run, squares, name):
+    detector = Detector(load_model(run), name, device="cpu", threshold=0.05)
+    picture = load_rgb(squares / "JPEGImages" / "test000.png")
+    assert pickle.loads(pickle.dumps(detector))(picture).to_json() == detector(picture).to_json()
+
+
+POOLS = """
+import multiprocessing, sys
+from lookonce import Detector
+
+def detect(given):
+    detector, picture = given
+    return detector(picture).to_json()
+
+if __name__ == "__main__":
+    model, names, *pictures = sys.argv[1:]
+    detectors = [Detector(model, name, device="cpu", threshold=0.05) for name in names.split(",")]
+    questions = [(detector, picture) for detector in detectors for picture in pictures]
+    expected = [detect(question) for question in questions]
+    for how in set(multiprocessing.get_all_start_methods()) & {"fork", "spawn"}:
+        with multiprocessing.get_context(how).Pool(1) as pool:
+            if pool.map_async(detect, questions).get(100) != expected or not all(expected):
+                sys.exit(how)
+"""
+
+
+def test_detectors_go_into_other_processes(model, squares, tmp_path):
+    """In a process of its own with threads of OpenMP, which a forked process would wait for for ever."""
+    (tmp_path / "pools.py").write_text(POOLS)
+    pictures = [str(squares / "JPEGImages" / f"test00{n}.png") for n in range(2)]
+    words = [sys.executable, tmp_path / "pools.py", model, ",".join(INSTALLED), *pictures]
+    done = subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "2"}, check=False, timeout=200)
+    assert done.returncode == 0
+
+
+FORKED = """
+import os, sys
+from lookonce import Detector
+model, picture, *names = sys.argv[1:]
+detectors = [Detector(model, name, device="cpu", threshold=0.05) for name in names]
+expected = [detector(picture).to_json() for detector in detectors]
+child = os.fork()
+if child == 0:
+    if [detector(picture).to_json() for detector in detectors] != expected:
+        os._exit(1)
+    detectors.append(Detector(model, names[0], device="cpu"))
+    detectors[0](picture), detectors[-1](picture)
+    del detectors[0]
+    (os._exit if "onnxruntime" in names else sys.exit)(0)  # once imported it hangs by itself when a fork exits
+idle = os.fork()
+if idle == 0:
+    sys.exit(0) if "onnxruntime" not in names else os._exit(0)
+again = [detector(picture).to_json() for detector in detectors]
+sys.exit(again != expected or os.waitpid(child, 0)[1] != 0 or os.waitpid(idle, 0)[1] != 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("names", [("openvino", "torch"), ("onnxruntime",)])
+def test_a_forked_process_detects_opens_another_and_ends(model, squares, names):
+    if not {*names} <= {*INSTALLED}:
+        pytest.skip("not installed")
+    words = [sys.executable, "-c", FORKED, model, squares / "JPEGImages" / "test000.png", *names]
+    done = subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "2"}, check=False, timeout=100)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("threads", [2, 8])
+@pytest.mark.parametrize("throughput", [False, True])
+@pytest.mark.parametrize("name", INSTALLED)
+def test_each_thread_gets_the_answer_to_its_own_question(model, squares, name, threads, throughput):
+    detector = Detector(model, name, device="cpu", throughput=throughput, threshold=0.01)
+    pictures = [load_rgb(squares / "JPEGImages" / f"test00{n}.png") for n in range(8)]
+    expected = [one.boxes.tolist() for one in detector(pictures)]
+    assert len({str(boxes) for boxes in expected}) == 8
+
+    def ask(number):  # some one by one, some several at once
+        chosen = [(number + n) % 8 for n in range(1 + number % 3)]
+        found = detector([pictures[n] for n in chosen])
+        return [np.abs(np.subtract(one.boxes, expected[n])).max() for one, n in zip(found, chosen, strict=True)]
+
+    with ThreadPoolExecutor(threads) as pool:
+        apart = [one for found in pool.map(ask, range(150)) for one in found]
+    assert max(apart) < 0.5
+
+
+def test_commands_that_read_leave_nothing_beside_the_users_files(run, exported, squares, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOOKONCE_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "users"
+    shutil.copytree(squares, folder / "data")
+    for file in (run / "model.safetensors", exported / "m.onnx", exported / "m.xml", exported / "m.bin"):
+        shutil.copy(file, folder)
+    monkeypatch.chdir(tmp_path)
+    before = snapshot(folder)
+    model, data = str(folder / "model.safetensors"), str(folder / "data")
+    for words in (
+        *(["detect", model, data, "--runtime", name, "--out", "found"] for name in INSTALLED),
+        ["detect", str(folder / "m.onnx"), data, "--out", "found"], ["evaluate", model, data, "--bootstrap", "0"],
+        ["check", data], ["benchmark", model, str(folder / "m.xml"), "--rounds", "1"],
+    ):  # fmt: skip
+        assert main(words) in (0, 1), words
+        assert snapshot(folder) == before, words
+
+
+def snapshot(folder):
+    return {str(file): (file.stat().st_mtime_ns, file.stat().st_size) for file in folder.rglob("*") if file.is_file()}
 
 
 def test_a_model_in_memory_runs_in_pytorch_unless_asked(run):
     model = load_model(run)
-    assert open_runtime(model, Settings()).name.startswith("torch")
-    assert open_runtime(model, Settings("openvino")).name.startswith("openvino")
+    assert open_runtime(model, Settings()).backend.name == "torch"
+    assert open_runtime(model, Settings("openvino")).backend.name == "openvino"
 
 
 def test_on_a_processor_openvino_is_taken(model, exported, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda _: None)
-    assert open_runtime(model, Settings()).name.startswith("openvino")
+    assert open_runtime(model, Settings()).backend.name == "openvino"
     monkeypatch.setattr("lookonce.runtimes.opening._onnxruntime_has_cuda", lambda: False)
-    assert open_runtime(exported / "m.onnx", Settings()).name.startswith("openvino")
+    assert open_runtime(exported / "m.onnx", Settings()).backend.name == "openvino"
 
 
 def test_a_detector_on_openvino_needs_no_torch_once_converted(model, squares):

@@ -30,13 +30,13 @@ def test_every_exported_file_gives_the_networks_own_numbers(exported, known, nam
     for _ in range(2):
         np.testing.assert_allclose(runtime(x), expected, atol=1e-4, rtol=1e-4)
     np.testing.assert_allclose(runtime(x[1:2]), expected[1:2], atol=1e-4, rtol=1e-4)
-    assert runtime.name.startswith("openvino ")
+    assert runtime.backend.name == "openvino"
     assert runtime.about.labels == ("blue", "red")
 
 
 def test_bf16_that_the_machine_lacks_is_refused_not_silently_fp32(exported):
     if "BF16" in the_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        assert "bf16" in OpenvinoRuntime(exported / "m.onnx", Settings(precision="bf16")).name
+        assert OpenvinoRuntime(exported / "m.onnx", Settings(precision="bf16")).backend.precision == "bf16"
     else:
         with pytest.raises(UserError, match="no instructions for it; take fp32"):
             OpenvinoRuntime(exported / "m.onnx", Settings(precision="bf16"))

@@ -20,7 +20,7 @@ def test_the_runtime_gives_the_networks_own_numbers(run, precision, tolerance):
     found = runtime(x.numpy())
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=tolerance, rtol=tolerance / 10)
-    assert f"{precision}, cpu" in runtime.name
+    assert f"{precision}, cpu" in str(runtime.backend)
 
 
 def test_a_device_that_is_not_there_is_told(run):

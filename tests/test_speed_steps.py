@@ -41,9 +41,9 @@ def test_steps_are_timed_without_the_first(monkeypatch):
 def test_each_kind_trains_the_models_layers_for_three_classes(task, monkeypatch):
     shapes, real = [], steps.Network
 
-    def seen(layers):
+    def seen(layers, channels):
         shapes.append([layer.filters for layer in layers if hasattr(layer, "filters")])
-        return real(layers)
+        return real(layers, channels)
 
     monkeypatch.setattr(steps, "Network", seen)
     monkeypatch.setattr("lookonce.training.run.Network", seen)

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/training/history.py."""
+"""Tests of lookonce.training.history."""
 
 import csv
 
@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lookonce.training.history import History, Means
+from lookonce.view.report import curves_figure, read_curves
 
 
 def steps(file):
@@ -63,3 +64,23 @@ def test_means_weigh_each_step_with_its_pictures_and_leave_out_what_is_not_finit
             "loss": sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights),
             "recall": sum(recalls[i] * weights[i] for i in seen) / sum(weights[i] for i in seen),
         })  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"\n", b"\xff\xfe\x00\n1,2\n", b"epoch,step\n", b"a,b\n1,2\n", b"epoch,step\n-1,-1\n0,nan\n",
+    b"\0" * 99 + b"\n",
+    b"epoch,step,loss_epoch\n0,1,2.5\n1,x,3\n1,2,1e308\n1,3,nan\n2,4,1\n3,5,4,9\n4,6,\n5",
+    b"epoch,step\n0,1" + b"9" * 5000,
+    b'"epoch,step\n0,1\n', b"step,epoch,step\n1,0,2\n", b"epoch,step,val/mAP\r\n0,1,0.5\r\n",
+])  # fmt: skip
+def test_any_metrics_file_is_cut_to_rows_that_a_page_can_show(content, tmp_path):
+    history = History(tmp_path / "metrics.csv")
+    history.file.write_bytes(content)
+    history.cut(100)
+    history.log_metrics({"epoch": 6, "loss_epoch": 1.5, "seen": 10.0}, 7)
+    curves = read_curves(history.file)
+    assert curves["loss_epoch"][-1][1] == 1.5
+    assert all(np.isfinite(point).all() for points in curves.values() for point in points)
+    assert "<svg" in curves_figure(curves)
+    if b"2.5" in content:
+        assert [value for _, value in curves["loss_epoch"]] == [2.5, 1.0, 1.5]

@@ -25,6 +25,9 @@ def test_what_is_given_replaces_what_the_recipe_says():
 @pytest.mark.parametrize("wrong, message", [
     ({"epochs": 0}, "epochs: 0; expected at least 1"),
     ({"size": 400}, "multiples of 32"),
+    ({"size": 32_000}, "multiples of 32, at most 8192"),
+    ({"epochs": "5"}, "epochs: '5'; expected a whole number or nothing"),
+    ({"steps": 0}, "steps: 0; expected at least 1"),
     ({"multi_scale": (320, 100)}, "multiples of 32"),
     ({"batch_size": 0}, "batch-size: 0"),
     ({"learning_rate": 0.0}, "learning-rate: 0.0; expected above 0"),
@@ -32,7 +35,7 @@ def test_what_is_given_replaces_what_the_recipe_says():
     ({"ema": 1.0}, "ema: 1.0"),
     ({"patience": -1}, "patience: -1"),
     ({"milestones": (2.0,)}, "milestones"),
-    ({"freeze": "half"}, "freeze: 'half'; expected none, features"),
+    ({"freeze": "half"}, "freeze: 'half'; expected one of none, features"),
     ({"optimizer": "lion"}, "optimizer: 'lion'; expected one of"),
     ({"network": "yolov9"}, "network: 'yolov9'"),
     ({"epoch": 3}, "setting 'epoch'; did you mean epochs"),
@@ -54,6 +57,11 @@ def test_a_mapping_changes_those_augmentations_that_it_names(recipe):
         settings(recipe, augment={"flop": 0})
 
 
+def test_lists_from_python_are_taken_as_tuples():
+    found = settings("quick", multi_scale=[64, 96], augment={"zoom": [0.5, 2.0]})
+    assert (found.multi_scale, found.augment.zoom) == ((64, 96), (0.5, 2.0))
+
+
 def test_an_unknown_recipe_names_the_known():
     with pytest.raises(ConfigError, match="recipe: 'slow'; expected one of quick, paper"):
         settings("slow")
@@ -72,6 +80,25 @@ def test_a_run_fits_its_set(pictures, batch, epochs):
 def test_mosaics_are_shown_where_objects_are_small(recipe, side, mosaic):
     assert settings(recipe).fitted(100, side).augment.mosaic == mosaic
     assert settings(recipe, augment={"mosaic": 0.5}).fitted(100, side).augment.mosaic == 0.5
+
+
+@pytest.mark.parametrize("given, epochs, steps", [
+    ({"steps": 30}, 2, 30),  # 26 steps an epoch
+    ({"steps": 26}, 1, 26),
+    ({"steps": 1}, 1, 1),
+    ({"steps": 30_000}, 1154, 30_000),
+    ({"steps": 30, "epochs": 1}, 1, 30),
+    ({"steps": 30, "epochs": 9}, 2, 30),
+    ({"epochs": 9}, 9, None),
+])  # fmt: skip
+def test_steps_and_epochs_that_are_given_are_obeyed(given, epochs, steps):
+    found = settings("quick", **given).fitted(104, 0.5)
+    assert (found.epochs, found.steps) == (epochs, steps)
+    assert found.fitted(104, 0.5, exact_batch=True) == found  # as a resumed run reads it
+
+
+def test_steps_of_the_user_replace_the_epochs_of_the_recipe():
+    assert settings("paper", steps=1_000_000).fitted(6400, 0.5, exact_batch=True).epochs == 10_000
 
 
 def test_what_was_asked_for_stays():

@@ -1,5 +1,6 @@
 """Mirrors src/lookonce/training/saving.py; tests/test_training_run.py stops and resumes whole runs."""
 
+import io
 import signal
 import threading
 from types import SimpleNamespace
@@ -8,9 +9,18 @@ import pytest
 import torch
 
 from lookonce.data.loader import Shuffled
-from lookonce.errors import UserError
+from lookonce.errors import Interrupted, UserError
 from lookonce.training.history import History
-from lookonce.training.saving import LastCheckpoint, Stopped, WholeFiles
+from lookonce.training.saving import (
+    SIGNALS,
+    LastCheckpoint,
+    Stopped,
+    WholeFiles,
+    listening,
+    random_state,
+    read_checkpoint,
+    set_random_state,
+)
 
 
 def trainer(ready, batches=6, epoch=2):
@@ -18,7 +28,7 @@ def trainer(ready, batches=6, epoch=2):
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
     saved = []
     return SimpleNamespace(fit_loop=loop, num_training_batches=batches, current_epoch=epoch, global_step=0,
-                           saved=saved, save_checkpoint=saved.append, should_stop=False)  # fmt: skip
+                           max_steps=-1, saved=saved, save_checkpoint=saved.append, should_stop=False)  # fmt: skip
 
 
 @pytest.fixture
@@ -71,6 +81,64 @@ def test_signals_are_heard_during_training_alone_and_twice_stops_at_once(last):
     assert here.should_stop
     last.teardown(here, None, "fit")
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_last_step_ends_the_run_in_good_order(last):
+    end = trainer(3)
+    end.max_steps, end.global_step = 9, 8
+    last.on_train_batch_end(end, None, None, None, 0)
+    assert not end.should_stop
+    end.global_step = 9
+    last.asked = 15  # a signal at the last step waits for the validation, too
+    last.on_train_batch_end(end, None, None, None, 0)
+    assert end.should_stop
+    assert end.saved == []
+
+
+def test_random_draws_go_on_where_they_were():
+    state = random_state()
+    expected = torch.rand(3)
+    with io.BytesIO() as file:
+        torch.save(state, file)
+        file.seek(0)
+        state = torch.load(file, weights_only=True)
+    set_random_state(state)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_signal_around_the_steps_unwinds_them():
+    before = [signal.getsignal(number) for number in SIGNALS]
+    for number in SIGNALS:
+        with pytest.raises(Interrupted, match="stopped before training began; give the same") as stop, listening():
+            signal.raise_signal(number)
+        assert stop.value.exit_code == 128 + number
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text", "other", "pickle"])
+def test_a_damaged_checkpoint_is_one_line(damage, tmp_path):
+    file = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    state = {"epoch": 1, "seen": 8, "place": {}, "sigmas": [], "state_dict": {"a": torch.arange(9000.0)}}
+    WholeFiles().save_checkpoint(state, file)
+    assert torch.equal(read_checkpoint(file)["state_dict"]["a"], torch.arange(9000.0))
+    content = bytearray(file.read_bytes())
+    match damage:
+        case "cut":
+            file.write_bytes(content[: len(content) // 2])
+        case "flipped":
+            content[len(content) // 2] ^= 1  # a number of the weights
+            file.write_bytes(content)
+        case "empty":
+            file.write_bytes(b"")
+        case "text":
+            file.write_text("hello\n\x1b[31m")
+        case "other":
+            torch.save({"epoch": 1}, file)
+        case "pickle":
+            torch.save({**state, "place": Shuffled(4, 0)}, file)
+    with pytest.raises(UserError, match=r"last\.ckpt: .*lookonce train DATA --weights .*run$") as error:
+        read_checkpoint(file)
+    assert str(error.value).isprintable()
 
 
 def test_a_run_in_another_thread_leaves_signals_alone(last):

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from lookonce.errors import UserError
 from lookonce.layers import Conv
 from lookonce.model_file import Model, load_model, save_model
 from lookonce.network import DARKNET, TRAINED_HERE, Network
-from lookonce.training.transfer import start_from
+from lookonce.training.transfer import check_classes, start_from
 from sets import nano
 
 ANCHORS = ((1.0, 1.0), (1.6, 1.6))
@@ -27,7 +28,7 @@ def model_file(folder, layers, seen=0, sigma=TRAINED_HERE):
         if convolution.norm is not None:
             convolution.norm.sigma = sigma
             convolution.norm.running_var.uniform_(0.5, 2)
-    model = Model(network, ("a", "b"), (64, 64), "letterbox", (), seen, {})
+    model = Model(network, ("blue", "red"), (64, 64), "letterbox", (), seen, {})
     save_model(model, folder / "m.safetensors")
     return folder / "m.safetensors", network
 
@@ -49,7 +50,7 @@ def test_every_layer_that_fits_is_taken_and_the_last_starts_anew(tmp_path):
 def test_the_last_layer_is_taken_where_it_is_asked_for(tmp_path):
     file, source = model_file(tmp_path, nano(2, ANCHORS))
     network = Network(nano(2, ANCHORS))
-    assert [row.came for row in start_from(network, file, 0, (96, 96), last=True)] == ["taken"] * 7
+    assert [row.came for row in start_from(network, file, 0, (96, 96), ("blue", "red"))] == ["taken"] * 7
     theirs = source.state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in network.state_dict().items())
 
@@ -165,3 +166,20 @@ def test_a_resumed_run_keeps_how_frozen_layers_read_their_variances(squares, tmp
     train(resume=made)
     sigmas = [c.norm.sigma for c in load_model(made).network.convolution_list()[:-1]]
     assert sigmas == [DARKNET] * 4 + [TRAINED_HERE] * 2
+
+
+@pytest.mark.parametrize("theirs, message", [
+    (("red", "blue"), r"same classes in another order; give theirs: --labels red blue$"),
+    (("blue", "dark red"), r"class 1 is 'dark red' in .*m\.safetensors and 'red' in the data; leave --keep-last out"),
+    (("blue",), r"has 1 classes and the data has 2"),
+])  # fmt: skip
+def test_a_last_layer_of_other_classes_is_not_kept(theirs, message):
+    check_classes(Path("m.safetensors"), ("blue", "red"), ("blue", "red"))
+    with pytest.raises(UserError, match=message):
+        check_classes(Path("m.safetensors"), theirs, ("blue", "red"))
+
+
+@pytest.mark.parametrize("theirs", [(), ("class 0", "class 1")])
+def test_classes_without_names_cannot_be_compared_which_is_said(theirs, caplog):
+    check_classes(Path("m.weights"), theirs, ("blue", "red"))
+    assert "m.weights: brings no class names" in caplog.text

@@ -21,7 +21,7 @@ def watch(run, squares, tmp_path):
     val.metrics = evaluate(run, squares, split="val", bootstrap=0).metrics
     val.detections, _ = detect_all(Detector(run), val.dataset)
     train_set = read_dataset(squares, "train")
-    plan = Plan.from_yaml((run / "config.yaml").read_text(), run)
+    plan = Plan.from_yaml((run / "config.yaml").read_bytes(), run)
     return Watch(tmp_path, train_set, val, replace(plan, val_split="exam"), load_model(run).region.anchors)
 
 

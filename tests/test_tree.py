@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import GOLDEN
+from conftest import CASES, GOLDEN
 from lookonce.tree import Tree, TreeError, read_tree, write_tree
 
 TREE = read_tree((GOLDEN / "dk_tree30.tree").read_text())
@@ -84,3 +84,29 @@ def test_a_tree_survives_the_way_to_text_and_back():
 def test_a_tree_that_is_none_is_told(text, message):
     with pytest.raises(TreeError, match=message):
         read_tree(text, "x.tree")
+
+
+@pytest.mark.parametrize("parent", ["--1", "-2", "\u00b2", "9" * 5000, "1e3", "0x1"])
+def test_a_parent_that_is_no_number_of_a_line_is_told(parent):
+    with pytest.raises(TreeError, match=r"x\.tree:2: .*; expected a name and its parent's number"):
+        read_tree(f"a -1\nb {parent}\n", "x.tree")
+
+
+def test_a_found_input_of_the_fuzz_test_is_told():
+    file = next((CASES / "fuzz" / "tree").iterdir())
+    with pytest.raises(TreeError, match="'a --1'; expected a name"):
+        read_tree(file.read_text(), "x.tree")
+
+
+def test_a_deep_tree_takes_no_longer_than_its_length():
+    tree = Tree((-1, *range(20_000)))
+    assert len(tree._levels()) == 20_001
+
+
+@pytest.mark.parametrize("given, message", [
+    ({"names": ("a",)}, "1 names for 2 classes"),
+    ({"threshold": float("nan")}, "threshold nan; expected 0 to 1"),
+])  # fmt: skip
+def test_a_tree_holds_together(given, message):
+    with pytest.raises(TreeError, match=message):
+        Tree((-1, 0), **given)

@@ -45,3 +45,13 @@ def test_very_many_classes_share_a_bar():
     assert f"{90 - figures.MOST_CLASSES} more" in svg
     assert "class 89" in svg
     assert "class 3<" not in svg
+
+
+MARKUP = ["$a$", "$", "$\\frac$", "a_b^c", "\\frac", "<b>", "&amp;", "кот", "\u732b", "a\nb\x1b[1m"]
+
+
+def test_class_names_are_never_read_as_formulas():
+    svg = figures.class_bars({name: (n + 1, 1) for n, name in enumerate(MARKUP)})
+    texts = ["".join(element.itertext()).strip() for element in ElementTree.fromstring(svg).iter()
+             if element.tag.endswith("}text")]  # fmt: skip
+    assert {"$a$", "$", "$\\frac$", "a_b^c", "\\frac", "<b>", "&amp;", "кот", "\u732b", r"a\nb\x1b[1m"} <= set(texts)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from lookonce.anchors import cluster, measure
 from lookonce.errors import UserError
+from lookonce.view.lettering import lettering
 from lookonce.view.plots import SHOWN, Bar, anchors_figure, channels_figure, rates_figure, save_figure
 
 
@@ -78,3 +79,16 @@ def test_channels_are_full_bars_in_hollow_ones():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["layer 0", "layer 4"]
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
     assert axes.get_title(loc="left") == "what it cost"
+
+
+@pytest.mark.parametrize(
+    "name", ["$a$", "$", "$\\frac$", "a_b^c", "\\frac", "<b>", "&amp;", "кот", "\u732b", "a\nb\x1b[1m"]
+)
+def test_names_are_never_read_as_formulas(name, tmp_path):
+    figure = rates_figure({name: [Bar(name, 3.0, "", ours=True)]}, name)
+    save_figure(figure, tmp_path / "p.png")
+    [axes] = figure.axes
+    texts = [figure.get_suptitle(), axes.get_title(loc="left"), axes.get_yticklabels()[0].get_text()]
+    assert set(texts) == {lettering(name, own=True)[0]}
+    assert not axes.get_yticklabels()[0].get_parse_math()
+    save_figure(channels_figure([(0, 4, 2)], name), tmp_path / "c.png")

@@ -63,5 +63,5 @@ def test_curves_come_from_the_runs_own_file(run, tmp_path):
     assert [epoch for epoch, _ in found["loss_epoch"]] == list(range(1, 61))
     rates = [epoch for epoch, _ in found["rate"]]
     assert rates == sorted(set(rates))  # several in an epoch, each at its own place
-    with pytest.raises(UserError, match="not the curves of a run"):
+    with pytest.raises(UserError, match=r"none\.csv: cannot be read"):
         read_curves(tmp_path / "none.csv")

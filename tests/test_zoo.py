@@ -25,5 +25,5 @@ def test_the_trunk_is_darknet19s_18_convolutions():
 
 
 def test_an_unknown_network_names_the_known_ones():
-    with pytest.raises(ConfigError, match="'yolov3'; the networks are yolov2, yolov2_2016, yolov2_tiny"):
+    with pytest.raises(ConfigError, match="'yolov3'; expected one of yolov2, yolov2_2016, yolov2_tiny"):
         zoo.detector("yolov3", 1, zoo.VOC_ANCHORS)

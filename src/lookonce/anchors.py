@@ -7,17 +7,21 @@ Source: Redmon & Farhadi, YOLO9000 (2017), section 2, "Dimension Clusters".
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lookonce.choices import choose
 from lookonce.errors import UserError
 from lookonce.resize import ResizeMode, fitted
 
 if TYPE_CHECKING:
     from lookonce.data.record import Dataset
+
+log = logging.getLogger("lookonce")
 
 Centre = Literal["mean", "median"]
 """What a cluster's boxes become: their mean (w, h), as in the paper, or the median of each."""
@@ -33,6 +37,8 @@ FINALISTS = 3
 """Restarts finished on all boxes, where there are more than SAMPLE."""
 CANDIDATES = 4
 """Boxes tried for each place of a first guess."""
+ALIKE = 1e-3
+"""Sides that differ by less than this part are one size: labels are rounded."""
 ROUNDS, PATIENCE = 100, 8
 """Most rounds of one restart, and most of them in a row without a better fit than before."""
 
@@ -56,7 +62,7 @@ def cluster_anchors(
     k: int = 5,
     *,
     size: int | tuple[int, int] = 416,
-    resize: ResizeMode = "letterbox",
+    resize: ResizeMode = "letterbox_antialias",
     centre: Centre = "mean",
     stride: int = STRIDE,
     restarts: int = 20,
@@ -66,7 +72,7 @@ def cluster_anchors(
 
     Args:
         dataset: pictures without boxes add nothing.
-        k: how many anchors.
+        k: how many anchors; fewer are found, and a line says so, where the boxes have fewer distinct shapes.
         size: of the network's input, px: a side or (width, height).
         resize: how pictures become the input.
         centre: what a cluster's boxes become.
@@ -74,7 +80,7 @@ def cluster_anchors(
         restarts: first guesses tried; the best mean IoU wins.
         seed: of the first guesses.
     Raises:
-        UserError: no boxes, fewer distinct shapes than k, or a number out of its law.
+        UserError: no boxes, or a setting that is not allowed.
     """
     wh = shapes_in_cells(dataset, size, resize, stride)
     return measure(wh, cluster(wh, k, centre, restarts, seed)[0])
@@ -97,7 +103,10 @@ def describe(wh: Shapes, anchors: Shapes) -> tuple[float, float]:
 
 
 def shapes_in_cells(
-    dataset: Dataset, size: int | tuple[int, int] = 416, resize: ResizeMode = "letterbox", stride: int = STRIDE
+    dataset: Dataset,
+    size: int | tuple[int, int] = 416,
+    resize: ResizeMode = "letterbox_antialias",
+    stride: int = STRIDE,
 ) -> NDArray[np.float64]:
     """(w, h) of every box of a data set as the network sees it: [N, 2] cells.
 
@@ -109,8 +118,7 @@ def shapes_in_cells(
     frame = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
     if stride < 1 or any(side < stride or side % stride for side in frame):
         raise UserError(f"size: {frame[0]} x {frame[1]}; expected positive multiples of the stride, {stride} px")
-    if resize not in get_args(ResizeMode):
-        raise UserError(f"resize: {resize!r}; expected one of {', '.join(get_args(ResizeMode))}")
+    resize = choose(resize, get_args(ResizeMode), "resize")
     if not len(dataset.boxes):
         raise UserError(
             f"{dataset.root}: no boxes on its {len(dataset)} pictures, so there is nothing to cluster; "
@@ -131,12 +139,18 @@ def cluster(
         k: clusters.
         restarts: first guesses; each takes boxes far from those taken, as k-means++ does.
     Returns:
-        (centroids [k, 2] by growing area, mean over all boxes of the IoU with the best of them).
+        (centroids [k, 2] by growing area, mean over all boxes of the IoU with the best of them). Fewer than k where
+        the boxes have fewer distinct shapes, which is logged.
         No cluster is left empty while a box fits worse than perfectly: it starts anew at the worst-fitted box.
     Raises:
-        UserError: no boxes, sizes that are not above 0, fewer distinct shapes than k, or an unknown centre.
+        UserError: no boxes, sizes that are not above 0, no clusters, or an unknown centre.
     """
-    distinct = _check(wh, k, centre, restarts)
+    centre = choose(centre, get_args(Centre), "centre")
+    distinct = _check(wh, k, restarts)
+    if k > distinct:
+        log.info("anchors: %d instead of %d, since the %d boxes have %d distinct %s", distinct, k, len(wh), distinct,
+                 "shape" if distinct == 1 else "shapes")  # fmt: skip
+        k = distinct
     rng = np.random.default_rng(seed)
     boxes = part = _columns(wh)  # [2, N]
     if len(wh) > SAMPLE:
@@ -151,10 +165,8 @@ def cluster(
     return centroids[np.argsort(centroids.prod(1), kind="stable")], mean_iou
 
 
-def _check(wh: Shapes, k: int, centre: str, restarts: int) -> int:
-    """Number of distinct shapes in wh; raises UserError where they cannot be clustered."""
-    if centre not in get_args(Centre):
-        raise UserError(f"centre: {centre!r}; expected one of {', '.join(get_args(Centre))}")
+def _check(wh: Shapes, k: int, restarts: int) -> int:
+    """Number of distinct shapes in wh. Raises UserError where they cannot be clustered."""
     if restarts < 1:
         raise UserError(f"restarts: {restarts}; expected at least 1")
     if not len(wh):
@@ -163,13 +175,14 @@ def _check(wh: Shapes, k: int, centre: str, restarts: int) -> int:
     if len(wrong):
         w, h = wh[wrong[0]]
         raise UserError(f"anchors: box {wrong[0]} measures {w:g} x {h:g} ({len(wrong)} such); expected sizes above 0")
-    distinct = len(np.unique(_columns(wh), axis=1).T)
-    if not 1 <= k <= distinct:
-        raise UserError(
-            f"k: {k} anchors asked of {len(wh)} boxes with {distinct} distinct shapes; "
-            f"expected 1 to {distinct}: lower k or give more boxes"
-        )
-    return distinct
+    if k < 1:
+        raise UserError(f"anchors: {k}; expected at least 1")
+    return distinct_shapes(wh)
+
+
+def distinct_shapes(wh: Shapes) -> int:
+    """Number of box shapes [N, 2] that differ by more than rounding; so many anchors there can be."""
+    return len(np.unique(np.rint(np.log(wh) / ALIKE), axis=0))
 
 
 def _columns(wh: Shapes) -> NDArray[np.float32]:

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lookonce import zoo
-from lookonce.anchors import RECALL_IOU, STRIDE, Anchors, Centre, cluster, describe, measure, shapes_in_cells
+from lookonce.anchors import (
+    RECALL_IOU,
+    STRIDE,
+    Anchors,
+    Centre,
+    cluster,
+    describe,
+    distinct_shapes,
+    measure,
+    shapes_in_cells,
+)
+from lookonce.choices import choose
 from lookonce.data.catalog import read_dataset
-from lookonce.errors import UserError
+from lookonce.errors import UserError, printable
+from lookonce.files import check_output, free_name
 from lookonce.resize import ResizeMode
+from lookonce.tables import cell, cells, rendered
 from lookonce.view.plots import anchors_figure, save_figure
 
 if TYPE_CHECKING:
@@ -24,6 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lookonce")
 
+PLOT = Path("anchors.png")
 MOST = 10
 """Anchors up to which every number is tried, for the table and the plot."""
 
@@ -53,25 +66,20 @@ class AnchorsReport:
 
     def __rich__(self) -> Group:
         from rich.console import Group
-        from rich.text import Text
 
         lines = [self._verdict(), self.cfg_line, *([f"plot: {self.plot}"] if self.plot else [])]
-        return Group(Text(self.source), self._fit_table(), self._shape_table(), Text("\n".join(lines), overflow="fold"))
+        return Group(cell(self.source), self._fit_table(), self._shape_table(), cells(lines))
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        text = StringIO()
-        Console(file=text, width=max(120, len(self.cfg_line), len(self.source)), color_system=None).print(self)
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
+        return rendered(self, max(120, len(self.cfg_line), 2 * len(printable(self.source))), blank_lines=False)
 
     def _verdict(self) -> str:
         """Whether a change from the given anchors is worth it."""
         gain = self.chosen.mean_iou - self.given.mean_iou
-        found = f"the {len(self.chosen.wh)} found"
+        found = "the anchor found fits" if len(self.chosen.wh) == 1 else f"the {len(self.chosen.wh)} found fit"
         if gain > 0:
-            return f"{found} fit these boxes better than {self.given_name}: mean best IoU +{gain:.3f}"
-        return f"{found} fit these boxes no better than {self.given_name} ({gain:+.3f}): keep those, or raise k"
+            return f"{found} these boxes better than {self.given_name}: mean best IoU +{gain:.3f}"
+        return f"{found} these boxes no better than {self.given_name} ({gain:+.3f}): keep those, or try more with --k"
 
     def _fit_table(self) -> Table:
         table = _table(None, ("anchors", "mean best IoU", f"recall at {RECALL_IOU}"))
@@ -99,10 +107,11 @@ def anchors(
     labels: tuple[str, ...] | None = None,
     k: int = 5,
     size: int = 416,
-    resize: ResizeMode = "letterbox",
+    resize: ResizeMode = "letterbox_antialias",
     centre: Centre = "mean",
     given: tuple[float, ...] | None = None,
-    plot: Path | None = Path("anchors.png"),
+    plot: Path | None = PLOT,
+    overwrite: bool = False,
     seed: int = 0,
 ) -> AnchorsReport:
     """Cluster anchor boxes on a data set: k-means under 1 - IoU, of the boxes as the network sees them.
@@ -111,25 +120,31 @@ def anchors(
         data: a data set; its format is found, not asked.
         split: which pictures; all: every picture there is. Difficult objects count like others.
         labels: use these classes only, by name.
-        k: how many anchors.
+        k: how many anchors; fewer, and a line says so, where the boxes have fewer distinct shapes.
         size: side of the network's square input, px; a multiple of 32.
-        resize: how a picture becomes the input: letterbox or stretch.
+        resize: how an image becomes the input, as in training.
         centre: what the boxes of a cluster become: mean, as in the paper, or median.
         given: anchors to compare with, width height width height ..., in cells of 32 px; none: those of yolov2-voc.cfg.
-        plot: where to draw the fit and the boxes; none: no plot.
+        plot: where to draw the fit and the boxes; if anchors.png exists, anchors-2.png and so on; none: no plot.
+        overwrite: replace the plot if it exists, or write it into the data set's folder.
         seed: of the clusters' first guesses.
     Returns:
         AnchorsReport: fit for 1 to 10 anchors and for the given ones; the k chosen in cells, pixels and as a cfg line.
     Raises:
-        UserError: a data set that cannot be read or has no boxes; more anchors than distinct boxes; given anchors
-            that are no pairs, or in another unit.
+        UserError: a data set that cannot be read or has no boxes; given anchors that are no pairs, or in another unit.
     """
+    resize, centre = choose(resize, get_args(ResizeMode), "resize"), choose(centre, get_args(Centre), "centre")
+    if plot == PLOT and not overwrite:
+        plot = free_name(PLOT)
+    if plot is not None:
+        check_output(plot, overwrite, data)
     dataset = read_dataset(data, None if split == "all" else split, labels)
     wh = shapes_in_cells(dataset, size, resize)
     chosen = measure(wh, cluster(wh, k, centre, seed=seed)[0])
+    k = len(chosen.wh)
     others = zoo.VOC_ANCHORS if given is None else read_given(given, wh, size)
     curve = []
-    for number in range(1, min(MOST, len(np.unique(wh.astype(np.float32), axis=0))) + 1):
+    for number in range(1, min(MOST, distinct_shapes(wh)) + 1):
         curve.append(chosen if number == k else measure(wh, cluster(wh, number, centre, seed=seed)[0]))
     name = f"yolov2-voc.cfg ({len(others)})" if given is None else f"given ({len(others)})"
     report = AnchorsReport(

@@ -15,18 +15,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from lookonce.cores import usable_cores
 from lookonce.data.pictures import find_pictures
 from lookonce.errors import ConfigError, Interrupted, UserError
-from lookonce.files import write_text
+from lookonce.files import check_output, write_text
 from lookonce.model_file import load_model
+from lookonce.progress import is_shown
 from lookonce.runtimes.opening import EXPORTED
-from lookonce.runtimes.settings import Settings, usable_cores
+from lookonce.runtimes.settings import Settings
 from lookonce.speed import files as from_files
 from lookonce.speed.machine import this_machine
 from lookonce.speed.networks import line_up, process_threads
 from lookonce.speed.result import Speed, names, networks_speed, short, tables
 from lookonce.speed.rounds import interleave, timed
 
+OUTPUT = ("speed.txt", "speed.json", "speed.png")
 WARM_UP = 2
 """Rounds before those that count."""
 
@@ -40,6 +43,7 @@ def benchmark(
     pictures: Path | None = None,
     train: bool = False,
     out: Path | None = None,
+    overwrite: bool = False,
     json: bool = False,
 ) -> Speed:
     """Measure how fast models are here: their network alone, and on request all around it.
@@ -57,6 +61,7 @@ def benchmark(
         pictures: also measure from the picture files of this folder to detections as JSON.
         train: also measure training steps of the network: the step alone, through train, and in a plain loop.
         out: also write speed.txt, speed.json and the plot speed.png into this folder.
+        overwrite: replace these three files if they exist.
         json: show the result as JSON.
     Returns:
         Speed: the machine, a table for each network and batch, and what is absent and why. Ctrl-C gives the rounds so
@@ -69,6 +74,8 @@ def benchmark(
         raise ConfigError(f"rounds: {rounds}; expected at least 1")
     if batch < 2:
         raise ConfigError(f"batch: {batch}; expected at least 2, since one picture alone is measured anyway")
+    for name in OUTPUT if out is not None else ():
+        check_output(Path(out or "").expanduser() / name, overwrite)
     threads = Settings(threads=threads).threads or usable_cores()
     models = [_whole(Path(model).expanduser()) for model in models]
     files = None if pictures is None else from_files.readable(find_pictures(pictures))
@@ -143,7 +150,7 @@ def _noted(speed: Speed, note: str) -> Speed:
 @contextmanager
 def _progress(labels: Sequence[str], rounds: int) -> Iterator[Callable[[int], None]]:
     """A bar over so many rounds of the labelled runs. It moves between the runs alone, to take nothing from them."""
-    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False, disable=not is_shown()) as bar:
         task, done = bar.add_task("", total=rounds * len(labels)), count()
 
         def each(place: int) -> None:

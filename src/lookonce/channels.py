@@ -111,8 +111,8 @@ def cut(network: Network, keep: Keep) -> Network:
         replace(layer, filters=int(keep[index].sum())) if isinstance(layer, Conv) and index in keep else layer
         for index, layer in enumerate(network.layers)
     )
-    result, made = empty(layers), made_of(network.layers)
-    stays = {RGB: np.ones(3, bool)}
+    result, made = empty(layers, network.channels), made_of(network.layers)
+    stays = {RGB: np.ones(network.channels, bool)}
     for index, new, old in zip(
         map(int, network.convolutions), result.convolution_list(), network.convolution_list(), strict=True
     ):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json as json_text
 from dataclasses import asdict, dataclass
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lookonce.anchors import Anchors
+from lookonce.errors import printable
 from lookonce.findings import Finding
+from lookonce.tables import cell, cells, rendered, shown_json
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -82,18 +82,14 @@ class CheckReport:
 
     def __rich__(self) -> Group:
         from rich.console import Group
-        from rich.text import Text
 
-        return Group(Text(summary(self)), _classes(self), _anchors(self), *_findings(self), Text(verdict(self)))
+        lines = summary(self).split("\n")
+        return Group(cells(lines), _classes(self), _anchors(self), *_findings(self), cell(verdict(self)))
 
     def __str__(self) -> str:
         if self.json:
-            return json_text.dumps(self.to_json(), indent=2, ensure_ascii=False)
-        from rich.console import Console
-
-        text = StringIO()
-        Console(file=text, width=120, color_system=None).print(self)
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+            return shown_json(self.to_json())
+        return rendered(self)
 
 
 def summary(report: CheckReport) -> str:
@@ -103,13 +99,13 @@ def summary(report: CheckReport) -> str:
     marked = ", ".join(f"{n:,} {what}" for n, what in ((c.difficult - c.crowd, "difficult"), (c.crowd, "crowd")) if n)
     low, middle, high = c.box_side
     lines = [
-        f"{report.data} ({report.format}): {c.pictures:,} pictures, {c.objects:,} objects of {len(c.classes)} classes"
-        + (f" ({marked})" if marked else ""),
+        f"{printable(report.data)} ({report.format}): {c.pictures:,} images, {c.objects:,} objects of "
+        f"{len(c.classes)} classes" + (f" ({marked})" if marked else ""),
         f"{mean:.1f} objects a picture, {most} at most; {c.empty:,} pictures without any",
         f"side of a box at {report.size} px: {low:.0f} to {high:.0f} px (8 of 10), {middle:.0f} in the middle",
         "split: "
-        + ", ".join(f"{name} {p:,} ({o:,} objects)" for name, (p, o) in c.splits.items())
-        + f", {c.split_source}",
+        + ", ".join(f"{printable(name)} {p:,} ({o:,} objects)" for name, (p, o) in c.splits.items())
+        + f", {printable(c.split_source)}",
     ]
     if not report.looked:
         lines.append("the pictures were not opened")
@@ -129,7 +125,7 @@ def _classes(report: CheckReport) -> Table:
     table = _table("class", "objects", "pictures")
     order = sorted(report.counted.classes.items(), key=lambda entry: -entry[1][0])
     for name, (objects, pictures) in order[:MOST_CLASSES]:
-        table.add_row(name, f"{objects:,}", f"{pictures:,}")
+        table.add_row(cell(name), f"{objects:,}", f"{pictures:,}")
     if len(order) > MOST_CLASSES:
         rest = order[MOST_CLASSES:]
         table.add_row(f"{len(rest)} more", f"{sum(objects for _, (objects, _) in rest):,}", "")
@@ -153,7 +149,7 @@ def _findings(report: CheckReport) -> list[Text]:
         text = Text(
             f"{mark} {finding.count:,} x {finding.kind}: {finding.remedy}", style="bold" if finding.harms else ""
         )
-        text.append("".join(f"\n     {place}" for place in finding.places[:SHOWN]), style="not bold")
+        text.append("".join(f"\n     {printable(place)}" for place in finding.places[:SHOWN]), style="not bold")
         if finding.count > SHOWN:
             text.append(f"\n     and {finding.count - SHOWN:,} more", style="not bold")
         found.append(text)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from lookonce import zoo
 from lookonce.anchors import STRIDE, Anchors, cluster_anchors, measure, shapes_in_cells
 from lookonce.check_report import CheckReport, Counted
+from lookonce.choices import choose
+from lookonce.cores import usable_cores
 from lookonce.coverage import encoded, is_lost
 from lookonce.data.catalog import Format, Whole, read_whole
 from lookonce.data.looking import Looks, look
+from lookonce.data.pictures import measure_range
 from lookonce.errors import ConfigError
+from lookonce.files import check_output
 from lookonce.findings import Finding, all_findings, lost_finding, training_splits
 from lookonce.resize import ResizeMode
 
@@ -30,10 +35,11 @@ def check(
     labels: tuple[str, ...] | None = None,
     format: Format = "auto",
     size: int = 416,
-    resize: ResizeMode = "letterbox",
+    resize: ResizeMode = "letterbox_antialias",
     anchors: int = 5,
     pictures: bool = True,
     report: Path | None = None,
+    overwrite: bool = False,
     json: bool = False,
     workers: int | None = None,
 ) -> CheckReport:
@@ -46,10 +52,11 @@ def check(
         labels: these classes only, by name.
         format: voc, coco or yolo; auto finds it by looking.
         size: side of the network's square input, px, for what is too small or lost; a multiple of 32.
-        resize: how a picture becomes the input: letterbox or stretch.
+        resize: how an image becomes the input, as in training.
         anchors: number of anchors, clustered on the training boxes as training does; 0: the five of yolov2-voc.cfg.
         pictures: open the pictures, too: for cut ones, wrong sizes, and twins, also across train, val and test.
         report: also write this page (.html): counts, shapes, anchors, labelled pictures, what the network is told.
+        overwrite: replace the page if it exists, or write it into the data set's folder.
         json: show the result as JSON.
         workers: threads that decode; none: one for each core.
     Returns:
@@ -59,19 +66,25 @@ def check(
     """
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"report: {report}; expected a name that ends in .html")
+    resize = choose(resize, get_args(ResizeMode), "resize")
+    if report is not None:
+        check_output(report, overwrite, data)
     whole = read_whole(data, labels, format)
     fit = fitted_anchors(whole, anchors, size, resize)
     paths = [record.path for record in whole.dataset.records]
     if pictures and len(paths) >= MANY:
         log.info("opening %d pictures", len(paths))
-    looks = look(paths, workers or os.cpu_count() or 1) if pictures else None
+    pixel_range = measure_range(paths) if pictures else None
+    if pixel_range is not None:
+        log.info("images of more than 8 bits: %g becomes black, %g white", *pixel_range)
+    looks = look(paths, workers or usable_cores(), pixel_range) if pictures else None
     findings, lost = find(whole, looks, fit, size, resize)
     counted = count(whole, size, resize)
     result = CheckReport(str(data), whole.found.format, size, counted, fit, lost, findings, pictures, report, json)
     if report is not None:
         from lookonce.view.data_report import write_data_report
 
-        write_data_report(report, result, whole.dataset, resize)
+        write_data_report(report, result, replace(whole.dataset, pixel_range=pixel_range), resize)
     return result
 
 
@@ -95,10 +108,9 @@ def fitted_anchors(whole: Whole, k: int, size: int, resize: ResizeMode) -> Ancho
     train = whole.dataset.select(training_splits(whole).get("train", np.arange(len(whole.dataset))))
     part = train if len(train.boxes) else whole.dataset
     wh = shapes_in_cells(part, size, resize)
-    distinct = len(np.unique(wh.astype(np.float32), axis=0))
     if k == 0:
         return measure(wh, np.array(zoo.VOC_ANCHORS))
-    return cluster_anchors(part, min(k, distinct), size=size, resize=resize)
+    return cluster_anchors(part, k, size=size, resize=resize)
 
 
 def count(whole: Whole, size: int, resize: ResizeMode) -> Counted:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from lookonce.data.record import Dataset
 from lookonce.detections import Detections
 from lookonce.matching import gather
+from lookonce.tables import rendered
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,11 +46,7 @@ class CocoMetrics:
         return table
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        text = StringIO()
-        Console(file=text, width=140, color_system=None).print(self)
-        return f"{TITLE}\n" + "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
+        return f"{TITLE}\n{rendered(self, blank_lines=False)}"
 
 
 def _share(value: float | None) -> str:

@@ -64,7 +64,7 @@ def demo(folder: Path = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
     test = read_dataset(data, "test")
     shown = [test.records[i] for i in range(min(SHOWN, len(test)))]
     log.info("4/4 detecting: lookonce detect %s ...", run)
-    detect(run, [str(record.path) for record in shown], out=folder / "detections")
+    detect(run, [str(record.path) for record in shown], out=folder / "detections", overwrite=True)
     detector = Detector(run)
     pictures = [drawn(detector, record) for record in shown]
     note = "Pages that training never saw. Solid: found, with its score. Dashed: what is there."

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import unicodedata
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,21 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from rich.console import Console
-from rich.progress import track
-
+from lookonce.cores import usable_cores
 from lookonce.data.pictures import BATCH, Decoded, find_pictures, load_rgb
 from lookonce.detections import Detections
 from lookonce.detector import Detector
 from lookonce.errors import Interrupted, PictureError, UserError
 from lookonce.evaluation import SCORE_THRESHOLD
-from lookonce.files import replacing
+from lookonce.files import new_folder, numbered_folder, replacing, sweep
 from lookonce.postprocess import Selection
+from lookonce.progress import track
 from lookonce.runtimes.settings import Precision, RuntimeName
 from lookonce.view.draw import draw
 
 log = logging.getLogger("lookonce")
 
+DETECTIONS = Path("detections")
+RESULT = "detections.json"
+LONGEST = 200
+"""Bytes of a drawn image's name before its number and ending; file systems take 255."""
 LOOKED_AT = 2 * BATCH
 """Files looked at once more where nothing was found on any, for the scores that did not pass."""
 
@@ -64,7 +68,8 @@ def detect(
     model: Path,
     pictures: list[str],
     *,
-    out: Path = Path("detections"),
+    out: Path | None = None,
+    overwrite: bool = False,
     threshold: float | None = None,
     iou_threshold: float = 0.45,
     drawn: bool = True,
@@ -77,7 +82,9 @@ def detect(
     Args:
         model: a model file, the folder of a run, a Darknet .cfg beside its .weights, or an exported .onnx or .xml.
         pictures: files, folders or patterns such as "holiday/*.jpg".
-        out: folder for the drawn pictures and detections.json (boxes xyxy, pixels of the picture as seen).
+        out: folder for the drawn images and detections.json (boxes xyxy, pixels of the image as seen), new or empty;
+            none: detections, or the first of detections-2, detections-3, ... that does not exist.
+        overwrite: write into a folder that holds files already. Only what an earlier detect wrote there is replaced.
         threshold: lowest score of a detection; none: the model's own, for each class, from validation.
         iou_threshold: of two boxes of one class that overlap more than this, the better stays.
         drawn: also write each picture with its detections drawn.
@@ -87,19 +94,28 @@ def detect(
     Returns:
         A summary. A picture that cannot be read is reported, skipped and counted.
     Raises:
-        UserError: no pictures found, a model that cannot be read, no picture that could be read.
+        UserError: no images found, a model that cannot be read, no image that could be read, an output folder that
+            holds files already.
         Interrupted: Ctrl-C; what was found so far is written.
     """
-    detector = Detector(model, runtime, device=device, precision=precision, throughput=True, threshold=threshold,
-                        iou_threshold=iou_threshold)  # fmt: skip
-    files = [file for pattern in pictures for file in find_pictures(pattern)]
-    summary = Summary(Path(out))
+    place = numbered_folder(DETECTIONS, start=2) if out is None else new_folder(Path(out).expanduser(), overwrite)
+    with place as folder:
+        detector = Detector(model, runtime, device=device, precision=precision, throughput=True, threshold=threshold,
+                            iou_threshold=iou_threshold)  # fmt: skip
+        files = [file for pattern in pictures for file in find_pictures(pattern)]
+        if overwrite:
+            _remove_earlier(folder, files)
+        return _write_all(detector, str(model), files, Summary(folder), drawn)
+
+
+def _write_all(detector: Detector, model: str, files: list[str], summary: Summary, drawn: bool) -> Summary:
+    """Detect on every file; what is found before a stop is kept."""
     stopped = False
-    with replacing(summary.out / "detections.json") as beside, beside.open("w", encoding="utf-8", newline="\n") as text:
-        text.write(json.dumps({"model": str(model), "labels": detector.labels})[:-1] + ', "pictures": [')
+    with replacing(summary.out / RESULT) as beside, beside.open("w", encoding="utf-8", newline="\n") as text:
+        text.write(json.dumps({"model": model, "labels": detector.labels})[:-1] + ', "pictures": [')
         try:
-            for file, found in _found(detector, files, summary, drawn):
-                write_entry(text, file, found, first=summary.pictures == 0)
+            for file, found, name in _found(detector, files, summary, drawn):
+                write_entry(text, file, found, first=summary.pictures == 0, drawn=name)
                 summary.add(found)
         except KeyboardInterrupt:
             stopped = True
@@ -112,29 +128,50 @@ def detect(
     return summary
 
 
+def _remove_earlier(folder: Path, files: list[str]) -> None:
+    """Remove what an earlier detect wrote into a folder: its detections.json and the drawn images that this names."""
+    sweep(folder)
+    result = folder / RESULT
+    try:
+        entries = json.loads(result.read_bytes())["pictures"]
+        names = [entry.get("drawn") for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return  # none, or not ours: its place alone is taken
+    inputs = {Path(file).resolve() for file in files}
+    for name in names:
+        if isinstance(name, str) and name.endswith(".jpg") and Path(name).name == name and "\\" not in name:
+            path = folder / name
+            if path.resolve() not in inputs and path.is_file():
+                path.unlink()
+
+
 def _nothing_done(stopped: bool, skipped: int, first: str) -> Interrupted | UserError:
     if stopped:
         return Interrupted("stopped before the first picture", signal.SIGINT)
     return UserError(f"none of the {skipped} pictures could be read; the first: {first}")
 
 
-def _found(detector: Detector, files: list[str], summary: Summary, drawn: bool) -> Iterator[tuple[str, Detections]]:
+Found = tuple[str, Detections, str | None]
+"""A file, what was found on it, and the name of the drawn image."""
+
+
+def _found(detector: Detector, files: list[str], summary: Summary, drawn: bool) -> Iterator[Found]:
     """Detections file by file, in order; drawn behind, in threads, while the network runs."""
-    names: set[str] = set()
-    paths = track(files, "detecting", console=Console(stderr=True), transient=True)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    taken = {_alike(path.name) for path in summary.out.iterdir()}  # an image of the user's is never replaced
+    paths = track(files, "detecting")
+    with ThreadPoolExecutor(usable_cores()) as pool:
         drawings: deque[Future[None]] = deque()
         for file, picture, found in detector.detect_files(paths):
             if isinstance(picture, PictureError):
                 log.warning("skipped %s", picture)
                 summary.skipped += 1
                 continue
-            if drawn:
-                place = summary.out / _free_name(Path(file).stem, names)
-                drawings.append(pool.submit(_draw, file, picture, found, place))
+            name = _free_name(Path(file).stem, taken) if drawn else None
+            if name is not None:
+                drawings.append(pool.submit(_draw, file, picture, found, summary.out / name))
             if len(drawings) > BATCH:
                 drawings.popleft().result()
-            yield file, found
+            yield file, found, name
         while drawings:
             drawings.popleft().result()
 
@@ -152,15 +189,25 @@ def _draw(file: str, picture: Decoded, found: Detections, place: Path) -> None:
 
 
 def _free_name(stem: str, taken: set[str]) -> str:
-    """A file name that no picture before has taken."""
+    """A file name that nothing before has taken; it is taken from now on."""
+    while len(os.fsencode(stem)) > LONGEST:
+        stem = stem[:-1]
     name, number = f"{stem}.jpg", 2
-    while name.lower() in taken:
+    while _alike(name) in taken:
         name, number = f"{stem}-{number}.jpg", number + 1
-    taken.add(name.lower())
+    taken.add(_alike(name))
     return name
 
 
-def write_entry(text: TextIO, file: str, found: Detections, first: bool) -> None:
-    """Write one picture's detections as an element of a JSON list. first: nothing stands before it."""
-    entry = {"file": file, "detections": found.to_json()}
+def _alike(name: str) -> str:
+    """What two names share that are one file on some systems: case and the form of accents do not count there."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def write_entry(text: TextIO, file: str, found: Detections, first: bool, drawn: str | None = None) -> None:
+    """Write one image's detections as an element of a JSON list. first: nothing stands before it.
+
+    drawn: the name of the drawn image, if there is one.
+    """
+    entry = {"file": file, **({"drawn": drawn} if drawn else {}), "detections": found.to_json()}
     text.write(("" if first else ",") + "\n" + json.dumps(entry))

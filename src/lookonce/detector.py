@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from io import BufferedIOBase
 from itertools import islice
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from lookonce.data.pictures import BATCH, Decoded, Opened, load_for, load_rgb, open_ahead
+from lookonce.data.pictures import BATCH, Decoded, Opened, Picture, load_for, load_rgb, open_ahead
 from lookonce.detections import Detections
-from lookonce.errors import PictureError
+from lookonce.errors import ConfigError, PictureError
 from lookonce.postprocess import PLAIN_THRESHOLD, Selection, postprocess
 from lookonce.region import decode
 from lookonce.resize import to_input
@@ -26,17 +27,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lookonce")
 
-Picture = Path | str | Image.Image | NDArray[np.generic]
-
 
 class Detector:
     """Finds objects on pictures.
+
+    It may be called from several threads at once and after a fork; a copy (pickle, deepcopy) opens the model anew.
 
     Args:
         model: a model file, a run folder, a Darknet .cfg beside its .weights, an exported .onnx or .xml, a Model in
             memory, or a runtime that is open already: then the four settings of runtimes below do not count.
         runtime: what runs the network; auto takes the fastest at hand and says which: a GPU, else OpenVINO. For it and
-            for onnxruntime a file is converted once, and the converted form kept beside it.
+            for onnxruntime a file is converted once, and the cache keeps the converted form (lookonce cache).
         device: None: the runtime's own choice; cpu, cuda, or tensorrt of onnxruntime.
         precision: auto: bf16 where the processor has instructions for it, with boxes within 1 px; else fp32.
         throughput: for many pictures at once: OpenVINO then runs several at a time.
@@ -53,11 +54,16 @@ class Detector:
                  device: str | None = None, precision: Precision = "auto", throughput: bool = False,
                  threshold: float | None = None, iou_threshold: float = 0.45) -> None:  # fmt: skip
         source = Path(model) if isinstance(model, str) else model
+        if source is None or isinstance(source, int | float | bytes | list | tuple | dict | np.ndarray):
+            raise ConfigError(f"model: {model!r:.60}; expected a model file, a run's folder, or a model in memory")
+        if threshold is not None:
+            _check_share("threshold", threshold)
+        _check_share("iou_threshold", iou_threshold)
         if isinstance(source, Runtime):
             self.runtime: Runtime = source
         else:
             self.runtime = open_runtime(source, Settings(runtime, device, precision, throughput))
-            log.info("runs on %s", self.runtime.name)
+            log.info("runs on %s", self.runtime.backend)
         self.about = self.runtime.about
         own = self.about.thresholds or (PLAIN_THRESHOLD,) * len(self.about.labels)
         self.thresholds = np.array(own if threshold is None else (threshold,) * len(own))
@@ -72,18 +78,20 @@ class Detector:
     def __call__(self, pictures: Picture) -> Detections: ...  # type: ignore[overload-overlap]
 
     @overload
-    def __call__(self, pictures: Sequence[Picture]) -> list[Detections]: ...
+    def __call__(self, pictures: Iterable[Picture]) -> list[Detections]: ...
 
-    def __call__(self, pictures: Picture | Sequence[Picture]) -> Detections | list[Detections]:
-        """Detections of one picture, or a list of them for a list.
+    def __call__(self, pictures: Picture | Iterable[Picture]) -> Detections | list[Detections]:
+        """Detections of one image, or a list of them for several.
 
-        A picture is a file, a PIL image (its EXIF rotation is applied) or an array [h, w, 3] RGB or [h, w] grey, uint8.
+        An image is a path, the bytes of a file, a file opened with 'rb', a PIL image (its EXIF rotation is applied),
+        or an array or tensor of uint8: [h, w, 3] RGB, [h, w, 4] RGBA, [h, w] or [h, w, 1] grey; uint16 is scaled by
+        the model's pixel range. Arrays of OpenCV are BGR: give image[..., ::-1].
         A JPEG file far larger than the input is decoded at a fraction (pictures.load_for); boxes are of the whole.
-        Raises PictureError for one that cannot be read.
+        Raises PictureError for one that cannot be read, UserError for what is no image.
         """
-        if isinstance(pictures, Path | str | Image.Image | np.ndarray):
-            return self._detect([self._open(pictures)])[0]
-        return self._detect([self._open(picture) for picture in pictures])
+        if _is_one(pictures):
+            return self._detect([self._open(cast(Picture, pictures))])[0]
+        return self._detect([self._open(picture) for picture in cast(Iterable[Picture], pictures)])
 
     def detect(self, pictures: Sequence[NDArray[np.uint8]], selection: Selection | None = None) -> list[Detections]:
         """Detections on RGB arrays [h, w, 3] uint8, BATCH at a time.
@@ -107,7 +115,7 @@ class Detector:
         Pictures are decoded ahead, in threads, while the network runs; memory holds a few batches of them.
         selection: take these in place of the detector's own thresholds.
         """
-        opened = open_ahead(paths, self.about.frame)
+        opened = open_ahead(paths, self.about.frame, pixel_range=self.about.pixel_range)
         nothing = Detections([], [], [], self.labels)  # type: ignore[arg-type]
         while batch := list(islice(opened, BATCH)):
             whole = [picture for _, picture in batch if not isinstance(picture, PictureError)]
@@ -116,9 +124,9 @@ class Detector:
                 yield path, picture, nothing if isinstance(picture, PictureError) else next(found)
 
     def _open(self, picture: Picture) -> Decoded:
-        if isinstance(picture, Path | str):
-            return load_for(picture, self.about.frame)
-        pixels = load_rgb(picture)
+        if isinstance(picture, Path | str | bytes | BufferedIOBase):
+            return load_for(picture, self.about.frame, self.about.pixel_range)
+        pixels = load_rgb(picture, pixel_range=self.about.pixel_range)
         return Decoded(pixels, pixels.shape[1::-1])
 
     def _batch(self, pictures: Sequence[Decoded], selection: Selection) -> list[Detections]:
@@ -128,3 +136,15 @@ class Detector:
         anchors = np.array(about.region.anchors, np.float32)
         predictions = decode(self.runtime(inputs), anchors, about.stride, about.region.softmax, about.tree)
         return postprocess(predictions, sizes, about.frame, about.resize, about.labels, selection)
+
+
+def _is_one(pictures: Picture | Iterable[Picture]) -> bool:
+    """Whether this is one image, not several: arrays, tensors, bytes and files can be iterated as well."""
+    several = isinstance(pictures, Iterable) and not isinstance(pictures, str | bytes | bytearray | np.ndarray)
+    return not several or hasattr(pictures, "read") or hasattr(pictures, "detach")
+
+
+def _check_share(name: str, value: object) -> None:
+    """Raises ConfigError for anything but a number of 0 to 1."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:
+        raise ConfigError(f"{name}: {value!r}; expected a number from 0 to 1")

@@ -19,7 +19,7 @@ from lookonce.evaluation import detect_all
 from lookonce.findings import a_letter_apart, alike, lost_finding
 from lookonce.model_file import Model, load_model
 from lookonce.postprocess import Selection
-from lookonce.resize import ResizeMode
+from lookonce.resize import ResizeMode, antialiases
 from lookonce.sightings import ENOUGH, HIT, Sightings, sight, verdict
 from lookonce.training.memorising import BY_HEART, memorise
 from lookonce.view.report import read_curves
@@ -227,16 +227,18 @@ def check_lost(model: Model, whole: Whole) -> Check:
 def check_detections(model: Model, dataset: Dataset) -> tuple[Sightings, Check]:
     """What the strongest detections on a sample of pictures lie on."""
     some = dataset.select(_spread(len(dataset), SAMPLE))
-    seen = sight(some, detect_all(Detector(model), some, FAINTEST)[0])
-    good, said = verdict(seen, model.labels, Detector(model).thresholds)
+    detector = Detector(model, precision="fp32")
+    seen = sight(some, detect_all(detector, some, FAINTEST)[0])
+    good, said = verdict(seen, model.labels, detector.thresholds)
     if not good and (seen.best >= HIT).mean() < 0.5:  # boxes elsewhere: would the other resize put them right?
         modes: tuple[ResizeMode, ...] = get_args(ResizeMode)
-        other = replace(model, resize=next(mode for mode in modes if mode != model.resize))
-        then = sight(some, detect_all(Detector(other), some, FAINTEST)[0])
+        alike = (mode for mode in modes if antialiases(mode) == antialiases(model.resize))
+        other = replace(model, resize=next(mode for mode in alike if mode != model.resize))
+        then = sight(some, detect_all(Detector(other, precision="fp32"), some, FAINTEST)[0])
         if then.right.mean() > seen.right.mean() + ENOUGH:
             said = (f"the resize differs from training's: {then.right.mean():.0%} of the objects are found with "
                     f"{other.resize}, {seen.right.mean():.0%} with {model.resize}: write {other.resize}")  # fmt: skip
-    return seen, (passed if good else failed)("detections", said)
+    return seen, (passed if good else failed)("detections", f"{said} ({detector.runtime.backend})")
 
 
 def check_curves(run: Path) -> Check:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json as json_text
 from dataclasses import asdict, dataclass
-from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
+
+from lookonce.tables import cell, cells, rendered, shown_json
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -85,16 +85,12 @@ class Diagnosis:
 
         lines = [f"to change, the first first: {', '.join(self.failed)}" if self.failed else "every check passes"]
         bars = [_bars(entry) for entry in self.bars]
-        return Group(Text(f"{self.run} on {self.data}"), _checks(self.checks), *bars, Text("\n".join(lines)))
+        return Group(cell(f"{self.run} on {self.data}"), _checks(self.checks), *bars, Text("\n".join(lines)))
 
     def __str__(self) -> str:
         if self.json:
-            return json_text.dumps(self.to_json(), indent=2, ensure_ascii=False)
-        from rich.console import Console
-
-        text = StringIO()
-        Console(file=text, width=120, color_system=None).print(self)
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+            return shown_json(self.to_json())
+        return rendered(self)
 
 
 def _checks(checks: tuple[Check, ...]) -> Table:
@@ -110,9 +106,7 @@ def _checks(checks: tuple[Check, ...]) -> Table:
 
 
 def _told(check: Check) -> Text:
-    from rich.text import Text
-
-    return Text("\n".join((check.said, *(f"  {place}" for place in check.places))))
+    return cells((check.said, *(f"  {place}" for place in check.places)))
 
 
 def _bars(bars: Bars) -> Table:
@@ -124,5 +118,5 @@ def _bars(bars: Bars) -> Table:
         table.add_column(heading, justify="left" if number else "right", no_wrap=True)
     most = max((count for _, counts in bars.rows for count in counts), default=0) or 1
     for step, counts in bars.rows:
-        table.add_row(step, *(f"{count:>6,} {'#' * round(LONGEST * count / most)}" for count in counts))
+        table.add_row(cell(step), *(f"{count:>6,} {'#' * round(LONGEST * count / most)}" for count in counts))
     return table

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import shutil
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lookonce.archives import unpack
+from lookonce.choices import choose, key
 from lookonce.errors import UserError
 from lookonce.fetching import fetch, mismatch
 from lookonce.offers import OFFERS, Offer
+from lookonce.tables import rendered
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,11 +40,7 @@ class Offers:
         return table
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        text = StringIO()
-        Console(file=text, width=220, color_system=None).print(self)
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
+        return rendered(self, 220, blank_lines=False)
 
 
 def download(name: str | None = None, /, *, out: Path = Path("downloads")) -> Path | Offers:
@@ -83,12 +79,10 @@ def download(name: str | None = None, /, *, out: Path = Path("downloads")) -> Pa
 def find(name: str) -> Offer:
     """The file of a name in the table, or of its name on the disk. Raises UserError that names the nearest."""
     for offer in OFFERS:
-        if name in (offer.name, offer.file):
+        if key(name) == key(offer.file):
             return offer
-    names = [offer.name for offer in OFFERS]
-    near = difflib.get_close_matches(name, names, 1)
-    meant = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}"
-    raise UserError(f"download: no file {name!r}; {meant}")
+    names = {offer.name: offer for offer in OFFERS}
+    return names[choose(name, names, "download")]
 
 
 def _make_room(offer: Offer, out: Path) -> None:

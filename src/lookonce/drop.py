@@ -26,6 +26,8 @@ class Drop:
     interval: tuple[float, float]
     """95 %, about before - after."""
     pictures: int
+    computed_by: str = ""
+    """Backend, precision and device."""
 
     @property
     def drop(self) -> float:
@@ -36,18 +38,19 @@ class Drop:
         low, high = self.interval
         return (
             f"mAP {self.before:.4f} -> {self.after:.4f}: drop {self.drop:.4f} [{low:.4f}, {high:.4f}] "
-            f"on {self.pictures} pictures"
+            f"on {self.pictures} images" + (f" ({self.computed_by})" if self.computed_by else "")
         )
 
 
 def measure_drop(dataset: Dataset, before: Sequence[Detections], after: Sequence[Detections],
-                 rules: Rules = Rules()) -> Drop:  # fmt: skip
+                 rules: Rules = Rules(), computed_by: str = "") -> Drop:  # fmt: skip
     """Compare two detectors on the same pictures.
 
     Args:
         dataset: M pictures and their objects.
         before, after: M each, in the same order, cut at a low score.
         rules: by which both are scored.
+        computed_by: what ran both detectors, for people to read.
     Raises:
         UserError: no objects to be found.
     """
@@ -56,4 +59,4 @@ def measure_drop(dataset: Dataset, before: Sequence[Detections], after: Sequence
         raise UserError(f"{dataset.name}: no objects on its {len(dataset)} pictures; accuracy cannot be compared there")
     apart = first.resampled - second.resampled  # [R], each of one draw of pictures
     low, high = np.quantile(apart[np.isfinite(apart)], (0.025, 0.975))
-    return Drop(first.mean_ap, second.mean_ap, (float(low), float(high)), len(dataset))
+    return Drop(first.mean_ap, second.mean_ap, (float(low), float(high)), len(dataset), computed_by)

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+"""Control characters, line ends, marks that turn text around or cannot be seen, and halves of characters."""
+
+
+def printable(text: str) -> str:
+    """Text of a file, safe to print: one line, no escape sequences. Letters and emoji of every script stay.
+
+    >>> printable("red\\n\\x1b[31mcell")
+    'red\\\\n\\\\x1b[31mcell'
+    """
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class UserError(ValueError):
-    """Wrong input: message = place, what was found, what is allowed, what to do."""
+    """Invalid input. The message says where, what was found, what is expected and what to do, in one printable line."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class ConfigError(UserError):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json as json_text
 import logging
 import platform
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lookonce import __version__
 from lookonce.analysis import Analysis, analyse
+from lookonce.choices import choose
 from lookonce.coco_metrics import TITLE, CocoMetrics, score_coco
 from lookonce.data.catalog import read_dataset, read_whole, settle
 from lookonce.data.record import Dataset
@@ -19,8 +21,10 @@ from lookonce.detection_files import holds_detections, read_detections
 from lookonce.detections import Detections
 from lookonce.detector import Detector
 from lookonce.errors import ConfigError, PictureError, UserError
+from lookonce.files import check_output
 from lookonce.metrics import Metrics, Rules
 from lookonce.postprocess import Selection
+from lookonce.runtimes.settings import Backend, Precision, RuntimeName
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("lookonce")
 
 Protocol = Literal["voc2007", "voc2010", "coco"]
+Difficult = Literal["ignore", "count"]
 SCORE_THRESHOLD = 0.005
 """Lowest score that counts when mAP is measured. Source: darknet/examples/detector.c, validate, thresh=.005."""
 SCORED = Selection(SCORE_THRESHOLD)
@@ -52,6 +57,37 @@ class Report:
     coco: CocoMetrics | None = None
     """COCO's numbers, where that is the protocol."""
     page: Path | None = None
+    backend: Backend | None = None
+    """What ran the model; None: the detections were read from files."""
+    json: bool = False
+    """Whether it is shown as JSON."""
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of all that had a part in the score."""
+        found = {"lookonce": __version__, "python": platform.python_version(), "numpy": version("numpy")}
+        if self.backend is not None:
+            found[self.backend.name] = self.backend.version
+        if self.coco is not None:
+            found["faster-coco-eval"] = version("faster-coco-eval")
+        return found
+
+    @property
+    def computed_by(self) -> str:
+        """Backend, precision and device, in words."""
+        return "detections read from files" if self.backend is None else str(self.backend)
+
+    def to_json(self) -> dict[str, Any]:
+        """The scores as plain values, with what computed them."""
+        classes = [{"name": c.name, "ap": c.ap, "objects": c.objects, "detections": c.detections, "recall": c.recall}
+                   for c in self.metrics.classes]  # fmt: skip
+        return {
+            "model": self.model, "data": self.data, "split": self.split, "images": self.metrics.images,
+            "skipped": self.skipped, "rules": str(self.metrics.rules), "mean_ap": self.mean_ap,
+            "interval": self.metrics.interval, "classes": classes, "coco": self.coco and self.coco.numbers,
+            "backend": None if self.backend is None else asdict(self.backend), "versions": self.versions,
+            "page": None if self.page is None else str(self.page),
+        }  # fmt: skip
 
     @property
     def mean_ap(self) -> float | None:
@@ -62,7 +98,9 @@ class Report:
         return (self.coco or self.metrics).__rich__()
 
     def __str__(self) -> str:
-        said = [f"{self.model} on {self.data} ({self.split or 'all'})"]
+        if self.json:
+            return json_text.dumps(self.to_json(), indent=2, ensure_ascii=False)
+        said = [f"{self.model} on {self.data} ({self.split or 'all'}); {self.computed_by}"]
         said += [str(self.coco)] if self.coco else []
         kinds = (
             f"{k.count:,} {k.name}" + ("" if k.cost is None else f" {k.cost:+.4f}")
@@ -83,16 +121,21 @@ def evaluate(
     labels: tuple[str, ...] | None = None,
     protocol: Protocol = "voc2010",
     iou_threshold: float = 0.5,
-    difficult: Literal["ignore", "count"] | None = None,
+    difficult: Difficult | None = None,
     bootstrap: int = 1000,
+    runtime: RuntimeName = "auto",
+    device: str | None = None,
+    precision: Precision = "fp32",
     report: Path | None = None,
+    overwrite: bool = False,
+    json: bool = False,
 ) -> Report:
     """Score a detector on labelled pictures.
 
     Args:
         model: a model file, a run's folder, a Darknet .cfg beside its .weights, an exported .onnx or .xml. Or
-            detections that are there: COCO's result .json, or a folder of PICTURE.txt with lines
-            class score xmin ymin xmax ymax.
+            detections that exist: what detect wrote, COCO's result .json, or a folder of IMAGE.txt with lines
+            class score xmin ymin xmax ymax, or YOLO's class cx cy w h score.
         data: a data set; its format is found, not asked.
         split: which pictures; all: every picture there is.
         labels: score these classes only, by name; none: those that the model knows, or all of the data set.
@@ -101,35 +144,47 @@ def evaluate(
         difficult: ignore: difficult objects neither help nor harm; count: they are objects like others; none: as the
             protocol has it, VOC ignores and COCO counts them.
         bootstrap: resamples of the pictures for the interval around mAP; 0: none.
+        runtime: what runs the network; auto takes the fastest at hand. The report names it.
+        device: none: the runtime's own choice; cpu or cuda.
+        precision: fp32, so that the score is the model's and not this machine's; bf16; or auto: bf16 where the
+            processor has instructions for it. An int8 file stays int8.
         report: also write this page (.html): curves, confusion, calibration, errors by kind and cost, hits and misses.
+        overwrite: replace the page if it exists, or write it into the data set's folder.
+        json: show the result as JSON.
     Returns:
         Report: AP of each class, their mean with its interval, the rules by name, the errors by kind.
     Raises:
         UserError: a model or data set that cannot be read; classes of the one that the other does not know.
     """
+    protocol = choose(protocol, get_args(Protocol), "protocol")
+    if difficult is not None:
+        difficult = choose(difficult, get_args(Difficult), "difficult")
     rules = _rules(protocol, iou_threshold, difficult)
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"report: {report}; expected a name that ends in .html")
+    if report is not None:
+        check_output(report, overwrite, data)
     chosen = None if split == "all" else split
     if holds_detections(Path(model)):
         dataset, detections = _from_files(Path(model), data, chosen, labels)
-        rules, skipped = replace(rules, score_threshold=None), 0
+        rules, skipped, backend = replace(rules, score_threshold=None), 0, None
     else:
-        dataset, detections, skipped = _from_model(model, data, chosen, labels)
+        detector = Detector(model, runtime, device=device, precision=precision, throughput=True)
+        dataset, detections, skipped = _from_model(detector, data, chosen, labels)
+        backend = detector.runtime.backend
     analysis = analyse(dataset, detections, rules, bootstrap)
     coco = score_coco(dataset, detections) if protocol == "coco" else None
-    result = Report(analysis.metrics, str(model), str(data), split, skipped, analysis, coco, report)
+    result = Report(analysis.metrics, str(model), str(data), split, skipped, analysis, coco, report, backend, json)
     if report is not None:
         _write_page(result, dataset, {
             "split": split, "labels": labels, "protocol": protocol, "iou-threshold": iou_threshold,
-            "difficult": difficult, "bootstrap": bootstrap, "report": report,
+            "difficult": difficult, "bootstrap": bootstrap, "runtime": runtime, "device": device,
+            "precision": precision, "report": report,
         })  # fmt: skip
     return result
 
 
-def _rules(protocol: Protocol, iou_threshold: float, difficult: Literal["ignore", "count"] | None) -> Rules:
-    if protocol not in get_args(Protocol):
-        raise ConfigError(f"protocol: {protocol!r}; expected {', '.join(get_args(Protocol))}")
+def _rules(protocol: Protocol, iou_threshold: float, difficult: Difficult | None) -> Rules:
     if protocol != "coco":
         return Rules(protocol, iou_threshold, difficult or "ignore", SCORE_THRESHOLD)
     if difficult == "ignore":
@@ -139,10 +194,9 @@ def _rules(protocol: Protocol, iou_threshold: float, difficult: Literal["ignore"
     return Rules("voc2010", iou_threshold, "count", SCORE_THRESHOLD)
 
 
-def _from_model(model: Path, data: Path, split: str | None, labels: tuple[str, ...] | None
+def _from_model(detector: Detector, data: Path, split: str | None, labels: tuple[str, ...] | None
                 ) -> tuple[Dataset, list[Detections], int]:  # fmt: skip
-    """The pictures of a split, what a model finds on them, and how many could not be decoded."""
-    detector = Detector(model, throughput=True)
+    """The pictures of a split, what a detector finds on them, and how many could not be decoded."""
     dataset = read_dataset(data, split, labels or detector.labels)
     detections, skipped = detect_all(detector, dataset)
     return dataset, [one.of_classes(dataset.labels) for one in detections], skipped
@@ -173,8 +227,6 @@ def _facts(report: Report, dataset: Dataset, options: dict[str, object]) -> list
     for name, value in options.items():
         if value is not None:
             words += [f"--{name}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
-    names = ("torch", "numpy", *(["faster-coco-eval"] if report.coco else []))
-    versions = [f"lookonce {__version__}", f"Python {platform.python_version()}", *(f"{n} {version(n)}" for n in names)]
     objects = f"{len(dataset)} pictures, {len(dataset.boxes)} objects, {len(dataset.labels)} classes"
     unread = f", {report.skipped} that could not be decoded" if report.skipped else ""
     return [
@@ -182,7 +234,8 @@ def _facts(report: Report, dataset: Dataset, options: dict[str, object]) -> list
         ("data", f"{report.data}, split {report.split}: {objects}{unread}"),
         ("detector", report.model),
         ("command", shlex.join(words)),
-        ("versions", ", ".join(versions)),
+        ("computed by", report.computed_by),
+        ("versions", ", ".join(f"{name} {number}" for name, number in report.versions.items())),
     ]
 
 

@@ -26,6 +26,9 @@ WARM_UP_IMAGES = 12_800
 WARM_UP_SCALE = 0.01
 """Weight of that pull. Source: region_layer.c, delta_region_box(..., .01, ...)."""
 
+FARTHEST, SMALLEST, LARGEST = 1e8, 1e-6, 1e40
+"""Centres and sizes, in cells, between which CIoU is computed: double precision tells them apart and holds squares."""
+
 
 def region_loss(
     raw: Tensor, targets: Targets, region: Region, warm_up: bool = False, ciou_scale: float = 0.0
@@ -153,8 +156,15 @@ def complete_iou(found: Tensor, truth: Tensor) -> Tensor:
     """CIoU of boxes [K, 4] cx, cy, w, h, pair by pair: [K], 1 for equals, down to below -1 for what lies far away.
 
     IoU, less the squared distance of the centres over that of the hull's corners, less what the shapes differ by.
+    Centres and sizes beyond FARTHEST, SMALLEST and LARGEST are cut to these, so that the result and its gradient are
+    finite for every input but nan.
     Source: Zheng et al., Distance-IoU Loss (2020), equations 8 to 11; alpha is no path for gradients, as there.
     """
+    kind = found.dtype
+    found, truth = (
+        torch.cat((each[:, :2].double().clamp(-FARTHEST, FARTHEST), each[:, 2:].double().clamp(SMALLEST, LARGEST)), 1)
+        for each in (found, truth)
+    )
     a, b = cxcywh_to_xyxy(found), cxcywh_to_xyxy(truth)
     overlap = iou(a, b)
     hull = torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])  # [K, 2]
@@ -162,7 +172,7 @@ def complete_iou(found: Tensor, truth: Tensor) -> Tensor:
     shape = (4 / math.pi**2) * (torch.atan(truth[:, 2] / truth[:, 3]) - torch.atan(found[:, 2] / found[:, 3])) ** 2
     with torch.no_grad():
         alpha = shape / (1 - overlap + shape).clamp_min(torch.finfo(shape.dtype).eps)
-    return overlap - distance - alpha * shape
+    return (overlap - distance - alpha * shape).to(kind)
 
 
 def best_iou(boxes: Tensor, targets: Targets) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from io import StringIO
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,9 +16,10 @@ from numpy.typing import NDArray
 
 from lookonce.data.record import Dataset
 from lookonce.detections import Detections
-from lookonce.errors import ConfigError
+from lookonce.errors import ConfigError, printable
 from lookonce.matching import Matched, match
 from lookonce.precision_recall import ApProtocol, OperatingPoint, average_precision, best_point, pr_points
+from lookonce.tables import cell, rendered
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -100,16 +100,13 @@ class Metrics:
             ap = "no objects" if c.ap is None else f"{c.ap:.4f}"
             best = (c.best.f1, c.best.threshold, c.best.precision, c.best.recall) if c.best else (None,) * 4
             shares = ("-" if value is None else f"{value:.3f}" for value in (c.recall, *best))
-            table.add_row(c.name, ap, str(c.objects), str(c.detections), *shares)
+            table.add_row(cell(c.name), ap, str(c.objects), str(c.detections), *shares)
         return table
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        text = StringIO()
-        width = 140 + max((len(c.name) for c in self.classes), default=0)
-        Console(file=text, width=width, color_system=None).print(self)
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
+        longest = max((len(printable(c.name)) for c in self.classes), default=0)
+        width = 140 + 2 * longest  # some letters take two columns
+        return rendered(self, width, blank_lines=False)
 
     def _mean_text(self) -> str:
         if self.mean_ap is None:

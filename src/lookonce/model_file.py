@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ import safetensors.torch
 import torch
 
 from lookonce.darknet.pair import find_pair, find_tree, load_darknet, read_names
-from lookonce.description import Description, ModelFileError
+from lookonce.description import MAX_SEEN, Description, ModelFileError, pairs, parse
 from lookonce.errors import UserError
 from lookonce.files import replacing
 from lookonce.layers import Region, region_of
-from lookonce.network import Network, Sigma, empty
+from lookonce.network import Network, Sigma
 from lookonce.resize import ResizeMode
 from lookonce.tree import Tree
 
@@ -40,12 +41,13 @@ class Model:
     seen: int = 0
     training: dict[str, Any] = field(default_factory=dict)
     tree: Tree | None = None
+    pixel_range: tuple[float, float] | None = None
 
     @property
     def description(self) -> Description:
         """The same without the network's numbers."""
         shared = {name: value for name, value in vars(self).items() if name != "network"}
-        return Description(self.network.layers, **shared)
+        return Description(self.network.layers, **shared, channels=self.network.channels)
 
     @property
     def region(self) -> Region:
@@ -80,32 +82,55 @@ def load_model(path: Path | str) -> Model:
         return _from_darknet(path)
     if path.suffix in (".onnx", ".xml"):
         raise ModelFileError(f"{path}: an exported detector; give the model file that it was made from")
+    if path.suffix == ".ckpt":
+        raise ModelFileError(f"{path}: a checkpoint of training; {_model_of_run(path.absolute().parent.parent)}")
     if not path.is_file():
+        run = path if path.is_dir() else path.parent
+        if (run / "checkpoints").is_dir():
+            raise ModelFileError(f"{path}: no such model file; {_model_of_run(run)}")
         raise ModelFileError(f"{path}: no such model file; lookonce train writes runs/NAME/model.safetensors")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+            if "lookonce" not in metadata:
+                raise ModelFileError(
+                    f"{path}: a safetensors file without lookonce's description; was it written by lookonce?"
+                )
+            about = parse(metadata["lookonce"], str(path))
+            found = Description.from_json(about, str(path))
+            network = _filled(found, pairs(about, "sigma", str(path)), file, path)
+    except (safetensors.SafetensorError, OSError) as error:
         raise ModelFileError(f"{path}: not a model file ({error}); expected .safetensors of lookonce") from None
-    if "lookonce" not in metadata:
-        raise ModelFileError(f"{path}: a safetensors file without lookonce's description; was it written by lookonce?")
-    try:
-        return _assemble(json.loads(metadata["lookonce"]), tensors, path)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise ModelFileError(f"{path}: its description does not fit its weights ({str(error)[:200]!r})") from None
+    rest = {name: value for name, value in vars(found).items() if name not in ("layers", "channels")}
+    return Model(network, **rest)
 
 
-def _assemble(about: dict[str, Any], tensors: dict[str, torch.Tensor], path: Path) -> Model:
-    found = vars(Description.from_json(about, str(path)))
-    network = empty(found["layers"])
+def _model_of_run(run: Path) -> str:
+    """What to give for the model of a run."""
+    if (run / "model.safetensors").is_file():
+        return f"give the model of its run: {run / 'model.safetensors'}"
+    return f"its run writes {run / 'model.safetensors'} with the first validation; wait for it, or go on with --resume"
+
+
+def _filled(about: Description, sigmas: Sequence[tuple[float, float]], file: Any, path: Path) -> Network:
+    """The network that a description means, with a file's numbers. Nothing takes memory before their shapes fit."""
+    with torch.device("meta"):
+        network = Network(about.layers, about.channels)
+    expected = {name: (list(value.shape), "F32") for name, value in network.state_dict().items()}
+    slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    given = {name: (each.get_shape(), each.get_dtype()) for name, each in slices.items()}
     norms = [convolution.norm for convolution in network.convolution_list() if convolution.norm is not None]
-    for norm, sigma in zip(norms, about["sigma"], strict=True):
-        norm.sigma = Sigma(*map(float, sigma))
-    network.load_state_dict(tensors)
-    return Model(network.eval(), **{name: value for name, value in found.items() if name != "layers"})
+    if given != expected or len(sigmas) != len(norms):
+        wrong = min((name for name in {*given, *expected} if given.get(name) != expected.get(name)), default="sigma")
+        raise ModelFileError(f"{path}: its description does not fit its weights ({wrong[:60]}): the file is damaged; "
+                             "take a whole copy")  # fmt: skip
+    for norm, sigma in zip(norms, sigmas, strict=True):
+        norm.sigma = Sigma(*sigma)
+        if min(sigma) < 0:
+            raise ModelFileError(f"{path}: sigma {sigma} in its description; expected two numbers of at least 0")
+    network = network.to_empty(device="cpu")
+    network.load_state_dict({name: file.get_tensor(name) for name in expected})
+    return network.eval()
 
 
 def _from_darknet(path: Path) -> Model:
@@ -125,4 +150,7 @@ def _from_darknet(path: Path) -> Model:
         labels = tuple(f"class {index}" for index in range(region.classes))
         log.warning("no %s: its classes are called 'class 0', 'class 1', ...", pair.cfg.with_suffix(".names"))
     frame = (origin.cfg.width, origin.cfg.height)
-    return Model(network, labels, frame, seen=origin.header.seen, tree=tree)
+    try:
+        return Model(network, labels, frame, seen=min(origin.header.seen, MAX_SEEN), tree=tree)
+    except UserError as error:
+        raise ModelFileError(f"{pair.cfg}: {error}") from None

@@ -17,6 +17,7 @@ from lookonce.convolve import convolve
 from lookonce.darknet.origin import Origin
 from lookonce.errors import ConfigError
 from lookonce.layers import (
+    LUMA,
     AvgPool,
     Conv,
     Cost,
@@ -44,6 +45,11 @@ TRAINED_HERE = Sigma(1e-5, 0.0)
 """PyTorch's convention, and that of Darknet's CUDA kernel."""
 DARKNET = Sigma(0.0, 1e-6)
 """Darknet on a CPU. Source: darknet/src/blas.c, normalize_cpu."""
+
+
+def grey(x: Tensor) -> Tensor:
+    """RGB [B, 3, H, W] as grey [B, 1, H, W]. Darknet rounds down to whole levels of 255; this does not round."""
+    return (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
 
 
 def reorg(x: Tensor, stride: int) -> Tensor:
@@ -80,11 +86,14 @@ class BatchNorm(nn.Module):
         return (self.running_var + self.sigma.inside).sqrt() + self.sigma.outside
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same shape; batch statistics in training, kept ones in evaluation."""
-        mean, var, eps = self.running_mean, self.running_var, self.sigma.inside
-        if not self.training:
-            var, eps = self.divisor() ** 2, 0.0
-        return F.batch_norm(x, mean, var, self.weight, self.bias, self.training, self.momentum, eps)
+        """[B, C, H, W] to the same shape; batch statistics in training, kept ones in evaluation.
+
+        Statistics that training changes are no longer those of a file: from then on they are read as TRAINED_HERE.
+        """
+        if self.training:
+            self.sigma = TRAINED_HERE
+        var, eps = (self.running_var, self.sigma.inside) if self.training else (self.divisor() ** 2, 0.0)
+        return F.batch_norm(x, self.running_mean, var, self.weight, self.bias, self.training, self.momentum, eps)
 
 
 class Convolution(nn.Module):
@@ -131,19 +140,21 @@ def max_pool(x: Tensor, layer: MaxPool) -> Tensor:
 class Network(nn.Module):
     """Layers that run. Calling it on [B, 3, H, W] floats in 0..1 gives the map before the region layer.
 
+    channels: what the first layer reads: 3, or 1 for a grey network. A grey network takes RGB too, and makes it grey.
+
     Raises:
         ConfigError: layers that do not fit together; at a call, an input side that does not divide by the stride.
     """
 
-    def __init__(self, layers: tuple[Layer, ...]) -> None:
+    def __init__(self, layers: tuple[Layer, ...], channels: int = 3) -> None:
         super().__init__()
-        self.layers = layers
+        self.layers, self.channels = layers, channels
         self.stride = stride(layers)
         self.origin: Origin | None = None
         """The Darknet files that it was read from, so that they can be written as they were."""
-        channels = channels_before(layers)
+        before = channels_before(layers, channels)
         self.convolutions = nn.ModuleDict(
-            {str(i): Convolution(channels[i], layer) for i, layer in enumerate(layers) if isinstance(layer, Conv)}
+            {str(i): Convolution(before[i], layer) for i, layer in enumerate(layers) if isinstance(layer, Conv)}
         )
         routes = {i: sources(layer, i) for i, layer in enumerate(layers) if isinstance(layer, Route)}
         self._kept = {source for found in routes.values() for source in found}
@@ -155,7 +166,10 @@ class Network(nn.Module):
         return [cast(Convolution, module) for module in self.convolutions.values()]
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/stride, W/stride] (logits of a classifier)."""
+        """[B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/stride, W/stride] (logits of a classifier).
+
+        A grey network takes [B, 1, H, W] as well.
+        """
         if isinstance(self.layers[-1], Region) and (x.shape[-2] % self.stride or x.shape[-1] % self.stride):
             raise ConfigError(f"an input of {x.shape[-1]} x {x.shape[-2]} px; both sides must divide by {self.stride}")
         x = self._through(x, {}, 0, len(self.layers))
@@ -192,6 +206,8 @@ class Network(nn.Module):
 
     def _through(self, x: Tensor, kept: dict[int, Tensor], start: int, stop: int) -> Tensor:
         """x through the layers start..stop; outputs that routes read are added to kept."""
+        if start == 0 and self.channels == 1 and x.shape[1] == 3:
+            x = grey(x)
         for index in range(start, stop):
             x = self._run(index, self.layers[index], x, kept)
             if index in self._kept:
@@ -237,10 +253,10 @@ class Network(nn.Module):
         return self
 
 
-def empty(layers: tuple[Layer, ...]) -> Network:
+def empty(layers: tuple[Layer, ...], channels: int = 3) -> Network:
     """A network in memory that holds no numbers yet: every one must be filled before it runs."""
     with torch.device("meta"):
-        network = Network(layers)
+        network = Network(layers, channels)
     return network.to_empty(device="cpu")
 
 
@@ -250,7 +266,7 @@ def folded(network: Network) -> Network:
         Conv(layer.filters, layer.size, layer.stride, False, layer.activation) if isinstance(layer, Conv) else layer
         for layer in network.layers
     )
-    result = empty(plain)
+    result = empty(plain, network.channels)
     result.origin = network.origin
     for new, old in zip(result.convolution_list(), network.convolution_list(), strict=True):
         assert new.conv.bias is not None  # plain convolutions have one

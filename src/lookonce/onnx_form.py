@@ -1,12 +1,14 @@
 """A network as ONNX: its records become nodes, its numbers initialisers. Batch norm must be folded.
 
 Letters: B images, C channels, H x W cells. The tensors "pixels" (floats 0..1) and "raw" (the map before the region
-layer) have these names in every file that is made from here, so that a runtime finds the network in it.
+layer) have these names in every file that is made from here, so that a runtime finds the network in it. A file that is
+read back gives its numbers; its nodes must be those that its own description asks for.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,18 +16,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from lookonce.description import KEY, Description, ModelFileError, not_ours
-from lookonce.layers import AvgPool, Conv, Layer, MaxPool, Reorg, Route, channels_before, sources
+from lookonce.layers import LUMA, AvgPool, Conv, Layer, MaxPool, Reorg, Route, Shape, channels_before, shapes, sources
 
 if TYPE_CHECKING:
-    from lookonce.network import Convolution, Network
+    from lookonce.network import Network
 
 OPSET = 18
 IR = 10
 """ONNX's file version that goes with it; read by ONNX Runtime from 1.18 on."""
 PIXELS, RAW = "pixels", "raw"
+MOST_SIDE = 2**14
+"""Of the input, pixels: far beyond every detector, and small enough to be told before memory is taken."""
+
+Size = tuple[int, int]
 
 
 class Graph:
@@ -63,28 +70,57 @@ def pixels_info() -> onnx.ValueInfoProto:
     return floats(PIXELS, ("batch", 3, "height", "width"))
 
 
-def add_network(graph: Graph, network: Network) -> str:
-    """Add the nodes that take "pixels" to "raw"; the name of the latter. network: batch norm folded."""
+Numbers = Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]
+"""Weight [C_out, C_in, k, k] and bias [C_out] of each convolution, in the order of the layers."""
+
+
+def numbers_of(network: Network) -> Numbers:
+    """The numbers of a network whose batch norm is folded."""
+    found = []
+    for one in network.convolution_list():
+        assert one.conv.bias is not None  # folded
+        found.append((one.conv.weight.detach().numpy(), one.conv.bias.detach().numpy()))
+    return found
+
+
+def add_network(graph: Graph, layers: tuple[Layer, ...], numbers: Numbers, channels: int = 3,
+                size: Size | None = None) -> str:  # fmt: skip
+    """Add the nodes that take "pixels" to "raw"; the name of the latter.
+
+    channels: 3, or 1 for a network that turns its RGB input grey.
+    size: (W, H) of the input, pixels, where it is fixed; None: it is free.
+    """
     outputs: list[str] = []
-    convolutions = iter(network.convolution_list())
-    channels = channels_before(network.layers)
-    for index, layer in enumerate(network.layers):
-        given = outputs[-1] if outputs else PIXELS
+    convolutions = iter(numbers)
+    before = channels_before(layers, channels)
+    given_shape = None if size is None else Shape(channels, size[1], size[0])
+    fixed = None if given_shape is None else [given_shape, *shapes(layers, given_shape)]
+    first = PIXELS if channels == 3 else _grey(graph)
+    for index, layer in enumerate(layers):
+        given = outputs[-1] if outputs else first
         if isinstance(layer, Route):
             found = [outputs[source] for source in sources(layer, index)]
             outputs.append(graph.add("Concat", found, f"{index}/route", axis=1) if len(found) > 1 else found[0])
         elif isinstance(layer, Conv):
             outputs.append(_convolution(graph, index, layer, given, next(convolutions)))
+        elif isinstance(layer, Reorg):
+            sides = None if fixed is None else (fixed[index].height, fixed[index].width)
+            outputs.append(_reorg(graph, f"{index}/reorg", given, (before[index], layer.stride), sides))
         else:
-            outputs.append(_plain(graph, index, layer, given, channels[index]))
+            outputs.append(_plain(graph, index, layer, given))
     return graph.add("Identity", outputs[-1:], RAW)
 
 
-def network_model(network: Network) -> onnx.ModelProto:
-    """The network alone, from "pixels" to "raw". network: batch norm folded."""
+def network_model(layers: tuple[Layer, ...], numbers: Numbers, channels: int = 3,
+                  size: Size | None = None) -> onnx.ModelProto:  # fmt: skip
+    """The network alone, from "pixels" to "raw". size: (W, H) of the input where it is fixed, for one image."""
     graph = Graph()
-    add_network(graph, network)
-    return graph.model([pixels_info()], [raw_info()])
+    add_network(graph, layers, numbers, channels, size)
+    if size is None:
+        return graph.model([pixels_info()], [raw_info()])
+    width, height = size
+    sides = shapes(layers, Shape(channels, height, width))[-1]
+    return graph.model([floats(PIXELS, (1, 3, height, width))], [floats(RAW, (1, *sides))])
 
 
 def describe(made: onnx.ModelProto, about: Description) -> None:
@@ -103,30 +139,72 @@ def read_description(made: onnx.ModelProto, place: str) -> Description:
 def read_onnx(path: Path) -> onnx.ModelProto:
     """An .onnx file. Raises ModelFileError for what is none, or of an opset that is not known here."""
     try:
-        made = onnx.load_model(path)
+        made = onnx.load_model(path, load_external_data=False)
     except (OSError, ValueError, DecodeError) as error:
-        raise ModelFileError(f"{path}: not an ONNX file ({str(error).splitlines()[0][:120]})") from None
+        said = str(error).splitlines()[0][:120]
+        raise ModelFileError(f"{path}: not an ONNX file ({said.encode('unicode_escape').decode()})") from None
     opset = max((entry.version for entry in made.opset_import if entry.domain == ""), default=0)
     if not 1 <= opset <= (newest := onnx.defs.onnx_opset_version()):  # OpenVINO would run it as one that it knows
         raise ModelFileError(f"{path}: opset {opset}; this onnx package knows 1 to {newest}; run: pip install -U onnx")
     return made
 
 
-def network_part(made: onnx.ModelProto, place: str) -> onnx.ModelProto:
-    """The network in one of our files, from "pixels" to "raw"; the rest is left out.
+def raw_shape(about: Description, place: str) -> Shape:
+    """The map that a description's network gives for its input. Raises ModelFileError for an input it cannot take."""
+    width, height = about.frame
+    if not all(1 <= side <= MOST_SIDE for side in about.frame):
+        raise ModelFileError(f"{place}: an input of {width} x {height}; expected sides from 1 to {MOST_SIDE}")
+    maps = shapes(about.layers, Shape(about.channels, height, width))
+    if any(side < 1 for each in maps for side in each):
+        raise ModelFileError(f"{place}: an input of {width} x {height} is too small for its network")
+    return maps[-1]
 
-    Raises ModelFileError for a file that has no such tensors.
+
+def network_part(made: onnx.ModelProto, about: Description, place: str) -> onnx.ModelProto:
+    """The network in one of our files, from "pixels" to "raw", with a free input; the rest is left out.
+
+    Nothing of the file is run but the numbers of its convolutions, in the network that its description says.
+    Raises ModelFileError for a file that holds another network.
     """
-    made_by = {name: index for index, node in enumerate(made.graph.node) for name in node.output}
-    if RAW not in made_by:
-        raise ModelFileError(f"{place}: no tensor {RAW!r} in it; write it with lookonce export")
-    part = Graph()
-    part.nodes = list(made.graph.node[made_by.get(PIXELS, -1) + 1 : made_by[RAW] + 1])  # in the order of their writing
-    needed = {name for node in part.nodes for name in node.input}
-    part.initializers = [value for value in made.graph.initializer if value.name in needed]
-    found = part.model([pixels_info()], [raw_info()])
-    found.opset_import[0].version = made.opset_import[0].version
+    raw_shape(about, place)
+    try:
+        outputs = {name: index for index, node in enumerate(made.graph.node) for name in node.output}
+        if RAW not in outputs:
+            raise ModelFileError(f"{place}: no tensor {RAW!r} in it; write it with lookonce export")
+        found = list(made.graph.node[outputs.get(PIXELS, -1) + 1 : outputs[RAW] + 1])
+        numbers = _read_numbers({value.name: value for value in made.graph.initializer}, about, place)
+    except UnicodeDecodeError:
+        raise ModelFileError(f"{place}: names that are not text; write it anew with lookonce export") from None
+    for size in (None, about.frame):
+        expected = Graph()
+        add_network(expected, about.layers, numbers, about.channels, size)
+        if found == expected.nodes:
+            return network_model(about.layers, numbers, about.channels)
+    raise ModelFileError(f"{place}: its network is not the one of its description; write it anew with lookonce export")
+
+
+def _read_numbers(tensors: dict[str, onnx.TensorProto], about: Description, place: str) -> Numbers:
+    """The numbers of the convolutions. Raises ModelFileError for one that is not there or has other sides."""
+    found = []
+    channels = channels_before(about.layers, about.channels)
+    for index, layer in enumerate(about.layers):
+        if isinstance(layer, Conv):
+            weight, bias = (layer.filters, channels[index], layer.size, layer.size), (layer.filters,)
+            found.append((_read_tensor(tensors, f"{index}/weight", weight, place),
+                          _read_tensor(tensors, f"{index}/bias", bias, place)))  # fmt: skip
     return found
+
+
+def _read_tensor(tensors: dict[str, onnx.TensorProto], name: str, shape: tuple[int, ...], place: str
+                 ) -> NDArray[np.float32]:  # fmt: skip
+    tensor = tensors.get(name, onnx.TensorProto())
+    is_there = tensor.data_type == onnx.TensorProto.FLOAT and tensor.data_location == onnx.TensorProto.DEFAULT
+    if not is_there or tuple(tensor.dims) != shape or len(tensor.raw_data) != 4 * math.prod(shape):
+        sides = " x ".join(map(str, shape))
+        raise ModelFileError(
+            f"{place}: {name}: expected {sides} numbers of 32 bits; write it anew with lookonce export"
+        )
+    return np.frombuffer(tensor.raw_data, "<f4").reshape(shape)
 
 
 def raw_info() -> onnx.ValueInfoProto:
@@ -134,9 +212,14 @@ def raw_info() -> onnx.ValueInfoProto:
     return floats(RAW, ("batch", "channels", "rows", "columns"))
 
 
-def _convolution(graph: Graph, index: int, layer: Conv, given: str, own: Convolution) -> str:
-    assert own.conv.bias is not None  # folded
-    numbers = own.conv.weight.detach().numpy(), own.conv.bias.detach().numpy()
+def _grey(graph: Graph) -> str:
+    """network.grey of "pixels"."""
+    luma = graph.constant("grey/luma", np.array(LUMA, np.float32)[None, :, None, None])  # [1, 3, 1, 1]
+    return graph.add("Conv", [PIXELS, luma], "grey")
+
+
+def _convolution(graph: Graph, index: int, layer: Conv, given: str,
+                 numbers: tuple[NDArray[np.float32], NDArray[np.float32]]) -> str:  # fmt: skip
     names = [graph.constant(f"{index}/{name}", value) for name, value in zip(("weight", "bias"), numbers, strict=True)]
     before = layer.size // 2
     out = graph.add("Conv", [given, *names], f"{index}/convolution", pads=[before] * 4, strides=[layer.stride] * 2)
@@ -151,7 +234,7 @@ def _convolution(graph: Graph, index: int, layer: Conv, given: str, own: Convolu
             return out
 
 
-def _plain(graph: Graph, index: int, layer: Layer, given: str, channels: int) -> str:
+def _plain(graph: Graph, index: int, layer: Layer, given: str) -> str:
     """A layer without numbers of its own."""
     match layer:
         case MaxPool(size, stride):
@@ -161,22 +244,41 @@ def _plain(graph: Graph, index: int, layer: Layer, given: str, channels: int) ->
             if size == stride == 2:
                 return graph.add("MaxPool", [given], f"{index}/maxpool", ceil_mode=1, **kernel)
             return graph.add("MaxPool", [given], f"{index}/maxpool", pads=pads, **kernel)
-        case Reorg(stride):
-            return _reorg(graph, f"{index}/reorg", given, channels, stride)
         case AvgPool():
             return graph.add("GlobalAveragePool", [given], f"{index}/avgpool")
         case _:
             return given
 
 
-def _reorg(graph: Graph, name: str, given: str, channels: int, stride: int) -> str:
-    """network.reorg; a 0 in a shape keeps that side of what is reshaped."""
+def _reorg(graph: Graph, name: str, given: str, fold: tuple[int, int], sides: tuple[int, int] | None) -> str:
+    """network.reorg; a 0 in a shape keeps that side of what is reshaped.
+
+    fold: (C, stride). sides: (H, W) of the map where they are fixed, so that no shape need be computed.
+    """
+    channels, stride = fold
     deep = channels // stride**2
+    if sides is not None:
+        return _fixed_reorg(graph, name, given, fold, sides)
     split = graph.constant(f"{name}/split", np.array([0, deep, 0, stride, -1, stride]))
     view = graph.add("Reshape", [given, split], f"{name}/view")  # [B, D, H, s, W, s]
     turned = graph.add("Transpose", [view], f"{name}/turned", perm=[0, 3, 5, 1, 2, 4])
-    sides = graph.add("Shape", [given], f"{name}/sides", start=2)  # [2]
-    fewer = graph.add("Div", [sides, graph.constant(f"{name}/stride", np.array([stride]))], f"{name}/fewer")
+    sizes = graph.add("Shape", [given], f"{name}/sides", start=2)  # [2]
+    fewer = graph.add("Div", [sizes, graph.constant(f"{name}/stride", np.array([stride]))], f"{name}/fewer")
     head = graph.constant(f"{name}/head", np.array([0, channels * stride**2]))
     shape = graph.add("Concat", [head, fewer], f"{name}/shape", axis=0)
     return graph.add("Reshape", [turned, shape], name)  # [B, C*s*s, H/s, W/s]
+
+
+def _fixed_reorg(graph: Graph, name: str, given: str, fold: tuple[int, int], sides: tuple[int, int]) -> str:
+    """The same for one image of a known size, without maps of more than four sides, which OpenCV does not turn."""
+    (channels, stride), (height, width) = fold, sides
+    rows = channels // stride**2 * height
+
+    def reshape(source: str, step: str, *shape: int) -> str:
+        return graph.add("Reshape", [source, graph.constant(f"{step}/shape", np.array(shape))], step)
+
+    view = reshape(given, f"{name}/rows", 1, rows, stride, width * stride)  # [1, D*H, s, W*s]
+    turned = graph.add("Transpose", [view], f"{name}/rows/turned", perm=[0, 2, 1, 3])
+    view = reshape(turned, f"{name}/columns", 1, stride, rows * width, stride)  # [1, s, D*H*W, s]
+    turned = graph.add("Transpose", [view], f"{name}/columns/turned", perm=[0, 1, 3, 2])
+    return reshape(turned, name, 1, channels * stride**2, height // stride, width // stride)

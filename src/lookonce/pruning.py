@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
@@ -20,10 +19,12 @@ from lookonce.errors import ConfigError, UserError
 from lookonce.evaluation import RULES, detect_all
 from lookonce.files import write_text
 from lookonce.layers import Conv, Layer, num_floats, num_operations
+from lookonce.metrics import Rules
 from lookonce.model_file import Model, load_model, save_model
 from lookonce.training.plan import Plan
 from lookonce.training.recipes import RECIPES, STRIDE, Settings
-from lookonce.training.run import Run, free_folder, read_both
+from lookonce.training.run import Run, read_both, run_folder
+from lookonce.training.saving import listening
 from lookonce.view.plots import channels_figure, save_figure
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Round:
     frame: tuple[int, int]
     drop: Drop
     """On the validation pictures, against the model that was given."""
+    input_channels: int = 3
+    """Of the network: 3, or 1 where it reads grey images."""
 
     @property
     def channels(self) -> list[tuple[int, int, int]]:
@@ -60,8 +63,8 @@ class Round:
             table.add_column(heading, justify="left" if heading == "layer" else "right")
         for index, b, a in self.channels:
             table.add_row(f"{index}: channels", f"{b}", f"{a}", f"{a / b:.0%}")
-        numbers = [num_floats(layers) / 1e6 for layers in (self.before, self.after)]
-        work = [num_operations(layers, self.frame) / 1e9 for layers in (self.before, self.after)]
+        numbers = [num_floats(layers, self.input_channels) / 1e6 for layers in (self.before, self.after)]
+        work = [num_operations(layers, self.frame, self.input_channels) / 1e9 for layers in (self.before, self.after)]
         for name, (was, now) in {"million parameters": numbers, "GFLOP an image": work}.items():
             table.add_row(name, f"{was:.2f}", f"{now:.2f}", f"{now / was:.0%}")
         return table
@@ -131,7 +134,7 @@ def prune(
         data: the data set to train on and, by its split val, to measure on; its format is found, not asked.
         share: the part of all channels that may go, that do go: above 0 and below 1.
         rounds: reach that share in so many cuts of equal size, with a training and a run after each.
-        steps: optimiser steps after each cut, in whole epochs. The learning rate is the model's own.
+        steps: optimiser steps after each cut. The learning rate is the model's own.
         max_drop: mAP@0.5 that may be lost, 0..1. The last round within it is kept; a round beyond it is the last.
         out: where run folders are made.
         name: the run's folder, with a number behind it where there are several rounds; none: the model's name and
@@ -151,9 +154,11 @@ def prune(
     given = load_model(source)
     _check_model(given, source)
     choose(given.network, share)  # which says what cannot be pruned before anything takes time
-    folders = _folders(Path(out), name, source, rounds)
-    plan = _plan(given, source, Path(data), seed)
+    names = _names(Path(out).expanduser(), name, rounds)
+    plan = _plan(given, source, Path(data).expanduser().absolute(), seed)
     plan = replace(plan, settings=replace(plan.settings, steps=steps, epochs=None))
+    own = source.parent if source.name == "model.safetensors" else source.with_suffix("")  # a run, by its folder
+    folders = [(Path(out).expanduser(), one, f"{own.resolve().name}-pruned") for one in names]
     return Pruned(tuple(_rounds(given, plan, folders, share, max_drop)), max_drop)
 
 
@@ -170,22 +175,20 @@ def _check_model(model: Model, place: Path) -> None:
     width, height = model.frame
     if model.tree is not None:
         raise ConfigError(f"{place}: its classes are a tree, which is not trained here; give a model of plain classes")
-    if width != height or model.description.stride != STRIDE:
-        raise ConfigError(f"{place}: input {width} x {height}, cells of {model.description.stride} px; training takes "
-                          f"a square input and cells of {STRIDE} px")  # fmt: skip
+    if width != height or width % STRIDE:
+        raise ConfigError(f"{place}: input {width} x {height}; training takes a square input whose side divides by "
+                          f"{STRIDE}")  # fmt: skip
 
 
-def _folders(out: Path, name: str | None, source: Path, rounds: int) -> list[Path]:
-    """A folder for each round. Raises ConfigError where one holds a run."""
+def _names(out: Path, name: str | None, rounds: int) -> list[str | None]:
+    """A name for the run of each round; None: the next free number. Raises ConfigError where one exists."""
     if name is None:
-        own = source.parent if source.name == "model.safetensors" else source.with_suffix("")  # a run, by its folder
-        first, number = free_folder(out, f"{own.resolve().name}-pruned").name.rsplit("-", 1)
-        return [out / f"{first}-{int(number) + more}" for more in range(rounds)]
-    found = [out / name] if rounds == 1 else [out / f"{name}-{number + 1}" for number in range(rounds)]
-    for folder in found:
-        if (folder / "checkpoints").exists():
-            raise ConfigError(f"{folder}: holds a run already; give another --name")
-    return found
+        return [None] * rounds
+    found = [name] if rounds == 1 else [f"{name}-{number + 1}" for number in range(rounds)]
+    for one in found:
+        if (out / one / "checkpoints").exists():
+            raise ConfigError(f"{out / one}: holds a run already; give another --name")
+    return [*found]
 
 
 def _plan(model: Model, place: Path, data: Path, seed: int) -> Plan:
@@ -206,41 +209,45 @@ def _plan(model: Model, place: Path, data: Path, seed: int) -> Plan:
                 keep_last=True)  # fmt: skip
 
 
-def _rounds(given: Model, plan: Plan, folders: Sequence[Path], share: float, max_drop: float) -> Iterator[Round]:
-    """Cut, train and measure, once for each folder, until too much is lost."""
-    train_set, val_set = read_both(plan)
+Place = tuple[Path, str | None, str]
+"""Where the run of a round goes: what run_folder takes."""
+
+
+def _rounds(given: Model, plan: Plan, places: list[Place], share: float, max_drop: float) -> Iterator[Round]:
+    """Cut, train and measure, once for each place, until too much is lost."""
+    _, val_set = read_both(plan)
     assert val_set is not None  # the plan names its split
     if not len(val_set.boxes):
         raise UserError(f"{plan.data}: no objects on the pictures of its split 'val', so accuracy cannot be guarded; "
                         "label some")  # fmt: skip
-    how = plan.settings
-    a_pass = math.ceil(len(train_set) / how.fitted(len(train_set), train_set.object_side).batch_size)  # steps
-    plan = replace(plan, settings=replace(how, epochs=max(1, round(how.steps / a_pass))))
-    before = _detected(given, val_set)
+    before, *_ = _detected(given, val_set)
     current = given
-    for number, folder in enumerate(folders):
-        each = share / len(folders)
-        current = _round(current, folder, each / (1 - each * number), plan)  # of what the rounds before have left
-        drop = measure_drop(val_set, before, _detected(current, val_set), RULES)
-        log.info("round %d of %d: %s", number + 1, len(folders), drop)
-        done = Round(folder, given.network.layers, current.network.layers, given.frame, drop)
+    for number, place in enumerate(places):
+        each = share / len(places)
+        current, folder = _round(current, place, each / (1 - each * number), plan)  # of what is left so far
+        drop = measure_drop(val_set, before, *_detected(current, val_set))
+        log.info("round %d of %d: %s", number + 1, len(places), drop)
+        done = Round(folder, given.network.layers, current.network.layers, given.frame, drop,
+                     given.network.channels)  # fmt: skip
         save_figure(channels_figure(done.channels, str(drop)), folder / "channels.png")
         yield done
         if drop.drop > max_drop:
             return
 
 
-def _round(model: Model, folder: Path, share: float, plan: Plan) -> Model:
-    """Cut a share of a model's channels and train what is left, into a run folder."""
+def _round(model: Model, place: Place, share: float, plan: Plan) -> tuple[Model, Path]:
+    """Cut a share of a model's channels and train what is left: (the model, its run folder)."""
     less = cut(model.network, choose(model.network, share))
-    cfg, start = folder / "pruned.cfg", folder / "pruned.safetensors"
-    write_text(cfg, write_cfg(Cfg(less.layers, *model.frame)))
-    save_model(replace(model, network=less), start)
-    settings = replace(plan.settings, network=str(cfg))
-    Run.new(replace(plan, weights=str(start), settings=settings), folder.parent, folder.name, exact_batch=False).go()
-    return load_model(folder)
+    with listening(), run_folder(*place) as folder:
+        cfg, start = folder / "pruned.cfg", folder / "pruned.safetensors"
+        write_text(cfg, write_cfg(Cfg(less.layers, *model.frame, less.channels)))
+        save_model(replace(model, network=less), start)
+        settings = replace(plan.settings, network=str(cfg.absolute()))
+        Run.new(replace(plan, weights=str(start.absolute()), settings=settings), folder, exact_batch=False).go()
+    return load_model(folder), folder
 
 
-def _detected(model: Model, dataset: Dataset) -> list[Detections]:
-    found, _ = detect_all(Detector(model), dataset)
-    return found
+def _detected(model: Model, dataset: Dataset) -> tuple[list[Detections], Rules, str]:
+    """What a model finds, by which rules that is scored, and what computed it."""
+    detector = Detector(model, precision="fp32")
+    return detect_all(detector, dataset)[0], RULES, str(detector.runtime.backend)

@@ -6,6 +6,7 @@ Source: YOLO9000, section 4; darknet/src/tree.c; darknet/src/blas.c, softmax_tre
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -38,6 +39,10 @@ class Tree:
         for index, parent in enumerate(self.parents):
             if not -1 <= parent < index:
                 raise TreeError(f"class {index} has the parent {parent}; expected -1 or a class before it")
+        if len(self.names) not in (0, len(self.parents)):
+            raise TreeError(f"{len(self.names)} names for {len(self.parents)} classes; expected one each")
+        if not 0 <= self.threshold <= 1:
+            raise TreeError(f"threshold {self.threshold}; expected 0 to 1")
         runs = [parent for parent, _ in groupby(self.parents)]
         if not runs or len(set(runs)) != len(runs):
             raise TreeError("a tree without classes, or siblings apart; expected the children of a class side by side")
@@ -95,9 +100,13 @@ class Tree:
         import torch
 
         depth: list[int] = []
-        for parent in self.parents:
+        levels: list[list[int]] = []
+        for index, parent in enumerate(self.parents):
             depth.append(0 if parent < 0 else depth[parent] + 1)
-        return [torch.tensor([i for i, d in enumerate(depth) if d == level]) for level in range(max(depth) + 1)]
+            if depth[index] == len(levels):
+                levels.append([])
+            levels[depth[index]].append(index)
+        return [torch.tensor(level) for level in levels]
 
     def _groups(self, like: Tensor) -> Tensor:
         """[..., C] number of each class's group of siblings."""
@@ -123,7 +132,7 @@ def read_tree(text: str, place: str = "tree") -> Tree:
         words = line.split()
         if not words:
             continue
-        if len(words) != 2 or not words[1].lstrip("-").isdigit():
+        if len(words) != 2 or not re.fullmatch(r"-1|[0-9]{1,9}", words[1]):
             raise TreeError(f"{place}:{number}: {line.strip()[:60]!r}; expected a name and its parent's number")
         names.append(words[0])
         parents.append(int(words[1]))

@@ -6,7 +6,7 @@ and yolo-voc.2.0.cfg for the network of 2016.
 
 from __future__ import annotations
 
-from lookonce.errors import ConfigError
+from lookonce.choices import choose
 from lookonce.layers import AvgPool, Conv, Layer, MaxPool, Region, Reorg, Route, Softmax
 
 Anchors = tuple[tuple[float, float], ...]
@@ -88,6 +88,4 @@ DETECTORS = {
 
 def detector(name: str, classes: int, anchors: Anchors) -> tuple[Layer, ...]:
     """A detector of this zoo by name. Raises ConfigError for another name."""
-    if name not in DETECTORS:
-        raise ConfigError(f"network {name!r}; the networks are {', '.join(DETECTORS)}")
-    return DETECTORS[name](classes, anchors)
+    return DETECTORS[choose(name, DETECTORS, "network")](classes, anchors)

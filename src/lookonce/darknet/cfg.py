@@ -1,25 +1,29 @@
 """Darknet's .cfg: a network as text, and back. Sections in order, key=value lines, # and ; comments.
 
-Keys that only Darknet's training reads are kept as they are and written back.
+Keys that only Darknet's training reads, and keys of [net] that nothing reads, are kept as they are and written back.
 Source: darknet/src/parser.c (names and defaults of each section).
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, get_args
 
-from lookonce.darknet.words import FIXED, FLAGS, KEPT, READ, SCALES, SHORT_NAMES
-from lookonce.errors import ConfigError, UserError
+from lookonce.darknet.words import FAMILIES, FIXED, FLAGS, KEPT, READ, SCALES, SHORT_NAMES
+from lookonce.errors import ConfigError, UserError, printable
 from lookonce.layers import (
+    MAX_WINDOW,
     Activation,
     AvgPool,
     Conv,
     Cost,
     Dropout,
     Layer,
+    LayerError,
     MaxPool,
     Region,
     Reorg,
@@ -28,6 +32,13 @@ from lookonce.layers import (
     Softmax,
     shapes,
 )
+
+log = logging.getLogger("lookonce")
+
+MAX_ANCHOR = 1e6
+"""Largest side of an anchor, cells."""
+MAX_INTEGER = 2**31 - 1
+"""Largest whole number: Darknet keeps them in 32 bits."""
 
 
 class CfgError(UserError):
@@ -61,8 +72,13 @@ class Cfg:
 class _Section:
     name: str
     line: int
+    lines: list[tuple[str, str, int]] = field(default_factory=list)
+    """(key, value, line) in their order."""
     values: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Of the keys that say what the layer computes."""
     kept: list[tuple[str, str]] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    """Keys that nothing reads, each with its line; they are kept too."""
 
 
 def write_cfg(cfg: Cfg) -> str:
@@ -76,32 +92,49 @@ def write_cfg(cfg: Cfg) -> str:
 def read_cfg(text: str, place: str = "cfg") -> Cfg:
     """A cfg's text as layers. place: the file's name, for messages.
 
+    Keys of [net] that nothing reads are kept with a warning, as Darknet goes on after its "Unused field".
+
     Raises:
-        CfgError: with the line of an unknown section or key, of a value outside its law,
-            of a layer that does not fit the map before it.
+        CfgError: a network of another family; with the line of an unknown section, of a key or value that is not
+            supported, of a layer that does not fit the map before it or is too large.
     """
     sections = _sections(text, place)
-    if not sections or sections[0].name != "net":
-        raise CfgError(place, 1, "no [net] section at the start", "a Darknet network file")
+    _check_family(sections, place)
+    for section in sections:
+        for key, value, line in section.lines:
+            _take(section, key, value, line, place)
+    if unused := sections[0].unused:
+        log.warning("%s: keys of [net] that nothing reads are kept: %s", printable(place), printable(", ".join(unused)))
     net = _Reader(sections[0], place)
     layers = tuple(_layer(_Reader(section, place)) for section in sections[1:])
     if not layers:
         raise CfgError(place, sections[0].line, "a network without layers", "at least one section after [net]")
     frame = net.integer("width", 416), net.integer("height", 416)
+    channels = net.integer("channels", 3)
+    if channels not in (1, 3):
+        raise CfgError(place, net.line("channels"), f"channels={channels}", "3 (RGB) or 1 (grey)")
     kept = tuple(tuple(section.kept) for section in sections)
-    cfg = Cfg(layers, *frame, net.integer("channels", 3), kept if any(kept) else ())
-    _check_shapes(cfg, sections, place)
-    return cfg
+    try:
+        shapes(layers, Shape(channels, frame[1], frame[0]))
+    except LayerError as error:
+        raise CfgError(place, sections[1 + error.index].line, str(error)) from None
+    return Cfg(layers, *frame, channels, kept if any(kept) else ())
 
 
-def _check_shapes(cfg: Cfg, sections: list[_Section], place: str) -> None:
-    """Raise CfgError at the first layer that does not fit the maps before it."""
-    given = Shape(cfg.channels, cfg.height, cfg.width)
-    for count, section in enumerate(sections[1:], start=1):
-        try:
-            shapes(cfg.layers[:count], given)
-        except ConfigError as error:
-            raise CfgError(place, section.line, str(error)) from None
+def _check_family(sections: list[_Section], place: str) -> None:
+    """Raise CfgError for a network of another family, which says more than its first unknown key would."""
+    if not sections or sections[0].name != "net":
+        raise CfgError(place, 1, "no [net] section at the start", "a Darknet network file")
+    first = next((section for section in sections[1:] if section.name not in READ or section.name == "net"), None)
+    if first is None:
+        return
+    lines = {section.name: section.line for section in reversed(sections)}
+    for family, names in FAMILIES.items():
+        if (name := next((name for name in names if name in lines), None)) and "region" not in lines:
+            what = f" with [{first.name[:60]}]" if name in READ else ""
+            raise CfgError(place, lines[name], f"{family}{what} (section [{name}], line {lines[name]}); only [region] "
+                                               "networks (YOLOv2) are read so far")  # fmt: skip
+    raise CfgError(place, first.line, f"section [{first.name[:60]}]", f"one of {', '.join(READ)}")
 
 
 def _section_text(name: str, own: dict[str, object], kept: Keys) -> str:
@@ -149,6 +182,7 @@ def _region_keys(region: Region) -> dict[str, object]:
 
 
 def _sections(text: str, place: str) -> list[_Section]:
+    """The sections of a text with all their keys, whatever these are."""
     found: list[_Section] = []
     for number, raw in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
         line = raw.split("#")[0].split(";")[0].strip()
@@ -156,30 +190,31 @@ def _sections(text: str, place: str) -> list[_Section]:
             continue
         if line.startswith("["):
             name = line.strip("[] \t").lower()
-            name = SHORT_NAMES.get(name, name)
-            if name not in READ:
-                raise CfgError(place, number, f"section [{name}]", f"one of {', '.join(READ)}")
-            found.append(_Section(name, number))
+            found.append(_Section(SHORT_NAMES.get(name, name), number))
             continue
         key, equals, value = (part.strip() for part in line.partition("="))
         if not equals or not found:
             raise CfgError(place, number, repr(raw.strip()[:60]), "[section], then key=value lines")
-        _take(found[-1], key, value, number, place)
+        found[-1].lines.append((key, value, number))
     return found
 
 
 def _take(section: _Section, key: str, value: str, line: int, place: str) -> None:
-    """Put a key where it belongs: read, fixed to one value, or kept for Darknet's training."""
-    fixed = FIXED.get(section.name, {})
-    if key in READ[section.name]:
+    """Put a key where it belongs: read, fixed to one value, or kept."""
+    fixed, read = FIXED.get(section.name, {}), READ[section.name]
+    if key in read:
         section.values.setdefault(key, (value, line))  # of a key that stands twice, Darknet takes the first
-    elif key in KEPT.get(section.name, ()):
+    elif key in fixed:
+        if not _equal(value, fixed[key]):
+            law = f"{key}={fixed[key]}: nothing else is built here" if fixed[key] else f"no {key}: it is not built here"
+            raise CfgError(place, line, f"{key}={value[:60]}", f"{law} (section [{section.name}])")
+    elif key in KEPT[section.name] or section.name == "net":
         section.kept.append((key, value))
-    elif key not in fixed:
-        known = sorted({*READ[section.name], *KEPT.get(section.name, ()), *fixed})
-        raise CfgError(place, line, f"key {key!r} in [{section.name}]", ", ".join(known) or "no key")
-    elif not _equal(value, fixed[key]):
-        raise CfgError(place, line, f"{key}={value}", f"{key}={fixed[key]}: nothing else is built here")
+        if key not in KEPT[section.name]:
+            section.unused.append(f"{key[:60]} (line {line})")
+    else:  # a fork may compute something else by it
+        law = ", ".join(sorted({*read, *KEPT[section.name], *fixed}))
+        raise CfgError(place, line, f"key {key[:60]!r} in [{section.name}]", law)
 
 
 def _equal(value: str, number: str) -> bool:
@@ -198,6 +233,9 @@ class _Reader:
     def line(self, key: str) -> int:
         return self.section.values.get(key, ("", self.section.line))[1]
 
+    def text(self, key: str) -> str:
+        return self.section.values.get(key, ("", 0))[0][:60]
+
     def numbers(self, key: str, default: str | None = None) -> list[float]:
         text, line = self.section.values.get(key, (default, self.section.line))
         if text is None:
@@ -207,27 +245,29 @@ class _Reader:
         except ValueError:
             values = [math.nan]
         if not values or not all(map(math.isfinite, values)):
-            raise CfgError(self.place, line, f"{key}={text!r}", "numbers")
+            raise CfgError(self.place, line, f"{key}={text[:60]!r}", "numbers")
         return values
 
-    def integers(self, key: str, default: str | None = None, least: int | None = 1) -> Iterator[int]:
+    def integers(self, key: str, default: str | None = None, least: int = 1, most: int = MAX_INTEGER) -> Iterator[int]:
         for value in self.numbers(key, default):
-            if value != int(value) or (least is not None and value < least):
-                law = "whole numbers" if least is None else f"a whole number, at least {least}"
-                raise CfgError(self.place, self.line(key), f"{key}={self.section.values[key][0]}", law)
+            if value != int(value) or not least <= value <= most:
+                law = "whole numbers" if least < 0 else f"a whole number, at least {least}"
+                law += f" and at most {most}" if value > most else ""
+                raise CfgError(self.place, self.line(key), f"{key}={self.text(key)}", law)
             yield int(value)
 
     def number(self, key: str, default: float, most: float = math.inf) -> float:
+        """One number; where it has a greatest value, from 0 to that."""
         values = self.numbers(key, str(default))
-        if len(values) != 1 or not values[0] <= most:
-            law = "one number" + ("" if most == math.inf else f", at most {most:g}")
-            raise CfgError(self.place, self.line(key), f"{key}={self.section.values[key][0]}", law)
+        if len(values) != 1 or (most < math.inf and not 0 <= values[0] <= most):
+            law = "one number" + ("" if most == math.inf else f", 0 to {most:g}")
+            raise CfgError(self.place, self.line(key), f"{key}={self.text(key)}", law)
         return values[0]
 
-    def integer(self, key: str, default: int, least: int = 1) -> int:
-        values = list(self.integers(key, str(default), least))
+    def integer(self, key: str, default: int, least: int = 1, most: int = MAX_INTEGER) -> int:
+        values = list(self.integers(key, str(default), least, most))
         if len(values) != 1:
-            raise CfgError(self.place, self.line(key), f"{key}={self.section.values[key][0]}", "one number")
+            raise CfgError(self.place, self.line(key), f"{key}={self.text(key)}", "one number")
         return values[0]
 
     def flag(self, key: str, default: int) -> bool:
@@ -236,7 +276,19 @@ class _Reader:
     def word(self, key: str, default: str, allowed: tuple[str, ...] = ()) -> str:
         text, line = self.section.values.get(key, (default, self.section.line))
         if allowed and text not in allowed:
-            raise CfgError(self.place, line, f"{key}={text}", f"one of {', '.join(allowed)}")
+            raise CfgError(self.place, line, f"{key}={text[:60]}", f"one of {', '.join(allowed)}")
+        return text
+
+    def window(self, key: str, default: int) -> int:
+        """A size or stride of a convolution or a pool."""
+        return self.integer(key, default, most=MAX_WINDOW)
+
+    def file(self, key: str) -> str:
+        """The name of a file beside the cfg, or in a folder beside it; empty: none is named."""
+        text, line = self.section.values.get(key, ("", self.section.line))
+        parts = (*PurePosixPath(text).parts, *PureWindowsPath(text).parts)
+        if ".." in parts or text.startswith(("/", "\\", "~")) or PureWindowsPath(text).drive:
+            raise CfgError(self.place, line, f"{key}={text[:60]}", f"a file in the cfg's folder: {key}=NAME")
         return text
 
 
@@ -245,21 +297,21 @@ def _layer(read: _Reader) -> Layer:
         case "convolutional":
             return _convolution(read)
         case "maxpool":
-            stride = read.integer("stride", 1)
-            size = read.integer("size", stride)
+            stride = read.window("stride", 1)
+            size = read.window("size", stride)
             if read.integer("padding", size - 1, least=0) != size - 1:
                 raise CfgError(read.place, read.line("padding"), "another padding", f"padding={size - 1} (size - 1)")
             return MaxPool(size, stride)
         case "route":
-            return Route(tuple(read.integers("layers", least=None)))
+            return Route(tuple(read.integers("layers", least=-MAX_INTEGER)))
         case "reorg":
-            return Reorg(read.integer("stride", 1))
+            return Reorg(read.window("stride", 1))
         case "avgpool":
             return AvgPool()
         case "dropout":
             return Dropout(read.number("probability", 0.5, most=1))
         case "softmax":
-            return Softmax(read.number("temperature", 1), read.word("tree", ""))
+            return Softmax(read.number("temperature", 1), read.file("tree"))
         case "cost":
             return Cost(read.word("type", "sse"))
         case _:
@@ -268,22 +320,28 @@ def _layer(read: _Reader) -> Layer:
 
 def _convolution(read: _Reader) -> Conv:
     activation: Activation = read.word("activation", "logistic", get_args(Activation))  # type: ignore[assignment]
-    size, normalize = read.integer("size", 1), read.flag("batch_normalize", 0)
+    size, normalize = read.window("size", 1), read.flag("batch_normalize", 0)
     padding = size // 2 if read.flag("pad", 0) else read.integer("padding", 0, least=0)
     if padding != size // 2:
         raise CfgError(
             read.place, read.section.line, f"size={size} with a padding of {padding}", "pad=1 (size // 2 on each side)"
         )
-    return Conv(read.integer("filters", 1), size, read.integer("stride", 1), normalize, activation)
+    return Conv(read.integer("filters", 1), size, read.window("stride", 1), normalize, activation)
 
 
 def _region(read: _Reader) -> Region:
     flat, count = read.numbers("anchors"), read.integer("num", 1)
-    if len(flat) != 2 * count or min(flat) <= 0:
+    if len(flat) % 2 or len(flat) < 2 * count:
         found = f"{len(flat)} numbers in anchors"
         raise CfgError(read.place, read.line("anchors"), found, f"{2 * count} above 0 for num={count}")
+    if not all(0 < value <= MAX_ANCHOR for value in flat[: 2 * count]):
+        raise CfgError(read.place, read.line("anchors"), f"anchors={read.text('anchors')}",
+                       f"numbers above 0 and at most {MAX_ANCHOR:g}, in cells")  # fmt: skip
+    if len(flat) > 2 * count:
+        log.warning("%s:%d: %d pairs of anchors, and num=%d; as in Darknet the first %d are used",
+                    printable(read.place), read.line("anchors"), len(flat) // 2, count, count)  # fmt: skip
     numbers: dict[str, Any] = {name: read.number(name, default) for name, default in SCALES.items()}
     flags: dict[str, Any] = {name: read.flag(name, 0) for name in FLAGS}
-    files: dict[str, Any] = {name: read.word(name, "") for name in ("tree", "map")}
-    anchors = tuple(zip(flat[::2], flat[1::2], strict=True))
+    files: dict[str, Any] = {name: read.file(name) for name in ("tree", "map")}
+    anchors = tuple(zip(flat[: 2 * count : 2], flat[1 : 2 * count : 2], strict=True))
     return Region(anchors, read.integer("classes", 20), **flags, **numbers, **files)

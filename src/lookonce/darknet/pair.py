@@ -6,16 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from lookonce import text as text_files
 from lookonce.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.darknet.origin import Header, Origin
+from lookonce.data.finding import read_lines
 from lookonce.errors import UserError
 from lookonce.files import write_text
-from lookonce.layers import Conv, Layer, Region
+from lookonce.layers import Conv, Region
 from lookonce.tree import Tree, read_tree
 from lookonce.zoo import Anchors
 
 if TYPE_CHECKING:
     from lookonce.network import Network
+
+
+MOST_BYTES = 16 << 20
+"""Of a cfg or a tree; that of YOLO9000 has 240 kB."""
 
 
 class PairError(UserError):
@@ -35,32 +41,32 @@ def load_darknet(cfg: Path | str, weights: Path | str, layers: int | None = None
     Raises:
         UserError: a cfg with an unknown section or key (its line), weights of another length (where they run out).
     """
-    from lookonce.darknet.weights import read_weights
+    from lookonce.darknet.weights import check_weights, read_weights
     from lookonce.network import Network, empty
 
-    place = Path(cfg).expanduser()
+    place, numbers = Path(cfg).expanduser(), Path(weights).expanduser()
     read = read_cfg(read_text(place), str(place))
-    if read.channels != 3:
-        raise PairError(f"{place}: channels={read.channels}; networks run on RGB pictures here: channels=3")
-    network = Network(read.layers) if layers else empty(read.layers)
-    header = read_weights(Path(weights).expanduser(), network, layers)
+    check_weights(numbers, read.layers, read.channels, layers)  # before the network takes memory
+    network = (Network if layers else empty)(read.layers, read.channels)
+    header = read_weights(numbers, network, layers)
     network.origin = Origin(read, header)
     return network.eval()
 
 
-def detector_of(cfg: Path, classes: int, anchors: Anchors | None = None) -> tuple[Layer, ...]:
-    """The layers of a detector's cfg, made for so many classes, and for other anchors where some are given.
+def detector_of(cfg: Path, classes: int, anchors: Anchors | None = None) -> Cfg:
+    """A detector's cfg, made for so many classes, and for other anchors where some are given.
 
     anchors: (w, h) in cells; None: the cfg's own. Its last convolution gets the filters that these need.
     Raises UserError for a cfg that cannot be read or is no detector's.
     """
     place = cfg.expanduser()
-    layers = read_cfg(read_text(place), str(place)).layers
+    read = read_cfg(read_text(place), str(place))
+    layers = read.layers
     region, convolution = layers[-1], layers[-2] if len(layers) > 1 else None
     if not isinstance(region, Region) or not isinstance(convolution, Conv):
         raise PairError(f"{place}: ends in {type(region).__name__}; expected a convolution and a [region] behind it")
     region = replace(region, anchors=anchors or region.anchors, classes=classes, tree="", map="")
-    return (*layers[:-2], replace(convolution, filters=region.channels), region)
+    return replace(read, layers=(*layers[:-2], replace(convolution, filters=region.channels), region))
 
 
 def save_darknet(
@@ -84,7 +90,7 @@ def save_darknet(
     """
     from lookonce.darknet.weights import write_weights
 
-    origin = network.origin or Origin(Cfg(network.layers), Header())
+    origin = network.origin or Origin(Cfg(network.layers, channels=network.channels), Header())
     header = origin.header if seen is None else origin.header._replace(seen=seen)
     width, height = frame or (origin.cfg.width, origin.cfg.height)
     write_weights(Path(weights).expanduser(), network, header)
@@ -126,8 +132,10 @@ def source_files(path: Path) -> tuple[Path, ...]:
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """[C] class names, one a line; empty lines at the end do not count."""
-    names = [line.strip() for line in read_text(path).lstrip("\ufeff").rstrip().splitlines()]
+    """[C] class names, one a line, in any encoding (a guess is logged); empty lines at the end do not count."""
+    names = [line.strip() for line in read_lines(path, "one class name a line")]
+    while names and not names[-1]:
+        names.pop()
     for number, name in enumerate(names, start=1):
         if not name:
             raise PairError(f"{path}:{number}: an empty line; expected one class name a line")
@@ -141,9 +149,10 @@ def find_tree(named: str, cfg: Path) -> Tree:
 
 
 def tree_file(named: str, cfg: Path) -> Path:
-    """Where a cfg's tree lies. Darknet reads it from where it is started, which is seldom the cfg's folder."""
-    tried = [folder / named for folder in (cfg.parent, cfg.parent.parent, Path())]
-    tried.append(cfg.parent / Path(named).name)
+    """Where a cfg's tree lies: in its folder, or, as in Darknet's own, cfg/n.cfg with data/n.tree beside cfg/."""
+    tried = [cfg.parent / named, cfg.parent / Path(named).name]
+    if cfg.resolve().parent.name == "cfg":
+        tried.append(cfg.resolve().parent.parent / named)
     found = next((file for file in tried if file.is_file()), None)
     if found is None:
         raise PairError(f"{cfg}: tree={named}: no such file; put {Path(named).name} beside the cfg")
@@ -151,14 +160,8 @@ def tree_file(named: str, cfg: Path) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """A small text file of an unknown age: UTF-8 or UTF-16 by its first bytes, else Latin-1."""
+    """A small text file of an unknown age, in any encoding: of a cfg only the comments can be more than ASCII."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise PairError(f"{path}: cannot be read: {error.strerror or error}") from None
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return content.decode("utf-16", errors="replace")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
+        return text_files.read_text(path, "a text file of Darknet's", MOST_BYTES, lambda _: None)
+    except UserError as error:
+        raise PairError(str(error)) from None

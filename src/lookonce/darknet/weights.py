@@ -39,16 +39,11 @@ def read_weights(path: Path, network: Network, layers: int | None = None) -> Hea
     Raises:
         WeightsError: too short, too long, cut off, a number that is not finite, a negative variance.
     """
-    count = len(network.layers) if layers is None else layers
-    if not 0 < count <= len(network.layers):
-        raise WeightsError(f"layers={layers}; expected 1 to {len(network.layers)}, the layers of this network")
+    header = check_weights(path, network.layers, network.channels, layers)
     try:
         with path.open("rb") as file:
-            start = file.read(20)
-            header = _header(start, path)
-            _check_length(path, path.stat().st_size - header.length, network.layers, layers)
             file.seek(header.length)
-            for index, convolution in _convolutions(network, count):
+            for index, convolution in _convolutions(network, layers or len(network.layers)):
                 for tensor in _parts(convolution):
                     _fill(tensor, file, f"{path}: layer {index} (convolutional)")
                 if convolution.norm is not None:
@@ -56,6 +51,20 @@ def read_weights(path: Path, network: Network, layers: int | None = None) -> Hea
                     convolution.norm.sigma = DARKNET
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return header
+
+
+def check_weights(path: Path, layers: tuple[Layer, ...], channels: int = 3, count: int | None = None) -> Header:
+    """Read a file's header. Raise WeightsError unless the rest has the length of the first `count` layers' numbers."""
+    if count is not None and not 0 < count <= len(layers):
+        raise WeightsError(f"layers={count}; expected 1 to {len(layers)}, the layers of this network")
+    try:
+        with path.open("rb") as file:
+            header = _header(file.read(20), path)
+        size = path.stat().st_size - header.length
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
+    _check_length(path, size, layers, floats_by_layer(layers, channels), count)
     return header
 
 
@@ -69,18 +78,19 @@ def numbers_in(path: Path) -> int:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def layers_of(numbers: int, layers: tuple[Layer, ...]) -> tuple[Layer, ...] | None:
-    """The network of exactly so many numbers that starts as `layers` do; None: there is none.
+def layers_of(numbers: int, layers: tuple[Layer, ...], channels: int = 3) -> tuple[Layer, ...] | None:
+    """The network of exactly so many numbers that starts as `layers` do, for an input of so many channels; None: none.
 
     It is `layers` themselves, their start alone (a prefix file), or all of them with another last convolution,
     as another number of classes or anchors makes it: then the result ends with that convolution.
     """
-    ends = list(accumulate(floats_by_layer(layers)))
+    counts = floats_by_layer(layers, channels)
+    ends = list(accumulate(counts))
     if numbers == ends[-1]:
         return layers
     if numbers > 0 and numbers in ends:
         return layers[: ends.index(numbers) + 1]
-    if (found := _last_filters(numbers, layers)) is None:
+    if (found := _last_filters(numbers, layers, counts)) is None:
         return None
     last, filters = found
     convolution = layers[last]
@@ -156,9 +166,11 @@ def _header(start: bytes, path: Path) -> Header:
         raise WeightsError(f"{path}: {len(start)} bytes; a .weights file starts with a header of 16 or 20") from None
 
 
-def _check_length(path: Path, size: int, layers: tuple[Layer, ...], asked: int | None) -> None:
-    """Raise WeightsError unless the `size` bytes after the header are the numbers of the first `asked` layers."""
-    counts = floats_by_layer(layers)
+def _check_length(path: Path, size: int, layers: tuple[Layer, ...], counts: list[int], asked: int | None) -> None:
+    """Raise WeightsError unless the `size` bytes after the header are the numbers of the first `asked` layers.
+
+    counts: the numbers of each layer.
+    """
     ends = list(accumulate(counts))
     need = ends[-1 if asked is None else asked - 1]
     if size == 4 * need:
@@ -172,29 +184,28 @@ def _check_length(path: Path, size: int, layers: tuple[Layer, ...], asked: int |
         said += f"{counts[index]:,}"
     else:
         said += f"; {have - need:,} are left over"
-    raise WeightsError(f"{said}; {_cause(have, odd, need, layers, asked)}")
+    raise WeightsError(f"{said}; {_cause(have, odd, layers, counts, asked)}")
 
 
-def _cause(have: int, odd: int, need: int, layers: tuple[Layer, ...], asked: int | None) -> str:
+def _cause(have: int, odd: int, layers: tuple[Layer, ...], counts: list[int], asked: int | None) -> str:
     """The likely reason for a wrong length, and the remedy."""
-    counts = floats_by_layer(layers)
     ends = list(accumulate(counts))
+    need = ends[-1 if asked is None else asked - 1]
     if odd:
         return "no whole number of float32: cut off on its way? Download it again"
     if have and have in ends:
         index = ends.index(have) + 1
         whole = "the whole network: leave layers out" if have == ends[-1] else f"the first {index} layers: "
         return f"they are exactly those of {whole}" + ("" if have == ends[-1] else f"give layers={index}")
-    if asked is None and (found := _other_filters(have, layers)):
+    if asked is None and (found := _other_filters(have, layers, counts)):
         return found
     if abs(have - need) == 1:
         return "one number apart: is the version in its header the one that wrote it (16 or 20 bytes)?"
     return "cut off on its way, or the weights of another network"
 
 
-def _last_filters(have: int, layers: tuple[Layer, ...]) -> tuple[int, int] | None:
+def _last_filters(have: int, layers: tuple[Layer, ...], counts: list[int]) -> tuple[int, int] | None:
     """(index of the last convolution, its filters if that alone differed); None: no number of filters fits."""
-    counts = floats_by_layer(layers)
     last = max((i for i, layer in enumerate(layers) if isinstance(layer, Conv)), default=0)
     layer = layers[last]
     if not isinstance(layer, Conv):
@@ -203,9 +214,9 @@ def _last_filters(have: int, layers: tuple[Layer, ...]) -> tuple[int, int] | Non
     return None if rest or filters < 1 else (last, filters)
 
 
-def _other_filters(have: int, layers: tuple[Layer, ...]) -> str:
+def _other_filters(have: int, layers: tuple[Layer, ...], counts: list[int]) -> str:
     """What the last convolution would be if that alone differed; empty where nothing fits."""
-    if (found := _last_filters(have, layers)) is None:
+    if (found := _last_filters(have, layers, counts)) is None:
         return ""
     last, filters = found
     end = layers[-1]

@@ -27,6 +27,12 @@ READ: dict[str, frozenset[str]] = {
 }
 """Keys that say what the network computes: they become layers."""
 
+TRAINING = frozenset({
+    "onlyforward", "stopbackward", "learning_rate", "smooth", "dont_update", "burnin_update", "train_only_bn", "truth",
+    "stream", "wait_stream",
+})  # fmt: skip
+"""Keys that Darknet's training, or its scheduling on a GPU, reads in any section but [net]."""
+
 KEPT: dict[str, frozenset[str]] = {
     "net": frozenset({
         "batch", "subdivisions", "time_steps", "notruth", "random", "max_crop", "min_crop", "max_ratio", "min_ratio",
@@ -36,21 +42,48 @@ KEPT: dict[str, frozenset[str]] = {
         "dynamic_minibatch", "optimized_memory", "workspace_size_limit_MB", "label_smooth_eps", "resize_step",
         "loss_scale", "track",
     }),
-    "convolutional": frozenset({"learning_rate", "onlyforward", "stopbackward", "smooth"}),
-    "maxpool": frozenset({"stopbackward"}),
-    "softmax": frozenset({"noloss"}),
-    "cost": frozenset({"scale", "ratio", "noobj", "thresh"}),
-    "region": frozenset({"jitter", "random", "absolute", "max", "mask_scale", "focal_loss"}),
+    "convolutional": TRAINING | {"grad_centr", "angle"},
+    "maxpool": TRAINING,
+    "route": TRAINING,
+    "reorg": TRAINING,
+    "avgpool": TRAINING,
+    "dropout": TRAINING | {"dropblock", "dropblock_size_rel", "dropblock_size_abs"},
+    "softmax": TRAINING | {"noloss"},
+    "cost": TRAINING | {"scale", "ratio", "noobj", "thresh"},
+    "region": TRAINING | {"jitter", "random", "absolute", "max", "mask_scale", "focal_loss", "resize"},
 }  # fmt: skip
 """Keys that only Darknet's training reads: kept as text."""
 
 FIXED: dict[str, dict[str, str]] = {
     "convolutional": {
-        **dict.fromkeys(("flipped", "binary", "xnor", "dot", "dontload", "dontloadscales", "dontsave"), "0"),
+        **dict.fromkeys((
+            "flipped", "binary", "xnor", "bin_output", "dot", "dontload", "dontloadscales", "dontsave", "numload",
+            "antialiasing", "assisted_excitation", "cbn", "sway", "rotate", "stretch", "stretch_sway", "reverse",
+            "coordconv",
+        ), "0"),
         **dict.fromkeys(("groups", "dilation"), "1"),
+        **dict.fromkeys(("stride_x", "stride_y", "share_index"), ""),
     },
+    "maxpool": {
+        **dict.fromkeys(("maxpool_depth", "antialiasing"), "0"),
+        **dict.fromkeys(("stride_x", "stride_y", "out_channels"), ""),
+    },
+    "route": {"groups": "1", "group_id": "0"},
     "reorg": dict.fromkeys(("reverse", "flatten", "extra"), "0"),
     "softmax": {"groups": "1", "spatial": "0"},
     "region": {"coords": "4", **dict.fromkeys(("background", "log", "sqrt", "classfix"), "0")},
+}  # fmt: skip
+"""Keys that would change what the network computes or what its weights hold: allowed with this value only.
+
+Empty: the key is not read with any value.
+"""
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "a YOLOv3 or later network": ("yolo",),
+    "a Gaussian YOLOv3 network": ("gaussian_yolo",),
+    "a YOLOv1 network": ("detection",),
+    "a recurrent network": ("rnn", "crnn", "lstm", "conv_lstm", "gru"),
+    "an instance segmentation network": ("iseg",),
+    "a classifier": ("softmax", "cost", "connected", "conn"),
 }
-"""Keys that would change what the network computes or what its weights hold: allowed with this value only."""
+"""Other networks that Darknet's cfgs describe, and the sections that tell them."""

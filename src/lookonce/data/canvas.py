@@ -104,7 +104,7 @@ class Canvases:
                 file.unlink(missing_ok=True)
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
-        image = load_rgb(self.dataset.records[index].path, reduce_to=self.side)
+        image = load_rgb(self.dataset.records[index].path, self.side, self.dataset.pixel_range)
         width, height = (int(v) for v in self.sizes[index])
         if image.shape[:2] == (height, width):
             return image

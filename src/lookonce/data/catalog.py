@@ -16,6 +16,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from lookonce.choices import choose
 from lookonce.data import voc
 from lookonce.data.coco_folder import find_coco, is_coco, read_coco
 from lookonce.data.finding import sections
@@ -57,8 +58,9 @@ def read_dataset(
         labels: keep these classes, by name, in this order. Pictures without any of them stay, empty.
         format: voc, coco or yolo; auto finds it by looking. YOLO and COCO describe their classes, so all of them
             are kept, in that order (COCO: by id).
-        policy: what becomes of a wrong box: error, drop, or clip (cut to the picture). Boxes without area
-            cannot be cut and are dropped. All problems are found in one pass.
+        policy: how to handle a box less than half inside its image: drop it, clip it to the image, or error.
+            Boxes without area are dropped. A box whose place is clear is kept and counted as fixed: at least half
+            inside (clipped), corners exchanged, a polygon (its bounding box). All problems are found in one pass.
     Returns:
         Dataset. Classes are those of the whole data set, whatever the split; of a VOC data set those with objects,
         in VOC's own order or by name. What was wrong is in .problems, and said in one warning.
@@ -150,7 +152,7 @@ def settle(problems: Sequence[Problem], policy: DataPolicy, place: str) -> None:
     """Warn of problems, or refuse the data set under policy="error"."""
     if not problems:
         return
-    if policy == "error":
+    if choose(policy, get_args(DataPolicy), "policy") == "error":
         raise UserError(f"{place}: {summarise(problems)}; mend them, or use policy drop or clip")
     log.warning("%s: %s", place, summarise(problems))
 
@@ -175,8 +177,7 @@ class Whole:
     def place(self, n: int) -> str:
         """file:line of an object of the data set; of a file of many pictures (COCO), also which."""
         picture = int(np.searchsorted(self.dataset.first, n, side="right")) - 1
-        place = self.found.told((self.found.files[picture], self.found.lines[int(self.rows[n])]))
-        return f"{place} ({self.found.paths[picture]})" if self.found.format == "coco" else place
+        return self.found.told_object(picture, int(self.rows[n]))
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -294,10 +295,7 @@ def read_whole(
     absent: bool = False,
 ) -> Whole:
     """A data set and its splits, without a word on its problems; absent: without COCO's pictures. As read_dataset."""
-    if format not in get_args(Format):
-        raise ConfigError(f"format: {format!r}; expected {', '.join(get_args(Format))}")
-    if policy not in get_args(DataPolicy):
-        raise ConfigError(f"policy: {policy!r}; expected error, drop or clip")
+    format, policy = choose(format, get_args(Format), "format"), choose(policy, get_args(DataPolicy), "policy")
     root = Path(path).expanduser()
     if not root.exists():
         raise UserError(f"{root}: no such folder; expected a data set: {EXPECTED}")
@@ -326,9 +324,9 @@ def _read(root: Path, format: Format, absent: bool, policy: DataPolicy) -> Gathe
         as_well = "".join(f"; as {name}: {str(error).removeprefix(f'{place}: ')}" for name, error in more)
         raise UserError(f"{first[1]}{as_well}")
     best = max(read, key=lambda name: sum(map(bool, read[name].counts)))
-    others = [name for name in ways if name != best]
-    if others:
-        log.info("%s: read as %s; it also holds %s", place, best, " and ".join(others))
+    also = [name for name in ways if name != best]
+    if also:
+        log.info("%s: read as %s; it also holds %s", place, best, " and ".join(also))
     if place != root and root.is_dir():
         log.info("%s: the data set is in its folder %s", root, place.relative_to(root).as_posix())
     return read[best]

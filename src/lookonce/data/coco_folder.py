@@ -8,16 +8,18 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lookonce.data.coco import CROWD, IGNORE, SECTIONS, Content, parse
+from lookonce.data.coco import CROWD, IGNORE, POLYGON, SECTIONS, TEXT, Content, Note, parse
 from lookonce.data.finding import Folders, Sections, homes, sections, told_from
-from lookonce.data.gathering import Box, Gathering, name_splits, take_folder_splits
+from lookonce.data.gathering import FIXED, NO_ID, Box, Gathering, name_splits, take_folder_splits
 from lookonce.data.leftovers import note_leftovers
 from lookonce.data.pictures import picture_size
 from lookonce.data.record import DataPolicy, Dataset
@@ -50,15 +52,14 @@ def is_coco(file: Path) -> bool:
 
 
 def read_coco(root: Path, files: list[Path], policy: DataPolicy, absent: bool = False) -> Gathering:
-    """Every picture and box of some COCO files, each a split. Raises UserError for a file that is not COCO json.
+    """Every image and box of some COCO files, each a split. Raises UserError for a file that is not COCO json.
 
-    absent: pictures need not be there where the file says their size.
+    absent: images need not be there where the file says their size.
     """
     found = Gathering(root, policy, "coco", absent=absent)
-    contents = {file: parse(file) for file in files}
+    contents = {file: parse(file, _note(found, file)) for file in files}
     folders = Folders(root, _shared(contents.values()))
-    by_id = [name for content in contents.values() for _, name in sorted(content.names.items())]
-    found.class_names = tuple(dict.fromkeys(by_id))
+    found.class_names = _classes(found, contents)
     seen: dict[str, int] = {}
     lists: dict[str, Callable[[], list[str]]] = {}
     for file, content in contents.items():
@@ -90,40 +91,98 @@ def split_name(file: Path) -> str:
     return "val" if name == "valid" else name
 
 
+def _note(found: Gathering, file: Path) -> Note:
+    """What notes a problem of an entry of a file; "" as its key: it belongs to every split."""
+    return lambda line, entry, kind, said, action: found.problem(
+        "", (file, line, entry) if entry else (file, line), kind, said, action
+    )
+
+
+def _classes(found: Gathering, contents: Mapping[Path, Content]) -> tuple[str, ...]:
+    """The classes of all files, each file's by id. Categories of one name are one class.
+
+    A category that others name as their supercategory, and that no annotation has, is no class but a group of them:
+    Roboflow writes one into each file. Such categories are taken out of the contents.
+    """
+    used = {(n, content.names.get(n)) for content in contents.values() for n in set(content.category)}
+    for file, content in contents.items():
+        members = Counter(content.parents.values())
+        for number, name in sorted(content.names.items()):
+            if (number, name) not in used and members[name] > (content.parents.get(number) == name):
+                said = f"{name!r} is the supercategory of others and no annotation has it"
+                _note(found, file)(0, f"category {content.ids.told(number)}", "group category", said, "no class")
+                del content.names[number]
+        for name, count in Counter(content.names.values()).items():
+            if count > 1:
+                ids = ", ".join(content.ids.told(n) for n in sorted(content.names) if content.names[n] == name)
+                _note(found, file)(0, "", "category name twice", f"{name!r} has the ids {ids}", "read as one class")
+        found.categories[file] = content.names
+    by_id = [name for content in contents.values() for _, name in sorted(content.names.items())]
+    return tuple(dict.fromkeys(by_id))
+
+
 def _take_in(found: Gathering, file: Path, content: Content, folders: Folders, seen: dict[str, int]) -> list[str]:
-    """The pictures of one file with their boxes; returns their keys. seen: key -> what its boxes are, of any file."""
+    """The images of one file with their boxes; returns their keys. seen: key -> what its boxes are, of any file."""
     split = split_name(file)
-    found.categories[file] = content.names
     bases = list(dict.fromkeys([*homes(file.parent), *homes(found.root, (split, f"images/{split}"))]))
-    for line in content.repeated:
-        found.problem("", (file, line), "annotation id twice", "another annotation has its id", "read all the same")
     rows = _rows(found, file, content)
     boxes = np.frombuffer(content.boxes, np.float64).reshape(-1, 4) if content.boxes else np.zeros((0, 4))
-    keys = []
-    for number, (name, width, height, line) in sorted(content.images.items()):  # COCO ranks equal scores so
+    numbers: dict[str, list[int]] = {}
+    paths: dict[str, Path | None] = {}
+    for number, (name, *_) in sorted(content.images.items()):  # COCO ranks equal scores so
         path = folders.resolve(name, bases, picture=True)
+        if path is None and "%" in name:
+            path = folders.resolve(unquote(name), bases, picture=True)
         key = name if path is None else told_from(path, found.root)
-        keys.append(key)
-        mine = rows.get(number, np.zeros(0, np.int64))
-        if path is None and not (found.absent and width):
-            found.problem(key, (file, line), "picture missing", f"no picture {name!r} beside it", "skipped")
+        numbers.setdefault(key, []).append(number)
+        paths[key] = path
+    for key, ids in numbers.items():
+        name, width, height, line = content.images[ids[0]]
+        place = file, line, f"image {content.ids.told(ids[0])} ({name})"
+        if paths[key] is None and not (found.absent and width):
+            found.problem(key, place, "picture missing", f"no image {name!r} here", "skipped")
             continue
+        mine = rows.get(ids[0], np.zeros(0, np.int64))
+        if len(ids) > 1:
+            mine = _of_all_ids(found, key, (file, content), ids, rows)
         what = hash((boxes[mine].tobytes(), tuple(content.names.get(content.category[n]) for n in mine)))
         if seen.setdefault(key, what) != what:
             said = f"{key} has other boxes here than in another file"
-            found.problem(key, (file, line), "picture annotated twice", said, "the first file's boxes kept")
+            found.problem(key, place, "picture annotated twice", said, "the first file's boxes kept")
         if key in found.place:
             continue
         try:
-            size = (width, height) if width else picture_size(path or name)
+            size = (width, height) if width else picture_size(paths[key] or name)
         except PictureError as error:
-            found.problem(key, (file, line), "picture unreadable", f"{name}: {error.found}", "skipped")
+            found.problem(key, place, "picture unreadable", f"{name}: {error.found}", "skipped")
             continue
         found.begin(key, key, size, file)
-        found.numbers.append(number)
+        found.numbers.append(ids[0])
         for n in mine.tolist():
             _add(found, key, file, content, n, size)
-    return keys
+    return list(numbers)
+
+
+def _of_all_ids(found: Gathering, key: str, where: tuple[Path, Content], ids: Sequence[int],
+                rows: Mapping[int, NDArray[np.int64]]) -> NDArray[np.int64]:  # fmt: skip
+    """The annotations of an image that the file has under several ids, equal ones once; that it has is noted."""
+    file, content = where
+    found_boxes: dict[tuple[float, ...], int] = {}
+    each = []
+    for number in ids:
+        own = {(content.category[n], *content.boxes[4 * n : 4 * n + 4]): n for n in rows.get(number, ())}
+        each.append(set(own))
+        for box, n in own.items():
+            found_boxes.setdefault(box, n)
+    told = ", ".join(content.ids.told(number) for number in ids)
+    same = all(boxes == each[0] or not boxes for boxes in each)
+    kind = "image listed twice" if same else "image under two ids"
+    said = f"{key} has the ids {told}" + ("" if same else f", with different boxes: {len(found_boxes)} in all")
+    line = content.images[ids[1]][3]
+    found.problem(
+        key, (file, line, f"image {content.ids.told(ids[1])}"), kind, said, "read once, with the boxes of all"
+    )
+    return np.array(list(found_boxes.values()), np.int64)
 
 
 def _rows(found: Gathering, file: Path, content: Content) -> dict[int, NDArray[np.int64]]:
@@ -136,27 +195,47 @@ def _rows(found: Gathering, file: Path, content: Content) -> dict[int, NDArray[n
     rows = dict(zip(ids.tolist(), np.split(order, starts[1:]), strict=True))
     for number in [number for number in rows if number not in content.images]:
         for n in rows.pop(number):
-            said = f"a box on image_id {number}, which no image has"
-            found.problem("", (file, content.lines[n]), "image missing", said, "dropped")
+            said = f"a box on image_id {content.ids.told(number)}, which no image has"
+            found.problem("", (file, content.lines[n], _Entry(content, n)), "image missing", said, "dropped")
     return rows
+
+
+class _Entry(NamedTuple):
+    """What an annotation is called in a message: by its id and its image, since a file may be one line."""
+
+    content: Content
+    n: int
+    image: str = ""
+
+    def __str__(self) -> str:
+        number = self.content.entries[self.n]
+        entry = "annotation without an id" if number == NO_ID else f"annotation {self.content.ids.told(number)}"
+        return f"{entry} ({self.image})" if self.image else entry
 
 
 def _add(found: Gathering, key: str, file: Path, content: Content, n: int, size: tuple[int, int]) -> None:
     """Take one box in, or note why it is left out."""
-    place = file, content.lines[n]
+    place = file, content.lines[n], _Entry(content, n, key)
     if n in content.wrong:
-        found.problem(key, place, "object unreadable", content.wrong[n], "dropped")
+        kind, said = content.wrong[n]
+        found.problem(key, place, kind, said, "dropped")
         return
-    name = content.names.get(content.category[n])
+    category, flags = content.category[n], content.flags[n]
+    name = content.names.get(category)
     if name is None:
-        said = f"category_id {content.category[n]}, which no category has; expected one of its {len(content.names)}"
+        known = f"expected one of its {len(content.names)}"
+        said = f"category_id {content.ids.told(category)}, which no category has; {known}"
         found.problem(key, place, "category missing", said, "dropped")
         return
+    if flags & POLYGON:
+        found.problem(key, place, "polygon", "a segmentation without bbox; read as its bounding box", FIXED)
+    if flags & TEXT:
+        found.problem(key, place, "number as text", "a bbox of text; expected four numbers", FIXED)
     box: Box = tuple(content.boxes[4 * n : 4 * n + 4])  # type: ignore[assignment]
     placed = found.settled(key, place, box, size)
     if placed is not None:
-        hard, crowd = bool(content.flags[n] & IGNORE), bool(content.flags[n] & CROWD)
-        found.add(name, placed, content.lines[n], hard, crowd, content.areas[n])
+        hard, crowd = bool(flags & IGNORE), bool(flags & CROWD)
+        found.add(name, placed, content.lines[n], hard, crowd, content.areas[n], content.entries[n])
 
 
 def write_coco(root: Path, dataset: Dataset, names: list[str], splits: Mapping[str, NDArray[np.int64]]) -> Path:

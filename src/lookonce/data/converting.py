@@ -12,12 +12,14 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from lookonce.choices import choose
 from lookonce.data.catalog import Format, Whole, read_whole, settle
 from lookonce.data.coco_folder import write_coco
 from lookonce.data.record import DataPolicy, Dataset
 from lookonce.data.voc_folder import write_voc
 from lookonce.data.yolo_folder import write_yolo
-from lookonce.errors import ConfigError, UserError
+from lookonce.errors import UserError
+from lookonce.files import is_inside, sweep, temporary
 
 Target = Literal["voc", "coco", "yolo"]
 PICTURES = {"voc": "JPEGImages", "coco": "images", "yolo": "images"}
@@ -58,14 +60,16 @@ def convert(
         format: what to write: voc, coco, or yolo (data.yaml and obj.data).
         labels: these classes only, by name, in this order. Pictures without any of them stay, empty.
         read_as: the format of `data`; auto finds it by looking.
-        policy: what becomes of a wrong box: error, drop, or clip (cut to the picture).
+        policy: how to handle a box less than half inside its image: drop it, clip it to the image, or error. A box
+            at least half inside is clipped.
     Returns:
         Converted: what was written, and what the format cannot hold.
     Raises:
         UserError: a data set that cannot be read; a folder that is not empty; a full disk.
     """
-    if format not in get_args(Target):
-        raise ConfigError(f"format: {format!r}; expected {', '.join(get_args(Target))}")
+    format = choose(format, get_args(Target), "format")
+    if Path(data).is_dir() and out.resolve() != Path(data).resolve() and is_inside(out, Path(data)):
+        raise UserError(f"{out}: is inside the data set {data}; name a folder outside it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: there already; expected a new folder: remove it, or name another")
     whole = read_whole(data, labels, read_as, policy)
@@ -74,7 +78,8 @@ def convert(
         raise UserError(f"{data}: not one picture can be read, so there is nothing to convert")
     splits = _splits(whole, format)
     names = unique_names(whole.dataset)
-    beside = out.absolute().with_name(f".{os.getpid()}-{out.name}")
+    sweep(out.absolute().parent)
+    beside = temporary(out.absolute())
     try:
         _link(whole.dataset, names, beside / PICTURES[format])
         WRITERS[format](beside, whole.dataset, names, splits)

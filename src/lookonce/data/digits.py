@@ -7,7 +7,6 @@ Pages of train, val and test share no scan. Boxes are xyxy image pixels, tight a
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from PIL import Image
 from lookonce.data.paper import Floats, draw_ink, draw_paper
 from lookonce.data.voc import write_annotation, write_split
 from lookonce.errors import UserError
-from lookonce.files import write_text
+from lookonce.files import temporary, write_text
 
 SPLITS = ("train", "val", "test")
 SHARES = (0.7, 0.1, 0.2)
@@ -84,7 +83,7 @@ def write_digits(
             f"{folder}: holds something else than these digits; expected an empty or a new folder: "
             "name another one, or remove it first"
         )
-    beside = folder.with_name(f".{os.getpid()}-{folder.name}")
+    beside = temporary(folder)
     try:
         made = beside / folder.name  # annotations name the folder that they are in
         _write(made, pages, side, seed, progress)

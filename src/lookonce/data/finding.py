@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from lookonce.data.pictures import PICTURE_SUFFIXES, is_hidden, walk_files
 from lookonce.data.split_names import contradict, is_split
-from lookonce.errors import UserError
+from lookonce.text import Note, read_text
 
 MOST_TEXT = 64 << 20
 """Bytes of a label file or list; a list of a million pictures has half of that."""
@@ -22,24 +22,13 @@ SECTIONS = re.compile(r"annot|label|xml|json|image|img|jpeg|obj|photo|picture|fr
 """How a folder's name begins that holds annotations or images of a data set, and no data set of its own."""
 
 
-def read_lines(path: Path, law: str, most: int = MOST_TEXT) -> list[str]:
-    """Lines of a text file: a BOM, UTF-16 and CR are as nothing. law: what such a file holds, for the error.
+def read_lines(path: Path, law: str, most: int = MOST_TEXT, note: Note | None = None) -> list[str]:
+    """Lines of a text file, whatever ends them. law: what such a file holds, for the error.
 
+    note: takes a sentence where its encoding had to be guessed; None: that is logged.
     Raises UserError for a file that cannot be read, is no text or is larger than `most` bytes.
     """
-    try:
-        size = path.stat().st_size
-        content = path.read_bytes() if size <= most else b""
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected {law}") from None
-    if size > most:
-        raise UserError(f"{path}: {size} bytes; expected {law}, at most {most} bytes: split it")
-    try:
-        wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
-        text = content.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file; expected {law}") from None
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return read_text(path, law, most, note).replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 class Folders:

@@ -13,11 +13,19 @@ from lookonce.data.record import DataPolicy, Problem
 from lookonce.data.split_names import folder_split, split_word
 
 Box = tuple[float, float, float, float]
+Place = tuple[Path, int] | tuple[Path, int, object]
+"""A file, the line (0: the file as a whole), and the entry, as str() names it, where a line is not enough."""
 
 TOLD = 100
 """Problems of one kind told one by one of a file; the next stands for all the rest."""
 SLACK = 1.0
-"""px outside a picture that are cut silently: rounding, and counting from 0 or from 1."""
+"""px outside an image that are cut silently: rounding, and counting from 0 or from 1."""
+INSIDE = 0.5
+"""A box with at least this share of its area inside the image is clear: it is cut to the image and kept."""
+FIXED = "fixed"
+"""What was done with an object whose box is clear although it is written wrongly."""
+NO_ID = -(1 << 63)
+"""Stands for an id that is no whole number."""
 
 
 @dataclass
@@ -45,6 +53,8 @@ class Gathering:
     """Of each object, px², where the format says it; else 0."""
     lines: array[int] = field(default_factory=lambda: array("q"))
     """Of each object, in its file."""
+    entries: array[int] = field(default_factory=lambda: array("q"))
+    """COCO: the id of each object's annotation, or NO_ID."""
     numbers: array[int] = field(default_factory=lambda: array("q"))
     """COCO: the id of each picture in its file."""
     categories: dict[Path, dict[int, str]] = field(default_factory=dict)
@@ -64,12 +74,15 @@ class Gathering:
     """Keys of everything that has a problem."""
     _problems: list[tuple[str, Problem]] = field(default_factory=list)
     _seen: Counter[tuple[str, str]] = field(default_factory=Counter)
-    _last: dict[int, tuple[str, str]] = field(default_factory=dict)
+    _last: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Where the problem stands that stands for all further ones of its file and kind."""
+    _more: Counter[int] = field(default_factory=Counter)
+    """How many those are."""
 
     @property
     def problems(self) -> list[tuple[str, Problem]]:
         """What is wrong, with the key of its picture or its split."""
-        more = {at: self._seen[counted] - TOLD for at, counted in self._last.items()}
+        more = self._more
         return [(key, replace(p, times=more[at]) if at in more else p) for at, (key, p) in enumerate(self._problems)]
 
     def begin(self, key: str, picture: str, size: tuple[int, int], file: Path) -> None:
@@ -81,9 +94,11 @@ class Gathering:
         self.counts.append(0)
 
     def add(self, name: str, box: Box, line: int, difficult: bool = False, crowd: bool = False,
-            area: float = 0.0) -> None:  # fmt: skip
-        """An object of the picture begun last. box: xyxy image px; line: of its file; area: px², 0: the box's."""
+            area: float = 0.0, entry: int = NO_ID) -> None:  # fmt: skip
+        """An object of the image begun last. box: xyxy image px; line: of its file; area: px², 0: the box's;
+        entry: the id of its annotation."""
         self.lines.append(line)
+        self.entries.append(entry)
         self.counts[-1] += 1
         self.boxes.extend(box)
         self.names.append(self.ids.setdefault(name, len(self.ids)))
@@ -91,38 +106,75 @@ class Gathering:
         self.crowd.append(crowd)
         self.areas.append(area)
 
-    def problem(self, key: str, place: tuple[Path, int], kind: str, found: str, action: str, times: int = 1) -> None:
-        """Note what is wrong at (file, line); line 0: the file as a whole."""
+    def problem(self, key: str, place: Place, kind: str, found: str, action: str, times: int = 1) -> None:
+        """Note what is wrong at a place. key: of the image or the split; "": the data set as a whole."""
         self.noted.add(key)
         counted = (str(place[0]), kind)
         self._seen[counted] += 1
-        if self._seen[counted] > TOLD + 1:
-            return
-        if self._seen[counted] == TOLD + 1:
-            self._last[len(self._problems)] = counted
+        if self._seen[counted] > TOLD:
+            at = self._last.setdefault(counted, len(self._problems))
+            self._more[at] += times
+            if at < len(self._problems):
+                return
         self._problems.append((key, Problem(self.told(place), kind, found, action, times)))
 
-    def told(self, place: tuple[Path, int]) -> str:
-        """file:line, the file from the root; line 0: the file alone."""
-        file, line = place
+    def told(self, place: Place) -> str:
+        """file:line: entry, the file from the root. Line 1 says nothing where the entry is known."""
+        file, line, *entry = place
         inside = file.is_relative_to(self.root) and file != self.root
         where = file.relative_to(self.root).as_posix() if inside else str(file)
-        return f"{where}:{line}" if line else where
+        return (f"{where}:{line}" if line > len(entry) else where) + "".join(f": {name}" for name in entry)
 
-    def settled(self, key: str, place: tuple[Path, int], box: Box, size: tuple[int, int]) -> Box | None:
-        """A box of xyxy image px by the policy: as it is, cut, or None; what was wrong is noted."""
-        width, height = size
-        if not (box[2] > box[0] and box[3] > box[1]):
+    def told_object(self, picture: int, n: int) -> str:
+        """The place of object n, which is on that picture: file:line; of COCO also its annotation and image."""
+        file, line, number, image = self.files[picture], self.lines[n], self.entries[n], self.paths[picture]
+        if self.format != "coco":
+            return self.told((file, line))
+        numbered = abs(number) < 1 << 62
+        return self.told((file, line, f"annotation {number} ({image})" if numbered else image))
+
+    def settled(self, key: str, place: Place, box: Box, size: tuple[int, int], first: int = 0) -> Box | None:
+        """A box as xyxy image px inside the image, or None where it is left out; what was wrong is noted.
+
+        A clear box is kept and counted as fixed: one whose corners are exchanged, and one over the edge with at
+        least INSIDE of its area in the image, which is cut. Of other boxes outside the policy decides.
+
+        Args:
+            box: corners as the file says them.
+            size: (width, height) of the image, px.
+            first: the number of the first pixel, whose both ends count (VOC: 1); 0: plain px.
+        """
+        x1, y1, x2, y2 = box
+        turned = x1 - first > x2, y1 - first > y2  # one pixel less is a box without area in VOC's numbers
+        if any(turned):
+            found = f"a box {short(box)}; expected the lower corner first"
+            self.problem(key, place, "corners exchanged", found, FIXED)
+            x1, x2 = (x2, x1) if turned[0] else (x1, x2)
+            y1, y2 = (y2, y1) if turned[1] else (y1, y2)
+        if not (x2 > x1 and y2 > y1):  # also of a box that is not a number
             found = f"a box without area {short(box)}; expected width and height above 0"
             self.problem(key, place, "box without area", found, "dropped")
             return None
-        cut = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(width)), min(box[3], float(height)))
-        if max(-box[0], -box[1], box[2] - width, box[3] - height) <= SLACK and cut[2] > cut[0] and cut[3] > cut[1]:
+        x1, y1 = x1 - first, y1 - first
+        width, height = size
+        cut = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
+        gone = cut[2] <= cut[0] or cut[3] <= cut[1]
+        if not gone and max(-x1, -y1, x2 - width, y2 - height) <= SLACK:
             return cut
-        gone = self.policy != "clip" or cut[2] <= cut[0] or cut[3] <= cut[1]
-        found = f"a box {short(box)} outside the picture of {width} x {height}"
+        share = 0.0 if gone else (cut[2] - cut[0]) / (x2 - x1) * ((cut[3] - cut[1]) / (y2 - y1))
+        if share >= INSIDE:
+            found = f"a box {short(box)} with {share:.0%} of it in the image of {width} x {height}"
+            self.problem(key, place, "box over the edge", found, FIXED)
+            return cut
+        gone = gone or self.policy != "clip"
+        found = f"a box {short(box)} outside the image of {width} x {height}; expected at least half of it inside"
         self.problem(key, place, "box outside", found, "dropped" if gone else "clipped")
         return None if gone else cut
+
+
+def guessed(found: Gathering, key: str, file: Path) -> Callable[[str], None]:
+    """What takes the sentence that the encoding of a file had to be guessed. key: of its image or split."""
+    return lambda said: found.problem(key, (file, 0), "encoding guessed", said, "read all the same")
 
 
 def name_splits(found: Gathering, lists: Mapping[str, Callable[[], list[str]]]) -> None:

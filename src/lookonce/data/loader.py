@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,25 +26,19 @@ FILL_BYTE = 128
 """What a canvas holds beside its picture: as near to resize.FILL as a byte gets."""
 
 
+@dataclass(eq=False)
 class Batch:
-    """B pictures with their N objects. A class of its own, so that it moves to a device as one thing.
+    """B images with their N objects. A class of its own, so that it moves to a device as one thing."""
 
-    Attributes:
-        canvas: [B, 3, S, S] uint8, the picture at the top left; S is even.
-        sizes: [B, 2] (width, height) of each picture on its canvas.
-        boxes: [N, 4] xyxy canvas px.
-        labels: [N].
-        image_index: [N] which picture of the batch.
-        ignore: [N] bool, objects neither sought nor background.
-        index: [B] which picture of the data set.
-        outputs: of a frozen trunk, each [B, C, H, W], in place of canvases; empty where the pictures are there.
-    """
-
-    def __init__(self, canvas: Tensor, sizes: Tensor, boxes: Tensor, labels: Tensor, image_index: Tensor,
-                 ignore: Tensor, index: Tensor) -> None:  # fmt: skip
-        self.canvas, self.sizes, self.boxes, self.labels = canvas, sizes, boxes, labels
-        self.image_index, self.ignore, self.index = image_index, ignore, index
-        self.outputs: tuple[Tensor, ...] = ()
+    canvas: Tensor  # [B, 3, S, S] uint8, the image at the top left; S is even
+    sizes: Tensor  # [B, 2] (width, height) of each image on its canvas
+    boxes: Tensor  # [N, 4] xyxy canvas px
+    labels: Tensor  # [N]
+    image_index: Tensor  # [N] which image of the batch
+    ignore: Tensor  # [N] bool, objects neither sought nor background
+    index: Tensor  # [B] which image of the data set
+    reduced: Tensor  # [B] bool, whether the canvas is smaller than the image, whose pixels it then averages
+    outputs: tuple[Tensor, ...] = ()  # of a frozen trunk, each [B, C, H, W], in place of canvases
 
     def __len__(self) -> int:
         return len(self.index)
@@ -58,13 +53,11 @@ class Batch:
 
     def with_outputs(self, outputs: tuple[Tensor, ...]) -> Batch:
         """The same pictures with a frozen trunk's outputs in place of their canvases."""
-        changed = Batch(**{name: value for name, value in vars(self).items() if name != "outputs"})
-        changed.outputs = outputs
-        return changed
+        return replace(self, outputs=outputs)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         own = {name: change(value) for name, value in vars(self).items() if name != "outputs"}
-        return Batch(**own).with_outputs(tuple(change(value) for value in self.outputs))
+        return Batch(**own, outputs=tuple(change(value) for value in self.outputs))
 
 
 class Sample(NamedTuple):
@@ -76,6 +69,7 @@ class Sample(NamedTuple):
     boxes: NDArray[np.float32]  # [n, 4] xyxy canvas px
     labels: NDArray[np.int64]  # [n]
     ignore: NDArray[np.bool_]  # [n]
+    reduced: bool = False  # the canvas is smaller than the image
     outputs: tuple[Tensor, ...] = ()  # of a frozen trunk, each [C, H, W]
 
 
@@ -106,7 +100,8 @@ class Pictures(TorchDataset[Sample | None]):
         keep = ~record.difficult if self.difficult == "drop" else np.ones(len(record.labels), bool)
         ignore = record.difficult if self.difficult == "ignore" else np.zeros(len(record.labels), bool)
         boxes = record.boxes[keep] * scale
-        return Sample(index, canvas, (width, height), boxes, record.labels[keep], ignore[keep])
+        reduced = (width, height) != record.size
+        return Sample(index, canvas, (width, height), boxes, record.labels[keep], ignore[keep], reduced)
 
 
 def collate(samples: list[Sample | None]) -> Batch:
@@ -128,6 +123,7 @@ def collate(samples: list[Sample | None]) -> Batch:
         image_index=torch.arange(len(good)).repeat_interleave(counts),
         ignore=torch.from_numpy(np.concatenate([empty[:, 0].astype(bool), *(sample.ignore for sample in good)])),
         index=torch.tensor([sample.picture for sample in good], dtype=torch.long),
+        reduced=torch.tensor([sample.reduced for sample in good], dtype=torch.bool),
     )
     return batch.with_outputs(tuple(torch.stack(each) for each in zip(*(s.outputs for s in good), strict=True)))
 

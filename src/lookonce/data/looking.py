@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lookonce.data.pictures import UNREADABLE, load_rgb, picture_size
+from lookonce.data.pictures import PixelRange, is_flat, load_for
 from lookonce.errors import PictureError
 
 SIDE = 32
@@ -38,57 +38,52 @@ class Looks:
     content: NDArray[np.void]  # [M] hash of the file's bytes
     hashes: NDArray[np.uint64]  # [M] perceptual hash
     small: NDArray[np.uint8]  # [M, SIDE * SIDE] grey
+    flat: NDArray[np.bool_]  # [M] nothing can be seen on it
     errors: dict[int, str] = field(default_factory=dict)
     """Picture -> why it cannot be decoded."""
 
 
-def look(paths: Sequence[Path], workers: int = 4, progress: Callable[[int], None] | None = None) -> Looks:
-    """Decode every picture once, at the least resolution that shows a cut or a twin.
+def look(paths: Sequence[Path], workers: int = 4, pixel_range: PixelRange | None = None,
+         progress: Callable[[int], None] | None = None) -> Looks:  # fmt: skip
+    """Decode every image once, at the least resolution that shows a cut or a twin.
 
     In threads: decoding and hashing run outside Python's lock, and no process has to be started.
 
     Args:
-        paths: pictures.
+        paths: images.
         workers: threads.
-        progress: called with the number of pictures done.
+        pixel_range: of images of more than 8 bits, as of pictures.load_rgb.
+        progress: called with the number of images done.
     """
     count = len(paths)
     found = Looks(np.zeros((count, 2), np.int32), np.zeros(count, "V16"), np.zeros(count, np.uint64),
-                  np.zeros((count, SIDE * SIDE), np.uint8))  # fmt: skip
+                  np.zeros((count, SIDE * SIDE), np.uint8), np.zeros(count, bool))  # fmt: skip
     with ThreadPoolExecutor(workers) as pool:
-        for index, one in enumerate(pool.map(_look, paths)):
+        for index, one in enumerate(pool.map(partial(_look, pixel_range=pixel_range), paths)):
             if isinstance(one, str):
                 found.errors[index] = one
             else:
                 found.sizes[index], found.content[index], small = one[0], np.void(one[1]), one[2]
                 found.small[index] = small.ravel()
                 found.hashes[index] = difference_hash(small)
+                found.flat[index] = one[3]
             if progress is not None:
                 progress(index + 1)
     return found
 
 
-def _look(path: Path) -> tuple[tuple[int, int], bytes, NDArray[np.uint8]] | str:
-    """(size, hash of the content, small grey picture), or what is wrong."""
+def _look(path: Path, pixel_range: PixelRange | None) -> tuple[tuple[int, int], bytes, NDArray[np.uint8], bool] | str:
+    """(size, hash of the content, small grey image, whether it is flat), or what is wrong."""
     try:
-        content = path.read_bytes()
-        size = picture_size(path)
-        with Image.open(io.BytesIO(content)) as image:
-            if image.format == "JPEG":
-                image.draft("L", (2 * SIDE, 2 * SIDE))  # the whole stream is read, an eighth of the pixels computed
-                grey = image.convert("L")
-            else:
-                grey = Image.fromarray(load_rgb(image)).convert("L")
-            small = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))
-        return size, hashlib.blake2b(content, digest_size=16).digest(), small
+        image = load_for(path, (SIDE, SIDE), pixel_range)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).digest()
     except PictureError as error:
         return error.found
-    except UNREADABLE:
-        try:
-            load_rgb(path)
-        except PictureError as error:
-            return error.found
-        return "cannot be decoded"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    grey = Image.fromarray(image.pixels).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+    return image.size, digest, np.asarray(grey), is_flat(image.pixels)
 
 
 def difference_hash(small: NDArray[np.uint8]) -> np.uint64:

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 DataPolicy = Literal["error", "drop", "clip"]
-"""What becomes of a wrong box: the whole reading stops, the box goes, or it is cut to the picture."""
+"""How to handle a box more than half outside its image: refuse the data set, drop the box, or clip it to the image.
+
+"error" refuses the data set for any other problem, too. A box at least half inside is clipped under each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,7 @@ class Problem:
     found: str
     """What was found, and what is allowed."""
     action: str
-    """dropped, clipped or skipped; or how it was read all the same."""
+    """dropped, clipped, skipped or fixed; or how it was read all the same."""
     times: int = 1
     """How many it stands for: of very many in one file, the last stands for the rest."""
 
@@ -62,6 +64,8 @@ class Dataset:
     """[N] of the difficult objects, those that COCO calls a crowd (one box around many); None: no format says."""
     area: NDArray[np.float64] | None = None
     """[N] image px² as COCO says it, of the mask where there is one; 0, or None for all: of the box."""
+    pixel_range: tuple[float, float] | None = None
+    """Values of images of more than 8 bits that become black and white; None: as data.pictures.load_rgb has it."""
 
     def __len__(self) -> int:
         return len(self.paths)

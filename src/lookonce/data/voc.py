@@ -1,4 +1,4 @@
-"""Pascal VOC: one XML a picture, lists of names a split. Reader and writer.
+"""Pascal VOC: one XML an image, lists of names a split. Reader and writer.
 
 VOC counts pixels from 1 and includes both ends: a record holds [xmin - 1, ymin - 1, xmax, ymax], so that
 plain IoU equals the devkit's. "No area" is judged on the file's own numbers, before that.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
@@ -21,10 +21,12 @@ from defusedxml.ElementTree import DefusedXMLParser
 from numpy.typing import NDArray
 
 from lookonce.data.finding import read_lines
+from lookonce.data.gathering import Box
 from lookonce.data.pictures import PICTURE_SUFFIXES, picture_size
 from lookonce.data.record import DataPolicy as DataPolicy
 from lookonce.errors import UserError
 from lookonce.files import write_text
+from lookonce.text import Note, decode, guess_note
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -34,6 +36,9 @@ CLASSES = (
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 TEXT_TAGS = frozenset((*CORNERS, "name", "difficult", "width", "height", "filename"))
+POLYGONS = ("polygon", "segmentation")
+"""Elements of an object with points x1, y1, x2 ... or a list of x and y."""
+ENDING = re.compile(rf"({'|'.join(map(re.escape, sorted({'.xml', *PICTURE_SUFFIXES})))})$", re.IGNORECASE)
 MOST_BYTES = 32 << 20
 """Of one annotation file; those of VOC itself stay below 20 kB."""
 
@@ -44,6 +49,8 @@ class Thing:
 
     line: int
     text: dict[str, str] = field(default_factory=dict)
+    polygon: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
+    """x and y of its points, where it has some."""
 
 
 @dataclass
@@ -57,7 +64,7 @@ class Page:
 
 
 class _Target:
-    """Builds a Page from parser events. What lies in <part> is no object's."""
+    """Builds a Page from parser events. What lies in <part> is no object's; namespaces are as nothing."""
 
     def __init__(self) -> None:
         self.page = Page()
@@ -66,19 +73,24 @@ class _Target:
         self._text: list[str] = []
 
     def start(self, tag: str, _: dict[str, str]) -> None:
+        tag = tag.rpartition("}")[2]
         self._path.append(tag)
         self._text = []
         if tag == "object" and len(self._path) == 2 and self.parser is not None:
             self.page.objects.append(Thing(self.parser.parser.CurrentLineNumber))
 
     def data(self, text: str) -> None:
-        if self._path and self._path[-1] in TEXT_TAGS:
+        if self._path and (self._path[-1] in TEXT_TAGS or (self._path[2:3] and self._path[2] in POLYGONS)):
             self._text.append(text)
 
     def end(self, tag: str) -> None:
         path, text = self._path, "".join(self._text).strip()
+        tag = path[-1]
         inside = path[1] if len(path) > 1 else ""
-        if inside == "object" and (path[2:] == [tag] or path[2:] == ["bndbox", tag]) and tag in TEXT_TAGS:
+        if inside == "object" and len(path) > 3 and path[2] in POLYGONS:
+            if text and re.fullmatch(r"[xy]\d*", tag):
+                self.page.objects[-1].polygon[tag[0] == "y"].append(text)
+        elif inside == "object" and (path[2:] == [tag] or path[2:] == ["bndbox", tag]) and tag in TEXT_TAGS:
             if tag not in self.page.objects[-1].text:
                 self.page.objects[-1].text[tag] = text
         elif path[1:] == ["filename"]:
@@ -92,8 +104,11 @@ class _Target:
         return self.page
 
 
-def parse(path: Path) -> Page:
-    """One annotation file. Raises UserError for one that is not whole XML, or that declares entities."""
+def parse(path: Path, note: Note | None = None) -> Page:
+    """One annotation file. Raises UserError for one that is not whole XML, or that declares entities.
+
+    note: takes a sentence where its encoding had to be guessed; None: that is logged.
+    """
     place = str(path)
     try:
         content = path.read_bytes()
@@ -101,13 +116,14 @@ def parse(path: Path) -> Page:
         raise UserError(f"{place}: cannot be read ({error.strerror})") from None
     if len(content) > MOST_BYTES:
         raise UserError(f"{place}: {len(content)} bytes; an annotation has at most {MOST_BYTES}")
-    target = _Target()
-    parser = DefusedXMLParser(target=target, forbid_dtd=False, forbid_entities=True, forbid_external=True)
-    target.parser = parser
     try:
-        parser.feed(content)
-        parser.close()
-        return target.page
+        try:
+            return _page(content)
+        except (ParseError, ValueError, LookupError):  # perhaps for its encoding
+            text = _text(path, content, note)
+            if text is None:
+                raise
+            return _page(text.encode(), "utf-8")
     except ParseError as error:
         raise UserError(f"{place}:{error.position[0]}: not whole XML ({error.msg}); write it again") from None
     except DefusedXmlException as error:
@@ -116,52 +132,77 @@ def parse(path: Path) -> Page:
         raise UserError(f"{place}: not XML ({error})") from None
 
 
-def read_box(thing: Thing) -> tuple[float, float, float, float] | str:
-    """Corners of an object as its file counts them, or what is wrong with them."""
+def _page(content: bytes, encoding: str | None = None) -> Page:
+    """Parse one annotation. encoding: of the content, whatever it declares; None: as it declares."""
+    target = _Target()
+    parser = DefusedXMLParser(
+        target=target, encoding=encoding, forbid_dtd=False, forbid_entities=True, forbid_external=True
+    )
+    target.parser = parser
+    parser.feed(content)
+    parser.close()
+    return target.page
+
+
+def _text(path: Path, content: bytes, note: Note | None) -> str | None:
+    """The text of an XML file by the encoding that it declares, else guessed; None: it is UTF-8 or no text."""
+    declared = re.match(rb"""\s*<\?xml[^>]*\bencoding\s*=\s*["']([\w.-]+)["']""", content[:200], re.ASCII)
+    if declared:
+        try:
+            return content.decode(declared[1].decode())
+        except (LookupError, ValueError):
+            pass  # it is not what it declares
     try:
-        found = tuple(float(thing.text[name]) for name in CORNERS)
+        text, guess = decode(content)
+    except ValueError:
+        return None
+    if guess:
+        guess_note(path, text, guess, note)
+    return text if guess else None
+
+
+def read_box(thing: Thing) -> Box | str:
+    """Corners of an object as its file counts them, or what is wrong with them; of a polygon alone, those around it."""
+    try:
+        if thing.polygon[0] and not thing.text.keys() & set(CORNERS):
+            xs, ys = ([float(v) for v in values] for values in thing.polygon)
+            if len(xs) != len(ys) or len(xs) < 3:
+                return f"a polygon of {len(xs)} x and {len(ys)} y; expected at least three points"
+            found = min(xs), min(ys), max(xs), max(ys)
+        else:
+            found = tuple(float(thing.text[name]) for name in CORNERS)  # type: ignore[assignment]
+            xs, ys = list(found[::2]), list(found[1::2])
     except KeyError as error:
         return f"an object without {error.args[0]}; expected <bndbox> with {', '.join(CORNERS)}"
-    except ValueError:
-        values = [thing.text[name] for name in CORNERS]
-        return f"a box of {values}; expected four numbers"
-    if not all(map(math.isfinite, found)):
+    except ValueError as error:
+        return (
+            f"a box of {[v[:20] for v in map(thing.text.get, CORNERS) if v]} ({str(error)[:60]}); expected four numbers"
+        )
+    if not all(map(math.isfinite, (*xs, *ys))):
         return f"a box of {found}; expected four finite numbers"
-    return found[0], found[1], found[2], found[3]
-
-
-def place_box(box: tuple[float, float, float, float], size: tuple[int, int],
-              policy: DataPolicy) -> tuple[tuple[float, float, float, float] | None, str, str]:  # fmt: skip
-    """A box of VOC's numbers as xyxy pixels in the picture: (box or None, kind of problem or "", what was found).
-
-    Up to one pixel outside is the difference between counting from 0 and from 1, and is cut silently.
-    """
-    xmin, ymin, xmax, ymax = box
-    if xmax <= xmin or ymax <= ymin:
-        return None, "box without area", f"a box without area {_short(box)}; expected xmin < xmax and ymin < ymax"
-    width, height = size
-    cut = (max(xmin - 1, 0.0), max(ymin - 1, 0.0), min(xmax, float(width)), min(ymax, float(height)))
-    over = max(-(xmin - 1), -(ymin - 1), xmax - width, ymax - height)
-    if over <= 1:
-        return cut, "", ""
-    found = f"a box {_short(box)} outside the picture of {width} x {height}"
-    gone = cut[2] - cut[0] <= 0 or cut[3] - cut[1] <= 0
-    return (None if gone or policy != "clip" else cut), "box outside", found
-
-
-def picture_index(folders: Iterable[Path], root: Path) -> dict[str, str]:
-    """Stem of each picture -> its path relative to root, from one listing a folder; endings in any case."""
-    found: dict[str, str] = {}
-    for folder in folders:
-        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if path.suffix.lower() in PICTURE_SUFFIXES:
-                found.setdefault(path.stem, path.relative_to(root).as_posix())
     return found
 
 
-def picture_of(stem: str, page: Page, pictures: dict[str, str]) -> str | None:
-    """The picture of an annotation: the one of its own name, else the one it names."""
-    return pictures.get(stem) or pictures.get(Path(page.filename.replace("\\", "/")).stem)
+def picture_index(folders: Iterable[Path], root: Path) -> dict[str, list[str]]:
+    """Stem of each image -> its path relative to root, from one listing a folder; endings in any case.
+
+    Images of one stem in one folder are all of them; a folder further down the list adds none to a stem.
+    """
+    found: dict[str, list[str]] = {}
+    for folder in folders:
+        here: dict[str, list[str]] = {}
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if path.suffix.lower() in PICTURE_SUFFIXES:
+                here.setdefault(path.stem, []).append(path.relative_to(root).as_posix())
+        found = here | found
+    return found
+
+
+def pictures_of(stem: str, page: Page, pictures: dict[str, list[str]]) -> list[str]:
+    """The images that an annotation may be of, the right one first: those of its own stem, else those it names."""
+    named = Path(page.filename.replace("\\", "/"))
+    found = pictures.get(stem) or pictures.get(named.stem) or []
+    return sorted(found, key=lambda path: Path(path).name != named.name)
 
 
 def size_of(page: Page, picture: Path) -> tuple[int, int]:
@@ -176,19 +217,25 @@ def size_of(page: Page, picture: Path) -> tuple[int, int]:
     return size if min(size) > 0 and max(size) < 1 << 24 else picture_size(picture)
 
 
-def read_list(path: Path) -> list[str]:
-    """Names in a split list: the first word of each line. A BOM, UTF-16, CR and blanks are as nothing.
+def read_list(path: Path, known: Container[str] = (), note: Note | None = None) -> list[str]:
+    """Names in a split list, a line each, which may hold blanks; of a path the last part.
 
-    Raises UserError for a name that leaves the data set's folder, or a list that is no text.
+    A line is a name where an annotation has it; else without its last word, where that is 1, 0 or -1, by which VOC
+    says whether a class is on the image.
+
+    Args:
+        known: names of annotations.
+        note: takes a sentence where the encoding had to be guessed; None: that is logged.
+    Raises:
+        UserError: a list that is no text.
     """
     names = []
-    for number, line in enumerate(read_lines(path, "one name of a picture a line"), start=1):
-        if not line.strip():
-            continue
-        name = line.split()[0].replace("\\", "/")
-        if name.startswith("/") or ".." in name.split("/") or re.match(r"^[A-Za-z]:", name):
-            raise UserError(f"{path}:{number}: {name!r} leaves the data set's folder; expected a name inside it")
-        names.append(re.sub(r"\.(xml|jpe?g|png|bmp)$", "", name, flags=re.IGNORECASE))
+    for line in read_lines(path, "one name of an image a line", note=note):
+        text = line.strip().replace("\\", "/")
+        whole, short = (ENDING.sub("", words) for words in (text, re.sub(r"\s+(-?1|0)$", "", text)))
+        tries = (whole, whole.rpartition("/")[2], short, short.rpartition("/")[2])
+        if text:
+            names.append(next((name for name in tries if name in known), short))
     return list(dict.fromkeys(names))
 
 
@@ -229,7 +276,3 @@ def write_annotation(path: Path, picture: str, size: tuple[int, int], boxes: NDA
 def write_split(path: Path, stems: Sequence[str]) -> None:
     """Write a split list, a name a line."""
     write_text(path, "".join(f"{stem}\n" for stem in stems))
-
-
-def _short(box: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{value:g}" for value in box) + ")"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lookonce.data import voc
 from lookonce.data.finding import Folders, Sections, read_lines, sections, split_path, told_from
-from lookonce.data.gathering import Gathering, name_splits, take_folder_splits
+from lookonce.data.gathering import FIXED, Gathering, guessed, name_splits, take_folder_splits
 from lookonce.data.leftovers import note_leftovers
 from lookonce.data.pictures import is_hidden
 from lookonce.data.record import DataPolicy, Dataset
@@ -110,7 +110,10 @@ def _take_splits(found: Gathering) -> None:
     main = root / "ImageSets" / "Main"
     place = main if main.is_dir() else root / "ImageSets"
     lists = {file.stem: file for file in sorted(place.glob("*.txt")) if not is_hidden(file.name)}
-    readers = {name: partial(voc.read_list, file) for name, file in lists.items()}
+    known = frozenset((*found.place, *found.noted))
+    readers: dict[str, Callable[[], list[str]]] = {
+        name: cache(partial(voc.read_list, file, known, guessed(found, name, file))) for name, file in lists.items()
+    }
     found.source = f"{place.relative_to(root).as_posix()}/*.txt"
     if not lists:
         lists = {file.stem: file for file in sorted(root.glob("*.txt")) if _lists_annotations(file, found)}
@@ -155,19 +158,24 @@ def _key(line: str, found: Gathering) -> str:
     return line.strip()
 
 
-def _read(found: Gathering, key: str, file: Path, indexes: Sequence[dict[str, str]], last: Folders) -> None:
-    """Take one annotation in, or note why it is left out. indexes: stem -> image, the nearest first; last: the rest."""
+def _read(found: Gathering, key: str, file: Path, indexes: Sequence[dict[str, list[str]]], last: Folders) -> None:
+    """Take one annotation in, or note why it is left out. indexes: stem -> images, nearest first; last: the rest."""
     try:
-        page = voc.parse(file)
-        picture = next((named for index in indexes if (named := voc.picture_of(file.stem, page, index))), None)
-        if picture is None and (alone := last.alone(f"{file.stem}.jpg")):
-            picture = told_from(alone, found.root)
-        if picture is None:
+        page = voc.parse(file, guessed(found, key, file))
+        choice = next((named for index in indexes if (named := voc.pictures_of(file.stem, page, index))), [])
+        if not choice and (alone := last.alone(f"{file.stem}.jpg")):
+            choice = [told_from(alone, found.root)]
+        if not choice:
             if is_annotation(file):
                 found.problem(key, (file, 0), "picture missing", f"no image {file.stem}.* beside it", "skipped")
             else:
                 found.problem("", (file, 0), "file not read", "an .xml file that is no VOC annotation", "ignored")
             return
+        picture = choice[0]
+        if len(choice) > 1:
+            names = " and ".join(Path(path).name for path in choice)
+            said = f"{names} have one stem, and the annotation names {page.filename!r}"
+            found.problem(key, (file, 0), "two images for one annotation", said, f"{choice[0]} read")
         size = voc.size_of(page, found.root / picture)
     except UserError as error:
         kind = "picture unreadable" if isinstance(error, PictureError) else "annotation unreadable"
@@ -189,9 +197,9 @@ def _add(found: Gathering, key: str, file: Path, thing: voc.Thing, size: tuple[i
         said = box if isinstance(box, str) else "an object without a name"
         found.problem(key, place, "object unreadable", said, "dropped")
         return
-    placed, kind, said = voc.place_box(box, size, found.policy)
-    if kind:
-        found.problem(key, place, kind, said, "dropped" if placed is None else "clipped")
+    if "xmin" not in thing.text:
+        found.problem(key, place, "polygon", "a polygon without bndbox; read as its bounding box", FIXED)
+    placed = found.settled(key, place, box, size, first=1)
     if placed is not None:
         hard = thing.text.get("difficult", "0").strip() not in ("", "0", "0.0", "false")
         found.add(name, placed, thing.line, hard)

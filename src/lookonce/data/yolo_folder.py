@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -21,13 +21,14 @@ import yaml
 from numpy.typing import NDArray
 
 from lookonce.data.finding import Folders, Sections, homes, read_lines, sections, split_path, told_from
-from lookonce.data.gathering import Gathering, name_splits, take_folder_splits
+from lookonce.data.gathering import Gathering, guessed, name_splits, take_folder_splits
 from lookonce.data.leftovers import note_leftovers
 from lookonce.data.pictures import PICTURE_SUFFIXES, is_hidden, picture_size, walk_files, walk_images
 from lookonce.data.record import DataPolicy, Dataset
 from lookonce.data.yolo_text import read_labels, write_labels
 from lookonce.errors import PictureError, UserError
 from lookonce.files import write_text
+from lookonce.text import Note
 
 DESCRIPTIONS = (".yaml", ".yml", ".data")
 NAMES_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "predefined_classes.txt", "labels.txt")
@@ -35,7 +36,11 @@ MOST_TRIED = 1000
 """Text files that are looked into for YOLO labels."""
 MOST_BYTES = 256 << 10
 """Of a description; names of 9,000 classes take two thirds."""
+MOST_CLASSES = 100_000
+"""Of a description that says how many there are and names none."""
 DEEPEST = 20
+NOTHING = ("~", "null", "Null", "NULL")
+"""What YAML writes for no value."""
 OTHER_KEYS = frozenset({"path", "names", "nc", "download", "roboflow", "kpt_shape", "flip_idx", "classes", "backup"})
 """Keys of a description that name no pictures."""
 PICTURE_FOLDERS = ("images", "JPEGImages")
@@ -49,8 +54,13 @@ class Description:
     file: Path
     root: Path
     names: tuple[str, ...]
+    """[C] by number; a name may be there twice."""
     sources: dict[str, list[str]]
-    """Split -> folders, lists or pictures, as the file says them."""
+    """Split -> folders, lists or images, as the file says them."""
+    count: int | None = None
+    """Number of classes as nc or classes says it."""
+    keypoints: int = 0
+    """Numbers that follow each box, as kpt_shape says."""
 
 
 def find_yolo(root: Path, inside: Sections | None = None) -> Path | None:
@@ -121,12 +131,13 @@ def _looks_like(file: Path) -> bool:
 
 
 def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Gathering:
-    """Every picture of a YOLO data set with its label file. Raises UserError where the description cannot be read.
+    """Every image of a YOLO data set with its label file. Raises UserError where the description cannot be read.
 
     Without a data.yaml or obj.data, `file` is the names file. Then the splits are lists of images (train.txt) in
     root, or else its folders.
     """
-    what = describe(file)
+    notes: list[tuple[Path, str]] = []
+    what = describe(file, lambda place, said: notes.append((place, said)))
     bare = file.suffix.lower() not in DESCRIPTIONS
     if bare:
         what = replace(what, root=root, sources=_lists_in(root) | {"": [str(root)]})
@@ -134,13 +145,16 @@ def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Gathering:
             if other.name == file.name and _names_of(other) != what.names:
                 raise UserError(f"{file} and {other} name different classes; expected one names file for all labels")
     found = Gathering(what.root, policy, "yolo", what.names)
-    folders, places = Folders(what.root), homes(what.root)
+    for noted, said in notes:
+        guessed(found, "", noted)(said)
+    _check_description(found, what)
+    search = _Search(homes(what.root), what.keypoints, Folders(what.root))
     labelled = 0
     lists: dict[str, Callable[[], list[str]]] = {}
     for split, sources in what.sources.items():
         keys: dict[str, None] = {}
-        for place, listed in _pictures(found, split, sources, what, folders):
-            key, labels = _take_in(found, place, listed, (folders, places))
+        for place, listed in _pictures(found, split, sources, what, search.folders):
+            key, labels = _take_in(found, place, listed, search)
             keys[key] = None
             labelled += labels
         if split:
@@ -153,12 +167,13 @@ def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Gathering:
             f"{file}: not one of its {len(found.paths)} pictures has a label file; expected labels/NAME.txt for "
             "images/NAME.jpg, or NAME.txt beside the picture"
         )
+    found.class_names = tuple(dict.fromkeys(what.names))
     if lists:
         name_splits(found, lists)
         found.source = ", ".join(f"{name}.txt" for name in lists) if bare else file.name
     else:
         take_folder_splits(found)
-    note_leftovers(found, folders, is_label_file, unlabelled=False)
+    note_leftovers(found, search.folders, is_label_file, unlabelled=False)
     return found
 
 
@@ -174,24 +189,42 @@ def _lists_in(root: Path) -> dict[str, list[str]]:
     return found
 
 
-def describe(file: Path) -> Description:
-    """A data.yaml, an obj.data, or the names file of a folder without either."""
+def _check_description(found: Gathering, what: Description) -> None:
+    """Note what a description says of its classes and does not hold."""
+    if what.count is not None and what.count != len(what.names):
+        said = f"it says {what.count} classes and has {len(what.names)} names; expected one name a class"
+        found.problem("", (what.file, 0), "names and nc differ", said, "the names count")
+    for name, count in Counter(what.names).items():
+        if count > 1:
+            ids = ", ".join(str(number) for number, other in enumerate(what.names) if other == name)
+            found.problem("", (what.file, 0), "category name twice", f"{name!r} has the ids {ids}", "read as one class")
+
+
+def describe(file: Path, note: Callable[[Path, str], None] | None = None) -> Description:
+    """A data.yaml, an obj.data, or the names file of a folder without either.
+
+    note: takes a file whose encoding had to be guessed, and a sentence that says so; None: that is logged.
+    """
+
+    def noted(place: Path) -> Note | None:
+        return partial(note, place) if note else None
+
     folders = Folders()
     if file.suffix.lower() not in DESCRIPTIONS:
         root = file.parent.parent if file.parent.name == "labels" else file.parent
-        return Description(file, root, _names_of(file), {"": [str(root)]})
-    entries = _read_yaml(file) if file.suffix.lower() != ".data" else _read_data(file)
+        return Description(file, root, _names_of(file, noted(file)), {"": [str(root)]})
+    entries = (_read_data if file.suffix.lower() == ".data" else _read_yaml)(file, noted(file))
     root = file.parent
     if isinstance(entries.get("path"), str):
         root = folders.resolve(entries["path"], [file.parent]) or file.parent
-    names = entries.get("names")
-    if names is None and (count := _count(entries.get("nc"))):
-        names = [f"class{number}" for number in range(count)]
+    names, count = entries.get("names"), _whole(entries.get("nc", entries.get("classes")))
+    if names in (None, "", *NOTHING) and 0 < (count or 0) < MOST_CLASSES:
+        names = [f"class{number}" for number in range(count or 0)]
     if isinstance(names, str):
         place = folders.resolve(names, [file.parent, root])
         if place is None:
             raise UserError(f"{file}: names = {names!r}, which is not there; expected a file of one class a line")
-        classes = _names_of(place)
+        classes = _names_of(place, noted(place))
     else:
         classes = _check_names(file, names)
     sources = {}
@@ -201,25 +234,28 @@ def describe(file: Path) -> Description:
             re.fullmatch(r"[\w-]+", str(key))
             and key not in OTHER_KEYS
             and values
-            and all(isinstance(v, str) and v.strip() for v in values)
+            and all(isinstance(v, str) and v.strip() and v not in NOTHING for v in values)
         ):
             split = "val" if key in ("valid", "validation") else str(key)
             if split in ("train", "val", "test") or any(folders.resolve(v, [root, file.parent]) for v in values):
                 sources[split] = values
     if not sources:
         raise UserError(f"{file}: names no pictures; expected train: (and val:, test:) a folder or a list of pictures")
-    return Description(file, root, classes, sources)
+    points = entries.get("kpt_shape")
+    shape = [_whole(v) for v in points] if isinstance(points, list) else []
+    keypoints = (shape[0] or 0) * (shape[1] or 0) if len(shape) == 2 else 0
+    return Description(file, root, classes, sources, count, keypoints)
 
 
-def _count(number: Any) -> int:
-    """The number of classes that a description without names says; 0: it says none that is one."""
-    text = str(number).strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 and int(text) < MOST_BYTES else 0
+def _whole(value: Any) -> int | None:
+    """A number of at most nine digits that a description says as text; None: it is none."""
+    return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value) else None
 
 
-def _read_yaml(file: Path) -> dict[Any, Any]:
-    text = "\n".join(read_lines(file, "a data.yaml with names: and train:", MOST_BYTES))
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+def _read_yaml(file: Path, note: Note | None = None) -> dict[str, Any]:
+    """The entries of a YAML file, each scalar as the text that it is: a class may be named no, 007 or 12:30."""
+    text = "\n".join(read_lines(file, "a data.yaml with names: and train:", MOST_BYTES, note))
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
         depth = 0
         for event in yaml.parse(text, Loader=loader):
@@ -227,30 +263,31 @@ def _read_yaml(file: Path) -> dict[Any, Any]:
             if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:  # a few lines of them may mean gigabytes
                 line = event.start_mark.line + 1 if event.start_mark else 0
                 raise UserError(f"{file}:{line}: an alias or deep nesting; expected plain names: and train:")
-        found = yaml.load(text, Loader=loader)  # a safe loader, of either kind
+        found = yaml.load(text, Loader=loader)  # makes text, lists and mappings, and nothing else of any tag
     except yaml.YAMLError as error:
-        raise UserError(f"{file}: not YAML ({' '.join(str(error).split())[:200]})") from None
+        way = "; write paths with /, or in single quotes" if "escape character" in str(error) else ""
+        raise UserError(f"{file}: not YAML ({' '.join(str(error).split())[:200]}){way}") from None
     except UserError:
         raise
-    except (ValueError, TypeError, RecursionError, OverflowError) as error:  # e.g. a date of month 13
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{file}: not YAML that can be read ({str(error)[:80]})") from None
     if not isinstance(found, dict):
         raise UserError(f"{file}: no entries; expected names: and train:")
     return found
 
 
-def _read_data(file: Path) -> dict[Any, Any]:
+def _read_data(file: Path, note: Note | None = None) -> dict[str, Any]:
     """Darknet's `key = value` lines."""
     pairs = {}
-    for line in read_lines(file, "lines like 'names = obj.names'", MOST_BYTES):
+    for line in read_lines(file, "lines like 'names = obj.names'", MOST_BYTES, note):
         key, equals, value = line.partition("=")
         if equals and not key.lstrip().startswith(("#", ";")):
             pairs[key.strip()] = value.strip()
     return pairs
 
 
-def _names_of(file: Path) -> tuple[str, ...]:
-    lines = [line.strip() for line in read_lines(file, "one name of a class a line", MOST_BYTES)]
+def _names_of(file: Path, note: Note | None = None) -> tuple[str, ...]:
+    lines = [line.strip() for line in read_lines(file, "one name of a class a line", MOST_BYTES, note)]
     while lines and not lines[-1]:
         lines.pop()
     return _check_names(file, lines)
@@ -259,19 +296,15 @@ def _names_of(file: Path) -> tuple[str, ...]:
 def _check_names(file: Path, names: Any) -> tuple[str, ...]:
     """Names as data.yaml has them: a list, or number -> name without gaps."""
     if isinstance(names, dict):
-        numbers = sorted(number for number in names if type(number) is int)
-        if len(numbers) < len(names) or numbers != list(range(len(names))):
+        by_number = {_whole(number): name for number, name in names.items()}
+        if len(by_number) < len(names) or by_number.keys() != set(range(len(names))):
             raise UserError(f"{file}: names with numbers {str(list(names))[:60]}; expected 0, 1, 2 ... without a gap")
-        names = [names[number] for number in numbers]
+        names = [by_number[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
         raise UserError(f"{file}: names is {str(names)[:60]!r}; expected the names of the classes")
-    clean = tuple(str(name).strip() for name in names)
     if any(isinstance(name, dict | list) or not str(name).strip() for name in names):
         raise UserError(f"{file}: a class without a name; expected one name each")
-    if len(set(clean)) < len(clean):
-        twice = Counter(clean).most_common(1)[0][0]
-        raise UserError(f"{file}: class {twice!r} twice; expected each name once")
-    return clean
+    return tuple(str(name).strip() for name in names)
 
 
 def _pictures(found: Gathering, split: str, sources: list[str], what: Description,
@@ -285,18 +318,29 @@ def _pictures(found: Gathering, split: str, sources: list[str], what: Descriptio
         elif place.is_dir():
             yield from (((place, 0), path) for path in walk_images(place))
         else:
-            for number, line in enumerate(read_lines(place, "one picture a line"), start=1):
+            lines = read_lines(place, "one image a line", note=guessed(found, split, place))
+            for number, line in enumerate(lines, start=1):
                 if line.strip() and not any(map(is_hidden, split_path(line)[-1:])):
                     yield (place, number), line.strip()
 
 
-def _take_in(found: Gathering, place: tuple[Path, int], listed: str,
-             where: tuple[Folders, list[Path]]) -> tuple[str, bool]:  # fmt: skip
-    """One picture with its labels: (its key, whether it has a label file)."""
-    folders, places = where
+@dataclass
+class _Search:
+    """Where the images and labels of a data set are looked for, and what was found."""
+
+    places: list[Path]
+    keypoints: int
+    folders: Folders
+    image_of: dict[Path, str] = field(default_factory=dict)
+    """Label file -> the first image that has it."""
+
+
+def _take_in(found: Gathering, place: tuple[Path, int], listed: str, search: _Search) -> tuple[str, bool]:
+    """One image with its labels: (its key, whether it has a label file)."""
+    folders = search.folders
     bases = [found.root, place[0].parent]
     walked = not place[1]  # found by looking, so it is there
-    path = Path(listed) if walked else folders.resolve(listed, [*bases, *places], picture=True)
+    path = Path(listed) if walked else folders.resolve(listed, [*bases, *search.places], picture=True)
     if path is None:
         found.problem(listed, place, "picture missing", f"no picture {listed[:200]!r} here", "skipped")
         return listed, False
@@ -315,13 +359,16 @@ def _take_in(found: Gathering, place: tuple[Path, int], listed: str,
                       "on it", "read as a picture without objects")  # fmt: skip
     else:
         try:
-            lines = read_lines(file, "'class cx cy w h' a line")
+            lines = read_lines(file, "'class cx cy w h' a line", note=guessed(found, key, file))
         except UserError as error:
             said = str(error).removeprefix(str(file)).lstrip(": ")
             found.problem(key, (file, 0), "annotation unreadable", said, "skipped")
             return key, True
+        if search.image_of.setdefault(file, key) != key:
+            said = f"the label file of {key} and of {search.image_of[file]}; expected one for each"
+            found.problem(key, (file, 0), "two images for one annotation", said, "read for both")
     found.begin(key, key, size, file or path)
-    read_labels(found, key, file or path, lines, size)
+    read_labels(found, key, file or path, lines, size, search.keypoints)
     return key, file is not None
 
 
@@ -358,7 +405,7 @@ def write_yolo(root: Path, dataset: Dataset, names: list[str], splits: Mapping[s
     for split, members in splits.items():
         write_text(root / f"{split}.txt", "".join(f"./images/{names[i]}\n" for i in members))
     lists = {split: f"{split}.txt" for split in splits}
-    entries = {"path": ".", **lists, "names": dict(enumerate(dataset.labels))}
+    entries = {**lists, "names": dict(enumerate(dataset.labels))}  # no path: Ultralytics looks beside the file then
     write_text(root / "data.yaml", yaml.safe_dump(entries, sort_keys=False, allow_unicode=True))
     write_text(root / "obj.names", "".join(f"{name}\n" for name in dataset.labels))
     pairs = {"classes": len(dataset.labels), **lists, "names": "obj.names"}

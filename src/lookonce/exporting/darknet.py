@@ -11,6 +11,7 @@ from lookonce.exporting.options import Exported, Options
 from lookonce.files import write_text
 from lookonce.model_file import Model
 from lookonce.network import folded
+from lookonce.resize import antialiases, stretches
 from lookonce.tree import write_tree
 
 LOWEST_SCORE = 0.01
@@ -24,8 +25,14 @@ def write(model: Model, stem: Path, options: Options) -> Exported:
 
     Raises UserError for a file that cannot be written.
     """
-    if model.resize != "letterbox":
+    if stretches(model.resize):
         log.warning("this model stretches pictures to its input; Darknet's own programs letterbox them")
+    elif antialiases(model.resize):
+        log.info("this model averages pixels when it shrinks an image; Darknet's own programs and OpenCV do not, so "
+                 "their detections on large images differ a little")  # fmt: skip
+    if not model.region.softmax:
+        log.warning("%s.cfg: OpenCV does not read it: its region layer judges each class alone (softmax=0); for OpenCV "
+                    "use --format onnx --raw", stem.name)  # fmt: skip
     network = model.network
     if options.folded:
         network = folded(network)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lookonce.description import Description
 from lookonce.model_file import Model
 from lookonce.network import folded
-from lookonce.onnx_form import OPSET, PIXELS, RAW, Graph, add_network, describe, floats
+from lookonce.onnx_form import OPSET, PIXELS, RAW, Graph, add_network, describe, floats, network_model, numbers_of
 from lookonce.postprocess import PLAIN_THRESHOLD, Selection
 from lookonce.region import decode
 
@@ -29,30 +29,39 @@ IMAGES, BOXES, SCORES, DETECTIONS = "images", "boxes", "scores", "detections"
 SCORE_THRESHOLD, IOU_THRESHOLD = "score_threshold", "iou_threshold"
 
 
-def detector_model(model: Model, raw: bool) -> onnx.ModelProto:
+def detector_model(model: Model) -> onnx.ModelProto:
     """A detector as an ONNX model.
 
     Args:
         model: what to write; its batch norm is folded.
-        raw: end with all predictions, "boxes" [B, N, 4] (xyxy, input px) and "scores" [B, N, C]; else suppress them
-            to "detections" [M, 7], rows of image, class, x1, y1, x2, y2 (input px), score.
     Returns:
-        Its input is "images", uint8 [B, 3, H, W] RGB, already resized; B, H and W are free.
+        From "images", uint8 [B, 3, H, W] RGB, already resized (B, H and W are free), to "detections" [M, 7], rows of
+        image, class, x1, y1, x2, y2 (input px), score. Inside, before suppression: "boxes" [B, N, 4] and "scores"
+        [B, N, C].
     """
     about = model.description
     graph = Graph()
     graph.add("Cast", [IMAGES], "images/float", to=onnx.TensorProto.FLOAT)
     graph.add("Div", ["images/float", graph.constant("images/most", np.float32(255))], PIXELS)
-    add_network(graph, folded(model.network))
+    add_network(graph, model.network.layers, numbers_of(folded(model.network)), model.network.channels)
     _add_decoding(graph, about)
     inputs = [helper.make_tensor_value_info(IMAGES, onnx.TensorProto.UINT8, ("batch", 3, "height", "width"))]
-    outputs = predictions_info()
-    if not raw:
-        inputs += _add_suppression(graph, about)
-        outputs = [floats(DETECTIONS, ("rows", 7))]
-    made = graph.model(inputs, outputs)
+    inputs += _add_suppression(graph, about)
+    made = graph.model(inputs, [floats(DETECTIONS, ("rows", 7))])
     made.doc_string = "boxes are xyxy in input pixels; rows come by image, class, descending score, predictor"
     describe(made, about)
+    return made
+
+
+def raw_model(model: Model) -> onnx.ModelProto:
+    """The network alone as an ONNX model, of a form that every reader of ONNX runs, OpenCV among them.
+
+    Returns:
+        From "pixels", float32 [1, 3, H, W] RGB in 0..1, already resized, to "raw" [1, A*(5+C), H/stride, W/stride].
+    """
+    made = network_model(model.network.layers, numbers_of(folded(model.network)), model.network.channels, model.frame)
+    made.doc_string = "raw is the map before the region layer: per anchor x, y, w, h, objectness and classes"
+    describe(made, model.description)
     return made
 
 

@@ -32,9 +32,10 @@ from lookonce.evaluation import RULES, detect_all
 from lookonce.metrics import score
 from lookonce.model_file import Model
 from lookonce.network import folded
-from lookonce.onnx_form import network_model
+from lookonce.onnx_form import network_model, numbers_of
 from lookonce.resize import to_input
 from lookonce.runtimes.openvino import the_core
+from lookonce.runtimes.settings import Backend
 
 log = logging.getLogger("lookonce")
 
@@ -63,7 +64,7 @@ class Quantised:
     def __str__(self) -> str:
         kept = f"in float32: {', '.join(self.kept)}" if self.kept else "none in float32"
         return (
-            f"int8, calibrated on {self.calibration} pictures of the train split; val: {self.drop}\n"
+            f"int8, calibrated on {self.calibration} images of the train split; val: {self.drop}\n"
             f"{self.convolutions - len(self.kept)} of {self.convolutions} convolutions in 8 bits; {kept}"
         )
 
@@ -83,14 +84,16 @@ def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
         raise ConfigError(f"max_drop: {max_drop}; expected more than 0, at most 1 (of mAP)")
     nncf = _package()
     about = model.description
-    network = the_core().read_model(network_model(folded(model.network)).SerializeToString())
+    ours = model.network
+    made = network_model(ours.layers, numbers_of(folded(ours)), ours.channels)
+    network = the_core().read_model(made.SerializeToString())
     train, val = _pictures(data, model)
     calibration = nncf.Dataset([record.path for record in train.records], lambda path: _input(path, about))
     validation = nncf.Dataset(list(range(len(val))), lambda i: _input(val.records[i].path, about))
 
     def judge(compiled: openvino.CompiledModel, places: Iterable[int]) -> tuple[float, list[list[NDArray[np.float32]]]]:
         asked = list(places)
-        running = _Running(compiled, about)
+        running = _Running(compiled, about, _backend("int8"))
         part = val.select(np.array(asked))
         mean_ap = score(part, detect_all(Detector(running), part)[0], RULES, bootstrap=0).mean_ap or 0.0
         if len(asked) == len(val):
@@ -106,7 +109,8 @@ def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
                 overflow_fix=nncf.OverflowFix.ENABLE  # a CPU without VNNI would else compute other numbers
             ),
         )  # fmt: skip
-    drop = measure_drop(val, _found(network, about, val), _found(made, about, val), RULES)
+    before, after = (_found(each, about, val, kind) for each, kind in ((network, "fp32"), (made, "int8")))
+    drop = measure_drop(val, before, after, RULES, str(_backend("fp32 -> int8")))
     convolutions = [op for op in made.get_ops() if op.get_type_name() == "Convolution"]
     kept = tuple(op.get_friendly_name().split("/")[0] for op in convolutions if not _is_quantised(op))
     none_left = len(kept) == len(convolutions)
@@ -125,8 +129,7 @@ class _Running:
 
     compiled: openvino.CompiledModel
     about: Description
-    name: str = "openvino"
-    precision: str = "int8"
+    backend: Backend
     raws: list[NDArray[np.float32]] = field(default_factory=list)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -136,17 +139,17 @@ class _Running:
         return np.concatenate(found)
 
 
-def _found(network: openvino.Model, about: Description, dataset: Dataset) -> Sequence[Any]:
+def _found(network: openvino.Model, about: Description, dataset: Dataset, precision: str) -> Sequence[Any]:
     """What a network finds on the pictures of a data set."""
     fixed = network.clone()
     fixed.reshape([1, 3, about.frame[1], about.frame[0]])
     compiled = the_core().compile_model(fixed, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return detect_all(Detector(_Running(compiled, about)), dataset)[0]
+    return detect_all(Detector(_Running(compiled, about, _backend(precision))), dataset)[0]
 
 
 def _input(path: Path, about: Description) -> NDArray[np.float32]:
     """A picture as the network takes it, [1, 3, H, W]."""
-    return to_input(load_for(path, about.frame).pixels, about.frame, about.resize)[None]
+    return to_input(load_for(path, about.frame, about.pixel_range).pixels, about.frame, about.resize)[None]
 
 
 def _pictures(data: Path, model: Model) -> tuple[Dataset, Dataset]:
@@ -169,6 +172,10 @@ def _readable(dataset: Dataset, about: Description, what: str) -> Dataset:
     if broken.any():
         log.warning("%s: %d of %d pictures cannot be read and are left out", what, broken.sum(), len(paths))
     return dataset.select(~broken)
+
+
+def _backend(precision: str) -> Backend:
+    return Backend("openvino", openvino.__version__.split("-")[0], precision, "cpu")
 
 
 def _is_quantised(convolution: openvino.Node) -> bool:

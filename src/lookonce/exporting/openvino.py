@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
 
 from lookonce.description import KEY
-from lookonce.exporting.graph import BOXES, SCORES, detector_model
+from lookonce.exporting.graph import BOXES, SCORES, detector_model, raw_model
 from lookonce.exporting.options import Exported, Options
-from lookonce.exporting.parity import BY_ACCURACY, EXACT, HALF, Run, check_parity
+from lookonce.exporting.parity import BY_ACCURACY, EXACT, HALF, Run, check_parity, from_raw
 from lookonce.model_file import Model
 from lookonce.onnx_form import PIXELS, RAW
 from lookonce.runtimes.openvino import openvino_model, saved, the_core
+
+log = logging.getLogger("lookonce")
 
 
 def write(model: Model, stem: Path, options: Options) -> Exported:
@@ -23,7 +27,8 @@ def write(model: Model, stem: Path, options: Options) -> Exported:
     Raises UserError for a file that cannot be written, or one that does not give what the model gives.
     """
     xml = stem.with_name(stem.name + ".xml")
-    whole, tolerance, accuracy = openvino_model(detector_model(model, options.raw)), EXACT, ""
+    made = raw_model(model) if options.raw else detector_model(model)
+    whole, tolerance, accuracy = openvino_model(made), EXACT, ""
     if options.half:
         tolerance = HALF
     if options.int8:
@@ -34,7 +39,8 @@ def write(model: Model, stem: Path, options: Options) -> Exported:
         whole, tolerance, accuracy = _with_network(whole, quantised.network), BY_ACCURACY, str(quantised)
     with saved(whole, xml, options.half) as beside:
         run, runtime = run_openvino(beside)
-        parity = check_parity(model, run, runtime, options.data, tolerance)
+        parity = check_parity(model, from_raw(model, run) if options.raw else run, runtime, options.data, tolerance)
+    log.info("%s: for OpenVINO; for OpenCV use --format onnx --raw or --format darknet", xml)
     return Exported((xml, xml.with_suffix(".bin")), str(parity), accuracy)
 
 
@@ -57,12 +63,12 @@ def run_openvino(path: Path) -> tuple[Run, str]:
     """Runs an .onnx or .xml file in float32."""
     core = the_core()
     read = core.read_model(path)
-    present = {name for output in read.outputs for name in output.get_names()}
-    read.add_outputs([name for name in (BOXES, SCORES) if name not in present])
+    inside = {name for op in read.get_ops() for output in op.outputs() for name in output.get_names()}
+    read.add_outputs([name for name in (BOXES, SCORES) if name in inside])
     compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     names = [output.get_any_name() for output in compiled.outputs]
 
-    def run(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    def run(images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         found = compiled(images)
         return {name: found[output] for name, output in zip(names, compiled.outputs, strict=True)}
 

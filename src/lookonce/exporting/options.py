@@ -13,7 +13,7 @@ class Options:
     folded: bool = False
     """Batch norm folded into the convolutions."""
     raw: bool = False
-    """End with all predictions, not with suppression."""
+    """The network alone, to its raw map."""
     half: bool = False
     """Weights as 16-bit floats."""
     int8: bool = False

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from lookonce.errors import UserError
 from lookonce.exporting.graph import BOXES, DETECTIONS, SCORES
 from lookonce.model_file import Model
 from lookonce.network import folded
+from lookonce.onnx_form import RAW
 from lookonce.postprocess import PLAIN_THRESHOLD, Selection, nms_per_class
 from lookonce.region import decode
 from lookonce.resize import to_input
@@ -30,8 +32,8 @@ BATCH = 4
 BEST = 100
 """Predictors of a picture whose boxes are compared: those of highest score."""
 
-Run = Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]
-"""Images [B, 3, H, W] to the file's tensors by name: boxes, scores and, unless it is raw, detections."""
+Run = Callable[[NDArray[Any]], dict[str, NDArray[np.float32]]]
+"""The file's input, uint8 images [B, 3, H, W] or floats of a raw one, to its tensors by name."""
 
 
 class ParityError(UserError):
@@ -102,17 +104,33 @@ def check_parity(model: Model, run: Run, runtime: str, data: Path | None, tolera
     for images in _batches(_pictures(data), model):
         count += len(images)
         with torch.inference_mode():
-            raw = network(torch.from_numpy(images).float() / 255)
-            mine = decode(raw, torch.tensor(model.region.anchors), model.network.stride, model.region.softmax,
-                          model.tree)  # fmt: skip
+            boxes, scores = _decoded(model, network(torch.from_numpy(images).float() / 255))
         theirs = run(images)
-        _measure(found, mine.boxes, mine.objectness[..., None] * mine.class_prob, theirs, model.frame)
+        _measure(found, boxes, scores, theirs, model.frame)
         if DETECTIONS in theirs:
             _count_rows(found, theirs, min(model.thresholds, default=PLAIN_THRESHOLD))
     found.pictures = f"{found.pictures} ({count})"
     if not found.holds:
         raise ParityError(f"the export does not give what the model gives, and was not kept: {found}")
     return found
+
+
+def from_raw(model: Model, run: Run) -> Run:
+    """Runs a file that ends in the raw map, one image at a time, and decodes what it gives."""
+
+    def decoded(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        given = images.astype(np.float32) / 255
+        raw = np.concatenate([run(image[None])[RAW] for image in given])
+        boxes, scores = _decoded(model, torch.from_numpy(raw))
+        return {BOXES: boxes.numpy(), SCORES: scores.numpy()}
+
+    return decoded
+
+
+def _decoded(model: Model, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A raw map as boxes [B, N, 4] and scores [B, N, C]."""
+    found = decode(raw, torch.tensor(model.region.anchors), model.network.stride, model.region.softmax, model.tree)
+    return found.boxes, found.objectness[..., None] * found.class_prob
 
 
 def _measure(found: Parity, boxes: torch.Tensor, scores: torch.Tensor, theirs: dict[str, NDArray[np.float32]],

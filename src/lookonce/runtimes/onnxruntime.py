@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from lookonce.cores import usable_cores
 from lookonce.description import ModelFileError
 from lookonce.errors import ConfigError
-from lookonce.onnx_form import network_part, read_description, read_onnx
-from lookonce.runtimes.settings import Settings, usable_cores
+from lookonce.onnx_form import PIXELS, network_part, read_description, read_onnx
+from lookonce.runtimes.forking import abandon, follow_forks
+from lookonce.runtimes.settings import Backend, Settings
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 """ONNX Runtime's words for devices."""
@@ -21,6 +24,8 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "te
 
 class OnnxRuntime:
     """Runs a network: [B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/32, W/32], float32.
+
+    May be called from several threads at once; in a forked process it opens anew.
 
     Args:
         source: an .onnx file of ours, or an ONNX model in memory.
@@ -46,24 +51,37 @@ class OnnxRuntime:
         place = str(source) if isinstance(source, Path) else "the model"
         made = read_onnx(source) if isinstance(source, Path) else source
         self.about = read_description(made, place)
+        self._model = network_part(made, self.about, place).SerializeToString()
+        self._place, self._settings, self._lock = place, settings, Lock()
         chosen = list(dict.fromkeys((PROVIDERS[device], PROVIDERS["cpu"])))  # what a GPU lacks runs on the CPU
-        quiet = runtime.SessionOptions()
-        quiet.log_severity_level = 3
-        quiet.intra_op_num_threads = settings.threads or usable_cores()  # left alone it takes all of the machine's
-        try:
-            self._session: Any = runtime.InferenceSession(
-                network_part(made, place).SerializeToString(), quiet, providers=chosen
-            )
-        except Exception as error:  # it has a class for each kind of failure, all beside Exception
-            said = " ".join(str(error).split())
-            raise ModelFileError(f"{place}: ONNX Runtime cannot read it ({said[:160]})") from None
-        self.precision = "fp32"
-        self.name = f"onnxruntime {runtime.__version__}, fp32, {device}"
+        self._providers = [(name, {"use_tf32": "0"} if name == PROVIDERS["cuda"] else {}) for name in chosen]
+        self._session: Any = self._open()
+        self.backend = Backend("onnxruntime", runtime.__version__, "fp32", device)
+        follow_forks(self)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The network's raw output for a batch of input pictures."""
-        found: NDArray[np.float32] = self._session.run(None, {"pixels": images})[0]
+        """The network's raw output for a batch of input images."""
+        with self._lock:
+            self._session = self._session or self._open()
+        found: NDArray[np.float32] = self._session.run(None, {PIXELS: images})[0]
         return found
+
+    def forked(self) -> None:
+        """Let go of the parent's session."""
+        abandon(self._session)
+        self._session, self._lock = None, Lock()
+
+    def _open(self) -> Any:
+        """A session. Raises ModelFileError where ONNX Runtime cannot read the model."""
+        runtime = _package()
+        quiet = runtime.SessionOptions()
+        quiet.log_severity_level = 3
+        quiet.intra_op_num_threads = self._settings.threads or usable_cores()  # left alone it takes the machine's
+        try:
+            return runtime.InferenceSession(self._model, quiet, providers=self._providers)
+        except Exception as error:  # it has a class for each kind of failure, all beside Exception
+            said = " ".join(str(error).split())
+            raise ModelFileError(f"{self._place}: ONNX Runtime cannot read it ({said[:160]})") from None
 
 
 def _package() -> Any:

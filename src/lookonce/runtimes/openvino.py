@@ -7,12 +7,14 @@ Core.read_model, never by openvino.convert_model.
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import cycle
 from pathlib import Path
+from threading import Lock
 from xml.etree.ElementTree import ParseError
 
 import numpy as np
@@ -24,8 +26,9 @@ from numpy.typing import NDArray
 from lookonce.description import KEY, Description, ModelFileError, not_ours
 from lookonce.errors import ConfigError
 from lookonce.files import replacing
-from lookonce.onnx_form import PIXELS, RAW, network_part, read_description, read_onnx
-from lookonce.runtimes.settings import Settings
+from lookonce.onnx_form import PIXELS, RAW, network_part, raw_shape, read_description, read_onnx
+from lookonce.runtimes.forking import abandon, follow_forks
+from lookonce.runtimes.settings import Backend, Settings
 
 
 @cache
@@ -38,10 +41,22 @@ def the_core() -> openvino.Core:
     return openvino.Core()
 
 
+def _forked() -> None:
+    """A forked process makes a Core of its own: the threads of this one stay in the parent."""
+    if the_core.cache_info().currsize:
+        abandon(the_core())
+        the_core.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
 class OpenvinoRuntime:
     """Runs a network: [B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/32, W/32], float32.
 
-    Pictures run one by one, each on all cores; under settings.throughput several at once.
+    Images run one by one, each on all cores; under settings.throughput several at once. It may be called from several
+    threads at once; in a forked process it compiles anew.
 
     Args:
         source: an .onnx or .xml file of ours, or an ONNX model in memory.
@@ -58,42 +73,63 @@ class OpenvinoRuntime:
             raise ConfigError(
                 f"device: {settings.device!r}; OpenVINO has {', '.join(core.available_devices).lower()} here"
             )
-        read, self.about = _open(core, source)
-        width, height = self.about.frame
-        read.reshape([1, 3, height, width])
+        self._network, self.about = _open(core, source)
         native = "BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
         if settings.precision == "bf16" and not native:  # OpenVINO would silently run fp32
             raise ConfigError("precision: 'bf16': this machine has no instructions for it; take fp32")
         rest = settings.precision_where(native)  # of an int8 file: what its other layers run in
-        self.precision: str = "int8" if any(op.get_type_name() == "FakeQuantize" for op in read.get_ops()) else rest
-        hints = {
+        is_int8 = any(op.get_type_name() == "FakeQuantize" for op in self._network.get_ops())
+        self._hints = {
             "PERFORMANCE_HINT": "THROUGHPUT" if settings.throughput else "LATENCY",
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[rest],
         }
         if settings.threads is not None:
-            hints["INFERENCE_NUM_THREADS"] = str(settings.threads)
-        self._compiled = core.compile_model(read, device, hints)
-        wanted = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")  # by the hint
-        self._requests = [self._compiled.create_infer_request() for _ in range(wanted)]
+            self._hints["INFERENCE_NUM_THREADS"] = str(settings.threads)
         version = openvino.__version__.split("-")[0]
-        self.name = f"openvino {version}, {self.precision}, {device.lower()}"
+        self.backend = Backend("openvino", version, "int8" if is_int8 else rest, device.lower())
+        self._lock = Lock()
+        self._compiled: openvino.CompiledModel | None = self._compile()
+        follow_forks(self)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The network's raw output for a batch of input pictures.
+        """The network's raw output for a batch of input images.
 
-        Each request is waited for, in turn, and calls nothing back: a thread of OpenVINO's that has yet to let go of a
-        Python function when Python ends is killed, and takes the process with it.
+        A call runs on requests that no other call has. Each is waited for, in turn, and calls nothing back: a thread
+        of OpenVINO's that has yet to let go of a Python function when Python ends is killed, and the process with it.
         """
-        found: list[NDArray[np.float32]] = []
-        running: deque[openvino.InferRequest] = deque()
-        for image, request in zip(images, cycle(self._requests), strict=False):
-            if len(running) == len(self._requests):
-                found.append(_output(running.popleft()))
-            request.wait()  # one that an interrupted call left
-            request.start_async({0: image[None]})
-            running.append(request)
-        found += map(_output, running)
+        requests = self._take(len(images))
+        try:
+            found: list[NDArray[np.float32]] = []
+            running: deque[openvino.InferRequest] = deque()
+            for image, request in zip(images, cycle(requests), strict=False):
+                if len(running) == len(requests):
+                    found.append(_output(running.popleft()))
+                request.wait()  # one that an interrupted call left
+                request.start_async({0: image[None]})
+                running.append(request)
+            found += map(_output, running)
+        finally:
+            self._idle.extend(requests)
         return np.stack(found)
+
+    def forked(self) -> None:
+        """Let go of what runs in the parent."""
+        abandon(self._compiled, *self._idle)
+        self._compiled, self._lock = None, Lock()
+
+    def _compile(self) -> openvino.CompiledModel:
+        compiled = the_core().compile_model(self._network, self.backend.device.upper(), self._hints)
+        self._most: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")  # by the hint
+        self._idle: deque[openvino.InferRequest] = deque()
+        return compiled
+
+    def _take(self, images: int) -> list[openvino.InferRequest]:
+        """Requests for one call to use alone; those of calls that have ended first."""
+        with self._lock:
+            if self._compiled is None:
+                self._compiled = self._compile()
+            new = self._compiled.create_infer_request
+            return [self._idle.pop() if self._idle else new() for _ in range(min(images, self._most))]
 
 
 def _output(request: openvino.InferRequest) -> NDArray[np.float32]:
@@ -131,7 +167,8 @@ def _open(core: openvino.Core, source: Path | onnx.ModelProto) -> tuple[openvino
         place = "the model" if isinstance(source, onnx.ModelProto) else str(source)
         made = read_onnx(source) if isinstance(source, Path) else source
         about = read_description(made, place)
-        return _read(core, network_part(made, place).SerializeToString(), place), about
+        read = _read(core, network_part(made, about, place).SerializeToString(), place)
+        return _fixed(read, about, place), about
     if not source.with_suffix(".bin").is_file():
         raise ModelFileError(f"{source}: no {source.with_suffix('.bin').name} beside it, which holds its numbers")
     try:
@@ -145,7 +182,7 @@ def _open(core: openvino.Core, source: Path | onnx.ModelProto) -> tuple[openvino
     if not read.has_rt_info(KEY):
         raise not_ours(str(source), "an OpenVINO file")
     about = Description.from_text(read.get_rt_info(KEY).value, str(source))
-    return _network_part(read, str(source)), about
+    return _fixed(_network_part(read, str(source)), about, str(source)), about
 
 
 def _read(core: openvino.Core, source: Path | bytes, place: str) -> openvino.Model:
@@ -155,6 +192,23 @@ def _read(core: openvino.Core, source: Path | bytes, place: str) -> openvino.Mod
         said = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
         reason = said[0][:160] if said else "it gives no reason"
         raise ModelFileError(f"{place}: OpenVINO cannot read it ({reason})") from None
+
+
+def _fixed(read: openvino.Model, about: Description, place: str) -> openvino.Model:
+    """The network for one image of its own size. Raises ModelFileError where it gives another map than described."""
+    width, height = about.frame
+    expected = [1, *raw_shape(about, place)]
+    try:
+        read.reshape([1, 3, height, width])
+        found = list(read.outputs[0].get_shape())
+    except RuntimeError:
+        found = None
+    if found != expected:
+        raise ModelFileError(
+            f"{place}: the network gives {found or 'nothing'} for an input of {width} x {height}, and its description "
+            f"says {expected}; write it anew with lookonce export"
+        )
+    return read
 
 
 def _network_part(read: openvino.Model, place: str) -> openvino.Model:

@@ -1,11 +1,11 @@
-"""What may be asked of a runtime."""
+"""What may be asked of a runtime, and what it says of itself."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from lookonce.choices import choose, key
 from lookonce.errors import ConfigError
 
 RuntimeName = Literal["auto", "torch", "openvino", "onnxruntime"]
@@ -30,8 +30,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, allowed in (("runtime", RuntimeName), ("precision", Precision)):
-            if (given := getattr(self, name)) not in get_args(allowed):
-                raise ConfigError(f"{name}: {given!r}; expected one of {', '.join(get_args(allowed))}")
+            object.__setattr__(self, name, choose(getattr(self, name), get_args(allowed), name))
+        if self.device is not None:
+            object.__setattr__(self, "device", key(str(self.device)))
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads: {self.threads}; expected at least 1")
 
@@ -42,7 +43,16 @@ class Settings:
         return self.precision
 
 
-def usable_cores() -> int:
-    """Cores that this process may use, which can be fewer than the machine has."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
+@dataclass(frozen=True)
+class Backend:
+    """What computes: two results are comparable only where it is the same."""
+
+    name: str
+    """torch, openvino or onnxruntime."""
+    version: str
+    precision: str
+    """fp32, bf16 or int8."""
+    device: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}, {self.precision}, {self.device}"

@@ -9,15 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lookonce.errors import ConfigError
+from lookonce.errors import ConfigError, UserError
 from lookonce.model_file import Model
 from lookonce.network import folded
-from lookonce.runtimes.settings import Settings
+from lookonce.runtimes.forking import follow_forks
+from lookonce.runtimes.settings import Backend, Settings
 
 
 class TorchRuntime:
     """Runs a model's network: [B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/32, W/32], float32.
 
+    May be called from several threads at once, and in a forked process, there on one thread and not on a GPU.
     Raises ConfigError for a device that is not there.
     """
 
@@ -30,14 +32,27 @@ class TorchRuntime:
             self.network = folded(model.network).to(self.device)
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(f"device: {settings.device!r}: {str(error).splitlines()[0]}") from None
-        self.precision: str = settings.precision_where(native=computes_bf16(self.device.type))
-        kind = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        precision = settings.precision_where(native=computes_bf16(self.device.type))
+        kind = torch.bfloat16 if precision == "bf16" else torch.float32
         self.network.to(dtype=kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.kind = kind
-        self.name = f"torch {torch.__version__}, {self.precision}, {self.device}"
+        if self.device.type == "cuda" and kind == torch.float32:
+            torch.backends.cudnn.allow_tf32 = False  # which would be another precision under the same name
+        self.backend = Backend("torch", torch.__version__, precision, str(self.device))
+        self._is_inherited = False
+        follow_forks(self)
+
+    def forked(self) -> None:
+        """OpenMP's threads stay in the parent: one thread needs none of them."""
+        self._is_inherited = True
+        torch.set_num_threads(1)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The network's raw output for a batch of input pictures."""
+        """The network's raw output for a batch of input images. Raises UserError for a GPU in a forked process."""
+        if self._is_inherited and self.device.type == "cuda":
+            raise UserError(
+                "a GPU cannot be used in a forked process; start processes with spawn, or make the Detector in each"
+            )
         with torch.inference_mode():
             given = torch.from_numpy(images).to(self.device, self.kind, memory_format=torch.channels_last)
             return cast(Tensor, self.network(given)).float().cpu().numpy()

@@ -62,7 +62,7 @@ def measure_files(
     found = interleave(runs, rounds, WARM_UP, each)
     if not found.found:
         return None, found.stopped
-    return files_speed(str(model), detector.runtime.name, (len(files), size), found), found.stopped
+    return files_speed(str(model), str(detector.runtime.backend), (len(files), size), found), found.stopped
 
 
 class Work:
@@ -80,7 +80,7 @@ class Work:
         self.part = list(islice(self.ahead, self.size))
         for file in self.part:
             try:
-                load_for(file, self.detector.about.frame)
+                load_for(file, self.detector.about.frame, self.detector.about.pixel_range)
             except PictureError:
                 pass  # a cut one; told by those who look at their data
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lookonce import __version__
-from lookonce.runtimes.settings import usable_cores
+from lookonce.cores import usable_cores
 
 FEATURES = {
     "AVX-512": {"avx512f"},

@@ -82,10 +82,12 @@ def line_up(models: Sequence[Path], batch: int, threads: int) -> Lineup:
         if not opened:
             raise UserError(f"{path}: nothing here can run it: " + "; ".join(f"{a.what}: {a.why}" for a in made.absent))
         about = opened[0][1].about
-        network = shared.setdefault((about.layers, about.frame), _name(path, about, set(shared.values())))
+        network = shared.setdefault(
+            (about.layers, about.channels, about.frame), _name(path, about, set(shared.values()))
+        )
         for kind, runtime in opened:
             for each in kind.batches:
-                made.rows.append(Row(str(path), network, kind.name, runtime.precision, kind.device, each))
+                made.rows.append(Row(str(path), network, kind.name, runtime.backend.precision, kind.device, each))
                 made.runs.append(_run(runtime, each, about.frame))
         if isinstance(source, Model) and network not in with_peers:
             with_peers.add(network)
@@ -187,8 +189,10 @@ def opencv(model: Model) -> Run:
         network = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
     last = [name for name in network.getLayerNames() if name.startswith("conv_")][-1]
 
+    grey = model.network.channels == 1
+
     def run(images: NDArray[np.float32]) -> object:
-        network.setInput(images)
+        network.setInput(images[:, :1] if grey else images)
         return network.forward(last)
 
     return run

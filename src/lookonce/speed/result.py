@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json as json_text
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from io import StringIO
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from lookonce.speed.machine import Machine
 from lookonce.speed.rounds import p95, ratio
+from lookonce.tables import cell, cells, rendered, shown_json
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -138,18 +137,14 @@ class Speed:
         shown += [_steps(self.training)] if self.training else []
         said = [f"{one.what}: {one.why}" for one in self.absent] + list(self.notes)
         said += ["stopped before the last round; these are the rounds before"] if self.stopped else []
-        return Group(Text(head), *shown, Text("\n".join(said)))
+        return Group(Text(head), *shown, cells(said))
 
     def __str__(self) -> str:
-        return json_text.dumps(self.to_json(), indent=2, ensure_ascii=False) if self.json else self.table()
+        return shown_json(self.to_json()) if self.json else self.table()
 
     def table(self) -> str:
         """The tables as text."""
-        from rich.console import Console
-
-        text = StringIO()
-        Console(file=text, width=120, color_system=None).print(self)
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+        return rendered(self)
 
 
 def networks_speed(rows: Sequence[Row], seconds: Sequence[Sequence[float]]) -> tuple[NetworkSpeed, ...]:
@@ -205,7 +200,7 @@ def _networks(heading: str, rows: Sequence[NetworkSpeed]) -> Table:
     for name, row in zip(names(rows), rows, strict=True):
         times = "" if row.ratio is None else f"{row.ratio:.2f}"
         table.add_row(
-            name, row.precision, f"{row.median_ms:.1f}", f"{row.p95_ms:.1f}", f"{row.images_per_s:.1f}", times
+            cell(name), row.precision, f"{row.median_ms:.1f}", f"{row.p95_ms:.1f}", f"{row.images_per_s:.1f}", times
         )
     return table
 
@@ -222,7 +217,7 @@ def _files(found: Sequence[FilesSpeed]) -> Table:
     table = _table(f"from {found[0].pictures} files to JSON", *columns)
     table.caption = "* of the processor, a picture"
     for one in found:
-        table.add_row(f"{short(one.model)}: {one.runtime}", *(tell(one) for tell in columns.values()))
+        table.add_row(cell(f"{short(one.model)}: {one.runtime}"), *(tell(one) for tell in columns.values()))
     return table
 
 
@@ -232,7 +227,7 @@ def _steps(found: Sequence[StepSpeed]) -> Table:
     for one in found:
         rates = [f"{rate:.2f}" for rate in (one.bare, one.train, one.plain)]
         shares = [f"{one.train_of_bare:.1%}", f"{one.train_of_plain:.2f}", f"{one.waiting:.1%}"]
-        table.add_row(short(one.model), str(one.size), str(one.batch), one.precision, *rates, *shares)
+        table.add_row(cell(short(one.model)), str(one.size), str(one.batch), one.precision, *rates, *shares)
     return table
 
 

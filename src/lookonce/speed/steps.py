@@ -27,7 +27,6 @@ from lookonce.darknet.pair import detector_of
 from lookonce.data.warp import Warped
 from lookonce.errors import ConfigError, UserError
 from lookonce.files import write_text
-from lookonce.layers import stride
 from lookonce.model_file import Model
 from lookonce.network import Network
 from lookonce.speed.noise import write_set
@@ -89,9 +88,9 @@ def measure_steps(
 def prepare(model: Model, batch: int, threads: int, folder: Path) -> Task:
     """Write the network as cfg and the pictures."""
     width, height = model.frame
-    if width != height or width % STRIDE or stride(model.network.layers) != STRIDE:
+    if width != height or width % STRIDE:
         raise ConfigError(f"training takes square inputs that divide by {STRIDE}, and this one is {width} x {height}")
-    write_text(folder / "network.cfg", write_cfg(Cfg(model.network.layers, width, height)))
+    write_text(folder / "network.cfg", write_cfg(Cfg(model.network.layers, width, height, model.network.channels)))
     write_set(folder / "set", STEPS * batch, (640, 480), LABELS, (OBJECTS, OBJECTS + 1))
     return Task(str(folder / "network.cfg"), str(folder / "set"), str(folder / "runs"), width, batch, threads)
 
@@ -210,7 +209,8 @@ def steps_speed(name: str, task: Task, found: Rounds[dict[str, float]]) -> StepS
 def _module(task: Task) -> Training:
     """The network as `train` would make it, by the quick recipe."""
     how = settings("quick", network=task.cfg, size=task.size, batch_size=task.batch, anchors=0)
-    return Training(Network(detector_of(Path(task.cfg), len(LABELS))), how, seed=0)
+    cfg = detector_of(Path(task.cfg), len(LABELS))
+    return Training(Network(cfg.layers, cfg.channels), how, seed=0)
 
 
 def _device() -> str:

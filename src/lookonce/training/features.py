@@ -1,7 +1,8 @@
 """A frozen trunk's outputs, computed once for each picture and kept on disk: epochs then run on them alone.
 
-A cache is a folder with features.bin (one slot a picture) and index.bin (one record a slot: digest of the picture, CRC
-of the slot). A record is written after its slot, so a pass that broke off goes on where it stood.
+A cache is a folder with features.bin (one slot an image) and index.bin (one record a slot: digest of the image, CRC of
+that digest and the slot). A record is written after its slot, so a pass that broke off goes on where it stood. One
+process writes at a time (trunk.py holds the lock); others read meanwhile, and each read is checked.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import track
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
@@ -23,6 +24,7 @@ from lookonce.data.loader import Pictures, Sample
 from lookonce.data.record import Dataset
 from lookonce.errors import UserError
 from lookonce.network import Network
+from lookonce.progress import track
 
 log = logging.getLogger("lookonce")
 
@@ -63,14 +65,29 @@ class FeatureCache:
         self.file, self.index_file = folder / "features.bin", folder / "index.bin"
         for file in (self.file, self.index_file):
             file.touch()
+        self.use: object = None
+        """What keeps the folder from being removed while this object lives."""
+        self.records: list[bytes] = []
+        self.slots: dict[bytes, int] = {}
+        self.look()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**vars(self), "use": None}  # a worker process lives no longer than this one
+
+    def look(self) -> None:
+        """Take note of what other processes have written."""
         content = self.index_file.read_bytes()
         whole = min(len(content) // RECORD, self.file.stat().st_size // self.slot_bytes)
         self.records = [content[i * RECORD : (i + 1) * RECORD] for i in range(whole)]
         self.slots = {record[:DIGEST]: slot for slot, record in enumerate(self.records)}
-        self._checked: set[int] = set()
 
     def missing(self, digests: Sequence[bytes]) -> list[int]:
-        """Places of the digests that have no slot yet."""
+        """Places of the digests that have no slot yet, or a damaged one, which is forgotten."""
+        damaged = {digest for digest in {*digests} & self.slots.keys() if self._content(digest) is None}
+        for digest in damaged:
+            del self.slots[digest]
+        if damaged:
+            log.warning("%s: %d damaged features are computed anew", self.folder, len(damaged))
         return [place for place, digest in enumerate(digests) if digest not in self.slots]
 
     def make_room(self, count: int) -> None:
@@ -80,7 +97,7 @@ class FeatureCache:
             raise UserError(
                 f"{self.folder}: features of {count} pictures need {need / 1e9:.1f} GB ({self.slot_bytes / 1e6:.2f} MB "
                 f"each), and {free / 1e9:.1f} GB are free; use --features bf16, fewer --variants, a smaller --size, "
-                "another --out, or none"
+                "another cache folder (LOOKONCE_CACHE), or none"
             )
 
     def add(self, digest: bytes, outputs: Sequence[Tensor]) -> None:
@@ -91,7 +108,7 @@ class FeatureCache:
         with self.file.open("r+b") as file:
             file.seek(slot * self.slot_bytes)
             file.write(content)
-        record = digest + zlib.crc32(content).to_bytes(4, "little")
+        record = digest + zlib.crc32(content, zlib.crc32(digest)).to_bytes(4, "little")
         with self.index_file.open("r+b") as file:
             file.seek(slot * RECORD)
             file.write(record)
@@ -99,16 +116,22 @@ class FeatureCache:
         self.slots[digest] = slot
 
     def read(self, digest: bytes) -> tuple[Tensor, ...]:
-        """One picture's outputs. Raises UserError where the slot is not what was written."""
-        slot = self.slots[digest]
-        content = np.fromfile(self.file, np.uint8, self.slot_bytes, offset=slot * self.slot_bytes)
-        if slot not in self._checked:
-            if zlib.crc32(content.tobytes()) != int.from_bytes(self.records[slot][DIGEST:], "little"):
-                raise UserError(f"{self.file}: slot {slot} is damaged; delete {self.folder}: it is computed anew")
-            self._checked.add(slot)
+        """One image's outputs. Raises UserError where the slot is not what was written."""
+        content = self._content(digest)
+        if content is None:
+            raise UserError(f"{self.file}: slot {self.slots[digest]} is damaged; start again: it is then computed anew")
         flat = torch.from_numpy(content).view(self.type)
         parts = torch.split(flat, [int(np.prod(shape)) for shape in self.shapes])
         return tuple(part.view(shape) for part, shape in zip(parts, self.shapes, strict=True))
+
+    def _content(self, digest: bytes) -> NDArray[np.uint8] | None:
+        """The bytes of a slot; None: they are not what was written for this digest."""
+        slot = self.slots[digest]
+        content = np.fromfile(self.file, np.uint8, self.slot_bytes, offset=slot * self.slot_bytes)
+        is_right = zlib.crc32(content.tobytes(), zlib.crc32(digest)) == int.from_bytes(
+            self.records[slot][DIGEST:], "little"
+        )
+        return content if is_right else None
 
 
 class CachedPictures(TorchDataset[Sample | None]):

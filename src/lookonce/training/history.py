@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from lookonce.files import write_text
+from lookonce.view.report import read_rows
 
 STEP_NUMBERS = ("xy", "wh", "ciou", "objectness", "background", "class", "warm_up", "loss", "recall")
 COLUMNS = (
@@ -51,18 +52,17 @@ class History(Logger):
             rows.writerow({**known, "step": step})
 
     def cut(self, step: int) -> None:
-        """Forget rows from a step on: the run goes on from there. A row that a kill cut short goes too.
+        """Forget rows from a step on: the run goes on from there. Rows that are damaged or cut short go too.
 
         What an earlier version of the program wrote, with fewer columns, gets today's.
         """
         if not self.file.exists():
             return
-        whole = self.file.read_text(encoding="utf-8").rpartition("\n")[0]
-        rows = [row for row in csv.DictReader(whole.splitlines()) if None not in (*row, *row.values())]
         kept = StringIO()
         table = csv.DictWriter(kept, COLUMNS, extrasaction="ignore", lineterminator="\n")
         table.writeheader()
-        table.writerows(row for row in rows if int(row["step"]) < step)
+        rows = [row for row in read_rows(self.file) if row["step"] < step]
+        table.writerows({name: f"{value:.8g}" for name, value in row.items()} for row in rows)
         write_text(self.file, kept.getvalue())
 
 
@@ -83,8 +83,12 @@ class Means:
             total, weight = self._sums.get(name, (value.new_zeros(()), 0))
             self._sums[name] = total + value * pictures, weight + pictures
 
+    def values(self) -> dict[str, Tensor]:
+        """The means so far."""
+        return {name: total / weight for name, (total, weight) in self._sums.items()}
+
     def take(self) -> dict[str, Tensor]:
         """The means so far; the next ones start anew."""
-        found = {name: total / weight for name, (total, weight) in self._sums.items()}
+        found = self.values()
         self._sums = {}
         return found

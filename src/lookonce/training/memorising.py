@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 
 from lookonce.data.record import Dataset
 from lookonce.data.warp import Warped
@@ -16,6 +14,7 @@ from lookonce.evaluation import RULES, detect_all
 from lookonce.metrics import score
 from lookonce.model_file import Model
 from lookonce.network import Network
+from lookonce.progress import track
 from lookonce.training.engine import keep_freed_memory
 from lookonce.training.module import Training, choose_precision, expect_little, make_optimizer
 from lookonce.training.recipes import Settings
@@ -45,7 +44,7 @@ def memorise(model: Model, pictures: Dataset, steps: int) -> tuple[float, int]:
     how = replace(Settings(), **{k: v for k, v in model.training.get("recipe", {}).items() if k in TAKEN})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = Network(model.network.layers)
+        network = Network(model.network.layers, model.network.channels)
     expect_little(network, how.objectness_prior)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     module = Training(network, how, 0).to(device, memory_format=torch.channels_last)
@@ -54,27 +53,26 @@ def memorise(model: Model, pictures: Dataset, steps: int) -> tuple[float, int]:
     batch = _batch(pictures, model, device)
     keep_freed_memory()
     value, taken = 0.0, 0
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        for step in bar.track(range(steps), description=f"overfitting {len(pictures)} pictures"):
-            for group in optimizer.param_groups:
-                group["lr"] = how.learning_rate * rate(step, steps, how)
-            network.train()
-            with torch.autocast(device, torch.bfloat16, enabled=precision != "32-true"):
-                raw = module.raw(batch)
-            loss = module.loss_terms(raw, batch)["total"]
-            if not loss.isfinite():
-                raise UserError(f"the loss on {len(pictures)} pictures is {loss.item()} in step {step + 1}")
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(network.parameters(), how.gradient_clip)
-            optimizer.step()
-            taken = step + 1
-            if taken % LOOK == 0 or taken == steps:
-                network.eval()
-                fresh = Detector(Model(network, model.labels, model.frame, model.resize))
-                value = score(pictures, detect_all(fresh, pictures)[0], RULES, bootstrap=0).mean_ap or 0.0
-                if value >= BY_HEART:
-                    break
+    for step in track(range(steps), f"overfitting {len(pictures)} pictures"):
+        for group in optimizer.param_groups:
+            group["lr"] = how.learning_rate * rate(step, steps, how)
+        network.train()
+        with torch.autocast(device, torch.bfloat16, enabled=precision != "32-true"):
+            raw = module.raw(batch)
+        loss = module.loss_terms(raw, batch)["total"]
+        if not loss.isfinite():
+            raise UserError(f"the loss on {len(pictures)} pictures is {loss.item()} in step {step + 1}")
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), how.gradient_clip)
+        optimizer.step()
+        taken = step + 1
+        if taken % LOOK == 0 or taken == steps:
+            network.eval()
+            fresh = Detector(Model(network, model.labels, model.frame, model.resize), precision="fp32")
+            value = score(pictures, detect_all(fresh, pictures)[0], RULES, bootstrap=0).mean_ap or 0.0
+            if value >= BY_HEART:
+                break
     return value, taken
 
 

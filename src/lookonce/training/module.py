@@ -21,6 +21,7 @@ from lookonce.network import BatchNorm, Network, Sigma
 from lookonce.region import Predictions, decode, encode, further
 from lookonce.runtimes.torch import computes_bf16
 from lookonce.training.history import Means
+from lookonce.training.plan import Device
 from lookonce.training.recipes import Settings
 from lookonce.training.schedule import rate
 
@@ -205,6 +206,16 @@ def make_optimizer(network: Network, settings: Settings) -> torch.optim.Optimize
             return torch.optim.AdamW(groups, lr=lr, betas=(beta, 0.999), fused=True)
         case "rmsprop":
             return torch.optim.RMSprop(groups, lr=lr, momentum=beta)
+
+
+def choose_device(device: Device) -> str:
+    """cpu or cuda: what was asked for, or a GPU where there is one. Raises ConfigError for a GPU that is not there."""
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise ConfigError(
+            f"device: cuda; PyTorch {torch.__version__} finds no CUDA GPU on this machine; use device auto or cpu"
+        )
+    return "cuda" if there and device != "cpu" else "cpu"
 
 
 def choose_precision(device: str) -> tuple[str, str]:

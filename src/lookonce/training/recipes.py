@@ -6,26 +6,32 @@ paper: YOLO9000, section 2 (detection training), with the numbers of darknet/cfg
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
+from lookonce.choices import choose, closest, settle_names
 from lookonce.data.warp import Augmentation
 from lookonce.errors import ConfigError
 from lookonce.resize import ResizeMode
+from lookonce.typed import check_types
 from lookonce.zoo import DETECTORS
 
 Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
 Schedule = Literal["constant", "steps", "cosine", "one_cycle"]
 LossName = Literal["region", "region_ciou", "keras_yolo2"]
 RecipeName = Literal["quick", "paper"]
+FREEZE = ("none", "features", "all_but_last")
 
 SMALL = 0.25
 """Typical side of objects, of the picture's, up to which mosaics are shown: half of a mosaic's quarter. Our choice."""
+AIM = 6000
+"""Optimiser steps that a run takes, about, where neither steps nor epochs are given."""
 STRIDE = 32
 """Input pixels a cell, of every network in the zoo."""
+LARGEST = 8192
+"""Largest side of the input, pixels."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,11 @@ class Settings:
     """Side of the square input, pixels; a multiple of 32. Validation, and training unless multi_scale."""
     multi_scale: tuple[int, ...] = ()
     """Sides to train at, one drawn every 10 steps; none: `size` alone."""
-    resize: ResizeMode = "letterbox"
-    """How a picture becomes the square input."""
+    resize: ResizeMode = "letterbox_antialias"
+    """How an image becomes the square input: with its aspect ratio kept (letterbox) or not (stretch). Without
+    _antialias, detection does not average when it shrinks: choose letterbox for a model that Darknet's programs run."""
+    pixel_range: tuple[float, float] | None = None
+    """Values of images of more than 8 bits that become black and white; none: measured on the training images."""
     anchors: int = 5
     """Number of anchors, clustered on the training boxes; 0: the five of yolov2-voc.cfg."""
     loss: LossName = "region_ciou"
@@ -48,10 +57,10 @@ class Settings:
     """An object also goes to anchors other than its best whose shape IoU with it is greater; 1: to none, as Darknet."""
     objectness_prior: float = 0.01
     """Objectness that the untrained network gives; Darknet starts at 0.5."""
-    steps: int = 6000
-    """Optimiser steps that a run aims at; sets epochs where they are not given."""
+    steps: int | None = None
+    """Optimiser steps after which the run ends; none: it ends after `epochs`."""
     epochs: int | None = None
-    """Passes over the training pictures; none: as many as `steps` asks for, 20 at least and 300 at most."""
+    """Passes over the training images; none: as many as `steps` takes, or about 6000 steps, 20 to 300 passes."""
     batch_size: int = 4
     """Pictures for each optimiser step; made smaller for a set that gives fewer than 8 steps an epoch."""
     optimizer: Optimizer = "adamw"
@@ -90,12 +99,19 @@ class Settings:
     """How far training pictures may differ from the files."""
 
     def __post_init__(self) -> None:
-        _check_names(self)
+        settle_names(self)
+        if not str(self.network).endswith(".cfg"):
+            object.__setattr__(self, "network", choose(self.network, DETECTORS, "network", "a Darknet .cfg"))
+        if not str(self.freeze).isdigit():
+            object.__setattr__(self, "freeze", choose(self.freeze, FREEZE, "freeze", "a number of convolutions"))
+        check_types(self)
         sides = (self.size, *self.multi_scale)
-        _law(all(s > 0 and s % STRIDE == 0 for s in sides), "size", sides, f"positive multiples of {STRIDE}")
-        for name in ("steps", "batch_size"):
-            _law(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        _law(self.epochs is None or self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        law = f"positive multiples of {STRIDE}, at most {LARGEST}"
+        _law(all(0 < s <= LARGEST and s % STRIDE == 0 for s in sides), "size", sides, law)
+        low, high = self.pixel_range or (0, 1)
+        _law(-math.inf < low < high < math.inf, "pixel_range", self.pixel_range, "two growing numbers")
+        for name in ("steps", "epochs", "batch_size"):
+            _law(getattr(self, name) is None or getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         _law(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "above 0")
         for name in ("match_iou", "objectness_prior"):
             _law(0 < getattr(self, name) <= 1, name, getattr(self, name), "above 0, at most 1")
@@ -110,8 +126,6 @@ class Settings:
         _law(
             all(0 < m < 1 for m in self.milestones), "milestones", self.milestones, "shares of the run between 0 and 1"
         )
-        known = self.freeze in ("none", "features", "all_but_last") or self.freeze.isdigit()
-        _law(known, "freeze", self.freeze, "none, features, all_but_last or a number of convolutions")
 
     def _check_features(self) -> None:
         if self.features == "none":
@@ -131,12 +145,14 @@ class Settings:
 
         Raises KeyError or TypeError for others, ConfigError for a value outside its law.
         """
-        augment = Augmentation(**{**flat["augment"], "zoom": tuple(flat["augment"]["zoom"])})
-        how: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in flat.items()}
+        augment = Augmentation(**{key: _as_tuple(value) for key, value in flat["augment"].items()})
+        how: dict[str, Any] = {key: _as_tuple(value) for key, value in flat.items()}
         return Settings(**{**how, "augment": augment})
 
     def fitted(self, pictures: int, object_side: float, exact_batch: bool = False) -> Settings:
         """The same for a training set: epochs and mosaics settled, and a batch that leaves 8 steps an epoch.
+
+        Steps that were given end the run exactly there, in the middle of its last epoch if need be.
 
         Args:
             pictures: how many it has.
@@ -145,19 +161,15 @@ class Settings:
         """
         batch = self.batch_size if exact_batch else max(1, min(self.batch_size, pictures // 8))
         per_epoch = math.ceil(pictures / batch)
-        epochs = self.epochs or min(300, max(20, round(self.steps / per_epoch)))
+        by_steps = math.ceil(self.steps / per_epoch) if self.steps else min(300, max(20, round(AIM / per_epoch)))
+        epochs = min(self.epochs, by_steps) if self.epochs and self.steps else self.epochs or by_steps
         mosaic = self.augment.mosaic if self.augment.mosaic is not None else float(object_side <= SMALL)
         return replace(self, batch_size=batch, epochs=epochs, augment=replace(self.augment, mosaic=mosaic))
 
 
-def _check_names(given: Settings) -> None:
-    hints = get_type_hints(Settings)
-    for name in ("resize", "loss", "optimizer", "schedule", "features", "difficult"):
-        _law(
-            getattr(given, name) in get_args(hints[name]), name, getattr(given, name), f"one of {get_args(hints[name])}"
-        )
-    known = given.network in DETECTORS or given.network.endswith(".cfg")
-    _law(known, "network", given.network, f"one of {', '.join(DETECTORS)}, or a Darknet .cfg")
+def _as_tuple(value: Any) -> Any:
+    """A list as a tuple, so that settings can be compared and kept."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _law(holds: bool, name: str, value: object, law: str) -> None:
@@ -194,12 +206,15 @@ def settings(recipe: RecipeName, **changes: Any) -> Settings:
 
     Raises ConfigError for a recipe or setting that does not exist, or a value outside its law.
     """
-    _law(recipe in RECIPES, "recipe", recipe, f"one of {', '.join(RECIPES)}")
+    recipe = choose(recipe, RECIPES, "recipe")
     _known(changes, Settings, "")
-    given = {name: value for name, value in changes.items() if value is not None}
+    given = {name: _as_tuple(value) for name, value in changes.items() if value is not None}
+    if "steps" in given:
+        given.setdefault("epochs", None)  # those of the recipe would end the run elsewhere
     if isinstance(given.get("augment"), Mapping):
         _known(given["augment"], Augmentation, "augment.")
-        given["augment"] = replace(RECIPES[recipe].augment, **given["augment"])
+        named = {name: _as_tuple(value) for name, value in given["augment"].items()}
+        given["augment"] = replace(RECIPES[recipe].augment, **named)
     if given.get("features", "none") != "none" and not given.get("variants") and "augment" not in given:
         given["augment"] = Augmentation.none()
     return replace(RECIPES[recipe], **given)
@@ -209,6 +224,6 @@ def _known(given: Mapping[str, Any], record: type, prefix: str) -> None:
     """Raises ConfigError for a name that is no field of the record."""
     known = {f.name for f in fields(record)}
     for name in given.keys() - known:
-        near = difflib.get_close_matches(name, known, 1)
-        said = f"did you mean {prefix}{near[0]}?" if near else f"one of {sorted(known)}"
+        near = closest(name, known)
+        said = f"did you mean {prefix}{near}?" if near else f"expected one of {', '.join(sorted(known))}"
         raise ConfigError(f"setting {prefix + name!r}; {said}")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
+import shlex
+import shutil
 import signal
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,27 +18,29 @@ import torch
 from safetensors.torch import save_file
 
 from lookonce import zoo
-from lookonce.anchors import STRIDE, cluster_anchors
+from lookonce.anchors import cluster_anchors
 from lookonce.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.darknet.pair import detector_of, read_text
 from lookonce.data.canvas import Canvases
 from lookonce.data.catalog import check_pictures, read_splits
+from lookonce.data.pictures import measure_range
 from lookonce.data.record import Dataset
 from lookonce.data.voc import DataPolicy
 from lookonce.detector import Detector
 from lookonce.errors import ConfigError, Interrupted, NonFiniteLossError, UserError
 from lookonce.evaluation import RULES, detect_all
-from lookonce.files import replacing, sweep, write_text
-from lookonce.layers import Layer, stride
-from lookonce.metrics import best_thresholds, score
-from lookonce.model_file import Model, save_model
-from lookonce.network import Network
+from lookonce.files import LOCK, held, new_folder, numbered_folder, replacing, sweep, write_text
+from lookonce.layers import Region, check_frame, stride
+from lookonce.metrics import Metrics, best_thresholds, score
+from lookonce.model_file import Model, load_model, save_model
+from lookonce.network import Network, Sigma, empty
 from lookonce.training.engine import Engine
-from lookonce.training.module import Training, expect_little, frozen_convolutions
+from lookonce.training.identity import Identity
+from lookonce.training.module import Training, choose_device, expect_little, frozen_convolutions
 from lookonce.training.options import takes_settings
 from lookonce.training.plan import Device, Plan, Precision, plain
 from lookonce.training.recipes import RecipeName, settings
-from lookonce.training.saving import Stopped
+from lookonce.training.saving import Stopped, listening, read_checkpoint
 from lookonce.training.transfer import start_from
 from lookonce.training.validation import Validation
 from lookonce.training.watch import Watch
@@ -42,6 +49,10 @@ log = logging.getLogger("lookonce")
 
 CANVAS_TO_INPUT = 1.5
 """Longest side of a canvas, of the largest training side."""
+MODEL = "model.safetensors"
+OF_A_START = {"config.yaml", "data.json", "network.cfg", "metrics.csv", "report.html", "tensorboard", "checkpoints",
+              "canvas.u8", "canvas.state", "pruned.cfg", "pruned.safetensors", LOCK}  # fmt: skip
+"""What a run folder holds that never came to a checkpoint: nothing to keep."""
 FEW_TO_VALIDATE = 20
 """Validation images below which training warns."""
 
@@ -72,18 +83,19 @@ def train(
     """Train a detector on labelled pictures.
 
     Args:
-        data: a data set; its format is found, not asked.
+        data: a data set; its format is found, not asked. With resume: where the data of that run lies now.
         recipe: where every setting that is not given comes from.
         labels: learn these classes only, by name, in this order.
-        train_split: which pictures to learn from.
-        val_split: which pictures choose the best model; none: the last model is kept.
-        policy: what becomes of wrong boxes and pictures: drop, clip or error.
-        keep_empty: with labels, also learn from pictures that show none of them.
+        train_split: which images to learn from.
+        val_split: which images choose the best model; none: the last model is kept.
+        policy: how to handle a box less than half inside its image: drop it, clip it to the image, or error, which
+            refuses any other problem, too. A box at least half inside is clipped.
+        keep_empty: with labels, also learn from images that show none of them.
         out: where run folders are made.
         name: the run's folder; none: the data's name and a number.
-        resume: a run folder to go on with; everything else comes from its config.yaml.
+        resume: the folder of a run to continue; everything else comes from its config.yaml.
         seed: every random draw derives from it.
-        workers: processes that decode pictures beside the training; 0: none.
+        workers: processes that decode images beside the training; 0: none.
         device: auto takes a GPU where there is one.
         precision: auto takes bf16 where the machine computes in it.
         deterministic: only computations that give one seed the same weights, also on a GPU; slower there.
@@ -93,25 +105,89 @@ def train(
         keep_last: with weights, take the last layer too: they are of a detector of these same classes and anchors,
             so --network is its cfg and --anchors 0.
     Returns:
-        The run folder: model.safetensors, checkpoints/, metrics.csv, config.yaml, network.cfg, report.html and
-        tensorboard/.
+        The run folder: model.safetensors (there from the first validation on), checkpoints/, metrics.csv, config.yaml,
+        data.json, network.cfg, report.html and tensorboard/.
     Raises:
-        UserError: data or a setting outside its law; a loss that is not finite; a disk that is full.
-        Interrupted: Ctrl-C or SIGTERM, after a checkpoint: resume goes on from there.
+        UserError: data or a setting that is not valid; a loss that is not finite; a full disk; with resume, data
+            whose classes, splits or labels are no longer those of the run. A run without a checkpoint leaves no folder.
+        Interrupted: Ctrl-C or SIGTERM, after a checkpoint: resume continues from there.
     """
+    given = {**locals(), **changes}
     if resume is not None:
-        if any(value is not None for value in changes.values()):
-            raise ConfigError(
-                f"--resume goes on as {resume}/config.yaml says; give no other setting, or start a new run"
-            )
-        return Run.resumed(Path(resume)).go()
+        return _resume(Path(resume).expanduser(), data, given)
     if data is None:
-        raise ConfigError("data: none given; expected a folder of labelled pictures: lookonce train FOLDER")
+        raise ConfigError("data: none given; expected a folder of labelled images: lookonce train FOLDER")
     how = settings(recipe, **changes)
-    start = None if weights is None else str(weights)
-    plan = Plan(str(data), labels, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
+    if how.network.endswith(".cfg"):
+        how = replace(how, network=_absolute(how.network))
+    start = None if weights is None else _absolute(weights)
+    labels = labels if labels is None or isinstance(labels, str) else tuple(labels)
+    plan = Plan(_absolute(data), labels, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
                 deterministic, checkpoint_minutes, start, how, keep_last)  # fmt: skip
-    return Run.new(plan, Path(out), name, exact_batch=changes.get("batch_size") is not None).go()
+    choose_device(plan.device)
+    with listening(), run_folder(Path(out).expanduser(), name, Path(plan.data).resolve().name) as folder:
+        return Run.new(plan, folder, exact_batch=changes.get("batch_size") is not None).go()
+
+
+def _absolute(path: Path | str) -> str:
+    """A path that means the same from every working folder."""
+    return str(Path(path).expanduser().absolute())
+
+
+def _resume(folder: Path, data: Path | None, given: dict[str, Any]) -> Path:
+    """Continue a run. given: every argument of train by name, to refuse those that it would not follow."""
+    defaults = {name: entry.default for name, entry in inspect.signature(train).parameters.items()}
+    own = {name: value for name, value in given.items() if name not in ("resume", "data", "changes")}
+    if other := [name for name, value in own.items() if value != defaults.get(name)]:
+        raise ConfigError(
+            f"--resume: continues as {folder / 'config.yaml'} says, so --{other[0].replace('_', '-')} cannot change: "
+            "give no other setting, or start a new run"
+        )
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder, so there is nothing to resume; start with lookonce train DATA")
+    with listening(), held(folder):
+        run = Run.resumed(folder, data)
+        return run.folder if run.finished() else run.go()
+
+
+@contextmanager
+def run_folder(out: Path, name: str | None, stem: str) -> Iterator[Path]:
+    """A new folder for a run, which this process alone holds; an error before the first checkpoint removes it.
+
+    Args:
+        out: where it is made.
+        name: its name; None: STEM-1, STEM-2, ..., the first that does not exist.
+        stem: for that.
+    Raises UserError for a name that exists, unless it holds nothing but the start of a run that was killed.
+    """
+    killed = name is not None and (out / name / LOCK).exists()
+    with new_folder(out / name, reuse=True) if name else numbered_folder(out / stem) as folder:
+        if killed and _is_start(folder, {MODEL}):
+            _clear(folder)
+        if any(path.name != LOCK for path in folder.iterdir()):
+            what = "holds a run" if (folder / "checkpoints").exists() else "is not empty"
+            raise ConfigError(f"{folder}: {what} already; give another --name, or continue it with --resume {folder}")
+        try:
+            yield folder
+        except BaseException:
+            sweep(folder)
+            if _is_start(folder):
+                _clear(folder)
+            raise
+
+
+def _is_start(folder: Path, also: Set[str] = frozenset()) -> bool:
+    """Whether a folder holds nothing but what a run writes before it can be resumed. also: names that do not count."""
+    names = {path.name for path in folder.iterdir()}
+    return names <= OF_A_START | also and not (folder / "checkpoints" / "last.ckpt").exists()
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK:
+            path.unlink(missing_ok=True)
 
 
 class Run:
@@ -122,51 +198,112 @@ class Run:
         self.train_set, self.val_set = read_both(plan)
         pictures = len(self.train_set)
         if exact_batch and plan.settings.batch_size > pictures:
-            raise ConfigError(f"batch-size: {plan.settings.batch_size}; the training split has {pictures} pictures, "
+            raise ConfigError(f"batch-size: {plan.settings.batch_size}; the training split has {pictures} images, "
                               "and a batch cannot be larger")  # fmt: skip
         self.settings = plan.settings.fitted(pictures, self.train_set.object_side, exact_batch)
+        self._settle_pixel_range()
         self.plan = replace(plan, settings=self.settings)
         self.frame = (self.settings.size, self.settings.size)
 
+    def _settle_pixel_range(self) -> None:
+        """One rule for images of more than 8 bits, measured unless it is given; both splits are read by it."""
+        found = self.settings.pixel_range or measure_range([record.path for record in self.train_set.records])
+        if found is None:
+            return
+        log.info("images of more than 8 bits: %g becomes black, %g white (--pixel-range)", *found)
+        self.settings = replace(self.settings, pixel_range=found)
+        self.train_set = replace(self.train_set, pixel_range=found)
+        self.val_set = None if self.val_set is None else replace(self.val_set, pixel_range=found)
+
     @staticmethod
-    def new(plan: Plan, out: Path, name: str | None, exact_batch: bool) -> Run:
-        """A run in a folder of its own. Raises UserError where that folder has one already."""
-        folder = out / name if name else free_folder(out, Path(plan.data).expanduser().resolve().name)
-        if (folder / "checkpoints").exists():
-            raise ConfigError(f"{folder}: holds a run already; give another --name, or go on with --resume {folder}")
+    def new(plan: Plan, folder: Path, exact_batch: bool) -> Run:
+        """A run in a folder that the caller has made for it."""
+        write_text(folder / "config.yaml", plan.to_yaml())  # what is asked for, while the data is read
         return Run(plan, folder, exact_batch)
 
     @staticmethod
-    def resumed(folder: Path) -> Run:
-        """A run that goes on from its last checkpoint."""
+    def resumed(folder: Path, data: Path | None = None) -> Run:
+        """A run that continues from its last checkpoint. data: where its data lies now; None: where it lay.
+
+        Raises UserError where the data is not there, or is no longer that of the run.
+        """
         config, last = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
         for file in (config, last):
             if not file.is_file():
-                raise ConfigError(f"{file}: not there, so there is nothing to resume; start with lookonce train DATA")
-        plan = Plan.from_yaml(config.read_text(encoding="utf-8"), config)
-        return Run(plan, folder, exact_batch=True, checkpoint=last)
+                raise ConfigError(f"{file}: no such file, so there is nothing to resume; start with "
+                                  "lookonce train DATA")  # fmt: skip
+        plan = Plan.from_yaml(config.read_bytes(), config)
+        choose_device(plan.device)
+        read_checkpoint(last)
+        place = Path(_absolute(data or plan.data))
+        if not place.exists():
+            raise ConfigError(f"{place}: the data of {folder} is not there; if it has moved, give its place: "
+                              f"lookonce train NEWPATH --resume {folder}")  # fmt: skip
+        before = Identity.read(folder)
+        if before is None:
+            log.warning("%s: a run of an earlier version, which kept no list of its data; whether classes, splits and "
+                        "labels are still the same cannot be compared", folder)  # fmt: skip
+            plan = replace(plan, settings=replace(plan.settings, steps=None))  # earlier versions only aimed at them
+        run = Run(replace(plan, data=str(place)), folder, exact_batch=True, checkpoint=last)
+        if before and (said := before.difference(run.identity())):
+            again = f"lookonce train {shlex.quote(str(place))} --weights {folder}"
+            raise UserError(f"{place}: not the data that {folder} was trained on: {said}; restore it, or start a new "
+                            f"run: {again}")  # fmt: skip
+        return run
+
+    def identity(self) -> Identity:
+        """What it learns from and what judges it."""
+        splits = {self.plan.train_split: self.train_set}
+        return Identity.of(splits if self.val_set is None else {**splits, self.plan.val_split: self.val_set})
+
+    def finished(self) -> bool:
+        """Whether a resumed run has nothing left to do, which is then said."""
+        try:
+            training = load_model(self.folder / MODEL).training if (self.folder / MODEL).is_file() else {}
+        except UserError:
+            return False  # it will be written again
+        asked = plain(asdict(self.settings))
+        recipe = {**asked, **training.get("recipe", {}), **({} if self.settings.steps else {"steps": None})}
+        if not training.get("finished", bool(training)) or recipe != asked:
+            return False
+        words = [self.plan.data, "--weights", self.folder, "--keep-last", "--network", self.folder / "network.cfg",
+                 "--size", self.settings.size, "--anchors", 0]  # fmt: skip
+        again = shlex.join(["lookonce", "train", *map(str, words)])
+        log.warning("%s: finished already; to train it further, start a new run from it: %s", self.folder, again)
+        return True
 
     def go(self) -> Path:
         """Train to the end, then write the model. Returns the run folder."""
         for folder in (self.folder, self.folder / "checkpoints"):
             sweep(folder)
         write_text(self.folder / "config.yaml", self.plan.to_yaml())
+        self.identity().write(self.folder)
         lightning.seed_everything(self.plan.seed, verbose=False)
         module = Training(self.network(), self.settings, self.plan.seed)
-        watch = Watch(self.folder, self.train_set, self._validation(), self.plan, module.region.anchors)
+        watch = Watch(self.folder, self.train_set, self._validation(), self.plan, module.region.anchors,
+                      module.network.stride)  # fmt: skip
         for line in watch.data_advice:
             log.warning("%s", line)
         side = round(CANVAS_TO_INPUT * max(self.settings.size, *self.settings.multi_scale, 0))
         canvases = Canvases(self.train_set, side, self.folder)
+
+        def keep(checkpoint: Path) -> None:
+            """The model file is there as soon as there is a model: a run that stops or still runs can be used."""
+            metrics = None if watch.validation is None else watch.validation.metrics
+            save_model(self._model(module.network, checkpoint, metrics, finished=False), self.folder / MODEL)
+
         try:
-            self._fit(module, Engine(self.plan, self.folder, canvases, watch, self.checkpoint))
+            self._fit(module, Engine(self.plan, self.folder, canvases, watch, self.checkpoint, keep))
         finally:
             failed = canvases.failed()
             canvases.close()
         if failed:
             first = self.train_set.paths[failed[0]]
             log.warning("%d pictures could not be decoded and were skipped, the first: %s", len(failed), first)
-        self._finish(module, watch)
+        try:
+            self._finish(module, watch)
+        except Stopped as stop:
+            raise Interrupted(f"stopped after the last step; {self._again()}", stop.number) from None
         return self.folder
 
     def _fit(self, module: Training, engine: Engine) -> None:
@@ -206,12 +343,18 @@ class Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.plan.seed)
             if self.checkpoint is not None:
-                return Network(read_cfg(read_text(cfg), str(cfg)).layers)
-            network = Network(self._layers())
+                read = read_cfg(read_text(cfg), str(cfg))
+                last = read.layers[-1] if read.layers else None
+                if not isinstance(last, Region) or last.classes != len(self.train_set.labels):
+                    raise ConfigError(f"{cfg}: not a detector of the {len(self.train_set.labels)} classes of the data; "
+                                      f"start a new run: lookonce train DATA --weights {self.folder}")  # fmt: skip
+                return Network(read.layers, read.channels)
+            asked = self._asked()
+            network = Network(asked.layers, asked.channels)
             taken = self._start(network)
         if not taken:
             expect_little(network, how.objectness_prior)
-        write_text(cfg, write_cfg(Cfg(network.layers, *self.frame)))
+        write_text(cfg, write_cfg(Cfg(network.layers, *self.frame, network.channels)))
         return network
 
     def _start(self, network: Network) -> bool:
@@ -222,47 +365,66 @@ class Run:
                 raise ConfigError("keep-last: no layer to keep; give the detector that has it: --weights MODEL")
             return False
         frozen = frozen_convolutions(network, self.settings.freeze)
-        last = start_from(network, Path(self.plan.weights), frozen, self.frame, keep_last)[-1]
+        labels = self.train_set.labels if keep_last else None
+        last = start_from(network, Path(self.plan.weights), frozen, self.frame, labels)[-1]
         if keep_last and last.came != "taken":
             raise ConfigError(f"keep-last: the last layer cannot be kept ({last.came}); classes and number of anchors "
                               "must be those of the weights")  # fmt: skip
         return keep_last
 
-    def _layers(self) -> tuple[Layer, ...]:
-        """The layers asked for, with anchors clustered on the training boxes as the network will see them."""
+    def _asked(self) -> Cfg:
+        """The network asked for, with anchors clustered on the training boxes as the network will see them.
+
+        Raises ConfigError for one that does not run on the sizes that are trained at.
+        """
         how, classes = self.settings, len(self.train_set.labels)
-        anchors = None
-        if how.anchors:
-            found = cluster_anchors(self.train_set, how.anchors, size=how.size, resize=how.resize, seed=self.plan.seed)
-            anchors = found.wh
-            log.info("anchors (cells): %s; mean best IoU %.3f, recall at .5 %.3f",
-                     " ".join(f"{w:.2f},{h:.2f}" for w, h in anchors), found.mean_iou, found.recall)  # fmt: skip
-        if not how.network.endswith(".cfg"):
-            return zoo.detector(how.network, classes, anchors or zoo.VOC_ANCHORS)
-        layers = detector_of(Path(how.network), classes, anchors)
-        if stride(layers) != STRIDE:
-            raise ConfigError(f"network: {how.network} has cells of {stride(layers)} px; training takes {STRIDE}")
-        return layers
+
+        def made(anchors: zoo.Anchors | None) -> Cfg:
+            if how.network.endswith(".cfg"):
+                return detector_of(Path(how.network), classes, anchors)
+            return Cfg(zoo.detector(how.network, classes, anchors or zoo.VOC_ANCHORS))
+
+        plain = made(None)
+        for side in (how.size, *how.multi_scale):
+            check_frame(plain.layers, (side, side), plain.channels)
+        if not how.anchors:
+            return plain
+        found = cluster_anchors(self.train_set, how.anchors, size=how.size, resize=how.resize,
+                                stride=stride(plain.layers), seed=self.plan.seed)  # fmt: skip
+        log.info("anchors (cells): %s; mean best IoU %.3f, recall at .5 %.3f",
+                 " ".join(f"{w:.2f},{h:.2f}" for w, h in found.wh), found.mean_iou, found.recall)  # fmt: skip
+        return made(found.wh)
+
+    def _model(self, trained: Network, checkpoint: Path, metrics: Metrics | None, finished: bool) -> Model:
+        """The weights of a checkpoint as a model, with the thresholds of best F1 in its validation."""
+        state = read_checkpoint(checkpoint)
+        weights = {k.removeprefix("network."): v for k, v in state["state_dict"].items() if k.startswith("network.")}
+        network = empty(trained.layers, trained.channels)
+        network.load_state_dict(weights)
+        norms = [convolution.norm for convolution in network.convolution_list() if convolution.norm is not None]
+        for norm, sigma in zip(norms, state["sigmas"], strict=True):
+            norm.sigma = Sigma(*sigma)
+        about = {"recipe": plain(asdict(self.settings)), "data": self.train_set.name, "pictures": len(self.train_set),
+                 "epoch": int(state["epoch"]), "torch": torch.__version__, "finished": finished}  # fmt: skip
+        found = [] if metrics is None else best_thresholds(metrics).tolist()
+        thresholds = tuple(round(value, 4) for value in found)
+        labels, seen = self.train_set.labels, int(state["seen"])
+        return Model(network.eval(), labels, self.frame, self.settings.resize, thresholds, seen, about,
+                     pixel_range=self.settings.pixel_range)  # fmt: skip
 
     def _finish(self, module: Training, watch: Watch) -> None:
-        """The best weights (the last, where nothing was validated) as a model file with its thresholds."""
+        """Write the model of the best checkpoint (the last, where nothing was validated), scored as detection does."""
         folder = self.folder / "checkpoints"
         file = folder / "best.ckpt" if (folder / "best.ckpt").is_file() else folder / "last.ckpt"
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        weights = {k.removeprefix("network."): v for k, v in state["state_dict"].items() if k.startswith("network.")}
-        network = module.network.cpu()
-        network.load_state_dict(weights)
-        network.eval()
-        about = {"recipe": plain(asdict(self.settings)), "data": self.train_set.name, "pictures": len(self.train_set),
-                 "epoch": int(state["epoch"]), "torch": torch.__version__}  # fmt: skip
-        model = Model(network, self.train_set.labels, self.frame, self.settings.resize, (), int(state["seen"]), about)
+        model = self._model(module.network, file, None, finished=True)
         if self.val_set is not None and watch.validation is not None:
-            detections, _ = detect_all(Detector(model), self.val_set)
+            detector = Detector(model, precision="fp32")
+            detections, _ = detect_all(detector, self.val_set)
             metrics = score(self.val_set, detections, RULES)
-            thresholds = best_thresholds(metrics).tolist()
-            model = replace(model, thresholds=tuple(round(value, 4) for value in thresholds))
             watch.validation.detections, watch.validation.metrics = detections, metrics
-        save_model(model, self.folder / "model.safetensors")
+            watch.validation.computed_by = str(detector.runtime.backend)
+            model = self._model(module.network, file, metrics, finished=True)
+        save_model(model, self.folder / MODEL)
         for line in set(watch.advice()) - set(watch.data_advice):
             log.warning("%s", line)
         log.info("what it learnt, to look at: %s", watch.write())
@@ -280,11 +442,3 @@ def read_both(plan: Plan) -> tuple[Dataset, Dataset | None]:
         log.warning("%s: split %r has %d images; with fewer than %d mAP varies by chance, so the best model is hard to "
                     "tell", plan.data, plan.val_split, len(rest[0]), FEW_TO_VALIDATE)  # fmt: skip
     return check_pictures(train_set, plan.policy), check_pictures(rest[0], plan.policy) if rest else None
-
-
-def free_folder(out: Path, name: str) -> Path:
-    """The first of NAME-1, NAME-2, ... that is not there."""
-    number = 1
-    while (out / f"{name}-{number}").exists():
-        number += 1
-    return out / f"{name}-{number}"

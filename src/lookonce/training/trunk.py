@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lookonce.cache import CacheError, Use, locked, make_room
 from lookonce.data.loader import Pictures, collate
 from lookonce.data.warp import draws, warp
 from lookonce.network import Network, folded
@@ -17,25 +20,46 @@ from lookonce.training.module import Training, choose_precision
 from lookonce.training.plan import Plan
 from lookonce.training.validation import CachedInputs, Inputs
 
+log = logging.getLogger("lookonce")
+
+SCHEMA = 1
+"""Raised whenever the same image would be seen otherwise: kept features are then computed anew."""
+
 
 class Trunk:
     """The frozen layers of a module and the cache of their outputs.
 
+    The cache folder keeps them for other runs with this trunk, also for one that trains at the same time: one run
+    computes, the other waits and then reads. Where it cannot be written they last as long as the run.
+
     Args:
         module: its network's trunk is frozen; from here on it runs on outputs alone.
-        plan: says how pictures are seen.
-        place: the folder of all caches.
+        plan: says how images are seen.
     """
 
-    def __init__(self, module: Training, plan: Plan, place: Path) -> None:
+    def __init__(self, module: Training, plan: Plan) -> None:
         self.plan, how = plan, plan.settings
         module.cut = module.network.cut
         self.run = outputs_of(module.network, module.cut, how.features == "bf16")
         frame = (how.size, how.size)
-        key = trunk_key(module.network, module.cut, f"{frame} {how.resize} {how.features}")
+        half = choose_precision("cpu")[0] == "bf16-mixed"
+        means = f"{SCHEMA} {frame} {how.resize} {how.features} {half} {how.pixel_range}"
+        self.key = trunk_key(module.network, module.cut, means)
+        self.what = f"features of {plan.data}: {how.network}, {module.cut} layers, {how.size} px, {how.features}"
         with torch.inference_mode():
             shapes = [(int(o.shape[1]), int(o.shape[2]), int(o.shape[3])) for o in self.run(torch.zeros(1, 3, *frame))]
-        self.cache = FeatureCache(place / key, shapes, how.features)
+        try:
+            with locked("features", self.key) as entry:
+                if not entry.is_whole():
+                    entry.empty()
+                    entry.finish(self.what)
+                self.cache = FeatureCache(entry.folder, shapes, how.features)
+                self.cache.use = Use(entry)
+        except CacheError as error:
+            log.info("%s, so features are kept for this run alone", error)
+            folder = TemporaryDirectory(prefix="lookonce-")
+            self.cache = FeatureCache(Path(folder.name), shapes, how.features)
+            self.cache.use = folder
 
     def training(self, pictures: Pictures) -> CachedPictures:
         """Training pictures, every variant, as data.warp shows them to the network."""
@@ -52,15 +76,25 @@ class Trunk:
             drawn = draws(plan.seed, variant, np.array([index]))
             return warp(collate([sample]), (how.size, how.size), how.resize, how.augment, drawn).images[0]
 
-        fill(self.cache, digests, self.run, image, "training pictures")
+        self._fill(digests, image, "training images")
         return CachedPictures(pictures, self.cache, digests)
 
     def validation(self, inputs: Inputs) -> CachedInputs:
         """Validation pictures, as detection sees them."""
         grey = bytes(DIGEST)  # a picture that is gone
         digests = [digest_of(inputs.dataset, index, "resized") or grey for index in range(len(inputs))]
-        fill(self.cache, digests, self.run, inputs.image, "validation pictures")
+        self._fill(digests, inputs.image, "validation images")
         return CachedInputs(inputs, self.cache, digests)
+
+    def _fill(self, digests: list[bytes], image: Callable[[int], Tensor | None], told: str) -> None:
+        """Compute what is missing, while no other run writes."""
+        if not isinstance(self.cache.use, Use):
+            fill(self.cache, digests, self.run, image, told)
+            return
+        with locked("features", self.key):
+            self.cache.look()
+            make_room(len(set(digests) - self.cache.slots.keys()) * self.cache.slot_bytes)
+            fill(self.cache, digests, self.run, image, told)
 
 
 def outputs_of(network: Network, cut: int, fast: bool) -> Callable[[Tensor], tuple[Tensor, ...]]:

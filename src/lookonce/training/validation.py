@@ -20,6 +20,7 @@ from lookonce.metrics import Metrics, score
 from lookonce.postprocess import postprocess
 from lookonce.region import Predictions
 from lookonce.resize import ResizeMode, boxes_to_input, to_input
+from lookonce.runtimes.settings import Backend
 from lookonce.training.features import FeatureCache
 
 KEPT = 2000
@@ -53,7 +54,7 @@ class Inputs(TorchDataset[Warped]):
         """The input [3, H, W], floats 0..1."""
         if index not in self.kept:
             try:
-                pixels = load_for(self.dataset.records[index].path, self.frame).pixels
+                pixels = load_for(self.dataset.records[index].path, self.frame, self.dataset.pixel_range).pixels
                 image = torch.from_numpy(to_input(pixels, self.frame, self.mode))
             except PictureError:
                 image = torch.full((3, self.frame[1], self.frame[0]), 0.5)
@@ -95,10 +96,14 @@ class Validation(lightning.Callback):
         self.dataset, self.frame, self.mode = dataset, frame, mode
         self.detections: list[Detections] = []
         self.metrics: Metrics | None = None
+        self.computed_by = ""
+        """What ran the last round, for people to read."""
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Forget the round before."""
         self.detections = []
+        precision = "bf16" if trainer.precision == "bf16-mixed" else "fp32"
+        self.computed_by = str(Backend("torch", torch.__version__, precision, str(pl_module.device)))
 
     def on_validation_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
                                 outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:  # fmt: skip

@@ -38,13 +38,14 @@ class Watch(lightning.Callback):
         validation: scores the run; None: the page has curves alone.
         plan: of the run, its settings fitted.
         anchors: (w, h) in cells.
+        stride: input pixels a cell.
     """
 
     def __init__(self, folder: Path, train_set: Dataset, validation: Validation | None, plan: Plan,
-                 anchors: tuple[tuple[float, float], ...]) -> None:  # fmt: skip
+                 anchors: tuple[tuple[float, float], ...], stride: int = 32) -> None:  # fmt: skip
         self.folder, self.train_set, self.validation, self.plan = folder, train_set, validation, plan
         how = plan.settings
-        self.covered = coverage(train_set, anchors, (how.size, how.size), how.resize)
+        self.covered = coverage(train_set, anchors, (how.size, how.size), how.resize, stride)
         self.data_advice = about_data(train_set, self.covered)
         self.anchors = anchors
         self._written = 0.0
@@ -67,6 +68,8 @@ class Watch(lightning.Callback):
         metrics = None if val is None else val.metrics
         analysis = analyse(val.dataset, val.detections, metrics.rules, bootstrap=0) if val and metrics else None
         told = facts(asdict(self.plan.settings), self.train_set.name, len(self.train_set), self.anchors)
+        if val is not None and val.computed_by:
+            told.append(("validation", val.computed_by))
         page = Page(
             self.folder,
             metrics,
@@ -106,7 +109,7 @@ class Watch(lightning.Callback):
             for index in chosen:
                 record = val.dataset.records[int(index)]
                 try:
-                    picture = Image.fromarray(load_rgb(record.path))
+                    picture = Image.fromarray(load_rgb(record.path, pixel_range=val.dataset.pixel_range))
                 except PictureError:
                     continue
                 caption = f"{record.path.name}: F1 {f1[index]:.2f}"

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.anchors import STRIDE, Anchors
+from lookonce.errors import printable
 from lookonce.view.page import ACCENT, CARD, INK, SOFT, WARM, Drawing
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def class_bars(classes: dict[str, tuple[int, int]]) -> str:
     rows = [(name, objects) for name, (objects, _) in order[:MOST_CLASSES]]
     if len(order) > MOST_CLASSES:
         rows.append((f"{len(order) - MOST_CLASSES} more", sum(objects for _, (objects, _) in order[MOST_CLASSES:])))
-    names = [name if len(name) <= 24 else name[:23] + "\u2026" for name, _ in rows]
+    names = [name if len(name) <= 24 else name[:23] + "\u2026" for name in (printable(name) for name, _ in rows)]
     counts = [objects for _, objects in rows]
     with _Chart(6.2, 0.7 + 0.3 * len(rows)) as chart:
         axes = chart.axes

@@ -69,17 +69,21 @@ def contact(dataset: Dataset) -> list[tuple[str, str]]:
     image, order = dataset.image_of_box, rng.permutation(len(dataset))
     rank = np.empty(len(dataset), np.int64)
     rank[order] = np.arange(len(dataset))
-    chosen: list[int] = []
-    for label in range(len(dataset.labels)):
-        having = image[dataset.classes == label]
-        if len(having) and not set(having.tolist()) & set(chosen):
-            chosen.append(int(having[rank[having].argmin()]))
-    chosen += [n for n in order.tolist() if n not in set(chosen)]
+    first: dict[int, int] = {}  # image -> the class it was chosen for
+    shown: set[int] = set()  # classes on the images chosen so far
+    by_class = np.lexsort((rank[image], dataset.classes))  # [N] objects
+    places = np.searchsorted(dataset.classes[by_class], np.arange(len(dataset.labels)))
+    for label in np.unique(dataset.classes).tolist():
+        if label not in shown:
+            n = int(image[by_class[places[label]]])
+            first[n] = label
+            shown |= set(dataset.classes[dataset.first[n] : dataset.first[n + 1]].tolist())
+    chosen = [*first, *(n for n in order.tolist() if n not in first)]
     found: list[tuple[str, str]] = []
     for n in chosen:
         record = dataset.records[n]
         try:
-            picture = load_rgb(record.path, reduce_to=WIDTH)
+            picture = load_rgb(record.path, WIDTH, dataset.pixel_range)
         except PictureError:
             continue  # it is among the findings
         scale = picture.shape[1] / record.size[0]
@@ -96,7 +100,7 @@ def explained(dataset: Dataset, report: CheckReport, mode: ResizeMode) -> dict[s
     for n in telling(dataset):
         record = dataset.records[n]
         try:
-            picture = load_rgb(record.path)
+            picture = load_rgb(record.path, pixel_range=dataset.pixel_range)
         except PictureError:
             continue
         frame = (report.size, report.size)

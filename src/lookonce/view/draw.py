@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from lookonce.detections import Detections
 from lookonce.errors import UserError
+from lookonce.view.lettering import font, lettering
 
 Colour = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
@@ -58,7 +59,7 @@ def draw(image: NDArray[np.uint8], found: Detections | Found, truth: Truth | Non
     for n in order:
         sheet.solid(boxes[n], class_colour(names[n], known))
     for n in order[::-1]:
-        sheet.note(boxes[n], f"{names[n]} {scores[n]:.2f}", class_colour(names[n], known))
+        sheet.note(boxes[n], names[n], class_colour(names[n], known), f" {scores[n]:.2f}")
     for box, name in objects:
         sheet.note(box, name, BLACK, below=True)
     return sheet.finished()
@@ -114,6 +115,8 @@ def contact_sheet(images: Sequence[Image.Image], columns: int, side: int) -> Ima
 class _Tag:
     place: Rectangle
     text: str
+    font: str | None
+    """File of the font; None: Pillow's own."""
     fill: Colour
 
 
@@ -126,7 +129,7 @@ class _Sheet:
         short = min(self.picture.size)
         self.line = max(1, round(short / 200))
         self.margin = max(1, self.line)
-        self.font = ImageFont.load_default(size=max(9, round(short / 30)))
+        self.letters = max(9, round(short / 30))  # px
         self.tags: list[_Tag] = []
 
     def corners(self, box: NDArray[np.floating]) -> Rectangle:
@@ -154,12 +157,14 @@ class _Sheet:
             self.pen.rectangle((left, y, min(left + thick, right), end), fill=WHITE)
             self.pen.rectangle((max(right - thick, left), y, right, end), fill=WHITE)
 
-    def note(self, box: NDArray[np.floating], text: str, fill: Colour, below: bool = False) -> None:
+    def note(self, box: NDArray[np.floating], name: str, fill: Colour, score: str = "", below: bool = False) -> None:
         """Find a place for the tag of a box: at its upper edge, or its lower one; off other tags if one is."""
         width, height = self.picture.size
-        while len(text) > 1 and self.extent(text)[0] > width:
+        text, file = lettering(name)
+        text += score
+        while len(text) > 1 and self.extent(text, file)[0] > width:
             text = text[:-1]
-        wide, high = self.extent(text)
+        wide, high = self.extent(text, file)
         left, top, right, bottom = self.corners(box)
         above, under = [top - high, top], [bottom + 1 - high, bottom + 1]
         edges = [*under, *above] if below else [*above, *under]
@@ -167,12 +172,13 @@ class _Sheet:
         places = [self.inside(x, y, wide, high) for x, y in spots if 0 <= y <= height - high]
         places = places or [self.inside(left, top, wide, high)]
         free = [place for place in places if not any(_overlap(place, tag.place) for tag in self.tags)]
-        self.tags.append(_Tag((free or places)[0], text, fill))
+        self.tags.append(_Tag((free or places)[0], text, file, fill))
 
-    def extent(self, text: str) -> tuple[int, int]:
-        """(width, height) of a tag; the height is that of any text."""
-        high = int(self.font.getbbox("\u00c5gjy|")[3])
-        return int(self.pen.textlength(text, self.font)) + 1 + 2 * self.margin, high + 2
+    def extent(self, text: str, file: str | None) -> tuple[int, int]:
+        """(width, height) of a tag; the height is that of any text in its font. file: of the font."""
+        letters = font(file, self.letters)
+        high = int(max(letters.getbbox(some)[3] for some in ("\u00c5gjy|", text)))
+        return int(self.pen.textlength(text, letters)) + 1 + 2 * self.margin, high + 2
 
     def inside(self, left: int, top: int, wide: int, high: int) -> Rectangle:
         """The tag moved into the picture; cut where the picture is smaller."""
@@ -186,7 +192,7 @@ class _Sheet:
             self.pen.rectangle(tag.place, fill=tag.fill)
             light = np.dot(tag.fill, (0.299, 0.587, 0.114)) > 130  # luma of ITU-R BT.601
             at = tag.place[0] + self.margin, tag.place[1] + 1
-            self.pen.text(at, tag.text, BLACK if light else WHITE, self.font)
+            self.pen.text(at, tag.text, BLACK if light else WHITE, font(tag.font, self.letters))
         return self.picture
 
 

@@ -95,7 +95,7 @@ class _Cut:
         for row in rows[np.argsort(turn, kind="stable")].tolist():
             n = int(image[row])
             try:
-                picture = load_rgb(self.dataset.records[n].path)
+                picture = load_rgb(self.dataset.records[n].path, pixel_range=self.dataset.pixel_range)
             except PictureError:
                 continue
             there, found = self.cuttings(picture, n, boxes[row].astype(float))

@@ -22,7 +22,7 @@ INK, SOFT, CARD, ACCENT, WARM = "#0b0c0d", "#8a8b8c", "#fbfcfd", "#1f5fa8", "#b3
 """Colours while drawing; the page puts its own in their place."""
 PAGE = {INK: "currentColor", SOFT: "var(--muted)", CARD: "var(--card)", ACCENT: "var(--accent)", WARM: "var(--warm)"}
 STYLE = {
-    "svg.fonttype": "none", "svg.hashsalt": "lookonce", "font.size": 10,
+    "svg.fonttype": "none", "text.parse_math": False, "svg.hashsalt": "lookonce", "font.size": 10,
     "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": SOFT,
     "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none",
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,

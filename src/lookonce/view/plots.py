@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lookonce.anchors import RECALL_IOU, Anchors
 from lookonce.errors import UserError
 from lookonce.files import replacing
+from lookonce.view.lettering import lettering
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +65,7 @@ def rates_figure(panels: Mapping[str, Sequence[Bar]], heading: str) -> Figure:
 
     heights = [len(bars) + 1.6 for bars in panels.values()]
     figure = Figure(figsize=(10, 0.34 * sum(heights) + 0.8), dpi=110, layout="constrained")
-    figure.suptitle(heading, fontsize=11)
+    figure.suptitle(_letters(heading), fontsize=11, parse_math=False)
     for axes, (title, bars) in zip(
         figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0], panels.items(), strict=True
     ):
@@ -90,7 +91,7 @@ def channels_figure(channels: Sequence[tuple[int, int, int]], heading: str) -> F
         axes.annotate(f"{after} of {before}", (before, place), (5, 0), va="center", textcoords="offset points",
                       fontsize=9)  # fmt: skip
     axes.set_yticks(range(len(channels)), [f"layer {layer}" for layer, _, _ in channels])
-    axes.set_title(heading, loc="left", fontsize=10)
+    axes.set_title(_letters(heading), loc="left", fontsize=10, parse_math=False)
     _bars_only(axes, len(channels), max(before for _, before, _ in channels), "channels kept")
     return figure
 
@@ -108,6 +109,12 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(beside, format=ending)
 
 
+def _letters(name: str) -> str:
+    """A name in letters that DejaVu Sans, the font of plots, has."""
+    text, _ = lettering(name, own=True)
+    return text
+
+
 def _draw_rates(axes: Axes, title: str, bars: Sequence[Bar]) -> None:
     """One panel: names at the left, numbers behind the bars."""
     for place, bar in enumerate(bars):
@@ -115,8 +122,8 @@ def _draw_rates(axes: Axes, title: str, bars: Sequence[Bar]) -> None:
                   edgecolor="#1f5fa8" if bar.ours else "0.55", linewidth=1.2)  # fmt: skip
         axes.annotate(f"{bar.images_per_s:.1f}{bar.note}", (bar.images_per_s, place), (5, 0), va="center",
                       textcoords="offset points", fontsize=9)  # fmt: skip
-    axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
-    axes.set_title(title, loc="left", fontsize=10, weight="bold")
+    axes.set_yticks(range(len(bars)), [_letters(bar.name) for bar in bars], parse_math=False)
+    axes.set_title(_letters(title), loc="left", fontsize=10, weight="bold", parse_math=False)
     _bars_only(axes, len(bars), max(bar.images_per_s for bar in bars), "images/s")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from PIL import Image
 
 from lookonce.data.record import Record
@@ -23,6 +22,8 @@ from lookonce.view.page import SOFT, Drawing, data_uri, write_page
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (5, 3)))
 """Line styles, so that curves part without colour too."""
 TERMS = ("xy", "wh", "ciou", "objectness", "background", "class", "warm_up")
+GREATEST = 1e30
+"""Numbers of a run beyond it are damage: a figure could not show them either."""
 SHOWN_SIDE = 560
 """Longest side of a picture on the page, pixels."""
 
@@ -102,21 +103,47 @@ def facts(recipe: Mapping[str, Any], data: str, pictures: int, anchors: Shapes) 
     ]
 
 
-def read_curves(file: Path) -> Curves:
-    """metrics.csv as name -> [(epochs done, value)]. Raises UserError where it is absent or not such a file."""
-    found: Curves = {}
+def read_rows(file: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv as numbers by column.
+
+    A row that is damaged or cut short is left out, and so is a value that is not a finite number.
+    Raises UserError where the file cannot be opened.
+    """
     try:
-        with file.open(newline="", encoding="utf-8") as text:
-            rows = list(csv.DictReader(text))
-        whole = [row for row in rows if row["loss_epoch"]]
-        steps = (int(whole[0]["step"]) + 1) / (int(whole[0]["epoch"]) + 1) if whole else 1.0  # of an epoch
-        for row in rows:
-            done = (int(row["step"]) + 1) / steps
-            for name, value in row.items():
-                if value and name not in ("epoch", "step"):
-                    found.setdefault(name, []).append((done, float(value)))
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{file}: not the curves of a run ({error})") from None
+        text = file.read_bytes().decode("utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror or error}") from None
+    first, *lines = text.rpartition("\n")[0].split("\n")  # what follows the last line end was cut short
+    columns = first.rstrip("\r").split(",")
+    found = []
+    for line in lines:
+        cells = line.rstrip("\r").split(",")
+        if len(cells) != len(columns):
+            continue
+        row = {name: number for name, cell in zip(columns, cells, strict=True) if (number := _number(cell)) is not None}
+        if all(row.get(name, -1.0) >= 0 for name in ("epoch", "step")):
+            found.append(row)
+    return found
+
+
+def _number(cell: str) -> float | None:
+    try:
+        number = float(cell)
+    except ValueError:
+        return None
+    return number if abs(number) < GREATEST else None
+
+
+def read_curves(file: Path) -> Curves:
+    """metrics.csv as name -> [(epochs done, value)]; of another file nothing. Raises UserError where it is absent."""
+    found: Curves = {}
+    rows = read_rows(file)
+    whole = [row for row in rows if "loss_epoch" in row]
+    steps = (whole[0]["step"] + 1) / (whole[0]["epoch"] + 1) if whole else 1.0  # of an epoch
+    for row in rows:
+        for name, value in row.items():
+            if name not in ("epoch", "step"):
+                found.setdefault(name, []).append(((row["step"] + 1) / steps, value))
     return found
 
 
@@ -128,10 +155,10 @@ def curves_figure(by_epoch: Curves) -> str:
         terms, losses, score, pace = drawing.figure.subplots(2, 2).flat
         for term, line in zip(TERMS, LINES, strict=True):
             _line(terms, curves, f"{term}_epoch", line, term)
-        terms.set(ylabel="loss term, mean of an epoch", yscale="log")
+        _log_scale(terms, "loss term, mean of an epoch")
         _line(losses, curves, "loss_epoch", "-", "training (augmented)")
         _line(losses, curves, "val/loss", "--", "validation", marker="o")
-        losses.set(ylabel="loss", yscale="log")
+        _log_scale(losses, "loss")
         _line(score, curves, "val/mAP", "-", "validation mAP@0.5", marker="o")
         score.set(ylabel="validation mAP@0.5", ylim=(0, 1))
         _line(pace, curves, "rate", "-", "learning rate")
@@ -147,6 +174,13 @@ def curves_figure(by_epoch: Curves) -> str:
             if axes in (terms, losses) and axes.lines:
                 axes.legend(fontsize="small", ncols=2)
         return drawing.svg()
+
+
+def _log_scale(axes: Axes, name: str) -> None:
+    """A logarithmic scale with plain numbers: names in figures are never read as formulas, so nor are these."""
+    axes.set(ylabel=name, yscale="log")
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
 
 
 def _line(axes: Axes, curves: Curves, name: str, line: object, label: str, marker: str = "") -> None:

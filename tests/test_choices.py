@@ -1,0 +1,74 @@
+"""Mirrors src/lookonce/choices.py."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import pytest
+
+from lookonce import zoo
+from lookonce.choices import choose, closest, literals, settle_names
+from lookonce.data.catalog import read_whole
+from lookonce.downloading import find
+from lookonce.errors import ConfigError
+from lookonce.runtimes import settings as runtimes
+from lookonce.training.recipes import Optimizer, Settings, settings
+
+
+@pytest.mark.parametrize("given, meant", [
+    ("yolov2-tiny", "yolov2_tiny"), ("YOLOv2_Tiny", "yolov2_tiny"), ("YOLOV2TINY", "yolov2_tiny"), ("yolov2", "yolov2"),
+    ("yolov2 2016", "yolov2_2016"),
+])  # fmt: skip
+def test_case_hyphen_and_underscore_do_not_matter(given, meant):
+    assert choose(given, zoo.DETECTORS, "network") == meant
+
+
+@pytest.mark.parametrize("given, said", [
+    ("AdmW", "did you mean 'adamw'?"), ("adem", "did you mean 'adam'?"), ("lion", None), ("", None), (None, None),
+    (3, None), (["adam"], None),
+])  # fmt: skip
+def test_another_name_is_refused_and_only_a_close_one_suggested(given, said):
+    with pytest.raises(ConfigError) as error:
+        choose(given, get_args(Optimizer), "optimizer")
+    assert str(error.value).startswith(f"optimizer: {given!r}; expected one of sgd, adam, adamw, rmsprop")
+    assert str(error.value).endswith(said or "rmsprop")
+
+
+def test_what_is_not_close_is_not_suggested():
+    assert closest("cat", ["data"]) is None
+    assert closest("epoch", ["epochs", "steps"]) == "epochs"
+    assert closest("yolo2", ["yolov2", "yolov2_tiny"]) == "yolov2"
+    assert closest("yolov3", ["yolov2", "yolov2_tiny"]) is None
+
+
+def test_the_words_of_an_annotation():
+    assert literals(Literal["a", "b"]) == ("a", "b")
+    assert literals(Literal["a", "b"] | None) == ("a", "b")
+    assert literals(str | None) == literals(tuple[str, ...]) == ()
+
+
+def test_a_record_settles_its_names_at_birth():
+    @dataclass(frozen=True)
+    class Record:
+        way: Literal["one_cycle", "cosine"] = "cosine"
+        free: str = "As-It-Is"
+
+        def __post_init__(self):
+            settle_names(self)
+
+    assert Record("One-Cycle") == Record("one_cycle")
+    assert Record().free == "As-It-Is"
+    with pytest.raises(ConfigError, match="way: 'two'"):
+        Record("two")
+
+
+def test_every_name_in_python_may_be_spelt_as_one_likes(squares):
+    given = Settings(network="YOLOv2-Tiny", optimizer="AdamW", schedule="One-Cycle", loss="Region", resize="Stretch",
+                     freeze="All-But-Last", difficult="Train")  # fmt: skip
+    assert (given.network, given.optimizer, given.schedule) == ("yolov2_tiny", "adamw", "one_cycle")
+    assert (given.loss, given.resize, given.freeze, given.difficult) == ("region", "stretch", "all_but_last", "train")
+    assert settings("Paper") == settings("paper")
+    assert zoo.detector("YOLOv2-Tiny", 2, zoo.VOC_ANCHORS) == zoo.yolov2_tiny(2, zoo.VOC_ANCHORS)
+    assert find("YOLOv2_tiny") is find("yolov2-tiny") is find("YOLOv2-tiny.weights")
+    run = runtimes.Settings("OpenVINO", "CUDA:1", "BF16")
+    assert (run.runtime, run.device, run.precision) == ("openvino", "cuda:1", "bf16")
+    assert read_whole(squares, format="VOC", policy="Clip").found.format == "voc"

@@ -1,0 +1,58 @@
+"""Mirrors src/lookonce/text.py."""
+
+import logging
+
+import pytest
+
+from lookonce.errors import UserError
+from lookonce.text import decode, read_text
+
+WORDS = {
+    "gb2312": ["汽车\n自行车\n交通灯\n", "猫\n狗\n", "安全帽\n未戴安全帽\n", "划痕\n"],
+    "cp1252": ["café\nnaïve\n", "Straße\nBär\n", "Bär\n", "maçã\nlimão\n", "niño\n", "# a \u2013 b\n", "é"],
+    "cp1251": ["кошка\nсобака\n", "Человек\nМашина\n"],
+    "shift_jis": ["猫\n犬\n自転車\n", "ネコ\nイヌ\n"],
+    "euc_kr": ["고양이\n개\n자동차\n"],
+    "big5": ["行人\n機車\n"],
+    "cp1253": ["γάτα\nσκύλος\n"],
+}
+
+
+@pytest.mark.parametrize("encoding, text", [(encoding, text) for encoding, texts in WORDS.items() for text in texts])
+def test_common_encodings_are_guessed_from_a_few_class_names(encoding, text):
+    assert decode(text.encode(encoding))[0] == text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_utf_needs_no_guess(encoding):
+    assert decode("café\r\n猫".encode(encoding)) == ("café\r\n猫", "")
+
+
+def test_the_guess_of_a_long_text_is_made_from_its_words_alone():
+    text = "0 .5 .5 .5 .5\n" * 50_000 + "images/图片/汽车.jpg\n" * 50_000
+    assert decode(text.encode("gbk"))[0] == text
+
+
+@pytest.mark.parametrize("content", [b"\xff\xd8\xff\xe0\x00\x10JFIF", b"\x89PNG\r\n\x1a\n\x00", b"\xff\xfe\x00",
+                                     bytes(range(128, 256)), b"\x80\xff\xe0\xd0" * 500_000])  # fmt: skip
+def test_what_is_no_text_is_refused(tmp_path, content):
+    with pytest.raises(ValueError):
+        decode(content)
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.txt: not a text file; expected names, in UTF-8"):
+        read_text(tmp_path / "a.txt", "names", 1 << 30)
+
+
+def test_a_guess_is_said_in_one_line(tmp_path, caplog):
+    (tmp_path / "a.txt").write_bytes("café\nnaïve\n".encode("latin-1"))
+    with caplog.at_level(logging.WARNING, "lookonce"):
+        assert read_text(tmp_path / "a.txt", "names", 99) == "café\nnaïve\n"
+    [record] = caplog.records
+    assert record.getMessage().endswith("read as cp1252: 'café', 'naïve'; if that is wrong, save it as UTF-8")
+    said = []
+    read_text(tmp_path / "a.txt", "names", 99, said.append)
+    assert len(said) == len(caplog.records) == 1
+    with pytest.raises(UserError, match="at most 3 bytes"):
+        read_text(tmp_path / "a.txt", "names", 3)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_text(tmp_path / "none.txt", "names", 99)
