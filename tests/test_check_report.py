@@ -34,3 +34,9 @@ def test_the_summary_names_crowd_and_unopened_pictures(squares):
     said = summary(replace(report, counted=counted))
     assert "(4 difficult, 3 crowd)" in said
     assert "not opened" in said
+
+
+def test_the_summary_says_which_split_came_from_where(squares):
+    said = summary(check(squares, anchors=2, pictures=False))
+    assert said.splitlines()[-2].startswith("split: train 24 (")
+    assert said.splitlines()[-2].endswith("objects), from ImageSets/Main/*.txt")

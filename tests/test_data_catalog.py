@@ -8,7 +8,7 @@ from PIL import Image
 
 from conftest import SHARED, needs_shared
 from lookonce.data import voc
-from lookonce.data.catalog import check_pictures, read_dataset
+from lookonce.data.catalog import check_pictures, read_dataset, read_splits, read_whole
 from lookonce.errors import UserError
 
 
@@ -56,14 +56,95 @@ def test_voc_names_keep_vocs_order(tmp_path):
     assert [found.labels[i] for i in found.records[0].labels] == ["person", "cat", "diningtable"]
 
 
-def test_flat_folders_without_lists_are_split_by_hash_once_and_for_all(tmp_path):
+def test_flat_folders_without_lists_are_split_80_10_10_by_count(tmp_path):
     for i in range(60):
         add(tmp_path, f"p{i}", [("cat", [1, 2, 30, 40])])
     parts = [{str(p) for p in read_dataset(tmp_path, split).paths} for split in ("train", "val", "test")]
-    assert sum(map(len, parts)) == len(set.union(*parts)) == 60
-    assert len(parts[0]) > 35
-    add(tmp_path, "one-more", [("cat", [1, 2, 30, 40])])
-    assert parts[1] <= {str(p) for p in read_dataset(tmp_path, "val").paths}
+    assert [len(part) for part in parts] == [48, 6, 6]
+    assert len(set.union(*parts)) == 60
+    assert parts == [{str(p) for p in read_dataset(tmp_path, split).paths} for split in ("train", "val", "test")]
+    for i in range(2):
+        add(tmp_path, f"more{i}", [("cat", [1, 2, 30, 40])])
+    moved = parts[0] - {str(p) for p in read_dataset(tmp_path, "train").paths}
+    assert len(moved) <= 2
+
+
+@pytest.mark.parametrize("images, sizes", [(3, (1, 1, 1)), (4, (2, 1, 1)), (8, (6, 1, 1)), (25, (21, 2, 2))])
+def test_each_split_by_hash_has_an_image(tmp_path, images, sizes):
+    for i in range(images):
+        add(tmp_path, f"p{i}", [("cat", [1, 2, 30, 40])])
+    assert tuple(len(read_dataset(tmp_path, split)) for split in ("train", "val", "test")) == sizes
+
+
+def test_too_few_images_to_split_say_how_to_train(tmp_path):
+    for i in range(2):
+        add(tmp_path, f"p{i}", [("cat", [1, 2, 30, 40])])
+    with pytest.raises(UserError, match="2 images, too few for train, val and test; train with --val-split none"):
+        read_dataset(tmp_path, "val")
+    assert len(read_dataset(tmp_path, "train")) == 2
+
+
+def test_the_splits_are_said_once_with_where_they_come_from(root, caplog):
+    with caplog.at_level(logging.INFO, "lookonce"):
+        read_splits(root, ["train", "val"])
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{root}: split: train 2, val 1 images, from ImageSets/Main/*.txt"
+    ]
+
+
+def test_a_list_of_every_image_is_no_split(root):
+    for name in ("train", "val"):
+        (root / "ImageSets" / "Main" / f"{name}.txt").unlink()
+    voc.write_split(root / "ImageSets" / "Main" / "all.txt", ["a", "b", "c"])
+    assert [len(read_dataset(root, split)) for split in ("all", "train", "val", "test")] == [3, 1, 1, 1]
+
+
+def test_a_list_that_cannot_be_read_is_an_error_and_no_new_split(root):
+    (root / "ImageSets" / "Main" / "train.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"train\.txt"):
+        read_dataset(root, "train")
+
+
+def test_several_lists_that_speak_of_train_are_for_the_user_to_choose_from(root):
+    lists = root / "ImageSets" / "Main"
+    (lists / "train.txt").rename(lists / "train2014.txt")
+    voc.write_split(lists / "train2017.txt", ["a"])
+    assert len(read_dataset(root, "train2014")) == 2
+    with pytest.raises(UserError, match=r"no split 'train'; there are .*train2014 \(2 images\), train2017 \(1 image\)"):
+        read_dataset(root, "train")
+
+
+def test_lists_of_one_class_are_no_splits_of_the_data_set(root):
+    lists = root / "ImageSets" / "Main"
+    voc.write_split(lists / "dog_train.txt", ["a"])
+    voc.write_split(lists / "aeroplane_val.txt", ["b"])
+    assert read_whole(root).splits == ("train", "val")
+    assert len(read_dataset(root, "dog_train")) == 1
+
+
+def test_the_format_with_more_labelled_images_is_read(root, caplog):
+    (root / "labels").mkdir()
+    for stem in ("a", "b", "c"):
+        (root / "labels" / f"{stem}.txt").write_text("0 .5 .5 .5 .5\n")
+        (root / "JPEGImages" / f"{stem}.JPG").exists()
+    (root / "classes.txt").write_text("cat\n")
+    with caplog.at_level(logging.INFO, "lookonce"):
+        assert read_whole(root).found.format == "yolo"
+    assert "read as yolo; it also holds voc" in caplog.text
+
+
+def test_a_format_that_fails_is_no_end_where_another_can_be_read(root):
+    (root / "data.yaml").write_text("names: []\ntrain: JPEGImages\n")
+    assert read_whole(root).found.format == "voc"
+    for file in (root / "Annotations").iterdir():
+        file.unlink()
+    with pytest.raises(UserError, match="expected the names of the classes"):
+        read_whole(root)
+
+
+def test_a_format_that_is_not_there_is_told_with_the_one_that_is(root):
+    with pytest.raises(UserError, match="it looks like voc; expected a COCO data set"):
+        read_whole(root, format="coco")
 
 
 def test_pictures_and_annotations_may_share_one_folder(tmp_path):
@@ -148,7 +229,7 @@ def test_a_list_may_name_what_is_not_there(root):
     assert [(p.kind, p.action) for p in found.problems] == [("annotation missing", "skipped")]
     assert found.problems[0].place == "ImageSets/Main/train.txt"
     voc.write_split(root / "ImageSets" / "Main" / "train.txt", ["zz"])
-    with pytest.raises(UserError, match="has no readable pictures"):
+    with pytest.raises(UserError, match="has no readable images"):
         read_dataset(root, "train")
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from conftest import CASES, SHARED, needs_shared
 from lookonce.data.catalog import read_dataset
-from lookonce.data.coco_folder import find_coco, split_name, write_coco
+from lookonce.data.coco_folder import find_coco, is_coco, split_name, write_coco
 from lookonce.errors import UserError
 
 
@@ -109,6 +109,7 @@ def test_a_file_may_be_named_itself_and_holds_all_or_a_split(root, tmp_path):
 @pytest.mark.parametrize("path, split", [
     ("annotations/instances_train2017.json", "train2017"), ("instances.json", "instances"),
     ("train/_annotations.coco.json", "train"), ("valid/_annotations.coco.json", "val"), ("val_coco.json", "val"),
+    ("train/labels.json", "train"), ("cells_train.json", "cells_train"), ("labels.json", "labels"),
 ])  # fmt: skip
 def test_splits_are_named_by_their_file(tmp_path, path, split):
     assert split_name(tmp_path / path) == split
@@ -205,3 +206,49 @@ def test_voc_photographs_are_the_same_from_coco_json():
         assert [voc.labels[i] for i in a.labels[order_a]] == [coco.labels[i] for i in b.labels[order_b]]
         # that file keeps VOC's xmin and ymin, which count from 1
         np.testing.assert_array_equal(a.boxes[order_a] + [1, 1, 0, 0], b.boxes[order_b])
+
+
+@pytest.mark.parametrize("text, expected", [
+    ('{"images": [], "annotations": []}', True), ('\ufeff{"annotations" : [],\n"images":[]}', True),
+    ('{"categories": []}', False), ('{"images": []}', False), ('[{"images": [], "annotations": []}]', False),
+    ('{"images": 3, "annotations": []}', False), ("", False),
+])  # fmt: skip
+def test_coco_has_lists_of_images_and_of_annotations(tmp_path, text, expected):
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    assert is_coco(tmp_path / "a.json") == expected
+
+
+def test_a_large_file_may_have_its_lists_far_apart(tmp_path):
+    (tmp_path / "a.json").write_text('{"images": [' + " " * (2 << 20) + '], "annotations": []}')
+    assert is_coco(tmp_path / "a.json")
+
+
+def test_a_name_that_images_of_two_folders_share_means_neither_of_them_alone(tmp_path):
+    add(tmp_path, "instances.json", [], [(n, 3, [n, 2, 3, 4], {}) for n in (1, 2, 3)])
+    file = tmp_path / "instances.json"
+    images = [{"id": n, "file_name": name, "width": 64, "height": 48}
+              for n, name in ((1, "cam0/a.jpg"), (2, "cam1/a.jpg"), (3, "cam0/b.jpg"))]  # fmt: skip
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"images": images}))
+    for name in ("cam1/a.jpg", "elsewhere/b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (64, 48)).save(tmp_path / name)
+    found = read_dataset(tmp_path)
+    assert {str(path): x for path, x in zip(found.paths, found.boxes[:, 0].tolist(), strict=True)} == {
+        "cam1/a.jpg": 2, "elsewhere/b.jpg": 3,
+    }  # fmt: skip
+    assert [p.kind for p in found.problems] == ["picture missing"]
+
+
+def test_images_of_one_name_in_split_folders_keep_their_own_boxes(tmp_path):
+    for number, split in enumerate(("train", "val")):
+        add(tmp_path, f"{split}/labels.json", [(1, "a.jpg")], [(1, 3, [1 + number, 2, 3, 4], {})], f"{split}/data")
+    for number, split in enumerate(("train", "val")):
+        assert read_dataset(tmp_path, split).boxes[:, 0].tolist() == [1 + number]
+
+
+def test_images_that_no_file_names_are_counted(tmp_path):
+    add(tmp_path, "instances.json", [(1, "a.jpg")], [(1, 3, [1, 2, 3, 4], {})])
+    Image.new("RGB", (64, 48)).save(tmp_path / "images" / "b.jpg")
+    assert [(p.kind, p.times) for p in read_dataset(tmp_path).problems] == [("image without annotation", 1)]
+    add(tmp_path, "val.json", [(1, "b.jpg")], [(1, 3, [1, 2, 3, 4], {})])
+    assert read_dataset(tmp_path / "val.json").problems == ()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lookonce.data.finding import Folders, homes, read_lines, split_path, told_from
+from lookonce.data.finding import Folders, homes, read_lines, sections, split_path, told_from
 from lookonce.errors import UserError
 
 
@@ -65,3 +65,27 @@ def test_paths_are_told_from_the_root(tmp_path):
     assert told_from(tmp_path / "a.jpg", root) == "../a.jpg"
     assert split_path("D:\\x\\.\\y") == ["x", "y"]
     assert tmp_path / "JPEGImages" in homes(root)
+
+
+def test_an_image_that_alone_has_its_name_is_found_last(tmp_path):
+    for place in ("some/where/a.JPG", "one/b.jpg", "two/b.jpg", "images/val/c.jpg", "here/d.jpg", ".x/e.jpg"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    folders = Folders(tmp_path, {"d.jpg"})
+    assert folders.resolve("x/A.jpg", [tmp_path], picture=True) == tmp_path / "some/where/a.JPG"
+    assert folders.resolve("x/A.png", [tmp_path], picture=True) == tmp_path / "some/where/a.JPG"
+    assert folders.resolve("b.jpg", [tmp_path], picture=True) is None
+    assert folders.resolve("images/train/c.jpg", [tmp_path], picture=True) is None
+    assert folders.resolve("images/c.jpg", [tmp_path], picture=True) == tmp_path / "images/val/c.jpg"
+    assert folders.resolve("x/d.jpg", [tmp_path], picture=True) is None
+    assert folders.resolve("e.jpg", [tmp_path], picture=True) is None
+    assert folders.resolve("x/a.JPG", [tmp_path]) is None
+    assert Folders().resolve("x/A.jpg", [tmp_path], picture=True) is None
+
+
+def test_annotations_may_lie_in_folders_named_for_what_they_hold_or_for_a_split(tmp_path):
+    for place in ("annots/deep/a", "train/labels/a", "labels/val/a", "cats/labels/a", "VOC2007/Annotations/a"):
+        (tmp_path / place).mkdir(parents=True)
+    found = {folder.relative_to(tmp_path).as_posix() for folder, _ in sections(tmp_path)}
+    assert found == {".", "annots", "annots/deep", "annots/deep/a", "train", "train/labels", "train/labels/a", "labels",
+                     "labels/val", "labels/val/a"}  # fmt: skip

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lookonce.data.gathering import TOLD, Gathering, listed, shared_names
+from lookonce.data.gathering import TOLD, Gathering, listed, name_splits, shared_names, take_folder_splits
 
 
 @pytest.fixture
@@ -92,3 +92,27 @@ def test_very_many_problems_of_one_file_stay_few_and_counted(found):
     assert len(found.problems) == TOLD + 2
     assert sum(p.times for _, p in found.problems) == 5001
     assert found.problems[TOLD][1].place == f"a.txt:{TOLD + 1}"
+
+
+@pytest.mark.parametrize("names, splits", [
+    (["train", "valid"], {"train": "train", "val": "valid"}),
+    (["cells_train", "cells_test"], {"train": "cells_train", "test": "cells_test"}),
+    (["train2014", "train2017", "val2017"], {"train2014": "train2014", "train2017": "train2017", "val": "val2017"}),
+    (["train", "train_small"], {"train": "train", "train_small": "train_small"}),
+    (["fold1", "trainval"], {"fold1": "fold1", "trainval": "trainval"}),
+])  # fmt: skip
+def test_a_split_is_named_by_the_one_name_that_speaks_of_it(found, names, splits):
+    name_splits(found, {name: lambda name=name: [name] for name in names})
+    assert {split: keys() for split, keys in found.splits.items()} == {split: [name] for split, name in splits.items()}
+    assert found.also == {name: split for split, name in splits.items() if name != split}
+
+
+def test_folders_of_images_are_splits_where_there_are_no_lists(found):
+    for path in ("images/train/a.jpg", "images/val/b.jpg", "images/c.jpg"):
+        found.begin(path, path, (9, 9), found.root)
+    found.problem("images/val/d.jpg", (found.root, 0), "picture unreadable", "x", "skipped")
+    take_folder_splits(found)
+    assert {name: keys() for name, keys in found.splits.items()} == {
+        "train": ["images/train/a.jpg"], "val": ["images/val/b.jpg", "images/val/d.jpg"],
+    }  # fmt: skip
+    assert found.source == "the folders images/train, images/val"

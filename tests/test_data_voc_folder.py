@@ -6,13 +6,13 @@ import pytest
 from conftest import CASES
 from lookonce.data import voc
 from lookonce.data.catalog import read_dataset
-from lookonce.data.voc_folder import find_voc, read_voc, write_voc
+from lookonce.data.voc_folder import find_voc, read_voc, root_tag, write_voc
 from lookonce.errors import UserError
 
 
 def test_annotations_are_found_by_looking(tmp_path, squares):
     assert list(find_voc(squares)) == [squares / "Annotations"]
-    assert find_voc(tmp_path) is None
+    assert find_voc(tmp_path) == {}
     with pytest.raises(UserError, match="no annotations found"):
         read_voc(tmp_path, "drop")
 
@@ -38,6 +38,60 @@ def test_an_xml_of_a_hundred_thousand_broken_objects_stays_small(tmp_path):
     found = read_voc(tmp_path, "drop")
     assert len(found.problems) < 200
     assert sum(p.times for _, p in found.problems) == 60_000
+
+
+@pytest.mark.parametrize("text, tag", [
+    ("<annotation/>", "annotation"), ("\ufeff<?xml version='1.0'?>\n<!-- <a> --><annotation>", "annotation"),
+    ("<!DOCTYPE a [<!ENTITY b 'c'>]><v:annotation xmlns:v='x'>", "annotation"), ("<annotations>", "annotations"),
+    ("<!DOCTYPE html><html>", "html"), ("text", ""), ("", ""), ("<", ""), ("<!--", ""), ("<!-- -->" * 5000, ""),
+])  # fmt: skip
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_the_root_element_is_found_without_parsing(tmp_path, text, tag, encoding):
+    (tmp_path / "a.xml").write_text(text, encoding=encoding)
+    assert root_tag(tmp_path / "a.xml") == tag
+
+
+def test_a_stray_xml_makes_no_data_set(tmp_path):
+    (tmp_path / "pom.xml").write_text("<project><annotation/></project>")
+    assert find_voc(tmp_path) == {}
+
+
+def test_annotations_of_one_name_in_two_folders_keep_their_own_images(tmp_path):
+    for number, cam in enumerate(("cam0", "cam1")):
+        box = np.array([[1 + number, 2, 9, 9]])
+        voc.write_annotation(tmp_path / "Annotations" / cam / "a.xml", "a.jpg", (10, 10), box, ["cat"])
+        (tmp_path / "JPEGImages" / cam).mkdir(parents=True)
+        (tmp_path / "JPEGImages" / cam / "a.jpg").touch()
+    voc.write_split(tmp_path / "ImageSets" / "Main" / "train.txt", ["cam1/a"])
+    assert read_dataset(tmp_path, "train").boxes[:, 0].tolist() == [2]
+    found = read_dataset(tmp_path)
+    assert {str(r.path.parent.name): r.boxes[0, 0] for r in found.records} == {"cam0": 1, "cam1": 2}
+    (tmp_path / "JPEGImages" / "cam1" / "a.jpg").unlink()
+    found = read_dataset(tmp_path)
+    assert [r.path.parent.name for r in found.records] == ["cam0"]
+    assert [p.kind for p in found.problems] == ["picture missing"]
+
+
+def test_two_annotations_of_one_image_are_read_once_and_told(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    for folder in ("Annotations", "annotations_old"):
+        voc.write_annotation(tmp_path / folder / "a.xml", "a.jpg", (10, 10), np.array([[1, 2, 9, 9]]), ["cat"])
+    found = read_dataset(tmp_path)
+    assert (len(found), [p.kind for p in found.problems]) == (1, ["picture annotated twice"])
+
+
+def test_lists_beside_the_folders_are_splits(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "images" / f"{name}.jpg").touch()
+        voc.write_annotation(
+            tmp_path / "xmls" / f"{name}.xml", f"{name}.jpg", (10, 10), np.array([[1, 2, 9, 9]]), ["x"]
+        )
+    (tmp_path / "train.txt").write_text("images/a.jpg xmls/a.xml\nimages/b.jpg xmls/b.xml\n")
+    (tmp_path / "val_list.txt").write_text("c\n")
+    (tmp_path / "labels.txt").write_text("x\n")
+    assert [r.path.stem for r in read_dataset(tmp_path, "train").records] == ["a", "b"]
+    assert [r.path.stem for r in read_dataset(tmp_path, "val").records] == ["c"]
 
 
 def test_the_image_that_the_annotation_names_is_taken_of_two_with_its_stem():

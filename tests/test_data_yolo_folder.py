@@ -1,6 +1,7 @@
 """Mirrors src/lookonce/data/yolo_folder.py."""
 
 import contextlib
+import os
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 
 from conftest import CASES, SHARED, needs_shared
 from lookonce.data.catalog import read_dataset
-from lookonce.data.yolo_folder import describe, find_yolo, write_yolo
+from lookonce.data.yolo_folder import describe, find_yolo, is_label_file, write_yolo
 from lookonce.errors import UserError
 
 YAML = "path: /content/somewhere/else\ntrain: images/train\nval: images/val  # comment\nnc: 2\nnames: [cat, dog]\n"
@@ -257,3 +258,68 @@ def test_voc_photographs_are_the_same_from_yolo_text():
         of_b = sorted((yolo.labels[i], *box) for i, box in zip(b.labels, b.boxes.round().tolist(), strict=True))
         # those files keep VOC's xmin and ymin, which count from 1
         assert of_b == [(name, x + 1, y + 1, x2, y2) for name, x, y, x2, y2 in of_a]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+@pytest.mark.parametrize("below", ["", "train"])
+@pytest.mark.parametrize("description", [True, False])
+def test_links_to_folders_of_images_and_labels_are_followed(tmp_path, below, description):
+    for name in ("a", "b", "c"):
+        add(tmp_path / "store", f"images/{name}", "0 .5 .5 .5 .5")
+    root = tmp_path / "set"
+    for kind in ("images", "labels"):
+        place = root / kind / below
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(tmp_path / "store" / kind)
+    if description:
+        (root / "data.yaml").write_text("train: images\nval: images\nnames: [cat]\n")
+    else:
+        (root / "classes.txt").write_text("cat\n")
+    found = read_dataset(root)
+    assert (len(found), len(found.boxes), found.problems) == (3, 3, ())
+
+
+def test_hidden_files_are_no_images_and_no_labels(root):
+    (root / "images" / "train" / "._a.jpg").write_text("x")
+    (root / "labels" / "train" / "._a.txt").write_bytes(b"\x00\x05\x16\x07")
+    (root / "val.txt").write_text("images/val/._c.jpg\nimages/val/c.PNG\n")
+    (root / "data.yaml").write_text(YAML.replace("images/val", "val.txt"))
+    found = read_dataset(root)
+    assert (names(found), found.problems) == (["a.jpg", "b.jpg", "c.PNG"], ())
+
+
+def test_names_files_that_differ_are_refused(tmp_path):
+    for split, text in (("train", "cat\ndog\n"), ("valid", "dog\ncat\n")):
+        add(tmp_path, f"{split}/{split}", None)
+        (tmp_path / split / f"{split}.txt").write_text("0 .5 .5 .5 .5\n")
+        (tmp_path / split / "_darknet.labels").write_text(text)
+    with pytest.raises(UserError, match="name different classes"):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("0 .5 .5 .1 .1\n", True), ("\n\n  3 0.5 0.5 0.1 0.1 0.9\n", True), ("0.0 .5 .5 .1 .1", True),
+    ("0 .1 .1 .2 .2 .3 .1", True), ("cat\ndog\n", False), ("", False), ("0 .5 .5", False), ("-1 1 1 1 1", False),
+    ("0 .5 .5 nan .1", False), ("train0 1 2 3 4", False),
+])  # fmt: skip
+def test_a_label_file_is_lines_of_numbers(tmp_path, text, expected):
+    (tmp_path / "a.txt").write_text(text)
+    assert is_label_file(tmp_path / "a.txt") == expected
+
+
+def test_text_beside_images_that_is_no_label_makes_no_yolo_set(tmp_path):
+    add(tmp_path, "a", None)
+    (tmp_path / "a.txt").write_text("a cat on a mat\n")
+    (tmp_path / "classes.txt").write_text("cat\n")
+    assert find_yolo(tmp_path) is None
+
+
+def test_labels_in_another_folder_are_found_by_name_where_it_is_the_only_one(tmp_path):
+    for name in ("a", "b"):
+        add(tmp_path, f"photos/{name}", None)
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        (tmp_path / "annotations" / f"{name}.txt").write_text("0 .5 .5 .5 .5\n")
+    (tmp_path / "classes.txt").write_text("cat\n")
+    assert [len(record.labels) for record in read_dataset(tmp_path).records] == [1, 1]
+    add(tmp_path, "photos/more/b", None)
+    assert sorted(len(record.labels) for record in read_dataset(tmp_path).records) == [0, 0, 1]

@@ -1,8 +1,11 @@
 """Each layout of a data set that a tool of the field writes is read with its split, or refused with the way out."""
 
+import logging
+
 import numpy as np
 import pytest
 
+from conftest import CASES
 from layouts import ALL, CLASSES, HASHED, READ, REFUSED, TRUTH, written
 from lookonce.data.catalog import read_whole
 from lookonce.errors import UserError
@@ -63,3 +66,57 @@ def test_a_split_that_is_not_there_is_refused_and_never_made_by_hash(tmp_path, l
 
 def test_there_are_thirty_layouts():
     assert len(READ) + len(REFUSED) >= 30
+
+
+@pytest.mark.parametrize("place, format, splits", [
+    ("02-labelstudio-notes-json/labelstudio", "yolo", {"train": 4, "val": 1, "test": 1}),
+    ("04-roboflow-voc/rf-voc", "voc", {"train": 4, "val": 4, "test": 4}),
+    ("04-roboflow-voc/voc-split", "voc", {"train": 4, "val": 4}),
+    ("06-fiftyone-coco/fiftyone-coco", "coco", {"train": 2, "val": 1, "test": 1}),
+    ("07-detr-layout/detr-layout", "coco", {"train": 4}),
+    ("08-voc-folder-annots/kangaroo", "voc", {"train": 2, "val": 1, "test": 1}),
+    ("13-train-val-folders-ignored/folders-no-yaml", "yolo", {"train": 6, "val": 4}),
+    ("35-hidden-files/hidden", "yolo", {"train": 6, "val": 6}),
+    ("35-hidden-files/hidden-voc", "voc", {"train": 2, "val": 1, "test": 1}),
+    ("36-set-one-folder-below/deep", "yolo", {"train": 6, "val": 6}),
+    ("41-labels-without-names/nc-only", "yolo", {"train": 6, "val": 6}),
+    ("41-labels-without-names/names-file-labels", "yolo", {"train": 2, "val": 1, "test": 1}),
+    ("42-small-set-without-val/tiny8", "voc", {"train": 6, "val": 1, "test": 1}),
+    ("42-small-set-without-val/only-train", "voc", {"train": 6}),
+])  # fmt: skip
+def test_a_case_is_read_without_a_problem(place, format, splits):
+    whole = read_whole(CASES / place)
+    assert whole.found.format == format
+    assert {name: len(whole.members(name)) for name in whole.training} == splits
+    assert whole.found.problems == []
+    assert len(whole.dataset.boxes) == len(whole.dataset)
+
+
+@pytest.mark.parametrize("place, message", [
+    ("38-other-formats-unnamed/labelme", "there are 3 .jpg, 3 .json; p0.json looks like labelme's JSON; convert it"),
+    ("38-other-formats-unnamed/createml", "train/: 3 .jpg, 1 .json; train/_annotations.createml.json looks"),
+    ("38-other-formats-unnamed/tfcsv", "train/_annotations.csv looks like a CSV file .*export it as COCO"),
+    ("41-labels-without-names/no-names", "YOLO labels are here but no class names: write classes.txt"),
+    ("41-labels-without-names/labels-root", "YOLO labels are here but no class names: write classes.txt"),
+])  # fmt: skip
+def test_a_case_is_refused_with_the_way_out(place, message):
+    with pytest.raises(UserError, match=message):
+        read_whole(CASES / place)
+
+
+def test_a_set_one_folder_below_is_read_and_that_is_said(caplog):
+    with caplog.at_level(logging.INFO, "lookonce"):
+        read_whole(CASES / "36-set-one-folder-below" / "deep")
+    assert "the data set is in its folder dataset" in caplog.text
+
+
+def test_classes_without_names_are_numbered():
+    assert read_whole(CASES / "41-labels-without-names" / "nc-only").dataset.labels == ("class0", "class1")
+
+
+def test_label_files_without_an_image_are_counted():
+    found = read_whole(CASES / "14-orphan-labels" / "orphan").found
+    assert [(p.kind, p.place) for _, p in found.problems] == [
+        ("picture missing", "labels/gone.txt"),
+        ("picture missing", "labels/gone2.txt"),
+    ]

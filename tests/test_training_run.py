@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from conftest import CASES
 from lookonce import read_dataset, train
 from lookonce.cli import make_app
 from lookonce.darknet.cfg import Cfg, read_cfg, write_cfg
@@ -26,7 +27,9 @@ from lookonce.files import LOCK
 from lookonce.layers import Conv, Dropout, MaxPool
 from lookonce.model_file import load_model
 from lookonce.training.module import LOSSES, Training
-from lookonce.training.run import run_folder
+from lookonce.training.plan import Plan
+from lookonce.training.recipes import settings
+from lookonce.training.run import read_both, run_folder
 from sets import nano, write_squares
 
 SMALL = {"network": "nano", "size": 64, "epochs": 2, "batch_size": 4, "anchors": 2}
@@ -313,6 +316,23 @@ def test_a_cfg_that_cannot_be_trained_is_told(squares, tmp_path, layers, message
         cfg.write_text(write_cfg(Cfg(layers)))
     with pytest.raises(UserError, match=message):
         train(squares, out=tmp_path, network=str(cfg), size=64, epochs=1)
+
+
+def test_a_set_with_train_only_says_how_to_train_without_validation(tmp_path):
+    with pytest.raises(UserError, match=r"no split 'val'; there are train .6 images.*--val-split none"):
+        train(CASES / "42-small-set-without-val" / "only-train", out=tmp_path / "runs", **SMALL)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_few_validation_images_and_the_splits_are_said_in_a_line_each(caplog):
+    tiny = CASES / "42-small-set-without-val" / "tiny8"
+    plan = Plan(str(tiny), None, "train", "val", "drop", False, 0, 0, "auto", "auto", False, 5.0, None,
+                settings("quick"), False)  # fmt: skip
+    with caplog.at_level(logging.INFO, "lookonce"):
+        train_set, val_set = read_both(plan)
+    assert (len(train_set), len(val_set)) == (6, 1)
+    assert f"{tiny}: split: train 6, val 1, test 1 images, no lists: 80/10/10 by a hash" in caplog.text
+    assert "split 'val' has 1 images; with fewer than 20 mAP varies by chance" in caplog.text
 
 
 @pytest.fixture(scope="module")

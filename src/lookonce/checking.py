@@ -120,7 +120,8 @@ def count(whole: Whole, size: int, resize: ResizeMode) -> Counted:
     pairs = np.unique(np.column_stack((image, dataset.classes)), axis=0)  # [pictures with a class, 2]
     objects = np.bincount(dataset.classes, minlength=len(dataset.labels)).tolist()
     pictures = np.bincount(pairs[:, 1], minlength=len(dataset.labels)).tolist()
-    splits = {name: whole.members(name) for name in whole.splits} | training_splits(whole)
+    splits = training_splits(whole)
+    splits |= {name: whole.members(name) for name in whole.splits if name not in splits}
     sides = np.sqrt(shapes_in_cells(dataset, size, resize).prod(1)) * STRIDE
     low, middle, high = np.quantile(sides, (0.1, 0.5, 0.9)).tolist()
     return Counted(

@@ -55,7 +55,7 @@ KINDS: dict[str, tuple[bool, str]] = {
     "picture annotated twice": (True, "keep one annotation of the picture"),
     "label file missing": (False, "if nothing is on it, write an empty file; else its objects count as background"),
     "image without annotation": (False, "annotate it if it shows objects; it is left out until then"),
-    "file ignored": (False, "convert it to .jpg or .png if it is an image of the data set"),
+    "file not read": (False, "convert it to .jpg or .png if it is an image of the data set"),
     "size mismatch": (True, "write the picture's own size: until then the picture is left out"),
     "picture in two splits": (True, "keep it in one: a detector is not to be scored on what it learnt from"),
     "same picture in two splits": (True, "keep one: a detector is not to be scored on what it learnt from"),

@@ -22,7 +22,7 @@ from lookonce.data.coco_folder import find_coco, is_coco, read_coco
 from lookonce.data.finding import sections
 from lookonce.data.foreign import name_tool, what_lies_there
 from lookonce.data.gathering import Gathering
-from lookonce.data.pictures import inspect, is_hidden
+from lookonce.data.pictures import inspect, is_hidden, walk_files
 from lookonce.data.record import DataPolicy, Dataset, Problem
 from lookonce.data.voc_folder import EXPECTED as VOC_EXPECTED
 from lookonce.data.voc_folder import find_voc, of_one_class, read_voc
@@ -52,9 +52,9 @@ def read_dataset(
 
     Args:
         path: folder of the data set, or its COCO .json, data.yaml or obj.data.
-        split: the pictures of this list (VOC: ImageSets/Main/SPLIT.txt; COCO: *SPLIT*.json; YOLO: as data.yaml or
-            obj.data says); None: all. A data set without lists of these names is split 80/10/10 into train,
-            val and test by a hash of the names, the same each time.
+        split: the images of this split (VOC: ImageSets/Main/SPLIT.txt; COCO: *SPLIT*.json; YOLO: as data.yaml or
+            obj.data says; of any: folders of this name); None: all. A data set that brings no splits is divided
+            80/10/10 into train, val and test by a hash of the file names, the same each time.
         labels: keep these classes, by name, in this order. Pictures without any of them stay, empty.
         format: voc, coco or yolo; auto finds it by looking. YOLO and COCO describe their classes, so all of them
             are kept, in that order (COCO: by id).
@@ -65,7 +65,8 @@ def read_dataset(
         Dataset. Classes are those of the whole data set, whatever the split; of a VOC data set those with objects,
         in VOC's own order or by name. What was wrong is in .problems, and said in one warning.
     Raises:
-        UserError: no such folder, nothing labelled in it, no such split or class, nothing left; any problem
+        UserError: no such folder, nothing labelled in it, no such split (with those that there are), no such class,
+            a list that cannot be read, nothing left; any problem
             under policy="error".
     """
     return read_splits(path, [split], labels, format, policy)[0]
@@ -87,9 +88,8 @@ def read_splits(
         problems = whole.problems_of(split)
         part = replace(whole.dataset.select(chosen), problems=problems)
         if not len(part):
-            raise UserError(
-                f"{path}: split {split!r} has no readable pictures; {summarise(problems) or 'its list is empty'}"
-            )
+            why = summarise(whole.problems_of(split, alone=True)) or "its list is empty"
+            raise UserError(f"{path}: split {split!r} has no readable images; {why}")
         said.update(dict.fromkeys(problems))
         found.append(part)
     settle(tuple(said), policy, str(path))
@@ -260,8 +260,11 @@ class Whole:
             ", or --split all" if split == "test" else ""
         )
 
-    def problems_of(self, split: str | None) -> tuple[Problem, ...]:
-        """Problems of a split's images and list, and those of no split: of the data set; None: of everything."""
+    def problems_of(self, split: str | None, alone: bool = False) -> tuple[Problem, ...]:
+        """Problems of a split's images and list, and those of no split: of the data set; None: of everything.
+
+        alone: without those of the data set.
+        """
         found = self.found
         if split is None:
             return tuple(p for _, p in found.problems)
@@ -273,7 +276,7 @@ class Whole:
             others = {name: {first[i] for i in self._hashed[name].tolist()} for name in self._hashed}
         mine = others.pop(split)
         elsewhere = set().union(*others.values()) if others else set()
-        return tuple(p for key, p in found.problems if key in mine or key not in elsewhere)
+        return tuple(p for key, p in found.problems if key in mine or (not alone and key not in elsewhere))
 
 
 MOST_NAMED = 12
@@ -317,9 +320,9 @@ def _read(root: Path, format: Format, absent: bool, policy: DataPolicy) -> Gathe
         except UserError as error:
             failed[name] = error
     if not read:
-        first, *others = failed.items()
-        more = "".join(f"; as {name}: {str(error).removeprefix(f'{place}: ')}" for name, error in others)
-        raise UserError(f"{first[1]}{more}") from None
+        first, *more = failed.items()
+        as_well = "".join(f"; as {name}: {str(error).removeprefix(f'{place}: ')}" for name, error in more)
+        raise UserError(f"{first[1]}{as_well}")
     best = max(read, key=lambda name: sum(map(bool, read[name].counts)))
     also = [name for name in ways if name != best]
     if also:
@@ -353,7 +356,7 @@ def _find(root: Path, format: Format, absent: bool) -> tuple[Path, dict[str, Rea
         if fitting:
             return next(iter(fitting.items()))
         level = [below for place in level for below in _folders_of(place)][:MOST_FOLDERS]
-    if format in ("auto", "yolo") and has_labels(sections(root)):
+    if format in ("auto", "yolo") and has_labels(walk_files(root)):
         raise UserError(
             f"{root}: YOLO labels are here but no class names: write classes.txt, one name a line in the order of "
             "the class numbers, or a data.yaml"

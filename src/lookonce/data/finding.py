@@ -42,7 +42,7 @@ class Folders:
         self._root, self._shared = root, shared
         self._alone: dict[str, Path | None] | None = None
         self._names: dict[str, dict[str, str]] = {}
-        self._worked: dict[tuple[str, bool], tuple[str, int]] = {}
+        self._worked: dict[tuple[str, tuple[Path, ...], bool], tuple[str, int]] = {}
 
     def has(self, path: Path) -> bool:
         """Whether a file or folder of this name is there."""
@@ -93,7 +93,8 @@ class Folders:
 
         Tried in order: an absolute path as it stands; then below each base; then below each base without its
         first part, its first two, and so on: lists are written relative to some other folder, or on another
-        machine. What worked for the last path in the same folder is tried first; of an image the name alone last.
+        machine. What worked for the last path in the same folder and with the same bases is tried first; the name
+        of an image alone is tried last.
 
         Args:
             bases: folders it may be relative to.
@@ -104,7 +105,7 @@ class Folders:
             return None
         if os.path.isabs(text.strip()) and (found := self._there("/", parts, picture)):
             return found
-        key = ("/".join(parts[:-1]), picture)
+        key = ("/".join(parts[:-1]), tuple(bases), picture)
         if key in self._worked:
             base, drop = self._worked[key]
             if found := self._there(base, parts[drop:], picture):

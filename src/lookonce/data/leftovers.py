@@ -101,7 +101,7 @@ def _note_foreign(found: Gathering, folders: Folders, places: Iterable[Path]) ->
                 counts[ending.lower()].append(told_from(folder / name, found.root))
     for ending, files in counts.items():
         said = f"{len(files)} {ending} {'file' if len(files) == 1 else 'files'}"
-        found.problem("", (found.root / files[0], 0), "file ignored", said, "ignored", times=len(files))
+        found.problem("", (found.root / files[0], 0), "file not read", said, "ignored", times=len(files))
 
 
 def _images(count: int) -> str:

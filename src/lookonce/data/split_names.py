@@ -22,7 +22,7 @@ PLAIN = frozenset({
 
 def words_of(name: str) -> list[str]:
     """The words of a name, in lower case: cellsTrain_2017 -> cells, train."""
-    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
 
 
 def split_word(name: str) -> str | None:

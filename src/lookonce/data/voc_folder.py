@@ -110,7 +110,7 @@ def _take_splits(found: Gathering) -> None:
     main = root / "ImageSets" / "Main"
     place = main if main.is_dir() else root / "ImageSets"
     lists = {file.stem: file for file in sorted(place.glob("*.txt")) if not is_hidden(file.name)}
-    known = frozenset(Path(key).name for key in found.place)
+    known = frozenset((*found.place, *found.noted))
     readers: dict[str, Callable[[], list[str]]] = {
         name: cache(partial(voc.read_list, file, known, guessed(found, name, file))) for name, file in lists.items()
     }
@@ -169,7 +169,7 @@ def _read(found: Gathering, key: str, file: Path, indexes: Sequence[dict[str, li
             if is_annotation(file):
                 found.problem(key, (file, 0), "picture missing", f"no image {file.stem}.* beside it", "skipped")
             else:
-                found.problem("", (file, 0), "file ignored", "an .xml file that is no VOC annotation", "ignored")
+                found.problem("", (file, 0), "file not read", "an .xml file that is no VOC annotation", "ignored")
             return
         picture = choice[0]
         if len(choice) > 1:

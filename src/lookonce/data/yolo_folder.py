@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from lookonce.data.finding import Folders, Sections, homes, read_lines, sections, split_path, told_from
 from lookonce.data.gathering import Gathering, guessed, name_splits, shared_names, take_folder_splits
 from lookonce.data.leftovers import note_leftovers
-from lookonce.data.pictures import PICTURE_SUFFIXES, is_hidden, picture_size, walk_images
+from lookonce.data.pictures import PICTURE_SUFFIXES, is_hidden, picture_size, walk_files, walk_images
 from lookonce.data.record import DataPolicy, Dataset
 from lookonce.data.yolo_text import read_labels, write_labels
 from lookonce.errors import PictureError, UserError
@@ -74,21 +75,16 @@ def find_yolo(root: Path, inside: Sections | None = None) -> Path | None:
         if file.is_file() and _looks_like(file):
             return file
     names = next((root / name for name in NAMES_FILES if _lists_names(root / name)), None)
-    if names is None:
-        names = next(_inner_names(inside or sections(root)), None)
+    if names:
+        return names if has_labels(walk_files(root)) else None
+    names = next(_inner_names(inside or sections(root)), None)
     return names if names and has_labels(inside or sections(root)) else None
 
 
-def has_labels(inside: Sections) -> bool:
-    """Whether label files of YOLO lie in a data set's folders, whatever else does."""
-    tried = 0
-    for folder, names in inside:
-        for name in names:
-            if name.lower().endswith(".txt") and tried < MOST_TRIED:
-                tried += 1
-                if is_label_file(folder / name):
-                    return True
-    return False
+def has_labels(inside: Iterable[tuple[Path | str, list[str]]]) -> bool:
+    """Whether label files of YOLO lie in some folders, whatever else does. inside: folders, with the files in each."""
+    files = (Path(folder, name) for folder, names in inside for name in names if name.lower().endswith(".txt"))
+    return any(map(is_label_file, islice(files, MOST_TRIED)))
 
 
 def is_label_file(file: Path) -> bool:
