@@ -1,5 +1,9 @@
 """Mirrors src/lookonce/files.py."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from lookonce.errors import UserError
@@ -34,8 +38,14 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path):
-    for name in (".4711-last.ckpt", ".hidden", "last.ckpt", "1-2.txt"):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    living = {f".{os.getpid()}-last.ckpt", f".{os.getppid()}-last.ckpt", f".{10**30}-last.ckpt"}
+    others = {".hidden", "last.ckpt", "1-2.txt", ".1st-plan.txt"}
+    for name in (f".{dead.pid}-last.ckpt", f".{dead.pid}-best.ckpt", *living, *others):
         (tmp_path / name).write_text("x")
+    sweep(tmp_path, "last.*")
+    assert {p.name for p in tmp_path.iterdir()} == living | others | {f".{dead.pid}-best.ckpt"}
     sweep(tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == {".hidden", "last.ckpt", "1-2.txt"}
+    assert {p.name for p in tmp_path.iterdir()} == living | others
     sweep(tmp_path / "none")

@@ -84,7 +84,7 @@ class Description:
         """What an exported file says of itself. Raises ModelFileError where that does not hold together."""
         try:
             return cls.from_json(json.loads(text), place)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
             if isinstance(error, UserError):
                 raise
             raise ModelFileError(f"{place}: its description cannot be read ({str(error)[:200]!r})") from None
@@ -99,7 +99,7 @@ class Description:
         """
         if about["format"] != FORMAT:
             raise ModelFileError(
-                f"{place}: format {about['format']}, and this lookonce reads {FORMAT}; use its own version"
+                f"{place}: format {about['format']!r:.40}, and this lookonce reads {FORMAT}; use its own version"
             )
         if about["resize"] not in get_args(ResizeMode):
             raise ModelFileError(f"{place}: resize {about['resize']!r}; expected one of {get_args(ResizeMode)}")
