@@ -2,6 +2,9 @@
 
 import importlib
 import os
+import shutil
+import subprocess
+import sys
 from dataclasses import fields
 from typing import get_args
 
@@ -62,6 +65,29 @@ def test_an_export_never_overwrites_its_model(tmp_path):
     for model, out in ((tmp_path / "m.cfg", None), (tmp_path / "m.weights", tmp_path / "m.cfg")):
         with pytest.raises(UserError, match="would overwrite the model itself; give --out"):
             export(model, "darknet", folded=True, out=out)
+
+
+def test_a_folder_of_that_name_that_is_a_data_set_is_left_alone(run, squares, tmp_path, monkeypatch):
+    shutil.copytree(squares, tmp_path / "cells")
+    before = sorted(str(file) for file in (tmp_path / "cells").rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(run), "--format", "darknet", "--out", "cells"]) == 0
+    assert main(["export", str(run), "--format", "onnx", "--raw", "--out", "cells/"]) == 0
+    assert sorted(str(file) for file in (tmp_path / "cells").rglob("*")) == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "cells", "cells.cfg", "cells.names", "cells.onnx", "cells.weights",
+    ]  # fmt: skip
+
+
+def test_what_a_killed_export_left_goes_and_a_living_ones_stays(run, tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = {pid: f".{pid}-cells.onnx" for pid in (dead.pid, os.getppid(), os.getpid())}
+    for name in (*names.values(), f".{dead.pid}-other.onnx"):
+        (tmp_path / name).write_bytes(b"half")
+    export(run, "darknet", out=tmp_path / "cells")
+    left = {file.name for file in tmp_path.iterdir() if file.name.startswith(".")}
+    assert left == {names[os.getppid()], names[os.getpid()], f".{dead.pid}-other.onnx"}
 
 
 def test_what_cannot_be_exported_is_told(run):

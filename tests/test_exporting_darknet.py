@@ -133,3 +133,13 @@ def test_a_resize_that_darknet_has_not_is_told(tmp_path, caplog):
     assert "this model stretches pictures" in caplog.text
     assert (tmp_path / "n.names").read_text() == "a b\nc\n"
     assert np.frombuffer((tmp_path / "n.weights").read_bytes()[:12], "<i4").tolist() == [0, 2, 0]
+
+
+def test_a_region_without_softmax_is_said_to_be_no_file_of_opencvs(tmp_path, caplog):
+    model = load_model(GOLDEN / "dk_logistic_96.cfg")
+    assert not model.region.softmax
+    cfg, weights, _ = write(model, tmp_path / "m", Options()).files
+    assert "m.cfg: OpenCV does not read it: its region layer judges each class alone (softmax=0)" in caplog.text
+    if hasattr(getattr(cv2, "dnn", None), "readNetFromDarknet"):
+        with pytest.raises(cv2.error, match="useLogistic"):
+            cv2.dnn.readNetFromDarknet(str(cfg), str(weights)).forward()

@@ -9,7 +9,7 @@ import torch
 
 from conftest import GOLDEN
 from lookonce.description import Description
-from lookonce.exporting.graph import detector_model
+from lookonce.exporting.graph import detector_model, predictions_info, raw_model
 from lookonce.model_file import load_model
 from lookonce.postprocess import Selection, nms_per_class
 from lookonce.region import decode
@@ -18,9 +18,19 @@ from lookonce.runtimes.openvino import the_core
 
 @pytest.fixture(scope="module")
 def trained(run):
-    """A trained model with both of its graphs: tracing takes seconds."""
+    """A trained model and its graph: tracing takes seconds."""
     model = load_model(run)
-    return model, detector_model(model, raw=False), detector_model(model, raw=True)
+    return model, detector_model(model)
+
+
+def with_predictions(made, *, alone=False):
+    """The graph with boxes and scores among its outputs. alone: without the rows."""
+    other = onnx.ModelProto()
+    other.CopyFrom(made)
+    if alone:
+        del other.graph.output[:], other.graph.input[1:]
+    other.graph.output.extend(predictions_info())
+    return other
 
 
 def images(frame, count=2):
@@ -51,9 +61,9 @@ def in_torch(model, given):
 
 
 @pytest.mark.parametrize("name", ["dk_yolov2s_160", "dk_tinys_160", "dk_logistic_96", "dk_tree_96x64"])
-def test_the_raw_graph_gives_what_pytorch_gives_on_an_input_of_any_size(name):
+def test_boxes_and_scores_are_those_of_pytorch_on_an_input_of_any_size(name):
     model = load_model(GOLDEN / f"{name}.cfg")
-    made = detector_model(model, raw=True)
+    made = with_predictions(detector_model(model), alone=True)
     onnx.checker.check_model(made, full_check=True)
     for frame, count in ((model.frame, 2), ((96, 128), 1)):
         given = images(frame, count)
@@ -66,7 +76,7 @@ def test_the_raw_graph_gives_what_pytorch_gives_on_an_input_of_any_size(name):
 
 @pytest.mark.parametrize("thresholds", [{}, {"score_threshold": 0.02}, {"score_threshold": 0.02, "iou_threshold": 0.1}])
 def test_rows_are_those_of_greedy_suppression_in_the_order_stated(trained, thresholds):
-    model, made, _ = trained
+    model, made = trained
     given = images(model.frame, 3)
     boxes, scores = in_torch(model, given)
     assert in_onnxruntime(made, given, score_threshold=1.0)[0].shape == (0, 7)
@@ -83,12 +93,9 @@ def test_rows_are_those_of_greedy_suppression_in_the_order_stated(trained, thres
 
 
 def test_of_equal_scores_the_lower_predictor_comes_first(trained):
-    _, made, raw = trained
+    _, made = trained
     grey = np.full((1, 3, 160, 160), 128, np.uint8)  # cells far from the edge give the same numbers
-    both = onnx.ModelProto()
-    both.CopyFrom(made)
-    both.graph.output.extend(raw.graph.output)
-    rows, boxes, _ = in_onnxruntime(both, grey, score_threshold=0.0)
+    rows, boxes, _ = in_onnxruntime(with_predictions(made), grey, score_threshold=0.0)
     places = [int(np.flatnonzero((boxes[0] == row[2:6]).all(-1))[0]) for row in rows]
     keys = [(row[1], -row[6], place) for row, place in zip(rows, places, strict=True)]
     assert keys == sorted(keys)
@@ -96,7 +103,7 @@ def test_of_equal_scores_the_lower_predictor_comes_first(trained):
 
 
 def test_thresholds_are_inputs_with_the_models_own_as_defaults(trained):
-    model, made, _ = trained
+    model, made = trained
     graph = made.graph
     defaults = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
     assert [i.name for i in graph.input] == ["images", "score_threshold", "iou_threshold"]
@@ -105,9 +112,26 @@ def test_thresholds_are_inputs_with_the_models_own_as_defaults(trained):
 
 
 def test_the_file_describes_itself_and_holds_no_path_of_this_machine(trained):
-    model, made, _ = trained
+    model, made = trained
     about = json.loads(made.metadata_props[0].value)
     assert Description.from_json(about, "file") == model.description
     assert {"format", "version", "labels", "frame", "resize", "thresholds"} <= about.keys()
     for part in (".py", "site-packages", "stack_trace"):
         assert part.encode() not in made.graph.SerializeToString()
+
+
+@pytest.mark.parametrize("name", ["dk_yolov2s_160", "dk_tinys_160", "dk_logistic_96", "dk_tree_96x64"])
+def test_opencv_runs_the_raw_graph_and_gives_what_pytorch_gives(name, tmp_path):
+    """Oracle: the network in PyTorch; OpenCV shares no code with it."""
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is the judge")
+    model = load_model(GOLDEN / f"{name}.cfg")
+    made = raw_model(model)
+    onnx.checker.check_model(made, full_check=True)
+    onnx.save(made, tmp_path / "m.onnx")
+    given = np.random.default_rng(0).random((1, 3, model.frame[1], model.frame[0]), np.float32)
+    network = cv2.dnn.readNetFromONNX(str(tmp_path / "m.onnx"))
+    network.setInput(given)
+    with torch.no_grad():
+        expected = model.network(torch.from_numpy(given)).numpy()
+    np.testing.assert_allclose(network.forward(), expected, atol=2e-4)
+    assert [side.dim_value for side in made.graph.output[0].type.tensor_type.shape.dim] == [*expected.shape]

@@ -1,42 +1,54 @@
 """Mirrors src/lookonce/exporting/onnx.py."""
 
+import numpy as np
 import onnx
 import pytest
 import torch
 
-from lookonce import export
+from lookonce import Detector, export
 from lookonce.cli import main
 from lookonce.exporting import onnx as writer
 from lookonce.exporting.graph import detector_model
 from lookonce.exporting.parity import ParityError
 
 
-def spoilt(model, raw):
+def spoilt(model):
     """A graph of other numbers than the model's."""
     convolution = model.network.convolution_list()[0].conv
     before = convolution.weight.detach().clone()
     with torch.no_grad():
         convolution.weight.mul_(1.05)
-        made = detector_model(model, raw)
+        made = detector_model(model)
         convolution.weight.copy_(before)
     return made
 
 
-def test_the_command_writes_one_file_and_a_table(run, squares, tmp_path, capsys):
+def test_the_command_writes_one_file_and_a_table_and_says_who_reads_it(run, squares, tmp_path, capsys, caplog):
     words = ["export", str(run), "--format", "onnx", "--out", str(tmp_path / "cells"), "--data", str(squares)]
     assert main(words) == 0
     said = capsys.readouterr().out
     assert said.splitlines()[0] == str(tmp_path / "cells.onnx")
     assert "largest difference" in said
+    assert "for ONNX Runtime and OpenVINO; for OpenCV use --raw, or for OpenCV 4 --format darknet" in caplog.text
     assert [p.name for p in tmp_path.iterdir()] == ["cells.onnx"]
     assert [o.name for o in onnx.load(tmp_path / "cells.onnx").graph.output] == ["detections"]
 
 
-def test_raw_ends_with_all_predictions(run, tmp_path):
-    file = export(run, "onnx", raw=True, out=tmp_path / "cells").files[0]
-    graph = onnx.load(file).graph
-    assert [o.name for o in graph.output] == ["boxes", "scores"]
-    assert "NonMaxSuppression" not in {node.op_type for node in graph.node}
+def test_raw_is_the_network_alone_for_opencv_too(run, squares, tmp_path, caplog):
+    """Oracle: our own raw map, from the model file."""
+    caplog.set_level("INFO", "lookonce")
+    found = export(run, "onnx", raw=True, out=tmp_path / "cells")
+    assert "for every reader of ONNX, OpenCV too" in caplog.text
+    assert "scores" in found.parity
+    graph = onnx.load(found.files[0]).graph
+    assert [(o.name, o.type.tensor_type.elem_type) for o in graph.output] == [("raw", onnx.TensorProto.FLOAT)]
+    assert [(i.name, i.type.tensor_type.elem_type) for i in graph.input] == [("pixels", onnx.TensorProto.FLOAT)]
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is one of its readers")
+    given = np.random.default_rng(0).random((1, 3, 96, 96), np.float32)
+    network = cv2.dnn.readNetFromONNX(str(found.files[0]))
+    network.setInput(given)
+    expected = Detector(run, "torch", device="cpu", precision="fp32").runtime(given)
+    np.testing.assert_allclose(network.forward(), expected, atol=1e-4)
 
 
 def test_a_file_that_is_not_the_same_is_not_kept_and_the_one_before_stays(run, tmp_path, monkeypatch):

@@ -2,9 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from lookonce import export
+from lookonce import Detector, export
 from lookonce.exporting import openvino as writer
 from lookonce.exporting.parity import ParityError
 from lookonce.model_file import load_model
@@ -23,6 +24,15 @@ def test_the_files_describe_themselves_and_half_is_half_the_size(run, squares, t
     assert [o.get_any_name() for o in read.outputs] == ["detections"]
     weights = sum(p.numel() for p in load_model(run).network.parameters())
     assert (found.files[1].stat().st_size < 3 * weights) == half
+
+
+def test_raw_is_the_network_alone(run, tmp_path):
+    found = export(run, "openvino", raw=True, out=tmp_path / "cells")
+    read = the_core().read_model(found.files[0])
+    assert [name in o.get_names() for name, o in zip(("pixels", "raw"), (*read.inputs, *read.outputs), strict=True)]
+    given = np.random.default_rng(0).random((2, 3, 96, 96), np.float32)
+    mine, theirs = (Detector(model, "openvino", precision="fp32").runtime(given) for model in (run, found.files[0]))
+    np.testing.assert_allclose(theirs, mine, atol=1e-4)
 
 
 def test_files_that_are_not_the_same_are_not_kept(run, tmp_path, monkeypatch):

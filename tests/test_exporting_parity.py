@@ -20,7 +20,7 @@ def honest(model, tmp_path_factory):
     import onnx
 
     path = tmp_path_factory.mktemp("parity") / "m.onnx"
-    onnx.save_model(detector_model(model, raw=False), path)
+    onnx.save_model(detector_model(model), path)
     return run_openvino(path)[0]
 
 

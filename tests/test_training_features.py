@@ -1,5 +1,6 @@
 """Mirrors src/lookonce/training/features.py."""
 
+import pickle
 import shutil
 from types import SimpleNamespace
 
@@ -47,17 +48,47 @@ def test_a_pass_that_broke_off_goes_on_where_it_stood(lost, tmp_path):
     assert again.index_file.read_bytes() == content
 
 
-def test_a_damaged_slot_is_told_and_not_trained_on(tmp_path):
+@pytest.mark.parametrize("what", ["content", "digest"])
+def test_a_damaged_slot_is_not_trained_on_and_is_computed_anew(what, tmp_path, caplog):
     cache = FeatureCache(tmp_path / "c", SHAPES, "fp32")
-    for n in range(2):
-        cache.add(bytes([n]) * 16, outputs(n))
-    content = bytearray(cache.file.read_bytes())
-    content[cache.slot_bytes + 5] ^= 1
-    cache.file.write_bytes(content)
+    keys = [bytes([n]) * 16 for n in range(3)]
+    for n, key in enumerate(keys):
+        cache.add(key, outputs(n))
+    cache.read(keys[1])  # that it was right once says nothing of the next time
+    file, place = (cache.file, cache.slot_bytes + 5) if what == "content" else (cache.index_file, 20 + 3)
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+    if what == "content":
+        with pytest.raises(UserError, match=r"features.bin: slot 1 is damaged; start again: it is then computed anew"):
+            cache.read(keys[1])
     again = FeatureCache(tmp_path / "c", SHAPES, "fp32")
-    again.read(bytes(16))
-    with pytest.raises(UserError, match=r"features.bin: slot 1 is damaged; delete .*: it is computed anew"):
-        again.read(b"\1" * 16)
+    assert again.missing(keys) == [1]
+    again.add(keys[1], outputs(1))
+    for cache in (again, FeatureCache(tmp_path / "c", SHAPES, "fp32")):
+        assert cache.missing(keys) == []
+        for n, key in enumerate(keys):
+            assert all(torch.equal(a, b) for a, b in zip(cache.read(key), outputs(n), strict=True))
+
+
+def test_what_another_run_wrote_over_a_slot_is_not_taken_for_ones_own(tmp_path):
+    """Two runs without a lock between them, which both add to slot 0."""
+    first, second = (FeatureCache(tmp_path / "c", SHAPES, "fp32") for _ in range(2))
+    first.add(b"a" * 16, outputs(1))
+    first.read(b"a" * 16)
+    second.add(b"b" * 16, outputs(2))
+    with pytest.raises(UserError, match="slot 0 is damaged"):
+        first.read(b"a" * 16)
+    assert all(torch.equal(a, b) for a, b in zip(second.read(b"b" * 16), outputs(2), strict=True))
+
+
+def test_a_cache_goes_into_worker_processes_without_what_keeps_it(tmp_path):
+    cache = FeatureCache(tmp_path / "c", SHAPES, "fp32")
+    cache.add(b"a" * 16, outputs(1))
+    cache.use = open(tmp_path / "lock", "w")  # noqa: SIM115 - nothing that can be pickled
+    other = pickle.loads(pickle.dumps(cache))
+    assert other.use is None
+    assert torch.equal(other.read(b"a" * 16)[0], outputs(1)[0])
 
 
 def test_a_cache_too_large_for_the_disk_is_told_with_the_numbers_before_it_is_begun(tmp_path, monkeypatch):

@@ -1,16 +1,25 @@
 """Mirrors src/lookonce/training/trunk.py: training on kept outputs against training on pictures."""
 
+import gc
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from lookonce import train
+from lookonce import Network, read_dataset, train
+from lookonce.cache import cache
 from lookonce.data.warp import Augmentation
 from lookonce.errors import UserError
 from lookonce.model_file import load_model
+from lookonce.training.features import CachedPictures, FeatureCache
 from lookonce.training.module import Training
-from sets import write_squares
+from lookonce.training.plan import Plan
+from lookonce.training.recipes import Settings
+from lookonce.training.trunk import Trunk
+from lookonce.training.validation import Inputs
+from sets import nano, write_squares
 
 SMALL = {"network": "nano", "size": 64, "epochs": 3, "batch_size": 4, "anchors": 2, "freeze": "4", "ema": 0.0,
          "precision": "fp32"}  # fmt: skip
@@ -47,10 +56,70 @@ def test_kept_variants_are_the_augmented_pictures_of_the_first_epochs(squares, t
     torch.testing.assert_close(torch.tensor(cached), torch.tensor(straight), rtol=1e-5, atol=1e-6)
 
 
-def test_a_second_run_computes_nothing_anew(squares, tmp_path, monkeypatch):
-    train(squares, out=tmp_path, name="a", features="bf16", **SMALL)
+def test_a_second_run_computes_nothing_anew_wherever_it_lies(squares, tmp_path, monkeypatch):
+    train(squares, out=tmp_path / "a", features="bf16", **SMALL)
+    assert [file.name for file in (tmp_path / "a").iterdir()] == ["squares-1"]
+    assert "features of" in str(cache())
     monkeypatch.setattr("lookonce.training.features.FeatureCache.add", None)
-    assert (train(squares, out=tmp_path, name="b", features="bf16", **SMALL) / "model.safetensors").is_file()
+    assert (train(squares, out=tmp_path / "b", features="bf16", **SMALL) / "model.safetensors").is_file()
+
+
+def test_runs_at_once_compute_each_image_once_and_read_their_own(squares, tmp_path, monkeypatch):
+    """Three threads on one cache, two of them with the same images; each then reads what it would compute alone."""
+    monkeypatch.setenv("LOOKONCE_CACHE", str(tmp_path / "cache"))
+    other = write_squares(tmp_path / "other", {"train": 20}, seed=9)
+    torch.manual_seed(0)
+    module = Training(Network(nano(2, ((1.0, 1.0), (1.6, 1.6)))), Settings(freeze="4"), 0)
+    module.network.eval()
+    how = Settings(network="nano", size=64, freeze="4", features="fp32", resize="stretch")
+    plan = Plan(str(squares), None, "train", "val", "drop", False, 0, 0, "cpu", "fp32", False, 5.0, None, how, False)
+    added, before = [], FeatureCache.add
+
+    def add(self, digest, outputs):
+        added.append(digest)
+        before(self, digest, outputs)
+
+    monkeypatch.setattr(FeatureCache, "add", add)
+
+    def fill(root):
+        inputs = Inputs(read_dataset(root, "train"), (64, 64), "stretch")
+        cached = Trunk(module, plan).validation(inputs)
+        return inputs, [cached[n].outputs for n in range(len(inputs))]
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(fill, (squares, other, squares)))
+    assert len(added) == len(set(added)) == 24 + 20
+    for inputs, outputs in found:
+        for n, output in enumerate(outputs):
+            with torch.no_grad():
+                expected = module.network.until(inputs.image(n)[None], module.network.cut)
+            torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_features_in_use_are_not_removed_and_go_afterwards(squares, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOOKONCE_CACHE", str(tmp_path / "cache"))
+    seen, before = [], CachedPictures.__getitem__
+
+    def read(self, place):
+        if not seen:
+            seen.append(str(cache(clear=True)))
+        return before(self, place)
+
+    monkeypatch.setattr(CachedPictures, "__getitem__", read)
+    train(squares, out=tmp_path, features="bf16", **{**SMALL, "epochs": 1})
+    assert "0 entries removed" in seen[0]
+    assert "1 entry, in use" in seen[0]
+    gc.collect()
+    assert "1 entry removed" in str(cache(clear=True))
+
+
+def test_where_the_cache_cannot_be_written_features_last_as_long_as_the_run(squares, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LOOKONCE_CACHE", str(tmp_path / "file" / "cache"))
+    caplog.set_level("INFO", "lookonce")
+    run = train(squares, out=tmp_path / "runs", features="bf16", **{**SMALL, "epochs": 1})
+    assert (run / "model.safetensors").is_file()
+    assert caplog.text.count("so features are kept for this run alone") == 1
 
 
 @pytest.mark.parametrize("given, said", [

@@ -163,11 +163,11 @@ class Contents:
 
     def __str__(self) -> str:
         total = sum(size for _, size, _ in self.entries)
-        lines = [] if self.removed is None else [f"{self.removed} entries removed"]
+        lines = [] if self.removed is None else [f"{_count(self.removed)} removed"]
         for what, size, used in self.entries:
             lines.append(f"{_size(size):>9}  {time.strftime('%Y-%m-%d %H:%M', time.localtime(used))}  {what}")
         state = "" if self.removed is None else ", in use"
-        lines.append(f"{self.folder}: {len(self.entries)} entries{state}, {_size(total)} of {_size(MOST_BYTES)}")
+        lines.append(f"{self.folder}: {_count(len(self.entries))}{state}, {_size(total)} of {_size(MOST_BYTES)}")
         return "\n".join(lines)
 
 
@@ -224,6 +224,10 @@ def _stat(file: Path) -> os.stat_result:
 def _digest(file: Path) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _count(entries: int) -> str:
+    return "1 entry" if entries == 1 else f"{entries} entries"
 
 
 def _size(count: float) -> str:

@@ -130,7 +130,10 @@ def describe(made: onnx.ModelProto, about: Description) -> None:
 
 def read_description(made: onnx.ModelProto, place: str) -> Description:
     """The description in an ONNX model. Raises ModelFileError where there is none, or of another format."""
-    found = {entry.key: entry.value for entry in made.metadata_props}
+    try:
+        found = {entry.key: entry.value for entry in made.metadata_props}
+    except UnicodeDecodeError:
+        raise ModelFileError(f"{place}: a description that is not text; write it anew with lookonce export") from None
     if KEY not in found:
         raise not_ours(place, "an ONNX file")
     return Description.from_text(found[KEY], place)
@@ -143,9 +146,11 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     except (OSError, ValueError, DecodeError) as error:
         said = str(error).splitlines()[0][:120]
         raise ModelFileError(f"{path}: not an ONNX file ({said.encode('unicode_escape').decode()})") from None
-    opset = max((entry.version for entry in made.opset_import if entry.domain == ""), default=0)
-    if not 1 <= opset <= (newest := onnx.defs.onnx_opset_version()):  # OpenVINO would run it as one that it knows
-        raise ModelFileError(f"{path}: opset {opset}; this onnx package knows 1 to {newest}; run: pip install -U onnx")
+    newest = onnx.defs.onnx_opset_version()
+    opset = max((entry.version for entry in made.opset_import if not entry.domain.strip()), default=0)
+    if not 1 <= opset <= newest:  # OpenVINO would run it as one that it knows
+        way_out = "run: pip install -U onnx" if opset > newest else "write it anew with lookonce export"
+        raise ModelFileError(f"{path}: opset {opset}; this onnx package knows 1 to {newest}; {way_out}")
     return made
 
 
@@ -153,7 +158,7 @@ def raw_shape(about: Description, place: str) -> Shape:
     """The map that a description's network gives for its input. Raises ModelFileError for an input it cannot take."""
     width, height = about.frame
     if not all(1 <= side <= MOST_SIDE for side in about.frame):
-        raise ModelFileError(f"{place}: an input of {width} x {height}; expected sides from 1 to {MOST_SIDE}")
+        raise ModelFileError(f"{place}: an input of {width:.6g} x {height:.6g}; expected sides from 1 to {MOST_SIDE}")
     maps = shapes(about.layers, Shape(about.channels, height, width))
     if any(side < 1 for each in maps for side in each):
         raise ModelFileError(f"{place}: an input of {width} x {height} is too small for its network")
@@ -173,13 +178,15 @@ def network_part(made: onnx.ModelProto, about: Description, place: str) -> onnx.
             raise ModelFileError(f"{place}: no tensor {RAW!r} in it; write it with lookonce export")
         found = list(made.graph.node[outputs.get(PIXELS, -1) + 1 : outputs[RAW] + 1])
         numbers = _read_numbers({value.name: value for value in made.graph.initializer}, about, place)
-    except UnicodeDecodeError:
-        raise ModelFileError(f"{place}: names that are not text; write it anew with lookonce export") from None
-    for size in (None, about.frame):
-        expected = Graph()
-        add_network(expected, about.layers, numbers, about.channels, size)
-        if found == expected.nodes:
-            return network_model(about.layers, numbers, about.channels)
+        for size in (None, about.frame):
+            expected = Graph()
+            add_network(expected, about.layers, numbers, about.channels, size)
+            if found == expected.nodes:
+                return network_model(about.layers, numbers, about.channels)
+    except ModelFileError:
+        raise
+    except ValueError:  # names that are not text, numbers that ONNX cannot hold
+        pass
     raise ModelFileError(f"{place}: its network is not the one of its description; write it anew with lookonce export")
 
 

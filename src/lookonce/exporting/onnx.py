@@ -20,7 +20,7 @@ from lookonce.model_file import Model
 
 log = logging.getLogger("lookonce")
 
-READERS = "for ONNX Runtime and OpenVINO; for OpenCV use --raw or --format darknet"
+READERS = "for ONNX Runtime and OpenVINO; for OpenCV use --raw, or for OpenCV 4 --format darknet"
 RAW_READERS = (
     "for every reader of ONNX, OpenCV too: float RGB pixels in 0..1, [1, 3, height, width], to the raw map; decode it "
     "and suppress in your own program"

@@ -40,7 +40,7 @@ def write(model: Model, stem: Path, options: Options) -> Exported:
     with saved(whole, xml, options.half) as beside:
         run, runtime = run_openvino(beside)
         parity = check_parity(model, from_raw(model, run) if options.raw else run, runtime, options.data, tolerance)
-    log.info("%s: for OpenVINO; for OpenCV use --format onnx --raw or --format darknet", xml)
+    log.info("%s: for OpenVINO; for OpenCV use --format onnx --raw, or for OpenCV 4 --format darknet", xml)
     return Exported((xml, xml.with_suffix(".bin")), str(parity), accuracy)
 
 
@@ -66,10 +66,9 @@ def run_openvino(path: Path) -> tuple[Run, str]:
     inside = {name for op in read.get_ops() for output in op.outputs() for name in output.get_names()}
     read.add_outputs([name for name in (BOXES, SCORES) if name in inside])
     compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    names = [output.get_any_name() for output in compiled.outputs]
 
     def run(images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         found = compiled(images)
-        return {name: found[output] for name, output in zip(names, compiled.outputs, strict=True)}
+        return {name: found[output] for output in compiled.outputs for name in output.get_names()}
 
     return run, f"OpenVINO {openvino.__version__.split('-')[0]}"
