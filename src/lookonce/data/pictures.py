@@ -207,7 +207,8 @@ def _deep_values(path: Path) -> NDArray[np.generic] | None:
     except PictureError:
         return None
     values = values[:: -(-len(values) // (1000 * MEASURED))]
-    return values[np.isfinite(values)]
+    finite: NDArray[np.generic] = values[np.isfinite(values)]
+    return finite
 
 
 @contextmanager
@@ -236,7 +237,7 @@ def _stream(source: object) -> Iterator[BinaryIO]:
             yield file
         return
     if hasattr(source, "read"):
-        if hasattr(source, "seekable") and source.seekable():
+        if hasattr(source, "seek") and hasattr(source, "seekable") and source.seekable():
             source.seek(0)
         source = source.read()
     if not isinstance(source, bytes | bytearray | memoryview):
