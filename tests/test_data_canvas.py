@@ -24,7 +24,7 @@ def test_canvas_sizes_shrink_the_large_and_leave_the_small():
 
 def test_a_picture_is_decoded_once(dataset, tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(canvas, "load_rgb", lambda path, **_: calls.append(path) or load_rgb(path))
+    monkeypatch.setattr(canvas, "load_rgb", lambda path, *_: calls.append(path) or load_rgb(path))
     found = canvas.Canvases(dataset, 96, tmp_path / "run")
     for _ in range(3):
         np.testing.assert_array_equal(found.read(1), load_rgb(dataset.records[1].path))

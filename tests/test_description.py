@@ -21,6 +21,10 @@ def test_it_comes_back_from_json_as_it_was(about):
     text = json.dumps(about.to_json())
     assert Description.from_text(text, "m") == about
     assert json.loads(text)["version"] == __version__
+    deep = replace(about, pixel_range=(51_000.0, 52_000.0), resize="letterbox_antialias")
+    assert Description.from_text(json.dumps(deep.to_json()), "m") == deep
+    before = {name: value for name, value in about.to_json().items() if name != "pixel_range"}
+    assert Description.from_text(json.dumps(before), "m") == about  # a file from before there was one
 
 
 @pytest.mark.parametrize("change, message", [
@@ -28,7 +32,9 @@ def test_it_comes_back_from_json_as_it_was(about):
     ({"resize": "crop"}, "m: resize 'crop'; expected one of"),
     ({"labels": ["a"]}, "1 labels for a network of"),
     ({"thresholds": [0.5]}, "1 thresholds for"),
-    ({"frame": None}, "m: its description cannot be read"),
+    ({"pixel_range": [5, 1]}, "m: pixel_range '[5, 1]'; expected two growing numbers"),
+    ({"pixel_range": ["a", 1]}, "m: pixel_range"), ({"pixel_range": 3}, "m: pixel_range"),
+    ({"pixel_range": [0, float("inf")]}, "m: pixel_range"), ({"frame": None}, "m: its description cannot be read"),
     ({"cfg": "[net]\n[warp]\n"}, "m:2"),
 ])  # fmt: skip
 def test_what_does_not_hold_together_is_told(about, change, message):

@@ -66,7 +66,7 @@ DEFECTS = {
     "anchors of another set": (lambda m: with_anchors(m, 1.6), {"anchors", "detections"},
                                r"boxes shifted or scaled: .* 1.\d\d x as wide"),
     "another resize mode": (lambda m: replace(m, resize="stretch"), {"resize"},
-                            "says stretch to 96 x 96 px and letterbox to 96 x 96 px was what it was trained with"),
+                            "says stretch to 96 x 96 px and letterbox_antialias to 96 x 96 px was what it was"),
     "last layer zeroed": (lambda m: broken(m, silent), {"weights"}, r"layer 11, conv.weight: every number is 0"),
     "weights not a number": (lambda m: broken(m, nan), {"weights"}, "layer 4, conv.weight: 1 of 2,304 numbers are not"),
     "variance below zero": (lambda m: broken(m, variance), {"weights"}, "layer 2, norm.running_var: -1 to"),
@@ -210,7 +210,7 @@ def test_wrong_options_are_told(given, message, run, squares):
 
 def test_another_resize_that_finds_more_is_named(run, squares, tmp_path, monkeypatch):
     def only_stretched(detector, dataset, selection):
-        if detector.about.resize == "letterbox":
+        if detector.about.resize == "letterbox_antialias":
             return [Detections([], [], [], dataset.labels)] * len(dataset), 0
         return [Detections(r.boxes, np.full(len(r.labels), 0.9), r.labels, dataset.labels) for r in dataset.records], 0
 
@@ -219,8 +219,8 @@ def test_another_resize_that_finds_more_is_named(run, squares, tmp_path, monkeyp
     found = diagnose(tmp_path / "m.safetensors", squares, steps=0)
     assert found.failed == ("detections",)
     said = {check.name: check.said for check in found.checks}
-    assert "100% of the objects are found with stretch, 0% with letterbox: write stretch" in said["detections"]
-    assert said["resize"] == "letterbox; the file does not say how it was trained"
+    assert "100% of the objects are found with stretch_antialias, 0% with letterbox_antialias" in said["detections"]
+    assert said["resize"] == "letterbox_antialias; the file does not say how it was trained"
 
 
 def test_names_are_paired_exactly_first_then_by_likeness():

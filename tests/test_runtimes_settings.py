@@ -1,11 +1,9 @@
 """Mirrors src/lookonce/runtimes/settings.py."""
 
-import os
-
 import pytest
 
 from lookonce.errors import ConfigError
-from lookonce.runtimes.settings import Settings, usable_cores
+from lookonce.runtimes.settings import Settings
 
 
 @pytest.mark.parametrize("given", [{"runtime": "abacus"}, {"precision": "int4"}])
@@ -25,11 +23,3 @@ def test_bf16_is_taken_where_the_machine_has_it(asked, native, meant):
 def test_less_than_one_thread_is_refused():
     with pytest.raises(ConfigError, match="threads: 0; expected at least 1"):
         Settings(threads=0)
-
-
-def test_usable_cores_are_those_of_the_process(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
-    assert usable_cores() == 3
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert usable_cores() == 1

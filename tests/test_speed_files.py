@@ -49,7 +49,7 @@ def test_a_slice_is_decoded_and_detected_as_a_detector_does(run, pictures, monke
 def test_rounds_go_through_the_pictures_once(run, pictures, monkeypatch):
     seen, places = [], []
     real = from_files.load_for
-    monkeypatch.setattr(from_files, "load_for", lambda file, frame: seen.append(file) or real(file, frame))
+    monkeypatch.setattr(from_files, "load_for", lambda file, *of: seen.append(file) or real(file, *of))
     found, stopped = measure_files(run / "model.safetensors", pictures, 3, 1, places.append)
     assert (found.pictures, stopped) == (len(pictures), False)
     assert len(seen) == (3 + from_files.WARM_UP) * 16  # 40 pictures in three slices of whole batches

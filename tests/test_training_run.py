@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from conftest import CASES
-from lookonce import read_dataset, train
+from lookonce import Detector, read_dataset, train
 from lookonce.cli import make_app
 from lookonce.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.data.voc import write_annotation
@@ -92,7 +93,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(squares, tmp_path):
 def test_every_way_to_train_ends_in_a_model(given, squares, tmp_path):
     run = train(squares, out=tmp_path, **{**SMALL, **given})
     model = load_model(run)
-    assert model.resize == given.get("resize", "letterbox")
+    assert model.resize == given.get("resize", "letterbox_antialias")
     assert model.labels == given.get("labels", ("blue", "red"))
     if "patience" in given:
         assert len(curve(run, "loss_epoch")) < 9
@@ -150,6 +151,28 @@ def test_wrong_input_is_told_before_anything_is_written(given, message, squares,
         train(**given)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_pixel_range_of_thermal_images_is_measured_and_kept(squares, tmp_path, caplog):
+    """The squares as 16-bit grey of 51000 to 51255: what /257 would make flat."""
+    root = shutil.copytree(squares, tmp_path / "thermal")
+    for file in (root / "JPEGImages").iterdir():
+        grey = np.asarray(Image.open(file).convert("L"), np.uint16) + np.uint16(51_000)
+        Image.fromarray(grey).save(file)
+    caplog.set_level(logging.WARNING)
+    run = train(root, out=tmp_path, **SMALL)
+    assert "flat" not in caplog.text
+    low, high = load_model(run).pixel_range
+    assert 51_000 <= low < 51_100 < high < 51_255
+    assert f"pixel_range:\n- {low}\n- {high}\n" in (run / "config.yaml").read_text()
+    ours, usual = (Detector(m, threshold=0.0) for m in (run, replace(load_model(run), pixel_range=None)))
+    from_file, from_array = ours(file), ours(np.asarray(Image.open(file)))
+    np.testing.assert_array_equal(from_file.scores, from_array.scores)
+    assert not np.array_equal(from_file.scores, usual(file).scores)
+    again = train(root, out=tmp_path, name="given", pixel_range=(50_000.0, 52_000.0), **SMALL)
+    assert load_model(again).pixel_range == (50_000, 52_000)
+    with pytest.raises(UserError, match=r"pixel-range: .*expected two growing numbers"):
+        train(root, out=tmp_path, pixel_range=(2.0, 1.0), **SMALL)
 
 
 def test_resume_takes_no_other_setting(run):

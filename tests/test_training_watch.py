@@ -53,7 +53,7 @@ def test_the_page_names_sizes_and_shows_the_worst_pictures_first(watch):
 def test_a_picture_that_is_gone_leaves_the_page_standing(watch, tmp_path, monkeypatch):
     from lookonce.errors import PictureError
 
-    def gone(path):
+    def gone(path, **_):
         raise PictureError(path, "gone")
 
     monkeypatch.setattr("lookonce.training.watch.load_rgb", gone)

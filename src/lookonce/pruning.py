@@ -202,7 +202,7 @@ def _plan(model: Model, place: Path, data: Path, seed: int) -> Plan:
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{place}: a recipe that this version does not know ({error}); train it anew") from None
     how = replace(
-        how, size=model.frame[0], resize=model.resize, anchors=0,
+        how, size=model.frame[0], resize=model.resize, pixel_range=model.pixel_range, anchors=0,
         schedule="one_cycle", warm_up_images=0, freeze="none", features="none", variants=0, patience=0,
     )  # fmt: skip
     return Plan(str(data), model.labels, "train", "val", "drop", True, seed, 0, "auto", "auto", False, 5.0, None, how,

@@ -237,7 +237,7 @@ def _stream(source: Any) -> Iterator[BinaryIO]:
             yield file
         return
     if hasattr(source, "read"):
-        if hasattr(source, "seekable") and source.seekable():
+        if hasattr(source, "seek") and hasattr(source, "seekable") and source.seekable():
             source.seek(0)
         source = source.read()
     if not isinstance(source, bytes | bytearray | memoryview):
@@ -255,13 +255,12 @@ def _identify(file: BinaryIO, length: int) -> Image.Image:
         prepare()
         for kind in tuple(Image.ID):
             factory, accept = Image.OPEN[kind]
-            if kind in NOT_IMAGES or (accept is not None and accept(prefix) is not True):
-                continue
             if kind == "JPEG":
                 factory = JpegImagePlugin.JpegImageFile  # Pillow's own would parse a damaged MPF block behind it
-            file.seek(0)
             try:
-                return factory(file, "")
+                if kind not in NOT_IMAGES and (accept is None or accept(prefix) is True):
+                    file.seek(0)
+                    return factory(file, "")
             except (SyntaxError, IndexError, TypeError, KeyError, struct.error):
                 continue  # another format may begin alike
     raise UnidentifiedImageError(f"{length} bytes")
@@ -392,7 +391,7 @@ def _from_array(given: object, pixel_range: PixelRange | None) -> NDArray[np.uin
         raise UserError(f"None is no image (cv2.imread returns None for a file that it cannot read); {EXPECTED}")
     if type(given).__module__.partition(".")[0] == "torch" and hasattr(given, "detach"):
         array = given.detach().cpu().numpy()
-        if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (3, 4):
+        if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
             array = array.transpose(1, 2, 0)
     elif isinstance(given, np.ndarray):
         array = given
@@ -457,7 +456,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 def _scaled(values: NDArray[np.generic], pixel_range: PixelRange | None, name: str) -> NDArray[np.uint8]:
     """Values of more than 8 bits as bytes: black at the range's start, white at its end."""
-    floats = np.nan_to_num(np.asarray(values, np.float64), nan=-np.inf)
+    floats = np.nan_to_num(np.asarray(values, np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
     low, high = pixel_range or _usual_range(floats, values.dtype.kind == "f")
     with np.errstate(invalid="ignore"):
         bytes_ = np.rint((np.clip(floats, low, high) - low) * (255 / (high - low))).astype(np.uint8)
@@ -468,7 +467,7 @@ def _scaled(values: NDArray[np.generic], pixel_range: PixelRange | None, name: s
 
 def _usual_range(values: NDArray[np.float64], floating: bool) -> PixelRange:
     """The range of an image that no data set stands behind."""
-    most = values.max(initial=0)
+    most = values[np.isfinite(values)].max(initial=0)
     return (0.0, 1.0) if floating and most <= 1 else (0.0, 255.0) if most <= 255 else (0.0, 65535.0)
 
 

@@ -50,7 +50,7 @@ def memorise(model: Model, pictures: Dataset, steps: int) -> tuple[float, int]:
     module = Training(network, how, 0).to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(network, how)
     precision, _ = choose_precision(device)
-    batch = _batch(pictures, model, device)
+    batch = _batch(replace(pictures, pixel_range=model.pixel_range), model, device)
     keep_freed_memory()
     value, taken = 0.0, 0
     for step in track(range(steps), f"overfitting {len(pictures)} pictures"):
@@ -69,7 +69,7 @@ def memorise(model: Model, pictures: Dataset, steps: int) -> tuple[float, int]:
         taken = step + 1
         if taken % LOOK == 0 or taken == steps:
             network.eval()
-            fresh = Detector(Model(network, model.labels, model.frame, model.resize), precision="fp32")
+            fresh = Detector(replace(model, network=network, thresholds=()), precision="fp32")
             value = score(pictures, detect_all(fresh, pictures)[0], RULES, bootstrap=0).mean_ap or 0.0
             if value >= BY_HEART:
                 break
