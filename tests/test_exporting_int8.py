@@ -90,7 +90,7 @@ def broken(squares, tmp_path):
 
 def test_a_picture_that_cannot_be_read_neither_calibrates_nor_stops(run, broken, tmp_path, caplog):
     made = export(run, "openvino", int8=True, max_drop=0.1, data=broken, out=tmp_path / "m")
-    assert "calibrated on 23 pictures" in made.accuracy
+    assert "calibrated on 23 images" in made.accuracy
     assert "train: 1 of 24 pictures cannot be read and are left out" in caplog.text
 
 

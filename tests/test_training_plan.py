@@ -68,5 +68,5 @@ def test_what_is_no_config_is_one_line(content, run):
 @pytest.mark.parametrize("device", ["gpu", "0", "cuda:0", "mps", 0, None])
 def test_a_device_that_training_does_not_know_is_named(device, run):
     plan = Plan.from_yaml((run / "config.yaml").read_bytes(), run)
-    with pytest.raises(UserError, match=f"device: {device!r}; training runs on auto, cpu, cuda"):
+    with pytest.raises(UserError, match=f"device: {device!r}; expected one of auto, cpu, cuda"):
         replace(plan, device=device)

@@ -135,7 +135,7 @@ def test_pictures_that_fail_at_their_first_decode_are_skipped_and_counted(tmp_pa
     ({"data": None}, "data: none given"),
     ({"freeze": "features"}, "18 convolutions of Darknet-19"),
     ({"resume": "nowhere"}, "nothing to resume"),
-    ({"device": "gpu"}, "device: 'gpu'; training runs on auto, cpu, cuda"),
+    ({"device": "gpu"}, "device: 'gpu'; expected one of auto, cpu, cuda"),
     ({"steps": 0}, "steps: 0"),
     ({"seed": -1}, "seed: -1"),
     ({"workers": -1}, "workers: -1"),
