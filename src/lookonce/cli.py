@@ -57,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="lookonce: %(message)s", level=logging.WARNING)
     logging.getLogger("lookonce").setLevel(logging.INFO)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what is wrong with an image is our message
     try:
         config = _take_config(words)
         result = make_app(config)(words)
