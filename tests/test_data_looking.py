@@ -40,6 +40,15 @@ def test_twins_are_found_and_nothing_else(paths, workers):
     assert {n: near[n] for n in np.flatnonzero(near >= 0).tolist()} == {13: 4, 14: 5, 15: 6}
 
 
+def test_images_without_contrast_are_told(paths, tmp_path):
+    looks = look(paths)
+    assert np.flatnonzero(looks.flat).tolist() == [17, 18]
+    thermal = tmp_path / "thermal.png"
+    Image.fromarray(np.linspace(51_000, 51_400, 4800).astype(np.uint16).reshape(60, 80)).save(thermal)
+    assert look([thermal]).flat.tolist() == [True]
+    assert look([thermal], pixel_range=(51_000, 51_400)).flat.tolist() == [False]
+
+
 def test_sizes_are_as_seen_and_cut_pictures_are_told(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

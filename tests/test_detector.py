@@ -1,7 +1,10 @@
 """Mirrors src/lookonce/detector.py."""
 
+import io
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from lookonce import Detector, read_dataset
@@ -67,11 +70,41 @@ def test_thresholds_are_the_models_own_unless_given(run, squares):
 
 @pytest.mark.parametrize("given, message", [
     ({"runtime": "abacus"}, "runtime: 'abacus'"), ({"threshold": 2.0}, "threshold: 2.0; expected a number from 0 to 1"),
-    ({"iou_threshold": -1}, "iou_threshold"),
+    ({"iou_threshold": -1}, "iou_threshold"), ({"threshold": "0.3"}, "threshold: '0.3'; expected a number from 0 to 1"),
+    ({"threshold": float("nan")}, "threshold: nan"), ({"iou_threshold": None}, "iou_threshold: None"),
 ])  # fmt: skip
 def test_wrong_arguments_are_told(run, given, message):
     with pytest.raises(UserError, match=message):
         Detector(run, **given)
+
+
+@pytest.mark.parametrize("model", [None, 3, b"bytes", ["a.safetensors"], np.zeros(3)])
+def test_what_is_no_model_is_told(model):
+    with pytest.raises(UserError, match="expected a model file, a run's folder, or a model in memory"):
+        Detector(model)
+
+
+def test_an_image_in_memory_is_found_the_same_on(detector, squares):
+    """Bytes, a file, a tensor, with alpha, one by one or several in any iterable."""
+    file = read_dataset(squares, "test").records[0].path
+    expected, data, pixels = detector(file).to_json(), file.read_bytes(), np.array(Image.open(file))
+    opaque = np.dstack((pixels, np.full(pixels.shape[:2], 255, np.uint8)))
+    with file.open("rb") as opened:
+        several = [data, io.BytesIO(data), opened, opaque, torch.from_numpy(pixels)]
+        assert [detector(one).to_json() for one in several] == [expected] * 5
+        for given in (several, tuple(several), iter(several)):
+            assert [found.to_json() for found in detector(given)] == [expected] * 5
+    assert len(detector(np.zeros((40, 30, 1), np.uint8))) >= 0
+
+
+@pytest.mark.parametrize("given, message", [
+    (None, "cv2.imread returns None"), ([None], "cv2.imread returns None"), (0, "int '0' is no image"),
+    (torch.zeros(3, 64, 64), "give .255 . image"), (np.zeros((2, 8, 8, 3), np.uint8), "BGR"),
+    ("https://example.org/a.jpg", "a web address; download it first"), (b"", "an empty file"),
+])  # fmt: skip
+def test_what_is_no_image_is_told(detector, given, message):
+    with pytest.raises(UserError, match=message):
+        detector(given)
 
 
 def test_a_picture_that_cannot_be_read_is_told(detector, tmp_path):

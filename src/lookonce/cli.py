@@ -198,6 +198,7 @@ def _log_to_stderr() -> None:
         if type(handler) is logging.StreamHandler:
             handler.setFormatter(_Printable("lookonce: %(message)s"))
     logging.getLogger("lookonce").setLevel(logging.INFO)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what is wrong with an image is our message
 
 
 def _drop_the_rest(stdout: TextIO) -> None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 log = logging.getLogger("lookonce")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # or what it logs of a damaged TIFF reaches stderr as it is
 
 PICTURE_SUFFIXES = frozenset({
     ".apng", ".avif", ".avifs", ".blp", ".bmp", ".bw", ".cur", ".dcx", ".dds", ".dib", ".fit", ".fits", ".flc",
@@ -456,9 +457,9 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 def _scaled(values: NDArray[np.generic], pixel_range: PixelRange | None, name: str) -> NDArray[np.uint8]:
     """Values of more than 8 bits as bytes: black at the range's start, white at its end."""
-    floats = np.nan_to_num(np.asarray(values, np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-    low, high = pixel_range or _usual_range(floats, values.dtype.kind == "f")
     with np.errstate(invalid="ignore"):
+        floats = np.nan_to_num(np.asarray(values, np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+        low, high = pixel_range or _usual_range(floats, values.dtype.kind == "f")
         bytes_ = np.rint((np.clip(floats, low, high) - low) * (255 / (high - low))).astype(np.uint8)
     if int(bytes_.max()) - int(bytes_.min()) < DIM and floats.max() > floats.min():
         _tell_flat(name, f"{floats.min():g} to {floats.max():g}", f"{low:g} to {high:g}")
