@@ -72,7 +72,6 @@ DEFECTS = {
     "variance below zero": (lambda m: broken(m, variance), {"weights"}, "layer 2, norm.running_var: -1 to"),
     "faint": (lambda m: broken(m, faint), {"detections"}, "scores too low: .*detect with a lower --threshold"),
     "untrained": (lambda m: broken(m, untrained), {"detections"}, "nothing found: "),
-    "input no multiple": (lambda m: replace(m, frame=(100, 96)), {"input size", "resize"}, "do not divide by 32"),
 }  # fmt: skip
 
 

@@ -3,8 +3,6 @@
 import importlib
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import fields
 from typing import get_args
 
@@ -77,17 +75,6 @@ def test_a_folder_of_that_name_that_is_a_data_set_is_left_alone(run, squares, tm
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "cells", "cells.cfg", "cells.names", "cells.onnx", "cells.weights",
     ]  # fmt: skip
-
-
-def test_what_a_killed_export_left_goes_and_a_living_ones_stays(run, tmp_path):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    names = {pid: f".{pid}-cells.onnx" for pid in (dead.pid, os.getppid(), os.getpid())}
-    for name in (*names.values(), f".{dead.pid}-other.onnx"):
-        (tmp_path / name).write_bytes(b"half")
-    export(run, "darknet", out=tmp_path / "cells")
-    left = {file.name for file in tmp_path.iterdir() if file.name.startswith(".")}
-    assert left == {names[os.getppid()], names[os.getpid()], f".{dead.pid}-other.onnx"}
 
 
 def test_what_cannot_be_exported_is_told(run):

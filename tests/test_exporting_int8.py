@@ -28,7 +28,7 @@ def test_convolutions_are_eight_bits_and_the_file_is_a_detector(int8, run, squar
     weights = [op for op in read.get_ops() if op.get_type_name() == "Constant" and op.get_element_type().size == 1]
     assert len(weights) >= 2
     detector = Detector(int8.files[0])
-    assert "int8" in detector.runtime.backend
+    assert detector.runtime.backend.precision == "int8"
     assert detector.thresholds.tolist() == Detector(run, "torch").thresholds.tolist()
     before, after = (evaluate(model, squares, split="test").mean_ap for model in (run, int8.files[0]))
     assert abs(before - after) < 0.1

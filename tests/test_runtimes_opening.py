@@ -266,7 +266,7 @@ def test_commands_that_read_leave_nothing_beside_the_users_files(run, exported, 
     before = snapshot(folder)
     model, data = str(folder / "model.safetensors"), str(folder / "data")
     for words in (
-        *(["detect", model, data, "--runtime", name, "--out", "found"] for name in INSTALLED),
+        *(["detect", model, data, "--runtime", name, "--out", f"by-{name}"] for name in INSTALLED),
         ["detect", str(folder / "m.onnx"), data, "--out", "found"], ["evaluate", model, data, "--bootstrap", "0"],
         ["check", data], ["benchmark", model, str(folder / "m.xml"), "--rounds", "1"],
     ):  # fmt: skip

@@ -71,7 +71,8 @@ def test_runs_at_once_compute_each_image_once_and_read_their_own(squares, tmp_pa
     torch.manual_seed(0)
     module = Training(Network(nano(2, ((1.0, 1.0), (1.6, 1.6)))), Settings(freeze="4"), 0)
     module.network.eval()
-    how = Settings(network="nano", size=64, freeze="4", features="fp32", resize="stretch")
+    how = Settings(network="nano", size=64, freeze="4", features="fp32", resize="stretch",
+                   augment=Augmentation.none())  # fmt: skip
     plan = Plan(str(squares), None, "train", "val", "drop", False, 0, 0, "cpu", "fp32", False, 5.0, None, how, False)
     added, before = [], FeatureCache.add
 
