@@ -123,7 +123,7 @@ def test_boxes_of_one_size_give_one_anchor(tmp_path, caplog):
     write_split(tmp_path / "ImageSets" / "Main" / "train.txt", list("0123"))
     with caplog.at_level("INFO", "lookonce"):
         report = anchors(tmp_path, plot=None)
-    assert caplog.messages == ["anchors: 1 instead of 5, since the 4 boxes have 1 distinct shape"]
+    assert "anchors: 1 instead of 5, since the 4 boxes have 1 distinct shape" in caplog.messages
     assert report.cfg_line == "anchors = 3.25,3.25"
     assert "the anchor found fits these boxes better" in str(report)
 
