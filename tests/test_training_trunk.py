@@ -1,6 +1,5 @@
 """Mirrors src/lookonce/training/trunk.py: training on kept outputs against training on pictures."""
 
-import gc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -71,7 +70,15 @@ def test_runs_at_once_compute_each_image_once_and_read_their_own(squares, tmp_pa
     torch.manual_seed(0)
     module = Training(Network(nano(2, ((1.0, 1.0), (1.6, 1.6)))), Settings(freeze="4"), 0)
     module.network.eval()
-    how = Settings(network="nano", size=64, freeze="4", features="fp32", resize="stretch")
+    how = Settings(
+        network="nano",
+        size=64,
+        freeze="4",
+        features="fp32",
+        resize="stretch",
+        augment=Augmentation.none(),
+        multi_scale=(),
+    )
     plan = Plan(str(squares), None, "train", "val", "drop", False, 0, 0, "cpu", "fp32", False, 5.0, None, how, False)
     added, before = [], FeatureCache.add
 
@@ -82,9 +89,11 @@ def test_runs_at_once_compute_each_image_once_and_read_their_own(squares, tmp_pa
     monkeypatch.setattr(FeatureCache, "add", add)
 
     def fill(root):
-        inputs = Inputs(read_dataset(root, "train"), (64, 64), "stretch")
-        cached = Trunk(module, plan).validation(inputs)
-        return inputs, [cached[n].outputs for n in range(len(inputs))]
+        inputs, trunk = Inputs(read_dataset(root, "train"), (64, 64), "stretch"), Trunk(module, plan)
+        cached = trunk.validation(inputs)
+        outputs = [cached[n].outputs for n in range(len(inputs))]
+        trunk.close()
+        return inputs, outputs
 
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(fill, (squares, other, squares)))
@@ -109,7 +118,6 @@ def test_features_in_use_are_not_removed_and_go_afterwards(squares, tmp_path, mo
     train(squares, out=tmp_path, features="bf16", **{**SMALL, "epochs": 1})
     assert "0 entries removed" in seen[0]
     assert "1 entry, in use" in seen[0]
-    gc.collect()
     assert "1 entry removed" in str(cache(clear=True))
 
 
