@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lookonce import cache as home
-from lookonce.cache import CacheError, Use, cache, locked, make_room
+from lookonce.cache import CacheError, cache, in_use, locked, make_room
 from lookonce.cli import main
 
 KEYS = [f"{n:032x}" for n in range(6)]
@@ -51,13 +51,14 @@ def test_what_was_used_longest_ago_goes_first_and_never_what_is_in_use(folder, m
     entries = [put(key, used=1e9 + n) for n, key in enumerate(KEYS)]
     with locked("forms", KEYS[0]):
         with locked("forms", KEYS[1]) as entry:
-            use = Use(entry)
+            use = in_use(entry)
+            use.__enter__()
         assert entries[3].is_whole()  # which is a use
         make_room()
         assert [entry.folder.exists() for entry in entries] == [True, True, False, True, False, False]
     make_room(need=1000)
     assert [entry.folder.exists() for entry in entries] == [False, True, False, True, False, False]
-    del use
+    use.__exit__(None, None, None)
     make_room(need=1e9)
     assert not any(entry.folder.exists() for entry in entries)
 
@@ -78,9 +79,8 @@ def test_a_lock_is_waited_for_and_said(folder, caplog):
 def test_a_process_that_was_killed_holds_nothing(folder):
     code = """
 import os, sys
-from lookonce.cache import Use, locked
-with locked("forms", sys.argv[1]) as entry:
-    use = Use(entry)
+from lookonce.cache import in_use, locked
+with locked("forms", sys.argv[1]) as entry, in_use(entry):
     entry.finish("half")
     os._exit(9)
 """

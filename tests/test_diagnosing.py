@@ -88,6 +88,7 @@ def test_a_sound_run_passes_every_check_and_nothing_is_written(run, squares):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     found = diagnose(run, squares, steps=200)
     assert {check.state for check in found.checks} == {"pass"}
+    assert any(", fp32, " in check.said for check in found.checks if check.name == "detections")
     assert len(found.checks) == 9
     assert found.exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before

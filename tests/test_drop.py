@@ -73,3 +73,4 @@ def none():
 def test_it_reads_as_a_sentence():
     said = str(Drop(0.8134, 0.8101, (-0.001, 0.0075), 73))
     assert said == "mAP 0.8134 -> 0.8101: drop 0.0033 [-0.0010, 0.0075] on 73 images"
+    assert str(Drop(0.8, 0.8, (0.0, 0.0), 73, "torch 2, fp32, cpu")).endswith("on 73 images (torch 2, fp32, cpu)")

@@ -1,11 +1,14 @@
 """Mirrors src/lookonce/evaluation.py."""
 
 import json
+import platform
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 
+import lookonce
 from conftest import SHARED, needs_shared
 from lookonce import Detector, evaluate, read_dataset
 from lookonce.cli import main
@@ -20,8 +23,10 @@ from sets import write_squares
 def test_a_report_is_the_score_of_the_detections(run, squares):
     report = evaluate(run, squares, bootstrap=50)
     dataset = read_dataset(squares, "test")
-    found, skipped = detect_all(Detector(run), dataset)
+    detector = Detector(run, precision="fp32")
+    found, skipped = detect_all(detector, dataset)
     assert skipped == 0
+    assert report.backend == detector.runtime.backend
     assert report.mean_ap == score(dataset, found, Rules(score_threshold=0.005), bootstrap=0).mean_ap
     assert report.mean_ap > 0.5
     low, high = report.metrics.interval
@@ -38,6 +43,33 @@ def test_protocol_split_and_classes_are_chosen(run, squares):
     assert report.metrics.images == 40
     assert "11-point" in str(report)
     assert report.__rich__().columns
+
+
+def test_a_score_says_what_computed_it(run, squares, tmp_path, capsys):
+    words = ["evaluate", str(run), str(squares), "--bootstrap", "0", "--runtime", "torch", "--device", "cpu"]
+    assert main([*words, "--json", "--report", str(tmp_path / "a.html")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    torch = version("torch")
+    assert told["backend"] == {"name": "torch", "version": torch, "precision": "fp32", "device": "cpu"}
+    assert told["versions"] | {"lookonce": lookonce.__version__, "python": platform.python_version(), "torch": torch} \
+        == told["versions"]  # fmt: skip
+    page = (tmp_path / "a.html").read_text()
+    assert f"torch {torch}, fp32, cpu" in page
+    assert f"python {platform.python_version()}" in page
+    assert "--precision fp32" in page
+    report = evaluate(run, squares, bootstrap=0, runtime="torch", device="cpu", precision="bf16")
+    assert f"(test); torch {torch}, bf16, cpu" in str(report).splitlines()[0]
+    assert told["mean_ap"] == evaluate(run, squares, bootstrap=0, runtime="torch", device="cpu").mean_ap
+    assert [c["name"] for c in told["classes"]] == ["blue", "red"]
+
+
+@pytest.mark.parametrize("runtime", ["auto", "torch", "openvino", "onnxruntime"])
+def test_a_score_is_the_models_and_not_the_machines(run, squares, runtime):
+    if runtime == "onnxruntime":
+        pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    report = evaluate(run, squares, bootstrap=0, runtime=runtime)
+    assert report.backend.precision == "fp32"
+    assert report.mean_ap == pytest.approx(evaluate(run, squares, bootstrap=0, runtime="torch").mean_ap, abs=1e-4)
 
 
 def test_classes_that_do_not_agree_are_an_error_and_no_zero(run, tmp_path):
@@ -72,7 +104,7 @@ def write_texts(folder, dataset, detections, names=True):
 def given(run, squares):
     """The detections of the run on the test squares."""
     dataset = read_dataset(squares, "test")
-    return dataset, detect_all(Detector(run), dataset)[0]
+    return dataset, detect_all(Detector(run, precision="fp32"), dataset)[0]
 
 
 def test_detections_in_texts_score_as_the_detector_that_found_them(run, squares, given, tmp_path):
@@ -83,6 +115,8 @@ def test_detections_in_texts_score_as_the_detector_that_found_them(run, squares,
         report = evaluate(write_texts(tmp_path / str(names), dataset, mine, names), squares, bootstrap=0)
         assert report.mean_ap == pytest.approx(expected.mean_ap, abs=1e-9)
         assert "scores not told" in str(report)
+        assert "detections read from files" in str(report)
+        assert report.to_json()["backend"] is None
     one = evaluate(tmp_path / "True", squares, labels=("red",), bootstrap=0)
     assert [c.name for c in one.metrics.classes] == ["red"]
     assert one.mean_ap == pytest.approx(next(c.ap for c in expected.metrics.classes if c.name == "red"))

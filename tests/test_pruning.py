@@ -41,6 +41,8 @@ def test_the_result_is_a_run_like_any_other(pruned, run, squares, tmp_path):
 def test_accuracy_is_measured_on_the_validation_pictures(pruned, run, squares):
     drop = pruned.kept.drop
     assert drop.pictures == 8
+    assert ", fp32, " in drop.computed_by
+    assert drop.computed_by in str(pruned)
     assert drop.before == pytest.approx(evaluate(run, squares, split="val").mean_ap, abs=0.01)
     assert drop.after == pytest.approx(evaluate(pruned.run, squares, split="val").mean_ap, abs=0.01)
 

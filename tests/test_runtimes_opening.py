@@ -1,12 +1,15 @@
 """Mirrors src/lookonce/runtimes/opening.py."""
 
 import copy
+import html
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +17,19 @@ import onnx
 import openvino
 import pytest
 
+import damage
 from conftest import GOLDEN
 from lookonce import Detector
 from lookonce.cli import main
 from lookonce.data.pictures import load_rgb
 from lookonce.errors import UserError
 from lookonce.model_file import load_model, save_model
+from lookonce.onnx_form import network_part, read_description, read_onnx
 from lookonce.runtimes.opening import open_runtime
 from lookonce.runtimes.openvino import the_core
 from lookonce.runtimes.settings import Settings
 
+DAMAGED = Path(__file__).parent / "cases" / "onnx-damage"
 INSTALLED = ["torch", "openvino"]
 try:
     import onnxruntime  # noqa: F401
@@ -350,6 +356,58 @@ def test_files_that_are_not_ours_are_one_line_and_code_2(exported, squares, tmp_
             assert message in said, (name, runtime)
             assert name in said
             assert said.count("\n") == 1, said
+
+
+def test_each_damaged_file_that_was_found_is_one_line():
+    """Files that other tracebacks came from (tests/cases/onnx-damage): none of them is a detector."""
+    for file in sorted(DAMAGED.iterdir()):
+        for runtime in INSTALLED[1:]:
+            with pytest.raises(UserError, match=re.escape(str(file))) as told:
+                open_runtime(file, Settings(runtime))
+            assert str(told.value).isprintable(), file
+
+
+@pytest.mark.parametrize("kind", ["bytes", "onnx", "xml"])
+def test_any_damage_is_one_line_or_none(exported, tmp_path, kind):
+    onnx_file, xml, numbers = (exported.joinpath(name).read_bytes() for name in ("m.onnx", "m.xml", "m.bin"))
+    start, end = re.search(rb'<lookonce value="([^"]*)"', xml).span(1)
+    about = html.unescape(xml[start:end].decode())
+    messages = []
+    for seed in range(20 if kind == "xml" else 150):
+        draw = np.random.default_rng(seed)
+        file = tmp_path / f"{seed}{'.xml' if kind == 'xml' else '.onnx'}"
+        if kind == "xml":
+            other = html.escape(damage.description_of(about, draw)).encode()
+            file.write_bytes(xml[:start] + other + xml[end:] if seed % 2 else damage.bytes_of(xml, draw))
+            file.with_suffix(".bin").write_bytes(numbers)
+        else:
+            file.write_bytes(damage.bytes_of(onnx_file, draw) if kind == "bytes" else damage.onnx_of(onnx_file, draw))
+        try:
+            if kind == "xml":
+                Detector(file)(np.zeros((80, 90, 3), np.uint8))
+            else:
+                made = read_onnx(file)
+                network_part(made, read_description(made, str(file)), str(file))
+        except UserError as error:
+            messages.append(str(error))
+    assert len(messages) > 5
+    assert all(map(str.isprintable, messages))
+
+
+def test_a_file_of_another_network_than_its_description_is_refused(exported, run, tmp_path):
+    made = onnx.load(exported / "m.onnx")
+    next(node for node in made.graph.node if node.op_type == "LeakyRelu").attribute[0].f = 0.2
+    onnx.save(made, tmp_path / "m.onnx")
+    other = replace(load_model(run), frame=(64, 64))
+    text = (exported / "m.xml").read_text()
+    frame = ("[96, 96]", "[64, 1]")
+    assert frame[0] in text
+    (tmp_path / "m.xml").write_text(text.replace(*frame))
+    shutil.copy(exported / "m.bin", tmp_path / "m.bin")
+    for name in ("m.onnx", "m.xml"):
+        with pytest.raises(UserError, match=f"{name}.*(not the one of its description|too small|gives)"):
+            open_runtime(tmp_path / name, Settings("openvino"))
+    assert open_runtime(other, Settings("openvino")).about.frame == (64, 64)
 
 
 @pytest.mark.parametrize("words, message", [

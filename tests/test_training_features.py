@@ -1,6 +1,5 @@
 """Mirrors src/lookonce/training/features.py."""
 
-import pickle
 import shutil
 from types import SimpleNamespace
 
@@ -80,15 +79,6 @@ def test_what_another_run_wrote_over_a_slot_is_not_taken_for_ones_own(tmp_path):
     with pytest.raises(UserError, match="slot 0 is damaged"):
         first.read(b"a" * 16)
     assert all(torch.equal(a, b) for a, b in zip(second.read(b"b" * 16), outputs(2), strict=True))
-
-
-def test_a_cache_goes_into_worker_processes_without_what_keeps_it(tmp_path):
-    cache = FeatureCache(tmp_path / "c", SHAPES, "fp32")
-    cache.add(b"a" * 16, outputs(1))
-    cache.use = open(tmp_path / "lock", "w")  # noqa: SIM115 - nothing that can be pickled
-    other = pickle.loads(pickle.dumps(cache))
-    assert other.use is None
-    assert torch.equal(other.read(b"a" * 16)[0], outputs(1)[0])
 
 
 def test_a_cache_too_large_for_the_disk_is_told_with_the_numbers_before_it_is_begun(tmp_path, monkeypatch):

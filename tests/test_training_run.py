@@ -282,6 +282,7 @@ def test_the_page_shows_how_the_run_stands(run):
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "Worst validation pictures" in page
     assert "some anchor fits" in page
+    assert re.search(r"validation</th>\s*<td>torch [^,]+, fp32, c", page)
     assert "scores &gt; 0.005" in page
     assert "too few training objects of: blue" in page
 

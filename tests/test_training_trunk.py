@@ -1,6 +1,5 @@
 """Mirrors src/lookonce/training/trunk.py: training on kept outputs against training on pictures."""
 
-import gc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -83,9 +82,11 @@ def test_runs_at_once_compute_each_image_once_and_read_their_own(squares, tmp_pa
     monkeypatch.setattr(FeatureCache, "add", add)
 
     def fill(root):
-        inputs = Inputs(read_dataset(root, "train"), (64, 64), "stretch")
-        cached = Trunk(module, plan).validation(inputs)
-        return inputs, [cached[n].outputs for n in range(len(inputs))]
+        inputs, trunk = Inputs(read_dataset(root, "train"), (64, 64), "stretch"), Trunk(module, plan)
+        cached = trunk.validation(inputs)
+        outputs = [cached[n].outputs for n in range(len(inputs))]
+        trunk.close()
+        return inputs, outputs
 
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(fill, (squares, other, squares)))
@@ -110,7 +111,6 @@ def test_features_in_use_are_not_removed_and_go_afterwards(squares, tmp_path, mo
     train(squares, out=tmp_path, features="bf16", **{**SMALL, "epochs": 1})
     assert "0 entries removed" in seen[0]
     assert "1 entry, in use" in seen[0]
-    gc.collect()
     assert "1 entry removed" in str(cache(clear=True))
 
 

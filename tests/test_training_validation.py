@@ -1,9 +1,12 @@
 """Mirrors src/lookonce/training/validation.py."""
 
+from types import SimpleNamespace
+
+import pytest
 import torch
 
 from lookonce.data.catalog import read_dataset
-from lookonce.training.validation import Inputs, together
+from lookonce.training.validation import Inputs, Validation, together
 from sets import write_squares
 
 
@@ -26,3 +29,10 @@ def test_a_batch_of_inputs_knows_whose_each_object_is(tmp_path):
     assert batch.image_index.tolist() == dataset.image_of_box.tolist()
     assert batch.labels.tolist() == dataset.classes.tolist()
     assert batch.ignore.tolist() == dataset.difficult.tolist()
+
+
+@pytest.mark.parametrize("lightnings, precision", [("bf16-mixed", "bf16"), ("32-true", "fp32")])
+def test_a_round_says_what_computed_it(lightnings, precision, tmp_path):
+    found = Validation(read_dataset(write_squares(tmp_path / "s", {"val": 1})), (64, 64), "letterbox")
+    found.on_validation_epoch_start(SimpleNamespace(precision=lightnings), SimpleNamespace(device="cpu"))
+    assert found.computed_by == f"torch {torch.__version__}, {precision}, cpu"

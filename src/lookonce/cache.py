@@ -124,18 +124,15 @@ def locked(kind: str, key: str) -> Iterator[Entry]:
         lock.release()
 
 
-class Use:
-    """Keeps an entry from being removed, as long as this object lives. To be made while the entry is locked."""
-
-    def __init__(self, entry: Entry) -> None:
-        self._lock = _lock(entry, f".use-{uuid4().hex}")
-        self._lock.acquire()
-        self._process = os.getpid()
-
-    def __del__(self) -> None:
-        if self._process == os.getpid():
-            self._lock.release()
-            Path(self._lock.lock_file).unlink(missing_ok=True)
+@contextmanager
+def in_use(entry: Entry) -> Iterator[None]:
+    """Keep an entry from being removed until the block ends. The block must begin while the entry is locked."""
+    lock = _lock(entry, f".use-{uuid4().hex}")
+    try:
+        with lock:
+            yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def make_room(need: float = 0) -> None:

@@ -7,7 +7,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,6 +64,7 @@ class Engine:
         self.keep = keep
         self.sampler = Shuffled(len(canvases.dataset), plan.seed, max(1, plan.settings.variants))
         self.progress = Progress()
+        self._held = ExitStack()
         self.history = History(folder / "metrics.csv")
         self.last = LastCheckpoint(folder / "checkpoints" / "last.ckpt", self.sampler, plan.settings.batch_size,
                                    plan.checkpoint_minutes, self.history,
@@ -104,9 +105,10 @@ class Engine:
                 deterministic=plan.deterministic,
             )
             module.to(memory_format=torch.channels_last)
-            loaders = self._loaders(module, device, val)
             try:
-                trainer.fit(module, *loaders, ckpt_path=self.checkpoint, weights_only=True)
+                with self._held:
+                    loaders = self._loaders(module, device, val)
+                    trainer.fit(module, *loaders, ckpt_path=self.checkpoint, weights_only=True)
             except (UserError, OSError):
                 raise
             except Exception as error:
@@ -127,6 +129,7 @@ class Engine:
         inputs: Any = None if val is None else Inputs(val.dataset, val.frame, val.mode)
         if how.features != "none":
             trunk = Trunk(module, self.plan)
+            self._held.callback(trunk.close)
             pictures, inputs = trunk.training(pictures), None if inputs is None else trunk.validation(inputs)
         training = DataLoader(
             pictures, how.batch_size, sampler=self.sampler, collate_fn=collate, num_workers=workers,

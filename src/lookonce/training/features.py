@@ -65,14 +65,9 @@ class FeatureCache:
         self.file, self.index_file = folder / "features.bin", folder / "index.bin"
         for file in (self.file, self.index_file):
             file.touch()
-        self.use: object = None
-        """What keeps the folder from being removed while this object lives."""
         self.records: list[bytes] = []
         self.slots: dict[bytes, int] = {}
         self.look()
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "use": None}  # a worker process lives no longer than this one
 
     def look(self) -> None:
         """Take note of what other processes have written."""

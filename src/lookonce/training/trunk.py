@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lookonce.cache import CacheError, Use, locked, make_room
+from lookonce.cache import CacheError, in_use, locked, make_room
 from lookonce.data.loader import Pictures, collate
 from lookonce.data.warp import draws, warp
 from lookonce.network import Network, folded
@@ -48,18 +49,27 @@ class Trunk:
         self.what = f"features of {plan.data}: {how.network}, {module.cut} layers, {how.size} px, {how.features}"
         with torch.inference_mode():
             shapes = [(int(o.shape[1]), int(o.shape[2]), int(o.shape[3])) for o in self.run(torch.zeros(1, 3, *frame))]
+        self._held = ExitStack()
+        self.cache = FeatureCache(self._folder(), shapes, how.features)
+
+    def close(self) -> None:
+        """The outputs are no longer read: others may remove them."""
+        self._held.close()
+
+    def _folder(self) -> Path:
+        """Where the outputs lie: in the cache folder; where that cannot be, in one that ends with the run."""
         try:
             with locked("features", self.key) as entry:
                 if not entry.is_whole():
                     entry.empty()
                     entry.finish(self.what)
-                self.cache = FeatureCache(entry.folder, shapes, how.features)
-                self.cache.use = Use(entry)
+                self._held.enter_context(in_use(entry))
+            self.is_shared = True
+            return entry.folder
         except CacheError as error:
             log.info("%s, so features are kept for this run alone", error)
-            folder = TemporaryDirectory(prefix="lookonce-")
-            self.cache = FeatureCache(Path(folder.name), shapes, how.features)
-            self.cache.use = folder
+            self.is_shared = False
+            return Path(self._held.enter_context(TemporaryDirectory(prefix="lookonce-")))
 
     def training(self, pictures: Pictures) -> CachedPictures:
         """Training pictures, every variant, as data.warp shows them to the network."""
@@ -88,7 +98,7 @@ class Trunk:
 
     def _fill(self, digests: list[bytes], image: Callable[[int], Tensor | None], told: str) -> None:
         """Compute what is missing, while no other run writes."""
-        if not isinstance(self.cache.use, Use):
+        if not self.is_shared:
             fill(self.cache, digests, self.run, image, told)
             return
         with locked("features", self.key):
