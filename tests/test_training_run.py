@@ -356,7 +356,7 @@ def test_few_validation_images_and_the_splits_are_said_in_a_line_each(caplog):
         train_set, val_set = read_both(plan)
     assert (len(train_set), len(val_set)) == (6, 1)
     assert f"{tiny}: split: train 6, val 1, test 1 images, no lists: 80/10/10 by a hash" in caplog.text
-    assert "split 'val' has 1 images; with fewer than 20 mAP varies by chance" in caplog.text
+    assert "few images to validate on: 1 in split 'val'; below 20 mAP varies by chance" in caplog.text
 
 
 @pytest.fixture(scope="module")
