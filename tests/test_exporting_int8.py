@@ -29,7 +29,7 @@ def test_convolutions_are_eight_bits_and_the_file_is_a_detector(int8, run, squar
     weights = [op for op in read.get_ops() if op.get_type_name() == "Constant" and op.get_element_type().size == 1]
     assert len(weights) >= 2
     detector = Detector(int8.files[0])
-    assert "int8" in detector.runtime.backend
+    assert detector.runtime.backend.precision == "int8"
     assert detector.thresholds.tolist() == Detector(run, "torch").thresholds.tolist()
     before, after = (evaluate(model, squares, split="test").mean_ap for model in (run, int8.files[0]))
     assert abs(before - after) < 0.1
@@ -40,6 +40,13 @@ def test_int8_is_not_the_float_model_under_another_name(int8, run):
     floats = Detector(run, "openvino", precision="fp32").runtime(inputs)
     rounded = Detector(int8.files[0]).runtime(inputs)
     assert 1e-4 < np.abs(floats - rounded).max() < np.abs(floats).max()
+
+
+def test_int8_can_be_raw(run, squares, tmp_path):
+    file = export(run, "openvino", int8=True, raw=True, max_drop=0.5, data=squares, out=tmp_path / "m").files[0]
+    detector = Detector(file)
+    assert detector.runtime.backend.precision == "int8"
+    assert detector(squares / "JPEGImages" / "test000.png").names
 
 
 def test_what_loses_too_much_is_not_written(run, squares, tmp_path, monkeypatch):
@@ -91,7 +98,7 @@ def broken(squares, tmp_path):
 
 def test_a_picture_that_cannot_be_read_neither_calibrates_nor_stops(run, broken, tmp_path, caplog):
     made = export(run, "openvino", int8=True, max_drop=0.1, data=broken, out=tmp_path / "m")
-    assert "calibrated on 23 pictures" in made.accuracy
+    assert "calibrated on 23 images" in made.accuracy
     assert "train: 1 of 24 pictures cannot be read and are left out" in caplog.text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +54,7 @@ def sweep(folder: Path, name: str = "*") -> None:
 
 def _is_running(process: int) -> bool:
     """Whether there is such a process; yes where that cannot be known."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         import ctypes
 
         kernel = ctypes.windll.kernel32  # os.kill would end it here

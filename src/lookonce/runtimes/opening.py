@@ -89,7 +89,7 @@ def _opened(source: Model | Path, name: RuntimeName, settings: Settings) -> Runt
     if name == "openvino":
         from lookonce.runtimes.openvino import OpenvinoRuntime as backend
     else:
-        from lookonce.runtimes.onnxruntime import OnnxRuntime as backend  # type: ignore[assignment]
+        from lookonce.runtimes.onnxruntime import OnnxRuntime as backend
     if not isinstance(source, Path):
         return backend(_convert(source), settings)
     if source.suffix in EXPORTED:

@@ -123,7 +123,7 @@ class FeatureCache:
         """The bytes of a slot; None: they are not what was written for this digest."""
         slot = self.slots[digest]
         content = np.fromfile(self.file, np.uint8, self.slot_bytes, offset=slot * self.slot_bytes)
-        is_right = zlib.crc32(content, zlib.crc32(digest)) == int.from_bytes(self.records[slot][DIGEST:], "little")
+        is_right = zlib.crc32(content.data, zlib.crc32(digest)) == int.from_bytes(self.records[slot][DIGEST:], "little")
         return content if is_right else None
 
 
