@@ -42,6 +42,13 @@ def test_int8_is_not_the_float_model_under_another_name(int8, run):
     assert 1e-4 < np.abs(floats - rounded).max() < np.abs(floats).max()
 
 
+def test_int8_can_be_raw(run, squares, tmp_path):
+    file = export(run, "openvino", int8=True, raw=True, max_drop=0.5, data=squares, out=tmp_path / "m").files[0]
+    detector = Detector(file)
+    assert detector.runtime.backend.precision == "int8"
+    assert detector(squares / "JPEGImages" / "test000.png").names
+
+
 def test_what_loses_too_much_is_not_written(run, squares, tmp_path, monkeypatch):
     class Lost:
         before, after, drop = 0.9, 0.7, 0.2

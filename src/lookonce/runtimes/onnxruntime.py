@@ -80,8 +80,8 @@ class OnnxRuntime:
         try:
             return runtime.InferenceSession(self._model, quiet, providers=self._providers)
         except Exception as error:  # it has a class for each kind of failure, all beside Exception
-            said = " ".join(str(error).split())
-            raise ModelFileError(f"{self._place}: ONNX Runtime cannot read it ({said[:160]})") from None
+            said = " ".join(str(error).split())[:160].encode("unicode_escape").decode()
+            raise ModelFileError(f"{self._place}: ONNX Runtime cannot read it ({said})") from None
 
 
 def _package() -> Any:

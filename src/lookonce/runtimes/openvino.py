@@ -87,7 +87,7 @@ class OpenvinoRuntime:
             self._hints["INFERENCE_NUM_THREADS"] = str(settings.threads)
         version = openvino.__version__.split("-")[0]
         self.backend = Backend("openvino", version, "int8" if is_int8 else rest, device.lower())
-        self._lock = Lock()
+        self._lock, self._place = Lock(), "the model" if isinstance(source, onnx.ModelProto) else str(source)
         self._compiled: openvino.CompiledModel | None = self._compile()
         follow_forks(self)
 
@@ -118,7 +118,10 @@ class OpenvinoRuntime:
         self._compiled, self._lock = None, Lock()
 
     def _compile(self) -> openvino.CompiledModel:
-        compiled = the_core().compile_model(self._network, self.backend.device.upper(), self._hints)
+        try:
+            compiled = the_core().compile_model(self._network, self.backend.device.upper(), self._hints)
+        except RuntimeError as error:
+            raise ModelFileError(f"{self._place}: OpenVINO cannot run it ({_reason(error)})") from None
         self._most: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")  # by the hint
         self._idle: deque[openvino.InferRequest] = deque()
         return compiled
@@ -189,9 +192,13 @@ def _read(core: openvino.Core, source: Path | bytes, place: str) -> openvino.Mod
     try:
         return core.read_model(source)
     except RuntimeError as error:
-        said = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
-        reason = said[0][:160] if said else "it gives no reason"
-        raise ModelFileError(f"{place}: OpenVINO cannot read it ({reason})") from None
+        raise ModelFileError(f"{place}: OpenVINO cannot read it ({_reason(error)})") from None
+
+
+def _reason(error: RuntimeError) -> str:
+    """What OpenVINO says, without where in its code it says so; what a file holds is escaped."""
+    said = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
+    return said[0][:160].encode("unicode_escape").decode() if said else "it gives no reason"
 
 
 def _fixed(read: openvino.Model, about: Description, place: str) -> openvino.Model:
