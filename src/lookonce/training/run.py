@@ -439,6 +439,6 @@ def read_both(plan: Plan) -> tuple[Dataset, Dataset | None]:
     if not len(train_set.boxes):
         raise UserError(f"{plan.data}: split {plan.train_split!r} has no objects to learn from; check labels and boxes")
     if rest and len(rest[0]) < FEW_TO_VALIDATE:
-        log.warning("%s: few images to validate on: %d in split %r; below %d mAP varies by chance, so the best model is "
-                    "hard to tell", plan.data, len(rest[0]), plan.val_split, FEW_TO_VALIDATE)  # fmt: skip
+        log.warning("%s: few images to validate on: %d in split %r; below %d mAP varies by chance, so the best model "
+                    "is hard to tell", plan.data, len(rest[0]), plan.val_split, FEW_TO_VALIDATE)  # fmt: skip
     return check_pictures(train_set, plan.policy), check_pictures(rest[0], plan.policy) if rest else None
