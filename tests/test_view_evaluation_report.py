@@ -32,8 +32,8 @@ def test_the_page_needs_no_other_file_and_runs_nothing(page):
 
 def test_the_page_says_everything(page, run):
     text = page.read_text(encoding="utf-8")
-    for word in ("VOC 2010 (area under the curve), IoU &gt;= 0.5", "40 pictures", "--split all", str(run), "fp32",
-                 "Precision against recall", "Errors by kind", "What is taken for what", "to be believed",
+    for word in ("VOC 2010 (area under the curve), IoU &gt;= 0.5", "40 pictures", "--split all", str(run), "numpy ",
+                 ", fp32, ", "Precision against recall", "Errors by kind", "What is taken for what", "to be believed",
                  "Misses", "Hits", "duplicate", "TIDE", "small"):  # fmt: skip
         assert word in text, word
     assert text.count('<img src="data:image/jpeg') >= 4

@@ -46,7 +46,7 @@ class Trunk:
         half = choose_precision("cpu")[0] == "bf16-mixed"
         means = f"{SCHEMA} {frame} {how.resize} {how.features} {half} {how.pixel_range}"
         self.key = trunk_key(module.network, module.cut, means)
-        self.what = f"features of {plan.data}: {how.network}, {module.cut} layers, {how.size} px, {how.features}"
+        self.what = f"features of the first {module.cut} layers of {how.network}, {how.size} px, {how.features}"
         with torch.inference_mode():
             shapes = [(int(o.shape[1]), int(o.shape[2]), int(o.shape[3])) for o in self.run(torch.zeros(1, 3, *frame))]
         self._held = ExitStack()
