@@ -41,7 +41,7 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-from lookonce.errors import UserError, printable
+from lookonce.errors import LONGEST, UserError, printable
 
 SLOW = 5.0
 """Seconds from which an input is too slow."""
@@ -51,8 +51,6 @@ MEMORY = 2 << 30
 """Bytes of address space that a worker may take beyond what its reader needs for a good input."""
 GROWTH = 500 << 20
 """Bytes of resident memory that one input may add."""
-LONGEST = 2000
-"""Letters of a message."""
 
 SHARED_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """Where inputs are written: a disk would take most of the time."""

@@ -34,3 +34,12 @@ def test_what_a_terminal_would_obey_is_escaped(given, shown):
 @pytest.mark.parametrize("text", ["клетка", "細胞 🔬", "👩‍🔬", "Zürich", "می‌خواهم", "C:\\images\\a b.png", "שלום"])
 def test_letters_of_every_script_stay(text):
     assert errors.printable(text) == text == str(errors.UserError(text))
+
+
+def test_the_middle_of_an_endless_message_is_left_out():
+    said = str(errors.UserError("a.yaml: " + "9" * 100_000 + "; expected names"))
+    assert len(said) == errors.LONGEST
+    assert said.startswith("a.yaml: 999")
+    assert said.endswith("999; expected names")
+    assert " ... " in said
+    assert str(errors.UserError(said)) == said

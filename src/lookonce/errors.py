@@ -20,11 +20,19 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+LONGEST = 1500
+"""Characters of a message; what a file holds can be longer."""
+
+
 class UserError(ValueError):
-    """Invalid input. The message says where, what was found, what is expected and what to do, in one printable line."""
+    """Invalid input. The message says where, what was found, what is expected and what to do, in one printable line.
+
+    Of a message longer than LONGEST the middle is left out: its ends say where, and what to do.
+    """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(printable(message))
+        said = printable(message)
+        super().__init__(said if len(said) <= LONGEST else f"{said[: LONGEST - 505]} ... {said[-500:]}")
 
 
 class ConfigError(UserError):
