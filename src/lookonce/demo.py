@@ -60,7 +60,8 @@ def demo(folder: Path = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
     log.info("    trained in %.0f s", time.perf_counter() - started)
     log.info("3/4 scoring: lookonce evaluate %s %s", run, data)
     report = evaluate(run, data, split="test")
-    log.info("%s", report)
+    for line in str(report).splitlines():
+        log.info("%s", line)
     test = read_dataset(data, "test")
     shown = [test.records[i] for i in range(min(SHOWN, len(test)))]
     log.info("4/4 detecting: lookonce detect %s ...", run)

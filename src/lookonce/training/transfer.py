@@ -72,7 +72,8 @@ def start_from(network: Network, weights: Path, frozen: int, frame: tuple[int, i
         )
     if found[-1].came != "taken":
         _start_last(own[-1][1].conv, cells)
-    log.info("%s\n%s", weights, told(found))
+    for line in (str(weights), *told(found).splitlines()):
+        log.info("%s", line)
     if seen:
         log.info("fine-tuning counts pictures from 0: that model had seen %d (--resume would go on counting)", seen)
     return found
