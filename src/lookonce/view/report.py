@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator
 from PIL import Image
 
 from lookonce.data.record import Record
@@ -179,7 +179,7 @@ def curves_figure(by_epoch: Curves) -> str:
 def _log_scale(axes: Axes, name: str) -> None:
     """A logarithmic scale with plain numbers: names in figures are never read as formulas, so nor are these."""
     axes.set(ylabel=name, yscale="log")
-    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
 
 
