@@ -59,7 +59,7 @@ def test_a_damaged_slot_is_not_trained_on_and_is_computed_anew(what, tmp_path, c
     content[place] ^= 1
     file.write_bytes(content)
     if what == "content":
-        with pytest.raises(UserError, match=r"features.bin: slot 1 is damaged; start again: it is then computed anew"):
+        with pytest.raises(UserError, match=r"features.bin: slot 1 is damaged; start again, and it is computed again"):
             cache.read(keys[1])
     again = FeatureCache(tmp_path / "c", SHAPES, "fp32")
     assert again.missing(keys) == [1]

@@ -133,7 +133,7 @@ def read_description(made: onnx.ModelProto, place: str) -> Description:
     try:
         found = {entry.key: entry.value for entry in made.metadata_props}
     except UnicodeDecodeError:
-        raise ModelFileError(f"{place}: a description that is not text; write it anew with lookonce export") from None
+        raise ModelFileError(f"{place}: a description that is not text; export it again with lookonce export") from None
     if KEY not in found:
         raise not_ours(place, "an ONNX file")
     return Description.from_text(found[KEY], place)
@@ -149,7 +149,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     newest = onnx.defs.onnx_opset_version()
     opset = max((entry.version for entry in made.opset_import if not entry.domain.strip()), default=0)
     if not 1 <= opset <= newest:  # OpenVINO would run it as one that it knows
-        way_out = "run: pip install -U onnx" if opset > newest else "write it anew with lookonce export"
+        way_out = "run: pip install -U onnx" if opset > newest else "export it again with lookonce export"
         raise ModelFileError(f"{path}: opset {opset}; this onnx package knows 1 to {newest}; {way_out}")
     return made
 
@@ -187,7 +187,9 @@ def network_part(made: onnx.ModelProto, about: Description, place: str) -> onnx.
         raise
     except ValueError:  # names that are not text, numbers that ONNX cannot hold
         pass
-    raise ModelFileError(f"{place}: its network is not the one of its description; write it anew with lookonce export")
+    raise ModelFileError(
+        f"{place}: its network is not the one of its description; export it again with lookonce export"
+    )
 
 
 def _read_numbers(tensors: dict[str, onnx.TensorProto], about: Description, place: str) -> Numbers:
@@ -209,7 +211,7 @@ def _read_tensor(tensors: dict[str, onnx.TensorProto], name: str, shape: tuple[i
     if not is_there or tuple(tensor.dims) != shape or len(tensor.raw_data) != 4 * math.prod(shape):
         sides = " x ".join(map(str, shape))
         raise ModelFileError(
-            f"{place}: {name}: expected {sides} numbers of 32 bits; write it anew with lookonce export"
+            f"{place}: {name}: expected {sides} numbers of 32 bits; export it again with lookonce export"
         )
     return np.frombuffer(tensor.raw_data, "<f4").reshape(shape)
 

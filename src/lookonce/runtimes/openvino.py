@@ -213,7 +213,7 @@ def _fixed(read: openvino.Model, about: Description, place: str) -> openvino.Mod
     if found != expected:
         raise ModelFileError(
             f"{place}: the network gives {found or 'nothing'} for an input of {width} x {height}, and its description "
-            f"says {expected}; write it anew with lookonce export"
+            f"says {expected}; export it again with lookonce export"
         )
     return read
 

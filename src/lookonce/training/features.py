@@ -114,7 +114,7 @@ class FeatureCache:
         """One image's outputs. Raises UserError where the slot is not what was written."""
         content = self._content(digest)
         if content is None:
-            raise UserError(f"{self.file}: slot {self.slots[digest]} is damaged; start again: it is then computed anew")
+            raise UserError(f"{self.file}: slot {self.slots[digest]} is damaged; start again, and it is computed again")
         flat = torch.from_numpy(content).view(self.type)
         parts = torch.split(flat, [int(np.prod(shape)) for shape in self.shapes])
         return tuple(part.view(shape) for part, shape in zip(parts, self.shapes, strict=True))
