@@ -205,13 +205,18 @@ def files(tmp_path):
     return tmp_path
 
 
-def test_the_names_are_those_beside_it(files):
+def test_the_names_are_those_beside_it(files, caplog):
     (files / "n.names").write_bytes("\ufeffcat\r\nsmall dog \r\n\r\n".encode())
     assert find_pair(files / "n.weights") == find_pair(files / "n.cfg")
     model = load_model(files / "n.cfg")
     assert (model.labels, model.frame, model.resize) == (("cat", "small dog"), (64, 96), "letterbox")
     (files / "n.names").rename(files / "coco.names")
-    assert load_model(files / "n.cfg").labels == ("cat", "small dog")
+    with caplog.at_level("INFO", "lookonce"):
+        assert load_model(files / "n.cfg").labels == ("cat", "small dog")
+        assert "n.cfg: class names from coco.names" in caplog.text
+        (files / "coco.names").write_text("of another model\n")
+        assert load_model(files / "n.cfg").labels == ("class 0", "class 1")
+        assert "coco.names: not used: its number of names is 1" in caplog.text
     (files / "other.names").write_text("a\nb\n")  # of two, neither is taken
     assert load_model(files / "n.cfg").labels == ("class 0", "class 1")
 

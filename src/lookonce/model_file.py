@@ -17,7 +17,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from lookonce.darknet.pair import find_pair, find_tree, load_darknet, read_names
+from lookonce.darknet.pair import Pair, find_pair, find_tree, load_darknet, read_names
 from lookonce.description import MAX_SEEN, Description, ModelFileError, pairs, parse
 from lookonce.errors import UserError
 from lookonce.files import replacing
@@ -140,13 +140,8 @@ def _from_darknet(path: Path) -> Model:
     region, origin = region_of(network.layers), network.origin
     assert origin is not None  # load_darknet says where its networks come from
     tree = find_tree(region.tree, pair.cfg) if region.tree else None
-    if pair.names is not None:
-        labels = read_names(pair.names)
-        if len(labels) != region.classes:
-            raise ModelFileError(f"{pair.names}: {len(labels)} names, and {pair.cfg} has classes={region.classes}")
-    elif tree is not None:
-        labels = tree.names
-    else:
+    labels = _darknet_labels(pair, region.classes) or (tree.names if tree else ())
+    if not labels:
         labels = tuple(f"class {index}" for index in range(region.classes))
         log.warning("no %s: its classes are called 'class 0', 'class 1', ...", pair.cfg.with_suffix(".names"))
     frame = (origin.cfg.width, origin.cfg.height)
@@ -154,3 +149,23 @@ def _from_darknet(path: Path) -> Model:
         return Model(network, labels, frame, seen=min(origin.header.seen, MAX_SEEN), tree=tree)
     except UserError as error:
         raise ModelFileError(f"{pair.cfg}: {error}") from None
+
+
+def _darknet_labels(pair: Pair, classes: int) -> tuple[str, ...]:
+    """The class names beside a .cfg, () where there are none. Those under another name are said, or not its own.
+
+    Raises ModelFileError where the .names of the same name have another number of classes.
+    """
+    if pair.names is None:
+        return ()
+    labels, own = read_names(pair.names), pair.names.stem == pair.cfg.stem
+    if len(labels) == classes:
+        if not own:
+            log.info("%s: class names from %s", pair.cfg, pair.names.name)
+        return labels
+    if own:
+        raise ModelFileError(f"{pair.names}: {len(labels)} names, and {pair.cfg} has classes={classes}")
+    log.warning(
+        "%s: not used: its number of names is %d, and %s has classes=%d", pair.names, len(labels), pair.cfg, classes
+    )
+    return ()
