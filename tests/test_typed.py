@@ -31,9 +31,9 @@ def test_values_of_the_annotated_type_pass(given):
     ({"rate": None}, "rate: None; expected a number"),
     ({"kind": "c"}, "kind: 'c'; expected one of a, b"),
     ({"kind": ["a"]}, r"kind: \['a'\]; expected one of a, b"),
-    ({"pair": (1.0,)}, r"pair: \(1.0,\); expected a list of 2 times a number"),
+    ({"pair": (1.0,)}, r"pair: \(1.0,\); expected a list of 2 values, each a number"),
     ({"pair": [1.0, 2.0]}, "pair: .*expected a list"),
-    ({"names": (1,)}, "names: .*expected a list of text or nothing"),
+    ({"names": (1,)}, "names: .*expected a list of values, each text or nothing"),
     ({"fast": 1}, "fast: 1; expected true or false"),
 ])  # fmt: skip
 def test_values_of_another_type_are_refused_by_name(given, message):

@@ -53,5 +53,6 @@ def described(hint: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(str, inside))}"
     if origin is tuple:
-        return f"a list of {'' if inside[-1] is Ellipsis else f'{len(inside)} times '}{described(inside[0])}"
+        many = "values" if inside[-1] is Ellipsis else f"{len(inside)} values"
+        return f"a list of {many}, each {described(inside[0])}"
     return WORDS.get(hint, getattr(hint, "__name__", str(hint)))
