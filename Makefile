@@ -18,6 +18,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # The stamp is written last, so a set-up that broke off is done again; one that ended is not.
 $(READY): requirements.lock requirements-cuda.lock requirements-cpu.lock pyproject.toml

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lookonce.checking import check
-from lookonce.cores import usable_cores
-from lookonce.data.looking import look, nearly_same
-from lookonce.data.voc import write_annotation
+from lookonce.commands.check import check
+from lookonce.data.duplicates import look, nearly_same
+from lookonce.data.formats.voc import write_annotation
+from lookonce.data.images import usable_cores
 
 WHOLE = 17_125
 

@@ -11,8 +11,8 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from lookonce.anchors import Centre, cluster
-from lookonce.zoo import VOC_ANCHORS
+from lookonce.model.anchors import Centre, cluster
+from lookonce.model.zoo import VOC_ANCHORS
 
 BOXES = 40_000
 

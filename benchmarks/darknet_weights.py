@@ -12,8 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from lookonce import Network, load_darknet, save_darknet, zoo
-from lookonce.network import empty
+from lookonce import Network, load_darknet, save_darknet
+from lookonce.model import zoo
+from lookonce.model.network import empty
 
 
 def peak() -> float:

@@ -55,7 +55,7 @@ def main() -> None:
         model, picture = Path(folder) / "m.safetensors", Path(folder) / "p.jpg"
         make = (
             "import sys; from pathlib import Path; from PIL import Image; from lookonce import Network, zoo;"
-            "from lookonce.model_file import Model, save_model;"
+            "from lookonce.model.model_file import Model, save_model;"
             "layers = zoo.DETECTORS[sys.argv[3]](20, zoo.VOC_ANCHORS);"
             "save_model(Model(Network(layers), tuple(f'c{i}' for i in range(20))), Path(sys.argv[1]));"
             "Image.effect_noise((640, 480), 80).convert('RGB').save(sys.argv[2])"

@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lookonce import train, zoo
-from lookonce.layers import region_of
-from lookonce.loss import region_loss
-from lookonce.network import Network
-from lookonce.region import encode
-from lookonce.speed.noise import write_set
+from lookonce import train
+from lookonce.deploy.step_speed import write_set
+from lookonce.model import zoo
+from lookonce.model.heads.region import encode
+from lookonce.model.layers import region_of
+from lookonce.model.losses import region_loss
+from lookonce.model.network import Network
 
 BLOG = 17_125
 CLASSES = [f"c{i:02}" for i in range(20)]

@@ -360,7 +360,7 @@ def data_set(kind: str, name: str, folder: Path, mutate: Mutate | None = None) -
     """A file of a data set, read with all that belongs to it, its format found by looking."""
     import numpy as np
 
-    from lookonce.data.catalog import read_dataset
+    from lookonce.data.read import read_dataset
 
     write_set(kind, folder)
 
@@ -378,9 +378,9 @@ def tiny(channels: int = 3) -> Any:
     """A detector of a few hundred numbers, stride 8."""
     import torch
 
-    from lookonce.layers import Conv, MaxPool
-    from lookonce.network import Network
-    from lookonce.zoo import head
+    from lookonce.model.layers import Conv, MaxPool
+    from lookonce.model.network import Network
+    from lookonce.model.zoo import head
 
     torch.manual_seed(0)
     layers = (*(layer for _ in range(3) for layer in (Conv(4), MaxPool())), *head(2, ((1.0, 1.5), (2.0, 1.0))))
@@ -389,7 +389,7 @@ def tiny(channels: int = 3) -> Any:
 
 def write_pair(folder: Path) -> tuple[Path, Path]:
     """The detector as Darknet's files, the cfg with keys of training and a route and reorg."""
-    from lookonce.darknet.pair import save_darknet
+    from lookonce.model.darknet.files import save_darknet
 
     cfg, weights = folder / "n.cfg", folder / "n.weights"
     save_darknet(tiny(), cfg, weights, frame=(32, 24))
@@ -438,8 +438,8 @@ thresh=.6
 
 def cfg(folder: Path) -> Bench:
     """The text of a cfg alone."""
-    from lookonce.darknet.cfg import read_cfg, write_cfg
-    from lookonce.darknet.pair import read_text
+    from lookonce.model.darknet.cfg import read_cfg, write_cfg
+    from lookonce.model.darknet.files import read_text
 
     good, _ = write_pair(folder)
 
@@ -454,7 +454,7 @@ def model_read(path: Path) -> Callable[[], None]:
     """Load a model and run it on one image, where it is small."""
     import torch
 
-    from lookonce.model_file import load_model
+    from lookonce.model.model_file import load_model
 
     def read() -> None:
         model = load_model(path)
@@ -490,7 +490,7 @@ def tree(folder: Path) -> Bench:
     """A class tree."""
     import torch
 
-    from lookonce.darknet.pair import find_tree
+    from lookonce.model.darknet.files import find_tree
 
     def read() -> None:
         found = find_tree("n.tree", folder / "n.cfg")
@@ -502,7 +502,7 @@ def tree(folder: Path) -> Bench:
 
 def model(folder: Path) -> Bench:
     """A model file."""
-    from lookonce.model_file import Model, save_model
+    from lookonce.model.model_file import Model, save_model
 
     file = folder / "m.safetensors"
     save_model(
@@ -516,11 +516,11 @@ def exported(ending: str, folder: Path) -> Bench:
     import numpy as np
     import onnx
 
-    from lookonce.model_file import Model
-    from lookonce.network import folded
-    from lookonce.onnx_form import describe, network_model, numbers_of
-    from lookonce.runtimes.opening import open_runtime
-    from lookonce.runtimes.settings import Settings
+    from lookonce.inference.backends.open import open_runtime
+    from lookonce.inference.backends.settings import Settings
+    from lookonce.model.model_file import Model
+    from lookonce.model.network import folded
+    from lookonce.model.onnx_graph import describe, network_model, numbers_of
 
     detector = Model(tiny(), ("cat", "dog"), (32, 24))
     made = network_model(detector.network.layers, numbers_of(folded(detector.network)))
@@ -529,7 +529,7 @@ def exported(ending: str, folder: Path) -> Bench:
     if ending == ".onnx":
         onnx.save_model(made, file)
     else:
-        from lookonce.runtimes.openvino import openvino_model, saved
+        from lookonce.inference.backends.openvino import openvino_model, saved
 
         with saved(openvino_model(made), folder / "m.xml"):
             pass
@@ -547,7 +547,7 @@ def exported(ending: str, folder: Path) -> Bench:
 
 def detections(kind: str, folder: Path) -> Bench:
     """Detections of a program, scored against a data set."""
-    from lookonce.evaluation import evaluate
+    from lookonce.commands.evaluate import evaluate
 
     if kind == "json":
         write_set("coco", folder / "set")
@@ -567,7 +567,7 @@ def features(part: str, folder: Path) -> Bench:
     """The cache of features, its index or its numbers."""
     import torch
 
-    from lookonce.training.features import DIGEST, FeatureCache
+    from lookonce.training.feature_cache import DIGEST, FeatureCache
 
     shapes, digests = [(2, 3, 3), (4, 1, 1)], [bytes([n]) * DIGEST for n in range(3)]
     cache = FeatureCache(folder, shapes, "fp32")
@@ -592,7 +592,7 @@ def archive(kind: str, folder: Path) -> Bench:
     """An archive that is unpacked."""
     import shutil
 
-    from lookonce.archives import unpack
+    from lookonce.data.download import unpack
 
     made = io.BytesIO()
     members = {"set/a.txt": b"hello\n" * 20, "set/" + "long" * 40 + "/b.txt": b"x", "set/c.bin": bytes(300)}
@@ -627,7 +627,7 @@ def image(folder: Path) -> Bench:
     import numpy as np
     from PIL import Image
 
-    from lookonce.data.pictures import load_for, picture_size
+    from lookonce.data.images import load_for, picture_size
 
     pixels = np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8)
     seeds = []
@@ -656,8 +656,7 @@ def image(folder: Path) -> Bench:
 
 def config(folder: Path) -> Bench:
     """The config.yaml of a run."""
-    from lookonce.training.plan import Plan
-    from lookonce.training.recipes import settings
+    from lookonce.training.recipes import Plan, settings
 
     good = Plan("data", ("cat", "007"), "train", "val", "drop", False, 0, 0, "auto", "auto", False, 5.0, None,
                 settings("quick"))  # fmt: skip
@@ -667,8 +666,7 @@ def config(folder: Path) -> Bench:
 
 def metrics(folder: Path) -> Bench:
     """The metrics.csv of a run that is resumed."""
-    from lookonce.training.history import COLUMNS, History
-    from lookonce.view.report import read_curves
+    from lookonce.training.history import COLUMNS, History, read_curves
 
     file = folder / "metrics.csv"
     rows = [",".join(COLUMNS)]

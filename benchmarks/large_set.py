@@ -21,8 +21,8 @@ from PIL import Image
 
 from lookonce import train
 from lookonce.data.digits import write_digits
-from lookonce.speed.noise import write_set
-from lookonce.training.saving import LastCheckpoint
+from lookonce.deploy.step_speed import write_set
+from lookonce.training.checkpoints import LastCheckpoint
 
 
 def resident() -> float:

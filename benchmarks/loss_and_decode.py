@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 import torch
 
-from lookonce import zoo
-from lookonce.layers import region_of
-from lookonce.loss import region_loss
-from lookonce.postprocess import Selection, postprocess
-from lookonce.region import decode, encode
-from lookonce.training.engine import keep_freed_memory
+from lookonce.model import zoo
+from lookonce.model.heads.region import decode, encode
+from lookonce.model.layers import region_of
+from lookonce.model.losses import region_loss
+from lookonce.model.postprocess import Selection, postprocess
+from lookonce.training.loop import keep_freed_memory
 
 ROUNDS = 60
 LABELS = tuple(f"class {n}" for n in range(20))

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lookonce import Network, zoo
-from lookonce.model_file import Model, save_model
+from lookonce import Network
+from lookonce.model import zoo
+from lookonce.model.model_file import Model, save_model
 
 DIFFERENT = 40
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lookonce.data.catalog import read_dataset
+from lookonce.data.read import read_dataset
 
 PICTURES = 17_125
 OBJECT = """\t<object>

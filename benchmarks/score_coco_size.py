@@ -18,14 +18,14 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lookonce.analysis import analyse
-from lookonce.coco_metrics import NAMES, index_boxes, judge, score_coco
-from lookonce.confusion import calibrate, confuse
-from lookonce.data.record import Dataset
-from lookonce.detections import Detections
-from lookonce.error_kinds import find_errors
-from lookonce.matching import match
-from lookonce.metrics import Rules, score_matched, skipped
+from lookonce.data.dataset import Dataset
+from lookonce.evaluation.average_precision import Rules, score_matched, skipped
+from lookonce.evaluation.coco import NAMES, index_boxes, judge, score_coco
+from lookonce.evaluation.confusion import calibrate, confuse
+from lookonce.evaluation.errors import find_errors
+from lookonce.evaluation.evaluate import analyse
+from lookonce.evaluation.matching import match
+from lookonce.model.detections import Detections
 
 PICTURES, OBJECTS, DETECTIONS, CLASSES, SIDE = 5_000, 36_000, 500_000, 80, 640
 

@@ -20,10 +20,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lookonce import Detections, Detector, Network, zoo
-from lookonce.data.pictures import find_pictures, load_rgb
-from lookonce.model_file import Model, save_model
-from lookonce.runtimes.settings import RuntimeName
+from lookonce import Detections, Detector, Network
+from lookonce.data.images import load_rgb
+from lookonce.data.lookup import find_pictures
+from lookonce.inference.backends.settings import RuntimeName
+from lookonce.model import zoo
+from lookonce.model.model_file import Model, save_model
 
 BACKENDS: tuple[RuntimeName, ...] = ("torch", "openvino", "onnxruntime")
 Image = NDArray[np.uint8]

@@ -9,7 +9,7 @@ import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # steps this small only lose by sharing, in processes that tests start as well
 
-from lookonce import zoo
+from lookonce.model import zoo
 from sets import nano, write_squares
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -53,7 +53,7 @@ def run(squares, tmp_path_factory):
 def grey_run(squares, tmp_path_factory):
     """A finished run of a network that reads grey images, its cells 16 px wide."""
     from lookonce import train
-    from lookonce.darknet.cfg import Cfg, write_cfg
+    from lookonce.model.darknet.cfg import Cfg, write_cfg
 
     out = tmp_path_factory.mktemp("grey")
     layers = nano(2, ((1.0, 1.0),))

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from lookonce.offers import Offer
+from lookonce.data.download import Offer
 
 CONTENT = b"\0\0\0\0\1\0\0\0" + np.random.default_rng(7).bytes(300_000)
 """What the good server has: like weights, it has zero bytes near its beginning."""

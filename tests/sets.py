@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from lookonce.data.record import Dataset
-from lookonce.data.voc import write_annotation, write_split
-from lookonce.detections import Detections
-from lookonce.layers import Conv, MaxPool
-from lookonce.zoo import head
+from lookonce.data.dataset import Dataset
+from lookonce.data.formats.voc import write_annotation, write_split
+from lookonce.model.detections import Detections
+from lookonce.model.layers import Conv, MaxPool
+from lookonce.model.zoo import head
 
 COLOURS = {"red": (220, 40, 40), "blue": (40, 60, 220)}
 

@@ -5,12 +5,12 @@ from typing import Literal, get_args
 
 import pytest
 
-from lookonce import zoo
 from lookonce.choices import choose, closest, literals, settle_names
-from lookonce.data.catalog import read_whole
-from lookonce.downloading import find
+from lookonce.commands.download import find
+from lookonce.data.read import read_whole
 from lookonce.errors import ConfigError
-from lookonce.runtimes import settings as runtimes
+from lookonce.inference.backends import settings as runtimes
+from lookonce.model import zoo
 from lookonce.training.recipes import Optimizer, Settings, settings
 
 

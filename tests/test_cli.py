@@ -91,8 +91,8 @@ def test_work_that_was_stopped_says_how_to_go_on(monkeypatch, capsys):
     def stop(*_, **__):
         raise Interrupted("stopped; go on with: lookonce train --resume runs/x", 15)
 
-    monkeypatch.setattr("lookonce.evaluation.read_dataset", stop)
-    monkeypatch.setattr("lookonce.evaluation.Detector", lambda *_, **__: SimpleNamespace(labels=("a",)))
+    monkeypatch.setattr("lookonce.commands.evaluate.read_dataset", stop)
+    monkeypatch.setattr("lookonce.commands.evaluate.Detector", lambda *_, **__: SimpleNamespace(labels=("a",)))
     assert main(["evaluate", "model", "data"]) == 143
     assert capsys.readouterr().err == "lookonce: stopped; go on with: lookonce train --resume runs/x\n"
 
@@ -198,7 +198,7 @@ def a_command(monkeypatch, result=None, said=(), printed=None):
             sys.stdout.write(printed)
         return result
 
-    monkeypatch.setattr("lookonce.demo.demo", demo)
+    monkeypatch.setattr("lookonce.commands.demo.demo", demo)
 
 
 def test_standard_output_carries_the_result_alone(monkeypatch, capsys):
@@ -217,7 +217,7 @@ def test_what_is_no_result_goes_to_a_terminal_only_where_both_outputs_do(monkeyp
         monkeypatch.setattr(sys, "stdout", outputs[0])
         monkeypatch.setattr(sys, "stderr", outputs[1])
         seen = []
-        monkeypatch.setattr("lookonce.demo.demo", lambda seen=seen: seen.append(sys.stdout.isatty()))
+        monkeypatch.setattr("lookonce.commands.demo.demo", lambda seen=seen: seen.append(sys.stdout.isatty()))
         assert main(["demo"]) == 0
         assert seen == [out and err]
 
@@ -233,7 +233,7 @@ from lookonce.cli import main
 def demo():
     logging.getLogger("lookonce").warning("%s: odd", {HOSTILE!r})
     return "two\\nlines \\x1b[2J"
-lookonce.demo.demo = demo
+lookonce.commands.demo.demo = demo
 sys.exit(main(["demo"]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, encoding="utf-8")

@@ -10,10 +10,10 @@ from PIL import Image
 
 from conftest import CASES
 from lookonce import Detector, Network, evaluate, export, save_darknet
-from lookonce.darknet.cfg import read_cfg
-from lookonce.model_file import load_model, save_model
-from lookonce.pruning import prune
-from lookonce.training.transfer import start_from
+from lookonce.commands.prune import prune
+from lookonce.model.darknet.cfg import read_cfg
+from lookonce.model.model_file import load_model, save_model
+from lookonce.training.pretrained import start_from
 
 CASE = CASES / "57-channels-1"
 BACKENDS = ("torch", "openvino", "onnxruntime")

@@ -7,7 +7,7 @@ import pytest
 
 from conftest import CASES
 from layouts import ALL, CLASSES, HASHED, READ, REFUSED, TRUTH, written
-from lookonce.data.catalog import read_whole
+from lookonce.data.read import read_whole
 from lookonce.errors import UserError
 
 DAMAGE = ("picture missing", "annotation missing", "object unreadable", "label file missing", "annotation unreadable",

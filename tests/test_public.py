@@ -21,7 +21,9 @@ def test_a_wrong_name_lists_the_right_ones():
 
 
 def test_no_module_hides_a_public_function():
-    code = "import lookonce, lookonce.demo; assert all(callable(getattr(lookonce, n)) for n in lookonce.__all__)"
+    code = (
+        "import lookonce, lookonce.commands.demo; assert all(callable(getattr(lookonce, n)) for n in lookonce.__all__)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert not {module.rpartition(".")[2] for module in lookonce._HOMES.values()} & set(lookonce.__all__)
 

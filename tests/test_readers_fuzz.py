@@ -10,7 +10,7 @@ import fuzz  # benchmarks/fuzz.py: the readers, and what damages their inputs
 import pytest
 
 from lookonce import errors
-from lookonce.data.catalog import read_dataset
+from lookonce.data.read import read_dataset
 from lookonce.errors import UserError
 
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis makes the inputs")

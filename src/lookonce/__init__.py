@@ -10,36 +10,37 @@ from typing import TYPE_CHECKING, Any
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 if TYPE_CHECKING:
-    from lookonce.anchors import Anchors, cluster_anchors
-    from lookonce.darknet.pair import load_darknet, save_darknet
-    from lookonce.data.catalog import read_dataset
-    from lookonce.data.record import Dataset, Record
-    from lookonce.detections import Detections
-    from lookonce.detector import Detector
+    from lookonce.commands.evaluate import Report, evaluate
+    from lookonce.commands.export import export
+    from lookonce.commands.train import train
+    from lookonce.data.anchors import cluster_anchors
+    from lookonce.data.dataset import Dataset, Record
+    from lookonce.data.read import read_dataset
     from lookonce.errors import UserError
-    from lookonce.evaluation import Report, evaluate
-    from lookonce.exporting.command import export
-    from lookonce.network import Network
-    from lookonce.training.run import train
+    from lookonce.inference.detector import Detector
+    from lookonce.model.anchors import Anchors
+    from lookonce.model.darknet.files import load_darknet, save_darknet
+    from lookonce.model.detections import Detections
+    from lookonce.model.network import Network
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Anchors": "lookonce.anchors",
-    "Dataset": "lookonce.data.record",
-    "Detections": "lookonce.detections",
-    "Detector": "lookonce.detector",
-    "Network": "lookonce.network",
-    "Record": "lookonce.data.record",
-    "Report": "lookonce.evaluation",
+    "Anchors": "lookonce.model.anchors",
+    "Dataset": "lookonce.data.dataset",
+    "Detections": "lookonce.model.detections",
+    "Detector": "lookonce.inference.detector",
+    "Network": "lookonce.model.network",
+    "Record": "lookonce.data.dataset",
+    "Report": "lookonce.commands.evaluate",
     "UserError": "lookonce.errors",
-    "cluster_anchors": "lookonce.anchors",
-    "evaluate": "lookonce.evaluation",
-    "export": "lookonce.exporting.command",
-    "load_darknet": "lookonce.darknet.pair",
-    "read_dataset": "lookonce.data.catalog",
-    "save_darknet": "lookonce.darknet.pair",
-    "train": "lookonce.training.run",
+    "cluster_anchors": "lookonce.data.anchors",
+    "evaluate": "lookonce.commands.evaluate",
+    "export": "lookonce.commands.export",
+    "load_darknet": "lookonce.model.darknet.files",
+    "read_dataset": "lookonce.data.read",
+    "save_darknet": "lookonce.model.darknet.files",
+    "train": "lookonce.commands.train",
 }
 
 __all__ = [

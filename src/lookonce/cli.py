@@ -27,20 +27,22 @@ from lookonce.choices import choose, closest, literals
 from lookonce.errors import UserError, printable
 
 COMMANDS = {
-    "demo": ("lookonce.demo:demo", "Train on embedded handwritten digits and show what it finds."),
-    "check": ("lookonce.checking:check", "Say what is wrong with a data set."),
-    "convert": ("lookonce.data.converting:convert", "Write a data set in another format."),
-    "anchors": ("lookonce.anchors_command:anchors", "Cluster anchor boxes on a data set."),
-    "train": ("lookonce.training.run:train", "Train a detector on labelled pictures."),
-    "evaluate": ("lookonce.evaluation:evaluate", "Score a detector on labelled pictures."),
-    "diagnose": ("lookonce.diagnosing:diagnose", "Say why a run finds nothing."),
-    "detect": ("lookonce.detect:detect", "Find objects on pictures."),
-    "prune": ("lookonce.pruning:prune", "Cut the channels that count least and train on."),
-    "export": ("lookonce.exporting.command:export", "Write a detector for other programs."),
-    "benchmark": ("lookonce.benchmarking:benchmark", "Measure how fast models are on this machine."),
-    "cache": ("lookonce.cache:cache", "Show or empty the folder of what is computed once."),
-    "download": ("lookonce.downloading:download", "Bring Pascal VOC or Darknet's weights."),
+    "demo": ("lookonce.commands.demo:demo", "Train on embedded handwritten digits and show what it finds."),
+    "check": ("lookonce.commands.check:check", "Say what is wrong with a data set."),
+    "convert": ("lookonce.commands.convert:convert", "Write a data set in another format."),
+    "anchors": ("lookonce.commands.anchors:anchors", "Cluster anchor boxes on a data set."),
+    "train": ("lookonce.commands.train:train", "Train a detector on labelled pictures."),
+    "evaluate": ("lookonce.commands.evaluate:evaluate", "Score a detector on labelled pictures."),
+    "diagnose": ("lookonce.commands.diagnose:diagnose", "Say why a run finds nothing."),
+    "detect": ("lookonce.commands.detect:detect", "Find objects on pictures."),
+    "prune": ("lookonce.commands.prune:prune", "Cut the channels that count least and train on."),
+    "export": ("lookonce.commands.export:export", "Write a detector for other programs."),
+    "benchmark": ("lookonce.commands.benchmark:benchmark", "Measure how fast models are on this machine."),
+    "cache": ("lookonce.commands.cache:cache", "Show or empty the folder of what is computed once."),
+    "download": ("lookonce.commands.download:download", "Bring Pascal VOC or Darknet's weights."),
 }
+
+
 NO_READER = 141
 """Exit code where the program behind a pipe has stopped reading, as shells have it: 128 + SIGPIPE."""
 

@@ -25,12 +25,20 @@ from lookonce.errors import UserError
 
 HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 """This machine in the names of temporary files: folders may be shared between machines."""
+
+
 TEMPORARY = re.compile(r"\.writing-([0-9a-f]{8})-(\d+)-\d+-")
 """Begins the name of a temporary file: machine, process, thread."""
+
+
 DAY = 24 * 60 * 60.0
 """Age in seconds from which on the temporary files of another machine are taken for left over."""
+
+
 LONGEST = 120
 """Bytes of a file name that a temporary name repeats; file systems take 255."""
+
+
 LOCK = ".lock"
 
 

@@ -13,8 +13,11 @@ from lookonce.errors import UserError
 
 log = logging.getLogger("lookonce")
 
+
 Note = Callable[[str], None]
 """Takes what is to be said of a file."""
+
+
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark begins it
@@ -22,16 +25,28 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+
 GUESSES = ("gb2312", "cp1252", "cp1251", "gb18030", "big5", "shift_jis", "euc_jp", "euc_kr", "cp1250", "cp1253",
            "cp1254", "cp1255", "cp1256", "cp874")  # fmt: skip
 """Encodings of systems that wrote no UTF-8, the more common first: class names are too short to tell all apart."""
+
+
 TIE = 0.03
 """Encodings whose share of odd characters differs by less are equally likely."""
+
+
 MOST_SAMPLE = 4096
 """Bytes looked at for a guess."""
+
+
 CONTROL = re.compile(rb"[\0-\x08\x0e-\x19\x1c-\x1f]")
 """Bytes that no text of these encodings has."""
+
+
 WIDE = re.compile(rb"[\x80-\xff]")
+
+
 LAST_COMMON = 0xD7
 """First byte of the last of GB 2312's characters in everyday use; pairs of accented letters look like the rest."""
 
@@ -109,3 +124,16 @@ def _likely(content: bytes) -> list[str]:
         odd["cp1252"] = 0.0
     least = min(odd.values(), default=0.0)
     return sorted(odd, key=lambda encoding: (odd[encoding] > least + TIE, GUESSES.index(encoding)))
+
+
+MOST_TEXT = 64 << 20
+"""Bytes of a label file or list; a list of a million pictures has half of that."""
+
+
+def read_lines(path: Path, law: str, most: int = MOST_TEXT, note: Note | None = None) -> list[str]:
+    """Lines of a text file, whatever ends them. law: what such a file holds, for the error.
+
+    note: takes a sentence where its encoding had to be guessed; None: that is logged.
+    Raises UserError for a file that cannot be read, is no text or is larger than `most` bytes.
+    """
+    return read_text(path, law, most, note).replace("\r\n", "\n").replace("\r", "\n").split("\n")

@@ -1,22 +1,38 @@
-"""What a person should know about a run: each finding one sentence that says what was seen and what to do."""
+"""What a person should know about a run: each finding one sentence that says what was seen and what to do.
+
+The page of a run while it trains: what it learns, where points are lost, what to do about it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+import lightning
 import numpy as np
 
-from lookonce.coverage import Coverage
-from lookonce.data.record import Dataset
+from lookonce.data.anchors import Coverage, coverage
+from lookonce.data.dataset import Dataset
+from lookonce.training.history import read_curves
+from lookonce.training.recipes import Plan
+from lookonce.training.validation import Validation
 
 FEW_OBJECTS = 30
 """Training objects below which a class is called small. Our choice: a tenth of what VOC has of its rarest class."""
+
+
 LOST = 0.02
 """Share of objects lost to a shared cell and anchor that is worth a word."""
+
+
 UNFIT = 0.05
 """Share of objects that no anchor fits that is worth a word."""
+
+
 PARTED = 1.1
 """Validation loss, of its lowest, from which on training and validation part."""
+
 
 Curve = Sequence[tuple[float, float]]
 """(epoch, value), in order."""
@@ -66,3 +82,52 @@ def about_curves(curves: Mapping[str, Curve], epochs: int) -> list[str]:
                 f"validation mAP still rose by {gain:.3f} in the last quarter of the run: train longer with --steps"
             )
     return found
+
+
+SECONDS = 60.0
+"""Shortest time between two pages: a page takes a second or two."""
+
+
+class Watch(lightning.Callback):
+    """Writes report.html after validations, once a minute at most, and at the end.
+
+    Args:
+        folder: the run's.
+        train_set: what is learnt.
+        validation: scores the run; None: the page has curves alone.
+        plan: of the run, its settings fitted.
+        anchors: (w, h) in cells.
+        stride: input pixels a cell.
+        write_page: writes the page of a run, whole or without what takes seconds; None: no page.
+    """
+
+    def __init__(self, folder: Path, train_set: Dataset, validation: Validation | None, plan: Plan,
+                 anchors: tuple[tuple[float, float], ...], stride: int = 32,
+                 write_page: WritePage | None = None) -> None:  # fmt: skip
+        self.folder, self.train_set, self.validation, self.plan = folder, train_set, validation, plan
+        how = plan.settings
+        self.covered = coverage(train_set, anchors, (how.size, how.size), how.resize, stride)
+        self.data_advice = about_data(train_set, self.covered)
+        self.anchors = anchors
+        self.write_page = write_page
+        self._written = 0.0
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Show how the run stands."""
+        if time.monotonic() - self._written >= SECONDS:
+            self.write(whole=False)
+            self._written = time.monotonic()
+
+    def advice(self) -> list[str]:
+        """Everything worth a word so far."""
+        file = self.folder / "metrics.csv"
+        curves = read_curves(file) if file.exists() else {}
+        return [*self.data_advice, *about_curves(curves, self.plan.settings.epochs or 1)]
+
+    def write(self, whole: bool = True) -> Path | None:
+        """Write the page of what is known now. whole: with curves, errors, confusion and calibration: some seconds."""
+        return None if self.write_page is None else self.write_page(self, whole)
+
+
+WritePage = Callable[[Watch, bool], Path]
+"""Writes the page of a run: all of it, or without the parts that take seconds."""

@@ -10,10 +10,12 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
+from lookonce.errors import UserError
 from lookonce.files import write_text
-from lookonce.view.report import read_rows
 
 STEP_NUMBERS = ("xy", "wh", "ciou", "objectness", "background", "class", "warm_up", "loss", "recall")
+
+
 COLUMNS = (
     "epoch", "step", "seen", "rate", "images_per_s", "waiting", "val/mAP", "val/loss",
     *(f"{name}_step" for name in STEP_NUMBERS), *(f"{name}_epoch" for name in STEP_NUMBERS),
@@ -92,3 +94,54 @@ class Means:
         found = self.values()
         self._sums = {}
         return found
+
+
+GREATEST = 1e30
+"""Numbers of a run beyond it are damage: a figure could not show them either."""
+
+
+Curves = dict[str, list[tuple[float, float]]]
+
+
+def read_rows(file: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv as numbers by column.
+
+    A row that is damaged or cut short is left out, and so is a value that is not a finite number.
+    Raises UserError where the file cannot be opened.
+    """
+    try:
+        text = file.read_bytes().decode("utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror or error}") from None
+    first, *lines = text.rpartition("\n")[0].split("\n")  # what follows the last line end was cut short
+    columns = first.rstrip("\r").split(",")
+    found = []
+    for line in lines:
+        cells = line.rstrip("\r").split(",")
+        if len(cells) != len(columns):
+            continue
+        row = {name: number for name, cell in zip(columns, cells, strict=True) if (number := _number(cell)) is not None}
+        if all(row.get(name, -1.0) >= 0 for name in ("epoch", "step")):
+            found.append(row)
+    return found
+
+
+def _number(cell: str) -> float | None:
+    try:
+        number = float(cell)
+    except ValueError:
+        return None
+    return number if abs(number) < GREATEST else None
+
+
+def read_curves(file: Path) -> Curves:
+    """metrics.csv as name -> [(epochs done, value)]; of another file nothing. Raises UserError where it is absent."""
+    found: Curves = {}
+    rows = read_rows(file)
+    whole = [row for row in rows if "loss_epoch" in row]
+    steps = (whole[0]["step"] + 1) / (whole[0]["epoch"] + 1) if whole else 1.0  # of an epoch
+    for row in rows:
+        for name, value in row.items():
+            if name not in ("epoch", "step"):
+                found.setdefault(name, []).append(((row["step"] + 1) / steps, value))
+    return found

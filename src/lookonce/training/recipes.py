@@ -1,35 +1,94 @@
-"""Every default of training, in one table, and the law of each setting.
+"""The learning rate over a run, as a share of its highest value.
+
+Every default of training, in one table, and the law of each setting.
 
 quick: from scratch on hundreds to thousands of pictures, on a laptop.
 paper: YOLO9000, section 2 (detection training), with the numbers of darknet/cfg/yolov2-voc.cfg.
+
+Settings as keyword options of a public function, so that none is declared twice.
+
+A function that takes **changes gets one option for each field of Settings: its type, its docstring, default None
+(the recipe's). Python's help() and the command line then show what the table in recipes.py says.
+
+The plan of a run: what is trained on what, and how; its config.yaml, and back.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict, TypeVar, get_type_hints
 
-from lookonce.choices import choose, closest, settle_names
-from lookonce.data.warp import Augmentation
+import yaml
+from cyclopts import Parameter
+from docstring_parser import parse_from_object
+
+from lookonce.choices import check_types, choose, closest, settle_names
+from lookonce.data.augment import Augmentation
+from lookonce.data.dataset import DataPolicy
 from lookonce.errors import ConfigError
-from lookonce.resize import ResizeMode
-from lookonce.typed import check_types
-from lookonce.zoo import DETECTORS
+from lookonce.model.resize import ResizeMode
+from lookonce.model.zoo import DETECTORS
+
+
+def rate(step: int, steps: int, settings: Settings) -> float:
+    """Share of the highest learning rate at a step of `steps`, 0 < share <= 1.
+
+    constant, steps and cosine climb during burn_in steps with the fourth power, as Darknet's burn_in
+    does; one_cycle climbs linearly for the first tenth and falls as a cosine to a hundredth.
+    A run shorter than its burn-in would never arrive, so burn-in takes a tenth of the run at most.
+    Source: darknet/src/network.c, get_current_rate (power 4).
+    """
+    done = min((step + 1) / max(steps, 1), 1.0)
+    if settings.schedule == "one_cycle":
+        return done / 0.1 if done < 0.1 else 0.01 + 0.99 * _fall((done - 0.1) / 0.9)
+    burn_in = min(settings.burn_in, steps // 10)
+    if step < burn_in:
+        return float(((step + 1) / burn_in) ** 4)
+    match settings.schedule:
+        case "steps":
+            return float(0.1 ** sum(done > milestone for milestone in settings.milestones))
+        case "cosine":
+            return 0.01 + 0.99 * _fall((step - burn_in) / max(steps - burn_in, 1))
+        case _:
+            return 1.0
+
+
+def _fall(share: float) -> float:
+    """Half a cosine from 1 to 0."""
+    return (1 + math.cos(math.pi * min(share, 1.0))) / 2
+
 
 Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
+
+
 Schedule = Literal["constant", "steps", "cosine", "one_cycle"]
+
+
 LossName = Literal["region", "region_ciou", "keras_yolo2"]
+
+
 RecipeName = Literal["quick", "paper"]
+
+
 FREEZE = ("none", "features", "all_but_last")
+
 
 SMALL = 0.25
 """Typical side of objects, of the picture's, up to which mosaics are shown: half of a mosaic's quarter. Our choice."""
+
+
 AIM = 6000
 """Optimiser steps that a run takes, about, where neither steps nor epochs are given."""
+
+
 STRIDE = 32
 """Input pixels a cell, of every network in the zoo."""
+
+
 LARGEST = 8192
 """Largest side of the input, pixels."""
 
@@ -227,3 +286,121 @@ def _known(given: Mapping[str, Any], record: type, prefix: str) -> None:
         near = closest(name, known)
         said = f"did you mean {prefix}{near}?" if near else f"expected one of {', '.join(sorted(known))}"
         raise ConfigError(f"setting {prefix + name!r}; {said}")
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def takes_settings(function: F) -> F:
+    """Spell out the function's **changes as the fields of Settings."""
+    hints = get_type_hints(function, include_extras=True)
+    own = inspect.signature(function)
+    plain = [p.replace(annotation=hints[n]) for n, p in own.parameters.items() if p.kind is not p.VAR_KEYWORD]
+    said = _said(Settings)
+    types = {**get_type_hints(Settings), "augment": changes_of(Augmentation)}
+    for entry in fields(Settings):
+        shown = Parameter(help=f"{said[entry.name]} [{_default(entry.name)}]".strip(), show_default=False)
+        kind = types[entry.name] | None
+        annotation: Any = Annotated[kind, shown]
+        plain.append(inspect.Parameter(entry.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    function.__signature__ = own.replace(parameters=plain, return_annotation=hints["return"])  # type: ignore[attr-defined]
+    function.__annotations__ = {p.name: p.annotation for p in plain} | {"return": hints["return"]}
+    return function
+
+
+def changes_of(record: type) -> Any:
+    """A mapping of some of a record's fields: what `--augment.flip 0` says, which leaves the rest to the recipe."""
+    said, make = _said(record), TypedDict  # by another name, since mypy wants the fields spelt out
+    kinds = {name: Annotated[kind, Parameter(help=said[name])] for name, kind in get_type_hints(record).items()}
+    return make(f"{record.__name__}Changes", kinds, total=False)  # type: ignore[operator]
+
+
+def _said(record: type) -> dict[str, str]:
+    """What a record's docstrings say of each field, in one line."""
+    return {p.arg_name: " ".join((p.description or "").split()) for p in parse_from_object(record).params}
+
+
+def _default(name: str) -> str:
+    """What each recipe takes for a setting, in a few characters."""
+    if name == "augment":
+        return "by recipe"
+    values = [getattr(settings, name) for settings in RECIPES.values()]
+    words = [
+        f"{v[0]}..{v[-1]}" if isinstance(v, tuple) and v else "none" if v in ((), None) else f"{v}" for v in values
+    ]
+    return words[0] if len(set(words)) == 1 else ", ".join(f"{r}: {w}" for r, w in zip(RECIPES, words, strict=True))
+
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+MOST_WORKERS = 256
+
+
+LONGEST = 100_000
+"""Bytes of a config.yaml: those that are written have some 2,000."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained on what, and how; the run folder's config.yaml says the same."""
+
+    data: str
+    labels: tuple[str, ...] | None
+    train_split: str
+    val_split: str
+    policy: DataPolicy
+    keep_empty: bool
+    seed: int
+    workers: int
+    device: Device
+    precision: Precision
+    deterministic: bool
+    checkpoint_minutes: float
+    weights: str | None
+    settings: Settings
+    keep_last: bool = False
+
+    def __post_init__(self) -> None:
+        settle_names(self)
+        check_types(self)
+        if not 0 < self.checkpoint_minutes < math.inf:
+            raise ConfigError(f"checkpoint-minutes: {self.checkpoint_minutes}; expected above 0")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed: {self.seed}; expected a whole number from 0 to 4294967295")
+        if not 0 <= self.workers <= MOST_WORKERS:
+            raise ConfigError(f"workers: {self.workers}; expected 0 to {MOST_WORKERS}")
+
+    def to_yaml(self) -> str:
+        """Flat: every key is an option of `lookonce train`, so that --config repeats the run."""
+        flat = {key: value for key, value in asdict(self).items() if key != "settings"}
+        return yaml.safe_dump(plain({**flat, **asdict(self.settings)}), sort_keys=False)
+
+    @staticmethod
+    def from_yaml(content: bytes, place: Path) -> Plan:
+        """The inverse of to_yaml. Raises ConfigError for a file that says something else."""
+        try:
+            if len(content) > LONGEST:
+                raise ValueError(f"{len(content):,} bytes")
+            flat = yaml.safe_load(content.decode("utf-8"))
+            own = {f.name: flat.pop(f.name) for f in fields(Plan) if f.name not in ("settings", "keep_last")}
+            own["keep_last"] = flat.pop("keep_last", False)  # a run of before it has none
+            own["labels"] = None if own["labels"] is None else tuple(own["labels"])
+            return Plan(**own, settings=Settings.from_plain(flat))
+        except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            said = "" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
+            said = "".join(letter if letter.isprintable() else "?" for letter in said)
+            raise ConfigError(
+                f"{place}: cannot be read as the config.yaml of a run ({said or type(error).__name__}); correct it, or "
+                f"start a new run from the best model: lookonce train DATA --weights {place.parent}"
+            ) from None
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, for YAML and JSON."""
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    return [plain(entry) for entry in value] if isinstance(value, list | tuple) else value

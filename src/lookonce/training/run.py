@@ -1,15 +1,22 @@
-"""train: a data set becomes a run folder with a model, its checkpoints and its curves."""
+"""What a run learns from, by content: classes in order, the images of each split, their labels.
+
+It stands in the run folder as data.json. A resumed run compares it with the data that it finds, since other data under
+the same path would give a model with exchanged classes, or a score on images that it has learnt.
+
+train: a data set becomes a run folder with a model, its checkpoints and its curves.
+"""
 
 from __future__ import annotations
 
-import inspect
+import hashlib
+import json
 import logging
 import shlex
 import shutil
 import signal
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,137 +24,147 @@ import lightning
 import torch
 from safetensors.torch import save_file
 
-from lookonce import zoo
-from lookonce.anchors import cluster_anchors
-from lookonce.darknet.cfg import Cfg, read_cfg, write_cfg
-from lookonce.darknet.pair import detector_of, read_text
-from lookonce.data.canvas import Canvases
-from lookonce.data.catalog import check_pictures, read_splits
-from lookonce.data.pictures import measure_range
-from lookonce.data.record import Dataset
-from lookonce.data.voc import DataPolicy
-from lookonce.detector import Detector
+from lookonce.data.anchors import cluster_anchors
+from lookonce.data.dataset import Dataset
+from lookonce.data.images import measure_range
+from lookonce.data.loader import Canvases
+from lookonce.data.read import check_pictures, read_splits
 from lookonce.errors import ConfigError, Interrupted, NonFiniteLossError, UserError
-from lookonce.evaluation import RULES, detect_all
-from lookonce.files import LOCK, held, new_folder, numbered_folder, replacing, sweep, write_text
-from lookonce.layers import Region, check_frame, stride
-from lookonce.metrics import Metrics, best_thresholds, score
-from lookonce.model_file import Model, load_model, save_model
-from lookonce.network import Network, Sigma, empty
-from lookonce.training.engine import Engine
-from lookonce.training.identity import Identity
-from lookonce.training.module import Training, choose_device, expect_little, frozen_convolutions
-from lookonce.training.options import takes_settings
-from lookonce.training.plan import Device, Plan, Precision, plain
-from lookonce.training.recipes import RecipeName, settings
-from lookonce.training.saving import Stopped, listening, read_checkpoint
-from lookonce.training.transfer import start_from
+from lookonce.evaluation.average_precision import Metrics, best_thresholds, score
+from lookonce.evaluation.evaluate import RULES, detect_all
+from lookonce.files import LOCK, new_folder, numbered_folder, replacing, sweep, write_text
+from lookonce.inference.detector import Detector
+from lookonce.model import zoo
+from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
+from lookonce.model.darknet.files import detector_of, read_text
+from lookonce.model.layers import Region, check_frame, stride
+from lookonce.model.model_file import Model, load_model, save_model
+from lookonce.model.network import Network, Sigma, empty
+from lookonce.training.advice import Watch, WritePage
+from lookonce.training.checkpoints import Stopped, read_checkpoint
+from lookonce.training.loop import Engine
+from lookonce.training.pretrained import start_from
+from lookonce.training.recipes import Plan, plain
+from lookonce.training.step import Training, choose_device, expect_little, frozen_convolutions
 from lookonce.training.validation import Validation
-from lookonce.training.watch import Watch
+
+FILE = "data.json"
+
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The data of one run."""
+
+    classes: tuple[str, ...]
+    splits: Mapping[str, Mapping[str, str]]
+    """For each split its images, by path below the data set, each with a digest of its labels."""
+
+    @staticmethod
+    def of(splits: Mapping[str, Dataset]) -> Identity:
+        """That of the splits of one data set, by name."""
+        [classes] = {part.labels for part in splits.values()}
+        return Identity(classes, {name: _digests(part) for name, part in splits.items()})
+
+    def write(self, folder: Path) -> None:
+        """Write it into a run folder."""
+        about = {"format": FORMAT, "classes": self.classes, "splits": self.splits}
+        write_text(folder / FILE, json.dumps(about, indent=0, ensure_ascii=False) + "\n")
+
+    @staticmethod
+    def read(folder: Path) -> Identity | None:
+        """That of a run folder; None: the run is of an earlier version, which wrote none. Raises UserError."""
+        file = folder / FILE
+        if not file.exists():
+            return None
+        try:
+            about = json.loads(file.read_bytes())
+            if about["format"] != FORMAT:
+                raise ValueError(f"format {about['format']}, and this version reads {FORMAT}")
+            return Identity(_texts(about["classes"]), {str(k): _pairs(v) for k, v in about["splits"].items()})
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise UserError(
+                f"{file}: cannot be read ({type(error).__name__}), so it does not say what the run learns from; "
+                "remove the file to resume without comparing"
+            ) from None
+
+    def difference(self, now: Identity) -> str:
+        """What the data has now that the run did not have, in one clause; empty: nothing."""
+        if self.classes != now.classes:
+            return _classes(self.classes, now.classes)
+        for name, before in self.splits.items():
+            after = now.splits.get(name, {})
+            gone, new = [f for f in before if f not in after], [f for f in after if f not in before]
+            changed = [file for file, digest in before.items() if after.get(file, digest) != digest]
+            said = [f"{len(files)} {what}, the first: {files[0]}" for what, files in
+                    (("are gone", gone), ("are new", new), ("have other labels", changed)) if files]  # fmt: skip
+            if said:
+                return f"of the images of split {name!r} {'; '.join(said)}"
+            if list(before) != list(after):
+                return f"the images of split {name!r} are in another order"
+        return ""
+
+
+def _classes(before: tuple[str, ...], after: tuple[str, ...]) -> str:
+    if len(before) != len(after):
+        return (
+            f"the run has {len(before)} classes ({_listed(before)}), the data now has {len(after)} ({_listed(after)})"
+        )
+    index, was, now = next((i, b, a) for i, (b, a) in enumerate(zip(before, after, strict=True)) if b != a)
+    return f"class {index} was {was!r}, the data now has {now!r}"
+
+
+def _listed(names: tuple[str, ...], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _digests(dataset: Dataset) -> dict[str, str]:
+    """A digest of each image's boxes, classes and difficult flags, by its path."""
+    found: dict[str, str] = {}
+    for path, record in zip(dataset.paths.tolist(), dataset.records, strict=True):
+        content = hashlib.blake2b(digest_size=6)
+        for values, kind in ((record.boxes, "<f4"), (record.labels, "<i8"), (record.difficult, "u1")):
+            content.update(values.astype(kind).tobytes())
+        found[path] = content.hexdigest()
+    return found
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError("names")
+    return tuple(values)
+
+
+def _pairs(values: Any) -> dict[str, str]:
+    if not all(isinstance(value, str) for value in values.values()):
+        raise TypeError("digests")
+    return dict(values)
+
 
 log = logging.getLogger("lookonce")
 
+
 CANVAS_TO_INPUT = 1.5
 """Longest side of a canvas, of the largest training side."""
+
+
 MODEL = "model.safetensors"
+
+
 OF_A_START = {"config.yaml", "data.json", "network.cfg", "metrics.csv", "report.html", "tensorboard", "checkpoints",
               "canvas.u8", "canvas.state", "pruned.cfg", "pruned.safetensors", LOCK}  # fmt: skip
 """What a run folder holds that never came to a checkpoint: nothing to keep."""
+
+
 FEW_TO_VALIDATE = 20
 """Validation images below which training warns."""
-
-
-@takes_settings
-def train(
-    data: Path | None = None,
-    *,
-    recipe: RecipeName = "quick",
-    labels: tuple[str, ...] | None = None,
-    train_split: str = "train",
-    val_split: str = "val",
-    policy: DataPolicy = "drop",
-    keep_empty: bool = False,
-    out: Path = Path("runs"),
-    name: str | None = None,
-    resume: Path | None = None,
-    seed: int = 0,
-    workers: int = 0,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    deterministic: bool = False,
-    checkpoint_minutes: float = 5.0,
-    weights: Path | None = None,
-    keep_last: bool = False,
-    **changes: Any,
-) -> Path:
-    """Train a detector on labelled pictures.
-
-    Args:
-        data: a data set; its format is found, not asked. With resume: where the data of that run lies now.
-        recipe: where every setting that is not given comes from.
-        labels: learn these classes only, by name, in this order.
-        train_split: which images to learn from.
-        val_split: which images choose the best model; none: the last model is kept.
-        policy: how to handle a box less than half inside its image: drop it, clip it to the image, or error, which
-            refuses any other problem, too. A box at least half inside is clipped.
-        keep_empty: with labels, also learn from images that show none of them.
-        out: where run folders are made.
-        name: the run's folder; none: the data's name and a number.
-        resume: the folder of a run to continue; everything else comes from its config.yaml.
-        seed: every random draw derives from it.
-        workers: processes that decode images beside the training; 0: none.
-        device: auto takes a GPU where there is one.
-        precision: auto takes bf16 where the machine computes in it.
-        deterministic: only computations that give one seed the same weights, also on a GPU; slower there.
-        checkpoint_minutes: longest time between two checkpoints; each epoch ends with one as well.
-        weights: start from a model file, a run, or Darknet's weights (whole, or a start such as
-            darknet19_448.conv.23): every layer that fits is taken, the last one starts anew.
-        keep_last: with weights, take the last layer too: they are of a detector of these same classes and anchors,
-            so --network is its cfg and --anchors 0.
-    Returns:
-        The run folder: model.safetensors (there from the first validation on), checkpoints/, metrics.csv, config.yaml,
-        data.json, network.cfg, report.html and tensorboard/.
-    Raises:
-        UserError: data or a setting that is not valid; a loss that is not finite; a full disk; with resume, data
-            whose classes, splits or labels are no longer those of the run. A run without a checkpoint leaves no folder.
-        Interrupted: Ctrl-C or SIGTERM, after a checkpoint: resume continues from there.
-    """
-    given = {**locals(), **changes}
-    if resume is not None:
-        return _resume(Path(resume).expanduser(), data, given)
-    if data is None:
-        raise ConfigError("data: none given; expected a folder of labelled images: lookonce train FOLDER")
-    how = settings(recipe, **changes)
-    if how.network.endswith(".cfg"):
-        how = replace(how, network=_absolute(how.network))
-    start = None if weights is None else _absolute(weights)
-    labels = labels if labels is None or isinstance(labels, str) else tuple(labels)
-    plan = Plan(_absolute(data), labels, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
-                deterministic, checkpoint_minutes, start, how, keep_last)  # fmt: skip
-    choose_device(plan.device)
-    with listening(), run_folder(Path(out).expanduser(), name, Path(plan.data).resolve().name) as folder:
-        return Run.new(plan, folder, exact_batch=changes.get("batch_size") is not None).go()
 
 
 def _absolute(path: Path | str) -> str:
     """A path that means the same from every working folder."""
     return str(Path(path).expanduser().absolute())
-
-
-def _resume(folder: Path, data: Path | None, given: dict[str, Any]) -> Path:
-    """Continue a run. given: every argument of train by name, to refuse those that it would not follow."""
-    defaults = {name: entry.default for name, entry in inspect.signature(train).parameters.items()}
-    own = {name: value for name, value in given.items() if name not in ("resume", "data", "changes")}
-    if other := [name for name, value in own.items() if value != defaults.get(name)]:
-        raise ConfigError(
-            f"--resume: continues as {folder / 'config.yaml'} says, so --{other[0].replace('_', '-')} cannot change: "
-            "give no other setting, or start a new run"
-        )
-    if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder, so there is nothing to resume; start with lookonce train DATA")
-    with listening(), held(folder):
-        run = Run.resumed(folder, data)
-        return run.folder if run.finished() else run.go()
 
 
 @contextmanager
@@ -191,10 +208,11 @@ def _clear(folder: Path) -> None:
 
 
 class Run:
-    """One run: its plan, its data, its folder."""
+    """One run: its plan, its data, its folder. write_page writes its page while it trains; None: no page."""
 
-    def __init__(self, plan: Plan, folder: Path, exact_batch: bool = False, checkpoint: Path | None = None) -> None:
-        self.folder, self.checkpoint = folder, checkpoint
+    def __init__(self, plan: Plan, folder: Path, exact_batch: bool = False, checkpoint: Path | None = None,
+                 write_page: WritePage | None = None) -> None:  # fmt: skip
+        self.folder, self.checkpoint, self.write_page = folder, checkpoint, write_page
         self.train_set, self.val_set = read_both(plan)
         pictures = len(self.train_set)
         if exact_batch and plan.settings.batch_size > pictures:
@@ -216,13 +234,13 @@ class Run:
         self.val_set = None if self.val_set is None else replace(self.val_set, pixel_range=found)
 
     @staticmethod
-    def new(plan: Plan, folder: Path, exact_batch: bool) -> Run:
+    def new(plan: Plan, folder: Path, exact_batch: bool, write_page: WritePage | None = None) -> Run:
         """A run in a folder that the caller has made for it."""
         write_text(folder / "config.yaml", plan.to_yaml())  # what is asked for, while the data is read
-        return Run(plan, folder, exact_batch)
+        return Run(plan, folder, exact_batch, write_page=write_page)
 
     @staticmethod
-    def resumed(folder: Path, data: Path | None = None) -> Run:
+    def resumed(folder: Path, data: Path | None = None, write_page: WritePage | None = None) -> Run:
         """A run that continues from its last checkpoint. data: where its data lies now; None: where it lay.
 
         Raises UserError where the data is not there, or is no longer that of the run.
@@ -244,7 +262,8 @@ class Run:
             log.warning("%s: a run of an earlier version, which kept no list of its data; whether classes, splits and "
                         "labels are still the same cannot be compared", folder)  # fmt: skip
             plan = replace(plan, settings=replace(plan.settings, steps=None))  # earlier versions only aimed at them
-        run = Run(replace(plan, data=str(place)), folder, exact_batch=True, checkpoint=last)
+        run = Run(replace(plan, data=str(place)), folder, exact_batch=True, checkpoint=last,
+                  write_page=write_page)  # fmt: skip
         if before and (said := before.difference(run.identity())):
             again = f"lookonce train {shlex.quote(str(place))} --weights {folder}"
             raise UserError(f"{place}: not the data that {folder} was trained on: {said}; restore it, or start a new "
@@ -281,7 +300,7 @@ class Run:
         lightning.seed_everything(self.plan.seed, verbose=False)
         module = Training(self.network(), self.settings, self.plan.seed)
         watch = Watch(self.folder, self.train_set, self._validation(), self.plan, module.region.anchors,
-                      module.network.stride)  # fmt: skip
+                      module.network.stride, self.write_page)  # fmt: skip
         for line in watch.data_advice:
             log.warning("%s", line)
         side = round(CANVAS_TO_INPUT * max(self.settings.size, *self.settings.multi_scale, 0))
@@ -427,7 +446,9 @@ class Run:
         save_model(model, self.folder / MODEL)
         for line in set(watch.advice()) - set(watch.data_advice):
             log.warning("%s", line)
-        log.info("what it learnt, to look at: %s", watch.write())
+        page = watch.write()
+        if page is not None:
+            log.info("report: %s", page)
 
 
 def read_both(plan: Plan) -> tuple[Dataset, Dataset | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import lightning
@@ -10,18 +9,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from lookonce.data.pictures import load_for
-from lookonce.data.record import Dataset
-from lookonce.data.warp import Warped
-from lookonce.detections import Detections
+from lookonce.data.augment import Warped
+from lookonce.data.dataset import Dataset
+from lookonce.data.images import load_for
 from lookonce.errors import PictureError
-from lookonce.evaluation import RULES, SCORED
-from lookonce.metrics import Metrics, score
-from lookonce.postprocess import postprocess
-from lookonce.region import Predictions
-from lookonce.resize import ResizeMode, boxes_to_input, to_input
-from lookonce.runtimes.settings import Backend
-from lookonce.training.features import FeatureCache
+from lookonce.evaluation.average_precision import Metrics, score
+from lookonce.evaluation.evaluate import RULES, SCORED
+from lookonce.inference.backends.settings import Backend
+from lookonce.model.detections import Detections
+from lookonce.model.heads.region import Predictions
+from lookonce.model.postprocess import postprocess
+from lookonce.model.resize import ResizeMode, boxes_to_input, to_input
 
 KEPT = 2000
 """Inputs that stay in memory, so that validation decodes a picture once."""
@@ -62,20 +60,6 @@ class Inputs(TorchDataset[Warped]):
                 return image
             self.kept[index] = (image * 255).round().to(torch.uint8)
         return self.kept[index].float() / 255
-
-
-class CachedInputs(TorchDataset[Warped]):
-    """Inputs with a frozen trunk's outputs in their place; digests as in CachedPictures."""
-
-    def __init__(self, inputs: Inputs, cache: FeatureCache, digests: Sequence[bytes]) -> None:
-        self.inputs, self.cache, self.digests = inputs, cache, digests
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def __getitem__(self, index: int) -> Warped:
-        outputs = tuple(output[None] for output in self.cache.read(self.digests[index]))
-        return self.inputs.objects(index)._replace(outputs=outputs)
 
 
 def together(samples: list[Warped]) -> Warped:

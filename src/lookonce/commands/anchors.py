@@ -1,0 +1,196 @@
+"""anchors: find anchor boxes for a data set, say how well they fit, and draw them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookonce.choices import choose
+from lookonce.console import cell, cells, rendered
+from lookonce.data.anchors import shapes_in_cells
+from lookonce.data.read import read_dataset
+from lookonce.errors import UserError, printable
+from lookonce.files import check_output, free_name
+from lookonce.model import zoo
+from lookonce.model.anchors import RECALL_IOU, STRIDE, Anchors, Centre, cluster, describe, distinct_shapes, measure
+from lookonce.model.resize import ResizeMode
+from lookonce.report.figures import anchors_figure, save_figure
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+
+log = logging.getLogger("lookonce")
+
+
+PLOT = Path("anchors.png")
+
+
+MOST = 10
+"""Anchors up to which every number is tried, for the table and the plot."""
+
+
+@dataclass(frozen=True)
+class AnchorsReport:
+    """Anchors found on a data set, beside other numbers of them and beside given ones. Units: cells of 32 px."""
+
+    source: str
+    """Which boxes, how the network sees them, and the rule of the clusters."""
+    size: int
+    """Side of the network's input, px."""
+    curve: tuple[Anchors, ...]
+    """The anchors found for 1, 2, 3, ... clusters."""
+    chosen: Anchors
+    """Those of the number that was asked for."""
+    given: Anchors
+    """Those to compare with."""
+    given_name: str
+    plot: Path | None
+    """Where the plot was written."""
+
+    @property
+    def cfg_line(self) -> str:
+        """The chosen anchors as a line of a Darknet cfg, four digits each."""
+        return "anchors = " + ", ".join(f"{w:.4g},{h:.4g}" for w, h in self.chosen.wh)
+
+    def __rich__(self) -> Group:
+        from rich.console import Group
+
+        lines = [self._verdict(), self.cfg_line, *([f"plot: {self.plot}"] if self.plot else [])]
+        return Group(cell(self.source), self._fit_table(), self._shape_table(), cells(lines))
+
+    def __str__(self) -> str:
+        return rendered(self, max(120, len(self.cfg_line), 2 * len(printable(self.source))), blank_lines=False)
+
+    def _verdict(self) -> str:
+        """Whether a change from the given anchors is worth it."""
+        gain = self.chosen.mean_iou - self.given.mean_iou
+        found = "the anchor found fits" if len(self.chosen.wh) == 1 else f"the {len(self.chosen.wh)} found fit"
+        if gain > 0:
+            return f"{found} these boxes better than {self.given_name}: mean best IoU +{gain:.3f}"
+        return f"{found} these boxes no better than {self.given_name} ({gain:+.3f}): keep those, or try more with --k"
+
+    def _fit_table(self) -> Table:
+        table = _table(None, ("anchors", "mean best IoU", f"recall at {RECALL_IOU}"))
+        rows = {len(found.wh): (str(len(found.wh)), found) for found in (*self.curve, self.chosen)}
+        for number, (name, found) in sorted(rows.items()):
+            mark = "  <- k" if number == len(self.chosen.wh) else ""
+            table.add_row(name + mark, f"{found.mean_iou:.4f}", f"{found.recall:.4f}")
+        table.add_row(self.given_name, f"{self.given.mean_iou:.4f}", f"{self.given.recall:.4f}")
+        return table
+
+    def _shape_table(self) -> Table:
+        title = f"the {len(self.chosen.wh)} chosen, width x height"
+        table = _table(title, ("no.", "cells", f"px of {self.size}", "of the input", "boxes"))
+        for number, ((w, h), count) in enumerate(zip(self.chosen.wh, self.chosen.counts, strict=True), 1):
+            px, part = (STRIDE * w, STRIDE * h), (STRIDE * w / self.size, STRIDE * h / self.size)
+            table.add_row(str(number), f"{w:.4f} x {h:.4f}", f"{px[0]:.1f} x {px[1]:.1f}",
+                          f"{part[0]:.4f} x {part[1]:.4f}", str(count))  # fmt: skip
+        return table
+
+
+def anchors(
+    data: Path,
+    *,
+    split: str = "train",
+    labels: tuple[str, ...] | None = None,
+    k: int = 5,
+    size: int = 416,
+    resize: ResizeMode = "letterbox_antialias",
+    centre: Centre = "mean",
+    given: tuple[float, ...] | None = None,
+    plot: Path | None = PLOT,
+    overwrite: bool = False,
+    seed: int = 0,
+) -> AnchorsReport:
+    """Cluster anchor boxes on a data set: k-means under 1 - IoU, of the boxes as the network sees them.
+
+    Args:
+        data: a data set; its format is found, not asked.
+        split: which pictures; all: every picture there is. Difficult objects count like others.
+        labels: use these classes only, by name.
+        k: how many anchors; fewer, and a line says so, where the boxes have fewer distinct shapes.
+        size: side of the network's square input, px; a multiple of 32.
+        resize: how an image becomes the input, as in training.
+        centre: what the boxes of a cluster become: mean, as in the paper, or median.
+        given: anchors to compare with, width height width height ..., in cells of 32 px; none: those of yolov2-voc.cfg.
+        plot: where to draw the fit and the boxes; if anchors.png exists, anchors-2.png and so on; none: no plot.
+        overwrite: replace the plot if it exists, or write it into the data set's folder.
+        seed: of the clusters' first guesses.
+    Returns:
+        AnchorsReport: fit for 1 to 10 anchors and for the given ones; the k chosen in cells, pixels and as a cfg line.
+    Raises:
+        UserError: a data set that cannot be read or has no boxes; given anchors that are no pairs, or in another unit.
+    """
+    resize, centre = choose(resize, get_args(ResizeMode), "resize"), choose(centre, get_args(Centre), "centre")
+    if plot == PLOT and not overwrite:
+        plot = free_name(PLOT)
+    if plot is not None:
+        check_output(plot, overwrite, data)
+    dataset = read_dataset(data, None if split == "all" else split, labels)
+    wh = shapes_in_cells(dataset, size, resize)
+    chosen = measure(wh, cluster(wh, k, centre, seed=seed)[0])
+    k = len(chosen.wh)
+    others = zoo.VOC_ANCHORS if given is None else read_given(given, wh, size)
+    curve = []
+    for number in range(1, min(MOST, distinct_shapes(wh)) + 1):
+        curve.append(chosen if number == k else measure(wh, cluster(wh, number, centre, seed=seed)[0]))
+    name = f"yolov2-voc.cfg ({len(others)})" if given is None else f"given ({len(others)})"
+    report = AnchorsReport(
+        f"{dataset.name}, {split}: {len(wh)} boxes on {len(dataset)} pictures; {size} px, {resize}, {centre}",
+        size, tuple(curve), chosen, measure(wh, np.array(others)), name, plot,
+    )  # fmt: skip
+    if plot is not None:
+        save_figure(anchors_figure(wh, report.curve, chosen, report.given, name), plot)
+    return report
+
+
+def read_given(
+    given: tuple[float, ...], wh: NDArray[np.floating], size: int, stride: int = STRIDE
+) -> tuple[tuple[float, float], ...]:
+    """Numbers w h w h ... as anchors in cells; refuses numbers that are meant in another unit.
+
+    All below 1 may be fractions of the input, one beyond the grid may be pixels; they are refused where that
+    reading fits the boxes better, since objects smaller than a cell, and anchors of a larger input, exist too.
+
+    Args:
+        wh: [N, 2] boxes, cells.
+        size: side of the network's input, px.
+    """
+    shapes = np.array(given, np.float64)
+    if not len(given) or len(given) % 2 or not (np.isfinite(shapes) & (shapes > 0)).all():
+        raise UserError(
+            f"given: {' '.join(f'{v:g}' for v in given) or 'nothing'}; "
+            "expected pairs of width and height, all above 0, in cells"
+        )
+    cells = shapes.reshape(-1, 2)
+    grid = size / stride
+    readings = {"fractions of the input": cells * grid} if (cells < 1).all() else {}
+    if (cells > grid).any():
+        readings["pixels"] = cells / stride
+    for unit, converted in readings.items():
+        here, there = describe(wh, cells)[0], describe(wh, converted)[0]
+        if there > here:
+            numbers = " ".join(f"{v:.4g}" for v in converted.ravel())
+            raise UserError(
+                f"given: {' '.join(f'{v:g}' for v in given)} look like {unit} (mean best IoU {there:.2f}, "
+                f"as cells {here:.2f}); expected cells of {stride} px, at most {grid:g}: give {numbers}"
+            )
+    return tuple((float(w), float(h)) for w, h in cells)
+
+
+def _table(title: str | None, headings: tuple[str, ...]) -> Table:
+    """An empty table: first column left, numbers right."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, box=box.SIMPLE, title_justify="left")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+    return table

@@ -1,0 +1,44 @@
+"""cache: show or empty the folder of what is computed once."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from lookonce.inference.cache import MOST_BYTES, _count, _entries, _removed, _size, cache_folder
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the cache holds."""
+
+    folder: Path
+    entries: tuple[tuple[str, int, float], ...]
+    """(what, bytes, last used), the latest first."""
+    removed: int | None = None
+    """Entries that were removed, where that was asked for."""
+
+    def __str__(self) -> str:
+        total = sum(size for _, size, _ in self.entries)
+        lines = [] if self.removed is None else [f"{_count(self.removed)} removed"]
+        for what, size, used in self.entries:
+            lines.append(f"{_size(size):>9}  {time.strftime('%Y-%m-%d %H:%M', time.localtime(used))}  {what}")
+        state = "" if self.removed is None else ", in use"
+        lines.append(f"{self.folder}: {_count(len(self.entries))}{state}, {_size(total)} of {_size(MOST_BYTES)}")
+        return "\n".join(lines)
+
+
+def cache(*, clear: bool = False) -> Contents:
+    """Show what the cache holds: networks converted for a backend, and features of frozen layers.
+
+    It lies where LOOKONCE_CACHE says, else where this system keeps caches. Everything in it is made again when needed.
+
+    Args:
+        clear: remove all that is not in use.
+    Returns:
+        What it holds, with size and time of the last use.
+    """
+    removed = sum(_removed(entry) for entry in list(_entries())) if clear else None
+    left = sorted(_entries(), key=lambda entry: -entry.used)
+    return Contents(cache_folder(), tuple((e.what or "not finished", e.size, e.used) for e in left), removed)

@@ -1,0 +1,230 @@
+"""evaluate: a detector, or its detections in files, and labelled pictures give a Report."""
+
+from __future__ import annotations
+
+import json as json_text
+import logging
+import platform
+import shlex
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from lookonce import __version__
+from lookonce.choices import choose
+from lookonce.data.dataset import Dataset
+from lookonce.data.read import read_dataset, read_whole, settle
+from lookonce.errors import ConfigError, UserError
+from lookonce.evaluation.average_precision import Metrics, Rules
+from lookonce.evaluation.coco import TITLE, CocoMetrics, score_coco
+from lookonce.evaluation.evaluate import SCORE_THRESHOLD, Analysis, Difficult, Protocol, analyse, detect_all
+from lookonce.evaluation.result_files import holds_detections, read_detections
+from lookonce.files import check_output
+from lookonce.inference.backends.settings import Backend, Precision, RuntimeName
+from lookonce.inference.detector import Detector
+from lookonce.model.detections import Detections
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+log = logging.getLogger("lookonce")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a detector scored, and on what."""
+
+    metrics: Metrics
+    """By VOC's rules; under protocol coco AP50 as VOC 2010 has it, with difficult objects counted."""
+    model: str
+    data: str
+    split: str | None
+    skipped: int
+    """Pictures that could not be decoded: their objects count as missed."""
+    analysis: Analysis
+    """Errors by kind, confusion, calibration, sizes."""
+    coco: CocoMetrics | None = None
+    """COCO's numbers, where that is the protocol."""
+    page: Path | None = None
+    backend: Backend | None = None
+    """What ran the model; None: the detections were read from files."""
+    json: bool = False
+    """Whether it is shown as JSON."""
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of all that had a part in the score."""
+        found = {"lookonce": __version__, "python": platform.python_version(), "numpy": version("numpy")}
+        if self.backend is not None:
+            found[self.backend.name] = self.backend.version
+        if self.coco is not None:
+            found["faster-coco-eval"] = version("faster-coco-eval")
+        return found
+
+    @property
+    def computed_by(self) -> str:
+        """Backend, precision and device, in words."""
+        return "detections read from files" if self.backend is None else str(self.backend)
+
+    def to_json(self) -> dict[str, Any]:
+        """The scores as plain values, with what computed them."""
+        classes = [{"name": c.name, "ap": c.ap, "objects": c.objects, "detections": c.detections, "recall": c.recall}
+                   for c in self.metrics.classes]  # fmt: skip
+        return {
+            "model": self.model, "data": self.data, "split": self.split, "images": self.metrics.images,
+            "skipped": self.skipped, "rules": str(self.metrics.rules), "mean_ap": self.mean_ap,
+            "interval": self.metrics.interval, "classes": classes, "coco": self.coco and self.coco.numbers,
+            "backend": None if self.backend is None else asdict(self.backend), "versions": self.versions,
+            "page": None if self.page is None else str(self.page),
+        }  # fmt: skip
+
+    @property
+    def mean_ap(self) -> float | None:
+        """The protocol's mAP, 0..1; None: no objects."""
+        return self.coco.numbers["AP"] if self.coco else self.metrics.mean_ap
+
+    def __rich__(self) -> Table:
+        return (self.coco or self.metrics).__rich__()
+
+    def __str__(self) -> str:
+        if self.json:
+            return json_text.dumps(self.to_json(), indent=2, ensure_ascii=False)
+        said = [f"{self.model} on {self.data} ({self.split or 'all'}); {self.computed_by}"]
+        said += [str(self.coco)] if self.coco else []
+        kinds = (
+            f"{k.count:,} {k.name}" + ("" if k.cost is None else f" {k.cost:+.4f}")
+            for k in self.analysis.errors.dearest
+        )
+        said += [
+            str(self.metrics),
+            f"errors by kind, and mAP@{self.metrics.rules.iou_threshold:g} regained without each: {', '.join(kinds)}",
+        ]
+        return "\n".join([*said, *([f"page: {self.page}"] if self.page else [])])
+
+
+def evaluate(
+    model: Path,
+    data: Path,
+    *,
+    split: str = "test",
+    labels: tuple[str, ...] | None = None,
+    protocol: Protocol = "voc2010",
+    iou_threshold: float = 0.5,
+    difficult: Difficult | None = None,
+    bootstrap: int = 1000,
+    runtime: RuntimeName = "auto",
+    device: str | None = None,
+    precision: Precision = "fp32",
+    report: Path | None = None,
+    overwrite: bool = False,
+    json: bool = False,
+) -> Report:
+    """Score a detector on labelled pictures.
+
+    Args:
+        model: a model file, a run's folder, a Darknet .cfg beside its .weights, an exported .onnx or .xml. Or
+            detections that exist: what detect wrote, COCO's result .json, or a folder of IMAGE.txt with lines
+            class score xmin ymin xmax ymax, or YOLO's class cx cy w h score.
+        data: a data set; its format is found, not asked.
+        split: which pictures; all: every picture there is.
+        labels: score these classes only, by name; none: those that the model knows, or all of the data set.
+        protocol: how precision becomes AP: voc2007 (11 points), voc2010 (the area), or coco (its twelve numbers).
+        iou_threshold: a detection is right from this IoU with an object on; of coco all but its numbers follow it.
+        difficult: ignore: difficult objects neither help nor harm; count: they are objects like others; none: as the
+            protocol has it, VOC ignores and COCO counts them.
+        bootstrap: resamples of the pictures for the interval around mAP; 0: none.
+        runtime: what runs the network; auto takes the fastest at hand. The report names it.
+        device: none: the runtime's own choice; cpu or cuda.
+        precision: fp32, so that the score is the model's and not this machine's; bf16; or auto: bf16 where the
+            processor has instructions for it. An int8 file stays int8.
+        report: also write this page (.html): curves, confusion, calibration, errors by kind and cost, hits and misses.
+        overwrite: replace the page if it exists, or write it into the data set's folder.
+        json: show the result as JSON.
+    Returns:
+        Report: AP of each class, their mean with its interval, the rules by name, the errors by kind.
+    Raises:
+        UserError: a model or data set that cannot be read; classes of the one that the other does not know.
+    """
+    protocol = choose(protocol, get_args(Protocol), "protocol")
+    if difficult is not None:
+        difficult = choose(difficult, get_args(Difficult), "difficult")
+    rules = _rules(protocol, iou_threshold, difficult)
+    if report is not None and report.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"report: {report}; expected a name that ends in .html")
+    if report is not None:
+        check_output(report, overwrite, data)
+    chosen = None if split == "all" else split
+    if holds_detections(Path(model)):
+        dataset, detections = _from_files(Path(model), data, chosen, labels)
+        rules, skipped, backend = replace(rules, score_threshold=None), 0, None
+    else:
+        detector = Detector(model, runtime, device=device, precision=precision, throughput=True)
+        dataset, detections, skipped = _from_model(detector, data, chosen, labels)
+        backend = detector.runtime.backend
+    analysis = analyse(dataset, detections, rules, bootstrap)
+    coco = score_coco(dataset, detections) if protocol == "coco" else None
+    result = Report(analysis.metrics, str(model), str(data), split, skipped, analysis, coco, report, backend, json)
+    if report is not None:
+        _write_page(result, dataset, {
+            "split": split, "labels": labels, "protocol": protocol, "iou-threshold": iou_threshold,
+            "difficult": difficult, "bootstrap": bootstrap, "runtime": runtime, "device": device,
+            "precision": precision, "report": report,
+        })  # fmt: skip
+    return result
+
+
+def _rules(protocol: Protocol, iou_threshold: float, difficult: Difficult | None) -> Rules:
+    if protocol != "coco":
+        return Rules(protocol, iou_threshold, difficult or "ignore", SCORE_THRESHOLD)
+    if difficult == "ignore":
+        raise ConfigError(
+            "difficult: 'ignore' under protocol coco, which ignores crowds alone; expected count, or none"
+        )
+    return Rules("voc2010", iou_threshold, "count", SCORE_THRESHOLD)
+
+
+def _from_model(detector: Detector, data: Path, split: str | None, labels: tuple[str, ...] | None
+                ) -> tuple[Dataset, list[Detections], int]:  # fmt: skip
+    """The pictures of a split, what a detector finds on them, and how many could not be decoded."""
+    dataset = read_dataset(data, split, labels or detector.labels)
+    detections, skipped = detect_all(detector, dataset)
+    return dataset, [one.of_classes(dataset.labels) for one in detections], skipped
+
+
+def _from_files(path: Path, data: Path, split: str | None, labels: tuple[str, ...] | None
+                ) -> tuple[Dataset, list[Detections]]:  # fmt: skip
+    """The pictures of a split, there or not, and what the files say was found on them."""
+    whole = read_whole(data, labels, absent=True)
+    dataset = whole.dataset.select(whole.members(split))
+    if not len(dataset):
+        raise UserError(f"{data}: split {split!r} has no pictures; expected some to score detections on")
+    settle(whole.problems_of(split), "drop", str(data))
+    found = read_detections(path, whole, split)
+    return dataset, [one.of_classes(dataset.labels) for one in found]
+
+
+def _write_page(report: Report, dataset: Dataset, options: dict[str, object]) -> None:
+    from lookonce.report.evaluation_page import write_evaluation_report
+
+    assert report.page is not None
+    write_evaluation_report(report.page, dataset, report.analysis, report.coco, _facts(report, dataset, options))
+
+
+def _facts(report: Report, dataset: Dataset, options: dict[str, object]) -> list[tuple[str, str]]:
+    """What stands in the page's table, so that the numbers can be had again."""
+    words = ["lookonce", "evaluate", report.model, report.data]
+    for name, value in options.items():
+        if value is not None:
+            words += [f"--{name}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    objects = f"{len(dataset)} pictures, {len(dataset.boxes)} objects, {len(dataset.labels)} classes"
+    unread = f", {report.skipped} that could not be decoded" if report.skipped else ""
+    return [
+        ("protocol", f"{TITLE}; all else: {report.metrics.rules}" if report.coco else str(report.metrics.rules)),
+        ("data", f"{report.data}, split {report.split}: {objects}{unread}"),
+        ("detector", report.model),
+        ("command", shlex.join(words)),
+        ("computed by", report.computed_by),
+        ("versions", ", ".join(f"{name} {number}" for name, number in report.versions.items())),
+    ]

@@ -1,0 +1,129 @@
+"""export: a detector written for other programs. Each format is a module with a function `write`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Literal, get_args
+
+from lookonce.choices import choose
+from lookonce.data.lookup import find_pictures
+from lookonce.deploy.export import Exported, Options
+from lookonce.errors import ConfigError, UserError
+from lookonce.files import check_output, sweep
+from lookonce.model.model_file import Model, load_model
+
+Format = Literal["darknet", "onnx", "openvino"]
+
+
+WRITERS: dict[str, str] = {
+    "darknet": "lookonce.deploy.export",
+    "onnx": "lookonce.deploy.export",
+    "openvino": "lookonce.deploy.export",
+}
+"""Where each format's `write(model, stem, options)` lives; imported when it is asked for."""
+
+
+ENDINGS = {"darknet": (".cfg", ".weights", ".names"), "onnx": (".onnx",), "openvino": (".xml", ".bin")}
+"""Of the files of each format."""
+
+
+TAKES = {"darknet": {"folded"}, "onnx": {"raw", "data"}, "openvino": {"raw", "half", "int8", "max_drop", "data"}}
+"""The options that concern a format."""
+
+
+Writer = Callable[[Model, Path, Options], Exported]
+"""Writes a model beside `stem`, a path without an ending, and says which files it wrote."""
+
+
+def export(
+    model: Path,
+    format: Format,
+    *,
+    out: Path | None = None,
+    folded: bool = False,
+    raw: bool = False,
+    half: bool = False,
+    int8: bool = False,
+    max_drop: float | None = None,
+    data: Path | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write a detector for other programs.
+
+    Args:
+        model: a model file, the folder of a run, or a Darknet .cfg beside its .weights.
+        format: darknet: .cfg, .weights and .names, for Darknet, OpenCV and what else reads them.
+            onnx: one file from pixels to rows of image, class, box and score, for ONNX Runtime and others.
+            openvino: the same as .xml and .bin.
+        out: where to write, a name without its ending ("out/cells" gives out/cells.cfg and so on), or the folder of a
+            run or another that exists and holds no images; none: beside the model, under its name.
+        folded: fold batch norm into the convolutions: every reader computes the same, whatever its epsilon.
+            For detection only. Of darknet; the other formats are always folded.
+        raw: the network alone, for OpenCV and all that has no NonMaxSuppression: float pixels 0..1
+            [1, 3, height, width] to the map before the region layer. Of onnx and openvino.
+        half: weights as 16-bit floats: half the size, boxes within 1 px. Of openvino.
+        int8: convolutions in 8 bits, the fastest: calibrated on the train pictures of --data, and judged by mAP on
+            its val pictures; layers that cost too much stay in float32. Of openvino.
+        max_drop: mAP that int8 may lose on the val pictures, 0 to 1; none: 0.005.
+        data: a folder with pictures to compare the file with the model on; none: drawn ones. For int8 a labelled data
+            set. Of onnx and openvino.
+        overwrite: replace files that exist; never those of the model itself.
+    Returns:
+        The files written, how far they are from the model, and what int8 costs.
+    Raises:
+        UserError: a model that cannot be read, a file that cannot be written, an export onto the model itself,
+            a foreign option, a file that does not give what the model gives or loses too much (none is kept).
+    """
+    format = choose(format, get_args(Format), "format")
+    options = Options(folded, raw, half, int8, max_drop, Path(data).expanduser() if data else None)
+    given = {option.name for option in fields(Options) if getattr(options, option.name) not in (None, False)}
+    if foreign := sorted(given - TAKES[format]):
+        raise ConfigError(f"--{foreign[0]}: not an option of {format}; it takes {', '.join(sorted(TAKES[format]))}")
+    _check_int8(options)
+    source = Path(model).expanduser()
+    loaded = load_model(source)
+    stem = _stem(source, Path(out).expanduser() if out else None)
+    if source.suffix in (".cfg", ".weights") and stem.resolve() == _plain(source).resolve():
+        raise ConfigError(f"{source}: the export would overwrite the model itself; give --out")
+    for ending in ENDINGS[format]:
+        check_output(stem.with_name(stem.name + ending), overwrite)
+    sweep(stem.parent)
+    write: Writer = importlib.import_module(WRITERS[format]).write
+    return write(loaded, stem, options)
+
+
+def _check_int8(options: Options) -> None:
+    """Raises ConfigError for options that int8 does not go with."""
+    if options.max_drop is not None and not options.int8:
+        raise ConfigError("--max-drop: without --int8 nothing is lost; leave it out, or give --int8")
+    if options.int8 and options.half:
+        raise ConfigError("--half: int8 has 8 bits already; leave one of the two out")
+    if options.int8 and options.data is None:
+        raise ConfigError("--int8: no pictures to calibrate on; give --data, a labelled data set with train and val")
+
+
+def _plain(path: Path) -> Path:
+    """A path without the ending of a model's file; another dot in its name stays."""
+    endings = (".cfg", ".weights", ".names", ".safetensors", ".onnx", ".xml", ".bin")
+    return path.with_suffix("") if path.suffix in endings else path
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether a folder is a data set by its images; those of a run are its own."""
+    if (folder / "model.safetensors").is_file():
+        return False
+    try:
+        return bool(find_pictures(folder))
+    except UserError:
+        return False
+
+
+def _stem(source: Path, out: Path | None) -> Path:
+    """Where the files go, without an ending. The folder of a data set is no place for them: `cells` gives cells.cfg."""
+    name = "model" if source.is_dir() else _plain(source).name
+    if out is not None:
+        return out / name if out.is_dir() and not _holds_images(out) else _plain(out)
+    return (source if source.is_dir() else source.parent) / name

@@ -1,0 +1,255 @@
+"""prune: a detector becomes one with fewer channels, trained on, and measured against what it was."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lookonce.data.dataset import Dataset
+from lookonce.deploy.prune import choose, cut
+from lookonce.errors import ConfigError, UserError
+from lookonce.evaluation.average_precision import Rules
+from lookonce.evaluation.compare import Drop, measure_drop
+from lookonce.evaluation.evaluate import RULES, detect_all
+from lookonce.files import write_text
+from lookonce.inference.detector import Detector
+from lookonce.model.darknet.cfg import Cfg, write_cfg
+from lookonce.model.detections import Detections
+from lookonce.model.layers import Conv, Layer, num_floats, num_operations
+from lookonce.model.model_file import Model, load_model, save_model
+from lookonce.report.figures import channels_figure, save_figure
+from lookonce.report.run_page import write_run_page
+from lookonce.training.checkpoints import listening
+from lookonce.training.recipes import RECIPES, STRIDE, Plan, Settings
+from lookonce.training.run import Run, read_both, run_folder
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+
+log = logging.getLogger("lookonce")
+
+
+@dataclass(frozen=True)
+class Round:
+    """One cut and what became of it."""
+
+    run: Path
+    before: tuple[Layer, ...]
+    """The network that was given, uncut."""
+    after: tuple[Layer, ...]
+    frame: tuple[int, int]
+    drop: Drop
+    """On the validation pictures, against the model that was given."""
+    input_channels: int = 3
+    """Of the network: 3, or 1 where it reads grey images."""
+
+    @property
+    def channels(self) -> list[tuple[int, int, int]]:
+        """(layer, its channels before, after) of each convolution."""
+        pairs = enumerate(zip(self.before, self.after, strict=True))
+        return [(i, b.filters, a.filters) for i, (b, a) in pairs if isinstance(b, Conv) and isinstance(a, Conv)]
+
+    def __rich__(self) -> Table:
+        from rich import box
+        from rich.table import Table
+
+        table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
+        for heading in ("layer", "before", "after", "of it"):
+            table.add_column(heading, justify="left" if heading == "layer" else "right")
+        for index, b, a in self.channels:
+            table.add_row(f"{index}: channels", f"{b}", f"{a}", f"{a / b:.0%}")
+        numbers = [num_floats(layers, self.input_channels) / 1e6 for layers in (self.before, self.after)]
+        work = [num_operations(layers, self.frame, self.input_channels) / 1e9 for layers in (self.before, self.after)]
+        for name, (was, now) in {"million parameters": numbers, "GFLOP an image": work}.items():
+            table.add_row(name, f"{was:.2f}", f"{now:.2f}", f"{now / was:.0%}")
+        return table
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What pruning came to."""
+
+    rounds: tuple[Round, ...]
+    max_drop: float
+
+    @property
+    def kept(self) -> Round | None:
+        """The last round that lost no more than max_drop."""
+        return next((one for one in reversed(self.rounds) if one.drop.drop <= self.max_drop), None)
+
+    @property
+    def run(self) -> Path | None:
+        """The run folder of the round that is kept."""
+        return self.kept.run if self.kept else None
+
+    @property
+    def exit_code(self) -> int:
+        """1 where every round lost too much."""
+        return 0 if self.kept else 1
+
+    def __rich__(self) -> Group:
+        from rich.console import Group
+        from rich.text import Text
+
+        said = [f"{one.run}: {one.drop}" for one in self.rounds]
+        if self.kept is None:
+            said.append(f"lost more than {self.max_drop:g}: not to be used; give a smaller --share, or more --steps")
+        else:
+            said.append(f"kept: {self.kept.run} (within {self.max_drop:g})")
+        return Group((self.kept or self.rounds[-1]).__rich__(), Text("\n".join(said)))
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        text = StringIO()
+        Console(file=text, width=200, color_system=None).print(self)
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+
+def prune(
+    model: Path,
+    data: Path,
+    *,
+    share: float = 0.3,
+    rounds: int = 1,
+    steps: int = 1200,
+    max_drop: float = 0.01,
+    out: Path = Path("runs"),
+    name: str | None = None,
+    seed: int = 0,
+) -> Pruned:
+    """Cut the channels of a detector that count least, train on, and measure what it cost.
+
+    Channels go by |gamma| of their batch norm, the smallest of the whole network first; each layer keeps a multiple of
+    8. The result is a run like any other, whose network is smaller. Its training ends with the weights that were best
+    on the validation pictures, on which mAP is measured before and after: the test split is never read.
+
+    Args:
+        model: a model file with batch norm, a run's folder, or a Darknet .cfg beside its .weights.
+        data: the data set to train on and, by its split val, to measure on; its format is found, not asked.
+        share: the part of all channels that may go, that do go: above 0 and below 1.
+        rounds: reach that share in so many cuts of equal size, with a training and a run after each.
+        steps: optimiser steps after each cut. The learning rate is the model's own.
+        max_drop: mAP@0.5 that may be lost, 0..1. The last round within it is kept; a round beyond it is the last.
+        out: where run folders are made.
+        name: the run's folder, with a number behind it where there are several rounds; none: the model's name and
+            a number.
+        seed: every random draw derives from it.
+    Returns:
+        Pruned: channels, parameters and GFLOP before and after, mAP and its interval. Exit code 1 where even the first
+        round lost more than max_drop. In the run folder also channels.png, and pruned.cfg and pruned.safetensors: the
+        network as it was cut, before training.
+    Raises:
+        UserError: a model that cannot be pruned or trained on, data without its classes or without validation
+            pictures, a number outside its law, a run folder that is there.
+        Interrupted: Ctrl-C in training, after a checkpoint: lookonce train --resume goes on from there.
+    """
+    _check(rounds, steps, max_drop)
+    source = Path(model).expanduser()
+    given = load_model(source)
+    _check_model(given, source)
+    choose(given.network, share)  # which says what cannot be pruned before anything takes time
+    names = _names(Path(out).expanduser(), name, rounds)
+    plan = _plan(given, source, Path(data).expanduser().absolute(), seed)
+    plan = replace(plan, settings=replace(plan.settings, steps=steps, epochs=None))
+    own = source.parent if source.name == "model.safetensors" else source.with_suffix("")  # a run, by its folder
+    folders = [(Path(out).expanduser(), one, f"{own.resolve().name}-pruned") for one in names]
+    return Pruned(tuple(_rounds(given, plan, folders, share, max_drop)), max_drop)
+
+
+def _check(rounds: int, steps: int, max_drop: float) -> None:
+    for name, value in (("rounds", rounds), ("steps", steps)):
+        if value < 1:
+            raise ConfigError(f"{name}: {value}; expected at least 1")
+    if not 0 <= max_drop < 1:
+        raise ConfigError(f"max-drop: {max_drop}; expected at least 0 and below 1, as 0.01")
+
+
+def _check_model(model: Model, place: Path) -> None:
+    """Raises ConfigError for a model that training cannot go on with."""
+    width, height = model.frame
+    if model.tree is not None:
+        raise ConfigError(f"{place}: its classes are a tree, which is not trained here; give a model of plain classes")
+    if width != height or width % STRIDE:
+        raise ConfigError(f"{place}: input {width} x {height}; training takes a square input whose side divides by "
+                          f"{STRIDE}")  # fmt: skip
+
+
+def _names(out: Path, name: str | None, rounds: int) -> list[str | None]:
+    """A name for the run of each round; None: the next free number. Raises ConfigError where one exists."""
+    if name is None:
+        return [None] * rounds
+    found = [name] if rounds == 1 else [f"{name}-{number + 1}" for number in range(rounds)]
+    for one in found:
+        if (out / one / "checkpoints").exists():
+            raise ConfigError(f"{out / one}: holds a run already; give another --name")
+    return [*found]
+
+
+def _plan(model: Model, place: Path, data: Path, seed: int) -> Plan:
+    """How the cut network is trained: as the model was, without what belongs to a start.
+
+    Raises ConfigError for a model file whose recipe is none of this version's.
+    """
+    try:
+        recipe = model.training.get("recipe")
+        how = Settings.from_plain(recipe) if recipe else RECIPES["quick"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{place}: a recipe that this version does not know ({error}); train it anew") from None
+    how = replace(
+        how, size=model.frame[0], resize=model.resize, pixel_range=model.pixel_range, anchors=0,
+        schedule="one_cycle", warm_up_images=0, freeze="none", features="none", variants=0, patience=0,
+    )  # fmt: skip
+    return Plan(str(data), model.labels, "train", "val", "drop", True, seed, 0, "auto", "auto", False, 5.0, None, how,
+                keep_last=True)  # fmt: skip
+
+
+Place = tuple[Path, str | None, str]
+"""Where the run of a round goes: what run_folder takes."""
+
+
+def _rounds(given: Model, plan: Plan, places: list[Place], share: float, max_drop: float) -> Iterator[Round]:
+    """Cut, train and measure, once for each place, until too much is lost."""
+    _, val_set = read_both(plan)
+    assert val_set is not None  # the plan names its split
+    if not len(val_set.boxes):
+        raise UserError(f"{plan.data}: no objects on the pictures of its split 'val', so accuracy cannot be guarded; "
+                        "label some")  # fmt: skip
+    before, *_ = _detected(given, val_set)
+    current = given
+    for number, place in enumerate(places):
+        each = share / len(places)
+        current, folder = _round(current, place, each / (1 - each * number), plan)  # of what is left so far
+        drop = measure_drop(val_set, before, *_detected(current, val_set))
+        log.info("round %d of %d: %s", number + 1, len(places), drop)
+        done = Round(folder, given.network.layers, current.network.layers, given.frame, drop,
+                     given.network.channels)  # fmt: skip
+        save_figure(channels_figure(done.channels, str(drop)), folder / "channels.png")
+        yield done
+        if drop.drop > max_drop:
+            return
+
+
+def _round(model: Model, place: Place, share: float, plan: Plan) -> tuple[Model, Path]:
+    """Cut a share of a model's channels and train what is left: (the model, its run folder)."""
+    less = cut(model.network, choose(model.network, share))
+    with listening(), run_folder(*place) as folder:
+        cfg, start = folder / "pruned.cfg", folder / "pruned.safetensors"
+        write_text(cfg, write_cfg(Cfg(less.layers, *model.frame, less.channels)))
+        save_model(replace(model, network=less), start)
+        settings = replace(plan.settings, network=str(cfg.absolute()))
+        Run.new(replace(plan, weights=str(start.absolute()), settings=settings), folder, exact_batch=False,
+                write_page=write_run_page).go()  # fmt: skip
+    return load_model(folder), folder
+
+
+def _detected(model: Model, dataset: Dataset) -> tuple[list[Detections], Rules, str]:
+    """What a model finds, by which rules that is scored, and what computed it."""
+    detector = Detector(model, precision="fp32")
+    return detect_all(detector, dataset)[0], RULES, str(detector.runtime.backend)

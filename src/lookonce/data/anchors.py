@@ -1,0 +1,148 @@
+"""What a grid and its anchors can hold: objects that an anchor fits, and objects lost to a shared cell.
+
+Sizes are those at the network's input: an object's side is the root of its area there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lookonce.choices import choose
+from lookonce.data.dataset import Dataset
+from lookonce.errors import UserError
+from lookonce.model.anchors import STRIDE, Anchors, Centre, cluster, measure
+from lookonce.model.boxes import shape_iou
+from lookonce.model.heads.region import Targets, encode
+from lookonce.model.resize import ResizeMode, fitted, geometry
+
+if TYPE_CHECKING:
+    from lookonce.data.dataset import Dataset
+
+
+FITS = 0.5
+"""Shape IoU from which on an anchor fits an object."""
+
+
+SIZES = (("small", 0.0, 32.0), ("medium", 32.0, 96.0), ("large", 96.0, math.inf))
+"""Sides at the input, pixels: below a cell of YOLOv2, to three cells, above. Source of the steps: COCO, 32² and 96²."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The objects of one size."""
+
+    size: str
+    objects: int
+    fit: float | None
+    """Share that some anchor fits; None: no objects."""
+    lost: float | None
+    """Share whose cell and anchor another object of the picture takes; None: no objects."""
+
+
+def coverage(dataset: Dataset, anchors: tuple[tuple[float, float], ...], frame: tuple[int, int],
+             mode: ResizeMode, stride: int = 32) -> tuple[Coverage, ...]:  # fmt: skip
+    """How the anchors (cells) hold a data set's objects as the network sees them: all, then by size.
+
+    frame: (W, H) of the input, pixels; stride: input pixels a cell.
+    """
+    boxes = torch.from_numpy(input_boxes(dataset, frame, mode))
+    wh = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)
+    fit = (shape_iou(wh[:, None] / stride, torch.tensor(anchors)).amax(1) >= FITS).numpy()
+    lost = is_lost(encoded(dataset, anchors, frame, mode, stride))
+    side = wh.prod(1).sqrt().numpy()
+    found = []
+    for size, low, high in (("all", 0.0, math.inf), *SIZES):
+        these = (side >= low) & (side < high)
+        some = bool(these.any())
+        found.append(Coverage(size, int(these.sum()), float(fit[these].mean()) if some else None,
+                              float(lost[these].mean()) if some else None))  # fmt: skip
+    return tuple(found)
+
+
+def encoded(dataset: Dataset, anchors: tuple[tuple[float, float], ...], frame: tuple[int, int],
+            mode: ResizeMode, stride: int = 32) -> Targets:  # fmt: skip
+    """What the network is told of every object [N] of a data set, undistorted. Arguments as coverage."""
+    boxes = input_boxes(dataset, frame, mode)
+    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1e-3)  # a box without area has a shape all the same
+    return encode(
+        torch.from_numpy(boxes), torch.from_numpy(dataset.classes), torch.from_numpy(dataset.image_of_box).long(),
+        torch.tensor(anchors), (frame[1] // stride, frame[0] // stride), stride, torch.from_numpy(dataset.difficult),
+    )  # fmt: skip
+
+
+def is_lost(targets: Targets) -> NDArray[np.bool_]:
+    """[N] objects that are sought, and whose cell and anchor a later one holds."""
+    return np.asarray((~targets.wins & ~targets.ignore).numpy())
+
+
+def input_scale(dataset: Dataset, frame: tuple[int, int], mode: ResizeMode) -> NDArray[np.float64]:
+    """[M] input pixels for each image pixel of a side, the geometric mean of both directions."""
+    return np.asarray(np.sqrt(geometry(dataset.sizes, frame, mode)[:, :2].prod(-1)))
+
+
+def input_boxes(dataset: Dataset, frame: tuple[int, int], mode: ResizeMode) -> NDArray[np.float32]:
+    """[N, 4] the boxes in input pixels, as resize.boxes_to_input gives them for one picture."""
+    maps = geometry(dataset.sizes, frame, mode)[dataset.image_of_box]  # [N, 4]
+    return np.asarray(dataset.boxes * maps[:, [0, 1, 0, 1]] + maps[:, [2, 3, 2, 3]], np.float32)
+
+
+def cluster_anchors(
+    dataset: Dataset,
+    k: int = 5,
+    *,
+    size: int | tuple[int, int] = 416,
+    resize: ResizeMode = "letterbox_antialias",
+    centre: Centre = "mean",
+    stride: int = STRIDE,
+    restarts: int = 20,
+    seed: int = 0,
+) -> Anchors:
+    """Find k anchors for the boxes of a data set. Every box counts, difficult ones too; so equal seeds, equal anchors.
+
+    Args:
+        dataset: pictures without boxes add nothing.
+        k: how many anchors; fewer are found, and a line says so, where the boxes have fewer distinct shapes.
+        size: of the network's input, px: a side or (width, height).
+        resize: how pictures become the input.
+        centre: what a cluster's boxes become.
+        stride: input px a cell.
+        restarts: first guesses tried; the best mean IoU wins.
+        seed: of the first guesses.
+    Raises:
+        UserError: no boxes, or a setting that is not allowed.
+    """
+    wh = shapes_in_cells(dataset, size, resize, stride)
+    return measure(wh, cluster(wh, k, centre, restarts, seed)[0])
+
+
+def shapes_in_cells(
+    dataset: Dataset,
+    size: int | tuple[int, int] = 416,
+    resize: ResizeMode = "letterbox_antialias",
+    stride: int = STRIDE,
+) -> NDArray[np.float64]:
+    """(w, h) of every box of a data set as the network sees it: [N, 2] cells.
+
+    Args:
+        size: of the network's input, px: a side or (width, height), multiples of the stride.
+    Raises:
+        UserError: no boxes; a size that is not a multiple of the stride.
+    """
+    frame = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    if stride < 1 or any(side < stride or side % stride for side in frame):
+        raise UserError(f"size: {frame[0]} x {frame[1]}; expected positive multiples of the stride, {stride} px")
+    resize = choose(resize, get_args(ResizeMode), "resize")
+    if not len(dataset.boxes):
+        raise UserError(
+            f"{dataset.root}: no boxes on its {len(dataset)} pictures, so there is nothing to cluster; "
+            "expected at least one: is it the right split, and the right labels?"
+        )
+    scale = fitted(dataset.sizes.astype(np.int64), frame, resize) / dataset.sizes  # [M, 2]
+    boxes = dataset.boxes.astype(np.float64)
+    return (boxes[:, 2:] - boxes[:, :2]) * scale[dataset.image_of_box] / stride

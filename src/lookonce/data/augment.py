@@ -1,0 +1,266 @@
+"""The one warp of training: crop, scale, aspect, flip and the resize, as one affine map a picture.
+
+Applied once to a whole batch, on the device. Colour is one 3x3 matrix a picture. An image that shrinks is averaged
+with the same triangle as in detection (resize.py), so that both see the same pixels where nothing is drawn.
+A canvas [B, 3, S, S] uint8 becomes images [B, 3, H, W] of 0..1; boxes go from canvas to input pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from lookonce.choices import check_types
+from lookonce.data.loader import Batch
+from lookonce.errors import ConfigError
+from lookonce.model.boxes import area, clip
+from lookonce.model.resize import FILL, ResizeMode, fitted, geometry
+
+DRAWS = 10
+"""Uniform numbers that one picture's augmentation takes."""
+
+
+AVERAGED = 0.5
+"""Squared half-width, canvas px², that the reducing of a canvas takes off a triangle's. In theory 1, for variances add;
+with .5 the noise of large images has the energy that it has in detection (.99 of it; with 1: 1.08)."""
+
+
+GOLDEN = (5**0.5 - 1) / 2
+"""Uniform numbers turned by it, of a circle, are uniform again, and unlike those of before."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far training pictures may differ from the files. Augmentation.none() leaves them as they are."""
+
+    aspect: float = 0.2
+    """Width and height are each stretched by up to this share, as Darknet's jitter."""
+    zoom: tuple[float, float] = (0.7, 1.4)
+    """Smallest and largest scale, of the size that fits the input; drawn on a log scale."""
+    flip: float = 0.5
+    """Share of pictures mirrored left to right."""
+    hue: float = 0.02
+    """Largest turn of the hue, of a full circle."""
+    saturation: float = 1.3
+    """Largest factor on saturation; its inverse is the smallest."""
+    exposure: float = 1.3
+    """Largest factor on brightness; its inverse is the smallest."""
+    mosaic: float | None = None
+    """Share of batches whose inputs are put together from quarters of four pictures; none: all of them where objects
+    are small, no batch where a quarter would cut most of them."""
+    keep: float = 0.25
+    """An object of which less than this share stays in view is neither sought nor background."""
+
+    @staticmethod
+    def none() -> Augmentation:
+        """The picture as detection sees it."""
+        return Augmentation(0.0, (1.0, 1.0), 0.0, 0.0, 1.0, 1.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        check_types(self, "augment.")
+        low, high = self.zoom
+        laws = {
+            "aspect": 0 <= self.aspect < 1,
+            "zoom": 0 < low <= high < math.inf,
+            "flip": 0 <= self.flip <= 1,
+            "hue": 0 <= self.hue <= 0.5,
+            "saturation": 1 <= self.saturation < math.inf,
+            "exposure": 1 <= self.exposure < math.inf,
+            "mosaic": self.mosaic is None or 0 <= self.mosaic <= 1,
+            "keep": 0 <= self.keep <= 1,
+        }
+        for name, holds in laws.items():
+            if not holds:
+                raise ConfigError(f"augment.{name}: {getattr(self, name)!r}; see its description for what is allowed")
+
+
+class Warped(NamedTuple):
+    """What the network sees of a batch, and what the loss asks of it; N objects."""
+
+    images: Tensor  # [B, 3, H, W] 0..1; [0] where outputs stand for them
+    boxes: Tensor  # [N, 4] xyxy input px, each side at least 1 px
+    labels: Tensor  # [N]
+    image_index: Tensor  # [N]
+    ignore: Tensor  # [N] bool
+    outputs: tuple[Tensor, ...] = ()  # of a frozen trunk, each [B, C, H', W']
+
+
+def draws(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[B, DRAWS] uniform numbers that depend on (seed, epoch, picture) alone, so that a resumed run draws the same."""
+    return np.array([np.random.default_rng((seed, epoch, int(i))).random(DRAWS) for i in index]).reshape(-1, DRAWS)
+
+
+def affine(sizes: NDArray[np.int64], frame: tuple[int, int], mode: ResizeMode,
+           augment: Augmentation, u: NDArray[np.float64]) -> NDArray[np.float64]:  # fmt: skip
+    """Maps from canvas pixels to input pixels: x' = sx * x + ox, y' = sy * y + oy.
+
+    Args:
+        sizes: [B, 2] (width, height) of the pictures on their canvases.
+        frame: (W, H) of the input.
+        mode: what the image looks like where nothing is drawn, as in resize.to_input.
+        augment: how far the draws reach.
+        u: [B, DRAWS] in [0, 1).
+    Returns:
+        [B, 4] (sx, sy, ox, oy); sx is negative in a mirrored picture.
+    Source of aspect and place: darknet/src/data.c, load_data_detection.
+    """
+    stretch = (1 + augment.aspect * (2 * u[:, 0] - 1)) / (1 + augment.aspect * (2 * u[:, 1] - 1))  # [B]
+    low, high = np.log(augment.zoom)
+    zoom = np.exp(low + (high - low) * u[:, 2])
+    shape = np.stack((np.minimum(stretch, 1), np.minimum(1 / stretch, 1)), -1) * zoom[:, None]  # [B, 2]
+    new = fitted(sizes, frame, mode) * shape  # [B, 2] input px
+    slack = np.asarray(frame) - new
+    moved = (augment.zoom != (1.0, 1.0)) or augment.aspect > 0
+    offset = slack * u[:, 3:5] if moved else geometry(sizes, frame, mode)[:, 2:]
+    scale = new / sizes
+    flipped = u[:, 5] < augment.flip
+    scale[flipped, 0] *= -1
+    offset[flipped, 0] = frame[0] - offset[flipped, 0]
+    return np.concatenate((scale, offset), -1)
+
+
+def colour(augment: Augmentation, u: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[B, 3, 3] matrices on RGB: exposure times saturation (about the luma) times hue (a turn about grey)."""
+    angle = 2 * math.pi * augment.hue * (2 * u[:, 6] - 1)
+    saturation = augment.saturation ** (2 * u[:, 7] - 1)
+    exposure = augment.exposure ** (2 * u[:, 8] - 1)
+    cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
+    third, cross = np.full((3, 3), 1 / 3), np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    turn = cos * np.eye(3) + (1 - cos) * third + sin * cross  # Rodrigues, about (1, 1, 1)
+    luma = np.tile(np.array([0.299, 0.587, 0.114]), (3, 1))
+    vivid = luma + saturation[:, None, None] * (np.eye(3) - luma)
+    return np.asarray(exposure[:, None, None] * (vivid @ turn))
+
+
+def warp(batch: Batch, frame: tuple[int, int], mode: ResizeMode, augment: Augmentation,
+         u: NDArray[np.float64]) -> Warped:  # fmt: skip
+    """The batch as the network sees it; outputs in place of pictures are passed on. u: [B, DRAWS] from draws()."""
+    return _warp(batch, () if batch.outputs else _images(batch), frame, mode, augment, u)
+
+
+def mosaic(batch: Batch, frame: tuple[int, int], mode: ResizeMode, augment: Augmentation,
+           u: NDArray[np.float64]) -> Warped:  # fmt: skip
+    """As warp, but each input shows parts of four neighbours of the batch, one in each quarter, at their usual scale.
+
+    Every picture is in four inputs, each time with other draws. Source of the idea: YOLOv4, section 3.3.
+    """
+    half, images = (frame[0] // 2, frame[1] // 2), _images(batch)
+    usual = replace(augment, zoom=(2 * augment.zoom[0], 2 * augment.zoom[1]))  # of half a frame
+    parts = [_warp(batch, images, half, mode, usual, (u + quarter * GOLDEN) % 1) for quarter in range(4)]
+    places = [(0, 0), (half[0], 0), (0, half[1]), half]
+    shape, kind = (len(batch), 3, frame[1], frame[0]), parts[0].images
+    joined = torch.empty(shape, dtype=kind.dtype, device=kind.device, memory_format=torch.channels_last)
+    for quarter, (x, y) in enumerate(places):
+        for n, picture in enumerate(parts[quarter].images):  # [3, H/2, W/2]
+            joined[(n - quarter) % len(batch), :, y : y + half[1], x : x + half[0]] = picture
+    corners = torch.tensor(places, device=batch.boxes.device).repeat(1, 2)  # [4, 4]
+    return Warped(
+        images=joined,
+        boxes=torch.cat([part.boxes + corner for part, corner in zip(parts, corners, strict=True)]),
+        labels=torch.cat([part.labels for part in parts]),
+        image_index=torch.cat([(part.image_index - quarter) % len(batch) for quarter, part in enumerate(parts)]),
+        ignore=torch.cat([part.ignore for part in parts]),
+    )
+
+
+def _warp(batch: Batch, images: Sequence[Tensor], frame: tuple[int, int], mode: ResizeMode, augment: Augmentation,
+          u: NDArray[np.float64]) -> Warped:  # fmt: skip
+    """As warp; images: its _images, or none where a frozen trunk's outputs stand for them."""
+    sizes, reduced = batch.sizes.cpu().numpy(), batch.reduced.cpu().numpy()
+    maps = affine(sizes, frame, mode, augment, u)  # [B, 4]
+    seen = batch.canvas.new_zeros(0)
+    if images:
+        shape = (len(batch), 3, frame[1], frame[0])
+        seen = torch.full(shape, FILL, device=batch.canvas.device).contiguous(memory_format=torch.channels_last)
+        for n, image in enumerate(images):
+            _sample(image, maps[n], bool(reduced[n]), seen[n])
+        seen = _coloured(seen, augment, u)
+    return Warped(seen, *_place(batch, maps, frame, augment.keep), batch.outputs)
+
+
+def _place(batch: Batch, maps: NDArray[np.float64], frame: tuple[int, int],
+          keep: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Boxes [N, 4] in input pixels, labels, image_index and ignore of the objects that stay in view.
+
+    maps: [B, 4] from affine(); keep: share in view below which an object is ignored.
+    """
+    of_box = torch.from_numpy(maps).to(batch.boxes)[batch.image_index]  # [N, 4]
+    moved = batch.boxes * of_box[:, [0, 1, 0, 1]] + of_box[:, [2, 3, 2, 3]]
+    low, high = torch.minimum(moved[:, :2], moved[:, 2:]), torch.maximum(moved[:, :2], moved[:, 2:])
+    whole = torch.cat((low, high), -1)
+    seen = clip(whole, *frame)
+    real = (seen[:, 2:] - seen[:, :2]).amin(-1) >= 1 if len(seen) else torch.zeros(0, dtype=torch.bool)
+    hidden = area(seen) < keep * area(whole)
+    return seen[real], batch.labels[real], batch.image_index[real], (batch.ignore | hidden)[real]
+
+
+def _images(batch: Batch) -> list[Tensor]:
+    """The images as floats of 0..255, line by line: [h, 3, w]."""
+    pairs = zip(batch.canvas, batch.sizes.tolist(), strict=True)
+    parts = (canvas[:, :h, :w].transpose(0, 1) for canvas, (w, h) in pairs)
+    return [part.to(torch.float32, memory_format=torch.contiguous_format) for part in parts]
+
+
+def _coloured(images: Tensor, augment: Augmentation, u: NDArray[np.float64]) -> Tensor:
+    """[B, 3, H, W] of 0..1 with their colours changed."""
+    if not (augment.hue or augment.saturation > 1 or augment.exposure > 1):
+        return images
+    matrix = torch.from_numpy(colour(augment, u)).to(images)
+    return torch.einsum("bij,bjhw->bihw", matrix, images).clamp_(0, 1)
+
+
+def _sample(image: Tensor, scales: NDArray[np.float64], reduced: bool, seen: Tensor) -> None:
+    """Lay an image [h, 3, w] into an input [3, H, W] of FILL by its map (sx, sy, ox, oy).
+
+    The map keeps the axes apart, so that each is a weighted sum of a few rows, then of a few columns.
+    """
+    sx, sy, ox, oy = scales
+    top, rows, of_rows = _taps(image.shape[0], sy, oy, seen.shape[1], reduced)  # [h', K]
+    left, columns, of_columns = _taps(image.shape[2], sx, ox, seen.shape[2], reduced)  # [w', K]
+    if not (len(rows) and len(columns)):
+        return
+    first, last = int(columns.min()), int(columns.max()) + 1
+    part = image[rows.min() : rows.max() + 1, :, first:last].flatten(1)  # [h, 3 * columns]
+    lines = _weighted(part, rows - rows.min(), of_rows).view(-1, last - first)  # [h' * 3, columns]
+    found = _weighted(lines.T.contiguous(), columns - first, of_columns).T  # [h' * 3, w']
+    place = seen[:, top : top + len(rows), left : left + len(columns)]
+    torch.div(found.reshape(len(rows), 3, -1).transpose(0, 1), 255, out=place)
+
+
+def _taps(size: int, scale: float, offset: float, length: int,
+          reduced: bool) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:  # fmt: skip
+    """(first input pixel inside the image, pixels that each inside averages [L, K], their weights [L, K]), of an axis.
+
+    A triangle, two input pixels wide where the image shrinks and two canvas pixels where it grows, as Pillow's. On a
+    canvas that was reduced it is narrower, since what reduced it has averaged already. The image ends as in detection:
+    with the input pixel whose centre is the last inside.
+
+    Args:
+        size: of the image, canvas px.
+        scale, offset: of the map.
+        length: of the input, px.
+    """
+    half = max(1.0, math.sqrt(max(scale**-2 - AVERAGED * reduced, 0)))  # canvas px
+    centres = (np.arange(length) + 0.5 - offset) / scale  # [length] canvas px
+    inside = np.flatnonzero((centres > 0) & (centres < size))
+    centres = centres[inside, None]
+    taps = np.ceil(centres - half - 0.5) + np.arange(math.ceil(2 * half))  # [L, K]
+    weights = np.maximum(1 - np.abs(taps + 0.5 - centres) / half, 0)
+    weights *= (taps >= 0) & (taps < size)
+    weights /= weights.sum(1, keepdims=True)
+    start = int(inside[0]) if len(inside) else 0
+    return start, np.clip(taps, 0, size - 1).astype(np.int64), weights.astype(np.float32)
+
+
+def _weighted(table: Tensor, taps: NDArray[np.int64], weights: NDArray[np.float32]) -> Tensor:
+    """Weighted sums of rows of a table [n, D]: [L, D]."""
+    index, weight = torch.from_numpy(taps).to(table.device), torch.from_numpy(weights).to(table.device)
+    return F.embedding_bag(index, table, per_sample_weights=weight, mode="sum")

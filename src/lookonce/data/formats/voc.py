@@ -1,0 +1,507 @@
+"""Pascal VOC: one XML an image, lists of names a split. Reader and writer.
+
+VOC counts pixels from 1 and includes both ends: a record holds [xmin - 1, ymin - 1, xmax, ymax], so that
+plain IoU equals the devkit's. "No area" is judged on the file's own numbers, before that.
+Source: the VOC 2012 devkit, VOCreadxml.m and VOCevaldet.m.
+
+A folder of Pascal VOC: Annotations, JPEGImages, ImageSets/Main. Reader and writer.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from xml.etree.ElementTree import ParseError
+from xml.sax.saxutils import escape
+
+import numpy as np
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import DefusedXMLParser
+from numpy.typing import NDArray
+
+from lookonce.data.dataset import DataPolicy, Dataset
+from lookonce.data.formats.builder import (
+    FIXED,
+    Box,
+    Gathering,
+    guessed,
+    name_splits,
+    note_leftovers,
+    take_folder_splits,
+)
+from lookonce.data.images import PICTURE_SUFFIXES, picture_size
+from lookonce.data.lookup import Folders, Sections, is_hidden, is_split, sections, split_path, split_word, told_from
+from lookonce.errors import PictureError, UserError
+from lookonce.files import write_text
+from lookonce.text import Note, decode, guess_note, read_lines
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""The twenty of VOC, in the devkit's order, which is kept for data sets that use these names."""
+
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+TEXT_TAGS = frozenset((*CORNERS, "name", "difficult", "width", "height", "filename"))
+
+
+POLYGONS = ("polygon", "segmentation")
+"""Elements of an object with points x1, y1, x2 ... or a list of x and y."""
+
+
+ENDING = re.compile(rf"({'|'.join(map(re.escape, sorted({'.xml', *PICTURE_SUFFIXES})))})$", re.IGNORECASE)
+
+
+MOST_BYTES = 32 << 20
+"""Of one annotation file; those of VOC itself stay below 20 kB."""
+
+
+@dataclass
+class Thing:
+    """One <object> as its file says it, with the line it starts on."""
+
+    line: int
+    text: dict[str, str] = field(default_factory=dict)
+    polygon: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
+    """x and y of its points, where it has some."""
+
+
+@dataclass
+class Page:
+    """One annotation file as it stands."""
+
+    filename: str = ""
+    width: str = ""
+    height: str = ""
+    objects: list[Thing] = field(default_factory=list)
+
+
+class _Target:
+    """Builds a Page from parser events. What lies in <part> is no object's; namespaces are as nothing."""
+
+    def __init__(self) -> None:
+        self.page = Page()
+        self.parser: DefusedXMLParser | None = None
+        self._path: list[str] = []
+        self._text: list[str] = []
+
+    def start(self, tag: str, _: dict[str, str]) -> None:
+        tag = tag.rpartition("}")[2]
+        self._path.append(tag)
+        self._text = []
+        if tag == "object" and len(self._path) == 2 and self.parser is not None:
+            self.page.objects.append(Thing(self.parser.parser.CurrentLineNumber))
+
+    def data(self, text: str) -> None:
+        if self._path and (self._path[-1] in TEXT_TAGS or (self._path[2:3] and self._path[2] in POLYGONS)):
+            self._text.append(text)
+
+    def end(self, tag: str) -> None:
+        path, text = self._path, "".join(self._text).strip()
+        tag = path[-1]
+        inside = path[1] if len(path) > 1 else ""
+        if inside == "object" and len(path) > 3 and path[2] in POLYGONS:
+            if text and re.fullmatch(r"[xy]\d*", tag):
+                self.page.objects[-1].polygon[tag[0] == "y"].append(text)
+        elif inside == "object" and (path[2:] == [tag] or path[2:] == ["bndbox", tag]) and tag in TEXT_TAGS:
+            if tag not in self.page.objects[-1].text:
+                self.page.objects[-1].text[tag] = text
+        elif path[1:] == ["filename"]:
+            self.page.filename = text
+        elif path[1:] in (["size", "width"], ["size", "height"]):
+            setattr(self.page, tag, text)
+        path.pop()
+        self._text = []
+
+    def close(self) -> Page:
+        return self.page
+
+
+def parse(path: Path, note: Note | None = None) -> Page:
+    """One annotation file. Raises UserError for one that is not whole XML, or that declares entities.
+
+    note: takes a sentence where its encoding had to be guessed; None: that is logged.
+    """
+    place = str(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{place}: cannot be read ({error.strerror})") from None
+    if len(content) > MOST_BYTES:
+        raise UserError(f"{place}: {len(content)} bytes; an annotation has at most {MOST_BYTES}")
+    try:
+        try:
+            return _page(content)
+        except (ParseError, ValueError, LookupError):  # perhaps for its encoding
+            text = _text(path, content, note)
+            if text is None:
+                raise
+            return _page(text.encode(), "utf-8")
+    except ParseError as error:
+        raise UserError(f"{place}:{error.position[0]}: not whole XML ({error.msg}); write it again") from None
+    except DefusedXmlException as error:
+        raise UserError(f"{place}: declares entities ({type(error).__name__}), which are refused") from None
+    except (ValueError, LookupError) as error:
+        raise UserError(f"{place}: not XML ({error})") from None
+
+
+def _page(content: bytes, encoding: str | None = None) -> Page:
+    """Parse one annotation. encoding: of the content, whatever it declares; None: as it declares."""
+    target = _Target()
+    parser = DefusedXMLParser(
+        target=target, encoding=encoding, forbid_dtd=False, forbid_entities=True, forbid_external=True
+    )
+    target.parser = parser
+    parser.feed(content)
+    parser.close()
+    return target.page
+
+
+def _text(path: Path, content: bytes, note: Note | None) -> str | None:
+    """The text of an XML file by the encoding that it declares, else guessed; None: it is UTF-8 or no text."""
+    declared = re.match(rb"""\s*<\?xml[^>]*\bencoding\s*=\s*["']([\w.-]+)["']""", content[:200], re.ASCII)
+    if declared:
+        try:
+            return content.decode(declared[1].decode())
+        except (LookupError, ValueError):
+            pass  # it is not what it declares
+    try:
+        text, guess = decode(content)
+    except ValueError:
+        return None
+    if guess:
+        guess_note(path, text, guess, note)
+    return text if guess else None
+
+
+def read_box(thing: Thing) -> Box | str:
+    """Corners of an object as its file counts them, or what is wrong with them; of a polygon alone, those around it."""
+    try:
+        if thing.polygon[0] and not thing.text.keys() & set(CORNERS):
+            xs, ys = ([float(v) for v in values] for values in thing.polygon)
+            if len(xs) != len(ys) or len(xs) < 3:
+                return f"a polygon of {len(xs)} x and {len(ys)} y; expected at least three points"
+            found = min(xs), min(ys), max(xs), max(ys)
+        else:
+            found = tuple(float(thing.text[name]) for name in CORNERS)  # type: ignore[assignment]
+            xs, ys = list(found[::2]), list(found[1::2])
+    except KeyError as error:
+        return f"an object without {error.args[0]}; expected <bndbox> with {', '.join(CORNERS)}"
+    except ValueError as error:
+        return (
+            f"a box of {[v[:20] for v in map(thing.text.get, CORNERS) if v]} ({str(error)[:60]}); expected four numbers"
+        )
+    if not all(map(math.isfinite, (*xs, *ys))):
+        return f"a box of {found}; expected four finite numbers"
+    return found
+
+
+def picture_index(folders: Iterable[Path], root: Path) -> dict[str, list[str]]:
+    """Stem of each image -> its path relative to root, from one listing a folder; endings in any case.
+
+    Images of one stem in one folder are all of them; a folder further down the list adds none to a stem.
+    """
+    found: dict[str, list[str]] = {}
+    for folder in folders:
+        here: dict[str, list[str]] = {}
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if path.suffix.lower() in PICTURE_SUFFIXES:
+                here.setdefault(path.stem, []).append(path.relative_to(root).as_posix())
+        found = here | found
+    return found
+
+
+def pictures_of(stem: str, page: Page, pictures: dict[str, list[str]]) -> list[str]:
+    """The images that an annotation may be of, the right one first: those of its own stem, else those it names."""
+    named = Path(page.filename.replace("\\", "/"))
+    found = pictures.get(stem) or pictures.get(named.stem) or []
+    return sorted(found, key=lambda path: Path(path).name != named.name)
+
+
+def size_of(page: Page, picture: Path) -> tuple[int, int]:
+    """(width, height) as the XML says; as the picture says where the XML does not.
+
+    Raises PictureError where the picture has to be opened and cannot be.
+    """
+    try:
+        size = (int(float(page.width)), int(float(page.height)))
+    except (ValueError, OverflowError):
+        size = (0, 0)
+    return size if min(size) > 0 and max(size) < 1 << 24 else picture_size(picture)
+
+
+def read_list(path: Path, known: Container[str] = (), note: Note | None = None) -> list[str]:
+    """Names in a split list, a line each, which may hold blanks; of a path the last part.
+
+    A line is a name where an annotation has it; else without its last word, where that is 1, 0 or -1, by which VOC
+    says whether a class is on the image.
+
+    Args:
+        known: names of annotations.
+        note: takes a sentence where the encoding had to be guessed; None: that is logged.
+    Raises:
+        UserError: a list that is no text.
+    """
+    names = []
+    for line in read_lines(path, "one name of an image a line", note=note):
+        text = line.strip().replace("\\", "/")
+        whole, short = (ENDING.sub("", words) for words in (text, re.sub(r"\s+(-?1|0)$", "", text)))
+        tries = (whole, whole.rpartition("/")[2], short, short.rpartition("/")[2])
+        if text:
+            names.append(next((name for name in tries if name in known), short))
+    return list(dict.fromkeys(names))
+
+
+def scale_as_blog(
+    boxes: NDArray[np.int_], size: tuple[int, int], side: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The blog's scaling of VOC corners to a square input: every corner cut to a whole pixel.
+
+    Args:
+        boxes: [N, 4] xmin, ymin, xmax, ymax as in the file.
+        size: (width, height) of the picture.
+        side: of the input, pixels.
+    Returns:
+        (scaled [N, 4], kept [N]): boxes that still have an area.
+    Source: FairyOnIce, ObjectDetectionYolo, backend.py, the annotation's resize (int()).
+    """
+    scale = np.array([side / size[0], side / size[1]] * 2)
+    scaled = np.clip((boxes * scale).astype(np.int64), 0, side)
+    return scaled, (scaled[:, 2] > scaled[:, 0]) & (scaled[:, 3] > scaled[:, 1])
+
+
+def write_annotation(path: Path, picture: str, size: tuple[int, int], boxes: NDArray[np.float32],
+                     names: Sequence[str], difficult: Sequence[bool] | None = None) -> None:  # fmt: skip
+    """Write one annotation. boxes: [N, 4] xyxy image pixels; names: [N]; picture: the file's name."""
+    objects = []
+    for number, (name, box) in enumerate(zip(names, boxes, strict=True)):
+        corners = [box[0] + 1, box[1] + 1, box[2], box[3]]
+        inner = "".join(f"<{tag}>{float(v):.8g}</{tag}>" for tag, v in zip(CORNERS, corners, strict=True))
+        hard = int(bool(difficult[number])) if difficult is not None else 0
+        objects.append(f"\t<object>\n\t\t<name>{escape(name)}</name>\n\t\t<difficult>{hard}</difficult>\n"
+                       f"\t\t<bndbox>{inner}</bndbox>\n\t</object>\n")  # fmt: skip
+    write_text(path, f"<annotation>\n\t<folder>{escape(path.parent.parent.name)}</folder>\n"
+               f"\t<filename>{escape(picture)}</filename>\n"
+               f"\t<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>\n"
+               f"{''.join(objects)}</annotation>\n")  # fmt: skip
+
+
+def write_split(path: Path, stems: Sequence[str]) -> None:
+    """Write a split list, a name a line."""
+    write_text(path, "".join(f"{stem}\n" for stem in stems))
+
+
+EXPECTED = "Pascal VOC: Annotations/*.xml beside JPEGImages/"
+
+
+IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "data")
+
+
+TRIED = 20
+"""Files of a folder that are looked into for a VOC annotation."""
+
+
+HEAD = 1 << 16
+"""Bytes in which an XML file's root element is looked for."""
+
+
+ROOT = re.compile(rb"<(?:[\w.-]+:)?([\w.-]+)")
+
+
+def find_voc(root: Path, inside: Sections | None = None) -> dict[Path, list[str]]:
+    """Folders of a data set that hold VOC annotations, each with its .xml files; empty: it is no VOC data set.
+
+    inside: sections(root), where that is known.
+    """
+    found = {}
+    for folder, names in inside or sections(root):
+        files = [name for name in names if name.lower().endswith(".xml")]
+        if any(is_annotation(folder / name) for name in files[:TRIED]):
+            found[folder] = files
+    return found
+
+
+def is_annotation(file: Path) -> bool:
+    """Whether the root element of an XML file is <annotation>."""
+    return root_tag(file) == "annotation"
+
+
+def root_tag(file: Path) -> str:
+    """Name of a file's root element, without its namespace, from the first HEAD bytes; "" where there is none."""
+    try:
+        with file.open("rb") as content:
+            head = content.read(HEAD).replace(b"\0", b"")  # UTF-16, too
+    except OSError:
+        return ""
+    at = head.find(b"<")
+    while head.startswith((b"<?", b"<!"), at):
+        end = b"?>" if head.startswith(b"<?", at) else b"-->" if head.startswith(b"<!--", at) else b">"
+        if end == b">" and 0 <= head.find(b"[", at) < head.find(b">", at):
+            end = b"]"  # a DOCTYPE with declarations
+        close = head.find(end, at)
+        at = head.find(b"<", close) if close >= 0 else len(head)
+    found = ROOT.match(head, at) if at >= 0 else None
+    return found[1].decode("ascii", "replace") if found else ""
+
+
+def read_voc(root: Path, policy: DataPolicy) -> Gathering:
+    """Every annotation of a VOC data set, and its splits. Raises UserError where there are no annotations.
+
+    Splits are lists of names (ImageSets/Main/train.txt, or train.txt beside the folders), else folders (train/).
+    """
+    places = find_voc(root)
+    if not places:
+        raise UserError(f"{root}: no annotations found; expected {EXPECTED}")
+    found = Gathering(root, policy, "voc")
+    stems = Counter(os.path.splitext(name)[0] for names in places.values() for name in names)
+    folders = Folders(root, {f"{stem}.jpg".lower() for stem, count in stems.items() if count > 1})
+    listing = cache(lambda place: picture_index([place], root))
+    for folder, names in places.items():
+        base, inner = _base(root, folder)
+        near = [base / name / inner for name in IMAGE_FOLDERS] + [base / name for name in IMAGE_FOLDERS]
+        homes = [*near, folder, base, *(root / name for name in IMAGE_FOLDERS), root]
+        indexes = [index for place in dict.fromkeys(homes) if place.is_dir() and (index := listing(place))]
+        above = folder.relative_to(base).parts[1:] if base == root else folder.relative_to(root).parts
+        for name in names:
+            file = folder / name
+            _read(found, "/".join((*above, file.stem)), file, indexes, folders)
+    for key in [key for key in found.place if stems[Path(key).name] == 1]:
+        found.place.setdefault(Path(key).name, found.place[key])
+    _take_splits(found)
+    note_leftovers(found, folders)
+    return found
+
+
+def _base(root: Path, folder: Path) -> tuple[Path, Path]:
+    """The folder whose JPEGImages a folder of annotations belongs to, and its path inside the annotations."""
+    parts = folder.relative_to(root).parts
+    for at, part in enumerate(parts):
+        if not is_split(part):
+            return root.joinpath(*parts[:at]), Path(*parts[at + 1 :])
+    return folder, Path()
+
+
+def _take_splits(found: Gathering) -> None:
+    """The splits of lists, or of folders where there are no lists."""
+    root = found.root
+    main = root / "ImageSets" / "Main"
+    place = main if main.is_dir() else root / "ImageSets"
+    lists = {file.stem: file for file in sorted(place.glob("*.txt")) if not is_hidden(file.name)}
+    known = frozenset((*found.place, *found.noted))
+    readers: dict[str, Callable[[], list[str]]] = {
+        name: cache(partial(read_list, file, known, guessed(found, name, file))) for name, file in lists.items()
+    }
+    found.source = f"{place.relative_to(root).as_posix()}/*.txt"
+    if not lists:
+        lists = {file.stem: file for file in sorted(root.glob("*.txt")) if _lists_annotations(file, found)}
+        readers = {name: partial(_list_of_paths, file, found) for name, file in lists.items()}
+        found.source = ", ".join(file.name for file in lists.values())
+    found.lists.update(lists)
+    plain = {name: keys for name, keys in readers.items() if not of_one_class(name, found)}
+    found.splits.update({name: keys for name, keys in readers.items() if name not in plain})
+    name_splits(found, plain)
+    if not lists:
+        take_folder_splits(found)
+
+
+def of_one_class(name: str, found: Gathering) -> bool:
+    """Whether a list is of one class only: aeroplane_train, or cell_train beside a list train."""
+    head, _, tail = name.rpartition("_")
+    return head in CLASSES or (head in found.ids and tail in found.lists)
+
+
+def _lists_annotations(file: Path, found: Gathering) -> bool:
+    """Whether the first line of a text file names an annotated image."""
+    try:
+        first = next((line for line in read_lines(file, "names of images") if line.strip()), "")
+    except UserError:
+        return split_word(file.stem) is not None
+    return not is_hidden(file.name) and _key(first, found) in found.place
+
+
+def _list_of_paths(file: Path, found: Gathering) -> list[str]:
+    lines = read_lines(file, "one name of an image a line")
+    return list(dict.fromkeys(_key(line, found) for line in lines if line.strip()))
+
+
+def _key(line: str, found: Gathering) -> str:
+    """The image that a line names: the whole line, or its first word, by stem; the line itself where none is."""
+    for text in (line, line.split()[0] if line.split() else ""):
+        parts = split_path(text)
+        name = "/".join((*parts[:-1], Path(parts[-1]).stem)) if parts else ""
+        for key in (text.strip(), name, Path(name).name):
+            if key in found.place:
+                return key
+    return line.strip()
+
+
+def _read(found: Gathering, key: str, file: Path, indexes: Sequence[dict[str, list[str]]], last: Folders) -> None:
+    """Take one annotation in, or note why it is left out. indexes: stem -> images, nearest first; last: the rest."""
+    try:
+        page = parse(file, guessed(found, key, file))
+        choice = next((named for index in indexes if (named := pictures_of(file.stem, page, index))), [])
+        if not choice and (alone := last.alone(f"{file.stem}.jpg")):
+            choice = [told_from(alone, found.root)]
+        if not choice:
+            if is_annotation(file):
+                found.problem(key, (file, 0), "picture missing", f"no image {file.stem}.* beside it", "skipped")
+            else:
+                found.problem("", (file, 0), "file not read", "an .xml file that is no VOC annotation", "ignored")
+            return
+        picture = choice[0]
+        if len(choice) > 1:
+            names = " and ".join(Path(path).name for path in choice)
+            said = f"{names} have one stem, and the annotation names {page.filename!r}"
+            found.problem(key, (file, 0), "two images for one annotation", said, f"{choice[0]} read")
+        size = size_of(page, found.root / picture)
+    except UserError as error:
+        kind = "picture unreadable" if isinstance(error, PictureError) else "annotation unreadable"
+        found.problem(key, (file, 0), kind, str(error).removeprefix(str(file)).lstrip(":"), "skipped")
+        return
+    if key in found.place:
+        said = f"{found.told((found.files[found.place[key]], 0))} annotates the same image"
+        found.problem(key, (file, 0), "picture annotated twice", said, "the first file's boxes kept")
+        return
+    found.begin(key, picture, size, file)
+    for thing in page.objects:
+        _add(found, key, file, thing, size)
+
+
+def _add(found: Gathering, key: str, file: Path, thing: Thing, size: tuple[int, int]) -> None:
+    """Take one object in, or note why it is left out."""
+    name, box, place = thing.text.get("name", ""), read_box(thing), (file, thing.line)
+    if not name or isinstance(box, str):
+        said = box if isinstance(box, str) else "an object without a name"
+        found.problem(key, place, "object unreadable", said, "dropped")
+        return
+    if "xmin" not in thing.text:
+        found.problem(key, place, "polygon", "a polygon without bndbox; read as its bounding box", FIXED)
+    placed = found.settled(key, place, box, size, first=1)
+    if placed is not None:
+        hard = thing.text.get("difficult", "0").strip() not in ("", "0", "0.0", "false")
+        found.add(name, placed, thing.line, hard)
+
+
+def write_voc(root: Path, dataset: Dataset, names: list[str], splits: Mapping[str, NDArray[np.int64]]) -> Path:
+    """Write annotations and lists of a data set whose pictures lie in root/JPEGImages under `names` [M].
+
+    splits: name -> indices of pictures. Returns the folder of the annotations.
+    """
+    stems = [Path(name).stem for name in names]
+    for stem, name, record in zip(stems, names, dataset.records, strict=True):
+        classes = [dataset.labels[label] for label in record.labels]
+        write_annotation(
+            root / "Annotations" / f"{stem}.xml", name, record.size, record.boxes, classes, record.difficult.tolist()
+        )
+    for split, members in splits.items():
+        write_split(root / "ImageSets" / "Main" / f"{split}.txt", [stems[i] for i in members])
+    return root / "Annotations"

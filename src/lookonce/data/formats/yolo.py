@@ -1,0 +1,526 @@
+"""YOLO text labels: one line a box, `class cx cy w h` as fractions of the image. Parser and writer of one file.
+
+The only module in which normalised numbers exist. A line `class x1 y1 x2 y2 x3 y3 ...` is a polygon (or an oriented
+box) and is read as its bounding box.
+Source: darknet/src/data.c, read_boxes and fill_truth_detection.
+
+A data set of YOLO text labels: Ultralytics' data.yaml, Darknet's obj.data, or images/ and labels/.
+
+Paths in these files are meant for other folders and machines; they are resolved by what exists.
+Source: darknet/src/option_list.c and data.c (find_replace of "images" by "labels"); docs.ultralytics.com/datasets.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from lookonce.data.dataset import DataPolicy, Dataset
+from lookonce.data.formats.builder import (
+    FIXED,
+    Box,
+    Gathering,
+    guessed,
+    name_splits,
+    note_leftovers,
+    shared_names,
+    take_folder_splits,
+)
+from lookonce.data.images import PICTURE_SUFFIXES, picture_size
+from lookonce.data.lookup import (
+    Folders,
+    Sections,
+    homes,
+    is_hidden,
+    sections,
+    split_path,
+    told_from,
+    walk_files,
+    walk_images,
+)
+from lookonce.errors import PictureError, UserError
+from lookonce.files import write_text
+from lookonce.text import Note, read_lines
+
+LAW = "'class cx cy w h' as fractions of the image, or a polygon 'class x1 y1 x2 y2 x3 y3 ...'"
+
+
+FARTHEST = 2.0
+"""Fractions of an image beyond this are none: pixels, most likely."""
+
+
+def read_labels(found: Gathering, key: str, file: Path, lines: Sequence[str], size: tuple[int, int],
+                keypoints: int = 0) -> None:  # fmt: skip
+    """The boxes of one label file, added to the image begun last; each line that is none is noted.
+
+    Args:
+        found: has the classes' names.
+        key: of the image.
+        file: of the lines.
+        size: (width, height) of the image, px.
+        keypoints: numbers of keypoints that may follow a box; they are not read.
+    """
+    names = found.class_names or ()
+    polygons, floats = [], []
+    for number, text in enumerate(lines, start=1):
+        fields = text.split()
+        if not fields:
+            continue
+        if len(fields) == 5 + keypoints:
+            fields = fields[:5]
+        read = read_line(fields, len(names), size)
+        if isinstance(read, str):
+            found.problem(key, (file, number), "object unreadable", read, "dropped")
+            continue
+        label, box = read
+        if len(fields) > 5:
+            polygons.append(number)
+        if not fields[0].isdecimal():
+            floats.append(number)
+        if placed := found.settled(key, (file, number), box, size):
+            found.add(names[label], placed, number)
+    if polygons:
+        said = "a polygon; read as its bounding box"
+        found.problem(key, (file, polygons[0]), "polygon", said, FIXED, len(polygons))
+    if floats:
+        said = f"class {lines[floats[0] - 1].split()[0][:20]!r}; expected a whole number"
+        found.problem(key, (file, floats[0]), "class id as a float", said, FIXED, len(floats))
+
+
+def read_line(fields: Sequence[str], classes: int, size: tuple[int, int]) -> tuple[int, Box] | str:
+    """(class, xyxy image px) of the fields of a line, or what is wrong. size: (width, height) of the image, px."""
+    if len(fields) != 5 and (len(fields) < 7 or len(fields) % 2 == 0):
+        return f"{len(fields)} fields; expected {LAW}"
+    try:
+        label, *numbers = (float(value) for value in fields)
+    except ValueError:
+        return f"{' '.join(fields[:20])[:80]!r}; expected {LAW}"
+    if not label.is_integer() or not 0 <= label < classes:
+        return f"class {fields[0][:20]}; expected 0 to {classes - 1}, as many as there are names"
+    if not all(-FARTHEST <= value <= FARTHEST for value in numbers):  # also refuses nan
+        pixels = ": pixels?" if max(numbers) > FARTHEST else ""
+        return f"{' '.join(fields[1:9])[:80]}; expected {LAW}{pixels}"
+    width, height = size
+    if len(numbers) > 4:
+        xs, ys = numbers[::2], numbers[1::2]
+        return int(label), (min(xs) * width, min(ys) * height, max(xs) * width, max(ys) * height)
+    cx, cy, w, h = numbers
+    return int(label), ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
+
+
+def write_labels(path: Path, size: tuple[int, int], boxes: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+    """Write the labels of one image. boxes: [N, 4] xyxy image px; labels: [N]; size: (width, height) px."""
+    scale = np.array([*size, *size], np.float64)
+    x1, y1, x2, y2 = (boxes.astype(np.float64) / scale).T
+    rows = np.stack(((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1), -1)  # [N, 4]
+    text = "".join(f"{label} {cx:.8f} {cy:.8f} {w:.8f} {h:.8f}\n"
+                   for label, (cx, cy, w, h) in zip(labels.tolist(), rows.tolist(), strict=True))  # fmt: skip
+    write_text(path, text)
+
+
+DESCRIPTIONS = (".yaml", ".yml", ".data")
+
+
+NAMES_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "predefined_classes.txt", "labels.txt")
+
+
+MOST_TRIED = 1000
+"""Text files that are looked into for YOLO labels."""
+
+
+MOST_BYTES = 256 << 10
+"""Of a description; names of 9,000 classes take two thirds."""
+
+
+MOST_CLASSES = 100_000
+"""Of a description that says how many there are and names none."""
+
+
+DEEPEST = 20
+
+
+NOTHING = ("~", "null", "Null", "NULL")
+"""What YAML writes for no value."""
+
+
+OTHER_KEYS = frozenset({"path", "names", "nc", "download", "roboflow", "kpt_shape", "flip_idx", "classes", "backup"})
+"""Keys of a description that name no pictures."""
+
+
+PICTURE_FOLDERS = ("images", "JPEGImages")
+"""Folders whose labels lie in `labels` beside them."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a data set says of itself."""
+
+    file: Path
+    root: Path
+    names: tuple[str, ...]
+    """[C] by number; a name may be there twice."""
+    sources: dict[str, list[str]]
+    """Split -> folders, lists or images, as the file says them."""
+    count: int | None = None
+    """Number of classes as nc or classes says it."""
+    keypoints: int = 0
+    """Numbers that follow each box, as kpt_shape says."""
+
+
+def find_yolo(root: Path, inside: Sections | None = None) -> Path | None:
+    """The file that describes a YOLO data set, or the names file of one that has only that; None: neither.
+
+    inside: sections(root), where that is known.
+    """
+    try:
+        files = sorted(p for p in root.iterdir() if p.suffix.lower() in DESCRIPTIONS and not is_hidden(p.name))
+    except OSError:
+        return None
+    for file in sorted(files, key=lambda p: p.stem.lower() not in ("data", "obj", "dataset")):
+        if file.is_file() and _looks_like(file):
+            return file
+    names = next((root / name for name in NAMES_FILES if _lists_names(root / name)), None)
+    if names:
+        return names if has_labels(walk_files(root)) else None
+    names = next(_inner_names(inside or sections(root)), None)
+    return names if names and has_labels(inside or sections(root)) else None
+
+
+def has_labels(inside: Iterable[tuple[Path | str, list[str]]]) -> bool:
+    """Whether label files of YOLO lie in some folders, whatever else does. inside: folders, with the files in each."""
+    files = (Path(folder, name) for folder, names in inside for name in names if name.lower().endswith(".txt"))
+    return any(map(is_label_file, islice(files, MOST_TRIED)))
+
+
+def is_label_file(file: Path) -> bool:
+    """Whether a text file's first line is one of YOLO labels: a class, and at least four numbers."""
+    fields = _first_line(file).split()
+    try:
+        return len(fields) >= 5 and float(fields[0]) >= 0 and all(math.isfinite(float(field)) for field in fields)
+    except ValueError:
+        return False
+
+
+def _first_line(file: Path) -> str:
+    """The first line that is not blank, of the first kilobyte of a file; "" where it is no text."""
+    try:
+        with file.open("rb") as content:
+            head = content.read(1 << 10)
+    except OSError:
+        return ""
+    text = head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", "replace")
+    return next((line for line in text.splitlines() if line.strip()), "")
+
+
+def _inner_names(inside: Sections) -> Iterator[Path]:
+    """Names files in the folders of a data set."""
+    for folder, names in inside:
+        for name in names:
+            named = name.lower().endswith((".names", "_darknet.labels")) or name in ("classes.txt", "labels.txt")
+            if named and _lists_names(folder / name):
+                yield folder / name
+
+
+def _lists_names(file: Path) -> bool:
+    return file.is_file() and not is_label_file(file)
+
+
+def _looks_like(file: Path) -> bool:
+    try:
+        with file.open("rb") as content:
+            head = content.read(MOST_BYTES).replace(b"\0", b"")
+    except OSError:
+        return False
+    return re.search(rb"^\W*(names|nc)\s*[:=]", head, re.MULTILINE) is not None
+
+
+def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Gathering:
+    """Every image of a YOLO data set with its label file. Raises UserError where the description cannot be read.
+
+    Without a data.yaml or obj.data, `file` is the names file. Then the splits are lists of images (train.txt) in
+    root, or else its folders.
+    """
+    notes: list[tuple[Path, str]] = []
+    what = describe(file, lambda place, said: notes.append((place, said)))
+    bare = file.suffix.lower() not in DESCRIPTIONS
+    if bare:
+        what = replace(what, root=root, sources=_lists_in(root) | {"": [str(root)]})
+        for other in _inner_names(sections(root)):
+            if other.name == file.name and _names_of(other) != what.names:
+                raise UserError(f"{file} and {other} name different classes; expected one names file for all labels")
+    found = Gathering(what.root, policy, "yolo", what.names)
+    for noted, said in notes:
+        guessed(found, "", noted)(said)
+    _check_description(found, what)
+    search = _Search(homes(what.root), what.keypoints, Folders(what.root))
+    labelled = 0
+    lists: dict[str, Callable[[], list[str]]] = {}
+    for split, sources in what.sources.items():
+        keys: dict[str, None] = {}
+        for place, listed in _pictures(found, split, sources, what, search.folders):
+            key, labels = _take_in(found, place, listed, search)
+            keys[key] = None
+            labelled += labels
+        if split:
+            lists[split] = partial(list, keys)
+    if not found.paths:
+        first = [f" (first {problem.place}: {problem.found})" for _, problem in found.problems[:1]]
+        raise UserError(f"{file}: no picture that can be read{''.join(first)}; expected pictures where its splits say")
+    if not labelled:
+        raise UserError(
+            f"{file}: not one of its {len(found.paths)} pictures has a label file; expected labels/NAME.txt for "
+            "images/NAME.jpg, or NAME.txt beside the picture"
+        )
+    found.class_names = tuple(dict.fromkeys(what.names))
+    if lists:
+        name_splits(found, lists)
+        found.source = ", ".join(f"{name}.txt" for name in lists) if bare else file.name
+    else:
+        take_folder_splits(found)
+    note_leftovers(found, search.folders, is_label_file, unlabelled=False)
+    return found
+
+
+def _lists_in(root: Path) -> dict[str, list[str]]:
+    """Lists of images in a folder, by name: text files whose first line names one that is there."""
+    folders = Folders(root)
+    places = (root, root / "ImageSets" / "Main", root / "ImageSets")
+    found: dict[str, list[str]] = {}
+    for file in (place / name for place in places for name in folders.named(place) if name.lower().endswith(".txt")):
+        first = _first_line(file)
+        if Path(first.strip()).suffix.lower() in PICTURE_SUFFIXES and folders.resolve(first, homes(root), picture=True):
+            found.setdefault(file.stem, [str(file)])
+    return found
+
+
+def _check_description(found: Gathering, what: Description) -> None:
+    """Note what a description says of its classes and does not hold."""
+    if what.count is not None and what.count != len(what.names):
+        said = f"it says {what.count} classes and has {len(what.names)} names; expected one name a class"
+        found.problem("", (what.file, 0), "names and nc differ", said, "the names count")
+    for said in shared_names(enumerate(what.names)):
+        found.problem("", (what.file, 0), "category name twice", said, "read as one class")
+
+
+def describe(file: Path, note: Callable[[Path, str], None] | None = None) -> Description:
+    """A data.yaml, an obj.data, or the names file of a folder without either.
+
+    note: takes a file whose encoding had to be guessed, and a sentence that says so; None: that is logged.
+    """
+
+    def noted(place: Path) -> Note | None:
+        return partial(note, place) if note else None
+
+    folders = Folders()
+    if file.suffix.lower() not in DESCRIPTIONS:
+        root = file.parent.parent if file.parent.name == "labels" else file.parent
+        return Description(file, root, _names_of(file, noted(file)), {"": [str(root)]})
+    entries = (_read_data if file.suffix.lower() == ".data" else _read_yaml)(file, noted(file))
+    root = file.parent
+    if isinstance(entries.get("path"), str):
+        root = folders.resolve(entries["path"], [file.parent]) or file.parent
+    names, count = entries.get("names"), _whole(entries.get("nc", entries.get("classes")))
+    if names in (None, "", *NOTHING) and 0 < (count or 0) < MOST_CLASSES:
+        names = [f"class{number}" for number in range(count or 0)]
+    if isinstance(names, str):
+        place = folders.resolve(names, [file.parent, root])
+        if place is None:
+            raise UserError(f"{file}: names = {names!r}, which is not there; expected a file of one class a line")
+        classes = _names_of(place, noted(place))
+    else:
+        classes = _check_names(file, names)
+    sources = {}
+    for key, value in entries.items():
+        values = value if isinstance(value, list) else [value]
+        if (
+            re.fullmatch(r"[\w-]+", str(key))
+            and key not in OTHER_KEYS
+            and values
+            and all(isinstance(v, str) and v.strip() and v not in NOTHING for v in values)
+        ):
+            split = "val" if key in ("valid", "validation") else str(key)
+            if split in ("train", "val", "test") or any(folders.resolve(v, [root, file.parent]) for v in values):
+                sources[split] = values
+    if not sources:
+        raise UserError(f"{file}: names no pictures; expected train: (and val:, test:) a folder or a list of pictures")
+    points = entries.get("kpt_shape")
+    shape = [_whole(v) for v in points] if isinstance(points, list) else []
+    keypoints = (shape[0] or 0) * (shape[1] or 0) if len(shape) == 2 else 0
+    return Description(file, root, classes, sources, count, keypoints)
+
+
+def _whole(value: Any) -> int | None:
+    """A number of at most nine digits that a description says as text; None: it is none."""
+    return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value) else None
+
+
+def _read_yaml(file: Path, note: Note | None = None) -> dict[str, Any]:
+    """The entries of a YAML file, each scalar as the text that it is: a class may be named no, 007 or 12:30."""
+    text = "\n".join(read_lines(file, "a data.yaml with names: and train:", MOST_BYTES, note))
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:  # a few lines of them may mean gigabytes
+                line = event.start_mark.line + 1 if event.start_mark else 0
+                raise UserError(f"{file}:{line}: an alias or deep nesting; expected plain names: and train:")
+        found = yaml.load(text, Loader=loader)  # makes text, lists and mappings, and nothing else of any tag
+    except yaml.YAMLError as error:
+        way = "; write paths with /, or in single quotes" if "escape character" in str(error) else ""
+        raise UserError(f"{file}: not YAML ({' '.join(str(error).split())[:200]}){way}") from None
+    except UserError:
+        raise
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{file}: not YAML that can be read ({str(error)[:80]})") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: no entries; expected names: and train:")
+    return found
+
+
+def _read_data(file: Path, note: Note | None = None) -> dict[str, Any]:
+    """Darknet's `key = value` lines."""
+    pairs = {}
+    for line in read_lines(file, "lines like 'names = obj.names'", MOST_BYTES, note):
+        key, equals, value = line.partition("=")
+        if equals and not key.lstrip().startswith(("#", ";")):
+            pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def _names_of(file: Path, note: Note | None = None) -> tuple[str, ...]:
+    lines = [line.strip() for line in read_lines(file, "one name of a class a line", MOST_BYTES, note)]
+    while lines and not lines[-1]:
+        lines.pop()
+    return _check_names(file, lines)
+
+
+def _check_names(file: Path, names: Any) -> tuple[str, ...]:
+    """Names as data.yaml has them: a list, or number -> name without gaps."""
+    if isinstance(names, dict):
+        by_number = {_whole(number): name for number, name in names.items()}
+        if len(by_number) < len(names) or by_number.keys() != set(range(len(names))):
+            raise UserError(f"{file}: names with numbers {str(list(names))[:60]}; expected 0, 1, 2 ... without a gap")
+        names = [by_number[number] for number in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise UserError(f"{file}: names is {str(names)[:60]!r}; expected the names of the classes")
+    if any(isinstance(name, dict | list) or not str(name).strip() for name in names):
+        raise UserError(f"{file}: a class without a name; expected one name each")
+    return tuple(str(name).strip() for name in names)
+
+
+def _pictures(found: Gathering, split: str, sources: list[str], what: Description,
+              folders: Folders) -> Iterator[tuple[tuple[Path, int], str]]:  # fmt: skip
+    """((file, line) that names it, path as it says) of each picture of a split."""
+    for source in sources:
+        place = Path(source) if not split else folders.resolve(source, [what.root, what.file.parent])
+        if place is None:
+            said = f"{split}: {source!r}, which is not there"
+            found.problem(split, (what.file, 0), "list missing", said, "skipped")
+        elif place.is_dir():
+            yield from (((place, 0), path) for path in walk_images(place))
+        else:
+            lines = read_lines(place, "one image a line", note=guessed(found, split, place))
+            for number, line in enumerate(lines, start=1):
+                if line.strip() and not any(map(is_hidden, split_path(line)[-1:])):
+                    yield (place, number), line.strip()
+
+
+@dataclass
+class _Search:
+    """Where the images and labels of a data set are looked for, and what was found."""
+
+    places: list[Path]
+    keypoints: int
+    folders: Folders
+    image_of: dict[Path, str] = field(default_factory=dict)
+    """Label file -> the first image that has it."""
+
+
+def _take_in(found: Gathering, place: tuple[Path, int], listed: str, search: _Search) -> tuple[str, bool]:
+    """One image with its labels: (its key, whether it has a label file)."""
+    folders = search.folders
+    bases = [found.root, place[0].parent]
+    walked = not place[1]  # found by looking, so it is there
+    path = Path(listed) if walked else folders.resolve(listed, [*bases, *search.places], picture=True)
+    if path is None:
+        found.problem(listed, place, "picture missing", f"no picture {listed[:200]!r} here", "skipped")
+        return listed, False
+    key = told_from(path, found.root)
+    if key in found.place:
+        return key, False
+    file = _label_of(path, listed, bases, folders)
+    try:
+        size = picture_size(path)
+    except PictureError as error:
+        found.problem(key, (path, 0), "picture unreadable", error.found, "skipped")
+        return key, file is not None
+    lines: list[str] = []
+    if file is None:
+        found.problem(key, (path, 0), "label file missing", "no label file for it; an empty one says that nothing is "
+                      "on it", "read as a picture without objects")  # fmt: skip
+    else:
+        try:
+            lines = read_lines(file, "'class cx cy w h' a line", note=guessed(found, key, file))
+        except UserError as error:
+            said = str(error).removeprefix(str(file)).lstrip(": ")
+            found.problem(key, (file, 0), "annotation unreadable", said, "skipped")
+            return key, True
+        if search.image_of.setdefault(file, key) != key:
+            said = f"the label file of {key} and of {search.image_of[file]}; expected one for each"
+            found.problem(key, (file, 0), "two images for one annotation", said, "read for both")
+    found.begin(key, key, size, file or path)
+    read_labels(found, key, file or path, lines, size, search.keypoints)
+    return key, file is not None
+
+
+def _label_of(path: Path, listed: str, bases: list[Path], folders: Folders) -> Path | None:
+    """The label file of a picture: in labels/ for images/, beside it, or where the list says that it would be."""
+    beside = path.with_suffix(".txt")
+    for file in (_in_labels(beside), beside):
+        if folders.has(file):
+            return file
+    other = Path(*split_path(listed)).with_suffix(".txt")
+    for text in dict.fromkeys((_in_labels(other), other)):
+        if file_there := folders.resolve(str(text), bases):
+            return file_there
+    return folders.alone(beside.name, image=False) if folders.alone(path.name) == path else None
+
+
+def _in_labels(file: Path) -> Path:
+    """The path with its last `images` replaced by `labels`."""
+    parts = list(file.parts)
+    for at in range(len(parts) - 2, -1, -1):
+        if parts[at] in PICTURE_FOLDERS:
+            parts[at] = "labels"
+            return Path(*parts)
+    return file
+
+
+def write_yolo(root: Path, dataset: Dataset, names: list[str], splits: Mapping[str, NDArray[np.int64]]) -> Path:
+    """Write labels, lists, data.yaml and obj.data of a data set whose pictures lie in root/images under `names` [M].
+
+    splits: name -> indices of pictures. Returns data.yaml.
+    """
+    for name, record in zip(names, dataset.records, strict=True):
+        write_labels(root / "labels" / f"{Path(name).stem}.txt", record.size, record.boxes, record.labels)
+    for split, members in splits.items():
+        write_text(root / f"{split}.txt", "".join(f"./images/{names[i]}\n" for i in members))
+    lists = {split: f"{split}.txt" for split in splits}
+    entries = {**lists, "names": dict(enumerate(dataset.labels))}  # no path: Ultralytics looks beside the file then
+    write_text(root / "data.yaml", yaml.safe_dump(entries, sort_keys=False, allow_unicode=True))
+    write_text(root / "obj.names", "".join(f"{name}\n" for name in dataset.labels))
+    pairs = {"classes": len(dataset.labels), **lists, "names": "obj.names"}
+    pairs["valid"] = pairs.get("val", pairs.get("train", ""))
+    write_text(root / "obj.data", "".join(f"{key} = {value}\n" for key, value in pairs.items() if key != "val"))
+    return root / "data.yaml"

@@ -1,0 +1,689 @@
+"""What the bytes of an image file say without decoding it: which way up it is, and whether its end is there.
+
+Damaged metadata never makes an image unreadable: what cannot be read counts as absent.
+Source: EXIF 2.3, section 4.6; PNG, section 11; JPEG (ITU T.81), annex B.
+
+Image files and images in memory: their size, their pixels as RGB, and whether they are whole.
+
+One truth for reading, checking, training and detection: what `_opening` says of a file. Images are upright everywhere,
+by their orientation in EXIF or XMP, so sizes and boxes are those of the image as seen. Images of more than 8 bits a
+value become bytes by one pixel range a data set, which its models keep.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import struct
+import threading
+import warnings
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+
+from lookonce.errors import PictureError, UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+ORIENTATION = 0x0112
+
+
+MAX_METADATA = 1 << 20
+"""Bytes of one block of metadata that are read."""
+
+
+TAIL = 4096
+"""Bytes at the end of a file in which its end marker is looked for first."""
+
+
+PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+
+
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+
+
+_XMP = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']([1-8])["']|>\s*([1-8])\s*<)""")
+
+
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+"""A marker in JPEG data; FF 00 is data, FF D0 to FF D7 restart it."""
+
+
+def orientation(info: Mapping[Any, Any]) -> int:
+    """Return the EXIF orientation, 1 (upright) to 8, that an image's metadata asks for.
+
+    EXIF comes first, then a PNG profile with EXIF in it, then XMP. 1 where there is none or it is damaged.
+    info: Image.info, or what png_chunks found.
+    """
+    exif = info.get("exif") or _profile(info.get("Raw profile type exif") or info.get("Raw profile type APP1"))
+    if (found := _exif_orientation(exif)) is not None:
+        return found
+    xmp = info.get("XML:com.adobe.xmp") or info.get("xmp") or b""
+    text = xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp
+    match = _XMP.search(text) if isinstance(text, bytes) else None
+    return int(match[1] or match[2]) if match else 1
+
+
+def _exif_orientation(exif: object) -> int | None:
+    """The orientation in an EXIF block; None where there is none, or it cannot be read."""
+    if not isinstance(exif, bytes):
+        return None
+    data = exif.removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    if order is None:
+        return None
+    try:
+        (first,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, first)
+        for place in range(first + 2, first + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(f"{order}HH", data, place)
+            if tag == ORIENTATION:
+                (value,) = struct.unpack_from(order + {1: "B", 3: "H", 4: "I"}[kind], data, place + 8)
+                return int(value) if 1 <= value <= 8 else None
+    except (struct.error, KeyError):
+        pass
+    return None
+
+
+def _profile(text: object) -> bytes | None:
+    """The bytes of an ImageMagick profile: a line of its kind, one of its length, then hexadecimal."""
+    if isinstance(text, bytes):
+        text = text.decode("latin-1")
+    if not isinstance(text, str):
+        return None
+    try:
+        return bytes.fromhex("".join(text.strip("\n").split("\n")[2:]))
+    except ValueError:
+        return None
+
+
+def png_chunks(file: BinaryIO) -> tuple[bool, dict[str, bytes | str]]:
+    """Walk the chunks of a PNG: (whether the last one is there, the metadata in orientation's terms)."""
+    size = file.seek(0, os.SEEK_END)
+    place, found = len(PNG_START), dict[str, bytes | str]()
+    while place + 8 <= size:
+        file.seek(place)
+        length, kind = struct.unpack(">I4s", file.read(8))
+        if kind == PNG_END:
+            return True, found
+        if kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt") and length <= MAX_METADATA:
+            found |= _png_text(kind, file.read(length))
+        place += 12 + length
+    return False, found
+
+
+def _png_text(kind: bytes, body: bytes) -> dict[str, bytes | str]:
+    """The metadata in one chunk; nothing where it is damaged."""
+    if kind == b"eXIf":
+        return {"exif": body}
+    key, _, text = body.partition(b"\0")
+    name = key.decode("latin-1")
+    if kind == b"iTXt":
+        packed, text = text[:1] == b"\1", text[2:].partition(b"\0")[2].partition(b"\0")[2]
+    else:
+        packed, text = kind == b"zTXt", text[1:] if kind == b"zTXt" else text
+    if packed:
+        try:
+            text = zlib.decompressobj().decompress(text, MAX_METADATA)
+        except zlib.error:
+            return {}
+    return {name: text}
+
+
+def has_end(file: BinaryIO) -> bool:
+    """Whether the end of an image is there, as far as its bytes say so: False asks for decoding it.
+
+    JPEG, PNG and WebP only; any other format has its end. Whatever stands behind it does not count, such as the film
+    of a phone's motion photo.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        return bool(int.from_bytes(head[4:8], "little") + 8 <= size)
+    marker = JPEG_END if head[:2] == JPEG_START else PNG_END if head[:8] == PNG_START else b""
+    file.seek(max(size - TAIL, 0))
+    if marker in file.read(TAIL):
+        return True
+    if marker == PNG_END:
+        return png_chunks(file)[0]
+    file.seek(0)
+    return _jpeg_ends(file.read())
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Walk the markers of a JPEG until that of its end."""
+    place = len(JPEG_START)
+    while match := _MARKER.search(data, place):
+        if match[1] == JPEG_END[1:]:
+            return True
+        place = match.end()
+        if match[1] != b"\x01" and place + 2 <= len(data):  # every other marker has a length behind it
+            place += int.from_bytes(data[place : place + 2], "big")
+    return False
+
+
+log = logging.getLogger("lookonce")
+
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # or what it logs of a damaged TIFF reaches stderr as it is
+
+
+PICTURE_SUFFIXES = frozenset({
+    ".apng", ".avif", ".avifs", ".blp", ".bmp", ".bw", ".cur", ".dcx", ".dds", ".dib", ".fit", ".fits", ".flc",
+    ".fli", ".ftc", ".ftu", ".gbr", ".gif", ".heic", ".heif", ".hif", ".icb", ".icns", ".ico", ".im", ".j2c", ".j2k",
+    ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".msp", ".pbm", ".pcd", ".pcx", ".pfm",
+    ".pgm", ".png", ".pnm", ".ppm", ".psd", ".pxr", ".qoi", ".ras", ".rgb", ".rgba", ".sgi", ".tga", ".tif", ".tiff",
+    ".vda", ".vst", ".webp", ".xbm", ".xpm",
+})  # fmt: skip
+"""Endings of image files, in any case: all that Pillow decodes, and HEIC. Written out, since asking Pillow for them
+imports every plugin; a test compares them."""
+
+
+NOT_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"})
+"""Formats of Pillow that are left out: stubs without a decoder, and programs that another program would have to run."""
+
+
+HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
+
+
+MOST_PIXELS = 200_000_000
+"""A larger image is refused before it is decoded: it would take over 600 MB as RGB. Pillow's own limit is not used."""
+
+
+ALWAYS_DECODED = 10_000_000
+"""Pixels up to which a file may be as small as it likes."""
+
+
+PIXELS_A_BYTE = 5000
+"""Of a larger image: more pixels than that for each byte of its file are made up. A blank PNG has some 350."""
+
+
+BATCH = 8
+"""Pictures that go through a network together in detection."""
+
+
+ENOUGH = 2
+"""Times the longer side of a network's input: what the shorter side of a picture decoded for it has at least."""
+
+
+FLAT = 2.0
+"""An image whose grey values spread no more (standard deviation, of 255) shows nothing."""
+
+
+DIM = 32
+"""An image of more than 8 bits whose bytes lie closer together than that is nearly flat: its pixel range is wrong."""
+
+
+MEASURED = 100
+"""Images of a data set at most from which its pixel range is measured, and values of each, in thousands."""
+
+
+OUTLIERS = (0.1, 99.9)
+"""Percentiles of a data set's values that become black and white."""
+
+
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, struct.error,
+              zlib.error, Image.DecompressionBombError, MemoryError, RuntimeError)  # fmt: skip
+"""What Pillow raises for a file that is not as its format says."""
+
+
+EXPECTED = (
+    "an image is a path, the bytes of a file, a file opened with 'rb', a PIL image, or an array or tensor: "
+    "uint8 (or uint16, or bool), [h, w, 3] RGB, [h, w, 4] RGBA, [h, w] or [h, w, 1] grey; "
+    "arrays of OpenCV are BGR: give image[..., ::-1]"
+)
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""EXIF orientation -> what makes it upright."""
+
+
+Picture: TypeAlias = "Path | str | bytes | BinaryIO | Image.Image | NDArray[np.generic] | Tensor"
+"""What may be given as an image."""
+
+
+PixelRange: TypeAlias = tuple[float, float]
+"""The values of images of more than 8 bits that become black and white; values between them are scaled, others cut."""
+
+
+class Decoded(NamedTuple):
+    """A picture as a network needs it."""
+
+    pixels: NDArray[np.uint8]  # [h, w, 3] RGB, upright
+    size: tuple[int, int]  # (width, height) of the whole picture as seen; its pixels can be fewer
+
+    @property
+    def reduced(self) -> bool:
+        """Decoded at less than its size."""
+        return self.pixels.shape[1::-1] != self.size
+
+
+Opened: TypeAlias = "Decoded | PictureError"
+"""A picture, or why it cannot be read."""
+
+
+def load_rgb(
+    picture: Picture, reduce_to: int | None = None, pixel_range: PixelRange | None = None
+) -> NDArray[np.uint8]:
+    """Return an image as RGB, upright.
+
+    Args:
+        picture: see EXPECTED. The first image of a file that holds several.
+        reduce_to: longest side wanted, pixels; a larger image is reduced, antialiased.
+        pixel_range: of images of more than 8 bits; None: 0 to 1 for floats up to 1, 0 to 255 for values up to
+            255, else 0 to 65535.
+    Returns:
+        [h, w, 3] uint8. Transparent parts lie on white.
+    Raises:
+        PictureError: a file that is no image, is cut, or is too large.
+        UserError: something else than an image.
+    """
+    if isinstance(picture, Image.Image):
+        return _from_pil(picture, reduce_to, pixel_range)
+    if isinstance(picture, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(picture, "read"):
+        with _opening(picture) as (image, size, turn):
+            if reduce_to and max(size) > reduce_to:
+                image.draft("RGB", _shrunk(image.size, reduce_to))
+            return _upright_rgb(image, turn, reduce_to, pixel_range, _name(picture))
+    pixels = _from_array(picture, pixel_range)
+    if reduce_to and max(pixels.shape[:2]) > reduce_to:
+        return np.array(_reduced(Image.fromarray(pixels), reduce_to))
+    return pixels
+
+
+def load_for(picture: Path | str | bytes | BinaryIO, frame: tuple[int, int],
+             pixel_range: PixelRange | None = None) -> Decoded:  # fmt: skip
+    """Return a file as RGB, upright, no larger than a network's input asks for.
+
+    A JPEG far larger is decoded at a half, a quarter or an eighth, which costs a fraction and averages the pixels that
+    the resize would leave out; its shorter side stays ENOUGH times the input's longer one. Others come whole.
+
+    Args:
+        picture: a path, the bytes of a file, or a file opened with 'rb'.
+        frame: (width, height) of the network's input, pixels.
+        pixel_range: as of load_rgb.
+    Raises:
+        PictureError: as of load_rgb.
+    """
+    least = ENOUGH * max(frame)
+    with _opening(picture) as (image, size, turn):
+        image.draft("RGB", (least, least))
+        return Decoded(_upright_rgb(image, turn, None, pixel_range, _name(picture)), size)
+
+
+def picture_size(path: Path | str) -> tuple[int, int]:
+    """(width, height) as seen, from the header alone. Raises PictureError for what is no picture."""
+    with _opening(path) as (_, size, _):
+        return size
+
+
+def inspect(path: Path | str) -> tuple[int, int]:
+    """(width, height) as seen, of a file that is whole: its end is there, or it decodes all the same.
+
+    Raises PictureError for a missing, cut or foreign file.
+    """
+    size = picture_size(path)
+    with open(path, "rb") as file:
+        whole = has_end(file)
+    if not whole:
+        with _opening(path) as (image, _, _):
+            image.draft("L", (1, 1))
+            image.load()
+    return size
+
+
+def is_flat(pixels: NDArray[np.uint8]) -> bool:
+    """Whether an image [h, w, ...] shows nothing: its values hardly spread."""
+    return bool(pixels.std() <= FLAT)
+
+
+def measure_range(paths: Sequence[Path]) -> PixelRange | None:
+    """Return the pixel range of a data set: one rule for all its images of more than 8 bits.
+
+    0 to 1 where floats lie in it; 0 to 255 where all values lie in it; else from the 0.1 to the 99.9 percentile of the
+    values. None where no image has more than 8 bits: bytes are never changed.
+    paths: of its train images; at most MEASURED of them, from all over, are looked at.
+    """
+    found = [v for path in paths[:: -(-len(paths) // MEASURED) or 1] if (v := _deep_values(path)) is not None]
+    values = np.concatenate(found) if found else np.zeros(0)
+    if not len(values):
+        return None
+    if values.min() >= 0 and values.max() <= 255:
+        return (0.0, 1.0) if values.max() <= 1 and any(v.dtype.kind == "f" for v in found) else (0.0, 255.0)
+    low, high = (float(v) for v in np.percentile(values, OUTLIERS))
+    return (low, high) if high > low else (low, low + 1)
+
+
+def _deep_values(path: Path) -> NDArray[np.generic] | None:
+    """Some finite values of an image of more than 8 bits; None for any other, or one that cannot be read."""
+    try:
+        with _opening(path) as (image, _, _):
+            if not _is_deep(image):
+                return None
+            values = np.asarray(image).ravel()
+    except PictureError:
+        return None
+    values = values[:: -(-len(values) // (1000 * MEASURED))]
+    finite: NDArray[np.generic] = values[np.isfinite(values)]
+    return finite
+
+
+@contextmanager
+def _opening(source: Picture) -> Iterator[tuple[Image.Image, tuple[int, int], int]]:
+    """(image, its (width, height) as seen, the EXIF orientation still to be applied), until the block ends.
+
+    Whatever is wrong with the file is a PictureError; Pillow's warnings are not shown.
+    """
+    try:
+        with _quiet(), _stream(source) as file:
+            length = file.seek(0, os.SEEK_END)
+            image = _identify(file, length)
+            _check_size(image.size, length, _name(source))
+            yield image, *_as_seen(image, file)
+    except UNREADABLE as error:
+        if isinstance(error, UserError):
+            raise
+        raise PictureError(_name(source), _reason(source, error)) from None
+
+
+@contextmanager
+def _stream(source: Any) -> Iterator[BinaryIO]:
+    """The file of a source, at its start."""
+    if isinstance(source, str | os.PathLike):
+        with open(source, "rb") as file:
+            yield file
+        return
+    if hasattr(source, "read"):
+        if hasattr(source, "seek") and hasattr(source, "seekable") and source.seekable():
+            source.seek(0)
+        source = source.read()
+    if not isinstance(source, bytes | bytearray | memoryview):
+        raise UserError(f"a file that gives {type(source).__name__}; open it with 'rb'")
+    yield io.BytesIO(source)
+
+
+def _identify(file: BinaryIO, length: int) -> Image.Image:
+    """Open an image as Image.open does, but without its limit on pixels, and only formats that are images."""
+    file.seek(0)
+    prefix = file.read(16)
+    if prefix[4:8] == b"ftyp" and prefix[8:12] in HEIF_BRANDS:
+        _register_heif()
+    for prepare in (Image.preinit, Image.init):
+        prepare()
+        for kind in tuple(Image.ID):
+            factory, accept = Image.OPEN[kind]
+            if kind == "JPEG":
+                factory = JpegImagePlugin.JpegImageFile  # Pillow's own would parse a damaged MPF block behind it
+            try:
+                if kind not in NOT_IMAGES and (accept is None or accept(prefix) is True):
+                    file.seek(0)
+                    return factory(file, "")
+            except (SyntaxError, IndexError, TypeError, KeyError, struct.error):
+                continue  # another format may begin alike
+    raise UnidentifiedImageError(f"{length} bytes")
+
+
+@cache
+def _register_heif() -> None:
+    """Let Pillow read HEIC. Raises OSError where the package for it is missing."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise OSError("a HEIC image: install pillow-heif (pip install pillow-heif), or save it as JPEG") from None
+    register_heif_opener()
+
+
+def _as_seen(image: Image.Image, file: BinaryIO) -> tuple[tuple[int, int], int]:
+    """((width, height) as seen, orientation still to be applied): from the header alone, for any format."""
+    width, height = image.size
+    if image.format == "PNG":
+        file.seek(0)
+        place = file.tell()
+        if file.read(8) == PNG_START:
+            turn = orientation(png_chunks(file)[1])  # Pillow knows chunks behind the pixels only after decoding
+        file.seek(place)
+    else:
+        turn = orientation(image.info)
+    if image.format == "TIFF":  # Pillow turns the pixels itself, and the size where the tag says so
+        tagged = 274 in getattr(image, "tag_v2", ())
+        return ((height, width) if turn > 4 and not tagged else (width, height)), 1
+    return ((height, width) if turn > 4 else (width, height)), turn
+
+
+_silent_lock = threading.Lock()
+
+
+_silent: list[int] = []
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Pillow's warnings from the user while any thread is in here.
+
+    warnings.catch_warnings is not safe in threads: it can restore the filters of another one.
+    """
+    pattern = r"PIL\."
+    with _silent_lock:
+        if not _silent:
+            warnings.filterwarnings("ignore", module=pattern)
+        _silent.append(1)
+    try:
+        yield
+    finally:
+        with _silent_lock:
+            _silent.pop()
+            if not _silent:
+                own = ("ignore", None, Warning, re.compile(pattern), 0)
+                if own in warnings.filters:
+                    warnings.filters.remove(own)  # type: ignore[attr-defined]
+
+
+def open_ahead(paths: Iterable[Path | str], frame: tuple[int, int], ahead: int = 2 * BATCH,
+               pixel_range: PixelRange | None = None) -> Iterator[tuple[str, Opened]]:  # fmt: skip
+    """Pictures in the order given, each with its path; those to come are decoded in threads meanwhile.
+
+    Memory holds `ahead` pictures, however many there are. A picture that cannot be read comes as its error.
+    frame: (width, height) of the network's input that they are for.
+    """
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        coming: deque[tuple[str, Future[Opened]]] = deque()
+        try:
+            for path in paths:
+                coming.append((str(path), pool.submit(_opened, path, frame, pixel_range)))
+                if len(coming) > ahead:
+                    name, future = coming.popleft()
+                    yield name, future.result()
+            while coming:
+                name, future = coming.popleft()
+                yield name, future.result()
+        finally:
+            for _, future in coming:
+                future.cancel()
+
+
+def _opened(path: Path | str, frame: tuple[int, int], pixel_range: PixelRange | None) -> Opened:
+    try:
+        return load_for(path, frame, pixel_range)
+    except PictureError as error:
+        return error
+
+
+def _from_pil(image: Image.Image, reduce_to: int | None, pixel_range: PixelRange | None) -> NDArray[np.uint8]:
+    name = str(getattr(image, "filename", "")) or "the image"
+    try:
+        with _quiet():
+            _check_size(image.size, None, name)
+            image.load()
+            return _upright_rgb(image, orientation(image.info), reduce_to, pixel_range, name)
+    except UNREADABLE as error:
+        if isinstance(error, UserError):
+            raise
+        raise PictureError(name, _reason(image, error)) from None
+
+
+def _from_array(given: object, pixel_range: PixelRange | None) -> NDArray[np.uint8]:
+    """An array or tensor as RGB. Raises UserError for anything else."""
+    if given is None:
+        raise UserError(f"None is no image (cv2.imread returns None for a file that it cannot read); {EXPECTED}")
+    if type(given).__module__.partition(".")[0] == "torch" and hasattr(given, "detach"):
+        array = given.detach().cpu().numpy()
+        if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
+            array = array.transpose(1, 2, 0)
+    elif isinstance(given, np.ndarray):
+        array = given
+    else:
+        raise UserError(f"{type(given).__name__} {str(given)[:40]!r} is no image; {EXPECTED}")
+    shape, kind = array.shape, array.dtype
+    good = array.ndim == 2 or (array.ndim == 3 and shape[2] in (1, 3, 4))
+    if not good or not array.size or kind not in (np.uint8, np.uint16, np.bool_):
+        hint = "; floats of 0 to 1: give (255 * image).round() as uint8" if kind.kind == "f" else ""
+        raise UserError(f"an image as {type(given).__name__} of {kind} {list(shape)}; {EXPECTED}{hint}")
+    if kind == np.bool_:
+        array = array * np.uint8(255)
+    elif kind == np.uint16:
+        array = _scaled(array, pixel_range, "the image")
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.shape[2] == 4:
+        return np.array(_on_white(Image.fromarray(np.ascontiguousarray(array))))
+    return np.array(np.broadcast_to(array, (*array.shape[:2], 3)), np.uint8, order="C")
+
+
+def _check_size(size: tuple[int, int], length: int | None, name: str) -> None:
+    """Refuse an image that is too large, or that a file of so many bytes cannot hold."""
+    width, height = size
+    pixels = width * height
+    if pixels > MOST_PIXELS:
+        raise PictureError(name, f"{width} x {height} pixels; at most {MOST_PIXELS:,} in all, so reduce it")
+    if length is not None and pixels > max(ALWAYS_DECODED, PIXELS_A_BYTE * length):
+        raise PictureError(name, f"says {width} x {height} pixels in {length:,} bytes, so its header is damaged")
+
+
+def _shrunk(size: tuple[int, int], side: int) -> tuple[int, int]:
+    longest = max(size)
+    return max(1, round(size[0] * side / longest)), max(1, round(size[1] * side / longest))
+
+
+def _reduced(image: Image.Image, side: int) -> Image.Image:
+    return image.resize(_shrunk(image.size, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether its values have more than 8 bits."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def _upright_rgb(image: Image.Image, turn: int, reduce_to: int | None, pixel_range: PixelRange | None,
+                 name: str) -> NDArray[np.uint8]:  # fmt: skip
+    if _is_deep(image):
+        image = Image.fromarray(_scaled(np.asarray(image), pixel_range, name))
+    elif image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = _on_white(image)
+    rgb = image.convert("RGB")
+    if reduce_to and max(rgb.size) > reduce_to:
+        rgb = _reduced(rgb, reduce_to)
+    return np.array(rgb.transpose(_TURNS[turn]) if turn in _TURNS else rgb)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    over = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
+
+
+def _scaled(values: NDArray[np.generic], pixel_range: PixelRange | None, name: str) -> NDArray[np.uint8]:
+    """Values of more than 8 bits as bytes: black at the range's start, white at its end."""
+    with np.errstate(invalid="ignore"):
+        floats = np.nan_to_num(np.asarray(values, np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+        low, high = pixel_range or _usual_range(floats, values.dtype.kind == "f")
+        bytes_ = np.rint((np.clip(floats, low, high) - low) * (255 / (high - low))).astype(np.uint8)
+    if int(bytes_.max()) - int(bytes_.min()) < DIM and floats.max() > floats.min():
+        _tell_flat(name, f"{floats.min():g} to {floats.max():g}", f"{low:g} to {high:g}")
+    return bytes_
+
+
+def _usual_range(values: NDArray[np.float64], floating: bool) -> PixelRange:
+    """The range of an image that no data set stands behind."""
+    most = values[np.isfinite(values)].max(initial=0)
+    return (0.0, 1.0) if floating and most <= 1 else (0.0, 255.0) if most <= 255 else (0.0, 65535.0)
+
+
+_flat_told: set[str] = set()
+
+
+def _tell_flat(name: str, values: str, pixel_range: str) -> None:
+    """Warn of an image that comes out nearly flat: the first of each range."""
+    if pixel_range not in _flat_told:
+        _flat_told.add(pixel_range)
+        log.warning(
+            "%s: values of %s come out nearly flat in the pixel range %s, so little can be seen on it; a model "
+            "trained on such images keeps their range (train --pixel-range). Other such images are not reported",
+            name, values, pixel_range,
+        )  # fmt: skip
+
+
+def _name(source: object) -> str:
+    """What messages call a source."""
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source) if isinstance(source, str) else str(source)
+    return str(getattr(source, "name", "")) or "the image"
+
+
+def _wrong_path(path: Path) -> str | None:
+    """Why there is no file to decode."""
+    try:
+        if not path.exists():
+            return "a web address; download it first" if "://" in str(path) or ":/" in str(path)[2:] else "no such file"
+        if path.is_dir():
+            return "a folder, not a picture"
+        return "an empty file, not a picture" if path.stat().st_size == 0 else None
+    except (OSError, ValueError):  # a name that no file can have
+        return "no such file"
+
+
+def _unknown(source: object) -> str:
+    """Why bytes are no image."""
+    with _stream(source) as file:
+        start = file.read(256)
+    if not start:
+        return "an empty file, not a picture"
+    text = all(byte in b"\t\n\r\f\b" or byte >= 32 for byte in start)
+    return "a text file, not a picture" if text else "not a picture of a known format, or cut at its start"
+
+
+def _reason(source: object, error: BaseException) -> str:
+    if isinstance(source, str | os.PathLike) and (found := _wrong_path(Path(source))):
+        return found
+    said = " ".join(str(error).split())
+    if isinstance(error, UnidentifiedImageError):
+        return _unknown(source)
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too many pixels; at most {MOST_PIXELS:,} in all, so reduce it"
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it; reduce it"
+    if "truncated" in said or "broken" in said.lower() or isinstance(error, EOFError):
+        return "the picture is cut: it ends too early; copy it again or remove it"
+    return said if "pillow-heif" in said else f"cannot be decoded ({said[:120]})"
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use: by its affinity (taskset, a batch system, a container)."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1

@@ -1,0 +1,324 @@
+"""What the names of lists, files and folders say of splits: train2017, valid, cells_test, images/val.
+
+Text files and paths as they are found in the wild: other line ends, other roots, other slashes.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from lookonce.data.images import PICTURE_SUFFIXES
+from lookonce.errors import UserError
+
+WORDS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "eval": "val", "evaluation": "val", "test": "test", "testing": "test", "holdout": "test",
+}  # fmt: skip
+"""Word in a name -> the split that it means."""
+
+
+PLAIN = frozenset({
+    "annotation", "annotations", "annots", "anns", "all", "box", "boxes", "bbox", "coco", "custom", "darknet",
+    "data", "dataset", "default", "detection", "export", "file", "files", "image", "images", "img", "imgs",
+    "instances", "jpg", "jpeg", "jpegimages", "json", "label", "labels", "list", "lists", "obj", "object",
+    "objects", "photos", "pictures", "png", "result", "results", "set", "sets", "split", "splits", "txt", "via",
+    "voc", "whole", "xml", "xmls", "yolo",
+})  # fmt: skip
+"""Words that say nothing of a split: what a folder or file holds."""
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a name, in lower case: cellsTrain_2017 -> cells, train."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+
+
+def split_word(name: str) -> str | None:
+    """The split that a name speaks of: cells_train -> train; None: none, or more than one."""
+    if name in WORDS.values():
+        return name
+    found = {WORDS[word] for word in words_of(name) if word in WORDS}
+    return found.pop() if len(found) == 1 else None
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name only says what a file or folder holds: annotations, obj_data, _annotations.coco."""
+    return not set(words_of(name)) - PLAIN and bool(words_of(name))
+
+
+def is_split(name: str) -> bool:
+    """Whether a folder's name only says which split it holds: train, val2017, test_images."""
+    rest = [word for word in words_of(name) if word not in PLAIN]
+    return len(rest) == 1 and rest[0] in WORDS
+
+
+def folder_split(folders: Sequence[str]) -> str | None:
+    """The split of a file by its folders from the root, named by what is not plain: images/train -> train,
+    fold1/val/images -> fold1/val; None: no folder of it names one."""
+    for at, folder in enumerate(folders):
+        if is_split(folder):
+            return "/".join(name for name in (*folders[:at], folder) if not is_plain(name))
+    return None
+
+
+def contradict(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two paths, as their folders, lie in different splits."""
+    first, second = ({split_word(folder) for folder in folders if is_split(folder)} for folders in (one, other))
+    return bool(first and second and not first & second)
+
+
+MOST_PARTS = 64
+"""Folders in a path; no system allows many more."""
+
+
+HOMES = ("", "images", "JPEGImages", "Images", "data")
+"""Folders that hold pictures, in the data set's own and in the one above it."""
+
+
+SECTIONS = re.compile(r"annot|label|xml|json|image|img|jpeg|obj|photo|picture|frame", re.IGNORECASE)
+"""How a folder's name begins that holds annotations or images of a data set, and no data set of its own."""
+
+
+class Folders:
+    """What exists, from one listing a folder: a data set asks for as many files as it has pictures.
+
+    root: below it an image may also be found by its name alone; none: nowhere. shared: names that several images of
+    the data set have, in lower case, so that such a name alone means none of them.
+    """
+
+    def __init__(self, root: Path | None = None, shared: Collection[str] = ()) -> None:
+        self._root, self._shared = root, shared
+        self._alone: dict[str, Path | None] | None = None
+        self._names: dict[str, dict[str, str]] = {}
+        self._worked: dict[tuple[str, tuple[Path, ...], bool], tuple[str, int]] = {}
+
+    def has(self, path: Path) -> bool:
+        """Whether a file or folder of this name is there."""
+        return path.name in self._listing(str(path.parent))
+
+    def named(self, folder: Path) -> list[str]:
+        """Names of what is in a folder, sorted, hidden ones left out; empty where there is no such folder."""
+        return sorted(name for name in self._listing(str(folder)) if not name.startswith("/") and not is_hidden(name))
+
+    def image(self, folder: Path, stem: str) -> str | None:
+        """Name of the image of this stem in a folder."""
+        return self._listing(str(folder)).get("/" + stem)
+
+    def alone(self, text: str, image: bool = True) -> Path | None:
+        """The file below the root of this name, in any case, where only one has it: the last resort.
+
+        A file in the folder of another split than the path names is not meant. image: an image of the same stem and
+        another ending will do.
+        """
+        parts = split_path(text)
+        if self._root is None or not parts or parts[-1].lower() in self._shared:
+            return None
+        if self._alone is None:
+            self._alone = _by_name(self._root)
+        stem = os.path.splitext(parts[-1])[0]
+        found = self._alone.get(parts[-1].lower()) or (self._alone.get(f"/{stem}".lower()) if image else None)
+        if found is None or contradict(parts[:-1], found.relative_to(self._root).parts[:-1]):
+            return None
+        return found
+
+    def _listing(self, folder: str) -> dict[str, str]:
+        """Names in a folder, and the pictures among them by "/stem"."""
+        if folder not in self._names:
+            found = {}
+            try:
+                for name in sorted(os.listdir(folder), reverse=True):
+                    found[name] = name
+                    stem, ending = os.path.splitext(name)
+                    if ending.lower() in PICTURE_SUFFIXES and not is_hidden(name):
+                        found["/" + stem] = name
+            except (OSError, ValueError):
+                pass  # no such folder: nothing is in it
+            self._names[folder] = found
+        return self._names[folder]
+
+    def resolve(self, text: str, bases: Sequence[Path], picture: bool = False) -> Path | None:
+        """A path as a file says it -> the file or folder that it means here; None: nothing of that name.
+
+        Tried in order: an absolute path as it stands; then below each base; then below each base without its
+        first part, its first two, and so on: lists are written relative to some other folder, or on another
+        machine. What worked for the last path in the same folder and with the same bases is tried first; the name
+        of an image alone is tried last.
+
+        Args:
+            bases: folders it may be relative to.
+            picture: a picture of the same stem and another ending (.JPG, .png) will do.
+        """
+        parts = split_path(text)
+        if not parts or len(parts) > MOST_PARTS:
+            return None
+        if os.path.isabs(text.strip()) and (found := self._there("/", parts, picture)):
+            return found
+        key = ("/".join(parts[:-1]), tuple(bases), picture)
+        if key in self._worked:
+            base, drop = self._worked[key]
+            if found := self._there(base, parts[drop:], picture):
+                return found
+        listed = [(str(base), self._listing(str(base))) for base in bases]
+        for drop, head in enumerate(parts):
+            last = drop == len(parts) - 1
+            stem = "/" + os.path.splitext(head)[0] if picture and last else head
+            for base, names in listed:
+                if (head in names or stem in names or head == "..") and (
+                    found := self._there(base, parts[drop:], picture)
+                ):
+                    self._worked[key] = base, drop
+                    return found
+        return self.alone(text) if picture else None
+
+    def _there(self, base: str, parts: list[str], picture: bool) -> Path | None:
+        names = self._listing(os.path.join(base, *parts[:-1]))
+        name = parts[-1] if parts[-1] in names else names.get("/" + os.path.splitext(parts[-1])[0] if picture else "")
+        return Path(base, *parts[:-1], name) if name else None
+
+
+def _by_name(root: Path) -> dict[str, Path | None]:
+    """Files below a folder by name, and images by "/stem", in lower case; None: several have it."""
+    found: dict[str, Path | None] = {}
+    for folder, names in walk_files(root):
+        for name in names:
+            stem, ending = os.path.splitext(name.lower())
+            for key in (name.lower(), *(["/" + stem] if ending in PICTURE_SUFFIXES else [])):
+                found[key] = None if key in found else Path(folder, name)
+    return found
+
+
+Sections: TypeAlias = Sequence[tuple[Path, list[str]]]
+"""Folders, and names of the files in each."""
+
+
+def sections(root: Path) -> Sections:
+    """Folders in which a data set's annotations may lie, with the files in each.
+
+    These are the data set's own folder, folders named after a split (train, valid) or after what they hold
+    (Annotations, labels), and what lies in the latter.
+    """
+    return [(Path(folder), names) for folder, names in walk_files(root, _is_section)]
+
+
+def _is_section(parts: tuple[str, ...]) -> bool:
+    for part in parts:
+        if SECTIONS.match(part):
+            return True
+        if not is_split(part):
+            return False
+    return True
+
+
+def split_path(text: str) -> list[str]:
+    """Parts of a path of any machine: both slashes, no drive, no "." and no root."""
+    clean = re.sub(r"^[A-Za-z]:", "", text.strip().replace("\\", "/"))
+    return [part for part in clean.split("/") if part not in ("", ".") and "\0" not in part]
+
+
+def homes(root: Path, more: Iterable[str] = ()) -> list[Path]:
+    """Where a data set's pictures may lie: its folder, the one above, and the folders for pictures in both."""
+    return [place / name for place in (root, root.absolute().parent) for name in (*HOMES, *more)]
+
+
+def told_from(path: Path, root: Path) -> str:
+    """A path as a Dataset keeps it: relative to root, with forward slashes; absolute on another drive."""
+    if path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    try:
+        return Path(os.path.relpath(path, root)).as_posix()
+    except ValueError:
+        return path.absolute().as_posix()
+
+
+def find_pictures(pattern: Path | str) -> list[str]:
+    """Picture files that a path or pattern means, sorted: a file, a folder (with those below), or "some/*.jpg".
+
+    A file or folder that exists is taken by its name, so `[1]` in it is no pattern. Paths as text: a million of them
+    are some 100 MB. Raises UserError where there is none.
+    """
+    path = Path(pattern).expanduser()
+    if path.is_file():
+        return [str(path)]
+    if path.is_dir():
+        found = list(walk_images(path))
+    else:
+        found = [name for name in glob.glob(_literal_parts(path), recursive=True) if os.path.isfile(name)]
+        if not found:  # "photo[1]*.jpg"
+            plain = str(path).replace("[", "[[]")
+            found = [name for name in glob.glob(plain, recursive=True) if os.path.isfile(name)]
+    if not found:
+        raise UserError(
+            f"{pattern}: no pictures there; expected a file, a folder of pictures, or a pattern like 'dir/*.jpg'"
+        )
+    return sorted(found)
+
+
+def _literal_parts(path: Path) -> str:
+    """The pattern with every folder that exists under its own name escaped."""
+    base, parts = Path(path.anchor), path.parts[bool(path.anchor) :]
+    escaped = []
+    for part in parts:
+        base = base / part
+        escaped.append(glob.escape(part) if base.exists() else part)
+    return os.path.join(path.anchor, *escaped)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name holds no data: it begins with a dot, or is macOS's __MACOSX."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def walk_files(
+    root: Path | str, enters: Callable[[tuple[str, ...]], bool] = lambda _: True
+) -> Iterator[tuple[str, list[str]]]:
+    """Walk a folder and those below it: (folder, names of the files in it), both sorted, hidden names left out.
+
+    Links to folders are followed after everything else. No folder is visited twice, so loops end.
+
+    Args:
+        root: the folder.
+        enters: whether to go into a folder, by the parts of its path below the root.
+    """
+    seen: set[str] = set()
+    waiting: list[tuple[str, tuple[str, ...]]] = [(str(root), ())]
+    links: deque[tuple[str, tuple[str, ...]]] = deque()
+    while waiting or links:
+        folder, parts = waiting.pop() if waiting else links.popleft()
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(folder) as listed:
+                entries = sorted((entry for entry in listed if not is_hidden(entry.name)), key=lambda e: e.name)
+        except OSError:
+            continue  # it cannot be read, so nothing is found in it
+        names: list[str] = []
+        below: list[tuple[str, tuple[str, ...]]] = []
+        for entry in entries:
+            if not _is_folder(entry):
+                names.append(entry.name)
+            elif enters((*parts, entry.name)):
+                (links if entry.is_symlink() else below).append((entry.path, (*parts, entry.name)))
+        waiting += reversed(below)
+        yield folder, names
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def walk_images(root: Path | str) -> Iterator[str]:
+    """Image files in a folder and below it, sorted within each folder, as walk_files finds them."""
+    for folder, names in walk_files(root):
+        for name in names:
+            if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES:
+                yield os.path.join(folder, name)

@@ -1,0 +1,540 @@
+"""Annotations of tools whose formats are not read: named, with the way to one that is.
+
+From a folder to a Dataset: find its format, choose a split and classes, say what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookonce.choices import choose
+from lookonce.data.dataset import DataPolicy, Dataset, Problem
+from lookonce.data.formats import voc
+from lookonce.data.formats.builder import Gathering
+from lookonce.data.formats.coco import find_coco, is_coco, read_coco
+from lookonce.data.formats.voc import EXPECTED as VOC_EXPECTED
+from lookonce.data.formats.voc import find_voc, of_one_class, read_voc, root_tag
+from lookonce.data.formats.yolo import DESCRIPTIONS, find_yolo, has_labels, read_yolo
+from lookonce.data.images import inspect
+from lookonce.data.lookup import is_hidden, sections, walk_files
+from lookonce.errors import ConfigError, PictureError, UserError
+
+HEAD = 1 << 16
+"""Bytes of a file by which its tool is recognised."""
+
+
+MOST_FOLDERS = 200
+"""Folders that are looked into."""
+
+
+SHOWN = 6
+"""Folders whose content is told."""
+
+
+TOOLS: tuple[tuple[str, str, str, str], ...] = (
+    (".json", r'"shapes"\s*:\s*\[', "labelme's JSON", "convert it with labelme2coco or labelme2yolo"),
+    (".json", r'^\s*\[.*"coordinates"\s*:', "CreateML's JSON", "export it as COCO or YOLO instead"),
+    (".json", r'"_via_|"regions"\s*:|"shape_attributes"', "VGG Image Annotator's JSON", "export it as COCO instead"),
+    (".json", r'"completions"\s*:|"rectanglelabels"|"from_name"\s*:', "Label Studio's own JSON",
+     "export it as COCO, YOLO or Pascal VOC instead"),
+    (".json", r'"classTitle"\s*:', "Supervisely's JSON", "export it as COCO or YOLO instead"),
+    (".json", r'"items"\s*:\s*\[', "Datumaro's JSON", "export it as COCO or YOLO instead"),
+    (".json", r'^\s*\[\s*\{[^{}]*"image_id"\s*:', "detections (COCO results)", "name the COCO file with the images"),
+    (".ndjson", r"", "a file of JSON lines", "export it as COCO or YOLO instead"),
+    (".csv", r"", "a CSV file (as Roboflow and TensorFlow write them)",
+     "export it as COCO, YOLO or Pascal VOC instead"),
+    (".tfrecord", r"", "a TFRecord file", "export it as COCO, YOLO or Pascal VOC instead"),
+    (".record", r"", "a TFRecord file", "export it as COCO, YOLO or Pascal VOC instead"),
+    (".zip", r"", "an archive", "unpack it, and name the folder"),
+    (".tar", r"", "an archive", "unpack it, and name the folder"),
+    (".gz", r"", "an archive", "unpack it, and name the folder"),
+    (".7z", r"", "an archive", "unpack it, and name the folder"),
+)  # fmt: skip
+"""Ending, what the head of a file shows, the tool, and what to do."""
+
+
+def name_tool(file: Path) -> str | None:
+    """What a file of another tool is, and what to do; None: it is of no tool known here."""
+    ending = file.suffix.lower()
+    if ending == ".xml":
+        cvat = root_tag(file) == "annotations"
+        return (
+            "looks like CVAT's own XML (CVAT for images); export it as Pascal VOC, COCO or YOLO instead"
+            if cvat
+            else None
+        )
+    known = [tool for tool in TOOLS if tool[0] == ending]
+    if not known:
+        return None
+    try:
+        with file.open("rb") as content:
+            head = content.read(HEAD).decode("utf-8", "replace")
+    except OSError:
+        return None
+    for _, shows, tool, way in known:
+        if re.search(shows, head, re.DOTALL):
+            return f"looks like {tool}; {way}"
+    return None
+
+
+def what_lies_there(root: Path) -> str:
+    """What was seen in which folder, and the first file of another tool with what to do; for an error."""
+    seen: list[str] = []
+    tool = ""
+    for folder, names in islice(walk_files(root), MOST_FOLDERS):
+        where = Path(folder).relative_to(root).as_posix()
+        if names and len(seen) < SHOWN:
+            seen.append(f"{'' if where == '.' else where + '/: '}{_counted(names)}")
+        for name in _one_of_each(names) if not tool else ():
+            if said := name_tool(Path(folder, name)):
+                tool = f"; {name if where == '.' else f'{where}/{name}'} {said}"
+                break
+    return (f"there are {'; '.join(seen)}" if seen else "there are no files") + tool
+
+
+def _one_of_each(names: Iterable[str]) -> list[str]:
+    """A file for each ending."""
+    first: dict[str, str] = {}
+    for name in names:
+        if not is_hidden(name):
+            first.setdefault(Path(name).suffix.lower(), name)
+    return list(first.values())
+
+
+def _counted(names: Iterable[str]) -> str:
+    """Files by ending: 3 .jpg, 1 .csv."""
+    counts = Counter(Path(name).suffix.lower() or "without ending" for name in names)
+    return ", ".join(f"{count:,} {ending}" for ending, count in counts.most_common(4))
+
+
+log = logging.getLogger("lookonce")
+
+
+Format = Literal["auto", "voc", "coco", "yolo"]
+
+
+EXPECTED = "Pascal VOC (Annotations/*.xml), COCO (annotations/*.json) or YOLO (data.yaml or obj.data)"
+
+
+HASHED = ("train", "val", "test")
+"""Splits of a data set that brings no lists: 80, 10 and 10 % of its pictures, by a hash of their names."""
+
+
+DEEPEST = 4
+"""Levels of folders in which a data set is looked for."""
+
+
+MOST_FOLDERS_CATALOG = 1000
+"""Folders of one level that are looked into."""
+
+
+def read_dataset(
+    path: Path | str,
+    split: str | None = None,
+    labels: Sequence[str] | None = None,
+    format: Format = "auto",
+    policy: DataPolicy = "drop",
+) -> Dataset:
+    """Read labelled pictures; the pictures themselves stay closed.
+
+    Args:
+        path: folder of the data set, or its COCO .json, data.yaml or obj.data.
+        split: the images of this split (VOC: ImageSets/Main/SPLIT.txt; COCO: *SPLIT*.json; YOLO: as data.yaml or
+            obj.data says; of any: folders of this name); None: all. A data set that brings no splits is divided
+            80/10/10 into train, val and test by a hash of the file names, the same each time.
+        labels: keep these classes, by name, in this order. Pictures without any of them stay, empty.
+        format: voc, coco or yolo; auto finds it by looking. YOLO and COCO describe their classes, so all of them
+            are kept, in that order (COCO: by id).
+        policy: how to handle a box less than half inside its image: drop it, clip it to the image, or error.
+            Boxes without area are dropped. A box whose place is clear is kept and counted as fixed: at least half
+            inside (clipped), corners exchanged, a polygon (its bounding box). All problems are found in one pass.
+    Returns:
+        Dataset. Classes are those of the whole data set, whatever the split; of a VOC data set those with objects,
+        in VOC's own order or by name. What was wrong is in .problems, and said in one warning.
+    Raises:
+        UserError: no such folder, nothing labelled in it, no such split (with those that there are), no such class,
+            a list that cannot be read, nothing left; any problem
+            under policy="error".
+    """
+    return read_splits(path, [split], labels, format, policy)[0]
+
+
+def read_splits(
+    path: Path | str,
+    splits: Sequence[str | None],
+    labels: Sequence[str] | None = None,
+    format: Format = "auto",
+    policy: DataPolicy = "drop",
+) -> list[Dataset]:
+    """Several splits of one data set, read in one pass. Arguments and errors as read_dataset."""
+    whole = read_whole(path, labels, format, policy)
+    found = []
+    said: dict[Problem, None] = {}
+    for split in splits:
+        chosen = whole.members(split)
+        problems = whole.problems_of(split)
+        part = replace(whole.dataset.select(chosen), problems=problems)
+        if not len(part):
+            why = summarise(whole.problems_of(split, alone=True)) or "its list is empty"
+            raise UserError(f"{path}: split {split!r} has no readable images; {why}")
+        said.update(dict.fromkeys(problems))
+        found.append(part)
+    settle(tuple(said), policy, str(path))
+    if any(split is not None for split in splits):
+        log.info("%s: %s", path, whole.say_splits())
+    if whole.dataset.crowd is not None:
+        log.info("%s: %d crowd boxes are read as difficult objects", path, whole.dataset.crowd.sum())
+    return found
+
+
+def check_pictures(
+    dataset: Dataset,
+    policy: DataPolicy = "drop",
+    workers: int = 8,
+    progress: Callable[[int], None] | None = None,
+) -> Dataset:
+    """Look at the header and the end of every picture file, in one pass, before anything is trained on them.
+
+    Args:
+        dataset: any.
+        policy: error refuses a data set with problems; drop and clip leave out the pictures concerned.
+        workers: threads.
+        progress: called with the number of pictures done.
+    Returns:
+        The data set without pictures that are missing, cut, foreign, or of another size than their annotation says.
+    """
+    files = [record.path for record in dataset.records]
+    problems, keep = [], np.ones(len(files), bool)
+    with ThreadPoolExecutor(workers) as pool:
+        for index, found in enumerate(pool.map(_look, files)):
+            size = tuple(int(v) for v in dataset.sizes[index])
+            if isinstance(found, str):
+                kind = "picture missing" if found == "no such file" else "picture unreadable"
+                problems.append(Problem(str(dataset.paths[index]), kind, found, "skipped"))
+            elif found != size:
+                said = f"the picture is {found[0]} x {found[1]} and its annotation says {size[0]} x {size[1]}"
+                problems.append(Problem(str(dataset.paths[index]), "size mismatch", said, "skipped"))
+            keep[index] = not problems or problems[-1].place != str(dataset.paths[index])
+            if progress is not None:
+                progress(index + 1)
+    settle(tuple(problems), policy, str(dataset.root))
+    if not keep.any():
+        raise UserError(f"{dataset.root}: not one of {len(files)} pictures can be used; {summarise(problems)}")
+    return replace(dataset.select(keep), problems=(*dataset.problems, *problems)) if problems else dataset
+
+
+def summarise(problems: Sequence[Problem]) -> str:
+    """Problems in one line, by kind: how many, what was done, the first place."""
+    kinds: Counter[tuple[str, str]] = Counter()
+    for p in problems:
+        kinds[p.kind, p.action] += p.times
+    said = []
+    for (kind, action), count in kinds.most_common():
+        first = next(p for p in problems if (p.kind, p.action) == (kind, action))
+        said.append(f"{count} x {kind}, {action} (first: {first.place}: {first.found})")
+    return "; ".join(said)
+
+
+def settle(problems: Sequence[Problem], policy: DataPolicy, place: str) -> None:
+    """Warn of problems, or refuse the data set under policy="error"."""
+    if not problems:
+        return
+    if choose(policy, get_args(DataPolicy), "policy") == "error":
+        raise UserError(f"{place}: {summarise(problems)}; mend them, or use policy drop or clip")
+    log.warning("%s: %s", place, summarise(problems))
+
+
+def _look(path: Path) -> tuple[int, int] | str:
+    try:
+        return inspect(path)
+    except PictureError as error:
+        return error.found
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A data set read once: every picture, and which pictures each split has."""
+
+    found: Gathering
+    dataset: Dataset
+    """All pictures, with the classes asked for; its problems are those of the whole."""
+    rows: NDArray[np.int64]
+    """[N] which object of `found` each of the data set is."""
+
+    def place(self, n: int) -> str:
+        """file:line of an object of the data set; of a file of many pictures (COCO), also which."""
+        picture = int(np.searchsorted(self.dataset.first, n, side="right")) - 1
+        return self.found.told_object(picture, int(self.rows[n]))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that it brings; those of VOC for one class each are left out. Empty: it brings none."""
+        found = self.found
+        return tuple(name for name in found.splits if found.format != "voc" or not of_one_class(name, found))
+
+    @cached_property
+    def brought(self) -> tuple[str, ...]:
+        """Names of the splits that divide it: all but lists of every image. Raises UserError for an unreadable list."""
+        if any(name in self.found.splits for name in HASHED):
+            return self.splits
+        return tuple(name for name in self.splits if len(self.members(name)) < len(self.found.paths))
+
+    @property
+    def training(self) -> tuple[str, ...]:
+        """Those of train, val and test that there are: its own, or, where it brings no splits, those by hash."""
+        if self.brought:
+            return tuple(name for name in HASHED if name in self.found.splits)
+        return HASHED if len(self._hashed) > 1 else ("train",)
+
+    @property
+    def source(self) -> str:
+        """Where the splits come from: a file, its lists, its folders, or a hash of the names."""
+        if self.brought:
+            return f"from {self.found.source}"
+        if len(self._hashed) > 1:
+            return "no lists: 80/10/10 by a hash of the file names"
+        return f"no lists, and {_count(len(self.found.paths))}: too few to split"
+
+    def say_splits(self) -> str:
+        """One line: train, val and test, how many images each has, and where they come from."""
+        counts = ", ".join(f"{name} {len(self.members(name)):,}" for name in self.training or self.brought)
+        return f"split: {counts} images, {self.source}"
+
+    @cached_property
+    def _hashed(self) -> dict[str, NDArray[np.int64]]:
+        """train, val and test of a data set without splits: exactly 80, 10 and 10 % by the hash of the file names."""
+        paths = self.found.paths
+        order = sorted(range(len(paths)), key=lambda i: (sha256(Path(paths[i]).stem.encode()).digest(), paths[i]))
+        if len(order) < len(HASHED):
+            return {"train": np.arange(len(order))}
+        tenth = max(1, round(len(order) / 10))
+        parts = {"train": order[2 * tenth :], "val": order[tenth : 2 * tenth], "test": order[:tenth]}
+        return {name: np.array(sorted(part), np.int64) for name, part in parts.items()}
+
+    def members(self, split: str | None) -> NDArray[np.int64]:
+        """Indices of a split's pictures; None: of all. Names without a picture become problems."""
+        found = self.found
+        if split is None:
+            return np.arange(len(found.paths))
+        split = found.also.get(split, split)
+        if split not in found.splits:
+            if split in HASHED and not self.brought and split in self._hashed:
+                return self._hashed[split]
+            raise UserError(self._no_split(split))
+        names = [name for name in found.splits[split]() if not is_hidden(name.rpartition("/")[2])]
+        for name in names:
+            if name not in found.place and not found.noted & {name, f"{split}: {name}"}:
+                found.noted.add(f"{split}: {name}")
+                place = found.lists.get(split, found.root)
+                found.problem(split, (place, 0), "annotation missing", f"names {name!r}, which has none", "skipped")
+        places = dict.fromkeys(found.place[name] for name in names if name in found.place)
+        return np.array(list(places), np.int64)
+
+    def _no_split(self, split: str) -> str:
+        """That there is no such split, which there are, and what to do."""
+        root, images = self.found.root, _count(len(self.found.paths))
+        if not self.brought and split in HASHED:
+            return f"{root}: {images}, too few for train, val and test; train with --val-split none"
+        names = self.brought or (*self.splits, *self._hashed)
+        known = ", ".join(f"{name} ({_count(len(self.members(name)))})" for name in names[:MOST_NAMED])
+        known += f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        said = f"{root}: no split {split!r}; there are {known}"
+        if self.brought and not self.training:
+            return f"{said}: say which to use with --train-split NAME and --val-split NAME (or none), or --split NAME"
+        if split == "val":
+            return f"{said}: use one of them with --val-split NAME, or train without validation: --val-split none"
+        return f"{said}: use one of them with {'--train-split' if split == 'train' else '--split'} NAME" + (
+            ", or --split all" if split == "test" else ""
+        )
+
+    def problems_of(self, split: str | None, alone: bool = False) -> tuple[Problem, ...]:
+        """Problems of a split's images and list, and those of no split: of the data set; None: of everything.
+
+        alone: without those of the data set.
+        """
+        found = self.found
+        if split is None:
+            return tuple(p for _, p in found.problems)
+        split = found.also.get(split, split)
+        if split in found.splits:
+            others = {name: {*keys(), name} for name, keys in found.splits.items() if name in (*self.training, split)}
+        else:
+            first = {at: key for key, at in reversed(found.place.items())}  # the image's own, before any other name
+            others = {name: {first[i] for i in self._hashed[name].tolist()} for name in self._hashed}
+        mine = others.pop(split)
+        elsewhere = set().union(*others.values()) if others else set()
+        return tuple(p for key, p in found.problems if key in mine or (not alone and key not in elsewhere))
+
+
+MOST_NAMED = 12
+"""Splits that an error names."""
+
+
+def _count(images: int) -> str:
+    return "1 image" if images == 1 else f"{images:,} images"
+
+
+def read_whole(
+    path: Path | str,
+    labels: Sequence[str] | None = None,
+    format: Format = "auto",
+    policy: DataPolicy = "drop",
+    absent: bool = False,
+) -> Whole:
+    """A data set and its splits, without a word on its problems; absent: without COCO's pictures. As read_dataset."""
+    format, policy = choose(format, get_args(Format), "format"), choose(policy, get_args(DataPolicy), "policy")
+    root = Path(path).expanduser()
+    if not root.exists():
+        raise UserError(f"{root}: no such folder; expected a data set: {EXPECTED}")
+    found = _read(root, format, absent, policy)
+    return Whole(found, *_dataset(found, tuple(labels) if labels is not None else None))
+
+
+Reader = Callable[[DataPolicy], Gathering]
+
+
+def _read(root: Path, format: Format, absent: bool, policy: DataPolicy) -> Gathering:
+    """Read the data set at `root` in the format that its content shows, or in the one asked for.
+
+    Of several formats that can be read, the one with the most labelled images is taken.
+    """
+    place, ways = _named(root, format, absent) if root.is_file() else _find(root, format, absent)
+    read: dict[str, Gathering] = {}
+    failed: dict[str, UserError] = {}
+    for name, way in ways.items():
+        try:
+            read[name] = way(policy)
+        except UserError as error:
+            failed[name] = error
+    if not read:
+        first, *more = failed.items()
+        as_well = "".join(f"; as {name}: {str(error).removeprefix(f'{place}: ')}" for name, error in more)
+        raise UserError(f"{first[1]}{as_well}")
+    best = max(read, key=lambda name: sum(map(bool, read[name].counts)))
+    also = [name for name in ways if name != best]
+    if also:
+        log.info("%s: read as %s; it also holds %s", place, best, " and ".join(also))
+    if place != root and root.is_dir():
+        log.info("%s: the data set is in its folder %s", root, place.relative_to(root).as_posix())
+    return read[best]
+
+
+def _named(file: Path, format: Format, absent: bool) -> tuple[Path, dict[str, Reader]]:
+    """What reads a file that describes a data set."""
+    ending = file.suffix.lower()
+    if ending == ".json" and format in ("auto", "coco") and (is_coco(file) or name_tool(file) is None):
+        return file, {"coco": partial(read_coco, file.parent, [file], absent=absent)}
+    if ending in DESCRIPTIONS and format in ("auto", "yolo"):
+        return file, {"yolo": partial(read_yolo, file.parent, file)}
+    tool = name_tool(file)
+    raise UserError(
+        f"{file}: {tool or 'a file'}; expected the folder of a data set, a COCO .json or a YOLO data.yaml or .data"
+    )
+
+
+def _find(root: Path, format: Format, absent: bool) -> tuple[Path, dict[str, Reader]]:
+    """The folder of the data set, `root` or the only one of those below it, and what can read it, by format."""
+    level = [root]
+    for _ in range(DEEPEST):
+        fitting = {place: ways for place in level if (ways := _ways(place, format, absent))}
+        if len(fitting) > 1:
+            names = ", ".join(place.relative_to(root).as_posix() for place in list(fitting)[:MOST_NAMED])
+            raise UserError(f"{root}: {len(fitting)} data sets lie in it: {names}; name one of them")
+        if fitting:
+            return next(iter(fitting.items()))
+        level = [below for place in level for below in _folders_of(place)][:MOST_FOLDERS_CATALOG]
+    if format in ("auto", "yolo") and has_labels(walk_files(root)):
+        raise UserError(
+            f"{root}: YOLO labels are here but no class names: write classes.txt, one name a line in the order of "
+            "the class numbers, or a data.yaml"
+        )
+    expected = EXPECTED if format == "auto" else {"voc": VOC_EXPECTED}.get(format, f"a {format.upper()} data set")
+    other = _find_other(root, format)
+    raise UserError(f"{root}: no annotations found; {what_lies_there(root)}{other}; expected {expected}")
+
+
+def _find_other(root: Path, format: Format) -> str:
+    """The format in which a data set could be read, where another was asked for."""
+    fits = [] if format == "auto" else list(_ways(root, "auto", True))
+    return f"; it looks like {' and '.join(fits)}" if fits else ""
+
+
+def _ways(place: Path, format: Format, absent: bool) -> dict[str, Reader]:
+    """What can read the data set in a folder, by format; empty: nothing."""
+    ways: dict[str, Reader] = {}
+    inside = sections(place)
+    if format in ("auto", "voc") and find_voc(place, inside):
+        ways["voc"] = partial(read_voc, place)
+    if format in ("auto", "coco") and (files := find_coco(place, inside)):
+        ways["coco"] = partial(read_coco, place, files, absent=absent)
+    if format in ("auto", "yolo") and (file := find_yolo(place, inside)):
+        ways["yolo"] = partial(read_yolo, place, file)
+    return ways
+
+
+def _folders_of(place: Path) -> list[Path]:
+    try:
+        return sorted(p for p in place.iterdir() if not is_hidden(p.name) and p.is_dir())
+    except OSError:
+        return []
+
+
+def _dataset(found: Gathering, labels: tuple[str, ...] | None) -> tuple[Dataset, NDArray[np.int64]]:
+    """Every picture, with the classes asked for; and which objects found are in it."""
+    if not found.ids:
+        said = summarise([p for _, p in found.problems])
+        after = f"; {said}" if said else ""
+        raise UserError(f"{found.root}: no objects in {len(found.paths)} annotated pictures{after}")
+    names = np.frombuffer(found.names, np.int64)
+    order = class_order(found, labels, Counter(names.tolist()))
+    new_id = np.full(len(found.ids), -1)
+    for label, name in enumerate(order):
+        if name in found.ids:
+            new_id[found.ids[name]] = label
+    classes = new_id[names]
+    keep = classes >= 0
+    pictures = len(found.paths)
+    picture = np.repeat(np.arange(pictures), found.counts)[keep]
+    first = np.concatenate(([0], np.bincount(picture, minlength=pictures).cumsum()))
+    crowd, area = np.array(found.crowd, bool)[keep], np.array(found.areas, np.float64)[keep]
+    dataset = Dataset(
+        found.root.resolve().name, found.root, order,
+        np.array(found.paths, np.str_), np.array(found.sizes, np.int32).reshape(-1, 2),
+        first.astype(np.int64), np.array(found.boxes, np.float32).reshape(-1, 4)[keep], classes[keep].astype(np.int64),
+        np.array(found.difficult, bool)[keep], tuple(p for _, p in found.problems), crowd if crowd.any() else None,
+        area if area.any() else None,
+    )  # fmt: skip
+    return dataset, np.flatnonzero(keep)
+
+
+def class_order(found: Gathering, labels: tuple[str, ...] | None, counts: Counter[int]) -> tuple[str, ...]:
+    """The classes asked for, or all, in the order of the format. counts: objects of each, for the error."""
+    ids, given = found.ids, found.class_names
+    if labels is None:
+        if given is not None:
+            return given
+        order = voc.CLASSES if set(ids) <= set(voc.CLASSES) else sorted(ids)
+        return tuple(name for name in order if name in ids)
+    if not labels or len(set(labels)) < len(labels):
+        raise ConfigError(f"labels: {list(labels)}; expected one or more names, each once")
+    for name in labels:
+        if name not in ids and name not in (given or ()):
+            near = difflib.get_close_matches(name, given or ids, 1)
+            known = ", ".join(f"{n} ({counts[ids[n]] if n in ids else 0})" for n in sorted(given or ids))
+            raise UserError(f"labels: no object is a {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+                            + f"; there are {known}")  # fmt: skip
+    return labels

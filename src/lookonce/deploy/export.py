@@ -1,0 +1,199 @@
+"""What may be asked of an export, and what it gives. A format reads what concerns it.
+
+A model as Darknet's files: .cfg, .weights, .names, and .tree where classes contain each other.
+
+A model as ONNX: one file from pixels to rows, for ONNX Runtime and what else reads it.
+
+A model as OpenVINO's .xml and .bin. It goes through ONNX: openvino.convert_model would report to Intel.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import openvino
+from numpy.typing import NDArray
+
+from lookonce.deploy.verify import BY_ACCURACY, EXACT, HALF, Run, check_parity, from_raw
+from lookonce.files import replacing, write_text
+from lookonce.inference.backends.openvino import openvino_model, saved, the_core
+from lookonce.model.darknet.files import save_darknet
+from lookonce.model.model_file import KEY, Model
+from lookonce.model.network import folded
+from lookonce.model.onnx_graph import BOXES, PIXELS, RAW, SCORES, detector_model, predictions_info, raw_model
+from lookonce.model.resize import antialiases, stretches
+from lookonce.model.tree import write_tree
+
+
+@dataclass(frozen=True)
+class Options:
+    """Choices of an export, whatever its format."""
+
+    folded: bool = False
+    """Batch norm folded into the convolutions."""
+    raw: bool = False
+    """The network alone, to its raw map."""
+    half: bool = False
+    """Weights as 16-bit floats."""
+    int8: bool = False
+    """Convolutions in 8 bits."""
+    max_drop: float | None = None
+    """mAP on the validation pictures that int8 may cost; None: as exporting.int8 has it."""
+    data: Path | None = None
+    """Pictures to compare the file with the model on; a labelled data set for int8."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `lookonce export` wrote."""
+
+    files: tuple[Path, ...]
+    parity: str = ""
+    """How far the file is from the model, as a table."""
+    accuracy: str = ""
+    """What it costs in mAP, where that is not nothing."""
+
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.files), *filter(None, [self.accuracy, self.parity])])
+
+
+LOWEST_SCORE = 0.01
+"""thresh= of a folded cfg. It is a key of training, which such a file is not for; OpenCV hides scores below it."""
+
+
+log = logging.getLogger("lookonce")
+
+
+def write(model: Model, stem: Path, options: Options) -> Exported:
+    """Write a model for Darknet, OpenCV's dnn and what else reads these files.
+
+    Raises UserError for a file that cannot be written.
+    """
+    if stretches(model.resize):
+        log.warning("this model stretches pictures to its input; Darknet's own programs letterbox them")
+    elif antialiases(model.resize):
+        log.info("this model averages pixels when it shrinks an image; Darknet's own programs and OpenCV do not, so "
+                 "their detections on large images differ a little")  # fmt: skip
+    if not model.region.softmax:
+        log.warning("%s.cfg: OpenCV does not read it: its region layer judges each class alone (softmax=0); for OpenCV "
+                    "use --format onnx --raw", stem.name)  # fmt: skip
+    network = model.network
+    if options.folded:
+        network = folded(network)
+        network.layers = (*network.layers[:-1], replace(model.region, thresh=LOWEST_SCORE))
+    else:
+        log.info("%s.cfg: OpenCV takes the training key thresh=%g for its lowest score; --folded writes %g",
+                 stem.name, model.region.thresh, LOWEST_SCORE)  # fmt: skip
+    cfg, weights, names = (stem.with_name(stem.name + ending) for ending in (".cfg", ".weights", ".names"))
+    save_darknet(network, cfg, weights, frame=model.frame, seen=model.seen)
+    write_text(names, "".join(f"{' '.join(label.split())}\n" for label in model.labels))
+    written = [cfg, weights, names]
+    if model.tree is not None:
+        written.append(stem.parent / Path(model.region.tree).name)  # the cfg keeps its own way of naming it
+        if not written[-1].exists():
+            write_text(written[-1], write_tree(model.tree))
+    return Exported(tuple(written))
+
+
+READERS = "for ONNX Runtime and OpenVINO; for OpenCV use --raw, or for OpenCV 4 --format darknet"
+
+
+RAW_READERS = (
+    "for every reader of ONNX, OpenCV too: float RGB pixels in 0..1, [1, 3, height, width], to the raw map; decode it "
+    "and suppress in your own program"
+)
+
+
+def write_onnx(model: Model, stem: Path, options: Options) -> Exported:
+    """Write a model as one .onnx file, compare it with the model on pictures, and keep it only if it is the same.
+
+    Raises UserError for a file that cannot be written, or one that does not give what the model gives.
+    """
+    path = stem.with_name(stem.name + ".onnx")
+    with replacing(path) as beside:
+        onnx.save_model(raw_model(model) if options.raw else detector_model(model), beside)
+        run, runtime = _runner(beside)
+        parity = check_parity(model, from_raw(model, run) if options.raw else run, runtime, options.data)
+    log.info("%s: %s", path, RAW_READERS if options.raw else READERS)
+    return Exported((path,), str(parity))
+
+
+def _runner(path: Path) -> tuple[Run, str]:
+    """Runs the file: in ONNX Runtime, or in OpenVINO where that is not installed."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return run_openvino(path)
+    import onnxruntime
+
+    made = onnx.load_model(path)
+    inside = {name for node in made.graph.node for name in node.output}
+    made.graph.output.extend(info for info in predictions_info() if info.name in inside)
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3  # it warns of inputs that have defaults
+    session: Any = onnxruntime.InferenceSession(made.SerializeToString(), settings, ["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    given = session.get_inputs()[0].name
+
+    def run(images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        return dict(zip(names, session.run(None, {given: images}), strict=True))
+
+    return run, f"ONNX Runtime {onnxruntime.__version__}"
+
+
+def write_openvino(model: Model, stem: Path, options: Options) -> Exported:
+    """Write a model as .xml and .bin, compare them with the model on pictures, and keep them only if they are the same.
+
+    Raises UserError for a file that cannot be written, or one that does not give what the model gives.
+    """
+    xml = stem.with_name(stem.name + ".xml")
+    made = raw_model(model) if options.raw else detector_model(model)
+    whole, tolerance, accuracy = openvino_model(made), EXACT, ""
+    if options.half:
+        tolerance = HALF
+    if options.int8:
+        from lookonce.deploy.int8 import MAX_DROP, quantise
+
+        assert options.data is not None  # which the command checks
+        quantised = quantise(model, options.data, MAX_DROP if options.max_drop is None else options.max_drop)
+        whole, tolerance, accuracy = _with_network(whole, quantised.network), BY_ACCURACY, str(quantised)
+    with saved(whole, xml, options.half) as beside:
+        run, runtime = run_openvino(beside)
+        parity = check_parity(model, from_raw(model, run) if options.raw else run, runtime, options.data, tolerance)
+    log.info("%s: for OpenVINO; for OpenCV use --format onnx --raw, or for OpenCV 4 --format darknet", xml)
+    return Exported((xml, xml.with_suffix(".bin")), str(parity), accuracy)
+
+
+def _with_network(whole: openvino.Model, network: openvino.Model) -> openvino.Model:
+    """A detector with its network, the part from "pixels" to "raw", replaced."""
+    tensors = {name: output for op in whole.get_ops() for output in op.outputs() for name in output.get_names()}
+    for reader in network.input(0).get_target_inputs():
+        reader.replace_source_output(tensors[PIXELS])
+    made = network.output(0).get_node().input_value(0)  # behind the result is what makes it
+    for reader in tensors[RAW].get_target_inputs():
+        reader.replace_source_output(made)
+    tensors[RAW].set_names(set())
+    made.set_names({RAW})
+    joined = openvino.Model(whole.get_results(), whole.get_parameters(), "lookonce")
+    joined.set_rt_info(whole.get_rt_info(KEY).value, KEY)
+    return joined
+
+
+def run_openvino(path: Path) -> tuple[Run, str]:
+    """Runs an .onnx or .xml file in float32."""
+    core = the_core()
+    read = core.read_model(path)
+    inside = {name for op in read.get_ops() for output in op.outputs() for name in output.get_names()}
+    read.add_outputs([name for name in (BOXES, SCORES) if name in inside])
+    compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        found = compiled(images)
+        return {name: found[output] for output in compiled.outputs for name in output.get_names()}
+
+    return run, f"OpenVINO {openvino.__version__.split('-')[0]}"

@@ -1,0 +1,266 @@
+"""Pascal VOC sets to measure on: pictures of smooth noise, a few boxes each.
+
+Training's images/s: the bare step, the same through `train`, and the loop that one writes first.
+
+Each kind runs in a process of its own, round by round, so that none inherits another's memory.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean, median
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lookonce.data.augment import Warped
+from lookonce.data.formats.voc import write_annotation, write_split
+from lookonce.deploy.benchmark import Rounds, StepSpeed, interleave, ratio
+from lookonce.errors import ConfigError, UserError
+from lookonce.files import write_text
+from lookonce.model.darknet.cfg import Cfg, write_cfg
+from lookonce.model.darknet.files import detector_of
+from lookonce.model.model_file import Model
+from lookonce.model.network import Network
+from lookonce.training.loop import keep_freed_memory
+from lookonce.training.recipes import STRIDE, settings
+from lookonce.training.step import Training, choose_precision, make_optimizer
+
+
+def write_set(root: Path, count: int, size: tuple[int, int], labels: Sequence[str], boxes: tuple[int, int],
+              picture: Callable[[Path, int], None] | None = None) -> None:  # fmt: skip
+    """Write JPEGs, their annotations and the list "train".
+
+    Args:
+        root: the set's folder.
+        count: pictures.
+        size: (width, height), 300 px at least.
+        labels: the classes, drawn evenly.
+        boxes: fewest objects of a picture, and one more than the most.
+        picture: writes the picture of a number to a path; None: noise.
+    """
+    draw = np.random.default_rng(0)
+    (root / "JPEGImages").mkdir(parents=True)
+    stems = [f"p{number:06}" for number in range(count)]
+    for number, stem in enumerate(stems):
+        path = root / "JPEGImages" / f"{stem}.jpg"
+        if picture is not None:
+            picture(path, number)
+        else:
+            small = Image.fromarray(draw.integers(0, 255, (size[1] // 16, size[0] // 16, 3), np.uint8))
+            small.resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
+        corner = draw.integers(1, min(size) - 160, (draw.integers(*boxes), 2))
+        found = np.concatenate((corner, corner + draw.integers(30, 150, corner.shape)), 1)
+        names = draw.choice(labels, len(found)).tolist()
+        write_annotation(root / "Annotations" / f"{stem}.xml", path.name, size, found, names)
+    write_split(root / "ImageSets" / "Main" / "train.txt", stems)
+
+
+ROUNDS = 3
+"""Rounds at most: one takes minutes."""
+
+
+STEPS = 10
+"""Steps that are timed, after one that is not."""
+
+
+LABELS = ("a", "b", "c")
+
+
+OBJECTS = 8
+"""On each picture."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained."""
+
+    cfg: str
+    """The network's layers."""
+    data: str
+    """Pictures of 640 x 480, STEPS batches of them."""
+    out: str
+    size: int
+    batch: int
+    threads: int
+    steps: int = STEPS
+
+
+def measure_steps(
+    name: str, model: Model, batch: int, rounds: int, threads: int, folder: Path, each: Callable[[int], None]
+) -> tuple[StepSpeed | None, bool]:
+    """Train a network with a model's layers, for three classes and from new numbers, on pictures of noise.
+
+    Args:
+        name: of the model.
+        model: whose layers and input side are taken.
+        batch: pictures of a step.
+        rounds: how many count; ROUNDS at most.
+        threads: of the CPU.
+        folder: for pictures and runs; its owner removes it.
+        each: called with 0, 1 or 2 before each run.
+    Returns:
+        (what was measured, None where not one round was; whether Ctrl-C came).
+    Raises:
+        ConfigError: an input that training does not take.
+    """
+    task = prepare(model, batch, threads, folder)
+    runs = [partial(in_process, kind, task, folder) for kind in KINDS]
+    found = interleave(runs, min(rounds, ROUNDS), 0, each)
+    return (steps_speed(name, task, found) if found.found else None), found.stopped
+
+
+def prepare(model: Model, batch: int, threads: int, folder: Path) -> Task:
+    """Write the network as cfg and the pictures."""
+    width, height = model.frame
+    if width != height or width % STRIDE:
+        raise ConfigError(f"training takes square inputs that divide by {STRIDE}, and this one is {width} x {height}")
+    write_text(folder / "network.cfg", write_cfg(Cfg(model.network.layers, width, height, model.network.channels)))
+    write_set(folder / "set", STEPS * batch, (640, 480), LABELS, (OBJECTS, OBJECTS + 1))
+    return Task(str(folder / "network.cfg"), str(folder / "set"), str(folder / "runs"), width, batch, threads)
+
+
+def in_process(kind: str, task: Task, folder: Path) -> dict[str, float]:
+    """What a kind of step gives in a process of its own. Raises UserError with the last thing it said if it fails."""
+    given, result = folder / "task.json", folder / "result.json"
+    write_text(given, json.dumps(asdict(task)))
+    result.unlink(missing_ok=True)
+    words = [sys.executable, "-m", "lookonce.deploy.step_speed", kind, str(given), str(result)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(task.threads)}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode in (-2, 130):  # SIGINT, which a shell gives to both
+        raise KeyboardInterrupt
+    if done.returncode or not result.is_file():
+        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        raise UserError(f"training steps ({kind}): the process failed: {said[:200]}")
+    found: dict[str, float] = json.loads(result.read_text(encoding="utf-8"))
+    return found
+
+
+def bare(task: Task) -> dict[str, float]:
+    """The step alone, with what `train` does for its speed: its precision, channels_last, freed memory kept."""
+    keep_freed_memory()
+    device, module = _device(), _module(task)
+    module.to(device=device, memory_format=torch.channels_last).train()
+    optimizer = make_optimizer(module.network, module.settings)
+    batch = fixed(task, torch.rand(task.batch, 3, task.size, task.size).to(memory_format=torch.channels_last), device)
+    half = choose_precision(device)[0] == "bf16-mixed"
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        with torch.autocast(device, torch.bfloat16, enabled=half):
+            raw = module.raw(batch)
+        loss = module.loss_terms(raw, batch)["total"]
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss
+
+    return {"images_per_s": task.batch * steps_a_second(step, task.steps)}
+
+
+def through_train(task: Task) -> dict[str, float]:
+    """The same steps through `train`, without its first epoch (which decodes), validation and checkpoints."""
+    number = len(list(Path(task.out).glob("*")))
+    run = Path(task.out, f"run-{number}")
+    words = ["train", task.data, "--network", task.cfg, "--size", task.size, "--batch-size", task.batch,
+             "--anchors", 0, "--epochs", 3, "--val-split", "none", "--out", task.out, "--name", run.name]  # fmt: skip
+    subprocess.run([sys.executable, "-m", "lookonce", *map(str, words)], check=True)
+    with (run / "metrics.csv").open(newline="", encoding="utf-8") as text:
+        rows = [row for row in csv.DictReader(text) if row["images_per_s"]]
+    rate = mean(float(row["images_per_s"]) for row in rows[1:])
+    return {"images_per_s": rate, "waiting": float(rows[-1]["waiting"])}
+
+
+def plain(task: Task) -> dict[str, float]:
+    """The loop that one writes first: fp32, NCHW, eager; pictures decoded, resized and stacked one by one; Adam."""
+    device, module = _device(), _module(task).train()
+    module.to(device)
+    optimizer = torch.optim.Adam(module.network.parameters(), 1e-4)
+    files, place = sorted(Path(task.data, "JPEGImages").iterdir()), 0
+
+    def step() -> Tensor:
+        nonlocal place
+        chosen = [files[(place + n) % len(files)] for n in range(task.batch)]
+        place += task.batch
+        side = (task.size, task.size)
+        pictures = [np.asarray(Image.open(f).convert("RGB").resize(side), np.float32) / 255 for f in chosen]
+        images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()  # [B, 3, H, W]
+        batch = fixed(task, images, device)
+        optimizer.zero_grad()
+        loss = module.loss_terms(module.raw(batch), batch)["total"]
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss
+
+    return {"images_per_s": task.batch * steps_a_second(step, task.steps)}
+
+
+KINDS = {"bare": bare, "train": through_train, "plain": plain}
+"""In the order of a round."""
+
+
+def steps_a_second(step: Callable[[], Tensor], steps: int, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Steps a second, one before them left out. The last loss is waited for, which a GPU needs."""
+    step().item()
+    began = clock()
+    for _ in range(steps):
+        last = step()
+    last.item()
+    return steps / (clock() - began)
+
+
+def fixed(task: Task, images: Tensor, device: str) -> Warped:
+    """A batch with OBJECTS objects on each picture, the same in every call. images: [B, 3, H, W]."""
+    draw = torch.Generator().manual_seed(0)
+    count = task.batch * OBJECTS
+    corner = torch.rand(count, 2, generator=draw) * task.size * 0.7
+    boxes = torch.cat((corner, corner + task.size * (0.05 + 0.2 * torch.rand(count, 2, generator=draw))), 1)
+    labels = torch.arange(count) % len(LABELS)
+    image = torch.arange(task.batch).repeat_interleave(OBJECTS)
+    ignore = torch.zeros(count, dtype=torch.bool)
+    return Warped(images.to(device), boxes.to(device), labels.to(device), image.to(device), ignore.to(device))
+
+
+def steps_speed(name: str, task: Task, found: Rounds[dict[str, float]]) -> StepSpeed:
+    """What the rounds of KINDS tell."""
+    rates = [[one["images_per_s"] for one in found.of(place)] for place in range(len(KINDS))]
+    own, trained, loop = rates
+    precision = "bf16" if choose_precision(_device())[0] == "bf16-mixed" else "fp32"
+    return StepSpeed(
+        name, task.size, task.batch, precision, median(own), median(trained), median(loop),
+        train_of_bare=ratio(trained, own), train_of_plain=ratio(trained, loop),
+        waiting=median(one["waiting"] for one in found.of(1)),
+    )  # fmt: skip
+
+
+def _module(task: Task) -> Training:
+    """The network as `train` would make it, by the quick recipe."""
+    how = settings("quick", network=task.cfg, size=task.size, batch_size=task.batch, anchors=0)
+    cfg = detector_of(Path(task.cfg), len(LABELS))
+    return Training(Network(cfg.layers, cfg.channels), how, seed=0)
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def main(kind: str, given: Path, result: Path) -> None:
+    """What a process of its own runs: the task in a file, what came of it into another."""
+    task = Task(**json.loads(given.read_text(encoding="utf-8")))
+    torch.set_num_threads(task.threads)
+    write_text(result, json.dumps(KINDS[kind](task)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,200 @@
+"""Is an exported file the same detector? Its numbers beside PyTorch's, on real pictures.
+
+Letters: B images, N predictors, C classes, M rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from lookonce.data.images import load_rgb
+from lookonce.data.lookup import find_pictures
+from lookonce.errors import UserError
+from lookonce.model.boxes import clip
+from lookonce.model.heads.region import decode
+from lookonce.model.model_file import Model
+from lookonce.model.network import folded
+from lookonce.model.onnx_graph import BOXES, DETECTIONS, RAW, SCORES
+from lookonce.model.postprocess import PLAIN_THRESHOLD, Selection, nms_per_class
+from lookonce.model.resize import to_input
+
+MOST_PICTURES = 16
+
+
+BATCH = 4
+
+
+BEST = 100
+"""Predictors of a picture whose boxes are compared: those of highest score."""
+
+
+Run = Callable[[NDArray[Any]], dict[str, NDArray[np.float32]]]
+"""The file's input, uint8 images [B, 3, H, W] or floats of a raw one, to its tensors by name."""
+
+
+class ParityError(UserError):
+    """An exported file that does not give what its model gives."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far numbers may lie apart."""
+
+    boxes: float
+    """Input pixels."""
+    scores: float
+
+
+EXACT = Tolerance(0.05, 1e-4)
+
+
+HALF = Tolerance(1.0, 0.01)
+"""Weights of 16-bit floats: 11 bits of precision where bfloat16 has 8."""
+
+
+BY_ACCURACY = Tolerance(math.inf, math.inf)
+"""int8: mAP is the judge, see int8.py; only the suppression must still be exact."""
+
+
+@dataclass
+class Parity:
+    """The largest differences found."""
+
+    runtime: str
+    pictures: str
+    tolerance: Tolerance
+    boxes: float = 0.0
+    """Input pixels, of boxes cut to the input."""
+    scores: float = 0.0
+    rows: int = 0
+    same_rows: int = 0
+    """Rows that greedy suppression of the file's own predictions gives too."""
+
+    @property
+    def holds(self) -> bool:
+        """Within tolerance; a difference that is not a number is none."""
+        near = self.boxes <= self.tolerance.boxes and self.scores <= self.tolerance.scores
+        return near and self.rows == self.same_rows
+
+    def __str__(self) -> str:
+        lines = [("", "largest difference", "allowed"),
+                 ("boxes, px", f"{self.boxes:.2g}", _allowed(self.tolerance.boxes)),
+                 ("scores", f"{self.scores:.2g}", _allowed(self.tolerance.scores))]  # fmt: skip
+        if self.rows:
+            lines.append(("rows", str(self.rows - self.same_rows), f"0 of {self.rows}"))
+        table = "\n".join(f"{name:<10} {found:>20} {allowed:>10}" for name, found, allowed in lines)
+        return f"the file in {self.runtime} beside the model in PyTorch, {self.pictures}\n{table}"
+
+
+def check_parity(model: Model, run: Run, runtime: str, data: Path | None, tolerance: Tolerance = EXACT) -> Parity:
+    """Compare a file with the model that it was made from.
+
+    Args:
+        model: what was exported.
+        run: runs the file.
+        runtime: what runs it, for people to read.
+        data: a picture, or a folder with pictures in it; none: drawn ones.
+        tolerance: what is allowed.
+    Raises:
+        ParityError: the numbers lie further apart than that.
+        UserError: no pictures at `data`.
+    """
+    found = Parity(runtime, f"on {'pictures of ' + str(data) if data else 'drawn pictures'}", tolerance)
+    network, count = folded(model.network), 0
+    for images in _batches(_pictures(data), model):
+        count += len(images)
+        with torch.inference_mode():
+            boxes, scores = _decoded(model, network(torch.from_numpy(images).float() / 255))
+        theirs = run(images)
+        _measure(found, boxes, scores, theirs, model.frame)
+        if DETECTIONS in theirs:
+            _count_rows(found, theirs, min(model.thresholds, default=PLAIN_THRESHOLD))
+    found.pictures = f"{found.pictures} ({count})"
+    if not found.holds:
+        raise ParityError(f"the export does not give what the model gives, and was not kept: {found}")
+    return found
+
+
+def from_raw(model: Model, run: Run) -> Run:
+    """Runs a file that ends in the raw map, one image at a time, and decodes what it gives."""
+
+    def decoded(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        given = images.astype(np.float32) / 255
+        raw = np.concatenate([run(image[None])[RAW] for image in given])
+        boxes, scores = _decoded(model, torch.from_numpy(raw))
+        return {BOXES: boxes.numpy(), SCORES: scores.numpy()}
+
+    return decoded
+
+
+def _decoded(model: Model, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A raw map as boxes [B, N, 4] and scores [B, N, C]."""
+    found = decode(raw, torch.tensor(model.region.anchors), model.network.stride, model.region.softmax, model.tree)
+    return found.boxes, found.objectness[..., None] * found.class_prob
+
+
+def _measure(found: Parity, boxes: torch.Tensor, scores: torch.Tensor, theirs: dict[str, NDArray[np.float32]],
+             frame: tuple[int, int]) -> None:  # fmt: skip
+    """Note the largest differences of a batch: boxes [B, N, 4], scores [B, N, C]."""
+    best = scores.amax(-1).topk(min(BEST, scores.shape[1])).indices[..., None].expand(-1, -1, 4)  # [B, K, 4]
+    near = clip(boxes, *frame).gather(1, best) - clip(torch.from_numpy(theirs[BOXES]), *frame).gather(1, best)
+    found.boxes = _worst(found.boxes, near.abs().numpy())
+    found.scores = _worst(found.scores, np.abs(scores.numpy() - theirs[SCORES]))
+
+
+def _allowed(most: float) -> str:
+    return f"{most:g}" if math.isfinite(most) else "mAP judges"
+
+
+def _worst(before: float, differences: NDArray[np.float32]) -> float:
+    return float(np.max([before, differences.max(initial=0)]))  # which passes nan on
+
+
+def _count_rows(found: Parity, theirs: dict[str, NDArray[np.float32]], threshold: float) -> None:
+    """Count the rows of a batch, and those that suppression here gives from the same predictions."""
+    selection = Selection(threshold, max_candidates=20_000)
+    expected = []
+    for image, (boxes, scores) in enumerate(zip(theirs[BOXES], theirs[SCORES], strict=True)):
+        box, label = nms_per_class(boxes, scores, selection)
+        order = np.lexsort((box, -scores[box, label], label))
+        box, label = box[order], label[order]
+        lead = np.stack((np.full(len(box), image), label), -1)  # [M, 2]
+        expected.append(np.concatenate((lead, boxes[box], scores[box, label, None]), -1))  # [M, 7]
+    mine, rows = np.concatenate(expected), theirs[DETECTIONS]
+    found.rows += max(len(mine), len(rows))
+    if len(mine) == len(rows):
+        found.same_rows += int((mine.astype(np.float32) == rows).all(-1).sum())
+
+
+def _pictures(data: Path | None) -> Iterator[NDArray[np.uint8]]:
+    """A few pictures [h, w, 3] from all over a folder; drawn ones are smooth noise."""
+    if data is not None:
+        files = find_pictures(data)
+        for file in files[:: -(-len(files) // MOST_PICTURES)]:
+            yield load_rgb(file)
+        return
+    draw = np.random.default_rng(0)
+    for side in (8, 12, 16, 24) * 2:
+        small = Image.fromarray(draw.integers(0, 256, (side, side, 3), np.uint8))
+        yield np.array(small.resize((320, 240), Image.Resampling.BICUBIC))
+
+
+def _batches(pictures: Iterator[NDArray[np.uint8]], model: Model) -> Iterator[NDArray[np.uint8]]:
+    """Pictures as the file takes them: [B, 3, H, W], resized, rounded."""
+    waiting: list[NDArray[np.uint8]] = []
+    for picture in pictures:
+        waiting.append(np.rint(to_input(picture, model.frame, model.resize) * 255).astype(np.uint8))
+        if len(waiting) == BATCH:
+            yield np.stack(waiting)
+            waiting = []
+    if waiting:
+        yield np.stack(waiting)

@@ -1,0 +1,345 @@
+"""Precision against recall: the curve, the area under it, the point of best F1.
+
+K detections of one class by descending score, some of them right; all shares 0..1.
+
+Average precision by PASCAL VOC's rules; it sees records and detections, never a model.
+
+voc2007: precision averaged over the 11 recalls 0, .1 ... 1.   voc2010: the area under the curve.
+Letters: M pictures, N objects, K detections of one class that count, C classes, R resamples.
+Source: the VOC devkits of 2007 and 2010, VOCevaldet.m and VOCap.m.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookonce.console import cell, rendered
+from lookonce.data.dataset import Dataset
+from lookonce.errors import ConfigError, printable
+from lookonce.evaluation.matching import Matched, match
+from lookonce.model.detections import Detections
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+ApProtocol = Literal["voc2007", "voc2010"]
+"""How precision becomes AP: the mean over 11 recalls, or the area under the curve."""
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The threshold of best F1 on the scored pictures, and what it gives there."""
+
+    threshold: float  # detections with a greater score count; half-way to the next lower score
+    f1: float
+    precision: float
+    recall: float
+
+
+def pr_points(score: NDArray[np.float64], right: NDArray[np.bool_], objects: int) -> NDArray[np.float64]:
+    """[K, 3] score, recall, precision after each detection. Recall is 0 without objects."""
+    tp = np.cumsum(right)
+    return np.stack((score, tp / max(objects, 1), tp / np.arange(1, len(right) + 1)), 1)
+
+
+def average_precision(
+    recall: NDArray[np.float64], precision: NDArray[np.float64], protocol: ApProtocol
+) -> NDArray[np.float64]:
+    """AP of curves: recall [..., K] rising, precision [..., K], to [...]; no points: 0.
+
+    The recalls of voc2007 are the floats k * .1, as in the Python ports of the devkit: .3, .6 and .7 come
+    out a hair above, so that a recall of just 3 of 10 does not reach the fourth point.
+    Source: VOCap.m of 2007 (best precision at recall >= t) and of 2010 (area under that envelope);
+    voc_eval.py (np.arange(0., 1.1, 0.1)).
+    """
+    envelope = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]  # best precision from here on
+    if protocol == "voc2010":
+        return np.asarray((np.diff(recall, axis=-1, prepend=0) * envelope).sum(-1))
+    padded = np.concatenate((envelope, np.zeros((*recall.shape[:-1], 1))), -1)  # recalls never reached give 0
+    total = np.zeros(recall.shape[:-1])
+    for tenth in range(11):
+        first = (recall < tenth * 0.1).sum(-1)  # [...] index of the first point at that recall
+        total += np.take_along_axis(padded, first[..., None], -1)[..., 0]
+    return total / 11
+
+
+def mean_average_precision(label: NDArray[np.int64], right: NDArray[np.bool_], objects: NDArray[np.int64],
+                           protocol: ApProtocol) -> float | None:  # fmt: skip
+    """The mean AP of the classes that have objects; None: none has.
+
+    label, right: of all detections by descending score; objects: [C] of each class.
+    """
+    order = np.argsort(label, kind="stable")
+    parts = np.split(right[order], np.cumsum(np.bincount(label, minlength=len(objects)))[:-1])
+    aps = []
+    for part, many in zip(parts, objects.tolist(), strict=True):
+        if many:
+            tp = np.cumsum(part)
+            aps.append(float(average_precision(tp / many, tp / np.arange(1, len(tp) + 1), protocol)))
+    return sum(aps) / len(aps) if aps else None
+
+
+def best_point(score: NDArray[np.float64], tp: NDArray[np.floating], objects: int, least: float) -> OperatingPoint:
+    """The threshold of best F1, of equals the higher; at least one detection.
+
+    tp: [K] how many are right up to each; least: what the scores were cut at.
+    """
+    many = np.arange(1, len(score) + 1)
+    f1 = 2 * tp / (objects + many)
+    f1[:-1][score[:-1] == score[1:]] = -1  # no threshold parts equal scores
+    at = int(f1.argmax())
+    lower = score[at + 1] if at + 1 < len(score) else min(least, score[-1])
+    recall = float(tp[at]) / max(objects, 1)
+    return OperatingPoint(float((score[at] + lower) / 2), float(f1[at]), float(tp[at] / many[at]), recall)
+
+
+FULL_NAME = {"voc2007": "VOC 2007 (11-point)", "voc2010": "VOC 2010 (area under the curve)"}
+
+
+TREATED = {"ignore": "ignored", "count": "counted"}
+
+
+DEFAULT_THRESHOLD = 0.3
+"""Where validation has nothing to choose a threshold by. Source: the blog's obj_threshold."""
+
+
+BLOCK = 4_000_000
+"""Numbers in memory at once while resampling."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """By which rules detections are scored; checked at birth."""
+
+    protocol: ApProtocol = "voc2010"
+    """How precision becomes AP."""
+    iou_threshold: float = 0.5
+    """A detection is right from this IoU on; above 0, to 1."""
+    difficult: Literal["ignore", "count"] = "ignore"
+    """ignore: difficult objects need not be found, and what finds them is neither right nor wrong."""
+    score_threshold: float | None = None
+    """What the detections were cut at, for the report; None: not told."""
+
+    def __post_init__(self) -> None:
+        if self.protocol not in FULL_NAME:
+            raise ConfigError(f"protocol: {self.protocol!r}; expected {' or '.join(FULL_NAME)}")
+        if self.difficult not in TREATED:
+            raise ConfigError(f"difficult: {self.difficult!r}; expected {' or '.join(TREATED)}")
+        if not 0 < self.iou_threshold <= 1:
+            raise ConfigError(f"iou_threshold: {self.iou_threshold}; expected above 0, at most 1")
+
+    def __str__(self) -> str:
+        least = "not told" if self.score_threshold is None else f"> {self.score_threshold:g}"
+        return (
+            f"{FULL_NAME[self.protocol]}, IoU >= {self.iou_threshold:g}, "
+            f"difficult objects {TREATED[self.difficult]}, scores {least}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ClassScore:
+    """One class; all shares 0..1."""
+
+    name: str
+    objects: int  # to be found: without the difficult ones where they are ignored
+    detections: int  # as given, those on ignored objects included
+    ap: float | None  # None: no objects
+    recall: float | None  # of all detections given; None: no objects
+    best: OperatingPoint | None  # None: no objects, or nothing right was found
+    curve: NDArray[np.float64] = field(repr=False)  # [K, 3] score, recall, precision, down the scores
+
+
+@dataclass(frozen=True, eq=False)
+class Metrics:
+    """Scores of a detector on a data set, with the rules they were made by."""
+
+    rules: Rules
+    images: int
+    classes: tuple[ClassScore, ...]  # in the order of the data set's labels
+    mean_ap: float | None  # over the classes that have objects; None: no objects
+    interval: tuple[float, float] | None  # 95 %, about mean_ap; None: no objects, or not asked for
+    resampled: NDArray[np.float64] = field(repr=False)  # [R] mean_ap of each resample; one seed draws the same pictures
+
+    def __rich__(self) -> Table:
+        from rich import box
+        from rich.table import Table
+
+        headings = ("class", "AP", "objects", "detections", "recall", "best F1", "at score >", "precision", "recall ")
+        objects, detections = (sum(getattr(c, name) for c in self.classes) for name in ("objects", "detections"))
+        footers = ("mean", self._mean_text(), str(objects), str(detections), *[""] * 5)
+        title = f"{self.rules}, {self.images} images"
+        table = Table(title=title, box=box.SIMPLE, show_footer=True, title_justify="left")
+        for heading, footer in zip(headings, footers, strict=True):
+            table.add_column(heading, footer, justify="left" if heading == "class" else "right", no_wrap=True)
+        for c in self.classes:
+            ap = "no objects" if c.ap is None else f"{c.ap:.4f}"
+            best = (c.best.f1, c.best.threshold, c.best.precision, c.best.recall) if c.best else (None,) * 4
+            shares = ("-" if value is None else f"{value:.3f}" for value in (c.recall, *best))
+            table.add_row(cell(c.name), ap, str(c.objects), str(c.detections), *shares)
+        return table
+
+    def __str__(self) -> str:
+        longest = max((len(printable(c.name)) for c in self.classes), default=0)
+        width = 140 + 2 * longest  # some letters take two columns
+        return rendered(self, width, blank_lines=False)
+
+    def _mean_text(self) -> str:
+        if self.mean_ap is None:
+            return "no objects"
+        return f"{self.mean_ap:.4f}" + (f" [{self.interval[0]:.4f}, {self.interval[1]:.4f}]" if self.interval else "")
+
+
+def score(
+    dataset: Dataset,
+    detections: Sequence[Detections],
+    rules: Rules = Rules(),
+    *,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> Metrics:
+    """Score what was found against what is there.
+
+    Args:
+        dataset:    M pictures and their objects.
+        detections: M, in the same order; class names the same as dataset.labels, in any order.
+        bootstrap:  resamples of the pictures for the 95 % interval of the mean; 0: no interval.
+        seed:       of the resampling; one seed draws the same pictures for every detector.
+    Raises:
+        UserError: another number of pictures or other class names than the data set's.
+    Detections of equal score count in the order of pictures, then in their own.
+    """
+    skip = skipped(dataset, rules)
+    found = match(dataset, detections, skip, rules.iou_threshold)
+    return score_matched(dataset, found, rules, bootstrap=bootstrap, seed=seed)
+
+
+def score_matched(dataset: Dataset, found: Matched, rules: Rules, *, bootstrap: int = 0, seed: int = 0) -> Metrics:
+    """As score(), of detections that are matched by the same rules already."""
+    return _scored(dataset, found, skipped(dataset, rules), rules, _draws(len(dataset), bootstrap, seed))
+
+
+def score_sizes(dataset: Dataset, found: Matched, low: float, high: float,
+                scale: NDArray[np.float64], rules: Rules = Rules()) -> Metrics:  # fmt: skip
+    """Score the objects of one size alone: those whose side, the root of the area times scale, is in [low, high).
+
+    found: detections matched by the same rules. Objects of other sizes need not be found;
+    a detection of another size on nothing is not counted.
+    scale: [M] of each picture, for sides at another size than the file's; 1: image pixels.
+    Source: the COCO API, cocoeval.py, evaluateImg (areaRng).
+    """
+    width, height = np.maximum(dataset.boxes[:, 2:] - dataset.boxes[:, :2], 0).astype(np.float64).T
+    side = np.sqrt(width * height) * scale[dataset.image_of_box]  # [N]
+    skip = skipped(dataset, rules) | (side < low) | (side >= high)
+    found = found.sought(skip)
+    seen = found.side * scale[found.image]
+    other = ~found.right & ((seen < low) | (seen >= high))
+    return _scored(dataset, replace(found, ignored=found.ignored | other), skip, rules, _draws(len(dataset), 0, 0))
+
+
+def skipped(dataset: Dataset, rules: Rules) -> NDArray[np.bool_]:
+    """[N] objects that need not be found: difficult ones where they are ignored; crowds, boxes around many, always."""
+    if rules.difficult == "ignore":
+        return dataset.difficult
+    return np.zeros_like(dataset.difficult) if dataset.crowd is None else dataset.crowd
+
+
+def _scored(dataset: Dataset, found: Matched, skip: NDArray[np.bool_], rules: Rules,
+            draws: NDArray[np.integer]) -> Metrics:  # fmt: skip
+    scores, resampled = [], np.full((len(dataset.labels), draws.shape[1]), np.nan)  # [C, R]
+    for label, name in enumerate(dataset.labels):
+        mine = found.label == label
+        rows = np.flatnonzero(mine & ~found.ignored)
+        image, right = found.image[rows], found.right[rows]
+        objects = dataset.image_of_box[(dataset.classes == label) & ~skip]
+        curve = pr_points(found.score[rows], right, len(objects))
+        scores.append(_class_score(name, len(objects), int(mine.sum()), curve, rules))
+        resampled[label] = _resampled_ap(image, right, objects, draws, rules.protocol)
+    aps = [c.ap for c in scores if c.ap is not None]
+    means = _mean(resampled)
+    mean_ap = sum(aps) / len(aps) if aps else None
+    return Metrics(rules, len(dataset), tuple(scores), mean_ap, _interval(means, mean_ap), means)
+
+
+def best_thresholds(metrics: Metrics, default: float = DEFAULT_THRESHOLD) -> NDArray[np.float64]:
+    """[C] score above which each class has its best F1; of equals the higher threshold.
+
+    Classes without objects, or of which nothing right was found, take the default.
+    """
+    return np.array([c.best.threshold if c.best else default for c in metrics.classes], np.float64)
+
+
+def _class_score(name: str, objects: int, given: int, curve: NDArray[np.float64], rules: Rules) -> ClassScore:
+    if not objects:
+        return ClassScore(name, 0, given, None, None, None, curve)
+    value, recall, precision = curve.T
+    ap = float(average_precision(recall, precision, rules.protocol))
+    if not precision.any():
+        return ClassScore(name, objects, given, ap, 0.0, None, curve)
+    best = best_point(value, np.rint(recall * objects), objects, rules.score_threshold or 0.0)
+    return ClassScore(name, objects, given, ap, float(recall[-1]), best, curve)
+
+
+def _draws(images: int, resamples: int, seed: int) -> NDArray[np.integer]:
+    """[M, R] how often each picture is in each resample: M drawn of M with replacement."""
+    generator = np.random.default_rng(seed)
+    counts = np.zeros((images, resamples), np.int32)
+    for column in range(resamples if images else 0):
+        counts[:, column] = np.bincount(generator.integers(0, images, images), minlength=images)
+    return counts.astype(np.min_scalar_type(counts.max(initial=0)))  # bytes: four times as fast to add up
+
+
+def _resampled_ap(
+    image: NDArray[np.int64],
+    right: NDArray[np.bool_],
+    objects: NDArray[np.int64],
+    draws: NDArray[np.integer],
+    protocol: ApProtocol,
+) -> NDArray[np.float64]:
+    """[R] AP of one class in each resample; nan where it has no objects.
+
+    image, right: [K], by descending score; objects: the picture of each object; draws: [M, R].
+    Matching looks at one picture only, so a resample only weighs detections anew: a picture drawn
+    twice is each of its detections twice. Only right detections shape the curve, so only they are kept.
+    """
+    total = draws[objects].sum(0, dtype=np.int32)  # [R] objects in each resample
+    hits = np.flatnonzero(right)
+    image = image[: hits[-1] + 1] if len(hits) else image[:0]
+    starts = np.concatenate(([0], hits[:-1] + 1))[: len(hits)].astype(np.int64)
+    ap = np.full(draws.shape[1], np.nan)
+    step = max(1, BLOCK // max(len(image), 1))
+    for start in range(0, draws.shape[1], step):
+        part = np.ascontiguousarray(draws[:, start : start + step])  # [M, r]
+        between = np.add.reduceat(part[image], starts, axis=0, dtype=np.int32)  # [hits, r] detections up to each
+        seen = np.cumsum(between, axis=0).T  # [r, hits]
+        tp = np.cumsum(part[image[hits]], axis=0, dtype=np.int32).T  # [r, hits]
+        many = total[start : start + step]
+        recall = tp / np.maximum(many, 1)[:, None]
+        part_ap = average_precision(recall, tp / np.maximum(seen, 1), protocol)
+        ap[start : start + step] = np.where(many > 0, part_ap, np.nan)
+    return ap
+
+
+def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[C, R] to [R]: the mean of those that are there; nan where none is."""
+    there = np.isfinite(values)
+    total = np.where(there, values, 0).sum(0)
+    return np.where(there.any(0), total / np.maximum(there.sum(0), 1), np.nan)
+
+
+def _interval(means: NDArray[np.float64], mean_ap: float | None) -> tuple[float, float] | None:
+    """The middle 95 % of the resampled means [R], moved to have mean_ap for their mean, within 0..1.
+
+    Moved, because pictures drawn twice lift AP a little: with many classes the bare percentiles may
+    lie wholly above what was measured.
+    """
+    known = means[np.isfinite(means)]
+    if mean_ap is None or not len(known):
+        return None
+    low, high = np.clip(np.quantile(known, (0.025, 0.975)) - known.mean() + mean_ap, 0, 1)
+    return float(low), float(high)

@@ -1,0 +1,98 @@
+"""Everything there is to say of detections on a data set, from one matching."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookonce.data.anchors import SIZES
+from lookonce.data.dataset import Dataset
+from lookonce.errors import PictureError
+from lookonce.evaluation.average_precision import Metrics, Rules, score_matched, score_sizes, skipped
+from lookonce.evaluation.confusion import Calibration, Confusion, calibrate, confuse
+from lookonce.evaluation.errors import Errors, find_errors
+from lookonce.evaluation.matching import Matched, match
+from lookonce.inference.detector import Detector
+from lookonce.model.detections import Detections
+from lookonce.model.postprocess import Selection
+
+log = logging.getLogger("lookonce")
+
+
+@dataclass(frozen=True)
+class SizeScore:
+    """The objects of one size on the picture; its side is the root of its box's area."""
+
+    size: str
+    low: float  # px, the side from which on
+    high: float  # px, below which
+    objects: int
+    mean_ap: float | None  # None: no objects
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """AP, errors by kind, confusion, calibration and sizes, by one set of rules."""
+
+    metrics: Metrics
+    errors: Errors
+    confusion: Confusion | None  # None: no objects, or nothing right was found
+    calibration: Calibration | None  # None: no detections, or scores that are no shares
+    sizes: tuple[SizeScore, ...]
+    found: Matched
+    skip: NDArray[np.bool_]  # [N] objects that need not be found
+
+
+def analyse(dataset: Dataset, detections: Sequence[Detections], rules: Rules, bootstrap: int = 1000) -> Analysis:
+    """Score and explain. Arguments and errors as metrics.score."""
+    skip = skipped(dataset, rules)
+    found = match(dataset, detections, skip, rules.iou_threshold)
+    unit = np.ones(len(dataset))
+    sizes = []
+    for size, low, high in SIZES:
+        part = score_sizes(dataset, found, low, high, unit, rules)
+        sizes.append(SizeScore(size, low, high, sum(c.objects for c in part.classes), part.mean_ap))
+    return Analysis(
+        score_matched(dataset, found, rules, bootstrap=bootstrap),
+        find_errors(dataset, found, skip, rules),
+        confuse(dataset, found, skip, rules.iou_threshold, rules.score_threshold or 0.0),
+        calibrate(found.score[~found.ignored], found.right[~found.ignored]),
+        tuple(sizes), found, skip,
+    )  # fmt: skip
+
+
+Protocol = Literal["voc2007", "voc2010", "coco"]
+
+
+Difficult = Literal["ignore", "count"]
+
+
+SCORE_THRESHOLD = 0.005
+"""Lowest score that counts when mAP is measured. Source: darknet/examples/detector.c, validate, thresh=.005."""
+
+
+SCORED = Selection(SCORE_THRESHOLD)
+"""What is detected where mAP is measured."""
+
+
+RULES = Rules(score_threshold=SCORE_THRESHOLD)
+"""By which models are compared: those of training, pruning and quantising."""
+
+
+def detect_all(detector: Detector, dataset: Dataset,
+               selection: Selection = SCORED) -> tuple[list[Detections], int]:  # fmt: skip
+    """Detections on every picture of a data set, and how many could not be decoded."""
+    found: list[Detections] = []
+    skipped = 0
+    paths = (record.path for record in dataset.records)
+    for _, picture, detections in detector.detect_files(paths, selection):
+        if isinstance(picture, PictureError):
+            log.warning("skipped %s", picture)
+            skipped += 1
+        found.append(detections)
+    return found, skipped

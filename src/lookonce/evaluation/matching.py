@@ -1,0 +1,161 @@
+"""Which detection is right: each goes to an object of its picture and class, the best score first.
+
+Letters: M pictures, N objects, D detections. Source: the VOC devkits, VOCevaldet.m.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lookonce.data.dataset import Dataset
+from lookonce.errors import UserError
+from lookonce.model.boxes import iou
+from lookonce.model.detections import Detections
+
+PAIRS = 1_000_000
+"""Pairs of detection and object in memory at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """All detections of a data set by descending score; of equals the earlier picture, then detection, first."""
+
+    image: NDArray[np.int64]  # [D]
+    label: NDArray[np.int64]  # [D] index into the data set's labels
+    score: NDArray[np.float64]  # [D]
+    boxes: NDArray[np.float64]  # [D, 4] xyxy image px
+    object: NDArray[np.int64]  # [D] that of highest IoU, from the threshold on, of its picture and class; -1: none
+    right: NDArray[np.bool_]  # [D] the first on an object that is to be found
+    ignored: NDArray[np.bool_]  # [D] on an object that need not be found: neither right nor wrong
+
+    @property
+    def side(self) -> NDArray[np.float64]:
+        """[D] root of the box's area, image px."""
+        return np.asarray(np.sqrt(np.maximum(self.boxes[:, 2:] - self.boxes[:, :2], 0).prod(1)))
+
+    def sought(self, skip: NDArray[np.bool_]) -> Matched:
+        """The same, where other objects need not be found. skip: [N]."""
+        hit = self.object >= 0
+        ignored = np.zeros_like(hit)
+        ignored[hit] = skip[self.object[hit]]
+        claims = np.flatnonzero(hit & ~ignored)
+        _, first = np.unique(self.object[claims], return_index=True)
+        right = np.zeros_like(hit)
+        right[claims[first]] = True
+        return replace(self, right=right, ignored=ignored)
+
+
+def match(dataset: Dataset, detections: Sequence[Detections], skip: NDArray[np.bool_], iou_threshold: float) -> Matched:
+    """Give each detection the object of highest IoU among those of its picture and class.
+
+    Args:
+        dataset:    M pictures with N objects.
+        detections: M, in the same order; class names the same as dataset.labels, in any order.
+        skip:       [N] objects that need not be found.
+        iou_threshold: with a lower IoU a detection has no object. Of several on one object the first is right.
+    Raises:
+        UserError: another number of pictures or other class names than the data set's.
+    """
+    image, label, score, boxes = gather(dataset, detections)
+    order = np.argsort(-score, kind="stable")
+    image, label, score, boxes = image[order], label[order], score[order], boxes[order]
+    classes = len(dataset.labels)
+    best, overlap = best_object(
+        dataset.boxes, dataset.image_of_box * classes + dataset.classes, boxes, image * classes + label
+    )
+    best[overlap < iou_threshold] = -1
+    nothing = np.zeros(len(best), bool)
+    return Matched(image, label, score, boxes, best, nothing, nothing).sought(skip)
+
+
+def gather(dataset: Dataset, detections: Sequence[Detections]
+           ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
+    """(picture, label, score) [D] and boxes [D, 4] of all detections, picture by picture; labels are the data set's.
+
+    Raises UserError as match().
+    """
+    if len(detections) != len(dataset):
+        raise UserError(
+            f"{dataset.name}: detections of {len(detections)} pictures; expected {len(dataset)}, one for each picture "
+            "of the data set in its order"
+        )
+    lists = {one.class_names for one in detections}
+    place = {names: _places(dataset, names) for names in lists}
+    label = np.concatenate([np.zeros(0, np.int64), *(place[one.class_names][one.labels] for one in detections)])
+    score = np.concatenate([np.zeros(0), *(one.scores for one in detections)])
+    boxes = np.concatenate([np.zeros((0, 4)), *(one.boxes for one in detections)])
+    image = np.repeat(np.arange(len(detections)), [len(one) for one in detections])
+    return image, label, score, boxes
+
+
+def picture_f1(dataset: Dataset, found: Matched, skip: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """[M] how well each picture came out: F1 of its detections, all classes together; 1 where nothing is and was found.
+
+    found: from match(), of detections that count as found; skip: as given there.
+    """
+    objects = np.bincount(dataset.image_of_box[~skip], minlength=len(dataset))
+    given = np.bincount(found.image[~found.ignored], minlength=len(dataset))
+    right = np.bincount(found.image[found.right], minlength=len(dataset))
+    return np.asarray((2 * right + 1e-9) / (objects + given + 1e-9))
+
+
+def _places(dataset: Dataset, names: tuple[str, ...]) -> NDArray[np.int64]:
+    """Where each of the detector's classes stands among the data set's labels; they must be the same names."""
+    only_data = [name for name in dataset.labels if name not in names]
+    only_found = [name for name in names if name not in dataset.labels]
+    if only_data or only_found or len(set(names)) != len(names):
+        raise UserError(
+            f"{dataset.name}: its classes and the detector's differ: only in the data {only_data}, only in the "
+            f"detections {only_found}; expected the same names, each once; is one misspelt? else pick classes by name"
+        )
+    return np.array([dataset.labels.index(name) for name in names], np.int64)
+
+
+def best_object(
+    objects: NDArray[np.floating],
+    group_of_object: NDArray[np.int64],
+    boxes: NDArray[np.float64],
+    group: NDArray[np.int64],
+    apart: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Of the objects of a detection's group the one of highest IoU, of equals the first; and that IoU.
+
+    Args:
+        objects:         [N, 4] xyxy image px.
+        group_of_object: [N] such as picture and class as one number.
+        boxes:           [D, 4] of the detections.
+        group:           [D]
+        apart:           ([N], [D]) numbers; objects with the detection's own number do not count.
+    Returns:
+        [D] the object, and [D] its IoU; -1 and 0 where there is none.
+    """
+    order = np.argsort(group_of_object, kind="stable")
+    ranked = group_of_object[order]
+    low, high = np.searchsorted(ranked, group, "left"), np.searchsorted(ranked, group, "right")
+    best, most = np.full(len(group), -1, np.int64), np.zeros(len(group))
+    have = np.flatnonzero(high > low)
+    if not len(have):
+        return best, most
+    pairs = np.cumsum((high - low)[have])
+    for rows in np.split(have, np.searchsorted(pairs, np.arange(PAIRS, pairs[-1], PAIRS))):
+        if not len(rows):
+            continue
+        count = (high - low)[rows]
+        start = np.cumsum(count) - count
+        row = np.repeat(np.arange(len(rows)), count)  # [P] one for each pair of detection and object
+        member = order[low[rows][row] + np.arange(len(row)) - start[row]]  # [P]
+        shapes = torch.from_numpy(objects[member].astype(np.float64))
+        overlap = iou(torch.from_numpy(boxes[rows[row]]), shapes).numpy()  # [P]
+        if apart is not None:
+            overlap[apart[0][member] == apart[1][rows[row]]] = -1
+        highest = np.maximum.reduceat(overlap, start)  # [rows]
+        top = np.flatnonzero((overlap == highest[row]) & (overlap >= 0))
+        _, first = np.unique(row[top], return_index=True)
+        best[rows[row[top[first]]]] = member[top[first]]
+        most[rows] = np.maximum(highest, 0)
+    return best, most

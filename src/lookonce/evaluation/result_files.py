@@ -1,0 +1,375 @@
+"""Detections that some detector wrote, in place of a model.
+
+What `lookonce detect` writes: detections.json, or the folder that holds it. An entry belongs to the image of its path,
+or else of its file name.
+COCO's results: [{"image_id", "category_id", "bbox": [x, y, width, height], "score"}, ...], image pixels. Of a COCO data
+set the ids are those of its files. Of others image_id is the image's name, or its number where the name is one, and
+category_id the class by name, or counted from 1 in the data set's order, as `lookonce convert` writes it.
+Text: IMAGE.txt for each image with any, a line a detection: class score xmin ymin xmax ymax, corners as those of the
+data set: of a VOC one from 1 and both included, else plain pixels. Or YOLO's lines: class cx cy w h score, as shares of
+the image. The class is a name, or counted from 0 in the data set's order.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookonce.data.formats.coco import Json, Line, read_box, read_text, reading
+from lookonce.data.read import Whole, class_order
+from lookonce.errors import AnnotationError, UserError
+from lookonce.model.detections import Detections
+
+log = logging.getLogger("lookonce")
+
+
+MOST = 1e9
+"""No score or pixel is beyond it."""
+
+
+BEYOND = 0.01
+"""By so much a relative box may lie outside its image: such numbers are rounded."""
+
+
+JSON_LAW = (
+    'a list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"}, or the detections.json of '
+    "lookonce detect"
+)
+
+
+OWN_LAW = '{"file", "detections": [{"label", "score", "box": [xmin, ymin, xmax, ymax]}]}, as lookonce detect writes it'
+
+
+TEXT_LAW = "'class score xmin ymin xmax ymax', finite numbers, xmin <= xmax, ymin <= ymax"
+
+
+YOLO_LAW = "'class cx cy w h score', shares of the image from 0 to 1"
+
+
+def holds_detections(path: Path) -> bool:
+    """Whether a path is one of detections and not of a model: a .json, or a folder with such files that is no run's."""
+    if path.is_dir():
+        return not (path / "model.safetensors").is_file() and _inside(path) is not None
+    return path.suffix.lower() == ".json"
+
+
+def _inside(folder: Path) -> Path | None:
+    """What a folder holds: its detections.json, or the folder of its texts (labels, where Ultralytics wrote them)."""
+    if (folder / "detections.json").is_file():
+        return folder / "detections.json"
+    return next((place for place in (folder, folder / "labels") if any(place.glob("*.txt"))), None)
+
+
+def read_detections(path: Path, whole: Whole, split: str | None) -> list[Detections]:
+    """The detections of a file or folder, for each picture of a split in its order; all classes of the data set.
+
+    Raises:
+        UserError: what cannot be read, is no finite number, or is on a picture or of a class that is not there.
+    """
+    names = class_order(whole.found, None, Counter(whole.found.names))
+    pictures = whole.members(split)
+    found = _Gathered(_Places(whole, pictures, split), names, _categories(whole, pictures, names),
+                      whole.dataset.sizes[pictures], first=int(whole.found.format == "voc"))  # fmt: skip
+    place = (_inside(path) or path) if path.is_dir() else path
+    (_take_texts if place.is_dir() else _take_json)(place, found)
+    image = np.array(found.image, np.int64)
+    order = np.argsort(image, kind="stable")
+    parts = np.split(order, np.cumsum(np.bincount(image, minlength=len(pictures)))[:-1])
+    boxes = np.array(found.boxes, np.float64).reshape(-1, 4)
+    score, label = np.array(found.score, np.float64), np.array(found.label, np.int64)
+    return [Detections(boxes[rows], score[rows], label[rows], names) for rows in parts]  # type: ignore[arg-type]
+
+
+@dataclass
+class _Gathered:
+    """D detections as they are read."""
+
+    places: _Places
+    names: tuple[str, ...]
+    categories: dict[int | str, int]
+    """What stands for a class in json -> its place among the names."""
+    sizes: NDArray[np.int32]  # [pictures, 2] width, height
+    first: int
+    """The number of the first pixel in texts, which then hold both corners; 0: plain px."""
+    image: array[int] = field(default_factory=lambda: array("q"))
+    label: array[int] = field(default_factory=lambda: array("q"))
+    score: array[float] = field(default_factory=lambda: array("d"))
+    boxes: array[float] = field(default_factory=lambda: array("d"))
+
+    def add(self, image: int, label: int, score: float, box: tuple[float, ...]) -> None:
+        self.image.append(image)
+        self.label.append(label)
+        self.score.append(score)
+        self.boxes.extend(box)
+
+
+class _Places:
+    """Where the pictures of a split stand, by number or name."""
+
+    def __init__(self, whole: Whole, pictures: NDArray[np.int64], split: str | None) -> None:
+        self.split = "the data set" if split is None else f"split {split!r} (all: every picture there is)"
+        self.count = len(pictures)
+        self.place: dict[int | str, int] = {}
+        self.of_path: dict[str, int] = {}
+        self.twice: set[int | str] = set()
+        found = whole.found
+        for place, n in enumerate(pictures.tolist()):
+            name = Path(found.paths[n])
+            self.of_path[os.path.abspath(found.root / name)] = place
+            keys: set[int | str] = {name.stem, name.name}
+            if found.format == "coco":
+                keys.add(found.numbers[n])
+            elif name.stem.isdecimal() and len(name.stem) < 19:
+                keys.add(int(name.stem))
+            self.twice |= keys & self.place.keys()
+            self.place |= dict.fromkeys(keys, place)
+
+    def __call__(self, key: Any, what: str) -> int:
+        """The place of a picture by its key."""
+        if isinstance(key, bool) or not isinstance(key, int | str) or key not in self.place:
+            raise _Wrong(f"{what} {repr(key)[:60]}, which no picture of {self.split} has")
+        if key in self.twice:
+            raise _Wrong(f"{what} {key!r}, which two pictures of {self.split} have")
+        return self.place[key]
+
+    def of_file(self, file: str) -> int | None:
+        """The place of a picture by the path of its file, or else by its name; None: it is none of these."""
+        place = self.of_path.get(os.path.abspath(file))
+        name = re.split(r"[\\/]", file)[-1]
+        if place is None and name in self.place:
+            return self(name, "the file name")
+        return place
+
+
+class _Wrong(Exception):
+    """What is wrong with one detection."""
+
+
+def _categories(whole: Whole, pictures: NDArray[np.int64], names: tuple[str, ...]) -> dict[int | str, int]:
+    """What stands for a class in json -> its place among the names."""
+    by_name: dict[int | str, int] = {name: place for place, name in enumerate(names)}
+    if whole.found.format != "coco":
+        return by_name | {place + 1: place for place in range(len(names))}
+    found = dict(by_name)
+    for file in {whole.found.files[n] for n in pictures.tolist()}:
+        for number, name in whole.found.categories[file].items():
+            if found.setdefault(number, by_name[name]) != by_name[name]:
+                raise UserError(f"{file}: category {number} is another one in another file; evaluate one split")
+    return found
+
+
+def _take_json(path: Path, found: _Gathered) -> None:
+    text = read_text(path, JSON_LAW)
+    line = Line(text)
+    with reading(path, text, JSON_LAW) as json:
+        if json.sees("{"):
+            return _take_own(path, line, json, found)
+        if not json.sees("["):
+            raise AnnotationError(path, 1, f"{text[:20].strip()!r} at its start", JSON_LAW)
+        for entry, at in json.entries():
+            try:
+                found.add(*_entry(entry, path, found))
+            except _Wrong as wrong:
+                raise AnnotationError(path, line.of(at), str(wrong), JSON_LAW) from None
+        json.skip()
+        if json.at < len(text):
+            raise AnnotationError(path, line.of(json.at), "something after the list", JSON_LAW)
+    if found.boxes and max(map(abs, found.boxes)) <= 1:
+        raise UserError(f"{path}: no coordinate is greater than 1: relative coordinates? Expected pixels of the image")
+
+
+def _take_own(path: Path, line: Line, json: Json, found: _Gathered) -> None:
+    """What `lookonce detect` wrote. Images of other splits, and classes that the data set has not, are left out."""
+    others: Counter[str] = Counter()
+    seen: set[int] = set()
+    start = json.text[:20].strip()
+    known: set[Any] = set()  # the classes of the model
+    pictures = False
+    json.expect("{")
+    while True:
+        key = json.value()
+        json.expect(":")
+        if key == "pictures" and json.sees("["):
+            pictures = True
+            for entry, at in json.entries():
+                try:
+                    _take_own_entry(entry, found, seen, known, others)
+                except _Wrong as wrong:
+                    raise AnnotationError(path, line.of(at), str(wrong), OWN_LAW) from None
+        else:
+            value = json.value()
+            if key == "labels" and isinstance(value, list):
+                known = {name for name in value if isinstance(name, str)}
+        if json.expect(",}") == "}":
+            break
+    json.skip()
+    if json.at < len(json.text):
+        raise AnnotationError(path, line.of(json.at), "something after the end", OWN_LAW)
+    if not pictures:
+        raise AnnotationError(path, 1, f"{start!r} at its start", JSON_LAW)
+    if not seen:
+        raise UserError(f"{path}: none of its images is one of {found.places.split}; score all of them with "
+                        "--split all, or detect on the images of the split")  # fmt: skip
+    _say_left_out(path, others, found.places.count - len(seen))
+
+
+def _take_own_entry(entry: Any, found: _Gathered, seen: set[int], known: set[Any], others: Counter[str]) -> None:
+    """One image of `lookonce detect`. others: what is left out, counted."""
+    file, detections = (entry.get("file"), entry.get("detections")) if isinstance(entry, dict) else (None, None)
+    if not isinstance(file, str) or not isinstance(detections, list):
+        raise _Wrong(f"{str(entry)[:40]!r}")
+    place = found.places.of_file(file)
+    if place is None:
+        others["images"] += 1
+        return
+    if place in seen:
+        raise _Wrong(f"file {file!r} a second time")
+    seen.add(place)
+    for one in detections:
+        label, box = (one.get("label"), one.get("box")) if isinstance(one, dict) else (None, None)
+        if not isinstance(label, str):
+            raise _Wrong(f"{str(one)[:40]!r}")
+        if label in found.names:
+            found.add(place, found.names.index(label), _score(one.get("score")), _corners(box))
+        elif label in known:
+            others["classes"] += 1
+        else:
+            raise _Wrong(f"label {label[:40]!r}, and the data set has {', '.join(found.names)[:400]}")
+
+
+def _say_left_out(path: Path, others: Counter[str], absent: int) -> None:
+    """Log what an evaluation of `lookonce detect`'s own file leaves out."""
+    said = [f"{count} {what}" for count, what in (
+        (others["images"], "images that are not of this split are left out"),
+        (others["classes"], "detections of classes that the data set does not have are left out"),
+        (absent, "images of this split are not in it and count as images without detections"),
+    ) if count]  # fmt: skip
+    said.append("detect writes no scores below its threshold, so AP is lower than lookonce evaluate MODEL gives")
+    log.info("%s: %s", path, "; ".join(said))
+
+
+def _corners(box: Any) -> tuple[float, ...]:
+    """xyxy of one detection, pixels."""
+    numbers = isinstance(box, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in box)
+    if not numbers or len(box) != 4 or not all(abs(v) <= MOST for v in box) or box[2] < box[0] or box[3] < box[1]:
+        raise _Wrong(f"a box of {str(box)[:60]}")
+    return tuple(float(v) for v in box)
+
+
+def _score(score: Any) -> float:
+    if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= MOST:
+        raise _Wrong(f"a score of {str(score)[:40]}")
+    return float(score)
+
+
+def _entry(entry: Any, path: Path, found: _Gathered) -> tuple[int, int, float, tuple[float, ...]]:
+    """(picture, class, score, xyxy box) of one entry."""
+    if not isinstance(entry, dict):
+        raise _Wrong(f"{str(entry)[:40]!r}")
+    box, category = read_box(entry.get("bbox")), entry.get("category_id")
+    if isinstance(box, str):
+        raise _Wrong(box)
+    if box[2] < box[0] or box[3] < box[1] or max(map(abs, box)) > MOST:
+        raise _Wrong(f"a bbox of {entry['bbox']} with a negative or huge number")
+    score = _score(entry.get("score"))
+    if isinstance(category, bool) or not isinstance(category, int | str) or category not in found.categories:
+        numbers = sorted((key, place) for key, place in found.categories.items() if isinstance(key, int))
+        known = ", ".join(f"{number} {found.names[place]}" for number, place in numbers)[:400]
+        raise _Wrong(f"category_id {repr(category)[:40]}, and the data set has {known}")
+    return found.places(entry.get("image_id"), "image_id"), found.categories[category], score, box
+
+
+def _take_texts(folder: Path, found: _Gathered) -> None:
+    numbers = {name: place for place, name in enumerate(found.names)}
+    relative = _is_relative(folder)
+    law = YOLO_LAW if relative else TEXT_LAW
+    if relative:
+        log.info("%s: read as YOLO's lines, %s", folder, YOLO_LAW)
+    for file in sorted(folder.glob("*.txt")):
+        at = 0
+        try:
+            place = found.places(file.stem, "the name")
+            width, height = found.sizes[place].tolist()
+            for line, text in enumerate(read_text(file, law).splitlines(), 1):
+                at = line
+                if not text.strip():
+                    continue
+                word, values = _fields(text)
+                label = _label(word, numbers)
+                if relative:
+                    cx, cy, w, h, score = values
+                    box = (cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height
+                else:
+                    score, x1, y1, x2, y2 = values
+                    box = x1 - found.first, y1 - found.first, x2, y2
+                    if not all(abs(v) <= MOST for v in values) or x2 < x1 or y2 < y1:  # also refuses nan
+                        raise _Wrong(f"{text.strip()[:80]!r}")
+                found.add(place, label, score, box)
+        except _Wrong as wrong:
+            raise AnnotationError(file, at, str(wrong), law) from None
+
+
+def _is_relative(folder: Path) -> bool:
+    """Whether the lines are YOLO's, as shares of the image: every number of every line is one, and every box fits.
+
+    Raises UserError for other lines whose numbers are all shares: what they mean cannot be known.
+    """
+    fit, first = True, None
+    for file in sorted(folder.glob("*.txt")):
+        for line, text in enumerate(read_text(file, TEXT_LAW).splitlines(), 1):
+            if not text.strip():
+                continue
+            try:
+                _, values = _fields(text)
+            except _Wrong:
+                return False  # it is refused with its place when it is read
+            if not all(-BEYOND <= value <= 1 + BEYOND for value in values):  # also nan
+                return False
+            cx, cy, w, h, score = values
+            edges = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
+            fit &= min(w, h, score) >= 0 and all(-BEYOND <= edge <= 1 + BEYOND for edge in edges)
+            first = first or (file, line, text.strip()[:80])
+    if first and not fit:
+        file, line, text = first
+        said = f"{text!r}, and no number of any file is greater than 1: relative coordinates?"
+        raise AnnotationError(file, line, said, f"{TEXT_LAW}, in pixels, or {YOLO_LAW}")
+    return first is not None
+
+
+def _fields(text: str) -> tuple[str, tuple[float, float, float, float, float]]:
+    """(class, the five numbers behind it) of one line; a name may hold blanks."""
+    word, *numbers = text.rsplit(None, 5)
+    try:
+        one, two, three, four, five = map(float, numbers)
+    except ValueError:
+        raise _Wrong(f"{text.strip()[:80]!r}{_without_score(text)}") from None
+    return word.strip(), (one, two, three, four, five)
+
+
+def _without_score(text: str) -> str:
+    """What to say of a line of labels, which has no score."""
+    try:
+        box = [float(value) for value in text.split()[1:]]
+    except ValueError:
+        return ""
+    labels = len(box) == 4 and all(0 <= value <= 1 for value in box)
+    return ", a label without a score (Ultralytics writes it with save_conf=True)" if labels else ""
+
+
+def _label(word: str, names: dict[str, int]) -> int:
+    """The place of a class, by its name or number."""
+    number = re.fullmatch(r"([0-9]{1,8})(\.0*)?", word)
+    label = names.get(word, int(number[1]) if number else -1)
+    if not 0 <= label < len(names):
+        known = ", ".join(f"{place} {name}" for name, place in names.items())[:400]
+        raise _Wrong(f"class {word[:40]!r}, and the data set has {known}")
+    return label

@@ -1,0 +1,92 @@
+"""ONNX Runtime as a runtime: CPU, CUDA and TensorRT. No torch here."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from lookonce.data.images import usable_cores
+from lookonce.errors import ConfigError
+from lookonce.inference.backends.settings import Backend, Settings, abandon, follow_forks
+from lookonce.model.model_file import ModelFileError
+from lookonce.model.onnx_graph import PIXELS, network_part, read_description, read_onnx
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+"""ONNX Runtime's words for devices."""
+
+
+class OnnxRuntime:
+    """Runs a network: [B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/32, W/32], float32.
+
+    May be called from several threads at once; in a forked process it opens anew.
+
+    Args:
+        source: an .onnx file of ours, or an ONNX model in memory.
+        settings: how it runs; without a device CUDA where this ONNX Runtime has it. TensorRT only when asked for: it
+            spends minutes on building an engine.
+    Raises:
+        ModelFileError: a file that is not ours, or that ONNX Runtime cannot read.
+        ConfigError: the package or a device is not there, or a precision that it does not run.
+    """
+
+    def __init__(self, source: Path | onnx.ModelProto, settings: Settings) -> None:
+        runtime = _package()
+        if settings.precision == "bf16":
+            raise ConfigError("precision: 'bf16': onnxruntime runs networks in fp32; take openvino or torch")
+        present = runtime.get_available_providers()
+        device = settings.device or ("cuda" if PROVIDERS["cuda"] in present else "cpu")
+        if PROVIDERS.get(device) not in present:
+            have = [name for name, provider in PROVIDERS.items() if provider in present]
+            raise ConfigError(
+                f"device: {device!r}; this onnxruntime has {', '.join(have)}; for cuda and tensorrt run: "
+                "pip install onnxruntime-gpu"
+            )
+        place = str(source) if isinstance(source, Path) else "the model"
+        made = read_onnx(source) if isinstance(source, Path) else source
+        self.about = read_description(made, place)
+        self._model = network_part(made, self.about, place).SerializeToString()
+        self._place, self._settings, self._lock = place, settings, Lock()
+        chosen = list(dict.fromkeys((PROVIDERS[device], PROVIDERS["cpu"])))  # what a GPU lacks runs on the CPU
+        self._providers = [(name, {"use_tf32": "0"} if name == PROVIDERS["cuda"] else {}) for name in chosen]
+        self._session: Any = self._open()
+        self.backend = Backend("onnxruntime", runtime.__version__, "fp32", device)
+        follow_forks(self)
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The network's raw output for a batch of input images."""
+        with self._lock:
+            self._session = self._session or self._open()
+        found: NDArray[np.float32] = self._session.run(None, {PIXELS: images})[0]
+        return found
+
+    def forked(self) -> None:
+        """Let go of the parent's session."""
+        abandon(self._session)
+        self._session, self._lock = None, Lock()
+
+    def _open(self) -> Any:
+        """A session. Raises ModelFileError where ONNX Runtime cannot read the model."""
+        runtime = _package()
+        quiet = runtime.SessionOptions()
+        quiet.log_severity_level = 3
+        quiet.intra_op_num_threads = self._settings.threads or usable_cores()  # left alone it takes the machine's
+        try:
+            return runtime.InferenceSession(self._model, quiet, providers=self._providers)
+        except Exception as error:  # it has a class for each kind of failure, all beside Exception
+            said = " ".join(str(error).split())[:160].encode("unicode_escape").decode()
+            raise ModelFileError(f"{self._place}: ONNX Runtime cannot read it ({said})") from None
+
+
+def _package() -> Any:
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError:
+        raise ConfigError(
+            "runtime: 'onnxruntime': the package is not installed; run: pip install lookonce[onnx]"
+        ) from None

@@ -1,0 +1,219 @@
+"""Which runtime runs a model, and the converted form that the cache folder keeps of it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lookonce.errors import ConfigError, UserError
+from lookonce.files import replacing
+from lookonce.inference.backends.settings import Backend, RuntimeName, Settings
+from lookonce.inference.cache import KEY_LENGTH, CacheError, locked, make_room
+from lookonce.model.model_file import FORMAT, Description, ModelFileError
+
+if TYPE_CHECKING:
+    import onnx
+
+    from lookonce.model.model_file import Model
+
+
+log = logging.getLogger("lookonce")
+
+
+EXPORTED = (".onnx", ".xml")
+
+
+ENDINGS = {"openvino": ".xml", "onnxruntime": ".onnx"}
+"""Of the form that a runtime reads."""
+
+
+SCHEMA = 1
+"""Raised whenever the same model would be converted to another form: kept ones are then made anew."""
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """Runs a network. It may be called from several threads at once."""
+
+    backend: Backend
+    about: Description
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/stride, W/stride], float32."""
+
+
+class Opened:
+    """A runtime that knows what it was opened from: a copy of it, in this process or another, opens that anew."""
+
+    def __init__(self, runtime: Runtime, source: Model | Path, settings: Settings) -> None:
+        self._runtime, self._source, self._settings = runtime, source, settings
+        self.backend, self.about = runtime.backend, runtime.about
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/stride, W/stride], float32."""
+        return self._runtime(images)
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return open_runtime, (self._source, self._settings)
+
+
+def open_runtime(model: Model | Path, settings: Settings) -> Runtime:
+    """A runtime with a model in it. It can be pickled and copied, and used after a fork.
+
+    Args:
+        model: a model in memory, which PyTorch runs unless another is asked for, or a file: a model file, a run's
+            folder, Darknet's .cfg or .weights, or an exported .onnx or .xml. For OpenVINO and ONNX Runtime a file is
+            converted once; the converted form is kept in the cache folder, or in memory where that cannot be written.
+        settings: what is asked for.
+    Raises:
+        UserError: a file that cannot be read, a runtime that is not installed or cannot run such a file.
+    """
+    source = _whole(model) if isinstance(model, Path) else model
+    name = _choose(source if isinstance(source, Path) else None, settings)
+    found = _opened(source, name, settings)
+    if isinstance(source, Path):
+        source = source.absolute()  # a copy may be opened in another folder
+    return Opened(found, source, replace(settings, runtime=name))
+
+
+def _opened(source: Model | Path, name: RuntimeName, settings: Settings) -> Runtime:
+    if name == "torch":
+        from lookonce.inference.backends.torch import TorchRuntime
+
+        return TorchRuntime(_loaded(source) if isinstance(source, Path) else source, settings)
+    backend: Callable[[Path | onnx.ModelProto, Settings], Runtime]
+    if name == "openvino":
+        from lookonce.inference.backends.openvino import OpenvinoRuntime as backend
+    else:
+        from lookonce.inference.backends.onnxruntime import OnnxRuntime as backend
+    if not isinstance(source, Path):
+        return backend(_convert(source), settings)
+    if source.suffix in EXPORTED:
+        return backend(source, settings)
+    return _open_kept(source, name, lambda form: backend(form, settings))
+
+
+def _choose(path: Path | None, settings: Settings) -> RuntimeName:
+    """The runtime asked for, or the fastest at hand. Raises ConfigError for one that cannot run such a file."""
+    ending = path.suffix if path else ""
+    if settings.runtime == "openvino" and importlib.util.find_spec("openvino") is None:
+        raise ConfigError("runtime: 'openvino': the package is not installed; run: pip install openvino")
+    if settings.runtime != "auto":
+        fits = {"torch": ending not in EXPORTED, "onnxruntime": ending != ".xml", "openvino": True}
+        if not fits[settings.runtime]:
+            raise ConfigError(f"runtime: {settings.runtime!r} cannot run {path}; take openvino")
+        return settings.runtime
+    if ending == ".onnx" and _onnxruntime_has_cuda():
+        return "onnxruntime"
+    if ending in EXPORTED:
+        return "openvino"
+    if path is None or importlib.util.find_spec("openvino") is None or _cuda(settings.device):
+        return "torch"
+    return "openvino"
+
+
+def _cuda(device: str | None) -> bool:
+    """Whether PyTorch would run on a GPU. It is asked only where there may be one: importing it takes seconds."""
+    if device is not None:
+        return device.startswith("cuda")
+    if shutil.which("nvidia-smi") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _onnxruntime_has_cuda() -> bool:
+    if importlib.util.find_spec("onnxruntime") is None:
+        return False
+    return "CUDAExecutionProvider" in importlib.import_module("onnxruntime").get_available_providers()
+
+
+def _whole(path: Path) -> Path:
+    """The file that a path means. Raises UserError where an exported file is missing."""
+    path = path.expanduser()
+    if path.is_dir():
+        return path / "model.safetensors"  # a run folder
+    if path.suffix in EXPORTED and not path.is_file():
+        raise UserError(f"{path}: no such file; write it with lookonce export")
+    return path
+
+
+def _open_kept(model: Path, name: RuntimeName, opening: Callable[[Path | onnx.ModelProto], Runtime]) -> Runtime:
+    """A runtime on the converted form of a model file, which the cache keeps, else on one in memory."""
+    from lookonce.model.darknet.files import source_files
+
+    files = source_files(model)
+    key = _key(files, name)
+    made: onnx.ModelProto | None = None
+    try:
+        with locked("forms", key) as entry:
+            form = entry.folder / f"network{ENDINGS[name]}"
+            if not entry.is_whole():
+                entry.empty()
+                made = _convert(_loaded(model))
+                if _key(files, name) != key:
+                    raise ModelFileError(f"{model}: changed while it was read; try again")
+                entry.finish(f"{model.absolute()} for {name}", *_keep(made, form))
+                log.info("%s: converted for %s; this is done once", model, name)
+            found = opening(form)
+        if made is not None:
+            make_room()
+        return found
+    except CacheError as error:
+        log.info("%s, so the converted form stays in memory", error)
+        return opening(made or _convert(_loaded(model)))
+
+
+def _loaded(path: Path) -> Model:
+    from lookonce.model.model_file import load_model  # which needs torch, and a kept form does not
+
+    return load_model(path)
+
+
+def _key(files: tuple[Path, ...], name: RuntimeName) -> str:
+    """Of what the files hold and of what converts them."""
+    makers = ("onnx", "openvino") if name == "openvino" else ("onnx",)
+    found = hashlib.sha256(f"{SCHEMA} {FORMAT} {name} {[(maker, version(maker)) for maker in makers]}".encode())
+    for file in files:
+        found.update(file.suffix.encode())
+        if file.is_file():  # else load_model says that it is not there
+            with file.open("rb") as content:
+                found.update(hashlib.file_digest(content, "sha256").digest())
+    return found.hexdigest()[:KEY_LENGTH]
+
+
+def _convert(model: Model) -> onnx.ModelProto:
+    """The network alone, with its description."""
+    from lookonce.model.network import folded
+    from lookonce.model.onnx_graph import describe, network_model, numbers_of
+
+    made = network_model(model.network.layers, numbers_of(folded(model.network)), model.network.channels)
+    describe(made, model.description)
+    return made
+
+
+def _keep(made: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
+    """Write the converted form; its files. Raises CacheError where they cannot be written."""
+    try:
+        if path.suffix == ".onnx":
+            with replacing(path) as beside:
+                beside.write_bytes(made.SerializeToString())
+            return (path,)
+        from lookonce.inference.backends.openvino import openvino_model, saved
+
+        with saved(openvino_model(made), path):
+            pass
+        return path, path.with_suffix(".bin")
+    except UserError as error:
+        raise CacheError(str(error)) from None

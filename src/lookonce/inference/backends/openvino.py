@@ -1,0 +1,230 @@
+"""OpenVINO as a runtime: the fastest on a CPU. No torch here.
+
+Nothing is reported to anyone: lookonce/__init__.py keeps the package that does it away, and models are read by
+Core.read_model, never by openvino.convert_model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import cycle
+from pathlib import Path
+from threading import Lock
+from xml.etree.ElementTree import ParseError
+
+import numpy as np
+import onnx
+import openvino
+from defusedxml import DefusedXmlException, ElementTree
+from numpy.typing import NDArray
+
+from lookonce.errors import ConfigError
+from lookonce.files import replacing
+from lookonce.inference.backends.settings import Backend, Settings, abandon, follow_forks
+from lookonce.model.model_file import KEY, Description, ModelFileError, not_ours
+from lookonce.model.onnx_graph import PIXELS, RAW, network_part, raw_shape, read_description, read_onnx
+
+
+@cache
+def the_core() -> openvino.Core:
+    """The one Core of this process.
+
+    Each Core gives its thread another stack to handle signals on, and at its end puts back the one of before. Two that
+    do not end in the reverse order of their beginning leave one that is gone, and the next Ctrl-C crashes Python.
+    """
+    return openvino.Core()
+
+
+def _forked() -> None:
+    """A forked process makes a Core of its own: the threads of this one stay in the parent."""
+    if the_core.cache_info().currsize:
+        abandon(the_core())
+        the_core.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+class OpenvinoRuntime:
+    """Runs a network: [B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/32, W/32], float32.
+
+    Images run one by one, each on all cores; under settings.throughput several at once. It may be called from several
+    threads at once; in a forked process it compiles anew.
+
+    Args:
+        source: an .onnx or .xml file of ours, or an ONNX model in memory.
+        settings: how it runs.
+    Raises:
+        ModelFileError: a file that is not ours, or that OpenVINO cannot read.
+        ConfigError: a device that is not there.
+    """
+
+    def __init__(self, source: Path | onnx.ModelProto, settings: Settings) -> None:
+        core = the_core()
+        device = (settings.device or "cpu").upper()
+        if device not in core.available_devices:
+            raise ConfigError(
+                f"device: {settings.device!r}; OpenVINO has {', '.join(core.available_devices).lower()} here"
+            )
+        self._network, self.about = _open(core, source)
+        native = "BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+        if settings.precision == "bf16" and not native:  # OpenVINO would silently run fp32
+            raise ConfigError("precision: 'bf16': this machine has no instructions for it; take fp32")
+        rest = settings.precision_where(native)  # of an int8 file: what its other layers run in
+        is_int8 = any(op.get_type_name() == "FakeQuantize" for op in self._network.get_ops())
+        self._hints = {
+            "PERFORMANCE_HINT": "THROUGHPUT" if settings.throughput else "LATENCY",
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[rest],
+        }
+        if settings.threads is not None:
+            self._hints["INFERENCE_NUM_THREADS"] = str(settings.threads)
+        version = openvino.__version__.split("-")[0]
+        self.backend = Backend("openvino", version, "int8" if is_int8 else rest, device.lower())
+        self._lock, self._place = Lock(), "the model" if isinstance(source, onnx.ModelProto) else str(source)
+        self._compiled: openvino.CompiledModel | None = self._compile()
+        follow_forks(self)
+
+    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The network's raw output for a batch of input images.
+
+        A call runs on requests that no other call has. Each is waited for, in turn, and calls nothing back: a thread
+        of OpenVINO's that has yet to let go of a Python function when Python ends is killed, and the process with it.
+        """
+        requests = self._take(len(images))
+        try:
+            found: list[NDArray[np.float32]] = []
+            running: deque[openvino.InferRequest] = deque()
+            for image, request in zip(images, cycle(requests), strict=False):
+                if len(running) == len(requests):
+                    found.append(_output(running.popleft()))
+                request.wait()  # one that an interrupted call left
+                request.start_async({0: image[None]})
+                running.append(request)
+            found += map(_output, running)
+        finally:
+            self._idle.extend(requests)
+        return np.stack(found)
+
+    def forked(self) -> None:
+        """Let go of what runs in the parent."""
+        abandon(self._compiled, *self._idle)
+        self._compiled, self._lock = None, Lock()
+
+    def _compile(self) -> openvino.CompiledModel:
+        try:
+            compiled = the_core().compile_model(self._network, self.backend.device.upper(), self._hints)
+        except RuntimeError as error:
+            raise ModelFileError(f"{self._place}: OpenVINO cannot run it ({_reason(error)})") from None
+        self._most: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")  # by the hint
+        self._idle: deque[openvino.InferRequest] = deque()
+        return compiled
+
+    def _take(self, images: int) -> list[openvino.InferRequest]:
+        """Requests for one call to use alone; those of calls that have ended first."""
+        with self._lock:
+            if self._compiled is None:
+                self._compiled = self._compile()
+            new = self._compiled.create_infer_request
+            return [self._idle.pop() if self._idle else new() for _ in range(min(images, self._most))]
+
+
+def _output(request: openvino.InferRequest) -> NDArray[np.float32]:
+    """What a request found, once it has ended: [A*(5+C), H/32, W/32]."""
+    request.wait()
+    found: NDArray[np.float32] = request.get_output_tensor().data[0].copy()
+    return found
+
+
+def openvino_model(made: onnx.ModelProto) -> openvino.Model:
+    """An ONNX model of ours as OpenVINO's, with its description."""
+    read = the_core().read_model(made.SerializeToString())
+    read.set_rt_info(json.dumps(read_description(made, "the model").to_json()), KEY)
+    return read
+
+
+@contextmanager
+def saved(model: openvino.Model, xml: Path, half: bool = False) -> Iterator[Path]:
+    """Write a model as .xml, and its numbers as .bin; the .xml as it stands until the block ends well.
+
+    Raises UserError where they cannot be written; neither stands then.
+    """
+    with replacing(xml) as beside, replacing(xml.with_suffix(".bin")) as numbers:  # the numbers stand first
+        assert beside.with_suffix(".bin") == numbers  # where OpenVINO looks for them
+        try:
+            openvino.save_model(model, beside, compress_to_fp16=half)
+        except RuntimeError as error:
+            raise OSError(str(error).splitlines()[-1][:160]) from None
+        yield beside
+
+
+def _open(core: openvino.Core, source: Path | onnx.ModelProto) -> tuple[openvino.Model, Description]:
+    """The network in a file of ours, from "pixels" to "raw", and what the file says of it."""
+    if isinstance(source, onnx.ModelProto) or source.suffix == ".onnx":
+        place = "the model" if isinstance(source, onnx.ModelProto) else str(source)
+        made = read_onnx(source) if isinstance(source, Path) else source
+        about = read_description(made, place)
+        read = _read(core, network_part(made, about, place).SerializeToString(), place)
+        return _fixed(read, about, place), about
+    if not source.with_suffix(".bin").is_file():
+        raise ModelFileError(f"{source}: no {source.with_suffix('.bin').name} beside it, which holds its numbers")
+    try:
+        root = ElementTree.parse(source).getroot()
+        whole = root is not None and root.tag == "net"
+    except (OSError, ParseError, DefusedXmlException):
+        whole = False
+    if not whole:  # OpenVINO would try it as other formats, loudly
+        raise ModelFileError(f"{source}: not an OpenVINO file; write one with lookonce export --format openvino")
+    read = _read(core, source, str(source))
+    if not read.has_rt_info(KEY):
+        raise not_ours(str(source), "an OpenVINO file")
+    about = Description.from_text(read.get_rt_info(KEY).value, str(source))
+    return _fixed(_network_part(read, str(source)), about, str(source)), about
+
+
+def _read(core: openvino.Core, source: Path | bytes, place: str) -> openvino.Model:
+    try:
+        return core.read_model(source)
+    except RuntimeError as error:
+        raise ModelFileError(f"{place}: OpenVINO cannot read it ({_reason(error)})") from None
+
+
+def _reason(error: RuntimeError) -> str:
+    """What OpenVINO says, without where in its code it says so; what a file holds is escaped."""
+    said = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
+    return said[0][:160].encode("unicode_escape").decode() if said else "it gives no reason"
+
+
+def _fixed(read: openvino.Model, about: Description, place: str) -> openvino.Model:
+    """The network for one image of its own size. Raises ModelFileError where it gives another map than described."""
+    width, height = about.frame
+    expected = [1, *raw_shape(about, place)]
+    try:
+        read.reshape([1, 3, height, width])
+        found = list(read.outputs[0].get_shape())
+    except RuntimeError:
+        found = None
+    if found != expected:
+        raise ModelFileError(
+            f"{place}: the network gives {found or 'nothing'} for an input of {width} x {height}, and its description "
+            f"says {expected}; export it again with lookonce export"
+        )
+    return read
+
+
+def _network_part(read: openvino.Model, place: str) -> openvino.Model:
+    """The part from "pixels" to "raw"."""
+    tensors = {name: output for op in read.get_ops() for output in op.outputs() for name in output.get_names()}
+    if not tensors.keys() >= {PIXELS, RAW}:
+        raise ModelFileError(f"{place}: no tensors {PIXELS!r} and {RAW!r} in it; write it with lookonce export")
+    if tensors[PIXELS].get_node().get_type_name() == "Parameter":
+        return read
+    given = openvino.opset13.parameter(tensors[PIXELS].get_partial_shape(), np.float32, name=PIXELS)
+    for reader in tensors[PIXELS].get_target_inputs():
+        reader.replace_source_output(given.output(0))
+    return openvino.Model([tensors[RAW]], [given], "network")

@@ -1,0 +1,202 @@
+"""The cache folder: what was computed once and is used again, and the command that shows and empties it.
+
+    <cache>/<kind>/<key>/          an entry: its files, and entry.json, which is written last
+    <cache>/<kind>/<key>.lock      held while the entry is written, or read where it must not go away
+    <cache>/<kind>/<key>.use-*     held by each process that goes on reading the entry
+
+A key is a digest of all that decides what the files hold. Entries that were used longest ago go first where there are
+too many, never one that is locked. Nothing else that lies in the folder is touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_dir
+
+from lookonce.errors import UserError
+from lookonce.files import write_text
+
+log = logging.getLogger("lookonce")
+
+
+MOST_BYTES = 20e9
+"""Of all entries together."""
+
+
+KINDS = ("forms", "features")
+
+
+ABOUT = "entry.json"
+
+
+KEY_LENGTH = 32
+"""Hexadecimal digits."""
+
+
+class CacheError(UserError):
+    """A cache folder that cannot be written."""
+
+
+def cache_folder() -> Path:
+    """Where it is: LOOKONCE_CACHE, or where this system keeps caches."""
+    return Path(os.environ.get("LOOKONCE_CACHE") or user_cache_dir("lookonce", appauthor=False)).expanduser()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stands under one key."""
+
+    folder: Path
+
+    @property
+    def _about(self) -> dict[str, object]:
+        try:
+            found = json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def what(self) -> str:
+        """For people to read; empty: it was not finished."""
+        return str(self._about.get("what", ""))
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(_stat(file).st_size for file in self.folder.glob("*"))
+
+    @property
+    def used(self) -> float:
+        """When it was last used, seconds since 1970."""
+        return _stat(self.folder / ABOUT).st_mtime
+
+    def finish(self, what: str, *files: Path) -> None:
+        """The entry holds what it should; files are those that must not change from here on."""
+        digests = {file.name: _digest(file) for file in files}
+        write_text(self.folder / ABOUT, json.dumps({"what": what, "digests": digests}))
+
+    def is_whole(self) -> bool:
+        """Whether it was finished, and each file is the one that was written. Marks it as used."""
+        digests = self._about.get("digests")
+        if not isinstance(digests, dict):
+            return False
+        try:
+            whole = all(_digest(self.folder / name) == digest for name, digest in digests.items())
+            os.utime(self.folder / ABOUT)
+        except OSError:
+            return False
+        return whole
+
+    def empty(self) -> None:
+        """Remove what stands there, and begin anew."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def locked(kind: str, key: str) -> Iterator[Entry]:
+    """The entry of a key, for this process alone until the block ends. It waits for another process that has it.
+
+    Raises CacheError where the cache folder cannot be written.
+    """
+    entry = Entry(cache_folder() / kind / key)
+    lock = _lock(entry, ".lock")
+    try:
+        entry.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            log.info("waiting for another process, which has %s", entry.folder)
+            lock.acquire()
+        entry.folder.mkdir(exist_ok=True)  # it may have been removed meanwhile
+    except (OSError, NotImplementedError) as error:
+        lock.release()
+        raise CacheError(f"{cache_folder()}: the cache folder cannot be written ({error})") from None
+    try:
+        yield entry
+    finally:
+        lock.release()
+
+
+@contextmanager
+def in_use(entry: Entry) -> Iterator[None]:
+    """Keep an entry from being removed until the block ends. The block must begin while the entry is locked."""
+    lock = _lock(entry, f".use-{uuid4().hex}")
+    try:
+        with lock:
+            yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def make_room(need: float = 0) -> None:
+    """Remove entries, those used longest ago first, until they and `need` bytes more are within MOST_BYTES."""
+    entries = sorted(_entries(), key=lambda entry: entry.used)
+    total = sum(entry.size for entry in entries) + need
+    for entry in entries:
+        if total <= MOST_BYTES:
+            return
+        size = entry.size
+        if _removed(entry):
+            total -= size
+            log.info("the cache holds more than %.0f GB: removed %s", MOST_BYTES / 1e9, entry.what or entry.folder)
+
+
+def _entries() -> Iterator[Entry]:
+    """Every folder whose name is a key."""
+    for kind in KINDS:
+        for folder in sorted((cache_folder() / kind).glob("*")):
+            if len(folder.name) == KEY_LENGTH and set(folder.name) <= set("0123456789abcdef") and folder.is_dir():
+                yield Entry(folder)
+
+
+def _removed(entry: Entry) -> bool:
+    """Remove an entry unless a process has it; whether it is gone."""
+    lock = _lock(entry, ".lock")
+    try:
+        with lock.acquire(timeout=0):
+            for mark in entry.folder.parent.glob(f"{entry.folder.name}.use-*"):
+                with FileLock(mark).acquire(timeout=0):  # its process has ended
+                    pass
+                mark.unlink(missing_ok=True)
+            shutil.rmtree(entry.folder)
+    except (Timeout, OSError, NotImplementedError):
+        return False
+    return True
+
+
+def _lock(entry: Entry, ending: str) -> FileLock:
+    return FileLock(entry.folder.with_name(entry.folder.name + ending), thread_local=False)
+
+
+def _stat(file: Path) -> os.stat_result:
+    """Of a file that another process may just have removed: zeros."""
+    try:
+        return file.stat()
+    except OSError:
+        return os.stat_result([0] * 10)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _count(entries: int) -> str:
+    return "1 entry" if entries == 1 else f"{entries} entries"
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

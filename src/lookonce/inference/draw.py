@@ -1,0 +1,311 @@
+"""Letters of class names on images: a font that has them, or else the same name in Latin letters.
+
+Pillow's own font has Latin letters. DejaVu Sans, which comes with matplotlib, adds Cyrillic, Greek, Arabic and others;
+what it lacks (Chinese, Japanese, Korean, ...) is looked for in the fonts of this computer.
+
+Boxes drawn on pictures, to be looked at: each class its colour, each box its name and score.
+
+All sizes are image pixels. What was found is a solid frame with a filled tag; what is there (the
+truth) is a frame of black and white dashes with a black tag, so that neither needs colour to be told apart.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import logging
+import unicodedata
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from anyascii import anyascii
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, features
+
+from lookonce.errors import UserError, printable
+from lookonce.model.detections import Detections
+
+log = logging.getLogger("lookonce")
+
+
+NO_LETTERS = ("Last", "Adobe Blank", "AdobeBlank", "cm", "STIXNon", "STIXSize")
+"""Names that begin so are of fonts with a box in place of every letter, or with signs of mathematics alone."""
+
+
+_told: set[str] = set()
+
+
+@lru_cache(maxsize=4096)
+def lettering(name: str, own: bool = False) -> tuple[str, str | None]:
+    """(what to draw for a name, the file of the font that has all of it; None: Pillow's own font).
+
+    Where no font has the letters, those that are missing are transliterated, and a line says so once.
+    own: take DejaVu Sans alone, as plots do.
+    """
+    text = printable(unicodedata.normalize("NFC", name)).replace("\ufe0f", "")
+    if text.isascii():
+        return text, None
+    needed = {ord(letter) for letter in text if unicodedata.category(letter) != "Cf"}
+    fonts = () if not _can_be_drawn(text) else (_dejavu(),) if own else _fonts()
+    for file, letters in fonts:
+        if needed <= letters:
+            return text, file
+    file, letters = _dejavu()
+    parts = (letter if ord(letter) in letters and _can_be_drawn(letter) else _spelled(letter) for letter in text)
+    spelled = "".join(parts) or "?"
+    if not _told:
+        _told.add(name)
+        log.warning("no font on this computer has the letters of the class %s, so it is drawn as %r; install a font "
+                    "that has them, such as Noto Sans", printable(name), spelled)  # fmt: skip
+    return spelled, file
+
+
+def _spelled(letter: str) -> str:
+    """A letter in Latin ones; marks above others may have none."""
+    return anyascii(letter) or ("" if unicodedata.category(letter)[0] == "M" else "?")
+
+
+@lru_cache(maxsize=64)
+def font(file: str | None, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """A font by its file, at a size in pixels; None: Pillow's own."""
+    return ImageFont.load_default(size=size) if file is None else ImageFont.truetype(file, size)
+
+
+def _can_be_drawn(text: str) -> bool:
+    """Whether Pillow can join and order letters as scripts such as Arabic and Devanagari need it, or need not."""
+    joined = any(unicodedata.bidirectional(c) in ("R", "AL", "AN") or unicodedata.category(c)[0] == "M" for c in text)
+    return not joined or bool(features.check("raqm") and features.check("fribidi"))
+
+
+@lru_cache(maxsize=1)
+def _dejavu() -> tuple[str, frozenset[int]]:
+    import matplotlib
+
+    file = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+    return file, _letters(file)
+
+
+@lru_cache(maxsize=1)
+def _fonts() -> tuple[tuple[str, frozenset[int]], ...]:
+    """(file, its letters) of DejaVu Sans, then of each font of this computer that has letters which none before has."""
+    from matplotlib.font_manager import fontManager
+
+    found = [_dejavu()]
+    have = set(found[0][1])
+    upright = [entry for entry in fontManager.ttflist if entry.style == "normal" and entry.fname is not None]
+    upright.sort(key=lambda entry: (entry.weight not in (400, "normal", "regular"), "Sans" not in entry.name))
+    for entry in upright:
+        if entry.name.startswith(NO_LETTERS):
+            continue
+        letters = _letters(str(entry.fname))
+        if not letters <= have:
+            found.append((str(entry.fname), letters))
+            have |= letters
+    return tuple(found)
+
+
+def _letters(file: str) -> frozenset[int]:
+    """Code points that a font has; none, where Pillow cannot draw with it, as with bitmaps of emoji."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        ImageFont.truetype(file, 20)
+        return frozenset(FT2Font(file).get_charmap())
+    except (OSError, RuntimeError, ValueError):
+        return frozenset()
+
+
+Colour = tuple[int, int, int]
+
+
+Rectangle = tuple[int, int, int, int]
+
+
+Found = tuple[NDArray[np.floating], Sequence[str], Sequence[float]]
+"""boxes [N, 4] xyxy image pixels, N names, N scores"""
+
+
+Truth = tuple[NDArray[np.floating], Sequence[str]]
+"""boxes [N, 4] xyxy image pixels, N names"""
+
+
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+
+
+GOLDEN_ANGLE = 0.618034
+"""Step of hue, in turns: as many hues as asked for, neighbours far apart."""
+
+
+TONES = ((0.9, 1.0), (1.0, 0.6), (0.5, 1.0))
+"""(saturation, value): bright, dark, pale, so that near hues differ in lightness."""
+
+
+def draw(image: NDArray[np.uint8], found: Detections | Found, truth: Truth | None = None) -> Image.Image:
+    """The picture with what was found on it, and what is there.
+
+    Args:
+        image: [h, w, 3] RGB. It is not changed.
+        found: detections of this picture, or boxes, names and scores.
+        truth: boxes and names of the objects on it; drawn dashed, below what was found.
+    Returns:
+        A new picture of the same size. Tags stay inside it and, where there is room, off each other.
+    Raises:
+        UserError: an array that is no RGB picture of bytes.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise UserError(f"draw: an array {image.shape} of {image.dtype}; expected [h, w, 3] of uint8, RGB")
+    known: tuple[str, ...] = ()
+    if isinstance(found, Detections):
+        known = found.class_names
+        found = found.boxes, found.names, found.scores.tolist()
+    boxes, names, scores = np.asarray(found[0]).reshape(-1, 4), found[1], found[2]
+    sheet = _Sheet(image)
+    objects = [] if truth is None else list(zip(np.asarray(truth[0]).reshape(-1, 4), truth[1], strict=True))
+    for box, _ in objects:
+        sheet.dashed(box)
+    order = np.argsort(scores, kind="stable")  # the best is drawn last, on top
+    for n in order:
+        sheet.solid(boxes[n], class_colour(names[n], known))
+    for n in order[::-1]:
+        sheet.note(boxes[n], names[n], class_colour(names[n], known), f" {scores[n]:.2f}")
+    for box, name in objects:
+        sheet.note(box, name, BLACK, below=True)
+    return sheet.finished()
+
+
+def draw_labels(image: NDArray[np.uint8], boxes: NDArray[np.floating], names: Sequence[str],
+                class_names: Sequence[str] = ()) -> Image.Image:  # fmt: skip
+    """The picture [h, w, 3] with its labelled objects: each a frame in the colour of its class, tagged with its name.
+
+    boxes: [N, 4] xyxy image pixels; names: [N]; class_names: the data set's, for the colours. Returns a new picture.
+    """
+    sheet = _Sheet(image)
+    order = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable")  # the small on top
+    for n in order:
+        sheet.solid(boxes[n], class_colour(names[n], class_names))
+    for n in order[::-1]:
+        sheet.note(boxes[n], names[n], class_colour(names[n], class_names))
+    return sheet.finished()
+
+
+def class_colour(name: str, class_names: Sequence[str] = ()) -> Colour:
+    """RGB of a class, 0..255: by its place in class_names, else by its name; the same on every picture."""
+    place = class_names.index(name) if name in class_names else zlib.crc32(name.encode())
+    hue = place * GOLDEN_ANGLE % 1
+    red, green, blue = colorsys.hsv_to_rgb(hue, *TONES[place % len(TONES)])
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def contact_sheet(images: Sequence[Image.Image], columns: int, side: int) -> Image.Image:
+    """Pictures side by side, row by row, each fitted into a square of `side` pixels on white.
+
+    Raises UserError where there are no pictures, no columns or no pixels.
+    """
+    if not images or columns < 1 or side < 1:
+        raise UserError(
+            f"contact sheet: {len(images)} pictures, {columns} columns of {side} pixels; expected at least 1 of each"
+        )
+    gap = max(2, side // 50)
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * (side + gap) + gap, rows * (side + gap) + gap), WHITE)
+    for n, image in enumerate(images):
+        scale = min(side / image.width, side / image.height)
+        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        left = gap + n % columns * (side + gap) + (side - size[0]) // 2
+        top = gap + n // columns * (side + gap) + (side - size[1]) // 2
+        sheet.paste(small, (left, top))
+    return sheet
+
+
+@dataclass(frozen=True)
+class _Tag:
+    place: Rectangle
+    text: str
+    font: str | None
+    """File of the font; None: Pillow's own."""
+    fill: Colour
+
+
+class _Sheet:
+    """One picture being drawn on: frames at once, tags at the end, above all frames."""
+
+    def __init__(self, image: NDArray[np.uint8]) -> None:
+        self.picture = Image.fromarray(image)  # a copy
+        self.pen = ImageDraw.Draw(self.picture)
+        short = min(self.picture.size)
+        self.line = max(1, round(short / 200))
+        self.margin = max(1, self.line)
+        self.letters = max(9, round(short / 30))  # px
+        self.tags: list[_Tag] = []
+
+    def corners(self, box: NDArray[np.floating]) -> Rectangle:
+        """First and last pixel of a box, inside the picture."""
+        width, height = self.picture.size
+        x1, y1, x2, y2 = (float(v) for v in np.clip(box, 0, (width, height, width, height)))
+        left, top = min(int(x1), width - 1), min(int(y1), height - 1)
+        return left, top, max(left, round(x2) - 1), max(top, round(y2) - 1)
+
+    def solid(self, box: NDArray[np.floating], colour: Colour) -> None:
+        """A frame inside the edge of the box."""
+        self.pen.rectangle(self.corners(box), outline=colour, width=self.line)
+
+    def dashed(self, box: NDArray[np.floating]) -> None:
+        """A frame of black and white dashes."""
+        left, top, right, bottom = self.corners(box)
+        self.pen.rectangle((left, top, right, bottom), outline=BLACK, width=self.line)
+        dash, thick = 4 * self.line, self.line - 1
+        for x in range(left, right + 1, 2 * dash):
+            end = min(x + dash - 1, right)
+            self.pen.rectangle((x, top, end, min(top + thick, bottom)), fill=WHITE)
+            self.pen.rectangle((x, max(bottom - thick, top), end, bottom), fill=WHITE)
+        for y in range(top, bottom + 1, 2 * dash):
+            end = min(y + dash - 1, bottom)
+            self.pen.rectangle((left, y, min(left + thick, right), end), fill=WHITE)
+            self.pen.rectangle((max(right - thick, left), y, right, end), fill=WHITE)
+
+    def note(self, box: NDArray[np.floating], name: str, fill: Colour, score: str = "", below: bool = False) -> None:
+        """Find a place for the tag of a box: at its upper edge, or its lower one; off other tags if one is."""
+        width, height = self.picture.size
+        text, file = lettering(name)
+        text += score
+        while len(text) > 1 and self.extent(text, file)[0] > width:
+            text = text[:-1]
+        wide, high = self.extent(text, file)
+        left, top, right, bottom = self.corners(box)
+        above, under = [top - high, top], [bottom + 1 - high, bottom + 1]
+        edges = [*under, *above] if below else [*above, *under]
+        spots = [(x, y) for y in edges for x in (left, right + 1 - wide)]
+        places = [self.inside(x, y, wide, high) for x, y in spots if 0 <= y <= height - high]
+        places = places or [self.inside(left, top, wide, high)]
+        free = [place for place in places if not any(_overlap(place, tag.place) for tag in self.tags)]
+        self.tags.append(_Tag((free or places)[0], text, file, fill))
+
+    def extent(self, text: str, file: str | None) -> tuple[int, int]:
+        """(width, height) of a tag; the height is that of any text in its font. file: of the font."""
+        letters = font(file, self.letters)
+        high = int(max(letters.getbbox(some)[3] for some in ("\u00c5gjy|", text)))
+        return int(self.pen.textlength(text, letters)) + 1 + 2 * self.margin, high + 2
+
+    def inside(self, left: int, top: int, wide: int, high: int) -> Rectangle:
+        """The tag moved into the picture; cut where the picture is smaller."""
+        width, height = self.picture.size
+        left, top = max(0, min(left, width - wide)), max(0, min(top, height - high))
+        return left, top, min(left + wide, width) - 1, min(top + high, height) - 1
+
+    def finished(self) -> Image.Image:
+        """The picture with its tags, the first asked for on top."""
+        for tag in reversed(self.tags):
+            self.pen.rectangle(tag.place, fill=tag.fill)
+            light = np.dot(tag.fill, (0.299, 0.587, 0.114)) > 130  # luma of ITU-R BT.601
+            at = tag.place[0] + self.margin, tag.place[1] + 1
+            self.pen.text(at, tag.text, BLACK if light else WHITE, font(tag.font, self.letters))
+        return self.picture
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]

@@ -1,0 +1,445 @@
+"""The words of Darknet's cfg: which keys each section may have, and what becomes of them.
+
+Source: darknet/src/parser.c and its popular fork's, for keys that real files carry.
+
+Darknet's .cfg: a network as text, and back. Sections in order, key=value lines, # and ; comments.
+
+Keys that only Darknet's training reads, and keys of [net] that nothing reads, are kept as they are and written back.
+Source: darknet/src/parser.c (names and defaults of each section).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any, get_args
+
+from lookonce.errors import ConfigError, UserError, printable
+from lookonce.model.layers import (
+    MAX_WINDOW,
+    Activation,
+    AvgPool,
+    Conv,
+    Cost,
+    Dropout,
+    Layer,
+    LayerError,
+    MaxPool,
+    Region,
+    Reorg,
+    Route,
+    Shape,
+    Softmax,
+    shapes,
+)
+
+SHORT_NAMES = {"network": "net", "conv": "convolutional", "max": "maxpool", "avg": "avgpool", "soft": "softmax"}
+"""Other names of sections."""
+
+
+FLAGS = ("softmax", "bias_match", "rescore")
+"""Switches of a region section, off unless given."""
+
+
+SCALES = {"thresh": 0.5, "object_scale": 1.0, "noobject_scale": 1.0, "class_scale": 1.0, "coord_scale": 1.0}
+"""Numbers of a region section and Darknet's defaults."""
+
+
+READ: dict[str, frozenset[str]] = {
+    "net": frozenset({"width", "height", "channels"}),
+    "convolutional": frozenset({"batch_normalize", "filters", "size", "stride", "pad", "padding", "activation"}),
+    "maxpool": frozenset({"size", "stride", "padding"}),
+    "route": frozenset({"layers"}),
+    "reorg": frozenset({"stride"}),
+    "avgpool": frozenset(),
+    "dropout": frozenset({"probability"}),
+    "softmax": frozenset({"temperature", "tree"}),
+    "cost": frozenset({"type"}),
+    "region": frozenset({"anchors", "classes", "num", "tree", "map", *FLAGS, *SCALES}),
+}
+"""Keys that say what the network computes: they become layers."""
+
+
+TRAINING = frozenset({
+    "onlyforward", "stopbackward", "learning_rate", "smooth", "dont_update", "burnin_update", "train_only_bn", "truth",
+    "stream", "wait_stream",
+})  # fmt: skip
+"""Keys that Darknet's training, or its scheduling on a GPU, reads in any section but [net]."""
+
+
+KEPT: dict[str, frozenset[str]] = {
+    "net": frozenset({
+        "batch", "subdivisions", "time_steps", "notruth", "random", "max_crop", "min_crop", "max_ratio", "min_ratio",
+        "center", "clip", "flip", "angle", "aspect", "saturation", "exposure", "hue", "learning_rate",
+        "learning_rate_min", "momentum", "decay", "adam", "B1", "B2", "eps", "policy", "burn_in", "power", "step",
+        "scale", "steps", "scales", "gamma", "max_batches", "letter_box", "mosaic", "mixup", "cutmix", "blur",
+        "dynamic_minibatch", "optimized_memory", "workspace_size_limit_MB", "label_smooth_eps", "resize_step",
+        "loss_scale", "track",
+    }),
+    "convolutional": TRAINING | {"grad_centr", "angle"},
+    "maxpool": TRAINING,
+    "route": TRAINING,
+    "reorg": TRAINING,
+    "avgpool": TRAINING,
+    "dropout": TRAINING | {"dropblock", "dropblock_size_rel", "dropblock_size_abs"},
+    "softmax": TRAINING | {"noloss"},
+    "cost": TRAINING | {"scale", "ratio", "noobj", "thresh"},
+    "region": TRAINING | {"jitter", "random", "absolute", "max", "mask_scale", "focal_loss", "resize"},
+}  # fmt: skip
+"""Keys that only Darknet's training reads: kept as text."""
+
+
+FIXED: dict[str, dict[str, str]] = {
+    "convolutional": {
+        **dict.fromkeys((
+            "flipped", "binary", "xnor", "bin_output", "dot", "dontload", "dontloadscales", "dontsave", "numload",
+            "antialiasing", "assisted_excitation", "cbn", "sway", "rotate", "stretch", "stretch_sway", "reverse",
+            "coordconv",
+        ), "0"),
+        **dict.fromkeys(("groups", "dilation"), "1"),
+        **dict.fromkeys(("stride_x", "stride_y", "share_index"), ""),
+    },
+    "maxpool": {
+        **dict.fromkeys(("maxpool_depth", "antialiasing"), "0"),
+        **dict.fromkeys(("stride_x", "stride_y", "out_channels"), ""),
+    },
+    "route": {"groups": "1", "group_id": "0"},
+    "reorg": dict.fromkeys(("reverse", "flatten", "extra"), "0"),
+    "softmax": {"groups": "1", "spatial": "0"},
+    "region": {"coords": "4", **dict.fromkeys(("background", "log", "sqrt", "classfix"), "0")},
+}  # fmt: skip
+"""Keys that would change what the network computes or what its weights hold: allowed with this value only.
+
+Empty: the key is not read with any value.
+"""
+
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "a YOLOv3 or later network": ("yolo",),
+    "a Gaussian YOLOv3 network": ("gaussian_yolo",),
+    "a YOLOv1 network": ("detection",),
+    "a recurrent network": ("rnn", "crnn", "lstm", "conv_lstm", "gru"),
+    "an instance segmentation network": ("iseg",),
+    "a classifier": ("softmax", "cost", "connected", "conn"),
+}
+"""Other networks that Darknet's cfgs describe, and the sections that tell them."""
+
+
+log = logging.getLogger("lookonce")
+
+
+MAX_ANCHOR = 1e6
+"""Largest side of an anchor, cells."""
+
+
+MAX_INTEGER = 2**31 - 1
+"""Largest whole number: Darknet keeps them in 32 bits."""
+
+
+class CfgError(UserError):
+    """A cfg that cannot be read: place, what was found, what is allowed."""
+
+    def __init__(self, place: str, line: int, found: str, law: str = "") -> None:
+        super().__init__(f"{place}:{line}: {found}" + (f"; expected {law}" if law else ""))
+
+
+Keys = tuple[tuple[str, str], ...]
+"""(key, value) of one section, in their order."""
+
+
+@dataclass(frozen=True)
+class Cfg:
+    """What a cfg says: the network's layers, its input, and what only Darknet's training reads."""
+
+    layers: tuple[Layer, ...]
+    width: int = 416
+    height: int = 416
+    channels: int = 3
+    kept: tuple[Keys, ...] = ()
+    """Training keys of [net] and of each layer, as they stood; empty: there are none."""
+
+    def __post_init__(self) -> None:
+        if len(self.kept) not in (0, len(self.layers) + 1):
+            raise ConfigError(f"training keys of {len(self.kept)} sections; expected [net] and {len(self.layers)} more")
+
+
+@dataclass
+class _Section:
+    name: str
+    line: int
+    lines: list[tuple[str, str, int]] = field(default_factory=list)
+    """(key, value, line) in their order."""
+    values: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Of the keys that say what the layer computes."""
+    kept: list[tuple[str, str]] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    """Keys that nothing reads, each with its line; they are kept too."""
+
+
+def write_cfg(cfg: Cfg) -> str:
+    """The network as Darknet reads it, training keys behind each section's own."""
+    net: dict[str, object] = {"width": cfg.width, "height": cfg.height, "channels": cfg.channels}
+    sections = [("net", net), *(_layer_keys(layer) for layer in cfg.layers)]
+    kept = cfg.kept or ((),) * len(sections)
+    return "\n".join(_section_text(name, own, more) for (name, own), more in zip(sections, kept, strict=True))
+
+
+def read_cfg(text: str, place: str = "cfg") -> Cfg:
+    """A cfg's text as layers. place: the file's name, for messages.
+
+    Keys of [net] that nothing reads are kept with a warning, as Darknet goes on after its "Unused field".
+
+    Raises:
+        CfgError: a network of another family; with the line of an unknown section, of a key or value that is not
+            supported, of a layer that does not fit the map before it or is too large.
+    """
+    sections = _sections(text, place)
+    _check_family(sections, place)
+    for section in sections:
+        for key, value, line in section.lines:
+            _take(section, key, value, line, place)
+    if unused := sections[0].unused:
+        log.warning("%s: keys of [net] that nothing reads are kept: %s", printable(place), printable(", ".join(unused)))
+    net = _Reader(sections[0], place)
+    layers = tuple(_layer(_Reader(section, place)) for section in sections[1:])
+    if not layers:
+        raise CfgError(place, sections[0].line, "a network without layers", "at least one section after [net]")
+    frame = net.integer("width", 416), net.integer("height", 416)
+    channels = net.integer("channels", 3)
+    if channels not in (1, 3):
+        raise CfgError(place, net.line("channels"), f"channels={channels}", "3 (RGB) or 1 (grey)")
+    kept = tuple(tuple(section.kept) for section in sections)
+    try:
+        shapes(layers, Shape(channels, frame[1], frame[0]))
+    except LayerError as error:
+        raise CfgError(place, sections[1 + error.index].line, str(error)) from None
+    return Cfg(layers, *frame, channels, kept if any(kept) else ())
+
+
+def _check_family(sections: list[_Section], place: str) -> None:
+    """Raise CfgError for a network of another family, which says more than its first unknown key would."""
+    if not sections or sections[0].name != "net":
+        raise CfgError(place, 1, "no [net] section at the start", "a Darknet network file")
+    first = next((section for section in sections[1:] if section.name not in READ or section.name == "net"), None)
+    if first is None:
+        return
+    lines = {section.name: section.line for section in reversed(sections)}
+    for family, names in FAMILIES.items():
+        if (name := next((name for name in names if name in lines), None)) and "region" not in lines:
+            what = f" with [{first.name[:60]}]" if name in READ else ""
+            raise CfgError(place, lines[name], f"{family}{what} (section [{name}], line {lines[name]}); only [region] "
+                                               "networks (YOLOv2) are read so far")  # fmt: skip
+    raise CfgError(place, first.line, f"section [{first.name[:60]}]", f"one of {', '.join(READ)}")
+
+
+def _section_text(name: str, own: dict[str, object], kept: Keys) -> str:
+    lines = [f"{key}={value}" for key, value in (*own.items(), *kept)]
+    return "\n".join([f"[{name}]", *lines, ""])
+
+
+def _number(value: float) -> str:
+    """A number as short as it goes without losing a digit."""
+    return str(int(value)) if value == int(value) else repr(float(value))
+
+
+def _layer_keys(layer: Layer) -> tuple[str, dict[str, object]]:
+    match layer:
+        case Conv(filters, size, stride, batch_normalize, activation):
+            normalize: dict[str, object] = {"batch_normalize": 1} if batch_normalize else {}
+            shape: dict[str, object] = {"filters": filters, "size": size, "stride": stride, "pad": 1}
+            return "convolutional", {**normalize, **shape, "activation": activation}
+        case MaxPool(size, stride):
+            return "maxpool", {"size": size, "stride": stride}
+        case Route(layers):
+            return "route", {"layers": ",".join(map(str, layers))}
+        case Reorg(stride):
+            return "reorg", {"stride": stride}
+        case AvgPool():
+            return "avgpool", {}
+        case Dropout(probability):
+            return "dropout", {"probability": _number(probability)}
+        case Softmax(temperature, tree):
+            heat = {} if temperature == 1 else {"temperature": _number(temperature)}
+            return "softmax", {"groups": 1, **heat, **({"tree": tree} if tree else {})}
+        case Cost(type):
+            return "cost", {"type": type}
+        case Region():
+            return "region", _region_keys(layer)
+
+
+def _region_keys(region: Region) -> dict[str, object]:
+    anchors = ", ".join(f"{w!r},{h!r}" for w, h in region.anchors)
+    counts = {"classes": region.classes, "coords": 4, "num": len(region.anchors)}
+    flags = {name: int(getattr(region, name)) for name in FLAGS}
+    scales = {name: _number(getattr(region, name)) for name in SCALES}
+    files = {name: value for name in ("tree", "map") if (value := getattr(region, name))}
+    return {"anchors": anchors, **counts, **flags, **scales, **files}
+
+
+def _sections(text: str, place: str) -> list[_Section]:
+    """The sections of a text with all their keys, whatever these are."""
+    found: list[_Section] = []
+    for number, raw in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
+        line = raw.split("#")[0].split(";")[0].strip()
+        if not line:
+            continue
+        if line.startswith("["):
+            name = line.strip("[] \t").lower()
+            found.append(_Section(SHORT_NAMES.get(name, name), number))
+            continue
+        key, equals, value = (part.strip() for part in line.partition("="))
+        if not equals or not found:
+            raise CfgError(place, number, repr(raw.strip()[:60]), "[section], then key=value lines")
+        found[-1].lines.append((key, value, number))
+    return found
+
+
+def _take(section: _Section, key: str, value: str, line: int, place: str) -> None:
+    """Put a key where it belongs: read, fixed to one value, or kept."""
+    fixed, read = FIXED.get(section.name, {}), READ[section.name]
+    if key in read:
+        section.values.setdefault(key, (value, line))  # of a key that stands twice, Darknet takes the first
+    elif key in fixed:
+        if not _equal(value, fixed[key]):
+            law = f"{key}={fixed[key]}: nothing else is built here" if fixed[key] else f"no {key}: it is not built here"
+            raise CfgError(place, line, f"{key}={value[:60]}", f"{law} (section [{section.name}])")
+    elif key in KEPT[section.name] or section.name == "net":
+        section.kept.append((key, value))
+        if key not in KEPT[section.name]:
+            section.unused.append(f"{key[:60]} (line {line})")
+    else:  # a fork may compute something else by it
+        law = ", ".join(sorted({*read, *KEPT[section.name], *fixed}))
+        raise CfgError(place, line, f"key {key[:60]!r} in [{section.name}]", law)
+
+
+def _equal(value: str, number: str) -> bool:
+    try:
+        return float(value) == float(number)
+    except ValueError:
+        return False
+
+
+class _Reader:
+    """Values of one section by type, each error with its line."""
+
+    def __init__(self, section: _Section, place: str) -> None:
+        self.section, self.place = section, place
+
+    def line(self, key: str) -> int:
+        return self.section.values.get(key, ("", self.section.line))[1]
+
+    def text(self, key: str) -> str:
+        return self.section.values.get(key, ("", 0))[0][:60]
+
+    def numbers(self, key: str, default: str | None = None) -> list[float]:
+        text, line = self.section.values.get(key, (default, self.section.line))
+        if text is None:
+            raise CfgError(self.place, line, f"[{self.section.name}] without {key}", f"{key}=...")
+        try:
+            values = [float(part) for part in text.replace(" ", "").replace("\t", "").split(",") if part]
+        except ValueError:
+            values = [math.nan]
+        if not values or not all(map(math.isfinite, values)):
+            raise CfgError(self.place, line, f"{key}={text[:60]!r}", "numbers")
+        return values
+
+    def integers(self, key: str, default: str | None = None, least: int = 1, most: int = MAX_INTEGER) -> Iterator[int]:
+        for value in self.numbers(key, default):
+            if value != int(value) or not least <= value <= most:
+                law = "whole numbers" if least < 0 else f"a whole number, at least {least}"
+                law += f" and at most {most}" if value > most else ""
+                raise CfgError(self.place, self.line(key), f"{key}={self.text(key)}", law)
+            yield int(value)
+
+    def number(self, key: str, default: float, most: float = math.inf) -> float:
+        """One number; where it has a greatest value, from 0 to that."""
+        values = self.numbers(key, str(default))
+        if len(values) != 1 or (most < math.inf and not 0 <= values[0] <= most):
+            law = "one number" + ("" if most == math.inf else f", 0 to {most:g}")
+            raise CfgError(self.place, self.line(key), f"{key}={self.text(key)}", law)
+        return values[0]
+
+    def integer(self, key: str, default: int, least: int = 1, most: int = MAX_INTEGER) -> int:
+        values = list(self.integers(key, str(default), least, most))
+        if len(values) != 1:
+            raise CfgError(self.place, self.line(key), f"{key}={self.text(key)}", "one number")
+        return values[0]
+
+    def flag(self, key: str, default: int) -> bool:
+        return bool(self.integer(key, default, least=0))
+
+    def word(self, key: str, default: str, allowed: tuple[str, ...] = ()) -> str:
+        text, line = self.section.values.get(key, (default, self.section.line))
+        if allowed and text not in allowed:
+            raise CfgError(self.place, line, f"{key}={text[:60]}", f"one of {', '.join(allowed)}")
+        return text
+
+    def window(self, key: str, default: int) -> int:
+        """A size or stride of a convolution or a pool."""
+        return self.integer(key, default, most=MAX_WINDOW)
+
+    def file(self, key: str) -> str:
+        """The name of a file beside the cfg, or in a folder beside it; empty: none is named."""
+        text, line = self.section.values.get(key, ("", self.section.line))
+        parts = (*PurePosixPath(text).parts, *PureWindowsPath(text).parts)
+        if ".." in parts or text.startswith(("/", "\\", "~")) or PureWindowsPath(text).drive:
+            raise CfgError(self.place, line, f"{key}={text[:60]}", f"a file in the cfg's folder: {key}=NAME")
+        return text
+
+
+def _layer(read: _Reader) -> Layer:
+    match read.section.name:
+        case "convolutional":
+            return _convolution(read)
+        case "maxpool":
+            stride = read.window("stride", 1)
+            size = read.window("size", stride)
+            if read.integer("padding", size - 1, least=0) != size - 1:
+                raise CfgError(read.place, read.line("padding"), "another padding", f"padding={size - 1} (size - 1)")
+            return MaxPool(size, stride)
+        case "route":
+            return Route(tuple(read.integers("layers", least=-MAX_INTEGER)))
+        case "reorg":
+            return Reorg(read.window("stride", 1))
+        case "avgpool":
+            return AvgPool()
+        case "dropout":
+            return Dropout(read.number("probability", 0.5, most=1))
+        case "softmax":
+            return Softmax(read.number("temperature", 1), read.file("tree"))
+        case "cost":
+            return Cost(read.word("type", "sse"))
+        case _:
+            return _region(read)
+
+
+def _convolution(read: _Reader) -> Conv:
+    activation: Activation = read.word("activation", "logistic", get_args(Activation))  # type: ignore[assignment]
+    size, normalize = read.window("size", 1), read.flag("batch_normalize", 0)
+    padding = size // 2 if read.flag("pad", 0) else read.integer("padding", 0, least=0)
+    if padding != size // 2:
+        raise CfgError(
+            read.place, read.section.line, f"size={size} with a padding of {padding}", "pad=1 (size // 2 on each side)"
+        )
+    return Conv(read.integer("filters", 1), size, read.window("stride", 1), normalize, activation)
+
+
+def _region(read: _Reader) -> Region:
+    flat, count = read.numbers("anchors"), read.integer("num", 1)
+    if len(flat) % 2 or len(flat) < 2 * count:
+        found = f"{len(flat)} numbers in anchors"
+        raise CfgError(read.place, read.line("anchors"), found, f"{2 * count} above 0 for num={count}")
+    if not all(0 < value <= MAX_ANCHOR for value in flat[: 2 * count]):
+        raise CfgError(read.place, read.line("anchors"), f"anchors={read.text('anchors')}",
+                       f"numbers above 0 and at most {MAX_ANCHOR:g}, in cells")  # fmt: skip
+    if len(flat) > 2 * count:
+        log.warning("%s:%d: %d pairs of anchors, and num=%d; as in Darknet the first %d are used",
+                    printable(read.place), read.line("anchors"), len(flat) // 2, count, count)  # fmt: skip
+    numbers: dict[str, Any] = {name: read.number(name, default) for name, default in SCALES.items()}
+    flags: dict[str, Any] = {name: read.flag(name, 0) for name in FLAGS}
+    files: dict[str, Any] = {name: read.file(name) for name in ("tree", "map")}
+    anchors = tuple(zip(flat[: 2 * count : 2], flat[1 : 2 * count : 2], strict=True))
+    return Region(anchors, read.integer("classes", 20), **flags, **numbers, **files)

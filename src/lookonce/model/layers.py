@@ -1,0 +1,301 @@
+"""A network as data: one frozen record for each Darknet layer, in Darknet's order and words.
+
+No torch here: a description can be read, written and checked without it.
+Source: darknet/src/parser.c (names, defaults), each layer's *_layer.c (output sizes).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from lookonce.errors import ConfigError
+
+Activation = Literal["leaky", "linear", "relu", "logistic"]
+
+
+MAX_NUMBERS = 2**30
+"""Most numbers in all weights and in all maps of one image: 4 GiB of float32. YOLOv2 takes 0.1 billion at 608 x 608."""
+
+
+MAX_WINDOW = 256
+"""Largest size and stride of a convolution or a pool."""
+
+
+MAX_LAYERS = 4096
+
+
+LUMA = (77 / 256, 150 / 256, 29 / 256)
+"""What red, green and blue give to grey. Source: stb_image.h, stbi__compute_y, by which Darknet loads grey images."""
+
+
+@dataclass(frozen=True)
+class Conv:
+    """Convolution, then batch norm (or a bias), then the activation. Padding: size // 2."""
+
+    filters: int
+    size: int = 3
+    stride: int = 1
+    batch_normalize: bool = True
+    activation: Activation = "leaky"
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """Maximum over a window; missing cells at the right and bottom do not count."""
+
+    size: int = 2
+    stride: int = 2
+
+
+@dataclass(frozen=True)
+class Route:
+    """Outputs of other layers, stacked channel by channel in the listed order."""
+
+    layers: tuple[int, ...]
+    """Negative: counted back from this layer; else the index from the network's start."""
+
+
+@dataclass(frozen=True)
+class Reorg:
+    """Darknet's fold of space into channels (not space_to_depth: see network.reorg)."""
+
+    stride: int = 2
+
+
+@dataclass(frozen=True)
+class AvgPool:
+    """Mean over the whole map."""
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Sets values to zero at random in training; passes them on in detection."""
+
+    probability: float = 0.5
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Class probabilities of a classifier."""
+
+    temperature: float = 1.0
+    tree: str = ""
+    """File of the class tree (see tree.py) as the cfg writes it; empty: every class excludes every other."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Where a classifier's loss is taken; passes values on."""
+
+    type: str = "sse"
+
+
+@dataclass(frozen=True)
+class Region:
+    """What the last map means, and how its loss weighs it. Defaults of the scales: yolo-voc.cfg."""
+
+    anchors: tuple[tuple[float, float], ...]
+    """(w, h) in cells."""
+    classes: int
+    softmax: bool = True
+    """Classes exclude each other (softmax), or each is judged alone (logistic)."""
+    bias_match: bool = True
+    """An object belongs to the anchor of best shape, or to the predicted shape that fits it best."""
+    rescore: bool = True
+    """Objectness learns the IoU of its box, or 1."""
+    thresh: float = 0.6
+    """A predictor whose box has a better IoU than this with any object is not background."""
+    object_scale: float = 5.0
+    noobject_scale: float = 1.0
+    class_scale: float = 1.0
+    coord_scale: float = 1.0
+    tree: str = ""
+    """File of the class tree (see tree.py) as the cfg writes it; empty: the classes stand side by side."""
+    map: str = ""
+    """File that maps a data set's classes to the tree's, as the cfg writes it. Kept, not used."""
+
+    @property
+    def channels(self) -> int:
+        """Channels that the map before this layer must have: A * (5 + C)."""
+        return len(self.anchors) * (5 + self.classes)
+
+
+Layer = Conv | MaxPool | Route | Reorg | AvgPool | Dropout | Softmax | Cost | Region
+
+
+class Shape(NamedTuple):
+    """Size of a map."""
+
+    channels: int
+    height: int
+    width: int
+
+
+class LayerError(ConfigError):
+    """A layer that does not fit the layers before it, or that is too large. index: its place in the network."""
+
+    def __init__(self, index: int, layer: Layer, found: str) -> None:
+        super().__init__(f"layer {index} ({type(layer).__name__.lower()}): {found}")
+        self.index = index
+
+
+def shapes(layers: tuple[Layer, ...], given: Shape) -> list[Shape]:
+    """Output shape of each layer for an input of the given shape.
+
+    Raises:
+        LayerError: a route to a layer that is not there, maps that do not fit together,
+            a region whose map has another number of channels than anchors and classes ask for,
+            a layer with which weights and maps exceed MAX_NUMBERS.
+    """
+    out: list[Shape] = []
+    numbers = math.prod(given)
+    for index, layer in enumerate(layers):
+        shape = out[-1] if out else given
+        out.append(_shape(layer, shape, index, out))
+        numbers += num_weights(layer, shape.channels) + math.prod(out[-1])
+        if isinstance(layer, MaxPool):  # its map is padded first
+            numbers += shape.channels * (shape.height + layer.size) * (shape.width + layer.size)
+        if numbers > MAX_NUMBERS or index >= MAX_LAYERS:
+            raise LayerError(index, layer, f"the network is too large: up to here its weights and maps for an input of "
+                             f"{given.width} x {given.height} px hold {numbers} numbers; expected at most "
+                             f"{MAX_NUMBERS} (4 GiB), and at most {MAX_LAYERS} layers")  # fmt: skip
+    return out
+
+
+def _shape(layer: Layer, shape: Shape, index: int, before: list[Shape]) -> Shape:
+    channels, height, width = shape
+    match layer:
+        case Conv(filters, size, stride):
+            pad = 2 * (size // 2) - size
+            return Shape(filters, (height + pad) // stride + 1, (width + pad) // stride + 1)
+        case MaxPool(_, stride):
+            return Shape(channels, (height - 1) // stride + 1, (width - 1) // stride + 1)
+        case Route():
+            maps = [before[i] for i in sources(layer, index)]
+            if len({(m.height, m.width) for m in maps}) > 1:
+                raise LayerError(index, layer, f"maps of different sizes {[tuple(m) for m in maps[:9]]}")
+            return Shape(sum(m.channels for m in maps), maps[0].height, maps[0].width)
+        case Reorg(stride):
+            if channels % stride**2 or height % stride or width % stride:
+                raise LayerError(
+                    index, layer, f"a map of {channels} x {height} x {width}; channels must divide by "
+                    f"{stride**2}, height and width by {stride}: give an input whose sides divide by the whole stride"
+                )  # fmt: skip
+            return Shape(channels * stride**2, height // stride, width // stride)
+        case AvgPool():
+            return Shape(channels, 1, 1)
+        case Region() if channels != layer.channels:
+            raise LayerError(
+                index, layer, f"its map has {channels} channels; {len(layer.anchors)} anchors and "
+                f"{layer.classes} classes need {layer.channels} = anchors * (5 + classes) filters before it"
+            )  # fmt: skip
+        case _:
+            return shape
+
+
+def sources(route: Route, index: int) -> tuple[int, ...]:
+    """Indices of the layers that a route at `index` reads. Raises LayerError where there is none."""
+    found = tuple(index + i if i < 0 else i for i in route.layers)
+    if not found or any(not 0 <= i < index for i in found):
+        raise LayerError(index, route, f"layers={route.layers[:9]}; each must name a layer before it")
+    return found
+
+
+class Cells(NamedTuple):
+    """What is known of a map before the size of the input is."""
+
+    channels: int
+    stride: int
+    """Input pixels a cell."""
+
+
+def cells(layers: tuple[Layer, ...], channels: int = 3) -> list[Cells]:
+    """Channels and stride of each layer's output, for an input of so many channels.
+
+    Raises LayerError for a route to a layer that is not there, or to maps of different strides.
+    """
+    out: list[Cells] = []
+    for index, layer in enumerate(layers):
+        before = out[-1] if out else Cells(channels, 1)
+        match layer:
+            case Conv(filters, _, stride):
+                out.append(Cells(filters, before.stride * stride))
+            case MaxPool(_, stride):
+                out.append(Cells(before.channels, before.stride * stride))
+            case Reorg(stride):
+                out.append(Cells(before.channels * stride**2, before.stride * stride))
+            case Route():
+                maps = [out[i] for i in sources(layer, index)]
+                if len({m.stride for m in maps}) > 1:
+                    raise LayerError(index, layer, f"maps of different strides {[m.stride for m in maps[:9]]}")
+                out.append(Cells(sum(m.channels for m in maps), maps[0].stride))
+            case _:
+                out.append(before)
+    return out
+
+
+def stride(layers: tuple[Layer, ...]) -> int:
+    """Input pixels for each cell of the last map, along both axes (32 for YOLOv2). Pools over a whole map do not count.
+
+    Raises LayerError as cells does.
+    """
+    return cells(layers)[-1].stride
+
+
+def check_frame(layers: tuple[Layer, ...], frame: tuple[int, int], channels: int = 3) -> None:
+    """Raise ConfigError unless a detector runs on inputs of frame (width, height).
+
+    Both sides divide by the stride, no layer is too large, and the last map has a cell for each stride x stride pixels.
+    """
+    width, height = frame
+    each = stride(layers)
+    if min(frame) < 1 or width % each or height % each:
+        raise ConfigError(f"an input of {width} x {height} px; expected sides that are positive multiples of {each}")
+    found = shapes(layers, Shape(channels, height, width))[-1]
+    if found[1:] != (height // each, width // each):
+        raise ConfigError(
+            f"a last map of {found.width} x {found.height} cells for an input of {width} x {height} px; expected "
+            f"{width // each} x {height // each}: convolutions of even size add a cell, average pools leave one"
+        )
+
+
+def region_of(layers: tuple[Layer, ...]) -> Region:
+    """The region layer that ends a detector. Raises ConfigError for a network without one."""
+    if not layers or not isinstance(layers[-1], Region):
+        raise ConfigError("this network ends without a region layer: it classifies, it cannot detect")
+    return layers[-1]
+
+
+def channels_before(layers: tuple[Layer, ...], channels: int = 3) -> list[int]:
+    """Channels of the map that each layer reads, for an input of so many channels (3: RGB, 1: grey)."""
+    return [channels, *(found.channels for found in cells(layers, channels))][: len(layers)]
+
+
+def num_weights(layer: Layer, channels: int) -> int:
+    """Numbers that a layer which reads so many channels has in a Darknet .weights file; 0 for all but convolutions."""
+    if not isinstance(layer, Conv):
+        return 0
+    return layer.filters * (channels * layer.size**2 + (4 if layer.batch_normalize else 1))
+
+
+def floats_by_layer(layers: tuple[Layer, ...], channels: int = 3) -> list[int]:
+    """num_weights of each layer, for an input of so many channels."""
+    return [num_weights(*each) for each in zip(layers, channels_before(layers, channels), strict=True)]
+
+
+def num_floats(layers: tuple[Layer, ...], channels: int = 3) -> int:
+    """Numbers that a Darknet .weights file of this network holds, its header not counted."""
+    return sum(floats_by_layer(layers, channels))
+
+
+def num_operations(layers: tuple[Layer, ...], frame: tuple[int, int], channels: int = 3) -> int:
+    """Multiplications and additions of all convolutions for one input of frame (width, height), as Darknet counts."""
+    given = Shape(channels, frame[1], frame[0])
+    out = shapes(layers, given)
+    return sum(
+        2 * layer.size**2 * before.channels * math.prod(after)
+        for layer, before, after in zip(layers, [given, *out], out, strict=False)
+        if isinstance(layer, Conv)
+    )

@@ -1,0 +1,137 @@
+"""From predictions to detections: threshold -> undo the resize -> suppress per class -> clip.
+
+Greedy suppression is exact, and ties are stated: of equal scores the lower index comes first.
+Source: darknet/src/region_layer.c, get_region_detections; darknet/src/box.c, do_nms_sort.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lookonce.errors import ConfigError
+from lookonce.model.boxes import Array, area, clip, iou
+from lookonce.model.detections import Detections
+from lookonce.model.heads.region import Predictions
+from lookonce.model.resize import ResizeMode, boxes_to_image
+
+PLAIN_THRESHOLD = 0.3
+"""Score threshold of a model that brings none of its own."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which predictions become detections. The score is objectness times class probability."""
+
+    score_threshold: float
+    """A detection's score and its objectness are greater than this; 0 to 1."""
+    iou_threshold: float = 0.45
+    """Of two boxes of one class with a greater IoU the better stays. Source: detector.c, nms=.45."""
+    max_candidates: int = 3000
+    """At most so many (box, class) pairs, the best, meet in suppression: bounds memory to some 300 MB."""
+    max_detections: int = 1000
+    """At most so many detections a picture, the best."""
+    clip: bool = True
+    """Cut boxes to the picture (after suppression) and drop those without area in it; Darknet does not."""
+
+    def __post_init__(self) -> None:
+        for name in ("score_threshold", "iou_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}: {getattr(self, name)}; expected 0 to 1")
+        for name in ("max_candidates", "max_detections"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: {getattr(self, name)}; expected at least 1")
+
+
+def nms(boxes: ArrayLike, scores: ArrayLike, iou_threshold: float) -> NDArray[np.int64]:
+    """Greedy suppression within one class.
+
+    Args:
+        boxes:  [N, 4] xyxy, any unit.
+        scores: [N].
+        iou_threshold: a box goes if its IoU with a better one that stays is greater than this.
+    Returns:
+        Indices of the boxes that stay, by descending score; of equal scores the lower index first.
+    """
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    ranked = np.asarray(boxes)[order]
+    return order[_survivors(iou(ranked[:, None], ranked) > iou_threshold)]
+
+
+def nms_per_class(
+    boxes: ArrayLike, scores: ArrayLike, selection: Selection
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Greedy suppression within each class on its own; a box may stay for several classes.
+
+    Args:
+        boxes:  [N, 4] xyxy, any unit.
+        scores: [N, C]; those not above selection.score_threshold, and nan, do not take part.
+    Returns:
+        (box [M], class [M]) that stay, by descending score; of equal scores the lower box, then class, first.
+        Exact as long as no more than selection.max_candidates pairs are above the threshold.
+    """
+    boxes, scores = np.asarray(boxes), np.asarray(scores)
+    box, label = (scores > selection.score_threshold).nonzero()  # [M]
+    order = np.argsort(-scores[box, label], kind="stable")[: selection.max_candidates]
+    box, label = box[order], label[order]
+    distinct, place = np.unique(box, return_inverse=True)  # [D], [M]
+    corners = boxes[distinct]
+    clash = (iou(corners[:, None], corners) > selection.iou_threshold)[place][:, place]  # [M, M]
+    keep = _survivors(clash & (label[:, None] == label))
+    return box[keep], label[keep]
+
+
+def _survivors(clash: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of N boxes, the best first, greedy suppression keeps: [N] bool. clash: [N, N] bool.
+
+    A box stays if no earlier box that stays clashes with it. Repeating that sentence on all boxes at
+    once settles at least one more box of the order each time, so it ends, and only greedy's answer stands still.
+    """
+    better, worse = np.triu(clash, 1).nonzero()
+    keep = np.ones(len(clash), np.bool_)
+    while True:
+        settled = np.ones_like(keep)
+        settled[worse[keep[better]]] = False
+        if np.array_equal(settled, keep):
+            return keep
+        keep = settled
+
+
+def postprocess(
+    predictions: Predictions[Array],
+    sizes: Sequence[tuple[int, int]],
+    frame: tuple[int, int],
+    mode: ResizeMode,
+    class_names: tuple[str, ...],
+    selection: Selection,
+) -> list[Detections]:
+    """What was found on each picture of a batch. Runs on the CPU; anything not finite is dropped.
+
+    Args:
+        predictions: of B pictures, boxes in input pixels.
+        sizes:       B (width, height) of the pictures, image pixels.
+        frame:       (width, height) of the network's input, pixels.
+        mode:        how the pictures were brought into the frame.
+        class_names: C names.
+    Returns:
+        B Detections, boxes in image pixels. IoU is that of the boxes in image pixels, as in Darknet.
+    """
+    given = predictions.numpy()
+    parts = zip(given.boxes, given.objectness, given.class_prob, sizes, strict=True)
+    results = []
+    for boxes, objectness, class_prob, size in parts:  # [N, 4], [N], [N, C]
+        likely = ((objectness > selection.score_threshold) & np.isfinite(boxes).all(-1)).nonzero()[0]  # [K]
+        corners = boxes_to_image(boxes[likely], size, frame, mode)
+        scores = np.nan_to_num(objectness[likely, None] * class_prob[likely], nan=0, posinf=0, neginf=0)  # [K, C]
+        box, label = nms_per_class(corners, scores, selection)
+        found, value = corners[box], scores[box, label]
+        if selection.clip:
+            found = clip(found, *size)
+            inside = area(found) > 0
+            found, value, label = found[inside], value[inside], label[inside]
+        top = slice(selection.max_detections)
+        results.append(Detections(found[top], value[top], label[top], class_names))
+    return results

@@ -1,0 +1,160 @@
+"""The page of a data set: counts, findings, shapes, labelled pictures, and what the encoder makes of one of them.
+
+One self-contained HTML file that opens offline.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lookonce.data.anchors import shapes_in_cells
+from lookonce.data.check import CheckReport, summary
+from lookonce.data.dataset import Dataset, Record
+from lookonce.data.images import load_rgb
+from lookonce.errors import PictureError
+from lookonce.inference.draw import class_colour, draw_labels
+from lookonce.model.anchors import STRIDE
+from lookonce.model.boxes import cxcywh_to_xyxy, shape_iou
+from lookonce.model.heads.region import Targets, encode
+from lookonce.model.resize import ResizeMode, boxes_to_input, to_input
+from lookonce.report.figures import (
+    aspect_histogram,
+    centre_map,
+    class_bars,
+    objects_histogram,
+    shape_cloud,
+    size_histogram,
+)
+from lookonce.report.page import data_uri, write_page
+
+PICTURES = 12
+"""On the contact sheet."""
+
+
+WIDTH = 640
+"""Longest side of a picture on it, px."""
+
+
+CANDIDATES = 400
+"""Pictures among which the one to explain is sought."""
+
+
+BEST_COUNT = 5
+"""Objects with which the grid is full, and can still be read."""
+
+
+def write_data_report(path: Path, report: CheckReport, dataset: Dataset, mode: ResizeMode) -> Path:
+    """Write the page of a checked data set."""
+    wh = shapes_in_cells(dataset, report.size, mode)
+    boxes = dataset.boxes
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 / dataset.sizes[dataset.image_of_box]
+    return write_page(
+        path,
+        "data_page.html",
+        report=report,
+        name=dataset.name,
+        facts=summary(report).splitlines()[2:],
+        class_bars=class_bars(report.counted.classes),
+        objects=objects_histogram(np.diff(dataset.first)),
+        shapes=shape_cloud(wh, report.anchors),
+        centres=centre_map(centres, float(np.median(dataset.sizes[:, 1] / dataset.sizes[:, 0]))),
+        aspects=aspect_histogram(wh),
+        sizes=size_histogram(wh, report.size),
+        pictures=contact(dataset),
+        explained=explained(dataset, report, mode),
+    )
+
+
+def contact(dataset: Dataset) -> list[tuple[str, str]]:
+    """(name, data: address) of some labelled pictures: one of each class first, then a seeded choice."""
+    rng = np.random.default_rng(0)
+    image, order = dataset.image_of_box, rng.permutation(len(dataset))
+    rank = np.empty(len(dataset), np.int64)
+    rank[order] = np.arange(len(dataset))
+    first: dict[int, int] = {}  # image -> the class it was chosen for
+    shown: set[int] = set()  # classes on the images chosen so far
+    by_class = np.lexsort((rank[image], dataset.classes))  # [N] objects
+    places = np.searchsorted(dataset.classes[by_class], np.arange(len(dataset.labels)))
+    for label in np.unique(dataset.classes).tolist():
+        if label not in shown:
+            n = int(image[by_class[places[label]]])
+            first[n] = label
+            shown |= set(dataset.classes[dataset.first[n] : dataset.first[n + 1]].tolist())
+    chosen = [*first, *(n for n in order.tolist() if n not in first)]
+    found: list[tuple[str, str]] = []
+    for n in chosen:
+        record = dataset.records[n]
+        try:
+            picture = load_rgb(record.path, WIDTH, dataset.pixel_range)
+        except PictureError:
+            continue  # it is among the findings
+        scale = picture.shape[1] / record.size[0]
+        names = [dataset.labels[label] for label in record.labels]
+        drawn = draw_labels(picture, record.boxes * scale, names, dataset.labels)
+        found.append((f"{record.path.name}: {len(names)} object{'s' * (len(names) != 1)}", data_uri(drawn)))
+        if len(found) == PICTURES:
+            break
+    return found
+
+
+def explained(dataset: Dataset, report: CheckReport, mode: ResizeMode) -> dict[str, Any] | None:
+    """What the encoder makes of one picture: its boxes, their cells, anchors and targets; None: no picture opens."""
+    for n in telling(dataset):
+        record = dataset.records[n]
+        try:
+            picture = load_rgb(record.path, pixel_range=dataset.pixel_range)
+        except PictureError:
+            continue
+        frame = (report.size, report.size)
+        seen = to_input(picture, frame, mode).transpose(1, 2, 0) * 255  # [H, W, 3]
+        shown = Image.fromarray(np.rint(seen).astype(np.uint8))
+        return {
+            "name": record.path.name, "uri": data_uri(shown), "size": report.size, "stride": STRIDE,
+            "lines": list(range(STRIDE, report.size, STRIDE)), "objects": _objects(dataset, record, report, mode),
+        }  # fmt: skip
+    return None
+
+
+def telling(dataset: Dataset) -> list[int]:
+    """Pictures, those first that show most: several classes and shapes, and not too many objects."""
+    several = np.flatnonzero(np.diff(dataset.first))[:CANDIDATES].tolist()
+
+    def worth(n: int) -> float:
+        record = dataset.records[n]
+        shapes = np.log2(record.boxes[:, 2:] - record.boxes[:, :2]).round()
+        kinds = len(np.unique(record.labels)) + len(np.unique(shapes, axis=0))
+        return min(kinds, 2 * BEST_COUNT) - abs(len(record.labels) - BEST_COUNT)
+
+    return sorted(several, key=lambda n: -worth(n))
+
+
+def _objects(dataset: Dataset, record: Record, report: CheckReport, mode: ResizeMode) -> list[dict[str, Any]]:
+    """One entry an object: what stands on the grid and in the table. Lengths in input px."""
+    anchors = torch.tensor(report.anchors.wh)
+    side = report.size // STRIDE
+    boxes = boxes_to_input(torch.from_numpy(record.boxes), record.size, (report.size, report.size), mode)
+    labels = torch.from_numpy(record.labels)
+    told: Targets = encode(boxes, labels, torch.zeros_like(labels), anchors, (side, side), STRIDE,
+                           torch.from_numpy(record.difficult))  # fmt: skip
+    shapes = anchors[told.anchor] * STRIDE  # [N, 2]
+    overlap = shape_iou(told.boxes[:, 2:], anchors[told.anchor])
+    drawn = cxcywh_to_xyxy(torch.cat((told.boxes[:, :2] * STRIDE, shapes), -1))  # [N, 4] anchors on the boxes' centres
+    found = []
+    for n in range(len(labels)):
+        name = dataset.labels[int(labels[n])]
+        x1, y1, x2, y2 = boxes[n].tolist()
+        lost = not bool(told.wins[n]) and not bool(told.ignore[n])
+        found.append({
+            "number": n + 1, "name": name, "colour": "#{:02x}{:02x}{:02x}".format(*class_colour(name, dataset.labels)),
+            "x": x1, "y": y1, "w": x2 - x1, "h": y2 - y1, "row": int(told.row[n]), "col": int(told.col[n]),
+            "cx": (x1 + x2) / 2, "cy": (y1 + y2) / 2, "anchor": int(told.anchor[n]) + 1,
+            "ax": float(drawn[n, 0]), "ay": float(drawn[n, 1]), "aw": float(shapes[n, 0]), "ah": float(shapes[n, 1]),
+            "iou": float(overlap[n]), "txy": told.txy[n].tolist(), "twh": told.twh[n].tolist(),
+            "fate": "lost to another" if lost else "difficult: not sought" if told.ignore[n] else "",
+        })  # fmt: skip
+    return found

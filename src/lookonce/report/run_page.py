@@ -1,0 +1,215 @@
+"""The page of a run: curves, scores, advice and drawn pictures in one HTML file that opens offline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator
+from PIL import Image
+
+from lookonce.data.anchors import SIZES, input_scale
+from lookonce.data.dataset import Record
+from lookonce.data.images import load_rgb
+from lookonce.errors import PictureError
+from lookonce.evaluation.average_precision import Metrics, best_thresholds, score_sizes
+from lookonce.evaluation.evaluate import Analysis, analyse
+from lookonce.evaluation.matching import match, picture_f1
+from lookonce.inference.draw import draw
+from lookonce.model.detections import Detections
+from lookonce.report.evaluation_page import sections
+from lookonce.report.page import SOFT, Drawing, data_uri, write_page
+from lookonce.training.advice import Watch
+from lookonce.training.history import Curves, read_curves
+
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (5, 3)))
+"""Line styles, so that curves part without colour too."""
+
+
+TERMS = ("xy", "wh", "ciou", "objectness", "background", "class", "warm_up")
+
+
+SHOWN_SIDE = 560
+"""Longest side of a picture on the page, pixels."""
+
+
+Shapes = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class SizeRow:
+    """Objects of one size at the input: how many there are, what anchors can hold, what is found."""
+
+    size: str
+    objects: int  # of the training set
+    fit: float | None  # share that some anchor fits
+    lost: float | None  # share that shares its cell and anchor with another
+    ap: float | None  # mean AP on the scored pictures
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Drawn pictures under one heading."""
+
+    heading: str
+    note: str
+    pictures: Sequence[tuple[str, Image.Image]]  # (caption, picture)
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a run's page says."""
+
+    run: Path
+    """The run folder, for its name and its metrics.csv."""
+    metrics: Metrics | None
+    """None: nothing was scored."""
+    split: str
+    facts: Sequence[tuple[str, str]]
+    advice: Sequence[str] = ()
+    sizes: Sequence[SizeRow] = ()
+    galleries: Sequence[Gallery] = ()
+    found: Mapping[str, Any] | None = None
+    """What evaluation_report.sections says of the split; None: nothing."""
+
+
+def write_report(path: Path, page: Page) -> Path:
+    """Write the page of a run, whole or not at all."""
+    file = page.run / "metrics.csv"
+    curves = read_curves(file) if file.exists() else {}
+    return write_page(
+        path,
+        "run_page.html",
+        page=page,
+        metrics=page.metrics,
+        curves=curves_figure(curves) if curves else "",
+        galleries=[(g, [(caption, data_uri(picture)) for caption, picture in g.pictures]) for g in page.galleries],
+    )
+
+
+def compared(picture: Image.Image, found: Detections, record: Record, labels: Sequence[str]) -> Image.Image:
+    """A picture with what was found on it and what is there, at a size at which both can be told apart."""
+    scale = SHOWN_SIDE / max(picture.size)
+    large = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+    boxes = Detections(found.boxes * scale, found.scores, found.labels, found.class_names)
+    truth = (record.boxes * scale, tuple(labels[label] for label in record.labels))
+    return draw(np.asarray(large.convert("RGB")), boxes, truth)
+
+
+def facts(recipe: Mapping[str, Any], data: str, pictures: int, anchors: Shapes) -> list[tuple[str, str]]:
+    """What stands in the page's table. recipe: settings by name; data, pictures: the training set; anchors: cells."""
+    size, batch = recipe.get("size"), recipe.get("batch_size")
+    return [
+        ("network", f"{recipe.get('network')}, input {size} x {size}, {recipe.get('resize')}"),
+        ("trained on", f"{pictures} pictures of {data}, {recipe.get('epochs')} epochs of batches of {batch}"),
+        ("loss", str(recipe.get("loss"))),
+        ("optimiser", f"{recipe.get('optimizer')}, rate {recipe.get('learning_rate')}, {recipe.get('schedule')}"),
+        ("anchors (cells)", "  ".join(f"{w:.2f} x {h:.2f}" for w, h in anchors)),
+    ]
+
+
+def curves_figure(by_epoch: Curves) -> str:
+    """<svg> against images seen: loss terms; both losses; validation mAP; learning rate and images/s."""
+    epochs, seen = by_epoch["seen"][-1] if by_epoch.get("seen") else (1.0, 1.0)
+    curves = {name: [(x * seen / epochs, y) for x, y in points] for name, points in by_epoch.items()}
+    with Drawing(9.5, 6.6) as drawing:
+        terms, losses, score, pace = drawing.figure.subplots(2, 2).flat
+        for term, line in zip(TERMS, LINES, strict=True):
+            _line(terms, curves, f"{term}_epoch", line, term)
+        _log_scale(terms, "loss term, mean of an epoch")
+        _line(losses, curves, "loss_epoch", "-", "training (augmented)")
+        _line(losses, curves, "val/loss", "--", "validation", marker="o")
+        _log_scale(losses, "loss")
+        _line(score, curves, "val/mAP", "-", "validation mAP@0.5", marker="o")
+        score.set(ylabel="validation mAP@0.5", ylim=(0, 1))
+        _line(pace, curves, "rate", "-", "learning rate")
+        pace.set(ylabel="learning rate", ylim=(0, None))
+        if curves.get("images_per_s"):
+            twin = pace.twinx()
+            _line(twin, curves, "images_per_s", ":", "images/s", marker=".")
+            twin.set(ylabel="images/s (dotted)", ylim=(0, None))
+        for axes in (terms, losses, score, pace):
+            axes.set(xlabel="images seen" if by_epoch.get("seen") else "epoch")
+            axes.grid(color=SOFT, alpha=0.3)
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            if axes in (terms, losses) and axes.lines:
+                axes.legend(fontsize="small", ncols=2)
+        return drawing.svg()
+
+
+def _log_scale(axes: Axes, name: str) -> None:
+    """A logarithmic scale with plain numbers: names in figures are never read as formulas, so nor are these."""
+    axes.set(ylabel=name, yscale="log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+
+
+def _line(axes: Axes, curves: Curves, name: str, line: object, label: str, marker: str = "") -> None:
+    if points := curves.get(name):
+        axes.plot(*zip(*points, strict=True), linestyle=line, marker=marker, markersize=4, label=label)
+
+
+SHOWN = 6
+"""Pictures in each gallery."""
+
+
+def write_run_page(run: Watch, whole: bool) -> Path:
+    """Write the page of what is known now. whole: with curves, errors, confusion and calibration: some seconds."""
+    val = run.validation
+    metrics = None if val is None else val.metrics
+    analysis = analyse(val.dataset, val.detections, metrics.rules, bootstrap=0) if val and metrics else None
+    told = facts(asdict(run.plan.settings), run.train_set.name, len(run.train_set), run.anchors)
+    if val is not None and val.computed_by:
+        told.append(("validation", val.computed_by))
+    page = Page(
+        run.folder,
+        metrics,
+        run.plan.val_split,
+        told,
+        run.advice(),
+        _sizes(run, analysis),
+        _galleries(run, metrics),
+        {**sections(val.dataset, analysis), "sizes": ()} if whole and val and analysis else None,
+    )
+    return write_report(run.folder / "report.html", page)
+
+
+def _sizes(run: Watch, analysis: Analysis | None) -> list[SizeRow]:
+    found: dict[str, float | None] = {}
+    if analysis is not None and run.validation is not None:
+        val = run.validation
+        scale = input_scale(val.dataset, val.frame, val.mode)
+        found["all"] = analysis.metrics.mean_ap
+        for size, low, high in SIZES:
+            found[size] = score_sizes(val.dataset, analysis.found, low, high, scale).mean_ap
+    return [SizeRow(c.size, c.objects, c.fit, c.lost, found.get(c.size)) for c in run.covered]
+
+
+def _galleries(run: Watch, metrics: Metrics | None) -> list[Gallery]:
+    """The validation pictures that come out worst and best at the thresholds of best F1."""
+    val = run.validation
+    if val is None or metrics is None:
+        return []
+    thresholds = best_thresholds(metrics)
+    found = [one.above(thresholds) for one in val.detections]
+    skip = val.dataset.difficult
+    f1 = picture_f1(val.dataset, match(val.dataset, found, skip, metrics.rules.iou_threshold), skip)
+    order = np.argsort(f1, kind="stable")
+    told = "F1 of the picture at each class's best threshold. Solid: found. Dashed: what is there."
+    galleries = []
+    for heading, chosen in (("Worst validation pictures", order[:SHOWN]), ("Best", order[::-1][:SHOWN])):
+        pictures: list[tuple[str, Image.Image]] = []
+        for index in chosen:
+            record = val.dataset.records[int(index)]
+            try:
+                picture = Image.fromarray(load_rgb(record.path, pixel_range=val.dataset.pixel_range))
+            except PictureError:
+                continue
+            caption = f"{record.path.name}: F1 {f1[index]:.2f}"
+            pictures.append((caption, compared(picture, found[index], record, val.dataset.labels)))
+        galleries.append(Gallery(heading, told, pictures))
+    return galleries

@@ -1,0 +1,233 @@
+"""One training step as the method reads: warp, network, targets, loss. The engine is Lightning's Trainer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from lookonce.data.augment import Warped, draws, mosaic, warp
+from lookonce.data.loader import Batch
+from lookonce.errors import ConfigError, NonFiniteLossError
+from lookonce.inference.backends.torch import computes_bf16
+from lookonce.model.heads.region import Predictions, decode, encode, further
+from lookonce.model.layers import region_of
+from lookonce.model.losses import keras_yolo2_loss, region_ciou_loss, region_loss
+from lookonce.model.network import BatchNorm, Network, Sigma
+from lookonce.training.history import Means
+from lookonce.training.recipes import Device, Settings, rate
+
+LOSSES = {"region": region_loss, "region_ciou": region_ciou_loss, "keras_yolo2": keras_yolo2_loss}
+
+
+WHOLE_PICTURES = 0.3
+"""Last share of a run that shows no mosaics, so that the network and its batch norm end on what detection sees."""
+
+
+STEPS_A_ROW = 10
+"""Steps from one row of numbers to the next."""
+
+
+STEPS_A_SIDE = 10
+"""Steps between two draws of the input side. Source: YOLO9000, section 2, multi-scale training."""
+
+
+class Training(lightning.LightningModule):
+    """A network being trained.
+
+    Args:
+        network: ends in a region layer.
+        settings: fitted to the training set (epochs known).
+        seed: every random draw derives from it, the epoch and the picture.
+    """
+
+    def __init__(self, network: Network, settings: Settings, seed: int) -> None:
+        super().__init__()
+        self.network, self.settings, self.seed = network, settings, seed
+        self.region = region_of(network.layers)
+        self.seen = 0
+        self.means = Means()
+        self.cut = 0  # layers below it are not run: their outputs come from a cache
+        network.freeze(frozen_convolutions(network, settings.freeze))
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether predictors are still drawn to their anchors."""
+        return self.seen <= self.settings.warm_up_images and self.settings.warm_up_images > 0
+
+    def frame(self) -> tuple[int, int]:
+        """(W, H) of the input at this step."""
+        sides = self.settings.multi_scale or (self.settings.size,)
+        side = int(np.random.default_rng((self.seed, self.global_step // STEPS_A_SIDE)).choice(sides))
+        return side, side
+
+    def training_step(self, batch: Batch, _: int) -> Tensor | None:
+        """Loss of one batch; None where none of its pictures could be decoded."""
+        if not len(batch):
+            return None
+        how = self.settings
+        drawn = draws(self.seed, variant_of(self.current_epoch, how), batch.index.cpu().numpy())
+        view = mosaic if self.shows_mosaic(drawn) else warp
+        given = view(batch, self.frame(), how.resize, how.augment, drawn)
+        raw = self.raw(given)
+        self.seen += len(batch)
+        terms = self.loss_terms(raw, given)
+        for name, value in terms.items():
+            if name != "recall" and not value.isfinite():
+                raise NonFiniteLossError(name, batch.index.tolist(), batch)
+        self._report(terms, len(batch))
+        return terms["total"]
+
+    def _report(self, terms: dict[str, Tensor], pictures: int) -> None:
+        """Note the step's numbers, and give the loggers every tenth's: Lightning's own log takes 10 ms for them."""
+        known = {("loss" if name == "total" else name): value.detach() for name, value in terms.items()}
+        self.means.add(known, pictures)
+        if self.global_step % STEPS_A_ROW == STEPS_A_ROW - 1:
+            row = {f"{name}_step": value.item() for name, value in self.means.last.items()}
+            row |= {"epoch": self.current_epoch, "seen": self.seen, "rate": self._rate()}
+            for logger in self.loggers:
+                logger.log_metrics(row, self.global_step)
+
+    def _rate(self) -> float:
+        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_epoch_end(self) -> None:
+        """Report the means of the epoch's steps."""
+        self.log_dict({f"{name}_epoch": value for name, value in self.means.take().items()})
+
+    def shows_mosaic(self, drawn: NDArray[np.float64]) -> bool:
+        """Whether this step's inputs are mosaics: by its draws [B, DRAWS], and never in a run's last part."""
+        if self.settings.features != "none" or drawn[0, -1] >= (self.settings.augment.mosaic or 0):
+            return False
+        left = 1 - self.trainer.global_step / self.trainer.estimated_stepping_batches
+        return left > WHOLE_PICTURES
+
+    def raw(self, given: Warped) -> Tensor:
+        """[B, A*(5+C), H, W] from the images, or from what the frozen trunk made of them."""
+        if not given.outputs:
+            return cast(Tensor, self.network(given.images))
+        return self.network.onwards(tuple(output.float() for output in given.outputs), self.cut)
+
+    def loss_terms(self, raw: Tensor, given: Warped) -> dict[str, Tensor]:
+        """The loss of a network's output on what it was given, term by term, in float32."""
+        with torch.autocast(raw.device.type, enabled=False):
+            anchors, grid = raw.new_tensor(self.region.anchors), (raw.shape[2], raw.shape[3])
+            targets = encode(
+                given.boxes, given.labels, given.image_index, anchors, grid, self.network.stride, given.ignore
+            )
+            if self.settings.match_iou < 1:
+                targets = further(targets, anchors, self.settings.match_iou)
+            return LOSSES[self.settings.loss](raw, targets, self.region, self.warming_up)
+
+    def validation_step(self, given: Warped, _: int) -> Predictions[Tensor]:  # type: ignore[override]
+        """What the network (averaged, where there is an average) sees; its loss as `val/loss`."""
+        raw = self.raw(given)
+        self.log("val/loss", self.loss_terms(raw, given)["total"], batch_size=len(raw))
+        return decode(raw, raw.new_tensor(self.region.anchors), self.network.stride, self.region.softmax)
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser and its schedule, by step."""
+        optimizer = make_optimizer(self.network, self.settings)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = LambdaLR(optimizer, lambda step: rate(step, steps, self.settings))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Limit the gradient. Not through Lightning, which refuses fused optimisers in bf16 for a scaler of fp16's."""
+        if self.settings.gradient_clip:
+            own = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(own, self.settings.gradient_clip)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the count of pictures seen (warm-up goes by it and never starts again) and how batch norms read."""
+        checkpoint["seen"] = self.seen
+        checkpoint["sigmas"] = [tuple(norm.sigma) for norm in self._norms()]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take both."""
+        self.seen = int(checkpoint["seen"])
+        for norm, sigma in zip(self._norms(), checkpoint["sigmas"], strict=True):
+            norm.sigma = Sigma(*sigma)
+
+    def _norms(self) -> list[BatchNorm]:
+        return [c.norm for c in self.network.convolution_list() if c.norm is not None]
+
+
+def variant_of(epoch: int, settings: Settings) -> int:
+    """Which draws an epoch takes: its own, or those of one of the kept variants."""
+    return epoch % settings.variants if settings.variants else epoch
+
+
+def expect_little(network: Network, prior: float) -> None:
+    """Set the last biases so that an untrained network's objectness is the prior: most cells are background.
+
+    Source: Lin et al., Focal Loss for Dense Object Detection (2017), section 4.1, initialization.
+    """
+    region = region_of(network.layers)
+    bias = network.convolution_list()[-1].conv.bias
+    assert bias is not None  # the convolution before a region layer has no batch norm
+    with torch.no_grad():
+        bias.view(len(region.anchors), -1)[:, 4] = math.log(prior / (1 - prior))
+
+
+def frozen_convolutions(network: Network, freeze: str) -> int:
+    """How many convolutions from the start stay as they are.
+
+    Raises ConfigError where the network has no Darknet-19 trunk, not that many, or would learn nothing.
+    """
+    own = len(network.convolution_list())
+    count = {"none": 0, "features": 18, "all_but_last": own - 1}.get(freeze)
+    count = int(freeze) if count is None else count
+    if freeze == "features" and own < 22:
+        raise ConfigError(f"freeze: features are the 18 convolutions of Darknet-19, and this network has {own} in all; "
+                          "give a number")  # fmt: skip
+    if count >= own:
+        raise ConfigError(f"freeze: {count} convolutions of {own} leave nothing to train; at most {own - 1}")
+    return count
+
+
+def make_optimizer(network: Network, settings: Settings) -> torch.optim.Optimizer:
+    """The optimiser; weight decay on the weights of convolutions alone, as in Darknet."""
+    own = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in own if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in own if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    lr, beta = settings.learning_rate, settings.momentum
+    match settings.optimizer:
+        case "sgd":
+            return torch.optim.SGD(groups, lr=lr, momentum=beta, fused=True)
+        case "adam":
+            return torch.optim.Adam(groups, lr=lr, betas=(beta, 0.999), fused=True)
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=lr, betas=(beta, 0.999), fused=True)
+        case "rmsprop":
+            return torch.optim.RMSprop(groups, lr=lr, momentum=beta)
+
+
+def choose_device(device: Device) -> str:
+    """cpu or cuda: what was asked for, or a GPU where there is one. Raises ConfigError for a GPU that is not there."""
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        raise ConfigError(
+            f"device: cuda; PyTorch {torch.__version__} finds no CUDA GPU on this machine; use device auto or cpu"
+        )
+    return "cuda" if there and device != "cpu" else "cpu"
+
+
+def choose_precision(device: str) -> tuple[str, str]:
+    """(Lightning's precision, why) for a device: bf16 where the machine computes in it, else fp32."""
+    if device == "cuda":
+        if computes_bf16(device):
+            return "bf16-mixed", f"bf16 on {torch.cuda.get_device_name()}"
+        return "32-true", f"fp32: {torch.cuda.get_device_name()} has no bf16"
+    if computes_bf16():
+        return "bf16-mixed", "bf16: this CPU has the instructions"
+    return "32-true", "fp32: this CPU has no AVX512-BF16 or AMX instructions"

@@ -1,0 +1,147 @@
+"""Mirrors src/lookonce/benchmarking.py: the command as a user has it. No test depends on how fast anything is."""
+
+import itertools
+import json
+
+import pytest
+from PIL import Image
+
+from lookonce.cli import main
+from lookonce.commands import benchmark as benchmarking
+from lookonce.commands.benchmark import WARM_UP, benchmark
+from lookonce.deploy import benchmark as networks
+from lookonce.deploy import step_speed as steps
+from lookonce.deploy.benchmark import PLAIN, FilesSpeed, StepSpeed
+from lookonce.errors import ConfigError, UserError
+
+FILES = FilesSpeed("m", "torch", 40, 9.0, 10.0, 0.9, 100.0, 2.0, 0.95)
+STEPS = StepSpeed("m", 96, 2, "fp32", 5.0, 4.5, 3.0, 0.9, 1.5, 0.02)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Two rows alone, which are opened in no time, and no rest between runs."""
+    monkeypatch.setattr(networks, "missing", lambda _: "left out of this test")
+    monkeypatch.setattr(networks, "computes_bf16", lambda: False)
+    real = benchmarking.timed
+    monkeypatch.setattr(benchmarking, "timed", lambda run: real(run, rest=0))
+
+
+@pytest.fixture
+def model(run):
+    return run / "model.safetensors"
+
+
+def test_the_table_is_printed_and_says_what_was_left_out(small, run, capsys):
+    assert main(["benchmark", str(run), "--rounds", "2", "--batch", "3", "--threads", "1"]) == 0
+    said = capsys.readouterr().out
+    for part in ("threads: 1; rounds: 2", "batch 1, cpu", "batch 3, cpu", "torch", PLAIN, "x plain PyTorch",
+                 "onnxruntime: left out of this test", "give --pictures FOLDER"):  # fmt: skip
+        assert part in said, part
+
+
+def test_json_is_the_same_as_in_the_folder_beside_table_and_plot(small, model, tmp_path, capsys):
+    words = ["benchmark", str(model), "--rounds", "2", "--batch", "2", "--json", "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "out" / "speed.json").read_text())
+    table = (tmp_path / "out" / "speed.txt").read_text()
+    assert len(printed["networks"]) == 4
+    for row in printed["networks"]:
+        assert f"{row['images_per_s']:.1f}" in table
+        assert f"{row['median_ms']:.1f}" in table
+    with Image.open(tmp_path / "out" / "speed.png") as picture:
+        assert picture.format == "PNG"
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["speed.json", "speed.png", "speed.txt"]
+
+
+@pytest.mark.parametrize("words, message", [
+    (["none.safetensors"], "none.safetensors: no such model file"),
+    (["none.xml"], "none.xml: no such file"),
+    (["MODEL", "--rounds", "0"], "rounds: 0; expected at least 1"),
+    (["MODEL", "--threads", "0"], "threads: 0; expected at least 1"),
+    (["MODEL", "--batch", "1"], "batch: 1; expected at least 2"),
+    (["MODEL", "--pictures", "EMPTY"], "no pictures there"),
+    ([], "--models"),
+])  # fmt: skip
+def test_wrong_input_is_one_line_and_code_2(model, tmp_path, words, message, capsys):
+    given = [{"MODEL": str(model), "EMPTY": str(tmp_path)}.get(word, word) for word in words]
+    assert main(["benchmark", *given]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def stopping(monkeypatch, calls):
+    """Ctrl-C comes in the run after so many."""
+    numbers = itertools.count(1)
+
+    def timed(run):
+        def measured():
+            if next(numbers) > calls:
+                raise KeyboardInterrupt
+            return benchmarking_real(run)()
+
+        return measured
+
+    benchmarking_real = benchmarking.timed
+    monkeypatch.setattr(benchmarking, "timed", timed)
+
+
+def test_ctrl_c_gives_what_was_measured_so_far(small, model, monkeypatch, capsys, tmp_path):
+    stopping(monkeypatch, calls=4 * (WARM_UP + 3) + 1)  # in the fourth of nine rounds
+    words = ["benchmark", str(model), "--rounds", "9", "--batch", "2", "--train", "--out", str(tmp_path)]
+    assert main(words) == 130
+    assert "stopped before the last round" in capsys.readouterr().out
+    found = json.loads((tmp_path / "speed.json").read_text())
+    assert found["stopped"]
+    assert found["rounds"] == 3
+    assert len(found["networks"]) == 4
+    assert found["training"] == []  # what comes behind is not begun
+
+
+def test_ctrl_c_before_the_first_round_is_told(small, model, monkeypatch, capsys):
+    stopping(monkeypatch, calls=4 * WARM_UP + 3)
+    assert main(["benchmark", str(model), "--rounds", "9"]) == 130
+    assert "nothing was measured" in capsys.readouterr().err
+
+
+def test_files_and_training_are_measured_on_request(small, model, exported, squares, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(
+        benchmarking.from_files, "measure_files", lambda *given: asked.append(given[:4]) or (FILES, False)
+    )
+    monkeypatch.setattr(steps, "measure_steps", lambda *given: asked.append(given[2:5]) or (STEPS, False))
+    found = benchmark([model], rounds=2, batch=2, threads=1, pictures=squares, train=True, out=tmp_path)
+    (file, files, *numbers), of_steps = asked
+    assert (file, len(files), numbers, of_steps) == (model, 40, [2, 1], (2, 2, 1))
+    assert (found.files, found.training, found.notes) == ((FILES,), (STEPS,), ())
+    assert "from 40 files to JSON" in (tmp_path / "speed.txt").read_text()
+
+
+def test_what_has_no_training_steps_says_why(small, model, exported, monkeypatch):
+    def refuse(*_):
+        raise ConfigError("training takes square inputs")
+
+    monkeypatch.setattr(networks, "missing", lambda name: "left out" if name != "openvino" else None)
+    monkeypatch.setattr(steps, "measure_steps", refuse)
+    found = benchmark([model, exported / "m.xml"], rounds=1, batch=2, train=True)
+    assert found.notes[0] == f"{model}: no training steps: training takes square inputs"
+    assert found.notes[1] == f"{exported / 'm.xml'}: no training steps of an exported file; give the model file too"
+
+
+def test_ctrl_c_while_pictures_are_drawn_keeps_the_networks(small, model, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(steps, "measure_steps", stop)
+    found = benchmark([model], rounds=1, batch=2, train=True)
+    assert found.stopped
+    assert len(found.networks) == 4
+
+
+def test_a_result_replaces_nothing(run, tmp_path):
+    (tmp_path / "speed.json").write_text("the user's")
+    with pytest.raises(UserError, match=r"speed\.json: already exists; give another name, or --overwrite"):
+        benchmark([run], out=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["speed.json"]

@@ -1,0 +1,199 @@
+"""Mirrors src/lookonce/evaluation.py."""
+
+import json
+import platform
+from dataclasses import replace
+from importlib.metadata import version
+
+import numpy as np
+import pytest
+
+import lookonce
+from conftest import SHARED, needs_shared
+from lookonce import Detector, evaluate, read_dataset
+from lookonce.cli import main
+from lookonce.commands.convert import convert
+from lookonce.errors import ConfigError, UserError
+from lookonce.evaluation.average_precision import Rules, score
+from lookonce.evaluation.coco import score_coco
+from lookonce.evaluation.evaluate import detect_all
+from sets import write_squares
+
+
+def test_a_report_is_the_score_of_the_detections(run, squares):
+    report = evaluate(run, squares, bootstrap=50)
+    dataset = read_dataset(squares, "test")
+    detector = Detector(run, precision="fp32")
+    found, skipped = detect_all(detector, dataset)
+    assert skipped == 0
+    assert report.backend == detector.runtime.backend
+    assert report.mean_ap == score(dataset, found, Rules(score_threshold=0.005), bootstrap=0).mean_ap
+    assert report.mean_ap > 0.5
+    low, high = report.metrics.interval
+    assert low <= report.mean_ap <= high
+    said = str(report)
+    assert "VOC 2010" in said
+    assert "IoU >= 0.5" in said
+    assert "difficult objects ignored" in said
+
+
+def test_protocol_split_and_classes_are_chosen(run, squares):
+    report = evaluate(run, squares, split="all", labels=("red",), protocol="voc2007", difficult="count", bootstrap=0)
+    assert [c.name for c in report.metrics.classes] == ["red"]
+    assert report.metrics.images == 40
+    assert "11-point" in str(report)
+    assert report.__rich__().columns
+
+
+def test_a_score_says_what_computed_it(run, squares, tmp_path, capsys):
+    words = ["evaluate", str(run), str(squares), "--bootstrap", "0", "--runtime", "torch", "--device", "cpu"]
+    assert main([*words, "--json", "--report", str(tmp_path / "a.html")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    torch = version("torch")
+    assert told["backend"] == {"name": "torch", "version": torch, "precision": "fp32", "device": "cpu"}
+    assert told["versions"] | {"lookonce": lookonce.__version__, "python": platform.python_version(), "torch": torch} \
+        == told["versions"]  # fmt: skip
+    page = (tmp_path / "a.html").read_text()
+    assert f"torch {torch}, fp32, cpu" in page
+    assert f"python {platform.python_version()}" in page
+    assert "--precision fp32" in page
+    report = evaluate(run, squares, bootstrap=0, runtime="torch", device="cpu", precision="bf16")
+    assert f"(test); torch {torch}, bf16, cpu" in str(report).splitlines()[0]
+    assert told["mean_ap"] == evaluate(run, squares, bootstrap=0, runtime="torch", device="cpu").mean_ap
+    assert [c["name"] for c in told["classes"]] == ["blue", "red"]
+
+
+@pytest.mark.parametrize("runtime", ["auto", "torch", "openvino", "onnxruntime"])
+def test_a_score_is_the_models_and_not_the_machines(run, squares, runtime):
+    if runtime == "onnxruntime":
+        pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    report = evaluate(run, squares, bootstrap=0, runtime=runtime)
+    assert report.backend.precision == "fp32"
+    assert report.mean_ap == pytest.approx(evaluate(run, squares, bootstrap=0, runtime="torch").mean_ap, abs=1e-4)
+
+
+def test_classes_that_do_not_agree_are_an_error_and_no_zero(run, tmp_path):
+    root = write_squares(tmp_path / "s", {"test": 2})
+    for file in (root / "Annotations").iterdir():
+        file.write_text(file.read_text().replace("red", "crimson").replace("blue", "crimson"))
+    with pytest.raises(UserError, match="'blue'"):
+        evaluate(run, root)
+    with pytest.raises(UserError, match="class 'crimson' is not one the detector knows"):
+        evaluate(run, root, labels=("crimson",))
+
+
+def test_a_picture_that_cannot_be_read_counts_as_missed(run, tmp_path):
+    root = write_squares(tmp_path / "s", {"test": 3})
+    (root / "JPEGImages" / "test000.png").write_text("no picture")
+    report = evaluate(run, root, bootstrap=0)
+    assert report.skipped == 1
+    assert report.metrics.images == 3
+
+
+def write_texts(folder, dataset, detections, names=True):
+    """Detections as VOC texts, boxes to a hundredth."""
+    folder.mkdir()
+    for path, one in zip(dataset.paths, detections, strict=True):
+        rows = zip(one.names if names else one.labels, one.scores, one.boxes + np.array([1, 1, 0, 0]), strict=True)
+        lines = [f"{n} {s:.9f} {' '.join(f'{v:.6f}' for v in b)}" for n, s, b in rows]
+        (folder / f"{path.split('/')[-1].split('.')[0]}.txt").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def given(run, squares):
+    """The detections of the run on the test squares."""
+    dataset = read_dataset(squares, "test")
+    return dataset, detect_all(Detector(run, precision="fp32"), dataset)[0]
+
+
+def test_detections_in_texts_score_as_the_detector_that_found_them(run, squares, given, tmp_path):
+    dataset, detections = given
+    expected = evaluate(run, squares, bootstrap=0)
+    for names in (True, False):
+        mine = [one.of_classes(dataset.labels) for one in detections]
+        report = evaluate(write_texts(tmp_path / str(names), dataset, mine, names), squares, bootstrap=0)
+        assert report.mean_ap == pytest.approx(expected.mean_ap, abs=1e-9)
+        assert "scores not told" in str(report)
+        assert "detections read from files" in str(report)
+        assert report.to_json()["backend"] is None
+    one = evaluate(tmp_path / "True", squares, labels=("red",), bootstrap=0)
+    assert [c.name for c in one.metrics.classes] == ["red"]
+    assert one.mean_ap == pytest.approx(next(c.ap for c in expected.metrics.classes if c.name == "red"))
+
+
+def test_coco_results_score_as_the_detector_that_found_them(run, squares, given, tmp_path):
+    convert(squares, tmp_path / "coco", format="coco")
+    dataset = read_dataset(tmp_path / "coco", "test")
+    file = json.loads((tmp_path / "coco/annotations/instances_test.json").read_text())
+    ids = {image["file_name"].split("/")[-1]: image["id"] for image in file["images"]}
+    categories = {c["name"]: c["id"] for c in file["categories"]}
+    results = []
+    for path, one in zip(given[0].paths, given[1], strict=True):
+        for name, score_, (x1, y1, x2, y2) in zip(one.names, one.scores, one.boxes.astype(float), strict=True):
+            results.append({"image_id": ids[path.split("/")[-1]], "category_id": categories[name],
+                            "score": float(score_), "bbox": [x1, y1, x2 - x1, y2 - y1]})  # fmt: skip
+    (tmp_path / "found.json").write_text(json.dumps(results))
+    report = evaluate(tmp_path / "found.json", tmp_path / "coco", protocol="coco", bootstrap=0)
+    assert report.mean_ap == report.coco.numbers["AP"]
+    by_name = {path.split("/")[-1]: one for path, one in zip(given[0].paths, given[1], strict=True)}
+    mine = [by_name[path.split("/")[-1]] for path in dataset.paths]
+    expected = score_coco(dataset, mine)
+    assert report.coco.numbers == {name: pytest.approx(v) for name, v in expected.numbers.items()}
+    assert "COCO (101 recalls" in str(report)
+    assert "difficult objects counted" in str(report)
+    assert evaluate(run, squares, protocol="coco", bootstrap=0).coco.numbers["AP50"] > 0.5
+
+
+@pytest.mark.parametrize("wrong, said", [
+    ({"protocol": "pascal"}, "protocol: 'pascal'; expected one of voc2007, voc2010, coco"),
+    ({"protocol": "coco", "difficult": "ignore"}, "COCO|coco.*crowds"),
+    ({"report": "page.pdf"}, "ends in .html"),
+])  # fmt: skip
+def test_options_outside_their_law_are_refused(run, squares, tmp_path, wrong, said):
+    if "report" in wrong:
+        wrong = {"report": tmp_path / wrong["report"]}
+    with pytest.raises(ConfigError, match=said):
+        evaluate(run, squares, **wrong)
+
+
+def test_detections_of_foreign_classes_are_an_error_and_no_zero(squares, given, tmp_path):
+    dataset, detections = given
+    other = [replace(one, class_names=("crimson", "blue")) for one in detections]
+    with pytest.raises(UserError, match="class 'crimson', and the data set has 0 blue, 1 red"):
+        evaluate(write_texts(tmp_path / "d", dataset, other), squares)
+
+
+def test_a_split_without_the_pictures_is_an_error(squares, given, tmp_path):
+    folder = write_texts(tmp_path / "d", *given)
+    with pytest.raises(UserError, match="which no picture of split 'val'"):
+        evaluate(folder, squares, split="val")
+
+
+def test_errors_by_kind_are_told(run, squares):
+    report = evaluate(run, squares, bootstrap=0)
+    assert "errors by kind" in str(report)
+    wrong = sum(kind.count for kind in report.analysis.errors.kinds[:-1])
+    right = int(report.analysis.found.right.sum())
+    assert right + wrong == sum(c.detections for c in report.metrics.classes)
+    assert np.isclose(report.analysis.metrics.mean_ap, report.mean_ap)
+
+
+@needs_shared
+def test_the_command_scores_files_of_detections(capsys):
+    data = SHARED / "data"
+    assert main(["evaluate", str(data / "voc100/detections"), str(data / "voc100"), "--split", "all"]) == 0
+    assert "0.6139 [" in capsys.readouterr().out
+    sample = data / "metric_cases" / "coco_sample"
+    words = ["evaluate", str(sample / "dets.json"), str(sample / "gt.json"), "--split", "all", "--protocol", "coco"]
+    assert main(words) == 0
+    assert "AP          0.5036" in capsys.readouterr().out
+
+
+def test_a_page_replaces_nothing_and_stays_out_of_the_data(run, squares, tmp_path):
+    before = (run / "report.html").read_bytes()
+    with pytest.raises(UserError, match=r"report\.html: already exists; give another name, or --overwrite"):
+        evaluate(run, squares, report=run / "report.html")
+    assert (run / "report.html").read_bytes() == before
+    with pytest.raises(UserError, match=r"new\.html: is inside the data set"):
+        evaluate(run, squares, report=squares / "new.html")

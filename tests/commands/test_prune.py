@@ -1,0 +1,131 @@
+"""Mirrors src/lookonce/pruning.py: from a run to a smaller one, as a user has it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lookonce import Detector, evaluate, export
+from lookonce.cli import main
+from lookonce.commands import prune as pruning
+from lookonce.commands.prune import Pruned, Round, prune
+from lookonce.data.formats.voc import write_annotation
+from lookonce.evaluation.compare import Drop
+from lookonce.model.darknet.cfg import Cfg, read_cfg
+from lookonce.model.layers import Conv, num_floats
+from lookonce.model.model_file import load_model, save_model
+from lookonce.model.network import folded
+from sets import nano, write_squares
+
+ANCHORS = ((1.0, 1.0), (1.6, 1.6))
+
+
+@pytest.fixture(scope="module")
+def pruned(run, squares, tmp_path_factory):
+    return prune(run, squares, share=0.4, steps=60, max_drop=0.2, out=tmp_path_factory.mktemp("pruned"), name="less")
+
+
+def test_the_result_is_a_run_like_any_other(pruned, run, squares, tmp_path):
+    small, large = load_model(pruned.run), load_model(run)
+    assert pruned.exit_code == 0
+    assert num_floats(small.network.layers) < num_floats(large.network.layers)
+    assert (small.labels, small.frame, small.resize) == (large.labels, large.frame, large.resize)
+    assert small.region == large.region
+    assert read_cfg((pruned.run / "network.cfg").read_text(), "x") == Cfg(small.network.layers, *small.frame)
+    assert Detector(pruned.run)(squares / "JPEGImages" / "val000.png").names
+    files = export(pruned.run, "darknet", out=tmp_path / "less").files
+    assert load_model(files[0]).network.layers == small.network.layers
+
+
+def test_accuracy_is_measured_on_the_validation_pictures(pruned, run, squares):
+    drop = pruned.kept.drop
+    assert drop.pictures == 8
+    assert ", fp32, " in drop.computed_by
+    assert drop.computed_by in str(pruned)
+    assert drop.before == pytest.approx(evaluate(run, squares, split="val").mean_ap, abs=0.01)
+    assert drop.after == pytest.approx(evaluate(pruned.run, squares, split="val").mean_ap, abs=0.01)
+
+
+def test_layers_keep_what_the_table_says(pruned):
+    filters = [layer.filters for layer in load_model(pruned.run).network.layers if isinstance(layer, Conv)]
+    assert [after for _, _, after in pruned.kept.channels] == filters
+    assert [before for _, before, _ in pruned.kept.channels][:6] == [8, 16, 16, 32, 32, 48]
+    assert all(number % 8 == 0 for number in filters[:-1])
+    said = str(pruned)
+    for layer, before, after in pruned.kept.channels:
+        assert any(line.split()[:4] == [f"{layer}:", "channels", str(before), str(after)] for line in said.splitlines())
+    for part in ("million parameters", "GFLOP an image", "mAP 0.", "kept: "):
+        assert part in said
+    with Image.open(pruned.run / "channels.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_training_starts_from_the_whole_cut_network(run, squares, tmp_path):
+    """With a rate of next to nothing the run ends as it began: the last layer too was taken."""
+    less = prune(run, squares, share=0.2, steps=1, max_drop=0.9, out=tmp_path, name="a").rounds[0].run
+    start, end = load_model(less / "pruned.safetensors").network, load_model(less).network
+    last = [network.convolution_list()[-1].conv for network in (start, end)]
+    torch.testing.assert_close(last[1].weight, last[0].weight, atol=0.05, rtol=0)
+    torch.testing.assert_close(last[1].bias, last[0].bias, atol=0.05, rtol=0)
+
+
+def test_rounds_go_on_until_too_much_is_lost(run, squares, tmp_path, monkeypatch):
+    drops = iter([0.0, 0.005, 0.02])
+    monkeypatch.setattr(pruning, "measure_drop", lambda *_: Drop(0.9, 0.9 - next(drops), (0.0, 0.1), 8))
+    found = prune(run, squares, share=0.8, rounds=4, steps=1, out=tmp_path)
+    assert [one.run.name for one in found.rounds] == [f"{run.name}-pruned-{n}" for n in (1, 2, 3)]
+    assert found.run.name == f"{run.name}-pruned-2"
+    sizes = [num_floats(one.after) for one in found.rounds]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[2]
+
+
+def test_a_first_round_that_loses_too_much_is_exit_code_1():
+    layers = nano(2, ANCHORS)
+    lost = Round(torch.__path__[0], layers, layers, (96, 96), Drop(0.9, 0.8, (0.05, 0.15), 8))
+    found = Pruned((lost,), 0.01)
+    assert (found.exit_code, found.run) == (1, None)
+    assert "lost more than 0.01: not to be used" in str(found)
+    assert Pruned((lost,), 0.2).exit_code == 0
+
+
+@pytest.fixture
+def wrong(run, tmp_path):
+    """What a command line may name."""
+    model = load_model(run)
+    save_model(replace(model, network=folded(model.network)), tmp_path / "folded.safetensors")
+    save_model(replace(model, labels=("cat", "dog")), tmp_path / "cats.safetensors")
+    save_model(replace(model, frame=(96, 128)), tmp_path / "oblong.safetensors")
+    (tmp_path / "runs" / "there" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    write_squares(tmp_path / "without", {"train": 8})
+    empty = write_squares(tmp_path / "empty", {"train": 8, "val": 2})
+    for stem in ("val000", "val001"):
+        write_annotation(empty / "Annotations" / f"{stem}.xml", f"{stem}.png", (96, 96), np.zeros((0, 4)), [])
+    return tmp_path
+
+
+@pytest.mark.parametrize("words, message", [
+    (["RUN", "DATA", "--share", "0"], "share: 0.0; expected above 0 and below 1"),
+    (["RUN", "DATA", "--share", "30"], "share: 30.0; expected above 0 and below 1"),
+    (["RUN", "DATA", "--rounds", "0"], "rounds: 0; expected at least 1"),
+    (["RUN", "DATA", "--steps", "0"], "steps: 0; expected at least 1"),
+    (["RUN", "DATA", "--max-drop", "1"], "max-drop: 1.0; expected at least 0"),
+    (["HERE/folded.safetensors", "DATA"], "nothing to prune"),
+    (["HERE/m.onnx", "DATA"], "m.onnx: an exported detector; give the model file"),
+    (["HERE/cats.safetensors", "DATA"], "labels: no object is a 'cat'"),
+    (["HERE/oblong.safetensors", "DATA"], "input 96 x 128"),
+    (["HERE/none.safetensors", "DATA"], "no such model file"),
+    (["RUN", "HERE/without"], "split 'val'"),
+    (["RUN", "HERE/empty"], "no objects on the pictures of its split 'val'"),
+    (["RUN", "DATA", "--name", "there"], "there: holds a run already; give another --name"),
+])  # fmt: skip
+def test_wrong_input_is_one_line_and_code_2(words, message, wrong, run, squares, capsys):
+    known = {"RUN": str(run), "DATA": str(squares)}
+    given = [known.get(word, word.replace("HERE", str(wrong))) for word in words]
+    assert main(["prune", *given, "--out", str(wrong / "runs")]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert message in said[-1]
+    assert sum(line.startswith("lookonce: ") for line in said) == len(said)

@@ -1,0 +1,118 @@
+"""Mirrors src/lookonce/data/gathering.py."""
+
+import numpy as np
+import pytest
+
+from lookonce.data.formats.builder import TOLD, Gathering, listed, name_splits, shared_names, take_folder_splits
+
+
+@pytest.fixture
+def found(tmp_path):
+    return Gathering(tmp_path, "drop", "test")
+
+
+def test_numbers_are_packed_in_order(found):
+    found.begin("a", "a.jpg", (60, 40), found.root / "a.xml")
+    found.add("cat", (1, 2, 3, 4), 5)
+    found.begin("b", "b.jpg", (10, 20), found.root / "b.xml")
+    found.begin("c", "c.jpg", (10, 20), found.root / "c.xml")
+    found.add("dog", (0, 0, 1, 1), 1, difficult=True)
+    found.add("cat", (0, 0, 2, 2), 2, crowd=True)
+    assert (found.lines.tolist(), found.files[1].name) == ([5, 1, 2], "b.xml")
+    assert found.counts.tolist() == [1, 0, 2]
+    assert np.array(found.sizes).reshape(-1, 2).tolist() == [[60, 40], [10, 20], [10, 20]]
+    assert found.names.tolist() == [0, 1, 0]
+    assert found.ids == {"cat": 0, "dog": 1}
+    assert (found.difficult.tolist(), found.crowd.tolist()) == ([0, 1, 1], [0, 0, 1])
+    assert found.place == {"a": 0, "b": 1, "c": 2}
+
+
+@pytest.mark.parametrize("box, policy, expected, kinds", [
+    ((0, 0, 64, 48), "drop", (0, 0, 64, 48), []),
+    ((-1, -0.5, 65, 49), "drop", (0, 0, 64, 48), []),
+    ((10, 10, 10, 20), "clip", None, ["box without area"]),
+    ((10, 10, 70, 20), "drop", (10, 10, 64, 20), ["box over the edge"]),
+    ((10, 10, 118, 20), "drop", (10, 10, 64, 20), ["box over the edge"]),
+    ((10, 10, 118.1, 20), "drop", None, ["box outside"]),
+    ((10, 10, 118.1, 20), "clip", (10, 10, 64, 20), ["box outside"]),
+    ((-20, -20, 40, 40), "drop", None, ["box outside"]),
+    ((40, 10, 10, 20), "drop", (10, 10, 40, 20), ["corners exchanged"]),
+    ((40, 50, 10, 20), "drop", (10, 20, 40, 48), ["corners exchanged", "box over the edge"]),
+    ((40, 20, 10, 20), "drop", None, ["corners exchanged", "box without area"]),
+    ((64.5, 10, 64.9, 20), "clip", None, ["box outside"]),
+    ((float("nan"), 10, 64.9, 20), "clip", None, ["box without area"]),
+])  # fmt: skip
+def test_boxes_are_settled_by_the_policy(found, box, policy, expected, kinds):
+    found.policy = policy
+    assert found.settled("a", (found.root / "l.txt", 3), box, (64, 48)) == expected
+    assert [(p.kind, p.place) for _, p in found.problems] == [(kind, "l.txt:3") for kind in kinds]
+
+
+@pytest.mark.parametrize("box, policy, expected, kinds", [
+    ((1, 1, 64, 48), "drop", (0, 0, 64, 48), []),
+    ((0, 0, 65, 49), "drop", (0, 0, 64, 48), []),
+    ((10, 10, 10, 20), "clip", None, ["box without area"]),
+    ((11, 10, 10, 20), "drop", None, ["box without area"]),
+    ((40, 40, 10, 10), "drop", (9, 9, 40, 40), ["corners exchanged"]),
+    ((10, 10, 70, 20), "drop", (9, 9, 64, 20), ["box over the edge"]),
+    ((-5, 10, 20, 20), "drop", (0, 9, 20, 20), ["box over the edge"]),
+    ((100, 10, 170, 20), "clip", None, ["box outside"]),
+])  # fmt: skip
+def test_boxes_that_count_pixels_from_one_are_settled_likewise(found, box, policy, expected, kinds):
+    found.policy = policy
+    assert found.settled("a", (found.root / "l.txt", 3), box, (64, 48), first=1) == expected
+    assert [p.kind for _, p in found.problems] == kinds
+
+
+def test_names_that_several_ids_have_are_told_with_the_first_ids():
+    assert list(shared_names([(1, "a"), (2, "b"), (5, "a")])) == ["'a' has the ids 1, 5"]
+    assert listed(range(9)) == "0, 1, 2, 3, 4 and more"
+    assert listed(range(5)) == "0, 1, 2, 3, 4"
+
+
+def test_a_place_is_a_line_and_an_entry(found):
+    file = found.root / "a.json"
+    assert found.told((file, 0)) == "a.json"
+    assert found.told((file, 1)) == "a.json:1"
+    assert found.told((file, 1, "annotation 7")) == "a.json: annotation 7"
+    assert found.told((file, 9, "annotation 7")) == "a.json:9: annotation 7"
+
+
+def test_problems_that_stand_for_many_are_counted_as_many(found):
+    for n in range(TOLD + 50):
+        found.problem("a", (found.root / "a.txt", n + 1), "polygon", "x", "fixed", times=10)
+    assert len(found.problems) == TOLD + 1
+    assert sum(p.times for _, p in found.problems) == 10 * (TOLD + 50)
+
+
+def test_very_many_problems_of_one_file_stay_few_and_counted(found):
+    for line in range(1, 5001):
+        found.problem("a", (found.root / "a.txt", line), "object unreadable", "x", "dropped")
+    found.problem("b", (found.root / "b.txt", 1), "object unreadable", "x", "dropped")
+    assert len(found.problems) == TOLD + 2
+    assert sum(p.times for _, p in found.problems) == 5001
+    assert found.problems[TOLD][1].place == f"a.txt:{TOLD + 1}"
+
+
+@pytest.mark.parametrize("names, splits", [
+    (["train", "valid"], {"train": "train", "val": "valid"}),
+    (["cells_train", "cells_test"], {"train": "cells_train", "test": "cells_test"}),
+    (["train2014", "train2017", "val2017"], {"train2014": "train2014", "train2017": "train2017", "val": "val2017"}),
+    (["train", "train_small"], {"train": "train", "train_small": "train_small"}),
+    (["fold1", "trainval"], {"fold1": "fold1", "trainval": "trainval"}),
+])  # fmt: skip
+def test_a_split_is_named_by_the_one_name_that_speaks_of_it(found, names, splits):
+    name_splits(found, {name: lambda name=name: [name] for name in names})
+    assert {split: keys() for split, keys in found.splits.items()} == {split: [name] for split, name in splits.items()}
+    assert found.also == {name: split for split, name in splits.items() if name != split}
+
+
+def test_folders_of_images_are_splits_where_there_are_no_lists(found):
+    for path in ("images/train/a.jpg", "images/val/b.jpg", "images/c.jpg"):
+        found.begin(path, path, (9, 9), found.root)
+    found.problem("images/val/d.jpg", (found.root, 0), "picture unreadable", "x", "skipped")
+    take_folder_splits(found)
+    assert {name: keys() for name, keys in found.splits.items()} == {
+        "train": ["images/train/a.jpg"], "val": ["images/val/b.jpg", "images/val/d.jpg"],
+    }  # fmt: skip
+    assert found.source == "the folders images/train, images/val"

@@ -1,0 +1,71 @@
+"""Mirrors src/lookonce/coverage.py."""
+
+import numpy as np
+import pytest
+import torch
+
+from lookonce.data.anchors import coverage, encoded, input_boxes, input_scale, is_lost
+from lookonce.data.read import read_dataset
+from lookonce.model.heads import region
+from lookonce.model.resize import boxes_to_input
+from test_matching import dataset_of
+
+FRAME = (416, 416)
+
+
+def test_objects_are_counted_by_their_side_at_the_input_with_what_anchors_can_hold():
+    # pictures of 500 px at an input of 416: x .832. Sides there: 20.8, 49.9, 49.9, 124.8
+    small, medium, tall = [0.0, 0, 25, 25], [100.0, 100, 160, 160], [200.0, 100, 350, 250]
+    dataset = dataset_of([[(small, 0, False), (medium, 0, False), (medium, 1, False)], [(tall, 0, False)]])
+    found = {c.size: c for c in coverage(dataset, ((1.6, 1.6),), FRAME, "stretch")}
+    assert [found[s].objects for s in ("all", "small", "medium", "large")] == [4, 1, 2, 1]
+    assert found["small"].fit == 0.0  # (.65 / 1.6)^2 = .17
+    assert found["medium"].fit == 1.0
+    assert found["large"].fit == 0.0  # (1.6 / 3.9)^2 = .17
+    assert found["medium"].lost == 0.5  # two of one cell and anchor
+    assert found["all"].lost == 0.25
+    assert found["all"].fit == 0.5
+
+
+def test_no_object_of_a_size_is_no_number():
+    found = coverage(dataset_of([[]]), ((1.0, 1.0),), FRAME, "letterbox")
+    assert all((c.objects, c.fit, c.lost) == (0, None, None) for c in found)
+
+
+@pytest.mark.parametrize("mode", ["letterbox", "stretch"])
+def test_boxes_of_many_pictures_lie_where_resize_lays_each(mode):
+    dataset = dataset_of([[([10.0, 20, 30, 90], 0, False)], [([0.0, 0, 5, 5], 0, False), ([7.0, 8, 9, 99], 1, False)]])
+    dataset.sizes[:] = [[640, 480], [301, 999]]
+    found = input_boxes(dataset, FRAME, mode)
+    for n, image in enumerate(dataset.image_of_box):
+        size = tuple(int(v) for v in dataset.sizes[image])
+        expected = boxes_to_input(torch.from_numpy(dataset.boxes[n]), size, FRAME, mode)
+        np.testing.assert_allclose(found[n], expected, atol=1e-3)
+    assert input_scale(dataset, FRAME, "letterbox")[0] == pytest.approx(0.65)
+
+
+@pytest.mark.parametrize("resize", ["letterbox", "stretch"])
+def test_what_is_encoded_is_what_the_network_is_told(squares, resize):
+    dataset = read_dataset(squares)
+    anchors = ((1.0, 1.2), (2.0, 1.5))
+    found = encoded(dataset, anchors, (96, 96), resize)
+    for n, record in enumerate(dataset.records):
+        boxes = boxes_to_input(torch.from_numpy(record.boxes), record.size, (96, 96), resize)
+        labels = torch.from_numpy(record.labels)
+        one = region.encode(boxes, labels, labels * 0, torch.tensor(anchors), (3, 3), 32)
+        mine = slice(dataset.first[n], dataset.first[n + 1])
+        torch.testing.assert_close(found.anchor[mine], one.anchor)
+        torch.testing.assert_close(found.col[mine], one.col)
+        torch.testing.assert_close(found.wins[mine], one.wins)
+        torch.testing.assert_close(found.boxes[mine], one.boxes)
+
+
+def test_a_difficult_object_is_not_lost():
+    none = torch.zeros(2, dtype=torch.long)
+    boxes = torch.tensor([[0.0, 0, 50, 50], [1, 1, 51, 51]])
+    hard = torch.tensor([True, False])
+    assert is_lost(region.encode(boxes, none, none, torch.tensor([[1.0, 1.0]]), (3, 3), 32, hard)).tolist() == [
+        False,
+        False,
+    ]
+    assert is_lost(region.encode(boxes, none, none, torch.tensor([[1.0, 1.0]]), (3, 3), 32)).tolist() == [True, False]

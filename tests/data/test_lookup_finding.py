@@ -1,0 +1,92 @@
+"""Mirrors src/lookonce/data/finding.py."""
+
+import pytest
+
+from lookonce.data.lookup import Folders, homes, sections, split_path, told_from
+from lookonce.errors import UserError
+from lookonce.text import read_lines
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xef\xbb\xbfa b\r\nc\r\n", "a b\nc\n".encode("utf-16"), b"a b\rc\r", b"a b\nc\n"]
+)
+def test_lines_are_the_same_from_any_machine(tmp_path, content):
+    (tmp_path / "l.txt").write_bytes(content)
+    assert read_lines(tmp_path / "l.txt", "words") == ["a b", "c", ""]
+
+
+def test_what_is_no_text_is_told_in_one_line(tmp_path):
+    (tmp_path / "l.txt").write_bytes(b"\xff\xd8\xff\0")
+    with pytest.raises(UserError, match=r"l\.txt: not a text file; expected words"):
+        read_lines(tmp_path / "l.txt", "words")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_lines(tmp_path / "none.txt", "words")
+    with pytest.raises(UserError, match="4 bytes; expected words, at most 3"):
+        read_lines(tmp_path / "l.txt", "words", most=3)
+
+
+@pytest.mark.parametrize(
+    "text", ["set/a.jpg", "/home/me/set/a.jpg", "C:\\data\\set\\a.jpg", "./set/a.jpg", "data/set/a.jpg", "../set/a.jpg"]
+)
+def test_a_path_of_any_machine_is_resolved_by_what_exists(tmp_path, text):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.jpg").touch()
+    assert Folders().resolve(text, [tmp_path]) == tmp_path / "set" / "a.jpg"
+
+
+def test_an_absolute_path_that_exists_is_taken_as_it_stands(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name / "set").mkdir(parents=True)
+        (tmp_path / name / "set" / "a.jpg").touch()
+    there = tmp_path / "two" / "set" / "a.jpg"
+    assert Folders().resolve(str(there), [tmp_path / "one"]) == there
+
+
+def test_a_picture_of_another_ending_will_do_for_pictures_only(tmp_path):
+    (tmp_path / "a.PNG").touch()
+    assert Folders().resolve("a.jpg", [tmp_path], picture=True) == tmp_path / "a.PNG"
+    assert Folders().resolve("a.jpg", [tmp_path]) is None
+    assert Folders().resolve("", [tmp_path]) is None
+    assert Folders().resolve("a\0.jpg", [tmp_path]) is None
+
+
+def test_the_nearest_meaning_wins_whatever_came_before(tmp_path):
+    for place in ("a/x.jpg", "b/a/x.jpg", "b/a/y.jpg"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    folders = Folders()
+    assert folders.resolve("b/a/y.jpg", [tmp_path]) == tmp_path / "b/a/y.jpg"
+    assert folders.resolve("b/a/x.jpg", [tmp_path]) == tmp_path / "b/a/x.jpg"
+    assert folders.resolve("a/x.jpg", [tmp_path]) == tmp_path / "a/x.jpg"
+
+
+def test_paths_are_told_from_the_root(tmp_path):
+    root = tmp_path / "set"
+    assert told_from(root / "images" / "a.jpg", root) == "images/a.jpg"
+    assert told_from(tmp_path / "a.jpg", root) == "../a.jpg"
+    assert split_path("D:\\x\\.\\y") == ["x", "y"]
+    assert tmp_path / "JPEGImages" in homes(root)
+
+
+def test_an_image_that_alone_has_its_name_is_found_last(tmp_path):
+    for place in ("some/where/a.JPG", "one/b.jpg", "two/b.jpg", "images/val/c.jpg", "here/d.jpg", ".x/e.jpg"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).touch()
+    folders = Folders(tmp_path, {"d.jpg"})
+    assert folders.resolve("x/A.jpg", [tmp_path], picture=True) == tmp_path / "some/where/a.JPG"
+    assert folders.resolve("x/A.png", [tmp_path], picture=True) == tmp_path / "some/where/a.JPG"
+    assert folders.resolve("b.jpg", [tmp_path], picture=True) is None
+    assert folders.resolve("images/train/c.jpg", [tmp_path], picture=True) is None
+    assert folders.resolve("images/c.jpg", [tmp_path], picture=True) == tmp_path / "images/val/c.jpg"
+    assert folders.resolve("x/d.jpg", [tmp_path], picture=True) is None
+    assert folders.resolve("e.jpg", [tmp_path], picture=True) is None
+    assert folders.resolve("x/a.JPG", [tmp_path]) is None
+    assert Folders().resolve("x/A.jpg", [tmp_path], picture=True) is None
+
+
+def test_annotations_may_lie_in_folders_named_for_what_they_hold_or_for_a_split(tmp_path):
+    for place in ("annots/deep/a", "train/labels/a", "labels/val/a", "cats/labels/a", "VOC2007/Annotations/a"):
+        (tmp_path / place).mkdir(parents=True)
+    found = {folder.relative_to(tmp_path).as_posix() for folder, _ in sections(tmp_path)}
+    assert found == {".", "annots", "annots/deep", "annots/deep/a", "train", "train/labels", "train/labels/a", "labels",
+                     "labels/val", "labels/val/a"}  # fmt: skip

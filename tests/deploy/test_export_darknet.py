@@ -1,0 +1,145 @@
+"""Mirrors src/lookonce/exporting/darknet.py. The judge: OpenCV's reader of Darknet's files, which shares no code."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import GOLDEN
+from lookonce import Network
+from lookonce.data.images import load_rgb
+from lookonce.deploy.export import LOWEST_SCORE, Options, write
+from lookonce.model import zoo
+from lookonce.model.boxes import cxcywh_to_xyxy
+from lookonce.model.heads.region import Predictions, decode
+from lookonce.model.model_file import Model, load_model, save_model
+from lookonce.model.network import DARKNET
+from lookonce.model.postprocess import Selection, nms_per_class
+from lookonce.model.resize import to_input
+from sets import nano
+
+try:
+    import cv2
+except ImportError:
+    cv2 = None
+can_judge = pytest.mark.skipif(
+    not hasattr(getattr(cv2, "dnn", None), "readNetFromDarknet"),
+    reason="OpenCV 4 is not here (opencv-python-headless below 5: later ones read no Darknet files)",
+)
+
+THRESHOLD = LOWEST_SCORE
+IOU_THRESHOLD = 0.4
+"""At which OpenCV's region layer suppresses; its reader of cfg files sets no other."""
+
+
+def opencv(cfg, weights, x):
+    """What OpenCV's dnn finds on an input [1, 3, H, W]: boxes of 0..1 of the input, as lookonce's Predictions."""
+    cv2.setNumThreads(1)
+    network = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+    network.setInput(x.numpy())
+    region = load_model(cfg).region
+    height, width = (side // load_model(cfg).network.stride for side in x.shape[-2:])
+    rows = torch.from_numpy(network.forward()).reshape(height, width, len(region.anchors), -1)  # [H, W, A, 5+C]
+    found = rows.permute(2, 0, 1, 3).reshape(1, height * width * len(region.anchors), -1)
+    return Predictions(cxcywh_to_xyxy(found[..., :4]), found[..., 4], found[..., 5:])
+
+
+def detections(predictions, scores):
+    """{(box, class): (score, xyxy)} that stay after suppression."""
+    box, label = nms_per_class(predictions.boxes[0], scores[0], Selection(THRESHOLD, IOU_THRESHOLD))
+    pairs = zip(box.tolist(), label.tolist(), strict=True)
+    return {pair: (float(scores[0][pair]), predictions.boxes[0, pair[0]]) for pair in pairs}
+
+
+@torch.no_grad()
+def agree(model, x, stem):
+    """Export folded, let OpenCV detect, compare with ours; the number of detections."""
+    cfg, weights, _ = write(model, stem, Options(folded=True)).files
+    theirs = opencv(cfg, weights, x)
+    side = torch.tensor([x.shape[-1], x.shape[-2]] * 2)
+    raw = decode(model.network(x), torch.tensor(model.region.anchors), model.network.stride, model.region.softmax)
+    mine = replace(raw, boxes=raw.boxes / side)
+    ours = detections(mine, mine.objectness[..., None] * mine.class_prob)
+    judged = detections(theirs, theirs.class_prob)  # OpenCV's are products already
+    assert ours.keys() == judged.keys()
+    for pair, (score, box) in ours.items():
+        assert abs(score - judged[pair][0]) < 1e-4
+        torch.testing.assert_close(box, judged[pair][1], atol=1e-4, rtol=1e-4)
+    return len(ours)
+
+
+def random_model(layers, frame, seed=0):
+    """A model whose batch norms and head are lively enough for a few dozen detections."""
+    generator = torch.Generator().manual_seed(seed)
+    network = Network(layers).eval()
+    for convolution in network.convolution_list():
+        if convolution.norm is not None:
+            convolution.norm.running_mean.normal_(0, 0.2, generator=generator)
+            convolution.norm.running_var.uniform_(0.5, 2, generator=generator)
+            convolution.norm.weight.data.uniform_(0.8, 1.4, generator=generator)
+        gain = 2 if convolution.norm is not None else 0.3  # a calm head: exp() of its logits makes the boxes
+        convolution.conv.weight.data.normal_(0, (gain / convolution.conv.weight[0].numel()) ** 0.5, generator=generator)
+    return Model(network, tuple(f"c{index}" for index in range(layers[-1].classes)), frame, seen=7)
+
+
+@can_judge
+@pytest.mark.parametrize("layers", [zoo.yolov2(3, zoo.VOC_ANCHORS), zoo.yolov2_tiny(3, zoo.VOC_ANCHORS)],
+                         ids=["yolov2", "yolov2_tiny"])  # fmt: skip
+def test_opencv_finds_the_same_with_a_network_of_the_zoo(layers, tmp_path):
+    model = random_model(layers, (160, 160))
+    x = torch.rand(1, 3, 160, 160, generator=torch.Generator().manual_seed(5))
+    assert agree(model, x, tmp_path / "n") > 5
+
+
+@can_judge
+def test_opencv_finds_the_same_with_a_trained_detector(run, squares, tmp_path):
+    model = load_model(run)
+    found = 0
+    for name in ("test000", "test001", "test002"):
+        picture = load_rgb(squares / "JPEGImages" / f"{name}.png")
+        x = torch.from_numpy(to_input(picture, model.frame, model.resize))[None]
+        found += agree(model, x, tmp_path / "n")
+    assert found >= 3
+
+
+def test_a_trained_model_comes_back_from_darknets_files_whole(run, tmp_path):
+    model = load_model(run)
+    write(model, tmp_path / "n", Options())
+    found = load_model(tmp_path / "n.cfg")
+    assert (found.labels, found.frame, found.seen) == (model.labels, model.frame, model.seen)
+    assert found.region == model.region
+    assert all(c.norm.sigma == DARKNET for c in found.network.convolution_list() if c.norm)
+    x = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(found.network(x), model.network(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_tree_goes_along(tmp_path):
+    model = load_model(GOLDEN / "dk_tree_96x64.cfg")
+    assert model.labels[:2] == ("node00", "node01")
+    save_model(model, tmp_path / "n.safetensors")
+    again = load_model(tmp_path / "n.safetensors")
+    assert again.tree == model.tree
+    files = write(again, tmp_path / "d" / "n", Options()).files
+    assert files[-1].read_text() == (GOLDEN / "dk_tree30.tree").read_text()
+    assert load_model(tmp_path / "d" / "n.cfg").tree == model.tree
+    assert (tmp_path / "d" / "n.weights").read_bytes()[20:] == (GOLDEN / "dk_tree_96x64.weights").read_bytes()[20:]
+
+
+def test_a_resize_that_darknet_has_not_is_told(tmp_path, caplog):
+    model = Model(Network(nano(2, ((1.0, 1.0),))), ("a\nb", "c"), resize="stretch")
+    write(model, tmp_path / "n", Options())
+    assert "this model stretches pictures" in caplog.text
+    assert (tmp_path / "n.names").read_text() == "a b\nc\n"
+    assert np.frombuffer((tmp_path / "n.weights").read_bytes()[:12], "<i4").tolist() == [0, 2, 0]
+
+
+def test_a_region_without_softmax_is_said_to_be_no_file_of_opencvs(tmp_path, caplog):
+    model = load_model(GOLDEN / "dk_logistic_96.cfg")
+    assert not model.region.softmax
+    cfg, weights, _ = write(model, tmp_path / "m", Options()).files
+    assert "m.cfg: OpenCV does not read it: its region layer judges each class alone (softmax=0)" in caplog.text
+    if hasattr(getattr(cv2, "dnn", None), "readNetFromDarknet"):
+        with pytest.raises(cv2.error, match="useLogistic"):
+            cv2.dnn.readNetFromDarknet(str(cfg), str(weights)).forward()

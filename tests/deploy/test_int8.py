@@ -1,0 +1,117 @@
+"""Mirrors src/lookonce/exporting/int8.py. Oracle: the float model's mAP and numbers."""
+
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from lookonce import Detector, evaluate, export
+from lookonce.deploy.int8 import DropError
+from lookonce.errors import ConfigError, UserError
+from lookonce.inference.backends.openvino import the_core
+
+pytest.importorskip("nncf", reason="the extra int8 is not installed")
+
+
+@pytest.fixture(scope="module")
+def int8(run, squares, tmp_path_factory):
+    out = tmp_path_factory.mktemp("int8") / "m"
+    return export(run, "openvino", int8=True, max_drop=0.1, data=squares, out=out)
+
+
+def test_convolutions_are_eight_bits_and_the_file_is_a_detector(int8, run, squares):
+    assert "of the train split" in int8.accuracy
+    assert "val: mAP" in int8.accuracy
+    assert ", fp32 -> int8, cpu)" in int8.accuracy
+    assert "mAP judges" in int8.parity
+    read = the_core().read_model(int8.files[0])
+    weights = [op for op in read.get_ops() if op.get_type_name() == "Constant" and op.get_element_type().size == 1]
+    assert len(weights) >= 2
+    detector = Detector(int8.files[0])
+    assert detector.runtime.backend.precision == "int8"
+    assert detector.thresholds.tolist() == Detector(run, "torch").thresholds.tolist()
+    before, after = (evaluate(model, squares, split="test").mean_ap for model in (run, int8.files[0]))
+    assert abs(before - after) < 0.1
+
+
+def test_int8_is_not_the_float_model_under_another_name(int8, run):
+    inputs = np.random.default_rng(0).random((1, 3, 96, 96), np.float32)
+    floats = Detector(run, "openvino", precision="fp32").runtime(inputs)
+    rounded = Detector(int8.files[0]).runtime(inputs)
+    assert 1e-4 < np.abs(floats - rounded).max() < np.abs(floats).max()
+
+
+def test_int8_can_be_raw(run, squares, tmp_path):
+    file = export(run, "openvino", int8=True, raw=True, max_drop=0.5, data=squares, out=tmp_path / "m").files[0]
+    detector = Detector(file)
+    assert detector.runtime.backend.precision == "int8"
+    assert detector(squares / "JPEGImages" / "test000.png").names
+
+
+def test_what_loses_too_much_is_not_written(run, squares, tmp_path, monkeypatch):
+    class Lost:
+        before, after, drop = 0.9, 0.7, 0.2
+
+    monkeypatch.setattr("lookonce.deploy.int8.measure_drop", lambda *_: Lost())
+    with pytest.raises(DropError, match=r"more than --max-drop 0.005 on the val pictures"):
+        export(run, "openvino", int8=True, data=squares, out=tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_of_which_nothing_stays_in_8_bits_is_not_written(run, squares, tmp_path, monkeypatch):
+    monkeypatch.setattr("lookonce.deploy.int8._is_quantised", lambda _: False)
+    with pytest.raises(DropError, match=r"\(all convolutions went back to float32\), and nothing was written"):
+        export(run, "openvino", int8=True, max_drop=1.0, data=squares, out=tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"int8": True}, "--int8: no pictures to calibrate on; give --data"),
+    ({"int8": True, "half": True, "data": "."}, "--half: int8 has 8 bits already"),
+    ({"max_drop": 0.01}, "--max-drop: without --int8"),
+    ({"int8": True, "max_drop": 2.0, "data": "."}, "max_drop: 2.0; expected"),
+])  # fmt: skip
+def test_options_that_do_not_go_together_are_told(run, tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        export(run, "openvino", out=tmp_path / "m", **options)
+
+
+def test_int8_is_of_openvino(run, tmp_path):
+    with pytest.raises(ConfigError, match="--int8: not an option of onnx"):
+        export(run, "onnx", int8=True, data=tmp_path, out=tmp_path / "m")
+
+
+def test_pictures_without_labels_do_not_calibrate(run, squares, tmp_path):
+    shutil.copy(squares / "JPEGImages" / "test000.png", tmp_path / "a.png")
+    with pytest.raises(UserError, match=str(tmp_path)):
+        export(run, "openvino", int8=True, data=tmp_path, out=tmp_path / "m")
+
+
+@pytest.fixture
+def broken(squares, tmp_path):
+    """The squares with one train picture that holds nothing."""
+    data = shutil.copytree(squares, tmp_path / "broken")
+    (data / "JPEGImages" / "train000.png").write_bytes(b"")
+    return data
+
+
+def test_a_picture_that_cannot_be_read_neither_calibrates_nor_stops(run, broken, tmp_path, caplog):
+    made = export(run, "openvino", int8=True, max_drop=0.1, data=broken, out=tmp_path / "m")
+    assert "calibrated on 23 images" in made.accuracy
+    assert "train: 1 of 24 pictures cannot be read and are left out" in caplog.text
+
+
+@pytest.mark.parametrize("split, pictures", [("train", 24), ("val", 8)])
+def test_where_no_picture_can_be_read_int8_says_so(run, broken, tmp_path, split, pictures):
+    for path in (broken / "JPEGImages").glob(f"{split}*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=f"{split}: none of its {pictures} pictures can be read"):
+        export(run, "openvino", int8=True, data=broken, out=tmp_path / "m")
+    assert not list(tmp_path.glob("m*"))
+
+
+def test_a_missing_package_is_named(run, squares, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(ConfigError, match=r"pip install lookonce\[int8\]"):
+        export(run, "openvino", int8=True, data=squares, out=tmp_path / "m")

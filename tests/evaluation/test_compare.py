@@ -1,0 +1,76 @@
+"""Mirrors src/lookonce/drop.py. Oracle: the two data sets drawn by hand, and scored one resample after the other."""
+
+import numpy as np
+import pytest
+
+from lookonce.errors import UserError
+from lookonce.evaluation.average_precision import score
+from lookonce.evaluation.compare import Drop, measure_drop
+from lookonce.model.detections import Detections
+from test_matching import dataset_of, random_case
+
+
+def weakened(found, generator):
+    """The same detections with a third of them gone."""
+    kept = []
+    for one in found:
+        stays = generator.random(len(one)) > 0.33
+        kept.append(Detections(one.boxes[stays], one.scores[stays], one.labels[stays], one.class_names))
+    return kept
+
+
+def apart_in_score(found):
+    """The same detections, no two of one score."""
+    generator = np.random.default_rng(2)
+    return [Detections(one.boxes, one.scores + generator.random(len(one)) / 100, one.labels, one.class_names)
+            for one in found]  # fmt: skip
+
+
+def test_the_interval_is_that_of_drawing_the_same_pictures_for_both():
+    dataset, found = random_case(5)
+    found = apart_in_score(found)
+    worse = weakened(found, np.random.default_rng(1))
+    drop = measure_drop(dataset, found, worse)
+    apart = []
+    generator = np.random.default_rng(0)
+    for _ in range(1000):  # a slow loop: each resample is a data set of its own
+        drawn = generator.integers(0, len(dataset), len(dataset))
+        many = dataset.select(drawn)
+        first, second = (score(many, [each[i] for i in drawn], bootstrap=0) for each in (found, worse))
+        if first.mean_ap is not None:
+            apart.append(first.mean_ap - second.mean_ap)
+    assert drop.drop == pytest.approx(score(dataset, found).mean_ap - score(dataset, worse).mean_ap)
+    assert drop.interval == pytest.approx(np.quantile(apart, (0.025, 0.975)), abs=1e-6)
+    assert drop.pictures == len(dataset)
+
+
+def test_the_same_detections_lose_nothing():
+    dataset, found = random_case(3)
+    drop = measure_drop(dataset, found, found)
+    assert drop.drop == 0
+    assert drop.interval == (0, 0)
+
+
+def test_pairs_are_told_closer_than_two_intervals_would():
+    """One detection more or less on one picture: far less than the spread from picture to picture."""
+    dataset, found = random_case(5)
+    less = list(found)
+    less[0] = found[0].above(np.full(len(dataset.labels), 0.5))
+    low, high = measure_drop(dataset, found, less).interval
+    alone = score(dataset, found).interval
+    assert high - low < (alone[1] - alone[0]) / 2
+
+
+def test_pictures_without_objects_compare_nothing():
+    with pytest.raises(UserError, match="no objects"):
+        measure_drop(dataset_of([[]]), [none()], [none()])
+
+
+def none():
+    return Detections([], [], [], ("cat", "dog"))
+
+
+def test_it_reads_as_a_sentence():
+    said = str(Drop(0.8134, 0.8101, (-0.001, 0.0075), 73))
+    assert said == "mAP 0.8134 -> 0.8101: drop 0.0033 [-0.0010, 0.0075] on 73 images"
+    assert str(Drop(0.8, 0.8, (0.0, 0.0), 73, "torch 2, fp32, cpu")).endswith("on 73 images (torch 2, fp32, cpu)")

@@ -1,0 +1,122 @@
+"""Mirrors src/lookonce/sightings.py: what is there is broken in one known way, and that way must be told."""
+
+import re
+
+import numpy as np
+import pytest
+
+from lookonce.evaluation.localization import SCORES, STRONGEST, sight, verdict
+from lookonce.model.detections import Detections
+from test_matching import dataset_of
+
+NAMES = ("ant", "bee", "cat")
+HALF = np.full(3, 0.5)
+
+
+def scene(pictures=12, seed=0):
+    """Pictures with one to three objects far apart, of three classes and many sizes."""
+    draw = np.random.default_rng(seed)
+    made = []
+    for _ in range(pictures):
+        columns = draw.choice(3, draw.integers(1, 4), replace=False)
+        corners = np.array([(50 + 150 * c + draw.uniform(0, 20), draw.uniform(50, 300)) for c in columns])
+        sizes = draw.uniform(20, 90, (len(columns), 2))
+        boxes = np.concatenate((corners, corners + sizes), 1)
+        made.append([(box.tolist(), int(draw.integers(3)), False) for box in boxes])
+    return dataset_of(made, NAMES)
+
+
+def seen(dataset, boxes=lambda b: b, labels=lambda c: c, score=0.9):
+    """Detections that are the objects, changed."""
+    return [Detections(boxes(r.boxes), np.full(len(r.labels), score), labels(r.labels), NAMES) for r in dataset.records]
+
+
+def grown(by, shift=(0.0, 0.0)):
+    def change(boxes):
+        centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+        centre = centre + np.array(shift) * half * 2
+        return np.concatenate((centre - half * by, centre + half * by), 1)
+
+    return change
+
+
+def noise(dataset, seed=1):
+    draw = np.random.default_rng(seed)
+    found = []
+    for record in dataset.records:
+        corners, count = draw.uniform(0, 420, (20, 2)), 20
+        boxes = np.concatenate((corners, corners + draw.uniform(20, 90, (count, 2))), 1)
+        found.append(Detections(boxes, draw.uniform(0, 0.02, count), draw.integers(0, 3, count), NAMES))
+        assert len(record.labels)
+    return found
+
+
+DEFECTS = {
+    "permuted": ({"labels": lambda c: (c + 1) % 3}, "boxes right, classes permuted: ant is called bee"),
+    "two exchanged": ({"labels": lambda c: np.array([1, 0, 2])[c]}, "ant is called bee"),
+    "one name for all": ({"labels": lambda c: c * 0}, "classes wrong on .* of .*: bee is called ant .*train longer"),
+    "scaled": ({"boxes": grown(1.8)}, "shifted or scaled.*1.80 x as wide and 1.80 x as high"),
+    "shrunk": ({"boxes": grown(0.5)}, "0.50 x as wide and 0.50 x as high"),
+    "shifted": ({"boxes": grown(1, (0.4, -0.3))}, r"1.00 x as wide.*\+0.40 of a width and -0.30 of a height"),
+    "faint": ({"score": 0.002}, "scores too low.*the highest score is 0.002"),
+}
+
+
+@pytest.mark.parametrize("how, said", DEFECTS.values(), ids=DEFECTS)
+def test_each_defect_is_told_from_the_others(how, said):
+    dataset = scene()
+    good, told = verdict(sight(dataset, seen(dataset, **how)), NAMES, HALF)
+    assert not good
+    assert re.search(said, told)
+    assert "\n" not in told
+
+
+def test_what_is_right_passes_and_its_numbers_are_told():
+    dataset = scene()
+    good, told = verdict(sight(dataset, seen(dataset)), NAMES, HALF)
+    count = len(dataset.boxes)
+    assert good
+    assert told.startswith(f"{count} of {count} objects are found as what they are, {count} of the {count} strongest")
+
+
+def test_boxes_by_chance_are_no_finding_and_no_boxes_neither():
+    dataset = scene()
+    for detections in (noise(dataset), [Detections([], [], [], NAMES)] * len(dataset)):
+        good, told = verdict(sight(dataset, detections), NAMES, HALF)
+        assert not good
+        assert told.startswith("nothing found")
+
+
+def test_names_drawn_by_chance_are_told():
+    dataset, draw = scene(40), np.random.default_rng(2)
+    good, told = verdict(sight(dataset, seen(dataset, labels=lambda c: draw.integers(0, 3, len(c)))), NAMES, HALF)
+    assert not good
+    assert told.startswith("boxes right, classes wrong on ")
+
+
+def test_one_weak_class_is_no_permutation():
+    dataset = scene()
+    good, _ = verdict(sight(dataset, seen(dataset, labels=lambda c: np.array([0, 1, 0])[c])), NAMES, HALF)
+    assert good  # cats are called ants, but ants are ants
+
+
+def test_only_the_strongest_count_and_difficult_objects_are_not_sought():
+    box, far = [10.0, 10, 60, 60], [200.0, 200, 260, 260]
+    dataset = dataset_of([[(box, 0, False), (far, 1, True)]])
+    boxes = np.array([far] * STRONGEST + [box])
+    weak = Detections(boxes, np.linspace(0.9, 0.1, len(boxes)), np.zeros(len(boxes)), ("cat", "dog"))
+    found = sight(dataset, [weak])
+    assert found.label.tolist() == [0]
+    assert found.best.tolist() == [0.0]
+    assert len(found.scores) == STRONGEST
+
+
+def test_histograms_hold_every_object_and_every_detection():
+    dataset = scene()
+    found = sight(dataset, seen(dataset, labels=lambda c: (c + 1) % 3, score=1.0))
+    scores, overlaps = found.bars()
+    assert sum(n for _, (n,) in scores.rows) == len(found.scores) == scores.rows[-1][1][0]
+    assert len(scores.rows) == len(SCORES) - 1
+    own, any_class = np.array([counts for _, counts in overlaps.rows]).T
+    assert own.sum() == any_class.sum() == len(dataset.boxes)
+    assert (own[0], any_class[-1]) == (len(dataset.boxes), len(dataset.boxes))

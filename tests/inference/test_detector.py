@@ -1,0 +1,138 @@
+"""Mirrors src/lookonce/detector.py."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lookonce import Detector, read_dataset
+from lookonce.data.images import load_for
+from lookonce.errors import UserError
+from lookonce.model.boxes import iou
+from lookonce.model.postprocess import Selection
+
+
+@pytest.fixture(scope="module")
+def detector(run):
+    return Detector(run)
+
+
+def test_it_finds_the_squares_of_pictures_it_never_saw(detector, squares):
+    import torch
+
+    right = total = 0
+    for record in read_dataset(squares, "test").records:
+        found = detector(record.path)
+        total += len(record.labels)
+        for box, label in zip(record.boxes, record.labels, strict=True):
+            same = found.boxes[found.labels == label]
+            right += bool(len(same) and iou(torch.from_numpy(same), torch.from_numpy(box)).max() > 0.5)
+    assert right / total > 0.7
+
+
+def test_a_picture_is_a_file_an_image_or_an_array(detector, squares):
+    file = read_dataset(squares, "test").records[0].path
+    image = Image.open(file)
+    found = [detector(p) for p in (file, str(file), image, np.array(image))]
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0].boxes, other.boxes)
+    assert found[0].class_names == ("blue", "red")
+
+
+def test_a_list_gives_a_list_whatever_the_sizes(detector, squares):
+    file = read_dataset(squares, "test").records[0].path
+    wide = np.full((40, 200, 3), 128, np.uint8)
+    found = detector([file, wide, file] * 4)
+    assert len(found) == 12
+    np.testing.assert_allclose(found[0].boxes, found[11].boxes, atol=1e-3)
+    assert detector([]) == []
+
+
+def test_grey_and_turned_pictures_are_seen_as_people_see_them(detector, squares, tmp_path):
+    image = Image.open(read_dataset(squares, "test").records[0].path)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    image.rotate(180).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_allclose(detector(tmp_path / "turned.png").boxes, detector(image).boxes, atol=1e-3)
+    assert len(detector(image.convert("L"))) >= 0
+
+
+def test_thresholds_are_the_models_own_unless_given(run, squares):
+    file = read_dataset(squares, "test").records[0].path
+    own, low = Detector(run), Detector(run, threshold=0.0)
+    assert own.thresholds.tolist() == list(own.about.thresholds)
+    assert len(low(file)) >= len(own(file))
+    picture = np.array(Image.open(file))
+    assert len(own.detect([picture], Selection(0.0))[0]) == len(low(file))
+
+
+@pytest.mark.parametrize("given, message", [
+    ({"runtime": "abacus"}, "runtime: 'abacus'"), ({"threshold": 2.0}, "threshold: 2.0; expected a number from 0 to 1"),
+    ({"iou_threshold": -1}, "iou_threshold"), ({"threshold": "0.3"}, "threshold: '0.3'; expected a number from 0 to 1"),
+    ({"threshold": float("nan")}, "threshold: nan"), ({"iou_threshold": None}, "iou_threshold: None"),
+])  # fmt: skip
+def test_wrong_arguments_are_told(run, given, message):
+    with pytest.raises(UserError, match=message):
+        Detector(run, **given)
+
+
+@pytest.mark.parametrize("model", [None, 3, b"bytes", ["a.safetensors"], np.zeros(3)])
+def test_what_is_no_model_is_told(model):
+    with pytest.raises(UserError, match="expected a model file, a run's folder, or a model in memory"):
+        Detector(model)
+
+
+def test_an_image_in_memory_is_found_the_same_on(detector, squares):
+    """Bytes, a file, a tensor, with alpha, one by one or several in any iterable."""
+    file = read_dataset(squares, "test").records[0].path
+    expected, data, pixels = detector(file).to_json(), file.read_bytes(), np.array(Image.open(file))
+    opaque = np.dstack((pixels, np.full(pixels.shape[:2], 255, np.uint8)))
+    with file.open("rb") as opened:
+        several = [data, io.BytesIO(data), opened, opaque, torch.from_numpy(pixels)]
+        assert [detector(one).to_json() for one in several] == [expected] * 5
+        for given in (several, tuple(several), iter(several)):
+            assert [found.to_json() for found in detector(given)] == [expected] * 5
+    assert len(detector(np.zeros((40, 30, 1), np.uint8))) >= 0
+
+
+@pytest.mark.parametrize("given, message", [
+    (None, "cv2.imread returns None"), ([None], "cv2.imread returns None"), (0, "int '0' is no image"),
+    (torch.zeros(3, 64, 64), "give .255 . image"), (np.zeros((2, 8, 8, 3), np.uint8), "BGR"),
+    ("https://example.org/a.jpg", "a web address; download it first"), (b"", "an empty file"),
+])  # fmt: skip
+def test_what_is_no_image_is_told(detector, given, message):
+    with pytest.raises(UserError, match=message):
+        detector(given)
+
+
+def test_a_picture_that_cannot_be_read_is_told(detector, tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        detector(tmp_path / "no.jpg")
+
+
+def test_a_runtime_that_is_open_already_is_taken_as_it_is(run, squares):
+    from lookonce.inference.backends.open import open_runtime
+    from lookonce.inference.backends.settings import Settings
+
+    runtime = open_runtime(run, Settings("torch", "cpu", "fp32"))
+    detector = Detector(runtime, threshold=0.3)
+    assert detector.runtime is runtime
+    picture = squares / "JPEGImages" / "test000.png"
+    assert detector(picture).to_json() == Detector(run, "torch", precision="fp32", threshold=0.3)(picture).to_json()
+
+
+def test_boxes_of_a_picture_decoded_at_a_fraction_are_those_of_the_whole(detector, squares, tmp_path):
+    """Oracle: the picture itself, eight times enlarged, given as pixels; and one of its size as a file."""
+    image = Image.open(read_dataset(squares, "test").records[0].path).convert("RGB")
+    large = image.resize((image.width * 8, image.height * 8), Image.Resampling.NEAREST)
+    large.save(tmp_path / "large.jpg", quality=98, subsampling=0)
+    assert load_for(tmp_path / "large.jpg", detector.about.frame).reduced
+    low = Detector(detector.runtime, threshold=0.05)
+    file, pixels, small = low(tmp_path / "large.jpg"), low(large), low(image)
+    best = file.scores.argmax()
+    for other, scale in ((pixels, 1), (small, 8)):
+        same = other.boxes[other.labels == file.labels[best]]
+        near = np.abs(same * scale - file.boxes[best]).max(-1).min()
+        assert near < 8 * 3  # three of the small picture's pixels

@@ -1,0 +1,145 @@
+"""Mirrors src/lookonce/view/draw.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from lookonce.errors import UserError
+from lookonce.inference.draw import class_colour, contact_sheet, draw, draw_labels
+from lookonce.model.detections import Detections
+
+GREY = 128
+
+
+def grey(width: int, height: int) -> NDArray[np.uint8]:
+    return np.full((height, width, 3), GREY, np.uint8)
+
+
+def changed(picture: Image.Image) -> NDArray[np.bool_]:
+    return (np.asarray(picture) != GREY).any(-1)
+
+
+def one(box: list[float], name: str = "cat", score: float = 0.9) -> Detections:
+    names = ("dog", "cat", "a class of a very long name that no picture has room for")
+    return Detections(np.array([box]), np.array([score]), np.array([names.index(name)]), names)
+
+
+def test_the_picture_given_is_not_drawn_on_and_the_new_one_has_its_size() -> None:
+    image = grey(300, 200)
+    picture = draw(image, one([50, 50, 150, 150]))
+    assert (image == GREY).all()
+    assert picture.size == (300, 200)
+    assert changed(picture).any()
+
+
+def test_a_frame_lies_on_the_edge_of_its_box_in_the_colour_of_its_class() -> None:
+    pixels = np.asarray(draw(grey(300, 200), one([50, 60, 150, 160])))
+    colour = list(class_colour("cat", ("dog", "cat")))
+    assert pixels[100, 50].tolist() == pixels[100, 149].tolist() == pixels[159, 100].tolist() == colour
+    assert pixels[100, 49].tolist() == pixels[100, 150].tolist() == pixels[160, 100].tolist() == [GREY] * 3
+    assert pixels[100, 100].tolist() == [GREY] * 3
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [0, 0, 40, 30],
+        [260, 0, 300, 20],
+        [0, 170, 30, 200],
+        [280, 180, 300, 200],
+        [-50, -50, 400, 300],
+        [10, 10, 10, 10],
+    ],
+)
+def test_the_tag_has_its_full_size_inside_the_picture_wherever_the_box_is(box: list[float]) -> None:
+    middle = changed(draw(grey(300, 200), one([100, 80, 160, 120])))
+    width_of_tag = int(middle[:79].any(0).sum())  # the tag stands above the frame, wider than nothing else there
+    height_of_tag = int(middle[:80].any(1).sum())
+    colour = np.array(class_colour("cat", ("dog", "cat")))
+    filled = (np.asarray(draw(grey(300, 200), one(box))) == colour).all(-1)
+    rows = np.flatnonzero(filled.sum(1) >= 0.3 * width_of_tag)
+    assert len(rows) >= height_of_tag - 1
+    assert filled.any(0).sum() >= width_of_tag - 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), (40, 5), (32, 32)])
+def test_a_picture_too_small_for_a_tag_is_drawn_without_complaint(size: tuple[int, int]) -> None:
+    name = "a class of a very long name that no picture has room for"
+    picture = draw(grey(*size), one([0, 0, *size], name), (np.array([[0, 0, *size]]), [name]))
+    assert picture.size == size
+
+
+def test_truth_is_dashed_black_and_white() -> None:
+    nothing = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0), ("cat",))
+    pixels = np.asarray(draw(grey(400, 400), nothing, (np.array([[100, 100, 300, 300]]), ["cat"])))
+    edge = pixels[100, 100:300]
+    assert {tuple(p) for p in edge.tolist()} == {(0, 0, 0), (255, 255, 255)}
+    steps = np.flatnonzero(np.diff(edge[:, 0].astype(int)))
+    assert len(set(np.diff(steps).tolist())) == 1
+    assert len(steps) > 10
+
+
+def test_lines_grow_with_the_picture() -> None:
+    def thickness(side: int) -> int:
+        pixels = changed(draw(grey(side, side), one([0.25 * side, 0.25 * side, 0.75 * side, 0.75 * side])))
+        return int(pixels[side // 2, : side // 2].sum())
+
+    assert thickness(100) == 1
+    assert thickness(1000) == 5
+
+
+def test_boxes_names_and_scores_draw_as_detections_do() -> None:
+    loose = (np.array([[50, 50, 150, 150]]), ["cat"], [0.9])
+    ours = draw(grey(300, 200), one([50, 50, 150, 150]))
+    assert np.array_equal(changed(draw(grey(300, 200), loose)), changed(ours))
+
+
+def test_tags_of_two_boxes_at_one_place_do_not_hide_each_other() -> None:
+    boxes, names, scores = np.array([[100, 80, 200, 160]] * 2), ["cat", "dog"], [0.9, 0.8]
+    pixels = np.asarray(draw(grey(300, 200), (boxes, names, scores)))
+    cat, dog = ((pixels == np.array(class_colour(n))).all(-1).sum() for n in names)
+    alone = np.asarray(draw(grey(300, 200), (boxes[1:], names[1:], scores[1:])))
+    frame = 2 * 100 + 2 * 80  # the better frame lies on the other
+    assert dog >= (alone == np.array(class_colour("dog"))).all(-1).sum() - frame
+    assert cat > frame / 2
+
+
+def test_twenty_classes_have_twenty_colours_the_same_on_every_picture() -> None:
+    names = tuple(map(str, range(20)))
+    colours = [class_colour(name, names) for name in names]
+    assert colours == [class_colour(name, names) for name in names]
+    gaps = [np.abs(np.subtract(a, b)).sum() for k, a in enumerate(colours) for b in colours[:k]]
+    assert min(gaps) > 40
+
+
+@pytest.mark.parametrize("bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)])
+def test_what_is_no_picture_is_an_error(bad: NDArray[np.uint8]) -> None:
+    with pytest.raises(UserError, match=r"expected \[h, w, 3\] of uint8"):
+        draw(bad, one([0, 0, 2, 2]))
+
+
+def test_a_contact_sheet_shows_every_picture_whole() -> None:
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    images = [Image.new("RGB", size, c) for size, c in zip([(100, 50), (50, 100), (10, 10)], colours, strict=True)]
+    sheet = contact_sheet(images, columns=2, side=100)
+    assert sheet.size == (2 * 102 + 2, 2 * 102 + 2)
+    pixels = np.asarray(sheet)
+    areas = [int((pixels == np.array(c)).all(-1).sum()) for c in colours]
+    assert areas == [5000, 5000, 10000]
+
+
+def test_a_contact_sheet_of_nothing_is_an_error() -> None:
+    with pytest.raises(UserError, match="0 pictures"):
+        contact_sheet([], columns=2, side=100)
+
+
+def test_labels_are_framed_in_the_colour_of_their_class():
+    image = np.full((100, 120, 3), 128, np.uint8)
+    drawn = np.asarray(draw_labels(image, np.array([[10, 20, 60, 90.0]]), ["b"], ("a", "b")))
+    assert (drawn[60, 10] == class_colour("b", ("a", "b"))).all()
+    assert (drawn[89, 40] == class_colour("b", ("a", "b"))).all()
+    assert (image == 128).all()
+    assert draw_labels(image, np.zeros((0, 4)), []).size == (120, 100)

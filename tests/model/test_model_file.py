@@ -1,0 +1,133 @@
+"""Mirrors src/lookonce/model_file.py."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+from conftest import CASES
+from lookonce.errors import UserError
+from lookonce.model.model_file import Model, load_model, save_model
+from lookonce.model.network import DARKNET, Network
+from sets import nano
+
+ANCHORS = ((1.0, 2.0), (3.123456789, 0.5))
+
+
+def model(**given):
+    network = Network(nano(2, ANCHORS)).eval()
+    for convolution in network.convolution_list()[:2]:
+        convolution.norm.sigma = DARKNET
+    return Model(network, ("é a", "b"), (96, 64), "stretch", (0.25, 0.5), 123, {"recipe": {"loss": "region"}}, **given)
+
+
+def test_a_model_comes_back_whole(tmp_path):
+    given = model()
+    save_model(given, tmp_path / "m.safetensors")
+    found = load_model(tmp_path / "m.safetensors")
+    assert [getattr(found, n) for n in ("labels", "frame", "resize", "thresholds", "seen", "training")] == [
+        ("é a", "b"), (96, 64), "stretch", (0.25, 0.5), 123, {"recipe": {"loss": "region"}}]  # fmt: skip
+    assert found.region == given.region
+    x = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(found.network(x), given.network(x))
+    assert not found.network.training
+
+
+def test_a_run_folder_stands_for_its_model(run):
+    assert load_model(run).labels == load_model(run / "model.safetensors").labels
+
+
+def test_what_is_no_model_file_is_told(tmp_path):
+    with pytest.raises(UserError, match="no such model file"):
+        load_model(tmp_path / "m.safetensors")
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(UserError, match="not a model file"):
+        load_model(tmp_path / "text.safetensors")
+    safetensors.torch.save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="without lookonce's description"):
+        load_model(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"format": 99}, "format 99, and this lookonce reads 1"),
+    ({"resize": "crop"}, "resize 'crop'"),
+    ({"labels": ["a"]}, "1 labels for a network of 2 classes"),
+    ({"cfg": "[net]\n[yolo]"}, "section .yolo."),
+    ({"sigma": []}, "does not fit its weights"),
+    ({"thresholds": None}, "its description cannot be read .thresholds: 'None'"),
+])  # fmt: skip
+def test_a_description_that_does_not_hold_is_told(tmp_path, change, message):
+    save_model(model(), tmp_path / "m.safetensors")
+    with safetensors.safe_open(tmp_path / "m.safetensors", "pt") as file:
+        about = json.loads(file.metadata()["lookonce"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    changed = {"lookonce": json.dumps({**about, **change})}
+    safetensors.torch.save_file(tensors, tmp_path / "m.safetensors", changed)
+    with pytest.raises(UserError, match=message) as error:
+        load_model(tmp_path / "m.safetensors")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("file", sorted((CASES / "fuzz" / "model_header").iterdir()), ids=lambda file: file.stem)
+def test_found_inputs_of_the_fuzz_test_are_told(file, tmp_path):
+    save_model(model(), tmp_path / "m.safetensors")
+    tensors = safetensors.torch.load_file(tmp_path / "m.safetensors")
+    safetensors.torch.save_file(tensors, tmp_path / "m.safetensors", {"lookonce": file.read_text()})
+    with pytest.raises(UserError, match=r"m.safetensors:") as error:
+        load_model(tmp_path / "m.safetensors")
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("change", ["filters=96", "filters=9000"])
+def test_weights_of_other_shapes_are_refused_before_memory_is_taken(change, tmp_path):
+    save_model(model(), tmp_path / "m.safetensors")
+    with safetensors.safe_open(tmp_path / "m.safetensors", "pt") as file:
+        about = file.metadata()["lookonce"]
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    safetensors.torch.save_file(tensors, tmp_path / "m.safetensors", {"lookonce": about.replace("filters=48", change)})
+    with pytest.raises(UserError, match=r"does not fit its weights \(convolutions"):
+        load_model(tmp_path / "m.safetensors")
+    tensors["convolutions.0.norm.bias"] = tensors["convolutions.0.norm.bias"].double()
+    safetensors.torch.save_file(tensors, tmp_path / "m.safetensors", {"lookonce": about})
+    with pytest.raises(UserError, match=r"does not fit its weights \(convolutions.0.norm.bias\)"):
+        load_model(tmp_path / "m.safetensors")
+
+
+def test_a_cut_file_is_told(tmp_path):
+    save_model(model(), tmp_path / "m.safetensors")
+    content = (tmp_path / "m.safetensors").read_bytes()
+    (tmp_path / "m.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="not a model file"):
+        load_model(tmp_path / "m.safetensors")
+
+
+def test_a_full_disk_leaves_the_old_model(tmp_path, monkeypatch):
+    from pathlib import Path
+
+    save_model(model(), tmp_path / "m.safetensors")
+    before = (tmp_path / "m.safetensors").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match="cannot be written: No space left"):
+        save_model(model(), tmp_path / "m.safetensors")
+    monkeypatch.undo()
+    assert (tmp_path / "m.safetensors").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_thresholds_go_by_class():
+    with pytest.raises(UserError, match="1 thresholds for 2 classes"):
+        Model(Network(nano(2, ANCHORS)), ("a", "b"), thresholds=(0.1,))
+
+
+def test_a_checkpoint_is_no_model_and_its_runs_model_is_named(run, tmp_path):
+    with pytest.raises(UserError, match=r"best\.ckpt: a checkpoint of training; give the model of its run: .*tensors"):
+        load_model(run / "checkpoints" / "best.ckpt")
+    (tmp_path / "checkpoints").mkdir()
+    for place in (tmp_path / "checkpoints" / "last.ckpt", tmp_path):
+        with pytest.raises(UserError, match=r"its run writes .*model\.safetensors with the first validation"):
+            load_model(place)

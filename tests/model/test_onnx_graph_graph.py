@@ -1,0 +1,136 @@
+"""Mirrors src/lookonce/exporting/graph.py. Oracles: PyTorch's network and decode, our own suppression."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from conftest import GOLDEN
+from lookonce.inference.backends.openvino import the_core
+from lookonce.model.heads.region import decode
+from lookonce.model.model_file import Description, load_model
+from lookonce.model.onnx_graph import detector_model, predictions_info, raw_model
+from lookonce.model.postprocess import Selection, nms_per_class
+
+
+@pytest.fixture(scope="module")
+def trained(run):
+    """A trained model and its graph: tracing takes seconds."""
+    model = load_model(run)
+    return model, detector_model(model)
+
+
+def with_predictions(made, *, alone=False):
+    """The graph with boxes and scores among its outputs. alone: without the rows."""
+    other = onnx.ModelProto()
+    other.CopyFrom(made)
+    if alone:
+        del other.graph.output[:], other.graph.input[1:]
+    other.graph.output.extend(predictions_info())
+    return other
+
+
+def images(frame, count=2):
+    return np.random.default_rng(0).integers(0, 256, (count, 3, frame[1], frame[0]), np.uint8)
+
+
+def in_openvino(made, given):
+    compiled = the_core().compile_model(
+        the_core().read_model(made.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    return [*compiled(given).values()]
+
+
+def in_onnxruntime(made, given, **thresholds):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    session = onnxruntime.InferenceSession(made.SerializeToString(), settings, ["CPUExecutionProvider"])
+    return session.run(None, {"images": given, **{k: np.array([v], np.float32) for k, v in thresholds.items()}})
+
+
+def in_torch(model, given):
+    with torch.no_grad():
+        raw = model.network(torch.from_numpy(given).float() / 255)
+    region = model.region
+    found = decode(raw, torch.tensor(region.anchors), model.network.stride, region.softmax, model.tree)
+    return found.boxes.numpy(), (found.objectness[..., None] * found.class_prob).numpy()
+
+
+@pytest.mark.parametrize("name", ["dk_yolov2s_160", "dk_tinys_160", "dk_logistic_96", "dk_tree_96x64"])
+def test_boxes_and_scores_are_those_of_pytorch_on_an_input_of_any_size(name):
+    model = load_model(GOLDEN / f"{name}.cfg")
+    made = with_predictions(detector_model(model), alone=True)
+    onnx.checker.check_model(made, full_check=True)
+    for frame, count in ((model.frame, 2), ((96, 128), 1)):
+        given = images(frame, count)
+        boxes, scores = in_openvino(made, given)
+        expected_boxes, expected_scores = in_torch(model, given)
+        np.testing.assert_allclose(scores, expected_scores, atol=1e-4)
+        limits = [*frame, *frame]  # the golden networks' weights are random: some boxes are huge
+        np.testing.assert_allclose(np.clip(boxes, 0, limits), np.clip(expected_boxes, 0, limits), atol=0.05)
+
+
+@pytest.mark.parametrize("thresholds", [{}, {"score_threshold": 0.02}, {"score_threshold": 0.02, "iou_threshold": 0.1}])
+def test_rows_are_those_of_greedy_suppression_in_the_order_stated(trained, thresholds):
+    model, made = trained
+    given = images(model.frame, 3)
+    boxes, scores = in_torch(model, given)
+    assert in_onnxruntime(made, given, score_threshold=1.0)[0].shape == (0, 7)
+    found = in_onnxruntime(made, given, **thresholds)[0]
+    selection = Selection(
+        thresholds.get("score_threshold", min(model.thresholds)), thresholds.get("iou_threshold", 0.45)
+    )
+    expected = []
+    for image in range(3):
+        box, label = nms_per_class(torch.from_numpy(boxes[image]), torch.from_numpy(scores[image]), selection)
+        expected += [(image, c, *boxes[image, b], scores[image, b, c]) for b, c in zip(box.tolist(), label.tolist())]
+    expected.sort(key=lambda row: (row[0], row[1], -row[6]))
+    np.testing.assert_allclose(found, np.array(expected).reshape(-1, 7), atol=1e-3)
+
+
+def test_of_equal_scores_the_lower_predictor_comes_first(trained):
+    _, made = trained
+    grey = np.full((1, 3, 160, 160), 128, np.uint8)  # cells far from the edge give the same numbers
+    rows, boxes, _ = in_onnxruntime(with_predictions(made), grey, score_threshold=0.0)
+    places = [int(np.flatnonzero((boxes[0] == row[2:6]).all(-1))[0]) for row in rows]
+    keys = [(row[1], -row[6], place) for row, place in zip(rows, places, strict=True)]
+    assert keys == sorted(keys)
+    assert len(rows) > 1
+
+
+def test_thresholds_are_inputs_with_the_models_own_as_defaults(trained):
+    model, made = trained
+    graph = made.graph
+    defaults = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
+    assert [i.name for i in graph.input] == ["images", "score_threshold", "iou_threshold"]
+    assert defaults["score_threshold"] == np.float32(min(model.thresholds))
+    assert defaults["iou_threshold"] == np.float32(0.45)
+
+
+def test_the_file_describes_itself_and_holds_no_path_of_this_machine(trained):
+    model, made = trained
+    about = json.loads(made.metadata_props[0].value)
+    assert Description.from_json(about, "file") == model.description
+    assert {"format", "version", "labels", "frame", "resize", "thresholds"} <= about.keys()
+    for part in (".py", "site-packages", "stack_trace"):
+        assert part.encode() not in made.graph.SerializeToString()
+
+
+@pytest.mark.parametrize("name", ["dk_yolov2s_160", "dk_tinys_160", "dk_logistic_96", "dk_tree_96x64"])
+def test_opencv_runs_the_raw_graph_and_gives_what_pytorch_gives(name, tmp_path):
+    """Oracle: the network in PyTorch; OpenCV shares no code with it."""
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is the judge")
+    model = load_model(GOLDEN / f"{name}.cfg")
+    made = raw_model(model)
+    onnx.checker.check_model(made, full_check=True)
+    onnx.save(made, tmp_path / "m.onnx")
+    given = np.random.default_rng(0).random((1, 3, model.frame[1], model.frame[0]), np.float32)
+    network = cv2.dnn.readNetFromONNX(str(tmp_path / "m.onnx"))
+    network.setInput(given)
+    with torch.no_grad():
+        expected = model.network(torch.from_numpy(given)).numpy()
+    np.testing.assert_allclose(network.forward(), expected, atol=2e-4)
+    assert [side.dim_value for side in made.graph.output[0].type.tensor_type.shape.dim] == [*expected.shape]

@@ -1,0 +1,88 @@
+"""Mirrors src/lookonce/view/data_report.py."""
+
+import re
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from browser import needs_browser, opened
+from conftest import SHARED, needs_shared
+from lookonce.commands.check import check
+from lookonce.data.check import Finding
+from lookonce.data.read import read_dataset
+from lookonce.report.data_page import PICTURES, contact, explained, telling, write_data_report
+
+
+@pytest.fixture(scope="module")
+def page(squares, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "data.html"
+    report = check(squares, size=96, anchors=2, report=path)
+    assert report.page == path
+    return path
+
+
+def test_the_page_needs_no_other_file_and_runs_nothing(page):
+    text = page.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert not re.search(r"""(?:src|href|action)=["'](?!data:|#)""", text)
+    assert not re.search(r"url\((?!#|\"?data:)", text)
+    assert "Nothing that would harm" in text or "nothing that would harm" in text
+    assert text.count('<img src="data:image/jpeg') == PICTURES
+
+
+def test_names_cannot_break_the_page(squares, tmp_path):
+    report = check(squares, size=96, anchors=2, pictures=False)
+    evil = Finding("picture missing", 1, ("<script>alert(1)</script>.jpg",))
+    text = write_data_report(
+        tmp_path / "p.html", replace(report, findings=(evil,)), read_dataset(squares), "letterbox"
+    ).read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "to mend before training" in text
+    assert "&lt;script&gt;" in text
+
+
+def test_every_class_is_on_the_contact_sheet(squares):
+    dataset = read_dataset(squares)
+    names = [caption.partition(":")[0] for caption, _ in contact(dataset)]
+    shown = {dataset.labels[n] for record in dataset.records if record.path.name in names for n in record.labels}
+    assert shown == set(dataset.labels)
+    assert len(set(names)) == len(names) == PICTURES
+
+
+def test_what_is_explained_is_what_the_boxes_say(squares):
+    dataset = read_dataset(squares)
+    report = check(squares, size=96, anchors=2, pictures=False)
+    told = explained(dataset, report, "letterbox")
+    record = next(record for record in dataset.records if record.path.name == told["name"])
+    assert record.path == dataset.records[telling(dataset)[0]].path
+    for o, box in zip(told["objects"], record.boxes.tolist(), strict=True):
+        assert (o["x"], o["y"], o["x"] + o["w"], o["y"] + o["h"]) == pytest.approx(box)
+        assert (o["col"], o["row"]) == (int((box[0] + box[2]) / 2 // 32), int((box[1] + box[3]) / 2 // 32))
+        w, h = report.anchors.wh[o["anchor"] - 1]
+        assert (o["aw"], o["ah"]) == pytest.approx((32 * w, 32 * h), rel=1e-5)
+        assert (o["ax"] + o["aw"] / 2, o["ay"] + o["ah"] / 2) == pytest.approx((o["cx"], o["cy"]), rel=1e-5)
+
+
+def test_unreadable_pictures_are_left_out(squares, tmp_path):
+    shutil.copytree(squares, tmp_path / "s")
+    for file in (tmp_path / "s" / "JPEGImages").iterdir():
+        file.write_text("text")
+    dataset = read_dataset(tmp_path / "s")
+    assert contact(dataset) == []
+    report = check(tmp_path / "s", size=96, anchors=2, report=tmp_path / "p.html")
+    assert explained(dataset, report, "letterbox") is None
+    assert report.exit_code == 1
+
+
+@needs_browser
+def test_a_browser_opens_it_without_an_error(page, tmp_path):
+    text, errors, requests = opened(page, tmp_path)
+    assert "Labelled pictures" in text
+    assert errors == requests == []
+
+
+@needs_shared
+def test_the_page_of_bccd_stays_below_two_megabytes(tmp_path):
+    check(SHARED / "data" / "bccd", report=tmp_path / "p.html", pictures=False)
+    assert (tmp_path / "p.html").stat().st_size < 2_000_000

@@ -1,0 +1,53 @@
+"""Mirrors src/lookonce/tables.py."""
+
+import json
+
+from rich.table import Table
+
+from lookonce.console import cell, cells, rendered, shown_json
+
+HOSTILE = [
+    "[red]",
+    "[/]",
+    "[bold]x[/bold]",
+    ":cat:",
+    "\x1b[31mred",
+    "two\nlines",
+    "\u202eright to left",
+    "猫",
+    "a\x9bb",
+]
+
+
+def test_names_are_shown_as_they_are_and_take_no_effect():
+    table = Table("name", "number")
+    for name in HOSTILE:
+        table.add_row(cell(name), "1")
+    text = rendered(table, blank_lines=False)
+    for shown in (
+        "[red]",
+        "[/]",
+        "[bold]x[/bold]",
+        ":cat:",
+        r"\x1b[31mred",
+        r"two\nlines",
+        r"\u202eright",
+        "猫",
+        r"a\x9bb",
+    ):
+        assert shown in text
+    assert not set(text) & {"\x1b", "\u202e", "\x9b"}
+    assert len(text.splitlines()) == 4 + len(HOSTILE)
+
+
+def test_lines_stay_lines_and_long_ones_are_folded():
+    assert (
+        rendered(cells(["first", "sec\nond", "x" * 30]), width=20) == "first\nsec\\nond\n" + "x" * 20 + "\n" + "x" * 10
+    )
+
+
+def test_json_is_readable_valid_and_has_no_escape_sequences():
+    text = shown_json(HOSTILE)
+    assert json.loads(text) == HOSTILE
+    assert "猫" in text
+    assert not set(text) & {"\x1b", "\u202e", "\x9b"}

@@ -1,0 +1,86 @@
+"""Tests of lookonce.training.history."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from lookonce.report.run_page import curves_figure
+from lookonce.training.history import History, Means, read_curves
+
+
+def steps(file):
+    with file.open(newline="", encoding="utf-8") as text:
+        return [int(row["step"]) for row in csv.DictReader(text)]
+
+
+def test_rows_are_appended_and_unknown_numbers_left_out(tmp_path):
+    history = History(tmp_path / "metrics.csv")
+    history.log_metrics({"val/mAP": 0.5, "epoch": 0, "odd": 1.0}, 3)
+    History(tmp_path / "metrics.csv").log_metrics({"loss_epoch": 2.25, "epoch": 1}, 7)
+    with (tmp_path / "metrics.csv").open(newline="", encoding="utf-8") as text:
+        rows = list(csv.DictReader(text))
+    assert [(r["epoch"], r["step"], r["val/mAP"], r["loss_epoch"]) for r in rows] == [
+        ("0", "3", "0.5", ""), ("1", "7", "", "2.25")]  # fmt: skip
+    assert "odd" not in rows[0]
+
+
+def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path):
+    history = History(tmp_path / "metrics.csv")
+    history.cut(5)  # nothing there yet
+    for step in (1, 4, 5, 9):
+        history.log_metrics({"epoch": 0}, step)
+    with history.file.open("a", encoding="utf-8") as text:
+        text.write("0,4,")  # a kill in the middle of a row
+    history.cut(5)
+    assert steps(history.file) == [1, 4]
+    history.cut(0)
+    assert steps(history.file) == []
+
+
+def test_a_run_of_before_keeps_its_numbers_under_todays_columns(tmp_path):
+    history = History(tmp_path / "metrics.csv")
+    history.file.write_text("epoch,step,gone,loss_epoch\n0,1,5,2.5\n0,2,5,1.5\n", encoding="utf-8")
+    history.cut(2)
+    history.log_metrics({"loss_epoch": 2.25, "ciou_epoch": 0.5, "epoch": 1}, 7)
+    with history.file.open(newline="", encoding="utf-8") as text:
+        rows = list(csv.DictReader(text))
+    assert [(r["step"], r["loss_epoch"], r["ciou_epoch"]) for r in rows] == [("1", "2.5", ""), ("7", "2.25", "0.5")]
+    assert "gone" not in rows[0]
+
+
+def test_means_weigh_each_step_with_its_pictures_and_leave_out_what_is_not_finite():
+    draw, means = np.random.default_rng(0), Means()
+    assert means.take() == {}
+    for _ in range(2):  # the second epoch starts anew
+        values, recalls, weights = draw.random(7), draw.random(7), draw.integers(1, 5, 7)
+        recalls[2] = recalls[6] = np.nan
+        for value, recall, weight in zip(values, recalls, weights, strict=True):
+            means.add({"loss": torch.tensor(value), "recall": torch.tensor(recall)}, int(weight))
+        assert means.last == {"loss": torch.tensor(values[6])}
+        seen = [i for i in range(7) if i not in (2, 6)]
+        assert {name: value.item() for name, value in means.take().items()} == pytest.approx({
+            "loss": sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights),
+            "recall": sum(recalls[i] * weights[i] for i in seen) / sum(weights[i] for i in seen),
+        })  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"\n", b"\xff\xfe\x00\n1,2\n", b"epoch,step\n", b"a,b\n1,2\n", b"epoch,step\n-1,-1\n0,nan\n",
+    b"\0" * 99 + b"\n",
+    b"epoch,step,loss_epoch\n0,1,2.5\n1,x,3\n1,2,1e308\n1,3,nan\n2,4,1\n3,5,4,9\n4,6,\n5",
+    b"epoch,step\n0,1" + b"9" * 5000,
+    b'"epoch,step\n0,1\n', b"step,epoch,step\n1,0,2\n", b"epoch,step,val/mAP\r\n0,1,0.5\r\n",
+])  # fmt: skip
+def test_any_metrics_file_is_cut_to_rows_that_a_page_can_show(content, tmp_path):
+    history = History(tmp_path / "metrics.csv")
+    history.file.write_bytes(content)
+    history.cut(100)
+    history.log_metrics({"epoch": 6, "loss_epoch": 1.5, "seen": 10.0}, 7)
+    curves = read_curves(history.file)
+    assert curves["loss_epoch"][-1][1] == 1.5
+    assert all(np.isfinite(point).all() for points in curves.values() for point in points)
+    assert "<svg" in curves_figure(curves)
+    if b"2.5" in content:
+        assert [value for _, value in curves["loss_epoch"]] == [2.5, 1.0, 1.5]

@@ -1,0 +1,106 @@
+"""Mirrors src/lookonce/training/recipes.py."""
+
+from dataclasses import replace
+
+import pytest
+
+from lookonce.data.augment import Augmentation
+from lookonce.errors import ConfigError
+from lookonce.training.recipes import RECIPES, Settings, settings
+
+
+def test_the_paper_recipe_holds_the_numbers_of_the_paper():
+    paper = RECIPES["paper"]
+    assert (paper.learning_rate, paper.momentum, paper.weight_decay, paper.epochs) == (1e-3, 0.9, 5e-4, 160)
+    assert paper.multi_scale == (320, 352, 384, 416, 448, 480, 512, 544, 576, 608)
+    assert [m * paper.epochs for m in paper.milestones] == [60, 90]
+    assert (paper.warm_up_images, paper.burn_in, paper.loss) == (12_800, 1000, "region")
+
+
+def test_what_is_given_replaces_what_the_recipe_says():
+    found = settings("paper", epochs=3, size=None)
+    assert (found.epochs, found.size, found.network) == (3, 416, "yolov2")
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"epochs": 0}, "epochs: 0; expected at least 1"),
+    ({"size": 400}, "multiples of 32"),
+    ({"size": 32_000}, "multiples of 32, at most 8192"),
+    ({"epochs": "5"}, "epochs: '5'; expected a whole number or nothing"),
+    ({"steps": 0}, "steps: 0; expected at least 1"),
+    ({"multi_scale": (320, 100)}, "multiples of 32"),
+    ({"batch_size": 0}, "batch-size: 0"),
+    ({"learning_rate": 0.0}, "learning-rate: 0.0; expected above 0"),
+    ({"learning_rate": float("nan")}, "learning-rate"),
+    ({"ema": 1.0}, "ema: 1.0"),
+    ({"patience": -1}, "patience: -1"),
+    ({"milestones": (2.0,)}, "milestones"),
+    ({"freeze": "half"}, "freeze: 'half'; expected one of none, features"),
+    ({"optimizer": "lion"}, "optimizer: 'lion'; expected one of"),
+    ({"network": "yolov9"}, "network: 'yolov9'"),
+    ({"epoch": 3}, "setting 'epoch'; did you mean epochs"),
+    ({"flavour": 3}, "setting 'flavour'"),
+])  # fmt: skip
+def test_settings_outside_their_law_are_refused(wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        settings("quick", **wrong)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_mapping_changes_those_augmentations_that_it_names(recipe):
+    own = RECIPES[recipe].augment
+    assert settings(recipe, augment={"flip": 0.25}).augment == replace(own, flip=0.25)
+    assert settings(recipe, augment=Augmentation(flip=0.25)).augment == Augmentation(flip=0.25)
+    with pytest.raises(ConfigError, match=r"augment\.flip: 2"):
+        settings(recipe, augment={"flip": 2})
+    with pytest.raises(ConfigError, match=r"setting 'augment\.flop'; did you mean augment\.flip\?"):
+        settings(recipe, augment={"flop": 0})
+
+
+def test_lists_from_python_are_taken_as_tuples():
+    found = settings("quick", multi_scale=[64, 96], augment={"zoom": [0.5, 2.0]})
+    assert (found.multi_scale, found.augment.zoom) == ((64, 96), (0.5, 2.0))
+
+
+def test_an_unknown_recipe_names_the_known():
+    with pytest.raises(ConfigError, match="recipe: 'slow'; expected one of quick, paper"):
+        settings("slow")
+
+
+@pytest.mark.parametrize(
+    "pictures, batch, epochs",
+    [(205, 4, 115), (60, 4, 300), (2050, 4, 20), (3, 1, 300), (20, 2, 300), (100_000, 4, 20), (400, 4, 60)],
+)
+def test_a_run_fits_its_set(pictures, batch, epochs):
+    found = Settings().fitted(pictures, 0.5)
+    assert (found.batch_size, found.epochs) == (batch, epochs)
+
+
+@pytest.mark.parametrize("recipe, side, mosaic", [("quick", 0.2, 1.0), ("quick", 0.3, 0.0), ("paper", 0.2, 0.0)])
+def test_mosaics_are_shown_where_objects_are_small(recipe, side, mosaic):
+    assert settings(recipe).fitted(100, side).augment.mosaic == mosaic
+    assert settings(recipe, augment={"mosaic": 0.5}).fitted(100, side).augment.mosaic == 0.5
+
+
+@pytest.mark.parametrize("given, epochs, steps", [
+    ({"steps": 30}, 2, 30),  # 26 steps an epoch
+    ({"steps": 26}, 1, 26),
+    ({"steps": 1}, 1, 1),
+    ({"steps": 30_000}, 1154, 30_000),
+    ({"steps": 30, "epochs": 1}, 1, 30),
+    ({"steps": 30, "epochs": 9}, 2, 30),
+    ({"epochs": 9}, 9, None),
+])  # fmt: skip
+def test_steps_and_epochs_that_are_given_are_obeyed(given, epochs, steps):
+    found = settings("quick", **given).fitted(104, 0.5)
+    assert (found.epochs, found.steps) == (epochs, steps)
+    assert found.fitted(104, 0.5, exact_batch=True) == found  # as a resumed run reads it
+
+
+def test_steps_of_the_user_replace_the_epochs_of_the_recipe():
+    assert settings("paper", steps=1_000_000).fitted(6400, 0.5, exact_batch=True).epochs == 10_000
+
+
+def test_what_was_asked_for_stays():
+    found = Settings(epochs=7, batch_size=16).fitted(20, 0.5, exact_batch=True)
+    assert (found.batch_size, found.epochs) == (16, 7)
