@@ -26,11 +26,11 @@ print(len(found), "torch" in sys.modules, flush=True)
 """
 
 
-def first(model: Path, picture: Path) -> tuple[float, float, str]:
+def first(model: Path, image: Path) -> tuple[float, float, str]:
     """Seconds until the first detection, of the clock and of the processor, and what the process said."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     with subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(model), str(picture)],
+        [sys.executable, "-c", CHILD, str(model), str(image)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--network", default="yolov2")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        model, picture = Path(folder) / "m.safetensors", Path(folder) / "p.jpg"
+        model, image = Path(folder) / "m.safetensors", Path(folder) / "p.jpg"
         make = (
             "import sys; from pathlib import Path; from PIL import Image; from lookonce import Network, zoo;"
             "from lookonce.model.model_file import Model, save_model;"
@@ -60,10 +60,10 @@ def main() -> None:
             "save_model(Model(Network(layers), tuple(f'c{i}' for i in range(20))), Path(sys.argv[1]));"
             "Image.effect_noise((640, 480), 80).convert('RGB').save(sys.argv[2])"
         )
-        subprocess.run([sys.executable, "-c", make, str(model), str(picture), given.network], check=True)
-        took, used, _ = first(model, picture)
+        subprocess.run([sys.executable, "-c", make, str(model), str(image), given.network], check=True)
+        took, used, _ = first(model, image)
         print(f"{given.network}: converting and first detection {took:.2f} s ({used:.2f} s of processor)")
-        found = [first(model, picture) for _ in range(given.runs)]
+        found = [first(model, image) for _ in range(given.runs)]
         times = [took for took, _, _ in found]
         used = statistics.median(used for _, used, _ in found)
         print(

@@ -392,7 +392,7 @@ def write_pair(folder: Path) -> tuple[Path, Path]:
     from lookonce.model.darknet.files import save_darknet
 
     cfg, weights = folder / "n.cfg", folder / "n.weights"
-    save_darknet(tiny(), cfg, weights, frame=(32, 24))
+    save_darknet(tiny(), cfg, weights, input_size=(32, 24))
     (folder / "n.names").write_text("cat\ndog\n")
     return cfg, weights
 
@@ -458,7 +458,7 @@ def model_read(path: Path) -> Callable[[], None]:
 
     def read() -> None:
         model = load_model(path)
-        width, height = model.frame
+        width, height = model.input_size
         if width * height <= 256 * 256:
             with torch.inference_mode():
                 model.network(torch.zeros(1, 3, height, width))
@@ -516,7 +516,7 @@ def exported(ending: str, folder: Path) -> Bench:
     import numpy as np
     import onnx
 
-    from lookonce.inference.backends.open import open_runtime
+    from lookonce.inference.backends.open import open_backend
     from lookonce.inference.backends.settings import Settings
     from lookonce.model.model_file import Model
     from lookonce.model.network import folded
@@ -536,10 +536,10 @@ def exported(ending: str, folder: Path) -> Bench:
     entry = folder / "m.xml" if ending == ".bin" else file
 
     def read() -> None:
-        runtime = open_runtime(entry, Settings(backend, None, "fp32"))  # type: ignore[arg-type]
-        width, height = runtime.about.frame
+        opened = open_backend(entry, Settings(backend, None, "fp32"))  # type: ignore[arg-type]
+        width, height = opened.about.input_size
         if width * height <= 256 * 256:
-            runtime(np.zeros((1, 3, height, width), np.float32))
+            opened(np.zeros((1, 3, height, width), np.float32))
 
     ways = {".onnx": some(onnx_part, onnx_part, any_bytes), ".xml": some(any_text), ".bin": some(any_bytes)}
     return Bench([file.read_bytes()], file, read, ways[ending])
@@ -627,7 +627,7 @@ def image(folder: Path) -> Bench:
     import numpy as np
     from PIL import Image
 
-    from lookonce.data.images import load_for, picture_size
+    from lookonce.data.images import image_size, load_for
 
     pixels = np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8)
     seeds = []
@@ -647,7 +647,7 @@ def image(folder: Path) -> Bench:
     file = folder / "p.png"
 
     def read() -> None:
-        size = picture_size(file)
+        size = image_size(file)
         if size[0] * size[1] <= 4_000_000:
             assert load_for(file, (32, 32)).pixels.shape[2] == 3
 
@@ -748,7 +748,7 @@ def _where() -> str:
     """The error at hand and the innermost line of lookonce that it passed."""
     error = sys.exception()
     frames = traceback.extract_tb(error.__traceback__) if error else []
-    own = [frame for frame in frames if f"{os.sep}lookonce{os.sep}" in frame.filename] or frames
+    own = [input_size for input_size in frames if f"{os.sep}lookonce{os.sep}" in input_size.filename] or frames
     place = f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else "?"
     return f"{type(error).__name__} at {place}: {str(error)[:200]!r}"
 

@@ -1,8 +1,8 @@
-"""Seconds until a run on 100,000 pictures takes its first step, its memory, and memory over 20 epochs of a small one.
+"""Seconds until a run on 100,000 images takes its first step, its memory, and memory over 20 epochs of a small one.
 
-    python benchmarks/large_set.py [--pictures 100000]
+    python benchmarks/large_set.py [--images 100000]
 
-The pictures are one JPEG under many names (hard links); their annotations are real files.
+The images are one JPEG under many names (hard links); their annotations are real files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def resident() -> float:
 
 
 def linked(path: Path, number: int) -> None:
-    """One picture under many names: a file has 50,000 of them at most."""
+    """One image under many names: a file has 50,000 of them at most."""
     source = path.with_name(f"p{number - number % 50_000:06}.jpg")
     if path != source:
         os.link(source, path)
@@ -44,7 +44,7 @@ def linked(path: Path, number: int) -> None:
 def main() -> None:
     """Both measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=100_000)
+    parser.add_argument("--images", type=int, default=100_000)
     given = parser.parse_args()
     began = [0.0]
     epochs: list[float] = []
@@ -53,7 +53,7 @@ def main() -> None:
         if trainer.global_step == 3:
             took, peak = time.perf_counter() - began[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
             print(
-                f"{given.pictures} pictures: {took:.1f} s to the third step, {resident():.2f} GB held, "
+                f"{given.images} images: {took:.1f} s to the third step, {resident():.2f} GB held, "
                 f"{peak:.2f} GB at most"
             )
             raise SystemExit(0)
@@ -66,7 +66,7 @@ def main() -> None:
         LastCheckpoint.on_train_epoch_end = epoch_end  # type: ignore[method-assign]
         train(small, size=128, epochs=20, out=Path(folder) / "runs")
         print("GB held after each epoch: " + " ".join(f"{value:.3f}" for value in epochs))
-        write_set(Path(folder) / "large", given.pictures, (500, 375), ["cat", "dog"], (2, 4), linked)
+        write_set(Path(folder) / "large", given.images, (500, 375), ["cat", "dog"], (2, 4), linked)
         LastCheckpoint.on_train_batch_end = first_step  # type: ignore[method-assign,assignment]
         began[0] = time.perf_counter()
         train(Path(folder) / "large", size=128, batch_size=8, val_split="none", out=Path(folder) / "runs")

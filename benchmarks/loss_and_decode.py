@@ -1,6 +1,6 @@
-"""Milliseconds of the region loss (forward and backward, batch 16) and of decode with NMS (one picture): prints both.
+"""Milliseconds of the region loss (forward and backward, batch 16) and of decode with NMS (one image): prints both.
 
-13 x 13 cells, 5 anchors, 20 classes; 20 objects on each picture, and some fifty sure predictors. Median of the rounds.
+13 x 13 cells, 5 anchors, 20 classes; 20 objects on each image, and some fifty sure predictors. Median of the rounds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Memory of `lookonce detect` over many pictures: prints the process's MB at every tenth of them. Linux.
+"""Memory of `lookonce detect` over many images: prints the process's MB at every tenth of them. Linux.
 
-    python benchmarks/many_pictures.py [--pictures 10000]
+    python benchmarks/many_images.py [--images 10000]
 
 yolov2_tiny at 96 px with numbers drawn at random, 40 JPEGs of 640 x 480 under many names; all are drawn again.
 """
@@ -33,11 +33,11 @@ def resident(pid: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=10_000)
-    count = parser.parse_args().pictures
+    parser.add_argument("--images", type=int, default=10_000)
+    count = parser.parse_args().images
     draw = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
-        folder, model = Path(name) / "pictures", Path(name) / "m.safetensors"
+        folder, model = Path(name) / "images", Path(name) / "m.safetensors"
         folder.mkdir()
         labels = tuple(f"class {n}" for n in range(20))
         save_model(Model(Network(zoo.yolov2_tiny(20, zoo.VOC_ANCHORS)), labels, (96, 96)), model)
@@ -63,10 +63,10 @@ def main() -> None:
             while child.poll() is None:
                 done = len(os.listdir(out)) if out.is_dir() else 0
                 if done >= tenth * count / 10:
-                    print(f"{done:>7,} pictures: {resident(child.pid):.0f} MB", flush=True)
+                    print(f"{done:>7,} images: {resident(child.pid):.0f} MB", flush=True)
                     tenth = done * 10 // count + 1
                 time.sleep(0.2)
-        print(f"{count:,} pictures in {time.perf_counter() - began:.0f} s, exit {child.returncode}")
+        print(f"{count:,} images in {time.perf_counter() - began:.0f} s, exit {child.returncode}")
 
 
 if __name__ == "__main__":

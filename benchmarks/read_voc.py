@@ -1,4 +1,4 @@
-"""Seconds to read 17,125 Pascal VOC annotations (the size of VOC 2012), synthetic, without opening a picture.
+"""Seconds to read 17,125 Pascal VOC annotations (the size of VOC 2012), synthetic, without opening an image.
 
 Usage: python benchmarks/read_voc.py
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 from lookonce.data.read import read_dataset
 
-PICTURES = 17_125
+IMAGES = 17_125
 OBJECT = """\t<object>
 \t\t<name>{name}</name>
 \t\t<pose>Unspecified</pose>
@@ -47,7 +47,7 @@ def write(root: Path) -> None:
     draw = np.random.default_rng(0)
     (root / "Annotations").mkdir()
     (root / "JPEGImages").mkdir()
-    for i in range(PICTURES):
+    for i in range(IMAGES):
         objects = []
         for _ in range(draw.geometric(1 / 2.4)):
             x, y = draw.integers(1, 300), draw.integers(1, 200)

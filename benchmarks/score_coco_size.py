@@ -1,4 +1,4 @@
-"""Seconds of all metrics on a set of COCO's size: 36,000 objects and 500,000 detections on 5,000 pictures, 80 classes.
+"""Seconds of all metrics on a set of COCO's size: 36,000 objects and 500,000 detections on 5,000 images, 80 classes.
 
 Synthetic and seeded: 40 % of the detections lie about an object, mostly of its class; the rest anywhere. The COCO part
 is timed beside pycocotools in the same run, both without loading. Wall and processor time, since a machine may be busy.
@@ -27,16 +27,16 @@ from lookonce.evaluation.evaluate import analyse
 from lookonce.evaluation.matching import match
 from lookonce.model.detections import Detections
 
-PICTURES, OBJECTS, DETECTIONS, CLASSES, SIDE = 5_000, 36_000, 500_000, 80, 640
+IMAGES, OBJECTS, DETECTIONS, CLASSES, SIDE = 5_000, 36_000, 500_000, 80, 640
 
 
 def make(seed: int = 0) -> tuple[Dataset, list[Detections]]:
     draw = np.random.default_rng(seed)
-    image, label = np.sort(draw.integers(0, PICTURES, OBJECTS)), draw.integers(0, CLASSES, OBJECTS)
+    image, label = np.sort(draw.integers(0, IMAGES, OBJECTS)), draw.integers(0, CLASSES, OBJECTS)
     wh = np.exp(draw.uniform(np.log(8), np.log(400), (OBJECTS, 2)))
     xy = draw.uniform(0, 1, (OBJECTS, 2)) * (SIDE - wh)
     near, source = draw.random(DETECTIONS) < 0.4, draw.integers(0, OBJECTS, DETECTIONS)
-    on = np.where(near, image[source], draw.integers(0, PICTURES, DETECTIONS))
+    on = np.where(near, image[source], draw.integers(0, IMAGES, DETECTIONS))
     same = near & (draw.random(DETECTIONS) < 0.85)
     of = np.where(same, label[source], draw.integers(0, CLASSES, DETECTIONS))
     corner = xy[source] + draw.normal(0, 0.12, (DETECTIONS, 2)) * wh[source]
@@ -44,12 +44,12 @@ def make(seed: int = 0) -> tuple[Dataset, list[Detections]]:
     scores = np.where(near, draw.beta(2, 2, DETECTIONS), draw.beta(1, 6, DETECTIONS))
     names = tuple(f"class{n}" for n in range(CLASSES))
     dataset = Dataset(
-        "synthetic", Path("nowhere"), names, np.array([f"{n}.jpg" for n in range(PICTURES)]),
-        np.full((PICTURES, 2), SIDE, np.int32), np.searchsorted(image, np.arange(PICTURES + 1)).astype(np.int64),
+        "synthetic", Path("nowhere"), names, np.array([f"{n}.jpg" for n in range(IMAGES)]),
+        np.full((IMAGES, 2), SIDE, np.int32), np.searchsorted(image, np.arange(IMAGES + 1)).astype(np.int64),
         np.hstack((xy, xy + wh)).astype(np.float32), label, np.zeros(OBJECTS, bool),
     )  # fmt: skip
     order = np.argsort(on, kind="stable")
-    parts = np.split(order, np.cumsum(np.bincount(on, minlength=PICTURES))[:-1])
+    parts = np.split(order, np.cumsum(np.bincount(on, minlength=IMAGES))[:-1])
     return dataset, [Detections(boxes[rows], scores[rows], of[rows], names) for rows in parts]
 
 

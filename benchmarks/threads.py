@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from lookonce import Detections, Detector, Network
 from lookonce.data.images import load_rgb
-from lookonce.data.lookup import find_pictures
-from lookonce.inference.backends.settings import RuntimeName
+from lookonce.data.lookup import find_images
+from lookonce.inference.backends.settings import BackendName
 from lookonce.model import zoo
 from lookonce.model.model_file import Model, save_model
 
-BACKENDS: tuple[RuntimeName, ...] = ("torch", "openvino", "onnxruntime")
+BACKENDS: tuple[BackendName, ...] = ("torch", "openvino", "onnxruntime")
 Image = NDArray[np.uint8]
 
 
@@ -69,7 +69,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, nargs="+", default=[2, 8])
     given = parser.parse_args()
     draw = np.random.default_rng(0)
-    images = [load_rgb(file) for file in find_pictures(given.images)[:20]] if given.images else [
+    images = [load_rgb(file) for file in find_images(given.images)[:20]] if given.images else [
         draw.integers(0, 256, (240, 320, 3), np.uint8) for _ in range(20)]  # fmt: skip
     failed = False
     with tempfile.TemporaryDirectory() as name:
@@ -89,7 +89,7 @@ def main() -> int:
                                 for n, one in enumerate(answers))  # fmt: skip
                     failed |= bool(errors or wrong)
                     print(
-                        f"{detector.runtime.backend}{', throughput' if throughput else ''}: {threads} threads, "
+                        f"{detector.backend.info}{', throughput' if throughput else ''}: {threads} threads, "
                         f"{given.calls} calls, {wrong} wrong, {len(errors)} errors {errors[:1]}; {rate:.1f} images/s, "
                         f"{rate / alone:.2f} x of one thread ({alone:.1f})", flush=True,
                     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the tests share: reference numbers, real pictures, and one small trained run."""
+"""What the tests share: reference numbers, real images, and one small trained run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sets import nano, write_squares
 SHARED = Path(__file__).parents[2] / "shared"
 GOLDEN = Path(__file__).parent / "golden"
 CASES = Path(__file__).parent / "cases"
-needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"the reference pictures are not at {SHARED}")
+needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"the reference images are not at {SHARED}")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -15,13 +15,13 @@ COLOURS = {"red": (220, 40, 40), "blue": (40, 60, 220)}
 
 
 def write_squares(root, counts, side=96, seed=0, size=(28, 60)):
-    """Write pictures with one or two squares each. counts: {split: pictures}."""
+    """Write images with one or two squares each. counts: {split: images}."""
     draw = np.random.default_rng(seed)
     (root / "JPEGImages").mkdir(parents=True)
     for split, count in counts.items():
         stems = [f"{split}{i:03}" for i in range(count)]
         for stem in stems:
-            picture = Image.new("RGB", (side, side), (128, 128, 128))
+            image = Image.new("RGB", (side, side), (128, 128, 128))
             boxes, names = [], []
             for half in range(draw.integers(1, 3)):
                 w = int(draw.integers(*size))
@@ -29,10 +29,10 @@ def write_squares(root, counts, side=96, seed=0, size=(28, 60)):
                 if half and abs(x - boxes[0][0]) < 40 and abs(y - boxes[0][1]) < 40:
                     continue
                 name = str(draw.choice(list(COLOURS)))
-                ImageDraw.Draw(picture).rectangle((x, y, x + w - 1, y + w - 1), fill=COLOURS[name])
+                ImageDraw.Draw(image).rectangle((x, y, x + w - 1, y + w - 1), fill=COLOURS[name])
                 boxes.append([x, y, x + w, y + w])
                 names.append(name)
-            picture.save(root / "JPEGImages" / f"{stem}.png")
+            image.save(root / "JPEGImages" / f"{stem}.png")
             write_annotation(root / "Annotations" / f"{stem}.xml", f"{stem}.png", (side, side), np.array(boxes), names)
         write_split(root / "ImageSets" / "Main" / f"{split}.txt", stems)
     return root
@@ -44,12 +44,12 @@ def nano(classes, anchors):
     return (*grow, Conv(48), *head(classes, anchors))
 
 
-def crowded(seed, pictures=25, classes=3):
+def crowded(seed, images=25, classes=3):
     """Objects of all sizes, some crowds, areas smaller than boxes, and many detections: (data set, detections)."""
     draw = np.random.default_rng(seed)
     names = tuple(f"class{n}" for n in range(classes))
     truth, detections, first = [], [], [0]
-    for _ in range(pictures):
+    for _ in range(images):
         many = int(draw.integers(1, 12))
         wh = np.exp(draw.uniform(np.log(8), np.log(250), (many, 2)))
         xy = draw.uniform(0, 1, (many, 2)) * (400 - wh)
@@ -66,7 +66,7 @@ def crowded(seed, pictures=25, classes=3):
     crowd = draw.random(len(boxes)) < 0.1
     area = (boxes[:, 2:] - boxes[:, :2]).astype(float).prod(1) * draw.uniform(0.3, 1, len(boxes))
     area[::7] = 0  # not told
-    paths = np.array([f"{n}.jpg" for n in range(pictures)])
-    dataset = Dataset("crowded", Path("root"), names, paths, np.full((pictures, 2), 400, np.int32),
+    paths = np.array([f"{n}.jpg" for n in range(images)])
+    dataset = Dataset("crowded", Path("root"), names, paths, np.full((images, 2), 400, np.int32),
                       np.array(first), boxes, labels, crowd.copy(), crowd=crowd, area=area)  # fmt: skip
     return dataset, detections

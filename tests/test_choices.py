@@ -9,7 +9,7 @@ from lookonce.choices import choose, closest, literals, settle_names
 from lookonce.commands.download import find
 from lookonce.data.read import read_whole
 from lookonce.errors import ConfigError
-from lookonce.inference.backends import settings as runtimes
+from lookonce.inference.backends import settings as backends
 from lookonce.model import zoo
 from lookonce.training.recipes import Optimizer, Settings, settings
 
@@ -69,6 +69,6 @@ def test_every_name_in_python_may_be_spelt_as_one_likes(squares):
     assert settings("Paper") == settings("paper")
     assert zoo.detector("YOLOv2-Tiny", 2, zoo.VOC_ANCHORS) == zoo.yolov2_tiny(2, zoo.VOC_ANCHORS)
     assert find("YOLOv2_tiny") is find("yolov2-tiny") is find("YOLOv2-tiny.weights")
-    run = runtimes.Settings("OpenVINO", "CUDA:1", "BF16")
-    assert (run.runtime, run.device, run.precision) == ("openvino", "cuda:1", "bf16")
+    run = backends.Settings("OpenVINO", "CUDA:1", "BF16")
+    assert (run.backend, run.device, run.precision) == ("openvino", "cuda:1", "bf16")
     assert read_whole(squares, format="VOC", policy="Clip").found.format == "voc"

@@ -69,10 +69,10 @@ def test_the_users_path_on_the_command_line(squares, tmp_path, capsys):
     assert capsys.readouterr().out.strip().endswith(str(run))
     assert main(["evaluate", str(run), str(squares), "--bootstrap", "10"]) == 0
     assert "VOC 2010" in capsys.readouterr().out
-    pictures = [str(p) for p in sorted((squares / "JPEGImages").glob("test00[01].png"))]
-    assert main(["detect", str(run), *pictures, "--out", str(tmp_path / "d"), "--threshold", "0.99"]) == 0
-    assert "on 2 pictures" in capsys.readouterr().out
-    assert len(json.loads((tmp_path / "d" / "detections.json").read_text())["pictures"]) == 2
+    images = [str(p) for p in sorted((squares / "JPEGImages").glob("test00[01].png"))]
+    assert main(["detect", str(run), *images, "--out", str(tmp_path / "d"), "--threshold", "0.99"]) == 0
+    assert "on 2 images" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "d" / "detections.json").read_text())["images"]) == 2
     again = ["train", "--config", str(run / "config.yaml"), "--out", str(tmp_path / "runs"), "--name", "again"]
     assert main(again) == 0
     assert (tmp_path / "runs" / "again" / "model.safetensors").is_file()
@@ -129,7 +129,7 @@ def test_the_word_none_undoes_what_the_config_gives(tmp_path):
     ("train x --optimizer AdamW", "optimizer", "adamw"), ("train x --recipe Quick", "recipe", "quick"),
     ("train x --schedule one-cycle", "schedule", "one_cycle"), ("train x --device CPU", "device", "cpu"),
     ("convert x y --format COCO", "format", "coco"), ("evaluate m x --protocol VOC2007", "protocol", "voc2007"),
-    ("export m OpenVINO", "format", "openvino"), ("detect m x --runtime ONNX-Runtime", "runtime", "onnxruntime"),
+    ("export m OpenVINO", "format", "openvino"), ("detect m x --backend ONNX-Backend", "backend", "onnxruntime"),
     ("evaluate m x --difficult Ignore", "difficult", "ignore"),
 ])  # fmt: skip
 def test_names_may_be_spelt_as_one_likes(words, name, meant, tmp_path):

@@ -90,7 +90,7 @@ def test_tests_mirror_the_source():
     assert not missing
 
 
-NO_TORCH = """boxes region postprocess detector runtimes.openvino
+NO_TORCH = """boxes region postprocess detector backends.openvino
 errors layers zoo darknet.cfg darknet.origin data.record data.voc data.catalog downloading cli"""
 
 

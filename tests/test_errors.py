@@ -7,7 +7,7 @@ from lookonce import errors
 
 def test_every_error_of_the_users_is_one_line_that_names_its_place():
     said = [
-        errors.PictureError("a.jpg", "the picture is cut"),
+        errors.ImageError("a.jpg", "the image is cut"),
         errors.AnnotationError("a.txt", 4, "7 fields", "5"),
         errors.NonFiniteLossError("wh", ["a.jpg", "b.jpg"]),
     ]
@@ -28,7 +28,7 @@ def test_what_a_terminal_would_obey_is_escaped(given, shown):
     assert str(errors.UserError(given)) == str(errors.ConfigError(given)) == shown
     assert shown in str(errors.AnnotationError(given, 1, given, given))
     assert shown.encode()  # a lone surrogate could not be written
-    assert len(str(errors.PictureError(given, given)).splitlines()) == 1
+    assert len(str(errors.ImageError(given, given)).splitlines()) == 1
 
 
 @pytest.mark.parametrize("text", ["клетка", "細胞 🔬", "👩‍🔬", "Zürich", "می‌خواهم", "C:\\images\\a b.png", "שלום"])

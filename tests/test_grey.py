@@ -33,7 +33,7 @@ def test_a_foreign_grey_detector_runs_the_same_on_every_backend(image, tmp_path)
     for backend in BACKENDS:
         detector = Detector(tmp_path / "g.cfg", backend, precision="fp32", threshold=0.01)
         detector(image)
-        raws[backend] = detector.runtime(np.moveaxis(image[None, :64, :64], -1, 1).astype(np.float32) / 255)
+        raws[backend] = detector.backend(np.moveaxis(image[None, :64, :64], -1, 1).astype(np.float32) / 255)
     for found in raws.values():
         np.testing.assert_allclose(found, raws["torch"], atol=1e-4)
 
@@ -72,7 +72,7 @@ def test_exports_find_the_same(grey_run, image, format, tmp_path):
 def test_int8_and_pruning_take_it(grey_run, squares, tmp_path):
     pytest.importorskip("nncf", reason="the extra int8 is not installed")
     file = export(grey_run, "openvino", int8=True, max_drop=1, data=squares, out=tmp_path / "m").files[0]
-    assert "int8" in str(Detector(file).runtime.backend)
+    assert "int8" in str(Detector(file).backend.info)
     pruned = prune(grey_run, squares, share=0.2, steps=6, max_drop=0.99, out=tmp_path, name="less")
     assert load_model(tmp_path / "less").network.channels == 1
     assert "million parameters" in str(pruned)
@@ -90,6 +90,6 @@ def test_a_grey_model_file_comes_back_whole(grey_run, tmp_path):
 def test_fine_tuning_takes_rgb_weights_but_for_the_first_layer(run):
     trained = load_model(run)
     network = Network(trained.network.layers, channels=1)
-    rows = start_from(network, run, 0, trained.frame)
+    rows = start_from(network, run, 0, trained.input_size)
     assert rows[0].came == "anew: the file has 8 x 3 x 3 x 3"
     assert rows[1].came == "taken"

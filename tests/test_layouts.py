@@ -10,8 +10,8 @@ from layouts import ALL, CLASSES, HASHED, READ, REFUSED, TRUTH, written
 from lookonce.data.read import read_whole
 from lookonce.errors import UserError
 
-DAMAGE = ("picture missing", "annotation missing", "object unreadable", "label file missing", "annotation unreadable",
-          "list missing", "picture annotated twice", "image without annotation")  # fmt: skip
+DAMAGE = ("image missing", "annotation missing", "object unreadable", "label file missing", "annotation unreadable",
+          "list missing", "image annotated twice", "image without annotation")  # fmt: skip
 
 
 def stems(whole, members):
@@ -117,6 +117,6 @@ def test_classes_without_names_are_numbered():
 def test_label_files_without_an_image_are_counted():
     found = read_whole(CASES / "14-orphan-labels" / "orphan").found
     assert [(p.kind, p.place) for _, p in found.problems] == [
-        ("picture missing", "labels/gone.txt"),
-        ("picture missing", "labels/gone2.txt"),
+        ("image missing", "labels/gone.txt"),
+        ("image missing", "labels/gone2.txt"),
     ]

@@ -68,11 +68,11 @@ def test_commands_call_nobody(run, squares, tmp_path):
     assert "CALLED" not in done.stdout  # by a process of its own
 
 
-@pytest.mark.parametrize("runtime", ["torch", "openvino", "onnxruntime"])
-def test_a_detector_calls_nobody(run, squares, runtime):
-    if runtime == "onnxruntime":
+@pytest.mark.parametrize("backend", ["torch", "openvino", "onnxruntime"])
+def test_a_detector_calls_nobody(run, squares, backend):
+    if backend == "onnxruntime":
         pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     code = "Detector(sys.argv[1], sys.argv[2])(sys.argv[3])"
-    done = watched(code, run, runtime, squares / "JPEGImages" / "test000.png")
+    done = watched(code, run, backend, squares / "JPEGImages" / "test000.png")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "CALLED" not in done.stdout  # by a process of its own

@@ -163,7 +163,7 @@ LARGE = {
         {"image_id": 1, "bbox": 0}] * 30_000}).encode()),
     "json: boxes of no image": ("coco", json.dumps(fuzz.COCO | {"annotations": [
         {"image_id": n, "bbox": [1, 2, 3, 4], "category_id": 1} for n in range(16_000)]}).encode()),
-    "json: missing pictures": ("coco", json.dumps(fuzz.COCO | {"images": [
+    "json: missing images": ("coco", json.dumps(fuzz.COCO | {"images": [
         {"id": n, "file_name": f"{n}/{n}/{n}.png"} for n in range(20_000)]}).encode()),
     "xml: objects": ("voc", b"<annotation>" + b"<object></object>" * 58_000 + b"</annotation>"),
     "xml: nested": ("voc", b"<annotation>" + b"<a>" * (MEGABYTE // 3)),

@@ -1,4 +1,4 @@
-"""lookonce: You Only Look Once, v2. From a folder of labelled pictures to a detector that runs anywhere."""
+"""lookonce: You Only Look Once, v2. From a folder of labelled images to a detector that runs anywhere."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ class ConfigError(UserError):
     """A setting outside its law."""
 
 
-class PictureError(UserError):
-    """A picture that cannot be read."""
+class ImageError(UserError):
+    """An image that cannot be read."""
 
     def __init__(self, path: Path | str, found: str) -> None:
         super().__init__(f"{path}: {found}")
@@ -57,12 +57,12 @@ class AnnotationError(UserError):
 class NonFiniteLossError(UserError):
     """Training met a loss that is not a number: the run stopped, its last good checkpoint stands."""
 
-    def __init__(self, term: str, pictures: list[int] | list[str], batch: object = None) -> None:
+    def __init__(self, term: str, images: list[int] | list[str], batch: object = None) -> None:
         super().__init__(
-            f"the loss term {term!r} is not a finite number on the pictures {', '.join(map(str, pictures))}; "
+            f"the loss term {term!r} is not a finite number on the images {', '.join(map(str, images))}; "
             "the last good checkpoint stands: lower --learning-rate or set --gradient-clip, then --resume"
         )
-        self.term, self.pictures, self.batch = term, pictures, batch
+        self.term, self.images, self.batch = term, images, batch
 
 
 class Interrupted(KeyboardInterrupt):

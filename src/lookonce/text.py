@@ -127,7 +127,7 @@ def _likely(content: bytes) -> list[str]:
 
 
 MOST_TEXT = 64 << 20
-"""Bytes of a label file or list; a list of a million pictures has half of that."""
+"""Bytes of a label file or list; a list of a million images has half of that."""
 
 
 def read_lines(path: Path, law: str, most: int = MOST_TEXT, note: Note | None = None) -> list[str]:

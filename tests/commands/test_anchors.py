@@ -22,7 +22,7 @@ BCCD = SHARED / "data" / "bccd"
 
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory) -> Path:
-    """Twelve pictures of 320 x 200, six distinct box shapes, two classes."""
+    """Twelve images of 320 x 200, six distinct box shapes, two classes."""
     root = tmp_path_factory.mktemp("voc")
     rng = np.random.default_rng(0)
     shapes = np.array(((20, 40), (60, 60), (150, 70), (200, 180), (30, 30), (90, 160)))
@@ -50,7 +50,7 @@ def test_the_report_has_the_fit_for_every_k_and_for_the_given_anchors(voc):
     assert f"{report.given.recall:.4f}" in text
     assert "yolov2-voc.cfg (5)" in text
     assert report.cfg_line in text
-    assert "36 boxes on 12 pictures" in text
+    assert "36 boxes on 12 images" in text
     w, h = report.chosen.wh[0]
     assert f"{w:.4f} x {h:.4f}" in text
     assert f"{32 * w:.1f} x {32 * h:.1f}" in text
@@ -69,8 +69,8 @@ def test_the_plot_is_written_where_it_is_asked_for(voc, tmp_path):
     report = anchors(voc, k=2, plot=tmp_path / "fit.png")
     assert report.plot == tmp_path / "fit.png"
     assert f"plot: {report.plot}" in str(report)
-    with Image.open(tmp_path / "fit.png") as picture:
-        assert picture.format == "PNG"
+    with Image.open(tmp_path / "fit.png") as image:
+        assert image.format == "PNG"
 
 
 def test_given_anchors_are_measured_and_the_verdict_says_which_fit_better(voc):
@@ -144,11 +144,11 @@ def test_a_plot_replaces_nothing(squares, tmp_path, monkeypatch):
     assert (tmp_path / "anchors.png").read_text() == "the user's"
     with pytest.raises(UserError, match=r"anchors-2\.png: already exists"):
         anchors(squares, k=2, plot=Path("anchors-2.png"))
-    picture = sorted((squares / "JPEGImages").iterdir())[0]
-    before = picture.read_bytes()
-    for plot in (picture, picture.with_name("new.png")):
+    image = sorted((squares / "JPEGImages").iterdir())[0]
+    before = image.read_bytes()
+    for plot in (image, image.with_name("new.png")):
         with pytest.raises(UserError, match=r"already exists|is inside the data set"):
             anchors(squares, k=2, plot=plot)
-    assert picture.read_bytes() == before
+    assert image.read_bytes() == before
     anchors(squares, k=2, overwrite=True)
     assert (tmp_path / "anchors.png").read_bytes().startswith(b"\x89PNG")

@@ -36,7 +36,7 @@ def test_the_table_is_printed_and_says_what_was_left_out(small, run, capsys):
     assert main(["benchmark", str(run), "--rounds", "2", "--batch", "3", "--threads", "1"]) == 0
     said = capsys.readouterr().out
     for part in ("threads: 1; rounds: 2", "batch 1, cpu", "batch 3, cpu", "torch", PLAIN, "x plain PyTorch",
-                 "onnxruntime: left out of this test", "give --pictures FOLDER"):  # fmt: skip
+                 "onnxruntime: left out of this test", "give --images FOLDER"):  # fmt: skip
         assert part in said, part
 
 
@@ -50,8 +50,8 @@ def test_json_is_the_same_as_in_the_folder_beside_table_and_plot(small, model, t
     for row in printed["networks"]:
         assert f"{row['images_per_s']:.1f}" in table
         assert f"{row['median_ms']:.1f}" in table
-    with Image.open(tmp_path / "out" / "speed.png") as picture:
-        assert picture.format == "PNG"
+    with Image.open(tmp_path / "out" / "speed.png") as image:
+        assert image.format == "PNG"
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["speed.json", "speed.png", "speed.txt"]
 
 
@@ -61,7 +61,7 @@ def test_json_is_the_same_as_in_the_folder_beside_table_and_plot(small, model, t
     (["MODEL", "--rounds", "0"], "rounds: 0; expected at least 1"),
     (["MODEL", "--threads", "0"], "threads: 0; expected at least 1"),
     (["MODEL", "--batch", "1"], "batch: 1; expected at least 2"),
-    (["MODEL", "--pictures", "EMPTY"], "no pictures there"),
+    (["MODEL", "--images", "EMPTY"], "no images there"),
     ([], "--models"),
 ])  # fmt: skip
 def test_wrong_input_is_one_line_and_code_2(model, tmp_path, words, message, capsys):
@@ -112,7 +112,7 @@ def test_files_and_training_are_measured_on_request(small, model, exported, squa
         benchmarking.from_files, "measure_files", lambda *given: asked.append(given[:4]) or (FILES, False)
     )
     monkeypatch.setattr(steps, "measure_steps", lambda *given: asked.append(given[2:5]) or (STEPS, False))
-    found = benchmark([model], rounds=2, batch=2, threads=1, pictures=squares, train=True, out=tmp_path)
+    found = benchmark([model], rounds=2, batch=2, threads=1, images=squares, train=True, out=tmp_path)
     (file, files, *numbers), of_steps = asked
     assert (file, len(files), numbers, of_steps) == (model, 40, [2, 1], (2, 2, 1))
     assert (found.files, found.training, found.notes) == ((FILES,), (STEPS,), ())
@@ -130,7 +130,7 @@ def test_what_has_no_training_steps_says_why(small, model, exported, monkeypatch
     assert found.notes[1] == f"{exported / 'm.xml'}: no training steps of an exported file; give the model file too"
 
 
-def test_ctrl_c_while_pictures_are_drawn_keeps_the_networks(small, model, monkeypatch):
+def test_ctrl_c_while_images_are_drawn_keeps_the_networks(small, model, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 

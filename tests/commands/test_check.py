@@ -6,12 +6,12 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from test_check_findings import CAT, DOG, add
 
 from conftest import SHARED, needs_shared
 from lookonce.cli import main
 from lookonce.commands.check import check
 from lookonce.errors import UserError
-from test_check_findings import CAT, DOG, add
 
 
 def test_a_sound_set_ends_with_0_and_a_harmed_one_with_1(tmp_path, capsys):
@@ -31,9 +31,9 @@ def test_json_says_the_same(tmp_path, capsys):
     for n in range(12):
         add(tmp_path, f"p{n}", [CAT, DOG], seed=n)
     add(tmp_path, "q", [CAT, ("dog", [30, 30, 30, 80])], seed=20)
-    assert main(["check", str(tmp_path), "--json", "--no-pictures"]) == 1
+    assert main(["check", str(tmp_path), "--json", "--no-images"]) == 1
     told = json.loads(capsys.readouterr().out)
-    assert (told["harms"], told["looked"], told["counted"]["pictures"]) == (True, False, 13)
+    assert (told["harms"], told["looked"], told["counted"]["images"]) == (True, False, 13)
     [finding] = [one for one in told["findings"] if one["kind"] == "box without area"]
     assert finding["count"] == 1
     assert finding["places"][0].startswith("Annotations/q.xml:10: ")
@@ -46,7 +46,7 @@ def test_json_says_the_same(tmp_path, capsys):
 ])  # fmt: skip
 def test_wrong_options_are_told(squares, options, message):
     with pytest.raises(UserError, match=message):
-        check(squares, pictures=False, **options)
+        check(squares, images=False, **options)
 
 
 def test_a_page_needs_its_ending(squares, tmp_path):
@@ -57,7 +57,7 @@ def test_a_page_needs_its_ending(squares, tmp_path):
 def test_objects_lost_to_others_are_counted_by_anchor(tmp_path):
     for n in range(4):
         add(tmp_path, f"p{n}", [CAT, ("cat", [11, 11, 61, 61]), DOG], seed=n)
-    report = check(tmp_path, anchors=2, pictures=False)
+    report = check(tmp_path, anchors=2, images=False)
     [finding] = [one for one in report.findings if one.kind == "object lost to another"]
     assert finding.count == sum(report.lost) == 4
     assert finding.places[0].startswith("Annotations/p0.xml:5: cat, to the cat of Annotations/p0.xml:10; anchor ")
@@ -65,18 +65,18 @@ def test_objects_lost_to_others_are_counted_by_anchor(tmp_path):
 
 
 def test_darknets_anchors_and_few_shapes(squares, tmp_path):
-    assert len(check(squares, anchors=0, pictures=False).anchors.wh) == 5
+    assert len(check(squares, anchors=0, images=False).anchors.wh) == 5
     add(tmp_path, "p", [CAT], seed=0)
-    assert len(check(tmp_path, pictures=False).anchors.wh) == 1
+    assert len(check(tmp_path, images=False).anchors.wh) == 1
 
 
 @needs_shared
 def test_bccd_has_two_boxes_without_area_and_one_field_in_train_and_val():
     report = check(SHARED / "data" / "bccd")
     told = {one.kind: one for one in report.findings}
-    assert set(told) == {"box without area", "nearly the same picture in two splits", "object lost to another"}
+    assert set(told) == {"box without area", "nearly the same image in two splits", "object lost to another"}
     assert told["box without area"].count == 2
-    [place] = told["nearly the same picture in two splits"].places
+    [place] = told["nearly the same image in two splits"].places
     assert "BloodImage_00038.jpg (in train): as JPEGImages/BloodImage_00037.jpg (in val)" in place
     assert report.counted.classes == {"Platelets": (361, 201), "RBC": (4153, 349), "WBC": (372, 358)}
     assert report.counted.splits["test"] == (72, 945)
@@ -90,7 +90,7 @@ def test_voc_photographs_are_sound_in_each_format(format, difficult):
     assert not report.harms
     assert report.format == format
     counted = report.counted
-    assert (counted.pictures, counted.objects, counted.empty, counted.difficult) == (100, 273, 0, difficult)
+    assert (counted.images, counted.objects, counted.empty, counted.difficult) == (100, 273, 0, difficult)
     assert np.isclose(report.anchors.mean_iou, 0.63, atol=0.03)
 
 
@@ -176,9 +176,9 @@ def test_a_page_replaces_nothing_and_stays_out_of_the_data(squares, tmp_path):
     page = tmp_path / "page.html"
     page.write_text("the user's")
     with pytest.raises(UserError, match=r"page\.html: already exists; give another name, or --overwrite"):
-        check(squares, pictures=False, report=page)
+        check(squares, images=False, report=page)
     assert page.read_text() == "the user's"
     with pytest.raises(UserError, match=r"new\.html: is inside the data set"):
-        check(squares, pictures=False, report=squares / "new.html")
-    check(squares, pictures=False, report=page, overwrite=True)
+        check(squares, images=False, report=squares / "new.html")
+    check(squares, images=False, report=page, overwrite=True)
     assert "<html" in page.read_text(encoding="utf-8")

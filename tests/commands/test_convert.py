@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from test_read_catalog import add
 
 from conftest import SHARED, needs_shared
 from lookonce.cli import main
@@ -10,11 +11,10 @@ from lookonce.data.dataset import Record, pack
 from lookonce.data.formats import voc
 from lookonce.data.read import read_dataset
 from lookonce.errors import UserError
-from test_read_catalog import add
 
 
 def table(dataset):
-    """Picture -> its boxes with names, in their order."""
+    """Image -> its boxes with names, in their order."""
     return {r.path.stem: [(dataset.labels[n], *box) for n, box in zip(r.labels, r.boxes.tolist(), strict=True)]
             for r in dataset.records}  # fmt: skip
 
@@ -109,7 +109,7 @@ def test_a_failure_leaves_nothing_behind(squares, tmp_path, monkeypatch):
 
 def test_on_the_command_line(squares, tmp_path, capsys):
     assert main(["convert", str(squares), str(tmp_path / "out"), "--format", "coco", "--labels", "red"]) == 0
-    assert "40 pictures" in capsys.readouterr().out
+    assert "40 images" in capsys.readouterr().out
     assert read_dataset(tmp_path / "out").labels == ("red",)
 
 

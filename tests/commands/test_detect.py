@@ -11,26 +11,26 @@ from lookonce.errors import Interrupted, UserError
 from lookonce.inference.detector import Detector
 
 
-def test_pictures_become_drawn_pictures_and_json(run, squares, tmp_path):
+def test_images_become_drawn_images_and_json(run, squares, tmp_path):
     files = sorted((squares / "JPEGImages").glob("test*.png"))
     summary = detect(run, [str(squares / "JPEGImages" / "test*.png")], out=tmp_path)
     said = json.loads((tmp_path / "detections.json").read_text())
-    assert [entry["file"] for entry in said["pictures"]] == [str(f) for f in files]
-    assert sum(len(entry["detections"]) for entry in said["pictures"]) == summary.detections > 0
-    assert set(said["pictures"][0]["detections"][0]) == {"label", "score", "box"}
+    assert [entry["file"] for entry in said["images"]] == [str(f) for f in files]
+    assert sum(len(entry["detections"]) for entry in said["images"]) == summary.detections > 0
+    assert set(said["images"][0]["detections"][0]) == {"label", "score", "box"}
     assert Image.open(tmp_path / "test000.jpg").size == (96, 96)
     assert len(list(tmp_path.iterdir())) == 9
-    assert "detections on 8 pictures" in str(summary)
+    assert "detections on 8 images" in str(summary)
 
 
-def test_one_bad_picture_is_skipped_and_counted(run, squares, tmp_path):
+def test_one_bad_image_is_skipped_and_counted(run, squares, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_text("text")
     (tmp_path / "in" / "b.png").write_bytes((squares / "JPEGImages" / "test000.png").read_bytes())
     (tmp_path / "in" / "sub").mkdir()
     (tmp_path / "in" / "sub" / "b.png").write_bytes((squares / "JPEGImages" / "test001.png").read_bytes())
     summary = detect(run, [str(tmp_path / "in")], out=tmp_path / "out")
-    assert (summary.pictures, summary.skipped) == (2, 1)
+    assert (summary.images, summary.skipped) == (2, 1)
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"detections.json", "b.jpg", "b-2.jpg"}
 
 
@@ -43,22 +43,20 @@ def test_a_stop_keeps_what_was_found(run, squares, tmp_path, monkeypatch):
 
     whole = Detector.detect_files
     monkeypatch.setattr(Detector, "detect_files", stops)
-    with pytest.raises(
-        Interrupted, match=r"stopped: \d+ detections on 3 pictures: .*detections\.json, of 8"
-    ) as stopped:
+    with pytest.raises(Interrupted, match=r"stopped: \d+ detections on 3 images: .*detections\.json, of 8") as stopped:
         detect(run, [str(squares / "JPEGImages" / "test*.png")], out=tmp_path)
     assert stopped.value.exit_code == 130
-    assert len(json.loads((tmp_path / "detections.json").read_text())["pictures"]) == 3
+    assert len(json.loads((tmp_path / "detections.json").read_text())["images"]) == 3
     assert len(list(tmp_path.glob("*.jpg"))) == 3
 
 
-def test_a_stop_before_the_first_picture_leaves_nothing(run, squares, tmp_path, monkeypatch):
+def test_a_stop_before_the_first_image_leaves_nothing(run, squares, tmp_path, monkeypatch):
     def stops(self, paths):
         raise KeyboardInterrupt
         yield
 
     monkeypatch.setattr(Detector, "detect_files", stops)
-    with pytest.raises(Interrupted, match="before the first picture"):
+    with pytest.raises(Interrupted, match="before the first image"):
         detect(run, [str(squares / "JPEGImages" / "test*.png")], out=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -72,27 +70,27 @@ def test_when_nothing_passes_the_highest_score_is_told(run, squares, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["detections.json"]
 
 
-def test_of_many_pictures_the_first_are_looked_at_for_scores_that_did_not_pass(run, squares, tmp_path):
+def test_of_many_images_the_first_are_looked_at_for_scores_that_did_not_pass(run, squares, tmp_path):
     (tmp_path / "a.png").write_text("text")
     Image.new("RGB", (96, 96)).save(tmp_path / "b.png")
     for n in range(LOOKED_AT):
         shutil.copy(tmp_path / "b.png", tmp_path / f"c{n:02}.png")
     shutil.copy(squares / "JPEGImages" / "test000.png", tmp_path / "d.png")
     summary = detect(run, [str(tmp_path)], out=tmp_path / "out", threshold=1.0, drawn=False)
-    assert f"highest score on the first {LOOKED_AT} pictures is {summary.highest:.3f}" in str(summary)
+    assert f"highest score on the first {LOOKED_AT} images is {summary.highest:.3f}" in str(summary)
     assert summary.highest < 0.3
 
 
 def test_nothing_to_read_is_told_and_leaves_no_file(run, tmp_path):
-    with pytest.raises(UserError, match="no pictures there"):
+    with pytest.raises(UserError, match="no images there"):
         detect(run, [str(tmp_path / "*.jpg")], out=tmp_path / "out")
     (tmp_path / "a.jpg").write_text("text")
-    with pytest.raises(UserError, match="none of the 1 pictures could be read"):
+    with pytest.raises(UserError, match="none of the 1 images could be read"):
         detect(run, [str(tmp_path)], out=tmp_path / "out")
     assert not (tmp_path / "out" / "detections.json").exists()
 
 
-def test_a_picture_decoded_at_a_fraction_is_drawn_whole(run, squares, tmp_path):
+def test_an_image_decoded_at_a_fraction_is_drawn_whole(run, squares, tmp_path):
     image = Image.open(squares / "JPEGImages" / "test000.png").convert("RGB")
     image.resize((image.width * 8, image.height * 8)).save(tmp_path / "large.jpg")
     detect(run, [str(tmp_path / "large.jpg")], out=tmp_path / "out")
@@ -124,7 +122,7 @@ def test_without_a_name_each_detect_has_a_folder_of_its_own(run, squares, tmp_pa
         assert summary.out.name == expected
         assert {p.name for p in summary.out.iterdir()} == {"detections.json", "test000.jpg"}
     said = json.loads((tmp_path / "detections-2" / "detections.json").read_text())
-    assert [entry["drawn"] for entry in said["pictures"]] == ["test000.jpg"]
+    assert [entry["drawn"] for entry in said["images"]] == ["test000.jpg"]
     with pytest.raises(UserError):
         detect(run, ["nothing*.png"])
     (tmp_path / "a.png").write_text("text")
@@ -147,10 +145,10 @@ def test_an_earlier_result_names_no_file_outside_its_folder(tmp_path):
     for name in ("kept.jpg", "out/input.jpg", "out/old.jpg", "out/notes.txt"):
         (tmp_path / name).write_text("x")
     names = ["../kept.jpg", "old.jpg", "input.jpg", "notes.txt", str(tmp_path / "kept.jpg"), None, 3]
-    (tmp_path / "out" / "detections.json").write_text(json.dumps({"pictures": [{"drawn": name} for name in names]}))
+    (tmp_path / "out" / "detections.json").write_text(json.dumps({"images": [{"drawn": name} for name in names]}))
     _remove_earlier(tmp_path / "out", [str(tmp_path / "out" / "input.jpg")])
     left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.*")}
     assert left == {"kept.jpg", "out/input.jpg", "out/notes.txt", "out/detections.json"}
-    for text in ("", "[]", "{}", '{"pictures": 3}', '{"pictures": [3]}', "[" * 100_000):
+    for text in ("", "[]", "{}", '{"images": 3}', '{"images": [3]}', "[" * 100_000):
         (tmp_path / "out" / "detections.json").write_text(text)
         _remove_earlier(tmp_path / "out", [])

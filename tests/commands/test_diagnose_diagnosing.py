@@ -163,17 +163,17 @@ def test_curves_tell_a_falling_loss_from_one_that_stands(loss, scores, state, sa
     assert said in check.said
 
 
-def test_pictures_that_do_not_show_their_objects_cannot_be_learnt(run, squares, tmp_path):
+def test_images_that_do_not_show_their_objects_cannot_be_learnt(run, squares, tmp_path):
     data = renamed(squares, tmp_path, {})
     first = data / "JPEGImages" / "train000.png"
     for file in (data / "JPEGImages").glob("train*.png"):
         file.write_bytes(first.read_bytes())
     found = diagnose(run, data, steps=60)
-    assert found.failed == ("five pictures",)
+    assert found.failed == ("five images",)
 
 
 def test_a_stop_in_the_last_check_keeps_the_answers_before(run, squares, monkeypatch):
-    def stopped(model, pictures, steps):
+    def stopped(model, images, steps):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(diagnosing, "memorise", stopped)

@@ -29,7 +29,7 @@ def five(squares):
     {"loss": "keras_yolo2"},
     {"loss": "region", "match_iou": 1.0, "objectness_prior": 0.5, "optimizer": "sgd", "network": "gone"},
 ], ids=["quick", "blog", "paper"])  # fmt: skip
-def test_five_pictures_are_learnt_by_heart_whatever_the_loss(recipe, five):
+def test_five_images_are_learnt_by_heart_whatever_the_loss(recipe, five):
     given = model(**recipe)
     before = {name: value.clone() for name, value in given.network.state_dict().items()}
     value, taken = memorise(given, five, 300)
@@ -50,5 +50,5 @@ def test_the_same_five_give_the_same_number_and_the_callers_draws_stay(five):
 
 def test_a_loss_that_is_not_finite_is_told(five, monkeypatch):
     monkeypatch.setitem(LOSSES, "region_ciou", lambda raw, *_: {"total": raw.sum() * float("nan")})
-    with pytest.raises(UserError, match="the loss on 5 pictures is nan in step 1"):
+    with pytest.raises(UserError, match="the loss on 5 images is nan in step 1"):
         memorise(model(), five, 3)

@@ -26,7 +26,7 @@ def test_a_report_is_the_score_of_the_detections(run, squares):
     detector = Detector(run, precision="fp32")
     found, skipped = detect_all(detector, dataset)
     assert skipped == 0
-    assert report.backend == detector.runtime.backend
+    assert report.backend == detector.backend.info
     assert report.mean_ap == score(dataset, found, Rules(score_threshold=0.005), bootstrap=0).mean_ap
     assert report.mean_ap > 0.5
     low, high = report.metrics.interval
@@ -46,7 +46,7 @@ def test_protocol_split_and_classes_are_chosen(run, squares):
 
 
 def test_a_score_says_what_computed_it(run, squares, tmp_path, capsys):
-    words = ["evaluate", str(run), str(squares), "--bootstrap", "0", "--runtime", "torch", "--device", "cpu"]
+    words = ["evaluate", str(run), str(squares), "--bootstrap", "0", "--backend", "torch", "--device", "cpu"]
     assert main([*words, "--json", "--report", str(tmp_path / "a.html")]) == 0
     told = json.loads(capsys.readouterr().out)
     torch = version("torch")
@@ -57,19 +57,19 @@ def test_a_score_says_what_computed_it(run, squares, tmp_path, capsys):
     assert f"torch {torch}, fp32, cpu" in page
     assert f"python {platform.python_version()}" in page
     assert "--precision fp32" in page
-    report = evaluate(run, squares, bootstrap=0, runtime="torch", device="cpu", precision="bf16")
+    report = evaluate(run, squares, bootstrap=0, backend="torch", device="cpu", precision="bf16")
     assert f"(test); torch {torch}, bf16, cpu" in str(report).splitlines()[0]
-    assert told["mean_ap"] == evaluate(run, squares, bootstrap=0, runtime="torch", device="cpu").mean_ap
+    assert told["mean_ap"] == evaluate(run, squares, bootstrap=0, backend="torch", device="cpu").mean_ap
     assert [c["name"] for c in told["classes"]] == ["blue", "red"]
 
 
-@pytest.mark.parametrize("runtime", ["auto", "torch", "openvino", "onnxruntime"])
-def test_a_score_is_the_models_and_not_the_machines(run, squares, runtime):
-    if runtime == "onnxruntime":
+@pytest.mark.parametrize("backend", ["auto", "torch", "openvino", "onnxruntime"])
+def test_a_score_is_the_models_and_not_the_machines(run, squares, backend):
+    if backend == "onnxruntime":
         pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-    report = evaluate(run, squares, bootstrap=0, runtime=runtime)
+    report = evaluate(run, squares, bootstrap=0, backend=backend)
     assert report.backend.precision == "fp32"
-    assert report.mean_ap == pytest.approx(evaluate(run, squares, bootstrap=0, runtime="torch").mean_ap, abs=1e-4)
+    assert report.mean_ap == pytest.approx(evaluate(run, squares, bootstrap=0, backend="torch").mean_ap, abs=1e-4)
 
 
 def test_classes_that_do_not_agree_are_an_error_and_no_zero(run, tmp_path):
@@ -82,9 +82,9 @@ def test_classes_that_do_not_agree_are_an_error_and_no_zero(run, tmp_path):
         evaluate(run, root, labels=("crimson",))
 
 
-def test_a_picture_that_cannot_be_read_counts_as_missed(run, tmp_path):
+def test_an_image_that_cannot_be_read_counts_as_missed(run, tmp_path):
     root = write_squares(tmp_path / "s", {"test": 3})
-    (root / "JPEGImages" / "test000.png").write_text("no picture")
+    (root / "JPEGImages" / "test000.png").write_text("no image")
     report = evaluate(run, root, bootstrap=0)
     assert report.skipped == 1
     assert report.metrics.images == 3
@@ -164,9 +164,9 @@ def test_detections_of_foreign_classes_are_an_error_and_no_zero(squares, given, 
         evaluate(write_texts(tmp_path / "d", dataset, other), squares)
 
 
-def test_a_split_without_the_pictures_is_an_error(squares, given, tmp_path):
+def test_a_split_without_the_images_is_an_error(squares, given, tmp_path):
     folder = write_texts(tmp_path / "d", *given)
-    with pytest.raises(UserError, match="which no picture of split 'val'"):
+    with pytest.raises(UserError, match="which no image of split 'val'"):
         evaluate(folder, squares, split="val")
 
 

@@ -31,8 +31,8 @@ def test_an_exported_detector_finds_the_same(run, squares, tmp_path, folded):
     files = export(run, "darknet", out=tmp_path / "cells.v2", folded=folded).files
     assert [file.name for file in files] == ["cells.v2.cfg", "cells.v2.weights", "cells.v2.names"]
     assert ("batch_normalize" in files[0].read_text()) != folded
-    picture = load_rgb(squares / "JPEGImages" / "test000.png")
-    mine, theirs = (Detector(model, threshold=0.01)([picture])[0] for model in (run, files[0]))
+    image = load_rgb(squares / "JPEGImages" / "test000.png")
+    mine, theirs = (Detector(model, threshold=0.01)([image])[0] for model in (run, files[0]))
     assert mine.class_names == theirs.class_names
     assert len(mine) > 0
     np.testing.assert_array_equal(mine.labels, theirs.labels)
@@ -53,8 +53,8 @@ def test_the_command_writes_beside_the_model_unless_told_otherwise(run, squares,
     assert (tmp_path / "run" / "model.weights").is_file()
     assert main(["export", str(tmp_path / "m.cfg"), "--format", "darknet", "--out", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "m.weights").read_bytes() == (tmp_path / "m.weights").read_bytes()
-    picture = str(squares / "JPEGImages" / "test000.png")
-    assert main(["detect", str(tmp_path / "m.cfg"), picture, "--out", str(tmp_path / "d")]) == 0
+    image = str(squares / "JPEGImages" / "test000.png")
+    assert main(["detect", str(tmp_path / "m.cfg"), image, "--out", str(tmp_path / "d")]) == 0
 
 
 def test_an_export_never_overwrites_its_model(tmp_path):

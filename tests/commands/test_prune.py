@@ -31,17 +31,17 @@ def test_the_result_is_a_run_like_any_other(pruned, run, squares, tmp_path):
     small, large = load_model(pruned.run), load_model(run)
     assert pruned.exit_code == 0
     assert num_floats(small.network.layers) < num_floats(large.network.layers)
-    assert (small.labels, small.frame, small.resize) == (large.labels, large.frame, large.resize)
+    assert (small.labels, small.input_size, small.resize) == (large.labels, large.input_size, large.resize)
     assert small.region == large.region
-    assert read_cfg((pruned.run / "network.cfg").read_text(), "x") == Cfg(small.network.layers, *small.frame)
+    assert read_cfg((pruned.run / "network.cfg").read_text(), "x") == Cfg(small.network.layers, *small.input_size)
     assert Detector(pruned.run)(squares / "JPEGImages" / "val000.png").names
     files = export(pruned.run, "darknet", out=tmp_path / "less").files
     assert load_model(files[0]).network.layers == small.network.layers
 
 
-def test_accuracy_is_measured_on_the_validation_pictures(pruned, run, squares):
+def test_accuracy_is_measured_on_the_validation_images(pruned, run, squares):
     drop = pruned.kept.drop
-    assert drop.pictures == 8
+    assert drop.images == 8
     assert ", fp32, " in drop.computed_by
     assert drop.computed_by in str(pruned)
     assert drop.before == pytest.approx(evaluate(run, squares, split="val").mean_ap, abs=0.01)
@@ -58,8 +58,8 @@ def test_layers_keep_what_the_table_says(pruned):
         assert any(line.split()[:4] == [f"{layer}:", "channels", str(before), str(after)] for line in said.splitlines())
     for part in ("million parameters", "GFLOP an image", "mAP 0.", "kept: "):
         assert part in said
-    with Image.open(pruned.run / "channels.png") as picture:
-        assert picture.format == "PNG"
+    with Image.open(pruned.run / "channels.png") as image:
+        assert image.format == "PNG"
 
 
 def test_training_starts_from_the_whole_cut_network(run, squares, tmp_path):
@@ -97,7 +97,7 @@ def wrong(run, tmp_path):
     model = load_model(run)
     save_model(replace(model, network=folded(model.network)), tmp_path / "folded.safetensors")
     save_model(replace(model, labels=("cat", "dog")), tmp_path / "cats.safetensors")
-    save_model(replace(model, frame=(96, 128)), tmp_path / "oblong.safetensors")
+    save_model(replace(model, input_size=(96, 128)), tmp_path / "oblong.safetensors")
     (tmp_path / "runs" / "there" / "checkpoints").mkdir(parents=True)
     (tmp_path / "m.onnx").write_bytes(b"x")
     write_squares(tmp_path / "without", {"train": 8})
@@ -119,7 +119,7 @@ def wrong(run, tmp_path):
     (["HERE/oblong.safetensors", "DATA"], "input 96 x 128"),
     (["HERE/none.safetensors", "DATA"], "no such model file"),
     (["RUN", "HERE/without"], "split 'val'"),
-    (["RUN", "HERE/empty"], "no objects on the pictures of its split 'val'"),
+    (["RUN", "HERE/empty"], "no objects on the images of its split 'val'"),
     (["RUN", "DATA", "--name", "there"], "there: holds a run already; give another --name"),
 ])  # fmt: skip
 def test_wrong_input_is_one_line_and_code_2(words, message, wrong, run, squares, capsys):

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from test_matching import dataset_of
 
 from lookonce.data.anchors import coverage, encoded, input_boxes, input_scale, is_lost
 from lookonce.data.read import read_dataset
 from lookonce.model.heads import region
 from lookonce.model.resize import boxes_to_input
-from test_matching import dataset_of
 
 FRAME = (416, 416)
 
 
 def test_objects_are_counted_by_their_side_at_the_input_with_what_anchors_can_hold():
-    # pictures of 500 px at an input of 416: x .832. Sides there: 20.8, 49.9, 49.9, 124.8
+    # images of 500 px at an input of 416: x .832. Sides there: 20.8, 49.9, 49.9, 124.8
     small, medium, tall = [0.0, 0, 25, 25], [100.0, 100, 160, 160], [200.0, 100, 350, 250]
     dataset = dataset_of([[(small, 0, False), (medium, 0, False), (medium, 1, False)], [(tall, 0, False)]])
     found = {c.size: c for c in coverage(dataset, ((1.6, 1.6),), FRAME, "stretch")}
@@ -33,7 +33,7 @@ def test_no_object_of_a_size_is_no_number():
 
 
 @pytest.mark.parametrize("mode", ["letterbox", "stretch"])
-def test_boxes_of_many_pictures_lie_where_resize_lays_each(mode):
+def test_boxes_of_many_images_lie_where_resize_lays_each(mode):
     dataset = dataset_of([[([10.0, 20, 30, 90], 0, False)], [([0.0, 0, 5, 5], 0, False), ([7.0, 8, 9, 99], 1, False)]])
     dataset.sizes[:] = [[640, 480], [301, 999]]
     found = input_boxes(dataset, FRAME, mode)

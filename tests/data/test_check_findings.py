@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from test_duplicates import photograph
 
 from lookonce.data import read as catalog
 from lookonce.data.check import KINDS, PLACES, alike_pairs, all_findings, finding, letter_apart_pairs, repeated
@@ -22,7 +23,6 @@ from lookonce.data.formats import voc as voc_folder
 from lookonce.data.formats import yolo as yolo_folder
 from lookonce.data.formats import yolo as yolo_text
 from lookonce.data.read import read_whole
-from test_duplicates import photograph
 
 
 def add(root, stem, objects, size=(120, 90), seed=None):
@@ -45,9 +45,9 @@ def root(tmp_path):
     return tmp_path
 
 
-def found(root, pictures=True):
+def found(root, images=True):
     whole = read_whole(root)
-    looks = look([record.path for record in whole.dataset.records]) if pictures else None
+    looks = look([record.path for record in whole.dataset.records]) if images else None
     return {one.kind: one for one in all_findings(whole, looks, (416, 416), "letterbox")}
 
 
@@ -63,7 +63,7 @@ def test_class_names_that_may_be_one(root, other, kind):
     add(root, "p5", [CAT, (other, [70, 10, 90, 60])] + [CAT, DOG] * 0, seed=5)
     for n in range(6, 30):
         add(root, f"p{n}", [CAT, DOG], seed=n)
-    told = set(found(root, pictures=False)) & {"class names alike", "class names nearly alike"}
+    told = set(found(root, images=False)) & {"class names alike", "class names nearly alike"}
     assert told == ({kind} if kind else set())
 
 
@@ -111,7 +111,7 @@ def test_names_of_9418_classes_are_compared_in_seconds():
 def test_names_of_two_common_classes_may_differ_by_a_letter(root):
     for n in range(6, 12):
         add(root, f"p{n}", [("cart", [1, 1, 50, 50]), ("card", [50, 30, 90, 80])], seed=n)
-    assert not set(found(root, pictures=False)) & {"class names alike", "class names nearly alike"}
+    assert not set(found(root, images=False)) & {"class names alike", "class names nearly alike"}
 
 
 def test_a_class_that_train_has_not_cannot_be_learnt(root):
@@ -119,15 +119,15 @@ def test_a_class_that_train_has_not_cannot_be_learnt(root):
     assert found(root)["class not in train"].places == ("bird",)
 
 
-def test_pictures_in_two_lists(root):
+def test_images_in_two_lists(root):
     voc.write_split(root / "ImageSets" / "Main" / "test.txt", ["p4", "p5", "p1"])
-    assert found(root)["picture in two splits"].places == ("JPEGImages/p1.png: in train and test",)
+    assert found(root)["image in two splits"].places == ("JPEGImages/p1.png: in train and test",)
 
 
 def test_lists_that_name_what_is_not_there_are_told_once(root):
     voc.write_split(root / "ImageSets" / "Main" / "more.txt", ["p0", "zz"])
     voc.write_split(root / "ImageSets" / "Main" / "val.txt", ["p3", *(f"x{n}" for n in range(300))])
-    one = found(root, pictures=False)["annotation missing"]
+    one = found(root, images=False)["annotation missing"]
     assert one.count == 301
     assert one.places[0] == "ImageSets/Main/more.txt: names 'zz', which has none"
 
@@ -137,21 +137,19 @@ def test_twins_are_leaks_across_splits_and_less_within(root):
     shutil.copyfile(root / "JPEGImages" / "p1.png", root / "JPEGImages" / "p2.png")
     photograph(3).resize((118, 88)).resize((120, 90)).save(root / "JPEGImages" / "p5.png")
     told = found(root)
-    assert told["same picture in two splits"].places == (
-        "JPEGImages/p4.png (in test): as JPEGImages/p0.png (in train)",
-    )
-    assert told["same picture twice"].places == ("JPEGImages/p2.png (in train): as JPEGImages/p1.png (in train)",)
-    assert told["nearly the same picture in two splits"].count == 1
-    assert told["same picture in two splits"].harms
-    assert not told["same picture twice"].harms
+    assert told["same image in two splits"].places == ("JPEGImages/p4.png (in test): as JPEGImages/p0.png (in train)",)
+    assert told["same image twice"].places == ("JPEGImages/p2.png (in train): as JPEGImages/p1.png (in train)",)
+    assert told["nearly the same image in two splits"].count == 1
+    assert told["same image in two splits"].harms
+    assert not told["same image twice"].harms
 
 
-def test_cut_pictures_and_other_sizes(root):
+def test_cut_images_and_other_sizes(root):
     content = (root / "JPEGImages" / "p0.png").read_bytes()
     (root / "JPEGImages" / "p0.png").write_bytes(content[:300])
     Image.new("RGB", (90, 120)).save(root / "JPEGImages" / "p1.png")
     told = found(root)
-    assert told["picture unreadable"].places[0].startswith("JPEGImages/p0.png: ")
+    assert told["image unreadable"].places[0].startswith("JPEGImages/p0.png: ")
     [place] = told["size mismatch"].places
     assert place.startswith("Annotations/p1.xml: says 120 x 90, and JPEGImages/p1.png is 90 x 120; turned by its EXIF")
 
@@ -185,7 +183,7 @@ def test_every_kind_that_a_reader_notes_has_a_remedy():
             source = node.value if named else node.args[2] if called else None
             if source is not None and not isinstance(source, ast.Compare):
                 kinds |= {n.value for n in ast.walk(source) if isinstance(n, ast.Constant)} - {"no such file"}
-    assert {"picture missing", "label file missing", "polygon", "box outside", "image id twice"} <= kinds
+    assert {"image missing", "label file missing", "polygon", "box outside", "image id twice"} <= kinds
     assert kinds <= set(KINDS)
 
 

@@ -33,7 +33,7 @@ def test_records_give_back_what_was_packed():
         found.records[3]
 
 
-def test_select_keeps_pictures_whole_and_in_the_order_asked():
+def test_select_keeps_images_whole_and_in_the_order_asked():
     found = dataset(2, 0, 3).select([2, 0])
     assert [len(r.labels) for r in found.records] == [3, 2]
     np.testing.assert_array_equal(found.records[0].boxes, record("2.jpg", 3).boxes)
@@ -53,7 +53,7 @@ def test_the_index_holds_no_object_for_a_box():
     assert len(pickle.dumps(many)) < 5000 * 30
 
 
-def test_the_typical_side_of_objects_is_a_share_of_the_pictures_longer_side():
+def test_the_typical_side_of_objects_is_a_share_of_the_images_longer_side():
     boxes = np.array([[0, 0, 64, 10], [0, 0, 10, 128], [5, 5, 325, 15]], np.float32)
     one = Record(ROOT / "a.jpg", (640, 480), boxes, np.zeros(3, int), np.zeros(3, bool))
     assert pack("set", ROOT, ("a",), [one]).object_side == 0.2

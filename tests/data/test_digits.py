@@ -78,7 +78,7 @@ def test_a_box_is_tight_around_its_ink(pages):
 
 
 def test_ink_stands_out_from_the_paper_around_it(pages):
-    """The oracle reads the finished picture: dense ink against bare paper within the box, in grey levels."""
+    """The oracle reads the finished image: dense ink against bare paper within the box, in grey levels."""
     grey = np.array((0.299, 0.587, 0.114))
     differences = []
     for page in pages:
@@ -126,9 +126,9 @@ def test_what_is_written_reads_back_as_a_voc_data_set(written):
         assert not found.problems
         assert not found.difficult.any()
         for record in found.records:
-            with Image.open(record.path) as picture:
-                assert picture.size == record.size == (SIDE, SIDE)
-                assert picture.mode == "RGB"
+            with Image.open(record.path) as image:
+                assert image.size == record.size == (SIDE, SIDE)
+                assert image.mode == "RGB"
 
 
 def test_a_page_reads_back_with_its_boxes_and_classes_and_its_split_has_its_own_scans(written):

@@ -11,7 +11,7 @@ from lookonce.data.duplicates import difference_hash, look, nearly_same, same_co
 
 
 def photograph(seed, size=(120, 90)):
-    """A picture with soft blotches, as different from another seed's as photographs are."""
+    """An image with soft blotches, as different from another seed's as photographs are."""
     noise = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
 
@@ -49,7 +49,7 @@ def test_images_without_contrast_are_told(paths, tmp_path):
     assert look([thermal], pixel_range=(51_000, 51_400)).flat.tolist() == [False]
 
 
-def test_sizes_are_as_seen_and_cut_pictures_are_told(tmp_path):
+def test_sizes_are_as_seen_and_cut_images_are_told(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     photograph(0).save(tmp_path / "turned.jpg", exif=exif)
@@ -79,9 +79,9 @@ def test_the_hash_is_that_of_its_definition():
 
 
 def test_a_film_is_one_group_and_not_all_pairs(tmp_path):
-    frame = photograph(0, (200, 150))
+    input_size = photograph(0, (200, 150))
     for n in range(30):
-        frame.crop((n % 3, 0, 196 + n % 3, 148)).save(tmp_path / f"{n:02}.jpg", quality=60 + n)
+        input_size.crop((n % 3, 0, 196 + n % 3, 148)).save(tmp_path / f"{n:02}.jpg", quality=60 + n)
     near = nearly_same(look(sorted(tmp_path.iterdir())))
     assert near[0] == -1
     assert (near[1:] == 0).all()

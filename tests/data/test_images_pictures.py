@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/data/pictures.py."""
+"""Mirrors src/lookonce/data/images.py."""
 
 import importlib.util
 import io
@@ -16,17 +16,17 @@ import torch
 from PIL import Image, ImageOps, PngImagePlugin, features
 
 from lookonce.data.images import (
+    IMAGE_SUFFIXES,
     NOT_IMAGES,
-    PICTURE_SUFFIXES,
+    image_size,
     inspect,
     load_for,
     load_rgb,
     measure_range,
     open_ahead,
-    picture_size,
 )
-from lookonce.data.lookup import find_pictures, walk_files, walk_images
-from lookonce.errors import PictureError, UserError
+from lookonce.data.lookup import find_images, walk_files, walk_images
+from lookonce.errors import ImageError, UserError
 
 CASES = Path(__file__).parents[1] / "cases"
 
@@ -66,13 +66,13 @@ def test_exif_rotation_is_applied_to_pixels_and_size(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = EXIF_TURNED
     gradient().save(tmp_path / "x.jpg", exif=exif, quality=95)
-    assert picture_size(tmp_path / "x.jpg") == (30, 40)
+    assert image_size(tmp_path / "x.jpg") == (30, 40)
     found = load_rgb(tmp_path / "x.jpg")
     assert found.shape == (40, 30, 3)
     assert found[0].mean() < 20 < 200 < found[-1].mean()  # the dark left side is now at the top
 
 
-def test_reduced_pictures_keep_their_shape_and_content(tmp_path):
+def test_reduced_images_keep_their_shape_and_content(tmp_path):
     gradient(800, 400).save(tmp_path / "x.jpg", quality=95)
     found = load_rgb(tmp_path / "x.jpg", reduce_to=100)
     assert found.shape == (50, 100, 3)
@@ -81,7 +81,7 @@ def test_reduced_pictures_keep_their_shape_and_content(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 10)])
-def test_extreme_shapes_are_pictures_too(tmp_path, size):
+def test_extreme_shapes_are_images_too(tmp_path, size):
     Image.new("RGB", size).save(tmp_path / "x.png")
     assert load_rgb(tmp_path / "x.png").shape == (size[1], size[0], 3)
     assert inspect(tmp_path / "x.png") == size
@@ -89,33 +89,33 @@ def test_extreme_shapes_are_pictures_too(tmp_path, size):
 
 
 @pytest.mark.parametrize("content, message", [
-    (b"hello, I am text\n", "a text file, not a picture"),
+    (b"hello, I am text\n", "a text file, not an image"),
     (b"", "an empty file"),
-    (b"\x00\x01\x02\x03" * 9, "not a picture of a known format"),
+    (b"\x00\x01\x02\x03" * 9, "not an image of a known format"),
 ])  # fmt: skip
-def test_what_is_no_picture_is_named(tmp_path, content, message):
+def test_what_is_no_image_is_named(tmp_path, content, message):
     (tmp_path / "x.jpg").write_bytes(content)
-    for read in (load_rgb, picture_size, inspect):
-        with pytest.raises(PictureError, match=f"x.jpg: {message}"):
+    for read in (load_rgb, image_size, inspect):
+        with pytest.raises(ImageError, match=f"x.jpg: {message}"):
             read(tmp_path / "x.jpg")
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    with pytest.raises(PictureError, match="no such file"):
+    with pytest.raises(ImageError, match="no such file"):
         load_rgb(tmp_path / "no.jpg")
-    with pytest.raises(PictureError, match="a folder"):
+    with pytest.raises(ImageError, match="a folder"):
         load_rgb(tmp_path)
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png"])
-def test_a_cut_picture_is_found_without_decoding_it(tmp_path, ending):
+def test_a_cut_image_is_found_without_decoding_it(tmp_path, ending):
     file = tmp_path / f"x.{ending}"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)).save(file)
     assert inspect(file) == (200, 200)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(PictureError, match="is cut"):
+    with pytest.raises(ImageError, match="is cut"):
         inspect(file)
-    with pytest.raises(PictureError, match="is cut"):
+    with pytest.raises(ImageError, match="is cut"):
         load_rgb(file)
 
 
@@ -141,8 +141,8 @@ def test_an_image_is_cut_if_and_only_if_it_does_not_decode(tmp_path, ending):
         file.write_bytes(data[:-cut])
         try:
             load_rgb(file)
-        except PictureError:
-            with pytest.raises(PictureError, match="x"):
+        except ImageError:
+            with pytest.raises(ImageError, match="x"):
                 inspect(file)
         else:
             whole += 1
@@ -153,7 +153,7 @@ def test_an_image_is_cut_if_and_only_if_it_does_not_decode(tmp_path, ending):
 @pytest.mark.parametrize("name", sorted(path.name for path in (CASES / "11-broken-exif").iterdir()))
 def test_damaged_exif_means_not_rotated(name, recwarn):
     file = CASES / "11-broken-exif" / name
-    assert picture_size(file) == inspect(file) == (96, 64)
+    assert image_size(file) == inspect(file) == (96, 64)
     assert load_rgb(file).shape == (64, 96, 3)
     with Image.open(file) as image:
         recwarn.clear()  # what Pillow itself says of it
@@ -186,7 +186,7 @@ def test_size_and_pixels_turn_together_wherever_the_orientation_stands(tmp_path,
             expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
         height, width = expected.shape[:2]
         assert (width, height) == ((30, 40) if turn > 4 else (40, 30))
-        assert picture_size(file) == (width, height), name
+        assert image_size(file) == (width, height), name
         np.testing.assert_array_equal(load_rgb(file), expected, err_msg=name)
         decoded = load_for(file, (96, 96))
         assert (decoded.size, decoded.reduced) == ((width, height), False)
@@ -200,15 +200,15 @@ def test_every_format_that_pillow_decodes_has_its_endings():
     known = {
         end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN and kind not in NOT_IMAGES
     }
-    assert known <= PICTURE_SUFFIXES
-    assert PICTURE_SUFFIXES - known <= {".mpo", ".heic", ".heif", ".hif", ".avif", ".avifs"}
-    assert not PICTURE_SUFFIXES & {".pdf", ".ps", ".eps", ".mpg", ".h5", ".hdf", ".txt", ".xml"}
+    assert known <= IMAGE_SUFFIXES
+    assert IMAGE_SUFFIXES - known <= {".mpo", ".heic", ".heif", ".hif", ".avif", ".avifs"}
+    assert not IMAGE_SUFFIXES & {".pdf", ".ps", ".eps", ".mpg", ".h5", ".hdf", ".txt", ".xml"}
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in (CASES / "10-picture-endings").iterdir()))
+@pytest.mark.parametrize("name", sorted(path.name for path in (CASES / "10-image-endings").iterdir()))
 def test_rarer_endings_are_images_too(name):
-    file = CASES / "10-picture-endings" / name
-    assert file.suffix in PICTURE_SUFFIXES
+    file = CASES / "10-image-endings" / name
+    assert file.suffix in IMAGE_SUFFIXES
     width, height = inspect(file)
     assert load_rgb(file).shape == (height, width, 3)
 
@@ -217,14 +217,14 @@ def test_a_heic_file_says_what_is_missing(tmp_path):
     pytest.importorskip("PIL")
     (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 99)
     message = "a HEIC image: install pillow-heif" if importlib.util.find_spec("pillow_heif") is None else "x.heic"
-    with pytest.raises(PictureError, match=message):
+    with pytest.raises(ImageError, match=message):
         load_rgb(tmp_path / "x.heic")
 
 
 def test_a_postscript_file_is_no_image(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
-    with pytest.raises(PictureError, match="a text file"):
-        picture_size(tmp_path / "x.jpg")
+    with pytest.raises(ImageError, match="a text file"):
+        image_size(tmp_path / "x.jpg")
 
 
 def test_what_may_be_given_as_an_image(tmp_path):
@@ -268,14 +268,14 @@ def test_a_cut_image_is_told_however_it_is_given(tmp_path):
     with (tmp_path / "x.jpg").open("rb") as opened:
         for given in (tmp_path / "x.jpg", data, io.BytesIO(data), opened, Image.open(io.BytesIO(data)),
                       Image.open(tmp_path / "x.jpg")):  # fmt: skip
-            with pytest.raises(PictureError, match="is cut"):
+            with pytest.raises(ImageError, match="is cut"):
                 load_rgb(given)
     for empty in (b"", io.BytesIO()):
-        with pytest.raises(PictureError, match="an empty file"):
+        with pytest.raises(ImageError, match="an empty file"):
             load_rgb(empty)
-    with pytest.raises(PictureError, match="a web address"):
+    with pytest.raises(ImageError, match="a web address"):
         load_rgb("https://example.org/a.jpg")
-    with pytest.raises(PictureError, match="no such file"):
+    with pytest.raises(ImageError, match="no such file"):
         load_rgb("a\0b.jpg")
 
 
@@ -283,7 +283,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr("lookonce.data.images.MOST_PIXELS", 100)
     gradient().save(tmp_path / "x.png")
     for given in (tmp_path / "x.png", gradient()):
-        with pytest.raises(PictureError, match="40 x 30 pixels; at most 100"):
+        with pytest.raises(ImageError, match="40 x 30 pixels; at most 100"):
             load_rgb(given)
 
 
@@ -292,7 +292,7 @@ def test_the_limit_of_pixels_is_ours_alone(tmp_path, monkeypatch, recwarn):
     Image.new("L", (300, 300)).save(tmp_path / "x.png")
     for pillows in (60_000, 20_000):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows)
-        assert picture_size(tmp_path / "x.png") == (300, 300)
+        assert image_size(tmp_path / "x.png") == (300, 300)
         assert load_rgb(tmp_path / "x.png", reduce_to=10).shape == (10, 10, 3)
         assert pillows == Image.MAX_IMAGE_PIXELS
     assert not recwarn.list
@@ -307,8 +307,8 @@ def test_more_pixels_than_a_file_can_hold_are_made_up(tmp_path):
     data[place + 5 : place + 9] = struct.pack(">HH", 12000, 12000)
     file.write_bytes(data)
     started = time.process_time()
-    for read in (picture_size, load_rgb, inspect):
-        with pytest.raises(PictureError, match=r"says 12000 x 12000 pixels in .* bytes, so its header is damaged"):
+    for read in (image_size, load_rgb, inspect):
+        with pytest.raises(ImageError, match=r"says 12000 x 12000 pixels in .* bytes, so its header is damaged"):
             read(file)
     assert time.process_time() - started < 0.5
     Image.new("1", (3000, 3000)).save(tmp_path / "x.png")
@@ -375,7 +375,7 @@ def test_an_image_that_comes_out_flat_is_told_once(tmp_path, caplog, monkeypatch
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "TGA", "JPEG2000", "AVIF", "ICO"])
-def test_whatever_a_file_holds_it_gives_an_image_or_a_picture_error(format, recwarn):
+def test_whatever_a_file_holds_it_gives_an_image_or_an_image_error(format, recwarn):
     """Bytes changed at random; every reader of the module; the seed is fixed."""
     if format == "AVIF" and not features.check("avif"):
         pytest.skip("Pillow has no AVIF here")
@@ -392,7 +392,7 @@ def test_whatever_a_file_holds_it_gives_an_image_or_a_picture_error(format, recw
             del changed[rng.randrange(len(changed)) :]
         try:
             found = load_for(bytes(changed), (64, 64))
-        except PictureError as error:
+        except ImageError as error:
             said.append(str(error))
         else:
             assert found.reduced or found.size == found.pixels.shape[1::-1]
@@ -400,18 +400,18 @@ def test_whatever_a_file_holds_it_gives_an_image_or_a_picture_error(format, recw
     assert not recwarn.list
 
 
-def test_find_pictures_takes_files_folders_and_patterns(tmp_path):
+def test_find_images_takes_files_folders_and_patterns(tmp_path):
     (tmp_path / "sub").mkdir()
     for name in ("b.JPG", "a.png", "sub/c.jpeg", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
-    assert [os.path.basename(p) for p in find_pictures(tmp_path)] == ["a.png", "b.JPG", "c.jpeg"]
-    assert [os.path.basename(p) for p in find_pictures(str(tmp_path / "*.png"))] == ["a.png"]
-    assert find_pictures(tmp_path / "notes.txt") == [str(tmp_path / "notes.txt")]
-    with pytest.raises(UserError, match="no pictures there"):
-        find_pictures(tmp_path / "none" / "*.jpg")
+    assert [os.path.basename(p) for p in find_images(tmp_path)] == ["a.png", "b.JPG", "c.jpeg"]
+    assert [os.path.basename(p) for p in find_images(str(tmp_path / "*.png"))] == ["a.png"]
+    assert find_images(tmp_path / "notes.txt") == [str(tmp_path / "notes.txt")]
+    with pytest.raises(UserError, match="no images there"):
+        find_images(tmp_path / "none" / "*.jpg")
 
 
-def test_pictures_are_opened_ahead_in_order_and_no_further(tmp_path):
+def test_images_are_opened_ahead_in_order_and_no_further(tmp_path):
     for n in range(12):
         Image.new("RGB", (n + 1, 1)).save(tmp_path / f"{n:02d}.png")
     (tmp_path / "03.png").write_text("text")
@@ -423,17 +423,17 @@ def test_pictures_are_opened_ahead_in_order_and_no_further(tmp_path):
             yield path
 
     opened = open_ahead(paths(), (96, 96), ahead=4)
-    name, picture = next(opened)
-    assert (name, picture.pixels.shape, picture.size) == (str(tmp_path / "00.png"), (1, 1, 3), (1, 1))
+    name, image = next(opened)
+    assert (name, image.pixels.shape, image.size) == (str(tmp_path / "00.png"), (1, 1, 3), (1, 1))
     assert len(taken) == 5
     rest = list(opened)
-    assert [n for n, (_, p) in enumerate(rest, start=1) if isinstance(p, PictureError)] == [3]
-    assert [p.pixels.shape[1] for _, p in rest if not isinstance(p, PictureError)] == [2, 3, *range(5, 13)]
+    assert [n for n, (_, p) in enumerate(rest, start=1) if isinstance(p, ImageError)] == [3]
+    assert [p.pixels.shape[1] for _, p in rest if not isinstance(p, ImageError)] == [2, 3, *range(5, 13)]
 
 
 @pytest.mark.parametrize("size, by", [((800, 600), 2), ((1600, 1200), 4), ((799, 399), 1), ((800, 399), 1)])
 def test_a_jpeg_far_larger_than_the_input_is_decoded_at_a_fraction(tmp_path, size, by):
-    """Oracle: the mean of each block of by x by pixels of the whole picture."""
+    """Oracle: the mean of each block of by x by pixels of the whole image."""
     y, x = np.mgrid[: size[1], : size[0]]
     whole = np.stack((x * 255 / size[0], y * 255 / size[1], np.full_like(x, 90)), -1).astype(np.uint8)
     Image.fromarray(whole).save(tmp_path / "a.jpg", quality=98, subsampling=0)
@@ -444,7 +444,7 @@ def test_a_jpeg_far_larger_than_the_input_is_decoded_at_a_fraction(tmp_path, siz
     np.testing.assert_allclose(found.pixels, blocks.mean((1, 3)), atol=6)  # as lossy as JPEG is
 
 
-def test_a_reduced_picture_is_upright_and_other_formats_come_whole(tmp_path):
+def test_a_reduced_image_is_upright_and_other_formats_come_whole(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (800, 400)).save(tmp_path / "a.jpg", exif=exif)
@@ -470,14 +470,14 @@ def test_what_is_opened_ahead_is_dropped_with_the_iterator(tmp_path):
 def test_brackets_in_names_that_exist_are_no_pattern(tmp_path, folder, name, pattern):
     (tmp_path / folder).mkdir(parents=True)
     (tmp_path / folder / name).touch()
-    assert find_pictures(tmp_path / pattern) == [str(tmp_path / folder / name)]
+    assert find_images(tmp_path / pattern) == [str(tmp_path / folder / name)]
 
 
 def test_an_existing_name_wins_over_what_its_pattern_means(tmp_path):
     for folder in ("dir1", "dir[1]"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.jpg").touch()
-    assert find_pictures(tmp_path / "dir[1]" / "*.jpg") == [str(tmp_path / "dir[1]" / "a.jpg")]
+    assert find_images(tmp_path / "dir[1]" / "*.jpg") == [str(tmp_path / "dir[1]" / "a.jpg")]
 
 
 def test_hidden_files_and_folders_hold_no_images(tmp_path):
@@ -485,9 +485,9 @@ def test_hidden_files_and_folders_hold_no_images(tmp_path):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).touch()
     assert list(walk_images(tmp_path)) == [str(tmp_path / "a.jpg"), str(tmp_path / "sub" / "e.jpg")]
-    assert find_pictures(tmp_path) == list(walk_images(tmp_path))
+    assert find_images(tmp_path) == list(walk_images(tmp_path))
     hidden = tmp_path / "sub" / ".cache"
-    assert find_pictures(hidden) == [str(hidden / "d.jpg")]  # named, so meant
+    assert find_images(hidden) == [str(hidden / "d.jpg")]  # named, so meant
 
 
 @needs_links
@@ -503,7 +503,7 @@ def test_links_to_folders_are_followed_once_and_loops_end(tmp_path):
     (root / "broken").symlink_to(tmp_path / "gone")
     (root / "self").symlink_to(root / "self")
     assert [os.path.basename(path) for path in walk_images(root)] == ["a.jpg"]
-    assert len(find_pictures(root)) == 1
+    assert len(find_images(root)) == 1
 
 
 def test_folders_are_left_out_where_they_are_not_to_be_entered(tmp_path):

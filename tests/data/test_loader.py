@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from lookonce.data.dataset import Record, pack
-from lookonce.data.loader import Batch, Canvases, Pictures, Sample, Shuffled, collate
+from lookonce.data.loader import Batch, Canvases, Sample, Shuffled, TrainingImages, collate
 
 
 def sample(index, height, width, boxes):
@@ -15,7 +15,7 @@ def sample(index, height, width, boxes):
     )
 
 
-def test_a_batch_packs_pictures_top_left_and_objects_in_order():
+def test_a_batch_packs_images_top_left_and_objects_in_order():
     batch = collate([sample(1, 4, 6, [[0, 0, 1, 1]]), sample(2, 5, 3, []), None, sample(7, 2, 2, [[0, 0, 2, 2]] * 2)])
     assert batch.canvas.shape == (3, 3, 6, 6)
     assert (batch.canvas[0, :, :4, :6] == 1).all()
@@ -57,7 +57,7 @@ def test_difficult_objects_go_as_asked(tmp_path):
     box = np.array([[2, 2, 8, 8], [10, 2, 20, 12]], np.float32)
     record = Record(tmp_path / "a.png", (32, 16), box, np.array([0, 1]), np.array([False, True]))
     canvases = Canvases(pack("s", tmp_path, ("a", "b"), [record]), 16, None)
-    found = {how: Pictures(canvases, how)[0] for how in ("ignore", "train", "drop")}
+    found = {how: TrainingImages(canvases, how)[0] for how in ("ignore", "train", "drop")}
     assert found["ignore"].ignore.tolist() == [False, True]
     assert found["train"].ignore.tolist() == [False, False]
     assert found["drop"].labels.tolist() == [0]

@@ -8,7 +8,7 @@ import pytest
 from lookonce.data import loader as canvas
 from lookonce.data.images import load_rgb
 from lookonce.data.read import read_dataset
-from lookonce.errors import PictureError
+from lookonce.errors import ImageError
 from sets import write_squares
 
 
@@ -22,7 +22,7 @@ def test_canvas_sizes_shrink_the_large_and_leave_the_small():
     assert canvas.canvas_sizes(sizes, 320).tolist() == [[320, 240], [100, 50], [320, 1]]
 
 
-def test_a_picture_is_decoded_once(dataset, tmp_path, monkeypatch):
+def test_an_image_is_decoded_once(dataset, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(canvas, "load_rgb", lambda path, *_: calls.append(path) or load_rgb(path))
     found = canvas.Canvases(dataset, 96, tmp_path / "run")
@@ -41,17 +41,17 @@ def test_canvases_are_reduced_and_lie_side_by_side(dataset, tmp_path):
         assert expected.shape == (48, 48, 3)
 
 
-def test_a_picture_that_fails_is_remembered(dataset, tmp_path):
+def test_an_image_that_fails_is_remembered(dataset, tmp_path):
     dataset.records[1].path.write_bytes(dataset.records[1].path.read_bytes()[:80])
     found = canvas.Canvases(dataset, 96, tmp_path / "run")
     for _ in range(2):
-        with pytest.raises(PictureError):
+        with pytest.raises(ImageError):
             found.read(1)
     assert found.read(0).shape == (96, 96, 3)
     assert found.failed() == [1]
 
 
-def test_without_a_place_to_keep_them_pictures_are_decoded_each_time(dataset, tmp_path, caplog):
+def test_without_a_place_to_keep_them_images_are_decoded_each_time(dataset, tmp_path, caplog):
     assert canvas.Canvases(dataset, 96, None).read(0).shape == (96, 96, 3)
     (tmp_path / "file").write_text("")
     found = canvas.Canvases(dataset, 96, tmp_path / "file")

@@ -42,9 +42,9 @@ def test_an_absolute_path_that_exists_is_taken_as_it_stands(tmp_path):
     assert Folders().resolve(str(there), [tmp_path / "one"]) == there
 
 
-def test_a_picture_of_another_ending_will_do_for_pictures_only(tmp_path):
+def test_an_image_of_another_ending_will_do_for_images_only(tmp_path):
     (tmp_path / "a.PNG").touch()
-    assert Folders().resolve("a.jpg", [tmp_path], picture=True) == tmp_path / "a.PNG"
+    assert Folders().resolve("a.jpg", [tmp_path], image=True) == tmp_path / "a.PNG"
     assert Folders().resolve("a.jpg", [tmp_path]) is None
     assert Folders().resolve("", [tmp_path]) is None
     assert Folders().resolve("a\0.jpg", [tmp_path]) is None
@@ -73,15 +73,15 @@ def test_an_image_that_alone_has_its_name_is_found_last(tmp_path):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).touch()
     folders = Folders(tmp_path, {"d.jpg"})
-    assert folders.resolve("x/A.jpg", [tmp_path], picture=True) == tmp_path / "some/where/a.JPG"
-    assert folders.resolve("x/A.png", [tmp_path], picture=True) == tmp_path / "some/where/a.JPG"
-    assert folders.resolve("b.jpg", [tmp_path], picture=True) is None
-    assert folders.resolve("images/train/c.jpg", [tmp_path], picture=True) is None
-    assert folders.resolve("images/c.jpg", [tmp_path], picture=True) == tmp_path / "images/val/c.jpg"
-    assert folders.resolve("x/d.jpg", [tmp_path], picture=True) is None
-    assert folders.resolve("e.jpg", [tmp_path], picture=True) is None
+    assert folders.resolve("x/A.jpg", [tmp_path], image=True) == tmp_path / "some/where/a.JPG"
+    assert folders.resolve("x/A.png", [tmp_path], image=True) == tmp_path / "some/where/a.JPG"
+    assert folders.resolve("b.jpg", [tmp_path], image=True) is None
+    assert folders.resolve("images/train/c.jpg", [tmp_path], image=True) is None
+    assert folders.resolve("images/c.jpg", [tmp_path], image=True) == tmp_path / "images/val/c.jpg"
+    assert folders.resolve("x/d.jpg", [tmp_path], image=True) is None
+    assert folders.resolve("e.jpg", [tmp_path], image=True) is None
     assert folders.resolve("x/a.JPG", [tmp_path]) is None
-    assert Folders().resolve("x/A.jpg", [tmp_path], picture=True) is None
+    assert Folders().resolve("x/A.jpg", [tmp_path], image=True) is None
 
 
 def test_annotations_may_lie_in_folders_named_for_what_they_hold_or_for_a_split(tmp_path):

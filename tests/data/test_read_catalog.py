@@ -8,12 +8,12 @@ from PIL import Image
 
 from conftest import SHARED, needs_shared
 from lookonce.data.formats import voc
-from lookonce.data.read import check_pictures, read_dataset, read_splits, read_whole
+from lookonce.data.read import check_images, read_dataset, read_splits, read_whole
 from lookonce.errors import UserError
 
 
-def add(root, stem, objects, size=(64, 48), picture=True, ending=".jpg"):
-    if picture:
+def add(root, stem, objects, size=(64, 48), image=True, ending=".jpg"):
+    if image:
         (root / "JPEGImages").mkdir(parents=True, exist_ok=True)
         Image.new("RGB", size, (90, 120, 30)).save(root / "JPEGImages" / f"{stem}{ending}")
     boxes = np.array([box for _, box in objects], np.float32).reshape(-1, 4)
@@ -41,7 +41,7 @@ def test_a_data_set_is_read_as_written(root):
     assert [r.path.name for r in read_dataset(root, "val").records] == ["b.JPG"]
 
 
-def test_labels_choose_classes_in_the_given_order_and_keep_every_picture(root):
+def test_labels_choose_classes_in_the_given_order_and_keep_every_image(root):
     found = read_dataset(root, labels=("dog", "cat"))
     assert found.labels == ("dog", "cat")
     assert found.records[0].labels.tolist() == [1, 0]
@@ -147,7 +147,7 @@ def test_a_format_that_is_not_there_is_told_with_the_one_that_is(root):
         read_whole(root, format="coco")
 
 
-def test_pictures_and_annotations_may_share_one_folder(tmp_path):
+def test_images_and_annotations_may_share_one_folder(tmp_path):
     add(tmp_path, "a", [("cat", [1, 2, 30, 40])])
     flat = tmp_path / "flat"
     flat.mkdir()
@@ -156,7 +156,7 @@ def test_pictures_and_annotations_may_share_one_folder(tmp_path):
     assert [r.path for r in read_dataset(flat).records] == [flat / "a.jpg"]
 
 
-def test_the_size_is_the_pictures_where_the_annotation_has_none(root):
+def test_the_size_is_the_images_where_the_annotation_has_none(root):
     file = root / "Annotations" / "a.xml"
     file.write_text(file.read_text().replace("<width>64</width>", "<width>0</width>"))
     assert read_dataset(root).records[0].size == (64, 48)
@@ -170,14 +170,14 @@ def test_a_wrong_filename_does_no_harm(root):
 
 def test_all_problems_are_found_in_one_pass_with_file_and_line(root, caplog):
     add(root, "d", [("cat", [10, 10, 10, 30]), ("cat", [10, 10, 299, 30]), ("cat", [1, 1, 9, 9])])
-    add(root, "e", [("cat", [1, 1, 9, 9])], picture=False)
+    add(root, "e", [("cat", [1, 1, 9, 9])], image=False)
     (root / "Annotations" / "f.xml").write_text("<annotation><object>")
     bomb = '<!DOCTYPE z [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><annotation>&b;</annotation>'
     (root / "Annotations" / "g.xml").write_text(bomb)
     with caplog.at_level(logging.WARNING, "lookonce"):
         found = read_dataset(root)
     kinds = {(p.kind, p.action) for p in found.problems}
-    assert kinds == {("box without area", "dropped"), ("box outside", "dropped"), ("picture missing", "skipped"),
+    assert kinds == {("box without area", "dropped"), ("box outside", "dropped"), ("image missing", "skipped"),
                      ("annotation unreadable", "skipped")}  # fmt: skip
     assert {p.place for p in found.problems if p.kind == "box without area"} == {"Annotations/d.xml:5"}
     assert len(caplog.records) == 1
@@ -219,7 +219,7 @@ def test_places_without_data_are_told(tmp_path, root):
     with pytest.raises(UserError, match="a file; expected the folder"):
         read_dataset(root / "Annotations" / "a.xml")
     add(empty, "x", [])
-    with pytest.raises(UserError, match="no objects in 1 annotated pictures"):
+    with pytest.raises(UserError, match="no objects in 1 annotated images"):
         read_dataset(empty)
 
 
@@ -233,35 +233,35 @@ def test_a_list_may_name_what_is_not_there(root):
         read_dataset(root, "train")
 
 
-def test_picture_files_are_checked_before_training(root):
+def test_image_files_are_checked_before_training(root):
     add(root, "d", [("cat", [1, 1, 9, 9])], size=(20, 20))
     Image.new("RGB", (10, 20)).save(root / "JPEGImages" / "d.jpg")
     (root / "JPEGImages" / "a.jpg").write_bytes((root / "JPEGImages" / "a.jpg").read_bytes()[:400])
     (root / "JPEGImages" / "c.jpg").write_text("I am text")
     seen = []
-    found = check_pictures(read_dataset(root), progress=seen.append)
+    found = check_images(read_dataset(root), progress=seen.append)
     assert [r.path.name for r in found.records] == ["b.JPG"]
-    assert {p.kind for p in found.problems} == {"size mismatch", "picture unreadable"}
+    assert {p.kind for p in found.problems} == {"size mismatch", "image unreadable"}
     assert seen == [1, 2, 3, 4]
     with pytest.raises(UserError, match="size mismatch"):
-        check_pictures(read_dataset(root), "error")
+        check_images(read_dataset(root), "error")
 
 
-def test_a_set_of_which_no_picture_is_left_is_refused(root):
+def test_a_set_of_which_no_image_is_left_is_refused(root):
     for file in (root / "JPEGImages").iterdir():
         file.write_text("text")
-    with pytest.raises(UserError, match="not one of 3 pictures can be used"):
-        check_pictures(read_dataset(root))
+    with pytest.raises(UserError, match="not one of 3 images can be used"):
+        check_images(read_dataset(root))
 
 
 @needs_shared
 @pytest.mark.parametrize(
-    "split, pictures, boxes",
+    "split, images, boxes",
     [("train", 205, 2804), ("val", 87, 1137), ("trainval", 292, 3941), ("test", 72, 945), (None, 364, 4886)],
 )
-def test_bccd_has_the_pictures_and_boxes_it_says(split, pictures, boxes):
+def test_bccd_has_the_images_and_boxes_it_says(split, images, boxes):
     found = read_dataset(SHARED / "data" / "bccd", split)
-    assert (len(found), len(found.boxes)) == (pictures, boxes)
+    assert (len(found), len(found.boxes)) == (images, boxes)
     assert found.labels == ("Platelets", "RBC", "WBC")
 
 

@@ -46,7 +46,7 @@ def test_all_that_is_installed_has_a_row_for_each_batch(model, dull):
     pytest.importorskip("cv2")
     before = sorted(model.parent.iterdir())
     made = line_up([model], 3, 1)
-    assert [(row.runtime, row.batch) for row in made.rows] == [
+    assert [(row.backend, row.batch) for row in made.rows] == [
         ("openvino, latency", 1), ("onnxruntime", 1), ("torch", 1), (OPENCV, 1), (PLAIN, 1),
         ("openvino, throughput", 3), ("onnxruntime", 3), ("torch", 3), (OPENCV, 3), (PLAIN, 3),
     ]  # fmt: skip
@@ -54,14 +54,14 @@ def test_all_that_is_installed_has_a_row_for_each_batch(model, dull):
     assert {row.precision for row in made.rows} == {"fp32"}
     for row, run in zip(made.rows, made.runs, strict=True):
         assert len(run()) == row.batch
-    assert [one.what for one in made.absent] == ["bf16"]  # told once, of two runtimes
+    assert [one.what for one in made.absent] == ["bf16"]  # told once, of two backends
     assert sorted(model.parent.iterdir()) == before  # nothing was left beside the model
 
 
 def test_what_is_not_installed_is_told_with_the_command(model, dull, monkeypatch):
     without(monkeypatch, "onnxruntime", "cv2", "openvino")
     made = line_up([model], 2, 1)
-    assert {row.runtime for row in made.rows} == {"torch", PLAIN}
+    assert {row.backend for row in made.rows} == {"torch", PLAIN}
     assert {one.what: one.why for one in made.absent if one.what != "bf16"} == {
         "openvino": "not installed; pip install openvino",
         "onnxruntime": "not installed; pip install lookonce[onnx]",
@@ -74,9 +74,9 @@ def test_what_is_not_installed_is_told_with_the_command(model, dull, monkeypatch
 def test_an_exported_file_stands_with_its_model_in_any_order(model, exported, dull):
     made = line_up([exported / "m.xml", model], 2, 1)
     assert len({row.network for row in made.rows}) == 1
-    own = [row.runtime for row in made.rows if row.model.endswith("m.xml")]
+    own = [row.backend for row in made.rows if row.model.endswith("m.xml")]
     assert own == ["openvino, latency", "openvino, throughput"]
-    assert sum(row.runtime == PLAIN for row in made.rows) == 2  # of the model alone
+    assert sum(row.backend == PLAIN for row in made.rows) == 2  # of the model alone
     assert [row.is_peer for row in made.rows if row.batch == 1] == sorted(
         row.is_peer for row in made.rows if row.batch == 1
     )
@@ -101,9 +101,9 @@ def test_a_file_that_nothing_runs_is_told(exported, dull, monkeypatch):
 
 def test_what_a_runtime_refuses_is_told(model, dull, monkeypatch):
     def refuse(source, settings):
-        raise ConfigError(f"{settings.runtime}: no")
+        raise ConfigError(f"{settings.backend}: no")
 
-    monkeypatch.setattr(networks, "open_runtime", refuse)
+    monkeypatch.setattr(networks, "open_backend", refuse)
     with pytest.raises(UserError, match="torch, cpu, fp32: torch: no"):
         line_up([model], 2, 1)
 
@@ -147,7 +147,7 @@ def test_a_network_that_opencv_cannot_read_has_no_row_of_it(run, dull, monkeypat
 
     monkeypatch.setattr(networks, "opencv", refuse)
     made = line_up([run / "model.safetensors"], 2, 1)
-    assert OPENCV not in {row.runtime for row in made.rows}
+    assert OPENCV not in {row.backend for row in made.rows}
     assert "Unsupported layer" in next(one.why for one in made.absent if one.what == OPENCV)
 
 

@@ -22,8 +22,8 @@ from lookonce.deploy.benchmark import (
 MACHINE = Machine("X", None, 2, 2, None, "S", {"torch": "3.0"})
 
 
-def row(runtime, batch=1, device="cpu", network="n 416 x 416", model="n.safetensors"):
-    return Row(model, network, runtime, "fp32", device, batch)
+def row(backend, batch=1, device="cpu", network="n 416 x 416", model="n.safetensors"):
+    return Row(model, network, backend, "fp32", device, batch)
 
 
 ROWS = [row("openvino, latency"), row(OPENCV), row(PLAIN), row("torch", 8), row(PLAIN, 8), row("torch", device="cuda")]
@@ -64,7 +64,7 @@ def test_json_holds_the_figures_of_the_table(speed):
     for one in found["networks"]:
         cells = [one["precision"], *(f"{one[key]:.1f}" for key in ("median_ms", "p95_ms", "images_per_s"))]
         cells += [] if one["ratio"] is None else [f"{one['ratio']:.2f}"]
-        assert re.search(r"\s+".join(map(re.escape, (one["runtime"], *cells))), text), one
+        assert re.search(r"\s+".join(map(re.escape, (one["backend"], *cells))), text), one
     (files,), (steps,) = found["files"], found["training"]
     assert f"{files['images_per_s']:.1f}" in text
     assert f"{files['share_of_possible']:.1%}" in text

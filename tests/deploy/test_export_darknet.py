@@ -69,7 +69,7 @@ def agree(model, x, stem):
     return len(ours)
 
 
-def random_model(layers, frame, seed=0):
+def random_model(layers, input_size, seed=0):
     """A model whose batch norms and head are lively enough for a few dozen detections."""
     generator = torch.Generator().manual_seed(seed)
     network = Network(layers).eval()
@@ -80,7 +80,7 @@ def random_model(layers, frame, seed=0):
             convolution.norm.weight.data.uniform_(0.8, 1.4, generator=generator)
         gain = 2 if convolution.norm is not None else 0.3  # a calm head: exp() of its logits makes the boxes
         convolution.conv.weight.data.normal_(0, (gain / convolution.conv.weight[0].numel()) ** 0.5, generator=generator)
-    return Model(network, tuple(f"c{index}" for index in range(layers[-1].classes)), frame, seen=7)
+    return Model(network, tuple(f"c{index}" for index in range(layers[-1].classes)), input_size, seen=7)
 
 
 @can_judge
@@ -97,8 +97,8 @@ def test_opencv_finds_the_same_with_a_trained_detector(run, squares, tmp_path):
     model = load_model(run)
     found = 0
     for name in ("test000", "test001", "test002"):
-        picture = load_rgb(squares / "JPEGImages" / f"{name}.png")
-        x = torch.from_numpy(to_input(picture, model.frame, model.resize))[None]
+        image = load_rgb(squares / "JPEGImages" / f"{name}.png")
+        x = torch.from_numpy(to_input(image, model.input_size, model.resize))[None]
         found += agree(model, x, tmp_path / "n")
     assert found >= 3
 
@@ -107,7 +107,7 @@ def test_a_trained_model_comes_back_from_darknets_files_whole(run, tmp_path):
     model = load_model(run)
     write(model, tmp_path / "n", Options())
     found = load_model(tmp_path / "n.cfg")
-    assert (found.labels, found.frame, found.seen) == (model.labels, model.frame, model.seen)
+    assert (found.labels, found.input_size, found.seen) == (model.labels, model.input_size, model.seen)
     assert found.region == model.region
     assert all(c.norm.sigma == DARKNET for c in found.network.convolution_list() if c.norm)
     x = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
@@ -130,7 +130,7 @@ def test_a_tree_goes_along(tmp_path):
 def test_a_resize_that_darknet_has_not_is_told(tmp_path, caplog):
     model = Model(Network(nano(2, ((1.0, 1.0),))), ("a\nb", "c"), resize="stretch")
     write(model, tmp_path / "n", Options())
-    assert "this model stretches pictures" in caplog.text
+    assert "this model stretches images" in caplog.text
     assert (tmp_path / "n.names").read_text() == "a b\nc\n"
     assert np.frombuffer((tmp_path / "n.weights").read_bytes()[:12], "<i4").tolist() == [0, 2, 0]
 

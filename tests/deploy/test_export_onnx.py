@@ -47,7 +47,7 @@ def test_raw_is_the_network_alone_for_opencv_too(run, squares, tmp_path, caplog)
     given = np.random.default_rng(0).random((1, 3, 96, 96), np.float32)
     network = cv2.dnn.readNetFromONNX(str(found.files[0]))
     network.setInput(given)
-    expected = Detector(run, "torch", device="cpu", precision="fp32").runtime(given)
+    expected = Detector(run, "torch", device="cpu", precision="fp32").backend(given)
     np.testing.assert_allclose(network.forward(), expected, atol=1e-4)
 
 

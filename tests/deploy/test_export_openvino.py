@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from test_export_onnx import spoilt
 
 from lookonce import Detector, export
 from lookonce.deploy import export as writer
 from lookonce.deploy.verify import ParityError
 from lookonce.inference.backends.openvino import the_core
 from lookonce.model.model_file import load_model
-from test_export_onnx import spoilt
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -31,7 +31,7 @@ def test_raw_is_the_network_alone(run, tmp_path):
     read = the_core().read_model(found.files[0])
     assert [name in o.get_names() for name, o in zip(("pixels", "raw"), (*read.inputs, *read.outputs), strict=True)]
     given = np.random.default_rng(0).random((2, 3, 96, 96), np.float32)
-    mine, theirs = (Detector(model, "openvino", precision="fp32").runtime(given) for model in (run, found.files[0]))
+    mine, theirs = (Detector(model, "openvino", precision="fp32").backend(given) for model in (run, found.files[0]))
     np.testing.assert_allclose(theirs, mine, atol=1e-4)
 
 

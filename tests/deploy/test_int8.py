@@ -29,7 +29,7 @@ def test_convolutions_are_eight_bits_and_the_file_is_a_detector(int8, run, squar
     weights = [op for op in read.get_ops() if op.get_type_name() == "Constant" and op.get_element_type().size == 1]
     assert len(weights) >= 2
     detector = Detector(int8.files[0])
-    assert detector.runtime.backend.precision == "int8"
+    assert detector.backend.info.precision == "int8"
     assert detector.thresholds.tolist() == Detector(run, "torch").thresholds.tolist()
     before, after = (evaluate(model, squares, split="test").mean_ap for model in (run, int8.files[0]))
     assert abs(before - after) < 0.1
@@ -37,15 +37,15 @@ def test_convolutions_are_eight_bits_and_the_file_is_a_detector(int8, run, squar
 
 def test_int8_is_not_the_float_model_under_another_name(int8, run):
     inputs = np.random.default_rng(0).random((1, 3, 96, 96), np.float32)
-    floats = Detector(run, "openvino", precision="fp32").runtime(inputs)
-    rounded = Detector(int8.files[0]).runtime(inputs)
+    floats = Detector(run, "openvino", precision="fp32").backend(inputs)
+    rounded = Detector(int8.files[0]).backend(inputs)
     assert 1e-4 < np.abs(floats - rounded).max() < np.abs(floats).max()
 
 
 def test_int8_can_be_raw(run, squares, tmp_path):
     file = export(run, "openvino", int8=True, raw=True, max_drop=0.5, data=squares, out=tmp_path / "m").files[0]
     detector = Detector(file)
-    assert detector.runtime.backend.precision == "int8"
+    assert detector.backend.info.precision == "int8"
     assert detector(squares / "JPEGImages" / "test000.png").names
 
 
@@ -54,7 +54,7 @@ def test_what_loses_too_much_is_not_written(run, squares, tmp_path, monkeypatch)
         before, after, drop = 0.9, 0.7, 0.2
 
     monkeypatch.setattr("lookonce.deploy.int8.measure_drop", lambda *_: Lost())
-    with pytest.raises(DropError, match=r"more than --max-drop 0.005 on the val pictures"):
+    with pytest.raises(DropError, match=r"more than --max-drop 0.005 on the val images"):
         export(run, "openvino", int8=True, data=squares, out=tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
 
@@ -67,7 +67,7 @@ def test_a_network_of_which_nothing_stays_in_8_bits_is_not_written(run, squares,
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"int8": True}, "--int8: no pictures to calibrate on; give --data"),
+    ({"int8": True}, "--int8: no images to calibrate on; give --data"),
     ({"int8": True, "half": True, "data": "."}, "--half: int8 has 8 bits already"),
     ({"max_drop": 0.01}, "--max-drop: without --int8"),
     ({"int8": True, "max_drop": 2.0, "data": "."}, "max_drop: 2.0; expected"),
@@ -82,7 +82,7 @@ def test_int8_is_of_openvino(run, tmp_path):
         export(run, "onnx", int8=True, data=tmp_path, out=tmp_path / "m")
 
 
-def test_pictures_without_labels_do_not_calibrate(run, squares, tmp_path):
+def test_images_without_labels_do_not_calibrate(run, squares, tmp_path):
     shutil.copy(squares / "JPEGImages" / "test000.png", tmp_path / "a.png")
     with pytest.raises(UserError, match=str(tmp_path)):
         export(run, "openvino", int8=True, data=tmp_path, out=tmp_path / "m")
@@ -90,23 +90,23 @@ def test_pictures_without_labels_do_not_calibrate(run, squares, tmp_path):
 
 @pytest.fixture
 def broken(squares, tmp_path):
-    """The squares with one train picture that holds nothing."""
+    """The squares with one train image that holds nothing."""
     data = shutil.copytree(squares, tmp_path / "broken")
     (data / "JPEGImages" / "train000.png").write_bytes(b"")
     return data
 
 
-def test_a_picture_that_cannot_be_read_neither_calibrates_nor_stops(run, broken, tmp_path, caplog):
+def test_an_image_that_cannot_be_read_neither_calibrates_nor_stops(run, broken, tmp_path, caplog):
     made = export(run, "openvino", int8=True, max_drop=0.1, data=broken, out=tmp_path / "m")
     assert "calibrated on 23 images" in made.accuracy
-    assert "train: 1 of 24 pictures cannot be read and are left out" in caplog.text
+    assert "train: 1 of 24 images cannot be read and are left out" in caplog.text
 
 
-@pytest.mark.parametrize("split, pictures", [("train", 24), ("val", 8)])
-def test_where_no_picture_can_be_read_int8_says_so(run, broken, tmp_path, split, pictures):
+@pytest.mark.parametrize("split, images", [("train", 24), ("val", 8)])
+def test_where_no_image_can_be_read_int8_says_so(run, broken, tmp_path, split, images):
     for path in (broken / "JPEGImages").glob(f"{split}*.png"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match=f"{split}: none of its {pictures} pictures can be read"):
+    with pytest.raises(UserError, match=f"{split}: none of its {images} images can be read"):
         export(run, "openvino", int8=True, data=broken, out=tmp_path / "m")
     assert not list(tmp_path.glob("m*"))
 

@@ -112,7 +112,7 @@ def test_a_process_that_fails_says_why_and_one_that_was_stopped_stops(task, tmp_
     assert raised is KeyboardInterrupt or "training steps (bare): the process failed: MemoryError" in str(error.value)
 
 
-@pytest.mark.parametrize("frame", [(96, 64), (80, 80)])
-def test_inputs_that_training_does_not_take_are_told(model, tmp_path, frame):
+@pytest.mark.parametrize("input_size", [(96, 64), (80, 80)])
+def test_inputs_that_training_does_not_take_are_told(model, tmp_path, input_size):
     with pytest.raises(UserError, match="training takes square inputs that divide by 32, and this one is"):
-        prepare(SimpleNamespace(network=model.network, frame=frame), 2, 1, tmp_path)
+        prepare(SimpleNamespace(network=model.network, input_size=input_size), 2, 1, tmp_path)

@@ -24,12 +24,12 @@ def honest(model, tmp_path_factory):
     return run_openvino(path)[0]
 
 
-def test_the_file_itself_passes_on_pictures_and_on_drawn_ones(model, honest, squares):
+def test_the_file_itself_passes_on_images_and_on_drawn_ones(model, honest, squares):
     found = check_parity(model, honest, "OpenVINO", squares / "JPEGImages")
     assert found.holds
     assert 0 < found.rows == found.same_rows
     assert "squares" in str(found)
-    assert "drawn pictures (8)" in str(check_parity(model, honest, "OpenVINO", None))
+    assert "drawn images (8)" in str(check_parity(model, honest, "OpenVINO", None))
 
 
 def shifted(name, by):
@@ -55,6 +55,6 @@ def test_half_precision_is_allowed_more(model, honest, squares):
     assert check_parity(model, moved, "OpenVINO", squares, HALF).holds
 
 
-def test_a_folder_without_pictures_is_told(model, honest, tmp_path):
-    with pytest.raises(UserError, match="no pictures there"):
+def test_a_folder_without_images_is_told(model, honest, tmp_path):
+    with pytest.raises(UserError, match="no images there"):
         check_parity(model, honest, "OpenVINO", tmp_path)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from test_matching import Objects, dataset_of, found, loop_match, random_case
 
 from conftest import SHARED, needs_shared
 from lookonce.data.dataset import Dataset
@@ -22,7 +23,6 @@ from lookonce.evaluation.average_precision import (
 )
 from lookonce.evaluation.matching import match
 from lookonce.model.detections import Detections
-from test_matching import Objects, dataset_of, found, loop_match, random_case
 
 VOC_SMALL = {  # IoU threshold: (11-point, all-point); shared/data/README.md
     0.1: (0.3333333333, 0.3371980676),
@@ -102,7 +102,7 @@ def test_ap_of_the_small_case_is_the_published_one(least: float) -> None:
 
 @needs_shared
 @pytest.mark.parametrize(("protocol", "difficult"), VOC100)
-def test_map_of_100_voc_pictures_is_the_independent_one(protocol: ApProtocol, difficult: str) -> None:
+def test_map_of_100_voc_images_is_the_independent_one(protocol: ApProtocol, difficult: str) -> None:
     dataset, detections = read_voc100()
     metrics = score(dataset, detections, Rules(protocol, 0.5, difficult), bootstrap=200)  # type: ignore[arg-type]
     assert metrics.mean_ap is not None
@@ -135,8 +135,8 @@ def _of_class(one: Detections, label: int) -> dict[str, NDArray[np.generic]]:
 
 
 @pytest.mark.parametrize("protocol", ["voc2007", "voc2010"])
-def test_a_resample_scores_as_a_data_set_of_the_drawn_pictures(protocol: ApProtocol) -> None:
-    dataset, detections = random_case(3, pictures=9)
+def test_a_resample_scores_as_a_data_set_of_the_drawn_images(protocol: ApProtocol) -> None:
+    dataset, detections = random_case(3, images=9)
     for one in detections:  # equal scores have no order of their own: make all of them differ
         one.scores[:] = np.sort(np.random.default_rng(len(one)).random(len(one)))[::-1]
     metrics = score(dataset, detections, Rules(protocol, 0.4), bootstrap=25, seed=7)
@@ -197,13 +197,13 @@ def test_objects_of_which_nothing_was_found_give_zero() -> None:
     assert best_thresholds(metrics, default=0.25).tolist() == [0.25, 0.25]
 
 
-def test_a_data_set_without_pictures_has_no_objects() -> None:
+def test_a_data_set_without_images_has_no_objects() -> None:
     assert score(dataset_of([]), [], bootstrap=10).mean_ap is None
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_threshold_is_the_highest_of_best_f1_by_trying_them_all(seed: int) -> None:
-    dataset, detections = random_case(seed, pictures=40)
+    dataset, detections = random_case(seed, images=40)
     metrics = score(dataset, detections, Rules(iou_threshold=0.3), bootstrap=0)
     for label, threshold in enumerate(best_thresholds(metrics)):
         best = metrics.classes[label].best

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from test_matching import dataset_of, found
 
 from conftest import SHARED, needs_shared
 from lookonce.data.read import read_whole
@@ -15,7 +16,6 @@ from lookonce.errors import UserError
 from lookonce.evaluation.coco import NAMES, score_coco
 from lookonce.evaluation.result_files import read_detections
 from sets import crowded
-from test_matching import dataset_of, found
 
 SAMPLE = {  # shared/data/README.md
     "AP": 0.503647, "AP50": 0.696973, "AP75": 0.571667, "AP small": 0.593252, "AP medium": 0.557991,
@@ -64,7 +64,7 @@ def test_the_sample_scores_what_is_published():
 
 
 @needs_shared
-def test_the_voc_pictures_score_what_is_published():
+def test_the_voc_images_score_what_is_published():
     """Those numbers take VOC's corners, from 1, for plain pixels: boxes a pixel narrower than the devkit's."""
     whole, later = read_whole(SHARED / "data" / "voc100"), np.array([1, 1, 0, 0], np.float32)
     dataset = replace(whole.dataset, boxes=whole.dataset.boxes + later)

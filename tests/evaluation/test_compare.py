@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from test_matching import dataset_of, random_case
 
 from lookonce.errors import UserError
 from lookonce.evaluation.average_precision import score
 from lookonce.evaluation.compare import Drop, measure_drop
 from lookonce.model.detections import Detections
-from test_matching import dataset_of, random_case
 
 
 def weakened(found, generator):
@@ -26,7 +26,7 @@ def apart_in_score(found):
             for one in found]  # fmt: skip
 
 
-def test_the_interval_is_that_of_drawing_the_same_pictures_for_both():
+def test_the_interval_is_that_of_drawing_the_same_images_for_both():
     dataset, found = random_case(5)
     found = apart_in_score(found)
     worse = weakened(found, np.random.default_rng(1))
@@ -41,7 +41,7 @@ def test_the_interval_is_that_of_drawing_the_same_pictures_for_both():
             apart.append(first.mean_ap - second.mean_ap)
     assert drop.drop == pytest.approx(score(dataset, found).mean_ap - score(dataset, worse).mean_ap)
     assert drop.interval == pytest.approx(np.quantile(apart, (0.025, 0.975)), abs=1e-6)
-    assert drop.pictures == len(dataset)
+    assert drop.images == len(dataset)
 
 
 def test_the_same_detections_lose_nothing():
@@ -52,7 +52,7 @@ def test_the_same_detections_lose_nothing():
 
 
 def test_pairs_are_told_closer_than_two_intervals_would():
-    """One detection more or less on one picture: far less than the spread from picture to picture."""
+    """One detection more or less on one image: far less than the spread from image to image."""
     dataset, found = random_case(5)
     less = list(found)
     less[0] = found[0].above(np.full(len(dataset.labels), 0.5))
@@ -61,7 +61,7 @@ def test_pairs_are_told_closer_than_two_intervals_would():
     assert high - low < (alone[1] - alone[0]) / 2
 
 
-def test_pictures_without_objects_compare_nothing():
+def test_images_without_objects_compare_nothing():
     with pytest.raises(UserError, match="no objects"):
         measure_drop(dataset_of([[]]), [none()], [none()])
 

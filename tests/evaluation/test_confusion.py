@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from test_matching import dataset_of, found, loop_iou, random_case
 
 from lookonce.evaluation.confusion import calibrate, confuse
 from lookonce.evaluation.matching import match
-from test_matching import dataset_of, found, loop_iou, random_case
 
 
 def confusion_of(dataset, detections, least=0.5):
@@ -54,7 +54,7 @@ def slow_counts(dataset, matched, threshold, least):
 
 @pytest.mark.parametrize("seed", range(10))
 def test_counts_are_those_of_the_loop_over_all_pairs(seed):
-    dataset, detections = random_case(seed, pictures=20)
+    dataset, detections = random_case(seed, images=20)
     draw = np.random.default_rng(seed)
     dataset.boxes[:] += draw.uniform(0, 0.2, dataset.boxes.shape)  # no two IoU the same
     matched, told = confusion_of(dataset, detections, 0.2)

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from test_average_precision_metrics import loop_ap
+from test_matching import dataset_of, found, loop_iou, random_case
 
 from lookonce.evaluation.average_precision import Rules
 from lookonce.evaluation.errors import BACKGROUND, BOTH, CLASS, DUPLICATE, KINDS, LOCATION, NEAR, find_errors
 from lookonce.evaluation.matching import match
-from test_matching import dataset_of, found, loop_iou, random_case
-from test_average_precision_metrics import loop_ap
 
 RULES = Rules()
 
@@ -18,7 +18,7 @@ def errors_of(dataset, detections, rules=RULES):
 
 
 def kinds_of(objects, boxes, scores, labels):
-    """Of one picture: the kind of each detection by falling score, and {kind: (count, cost)}."""
+    """Of one image: the kind of each detection by falling score, and {kind: (count, cost)}."""
     errors = errors_of(dataset_of([objects]), [found(boxes, scores, labels)])[1]
     return [KINDS[k] if k >= 0 else "" for k in errors.kind], {k.name: (k.count, k.cost) for k in errors.kinds}
 
@@ -118,7 +118,7 @@ def slow_mean(rows, objects):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_kinds_and_costs_are_those_of_the_slow_loop(seed):
-    dataset, detections = random_case(seed, pictures=15)
+    dataset, detections = random_case(seed, images=15)
     least = 0.5
     matched, errors = errors_of(dataset, detections)
     rows = []  # (score, image, rank, label, right, kind, object)

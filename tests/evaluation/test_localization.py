@@ -4,20 +4,20 @@ import re
 
 import numpy as np
 import pytest
+from test_matching import dataset_of
 
 from lookonce.evaluation.localization import SCORES, STRONGEST, sight, verdict
 from lookonce.model.detections import Detections
-from test_matching import dataset_of
 
 NAMES = ("ant", "bee", "cat")
 HALF = np.full(3, 0.5)
 
 
-def scene(pictures=12, seed=0):
-    """Pictures with one to three objects far apart, of three classes and many sizes."""
+def scene(images=12, seed=0):
+    """TrainingImages with one to three objects far apart, of three classes and many sizes."""
     draw = np.random.default_rng(seed)
     made = []
-    for _ in range(pictures):
+    for _ in range(images):
         columns = draw.choice(3, draw.integers(1, 4), replace=False)
         corners = np.array([(50 + 150 * c + draw.uniform(0, 20), draw.uniform(50, 300)) for c in columns])
         sizes = draw.uniform(20, 90, (len(columns), 2))

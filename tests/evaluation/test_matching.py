@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 from lookonce.data.dataset import Dataset
 from lookonce.errors import UserError
 from lookonce.evaluation import matching
-from lookonce.evaluation.matching import match, picture_f1
+from lookonce.evaluation.matching import image_f1, match
 from lookonce.model.detections import Detections
 
-Objects = list[tuple[list[float], int, bool]]  # one picture: (box, label, difficult)
+Objects = list[tuple[list[float], int, bool]]  # one image: (box, label, difficult)
 
 
-def dataset_of(pictures: list[Objects], labels: tuple[str, ...] = ("cat", "dog")) -> Dataset:
-    flat = [one for picture in pictures for one in picture]
+def dataset_of(images: list[Objects], labels: tuple[str, ...] = ("cat", "dog")) -> Dataset:
+    flat = [one for image in images for one in image]
     return Dataset(
-        name="pictures",
+        name="images",
         root=Path("root"),
         labels=labels,
-        paths=np.array([f"{i}.jpg" for i in range(len(pictures))], np.str_),
-        sizes=np.full((len(pictures), 2), 500, np.int32),
-        first=np.cumsum([0, *map(len, pictures)]).astype(np.int64),
+        paths=np.array([f"{i}.jpg" for i in range(len(images))], np.str_),
+        sizes=np.full((len(images), 2), 500, np.int32),
+        first=np.cumsum([0, *map(len, images)]).astype(np.int64),
         boxes=np.array([box for box, _, _ in flat], np.float32).reshape(-1, 4),
         classes=np.array([label for _, label, _ in flat], np.int64),
         difficult=np.array([hard for _, _, hard in flat], np.bool_),
@@ -71,7 +71,7 @@ def loop_match(dataset: Dataset, detections: list[Detections], skip: NDArray[np.
     return verdicts
 
 
-def random_case(seed: int, pictures: int = 12) -> tuple[Dataset, list[Detections]]:
+def random_case(seed: int, images: int = 12) -> tuple[Dataset, list[Detections]]:
     """Small whole-number boxes and few scores, so that equal scores and equal IoU come up often."""
     generator = np.random.default_rng(seed)
 
@@ -81,7 +81,7 @@ def random_case(seed: int, pictures: int = 12) -> tuple[Dataset, list[Detections
 
     truth: list[Objects] = []
     detections = []
-    for _ in range(pictures):
+    for _ in range(images):
         count = int(generator.integers(0, 6))
         hard = generator.random(count) < 0.2
         labels = generator.integers(0, 2, count)
@@ -137,9 +137,9 @@ def test_a_misspelt_class_is_an_error_and_never_a_zero() -> None:
         match(dataset, [one], dataset.difficult, 0.5)
 
 
-def test_another_number_of_pictures_is_an_error() -> None:
+def test_another_number_of_images_is_an_error() -> None:
     dataset = dataset_of([[], []])
-    with pytest.raises(UserError, match="detections of 1 pictures; expected 2"):
+    with pytest.raises(UserError, match="detections of 1 images; expected 2"):
         match(dataset, [found([], [])], dataset.difficult, 0.5)
 
 
@@ -150,9 +150,9 @@ def test_nothing_at_all_is_matched_to_nothing() -> None:
     assert len(match(dataset, [found([], [])] * 2, dataset.difficult, 0.5).right) == 0
 
 
-def test_pictures_are_judged_by_f1_of_what_was_found_on_them():
+def test_images_are_judged_by_f1_of_what_was_found_on_them():
     box, other = [0.0, 0, 10, 10], [50.0, 50, 90, 90]
     dataset = dataset_of([[(box, 0, False), (other, 0, False)], [(box, 0, True)], [], [(box, 0, False)]])
     detections = [found([box, [20, 20, 30, 30]], [0.9, 0.8]), found([box], [0.9]), found([], []), found([], [])]
-    judged = picture_f1(dataset, match(dataset, detections, dataset.difficult, 0.5), dataset.difficult)
+    judged = image_f1(dataset, match(dataset, detections, dataset.difficult, 0.5), dataset.difficult)
     np.testing.assert_allclose(judged, [2 * 1 / (2 + 2), 1, 1, 0], atol=1e-6)

@@ -10,13 +10,13 @@ import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
+from test_average_precision_metrics import read_voc100
 
 from conftest import SHARED, needs_shared
 from lookonce.data.read import read_whole
 from lookonce.errors import UserError
 from lookonce.evaluation.result_files import holds_detections, read_detections
 from sets import write_squares
-from test_average_precision_metrics import read_voc100
 
 st = hypothesis.strategies
 settings = functools.partial(
@@ -33,7 +33,7 @@ def voc(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory):
-    """Two splits whose ids are not those of the order; pictures are not there."""
+    """Two splits whose ids are not those of the order; images are not there."""
     root = tmp_path_factory.mktemp("coco")
     (root / "annotations").mkdir()
     cats = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]
@@ -65,16 +65,16 @@ def test_coco_ids_are_those_of_the_splits_file(coco, tmp_path):
     assert second.boxes.tolist() == [[1, 2, 4, 6]]
 
 
-def test_an_id_that_two_pictures_have_is_refused(coco, tmp_path):
-    with pytest.raises(UserError, match="image_id 8, which two pictures"):
+def test_an_id_that_two_images_have_is_refused(coco, tmp_path):
+    with pytest.raises(UserError, match="image_id 8, which two images"):
         read_detections(written(tmp_path, [entry()]), coco, None)
 
 
 @pytest.mark.parametrize("wrong, said", [
-    ({"image_id": 41}, "image_id 41, which no picture of split 'train'"),
-    ({"image_id": 1 << 70}, "which no picture"), ({"image_id": None}, "which no picture"),
-    ({"image_id": True}, "which no picture"), ({"image_id": 8.0}, "which no picture"),
-    ({"image_id": [8]}, "which no picture"),
+    ({"image_id": 41}, "image_id 41, which no image of split 'train'"),
+    ({"image_id": 1 << 70}, "which no image"), ({"image_id": None}, "which no image"),
+    ({"image_id": True}, "which no image"), ({"image_id": 8.0}, "which no image"),
+    ({"image_id": [8]}, "which no image"),
     ({"category_id": 4}, "category_id 4, and the data set has 3 cat, 7 dog"),
     ({"category_id": {}}, "category_id"), ({"score": "high"}, "a score of high"), ({"score": True}, "a score of True"),
     ({"score": 10**400}, "a score of 1000"), ({"bbox": [1, 2, 3]}, "a bbox of"), ({"bbox": [1, 2, -3, 4]}, "negative"),
@@ -148,8 +148,8 @@ def test_a_wrong_line_of_a_text_is_refused_with_its_place(voc, tmp_path, line, s
     assert said in str(error.value)
 
 
-def test_a_text_of_no_picture_is_refused(voc, tmp_path):
-    with pytest.raises(UserError, match=r"other\.txt.*the name 'other', which no picture of split 'test'"):
+def test_a_text_of_no_image_is_refused(voc, tmp_path):
+    with pytest.raises(UserError, match=r"other\.txt.*the name 'other', which no image of split 'test'"):
         read_detections(texts(tmp_path, other="0 .5 1 1 9 9"), voc, "test")
 
 
@@ -206,11 +206,11 @@ def damaged(data, whole):
     return bytes(content)
 
 
-def own(path, *pictures, labels=("blue", "red"), **other):
-    """A file as `lookonce detect` writes it. pictures: (file, (label, score, box), ...)."""
-    value = {"model": "m", "labels": labels, "pictures": [
+def own(path, *images, labels=("blue", "red"), **other):
+    """A file as `lookonce detect` writes it. images: (file, (label, score, box), ...)."""
+    value = {"model": "m", "labels": labels, "images": [
         {"file": str(file), "detections": [{"label": n, "score": s, "box": b} for n, s, b in found]}
-        for file, *found in pictures
+        for file, *found in images
     ]} | other  # fmt: skip
     path.write_text(json.dumps(value, indent=1))
     return path
@@ -267,8 +267,8 @@ def test_a_wrong_entry_of_detect_is_refused_with_its_line(voc, tmp_path, entry, 
 
 
 @pytest.mark.parametrize("content", [
-    "{", "{}", '{"pictures": []}', '{"pictures": [3]}', '{"pictures": 3}', '{"pictures": [{"file": 3}]}', '{"a" 1}',
-    '{"pictures": [{"file": "test000.png", "detections": []}]} x', '{"a": 1,', "{[", '{"pictures": [{',
+    "{", "{}", '{"images": []}', '{"images": [3]}', '{"images": 3}', '{"images": [{"file": 3}]}', '{"a" 1}',
+    '{"images": [{"file": "test000.png", "detections": []}]} x', '{"a": 1,', "{[", '{"images": [{',
 ])  # fmt: skip
 def test_what_is_no_file_of_detect_is_refused(voc, tmp_path, content):
     with pytest.raises(UserError) as error:
@@ -336,7 +336,7 @@ def test_detect_and_evaluate_understand_each_other(run, squares, tmp_path, capsy
 
 
 FOUND = {"file": "train000.png", "detections": [{"label": "red", "score": 0.5, "box": [1, 2, 3, 4]}]}
-OWN = json.dumps({"model": "m", "labels": ["red", "blue"], "pictures": [FOUND]}).encode()
+OWN = json.dumps({"model": "m", "labels": ["red", "blue"], "images": [FOUND]}).encode()
 
 
 @settings()
@@ -411,7 +411,7 @@ def test_a_megabyte_is_read_in_bounded_time_and_memory(coco, voc, tmp_path, what
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit < 500e6
 
 
-def test_pictures_of_coco_need_not_be_there_but_are_found_where_they_are(coco, tmp_path):
+def test_images_of_coco_need_not_be_there_but_are_found_where_they_are(coco, tmp_path):
     assert len(coco.dataset) == 4
     assert not coco.dataset.problems
     Image.new("RGB", (64, 48)).save(tmp_path / "a.png")

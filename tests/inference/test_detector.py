@@ -19,7 +19,7 @@ def detector(run):
     return Detector(run)
 
 
-def test_it_finds_the_squares_of_pictures_it_never_saw(detector, squares):
+def test_it_finds_the_squares_of_images_it_never_saw(detector, squares):
     import torch
 
     right = total = 0
@@ -32,7 +32,7 @@ def test_it_finds_the_squares_of_pictures_it_never_saw(detector, squares):
     assert right / total > 0.7
 
 
-def test_a_picture_is_a_file_an_image_or_an_array(detector, squares):
+def test_an_image_is_a_file_an_image_or_an_array(detector, squares):
     file = read_dataset(squares, "test").records[0].path
     image = Image.open(file)
     found = [detector(p) for p in (file, str(file), image, np.array(image))]
@@ -50,7 +50,7 @@ def test_a_list_gives_a_list_whatever_the_sizes(detector, squares):
     assert detector([]) == []
 
 
-def test_grey_and_turned_pictures_are_seen_as_people_see_them(detector, squares, tmp_path):
+def test_grey_and_turned_images_are_seen_as_people_see_them(detector, squares, tmp_path):
     image = Image.open(read_dataset(squares, "test").records[0].path)
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
@@ -64,12 +64,12 @@ def test_thresholds_are_the_models_own_unless_given(run, squares):
     own, low = Detector(run), Detector(run, threshold=0.0)
     assert own.thresholds.tolist() == list(own.about.thresholds)
     assert len(low(file)) >= len(own(file))
-    picture = np.array(Image.open(file))
-    assert len(own.detect([picture], Selection(0.0))[0]) == len(low(file))
+    image = np.array(Image.open(file))
+    assert len(own.detect([image], Selection(0.0))[0]) == len(low(file))
 
 
 @pytest.mark.parametrize("given, message", [
-    ({"runtime": "abacus"}, "runtime: 'abacus'"), ({"threshold": 2.0}, "threshold: 2.0; expected a number from 0 to 1"),
+    ({"backend": "abacus"}, "backend: 'abacus'"), ({"threshold": 2.0}, "threshold: 2.0; expected a number from 0 to 1"),
     ({"iou_threshold": -1}, "iou_threshold"), ({"threshold": "0.3"}, "threshold: '0.3'; expected a number from 0 to 1"),
     ({"threshold": float("nan")}, "threshold: nan"), ({"iou_threshold": None}, "iou_threshold: None"),
 ])  # fmt: skip
@@ -107,32 +107,32 @@ def test_what_is_no_image_is_told(detector, given, message):
         detector(given)
 
 
-def test_a_picture_that_cannot_be_read_is_told(detector, tmp_path):
+def test_an_image_that_cannot_be_read_is_told(detector, tmp_path):
     with pytest.raises(UserError, match="no such file"):
         detector(tmp_path / "no.jpg")
 
 
 def test_a_runtime_that_is_open_already_is_taken_as_it_is(run, squares):
-    from lookonce.inference.backends.open import open_runtime
+    from lookonce.inference.backends.open import open_backend
     from lookonce.inference.backends.settings import Settings
 
-    runtime = open_runtime(run, Settings("torch", "cpu", "fp32"))
-    detector = Detector(runtime, threshold=0.3)
-    assert detector.runtime is runtime
-    picture = squares / "JPEGImages" / "test000.png"
-    assert detector(picture).to_json() == Detector(run, "torch", precision="fp32", threshold=0.3)(picture).to_json()
+    backend = open_backend(run, Settings("torch", "cpu", "fp32"))
+    detector = Detector(backend, threshold=0.3)
+    assert detector.backend is backend
+    image = squares / "JPEGImages" / "test000.png"
+    assert detector(image).to_json() == Detector(run, "torch", precision="fp32", threshold=0.3)(image).to_json()
 
 
-def test_boxes_of_a_picture_decoded_at_a_fraction_are_those_of_the_whole(detector, squares, tmp_path):
-    """Oracle: the picture itself, eight times enlarged, given as pixels; and one of its size as a file."""
+def test_boxes_of_an_image_decoded_at_a_fraction_are_those_of_the_whole(detector, squares, tmp_path):
+    """Oracle: the image itself, eight times enlarged, given as pixels; and one of its size as a file."""
     image = Image.open(read_dataset(squares, "test").records[0].path).convert("RGB")
     large = image.resize((image.width * 8, image.height * 8), Image.Resampling.NEAREST)
     large.save(tmp_path / "large.jpg", quality=98, subsampling=0)
-    assert load_for(tmp_path / "large.jpg", detector.about.frame).reduced
-    low = Detector(detector.runtime, threshold=0.05)
+    assert load_for(tmp_path / "large.jpg", detector.about.input_size).reduced
+    low = Detector(detector.backend, threshold=0.05)
     file, pixels, small = low(tmp_path / "large.jpg"), low(large), low(image)
     best = file.scores.argmax()
     for other, scale in ((pixels, 1), (small, 8)):
         same = other.boxes[other.labels == file.labels[best]]
         near = np.abs(same * scale - file.boxes[best]).max(-1).min()
-        assert near < 8 * 3  # three of the small picture's pixels
+        assert near < 8 * 3  # three of the small image's pixels

@@ -18,21 +18,21 @@ def grey(width: int, height: int) -> NDArray[np.uint8]:
     return np.full((height, width, 3), GREY, np.uint8)
 
 
-def changed(picture: Image.Image) -> NDArray[np.bool_]:
-    return (np.asarray(picture) != GREY).any(-1)
+def changed(image: Image.Image) -> NDArray[np.bool_]:
+    return (np.asarray(image) != GREY).any(-1)
 
 
 def one(box: list[float], name: str = "cat", score: float = 0.9) -> Detections:
-    names = ("dog", "cat", "a class of a very long name that no picture has room for")
+    names = ("dog", "cat", "a class of a very long name that no image has room for")
     return Detections(np.array([box]), np.array([score]), np.array([names.index(name)]), names)
 
 
-def test_the_picture_given_is_not_drawn_on_and_the_new_one_has_its_size() -> None:
+def test_the_image_given_is_not_drawn_on_and_the_new_one_has_its_size() -> None:
     image = grey(300, 200)
-    picture = draw(image, one([50, 50, 150, 150]))
+    drawn = draw(image, one([50, 50, 150, 150]))
     assert (image == GREY).all()
-    assert picture.size == (300, 200)
-    assert changed(picture).any()
+    assert drawn.size == (300, 200)
+    assert changed(drawn).any()
 
 
 def test_a_frame_lies_on_the_edge_of_its_box_in_the_colour_of_its_class() -> None:
@@ -54,7 +54,7 @@ def test_a_frame_lies_on_the_edge_of_its_box_in_the_colour_of_its_class() -> Non
         [10, 10, 10, 10],
     ],
 )
-def test_the_tag_has_its_full_size_inside_the_picture_wherever_the_box_is(box: list[float]) -> None:
+def test_the_tag_has_its_full_size_inside_the_image_wherever_the_box_is(box: list[float]) -> None:
     middle = changed(draw(grey(300, 200), one([100, 80, 160, 120])))
     width_of_tag = int(middle[:79].any(0).sum())  # the tag stands above the frame, wider than nothing else there
     height_of_tag = int(middle[:80].any(1).sum())
@@ -66,10 +66,10 @@ def test_the_tag_has_its_full_size_inside_the_picture_wherever_the_box_is(box: l
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 40), (40, 5), (32, 32)])
-def test_a_picture_too_small_for_a_tag_is_drawn_without_complaint(size: tuple[int, int]) -> None:
-    name = "a class of a very long name that no picture has room for"
-    picture = draw(grey(*size), one([0, 0, *size], name), (np.array([[0, 0, *size]]), [name]))
-    assert picture.size == size
+def test_an_image_too_small_for_a_tag_is_drawn_without_complaint(size: tuple[int, int]) -> None:
+    name = "a class of a very long name that no image has room for"
+    image = draw(grey(*size), one([0, 0, *size], name), (np.array([[0, 0, *size]]), [name]))
+    assert image.size == size
 
 
 def test_truth_is_dashed_black_and_white() -> None:
@@ -82,7 +82,7 @@ def test_truth_is_dashed_black_and_white() -> None:
     assert len(steps) > 10
 
 
-def test_lines_grow_with_the_picture() -> None:
+def test_lines_grow_with_the_image() -> None:
     def thickness(side: int) -> int:
         pixels = changed(draw(grey(side, side), one([0.25 * side, 0.25 * side, 0.75 * side, 0.75 * side])))
         return int(pixels[side // 2, : side // 2].sum())
@@ -107,7 +107,7 @@ def test_tags_of_two_boxes_at_one_place_do_not_hide_each_other() -> None:
     assert cat > frame / 2
 
 
-def test_twenty_classes_have_twenty_colours_the_same_on_every_picture() -> None:
+def test_twenty_classes_have_twenty_colours_the_same_on_every_image() -> None:
     names = tuple(map(str, range(20)))
     colours = [class_colour(name, names) for name in names]
     assert colours == [class_colour(name, names) for name in names]
@@ -116,12 +116,12 @@ def test_twenty_classes_have_twenty_colours_the_same_on_every_picture() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)])
-def test_what_is_no_picture_is_an_error(bad: NDArray[np.uint8]) -> None:
+def test_what_is_no_image_is_an_error(bad: NDArray[np.uint8]) -> None:
     with pytest.raises(UserError, match=r"expected \[h, w, 3\] of uint8"):
         draw(bad, one([0, 0, 2, 2]))
 
 
-def test_a_contact_sheet_shows_every_picture_whole() -> None:
+def test_a_contact_sheet_shows_every_image_whole() -> None:
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
     images = [Image.new("RGB", size, c) for size, c in zip([(100, 50), (50, 100), (10, 10)], colours, strict=True)]
     sheet = contact_sheet(images, columns=2, side=100)
@@ -132,7 +132,7 @@ def test_a_contact_sheet_shows_every_picture_whole() -> None:
 
 
 def test_a_contact_sheet_of_nothing_is_an_error() -> None:
-    with pytest.raises(UserError, match="0 pictures"):
+    with pytest.raises(UserError, match="0 images"):
         contact_sheet([], columns=2, side=100)
 
 

@@ -26,16 +26,16 @@ def golden():
 
 @pytest.fixture(scope="module")
 def blood_cells():
-    """[4886, 2] width and height of the BCCD boxes as fractions of their pictures, VOC numbers without the + 1."""
+    """[4886, 2] width and height of the BCCD boxes as fractions of their images, VOC numbers without the + 1."""
     return np.load(GOLDEN / "bccd_wh.npz")["wh"] / np.array((640, 480))
 
 
-def made(*pictures: tuple[tuple[int, int], list[tuple[float, float, float, float]]]) -> Dataset:
+def made(*images: tuple[tuple[int, int], list[tuple[float, float, float, float]]]) -> Dataset:
     """A data set of (size, boxes) in memory; every other object is difficult."""
     records = [
         Record(Path(f"{i}.jpg"), size, np.array(boxes, np.float32).reshape(-1, 4), np.zeros(len(boxes), np.int64),
                np.arange(len(boxes)) % 2 == 1)
-        for i, (size, boxes) in enumerate(pictures)
+        for i, (size, boxes) in enumerate(images)
     ]  # fmt: skip
     return pack("made", Path("made"), ("thing",), records)
 
@@ -146,13 +146,13 @@ def test_the_unit_does_not_matter(blood_cells):
 @pytest.mark.parametrize("size", [416, (320, 608)])
 def test_shapes_are_those_of_the_boxes_in_the_network_s_input(mode, size):
     """The oracle is the resize that detection uses."""
-    pictures = [((640, 480), [(0, 0, 100, 200), (5, 6, 25, 16)]), ((30, 40), []), ((100, 333), [(10, 10, 90, 300)])]
-    frame = (size, size) if isinstance(size, int) else size
+    images = [((640, 480), [(0, 0, 100, 200), (5, 6, 25, 16)]), ((30, 40), []), ((100, 333), [(10, 10, 90, 300)])]
+    input_size = (size, size) if isinstance(size, int) else size
     wanted = []
-    for picture, boxes in pictures:
-        inside = boxes_to_input(torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4), picture, frame, mode)
+    for image, boxes in images:
+        inside = boxes_to_input(torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4), image, input_size, mode)
         wanted.append((inside[:, 2:] - inside[:, :2]) / 32)
-    np.testing.assert_allclose(shapes_in_cells(made(*pictures), size, mode), torch.cat(wanted), rtol=1e-6)
+    np.testing.assert_allclose(shapes_in_cells(made(*images), size, mode), torch.cat(wanted), rtol=1e-6)
 
 
 def test_anchors_of_a_data_set_are_cells_by_growing_area_with_difficult_objects_counted():
@@ -164,7 +164,7 @@ def test_anchors_of_a_data_set_are_cells_by_growing_area_with_difficult_objects_
 
 
 def test_a_data_set_without_boxes_is_refused():
-    with pytest.raises(UserError, match="no boxes on its 2 pictures"):
+    with pytest.raises(UserError, match="no boxes on its 2 images"):
         cluster_anchors(made(((416, 416), []), ((50, 60), [])))
 
 

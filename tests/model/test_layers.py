@@ -15,7 +15,7 @@ from lookonce.model.layers import (
     Route,
     Shape,
     channels_before,
-    check_frame,
+    check_input_size,
     num_floats,
     num_operations,
     region_of,
@@ -88,10 +88,10 @@ def test_stride_is_what_the_maps_show_whatever_the_network_and_input(layers, pix
     assert stride(layers) == pixels
     width, height = cells[0] * pixels, cells[1] * pixels
     assert shapes(layers, Shape(3, height, width))[-1][1:] == (cells[1], cells[0])
-    check_frame(layers, (width, height))
+    check_input_size(layers, (width, height))
 
 
-@pytest.mark.parametrize("layers, frame, message", [
+@pytest.mark.parametrize("layers, input_size, message", [
     (zoo.yolov2_tiny(2, zoo.VOC_ANCHORS), (416, 400), "416 x 400 px; expected sides that are positive multiples of 32"),
     (zoo.yolov2_tiny(2, zoo.VOC_ANCHORS), (0, 32), "expected sides that are positive"),
     (zoo.yolov2_tiny(2, zoo.VOC_ANCHORS), (-32, 32), "expected sides that are positive"),
@@ -100,9 +100,9 @@ def test_stride_is_what_the_maps_show_whatever_the_network_and_input(layers, pix
     ((Conv(8), MaxPool(), Route((0, 1)), *HEAD), (8, 8), r"layer 2 \(route\): maps of different strides"),
     (zoo.yolov2_tiny(2, zoo.VOC_ANCHORS), (2**20, 2**20), r"layer 0 \(conv\): the network is too large"),
 ])  # fmt: skip
-def test_an_input_that_a_network_does_not_take_is_told(layers, frame, message):
+def test_an_input_that_a_network_does_not_take_is_told(layers, input_size, message):
     with pytest.raises(ConfigError, match=message):
-        check_frame(layers, frame)
+        check_input_size(layers, input_size)
 
 
 @pytest.mark.parametrize("layers, index", [
@@ -120,7 +120,7 @@ def test_what_is_too_large_is_refused_by_its_layer(layers, index):
 
 def test_no_published_network_is_too_large():
     for name in zoo.DETECTORS:
-        check_frame(zoo.detector(name, 80, zoo.COCO_ANCHORS), (2048, 2048))
+        check_input_size(zoo.detector(name, 80, zoo.COCO_ANCHORS), (2048, 2048))
 
 
 def test_a_grey_network_has_fewer_numbers_in_its_first_layer():

@@ -140,7 +140,7 @@ def test_the_gradient_of_region_loss_is_darknets_delta(case, seen, warm_up):
 
 
 def slow_lack(raw, targets, region):
-    """Sum of weight * (1 - CIoU) over objects that hold a slot, a number at a time, a picture on average."""
+    """Sum of weight * (1 - CIoU) over objects that hold a slot, a number at a time, an image on average."""
     found = 0.0
     for n in torch.nonzero(targets.wins).flatten().tolist():
         image, anchor, row, col = (int(t[n]) for t in (targets.image, targets.anchor, targets.row, targets.col))

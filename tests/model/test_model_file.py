@@ -26,7 +26,7 @@ def test_a_model_comes_back_whole(tmp_path):
     given = model()
     save_model(given, tmp_path / "m.safetensors")
     found = load_model(tmp_path / "m.safetensors")
-    assert [getattr(found, n) for n in ("labels", "frame", "resize", "thresholds", "seen", "training")] == [
+    assert [getattr(found, n) for n in ("labels", "input_size", "resize", "thresholds", "seen", "training")] == [
         ("é a", "b"), (96, 64), "stretch", (0.25, 0.5), 123, {"recipe": {"loss": "region"}}]  # fmt: skip
     assert found.region == given.region
     x = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))

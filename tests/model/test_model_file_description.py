@@ -33,7 +33,7 @@ def test_it_comes_back_from_json_as_it_was(about):
     ({"thresholds": [0.5]}, "1 thresholds for"),
     ({"pixel_range": [5, 1]}, "m: pixel_range '[5, 1]'; expected two growing numbers"),
     ({"pixel_range": ["a", 1]}, "m: pixel_range"), ({"pixel_range": 3}, "m: pixel_range"),
-    ({"pixel_range": [0, float("inf")]}, "m: pixel_range"), ({"frame": None}, "m: its description cannot be read"),
+    ({"pixel_range": [0, float("inf")]}, "m: pixel_range"), ({"input_size": None}, "m: its description cannot be read"),
     ({"cfg": "[net]\n[warp]\n"}, "m:2"),
 ])  # fmt: skip
 def test_what_does_not_hold_together_is_told(about, change, message):
@@ -43,8 +43,8 @@ def test_what_does_not_hold_together_is_told(about, change, message):
 
 
 @pytest.mark.parametrize("change", [
-    {"cfg": []}, {"cfg": None}, {"frame": [0, 0]}, {"frame": [96]}, {"frame": [160, float("inf")]},
-    {"frame": [160, 1e9]}, {"frame": [160, True]}, {"frame": [160, -32]}, {"frame": [2**40, 2**40]},
+    {"cfg": []}, {"cfg": None}, {"input_size": [0, 0]}, {"input_size": [96]}, {"input_size": [160, float("inf")]},
+    {"input_size": [160, 1e9]}, {"input_size": [160, True]}, {"input_size": [160, -32]}, {"input_size": [2**40, 2**40]},
     {"seen": float("inf")}, {"seen": -1}, {"seen": 2**70}, {"labels": [1, 2]}, {"labels": "ab"},
     {"thresholds": [float("nan")] * 2}, {"thresholds": {}}, {"training": [1]}, {"training": {"recipe": 5}},
     {"tree": 5}, {"tree": {"parents": [None]}}, {"resize": []}, {"format": "a\nb"}, {"format": None},

@@ -128,7 +128,7 @@ def test_a_grey_network_sees_darknets_luma_of_an_rgb_image():
         torch.testing.assert_close(network(pixels / 255), network(grey))
         torch.testing.assert_close(network(grey.expand(1, 3, 32, 64)), network(grey))
         torch.testing.assert_close(folded(network)(pixels / 255), network(grey), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(network.onwards(network.until(pixels / 255, 2), 2), network(grey))
+        torch.testing.assert_close(network.forward_head(network.forward_backbone(pixels / 255, 2), 2), network(grey))
 
 
 def test_low_precision_ends_at_the_networks_edge():

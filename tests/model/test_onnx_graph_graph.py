@@ -32,8 +32,8 @@ def with_predictions(made, *, alone=False):
     return other
 
 
-def images(frame, count=2):
-    return np.random.default_rng(0).integers(0, 256, (count, 3, frame[1], frame[0]), np.uint8)
+def images(input_size, count=2):
+    return np.random.default_rng(0).integers(0, 256, (count, 3, input_size[1], input_size[0]), np.uint8)
 
 
 def in_openvino(made, given):
@@ -64,19 +64,19 @@ def test_boxes_and_scores_are_those_of_pytorch_on_an_input_of_any_size(name):
     model = load_model(GOLDEN / f"{name}.cfg")
     made = with_predictions(detector_model(model), alone=True)
     onnx.checker.check_model(made, full_check=True)
-    for frame, count in ((model.frame, 2), ((96, 128), 1)):
-        given = images(frame, count)
+    for input_size, count in ((model.input_size, 2), ((96, 128), 1)):
+        given = images(input_size, count)
         boxes, scores = in_openvino(made, given)
         expected_boxes, expected_scores = in_torch(model, given)
         np.testing.assert_allclose(scores, expected_scores, atol=1e-4)
-        limits = [*frame, *frame]  # the golden networks' weights are random: some boxes are huge
+        limits = [*input_size, *input_size]  # the golden networks' weights are random: some boxes are huge
         np.testing.assert_allclose(np.clip(boxes, 0, limits), np.clip(expected_boxes, 0, limits), atol=0.05)
 
 
 @pytest.mark.parametrize("thresholds", [{}, {"score_threshold": 0.02}, {"score_threshold": 0.02, "iou_threshold": 0.1}])
 def test_rows_are_those_of_greedy_suppression_in_the_order_stated(trained, thresholds):
     model, made = trained
-    given = images(model.frame, 3)
+    given = images(model.input_size, 3)
     boxes, scores = in_torch(model, given)
     assert in_onnxruntime(made, given, score_threshold=1.0)[0].shape == (0, 7)
     found = in_onnxruntime(made, given, **thresholds)[0]
@@ -114,7 +114,7 @@ def test_the_file_describes_itself_and_holds_no_path_of_this_machine(trained):
     model, made = trained
     about = json.loads(made.metadata_props[0].value)
     assert Description.from_json(about, "file") == model.description
-    assert {"format", "version", "labels", "frame", "resize", "thresholds"} <= about.keys()
+    assert {"format", "version", "labels", "input_size", "resize", "thresholds"} <= about.keys()
     for part in (".py", "site-packages", "stack_trace"):
         assert part.encode() not in made.graph.SerializeToString()
 
@@ -127,7 +127,7 @@ def test_opencv_runs_the_raw_graph_and_gives_what_pytorch_gives(name, tmp_path):
     made = raw_model(model)
     onnx.checker.check_model(made, full_check=True)
     onnx.save(made, tmp_path / "m.onnx")
-    given = np.random.default_rng(0).random((1, 3, model.frame[1], model.frame[0]), np.float32)
+    given = np.random.default_rng(0).random((1, 3, model.input_size[1], model.input_size[0]), np.float32)
     network = cv2.dnn.readNetFromONNX(str(tmp_path / "m.onnx"))
     network.setInput(given)
     with torch.no_grad():

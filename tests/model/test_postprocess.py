@@ -124,19 +124,19 @@ def test_the_way_from_raw_output_to_detections_is_darknet_s(name: str, darknet: 
     np.testing.assert_allclose(found.boxes[ours], boxes[theirs], rtol=1e-5, atol=1e-5 * max(size))
 
 
-def one_picture(boxes: list[list[float]], objectness: list[float], class_prob: list[list[float]]) -> Predictions:
+def one_image(boxes: list[list[float]], objectness: list[float], class_prob: list[list[float]]) -> Predictions:
     return Predictions(torch.tensor([boxes]), torch.tensor([objectness]), torch.tensor([class_prob]))
 
 
 def test_a_box_is_found_once_for_each_class_it_may_be() -> None:
-    predictions = one_picture([[10, 10, 50, 50]], [0.9], [[0.5, 0.45, 0.05]])
+    predictions = one_image([[10, 10, 50, 50]], [0.9], [[0.5, 0.45, 0.05]])
     (found,) = postprocess(predictions, [(100, 100)], (100, 100), "stretch", ("a", "b", "c"), Selection(0.3))
     assert found.names == ("a", "b")
     assert found.scores.tolist() == pytest.approx([0.45, 0.405])
 
 
 def test_a_score_of_just_the_threshold_is_not_found() -> None:
-    predictions = one_picture([[10, 10, 50, 50]], [0.5], [[0.5, 0.5]])
+    predictions = one_image([[10, 10, 50, 50]], [0.5], [[0.5, 0.5]])
     assert len(postprocess(predictions, [(100, 100)], (100, 100), "stretch", ("a", "b"), Selection(0.25))[0]) == 0
     assert len(postprocess(predictions, [(100, 100)], (100, 100), "stretch", ("a", "b"), Selection(0.24))[0]) == 2
 
@@ -144,31 +144,31 @@ def test_a_score_of_just_the_threshold_is_not_found() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_nothing_that_is_not_finite_passes(bad: float) -> None:
     good = [10.0, 10, 50, 50]
-    predictions = one_picture(
+    predictions = one_image(
         [good, [10, bad, 50, 50], [60, 60, 90, 90], good], [0.8, 0.8, bad, 0.9], [[0.9], [0.9], [0.9], [bad]]
     )
     (found,) = postprocess(predictions, [(100, 100)], (100, 100), "stretch", ("a",), Selection(0.1))
     assert found.boxes.tolist() == [good]
 
 
-def test_overlap_is_measured_on_the_picture_and_not_on_the_input() -> None:
-    picture = torch.tensor([[0.0, 0, 100, 10], [0, 0, 100, 22]])  # IoU .4545
-    stretched = boxes_to_input(picture, (1000, 100), (100, 100), "stretch")
+def test_overlap_is_measured_on_the_image_and_not_on_the_input() -> None:
+    image = torch.tensor([[0.0, 0, 100, 10], [0, 0, 100, 22]])  # IoU .4545
+    stretched = boxes_to_input(image, (1000, 100), (100, 100), "stretch")
     predictions = Predictions(stretched[None], torch.tensor([[0.9, 0.8]]), torch.ones(1, 2, 1))
     (found,) = postprocess(predictions, [(1000, 100)], (100, 100), "stretch", ("a",), Selection(0.1, 0.45))
-    np.testing.assert_allclose(found.boxes, picture[:1].numpy(), atol=1e-4)
+    np.testing.assert_allclose(found.boxes, image[:1].numpy(), atol=1e-4)
 
 
-def test_boxes_are_cut_to_the_picture_after_suppression_and_empty_ones_dropped() -> None:
+def test_boxes_are_cut_to_the_image_after_suppression_and_empty_ones_dropped() -> None:
     boxes = [[-900.0, 0, 50, 50], [0, 0, 50, 50], [-50, -50, -10, -10]]  # the first two are alike only once cut
-    predictions = one_picture(boxes, [0.9, 0.8, 0.7], [[1.0]] * 3)
+    predictions = one_image(boxes, [0.9, 0.8, 0.7], [[1.0]] * 3)
     (cut,) = postprocess(predictions, [(100, 100)], (100, 100), "stretch", ("a",), Selection(0.1))
     assert cut.boxes.tolist() == [[0, 0, 50, 50], [0, 0, 50, 50]]
     (whole,) = postprocess(predictions, [(100, 100)], (100, 100), "stretch", ("a",), Selection(0.1, clip=False))
     assert whole.boxes.tolist() == boxes
 
 
-def test_the_pictures_of_a_batch_do_not_see_each_other() -> None:
+def test_the_images_of_a_batch_do_not_see_each_other() -> None:
     generator = torch.Generator().manual_seed(0)
     raw = torch.randn(3, 2 * 8, 5, 6, generator=generator)
     sizes = [(300, 200), (77, 310), (192, 160)]
@@ -201,7 +201,7 @@ def test_no_predictions_no_detections() -> None:
 
 
 def test_predictions_of_half_precision_are_read_as_float32() -> None:
-    predictions = one_picture([[10, 10, 50, 50]], [0.9], [[0.9]])
+    predictions = one_image([[10, 10, 50, 50]], [0.9], [[0.9]])
     half = Predictions(*(t.bfloat16() for t in (predictions.boxes, predictions.objectness, predictions.class_prob)))
     (found,) = postprocess(half, [(100, 100)], (100, 100), "stretch", ("a",), Selection(0.1))
     assert found.scores[0] == np.float32(half.objectness[0, 0].float() * half.class_prob[0, 0, 0].float())

@@ -13,21 +13,21 @@ MODES = get_args(resize.ResizeMode)
 CASES = {"tall_160x160": "synthetic_97x211", "tall_192x128": "synthetic_97x211", "small_up_128x192": "synthetic_45x30"}
 
 
-def check(golden, case, picture):
-    frame = tuple(int(v) for v in case.rsplit("_", 1)[1].split("x"))
-    image = golden[f"decoded_{picture}"].transpose(2, 0, 1)
-    found = resize.to_input(golden[f"decoded_{picture}"], frame, "letterbox")
+def check(golden, case, name):
+    input_size = tuple(int(v) for v in case.rsplit("_", 1)[1].split("x"))
+    image = golden[f"decoded_{name}"].transpose(2, 0, 1)
+    found = resize.to_input(golden[f"decoded_{name}"], input_size, "letterbox")
     np.testing.assert_allclose(found, golden[f"letterbox_{case}"], atol=1e-6)
     new_w, new_h, left, top = golden[f"geometry_{case}"]
-    assert resize.fitted(np.array([image.shape[2], image.shape[1]]), frame, "letterbox").tolist() == [new_w, new_h]
-    sx, sy, ox, oy = resize.geometry(np.array([image.shape[2], image.shape[1]]), frame, "letterbox")
+    assert resize.fitted(np.array([image.shape[2], image.shape[1]]), input_size, "letterbox").tolist() == [new_w, new_h]
+    sx, sy, ox, oy = resize.geometry(np.array([image.shape[2], image.shape[1]]), input_size, "letterbox")
     assert (sx * image.shape[2], sy * image.shape[1]) == (new_w, new_h)
     assert (int(ox), int(oy)) == (left, top)
 
 
-@pytest.mark.parametrize("case, picture", CASES.items())
-def test_letterbox_is_darknets(case, picture):
-    check(np.load(GOLDEN / "dk_letterbox_synthetic.npz"), case, picture)
+@pytest.mark.parametrize("case, image", CASES.items())
+def test_letterbox_is_darknets(case, image):
+    check(np.load(GOLDEN / "dk_letterbox_synthetic.npz"), case, image)
 
 
 @needs_shared
@@ -38,9 +38,9 @@ def test_letterbox_is_darknets_on_a_photograph(case):
 
 def test_stretch_is_bilinear_with_half_pixel_centres():
     """The blog's cv2.resize, written as a loop."""
-    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    image = picture.transpose(2, 0, 1) / 255
-    found = resize.to_input(picture, (4, 9), "stretch")
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    image = pixels.transpose(2, 0, 1) / 255
+    found = resize.to_input(pixels, (4, 9), "stretch")
     for y in range(9):
         for x in range(4):
             v, u = (min(max((n + 0.5) * old / new - 0.5, 0), old - 1) for n, old, new in ((y, 5, 9), (x, 7, 4)))
@@ -69,11 +69,11 @@ def test_fitted_works_on_many_sizes_at_once():
     assert resize.fitted(sizes, (416, 416), "stretch").tolist() == [[416, 416]] * 4
 
 
-def test_a_picture_of_the_frames_size_passes_unchanged():
-    picture = np.random.default_rng(1).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+def test_an_image_of_the_frames_size_passes_unchanged():
+    image = np.random.default_rng(1).integers(0, 256, (32, 64, 3), dtype=np.uint8)
     for mode in MODES:
-        found = resize.to_input(picture, (64, 32), mode)
-        np.testing.assert_array_equal(found, picture.transpose(2, 0, 1).astype(np.float32) / 255)
+        found = resize.to_input(image, (64, 32), mode)
+        np.testing.assert_array_equal(found, image.transpose(2, 0, 1).astype(np.float32) / 255)
 
 
 def triangle(image, new, axis):
@@ -91,12 +91,12 @@ def triangle(image, new, axis):
 
 @pytest.mark.parametrize("size", [(50, 37), (37, 50), (20, 15), (33, 64)])
 def test_antialias_averages_by_a_triangle(size):
-    picture = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    frame = (24, 32)
-    new_w, new_h = resize.fitted(np.array(size), frame, "letterbox_antialias").tolist()
-    found = resize.to_input(picture, frame, "letterbox_antialias")
+    image = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    input_size = (24, 32)
+    new_w, new_h = resize.fitted(np.array(size), input_size, "letterbox_antialias").tolist()
+    found = resize.to_input(image, input_size, "letterbox_antialias")
     left, top = (24 - new_w) // 2, (32 - new_h) // 2
-    expected = triangle(triangle(picture, new_w, 1), new_h, 0).transpose(2, 0, 1) / 255
+    expected = triangle(triangle(image, new_w, 1), new_h, 0).transpose(2, 0, 1) / 255
     np.testing.assert_allclose(found[:, top : top + new_h, left : left + new_w], expected, atol=1.1 / 255)
     outside = found.copy()
     outside[:, top : top + new_h, left : left + new_w] = resize.FILL
@@ -114,9 +114,9 @@ def test_a_large_image_keeps_its_mean_and_loses_its_noise():
 
 def test_boxes_and_pixels_of_an_odd_border_lie_together():
     """A white block, and the box around it, in an input with a border of 10.5 pixels at the top."""
-    picture = np.zeros((75, 96, 3), np.uint8)
-    picture[30:60, 40:70] = 255
-    found = resize.to_input(picture, (96, 96), "letterbox_antialias")[0]
+    image = np.zeros((75, 96, 3), np.uint8)
+    image[30:60, 40:70] = 255
+    found = resize.to_input(image, (96, 96), "letterbox_antialias")[0]
     box = resize.boxes_to_input(torch.tensor([40.0, 30, 70, 60]), (96, 75), (96, 96), "letterbox_antialias").int()
     x1, y1, x2, y2 = box.tolist()
     assert (found[y1:y2, x1:x2] == 1).all()

@@ -11,7 +11,7 @@ from conftest import SHARED, needs_shared
 from lookonce.commands.check import check
 from lookonce.data.check import Finding
 from lookonce.data.read import read_dataset
-from lookonce.report.data_page import PICTURES, contact, explained, telling, write_data_report
+from lookonce.report.data_page import IMAGES, contact, explained, telling, write_data_report
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +28,12 @@ def test_the_page_needs_no_other_file_and_runs_nothing(page):
     assert not re.search(r"""(?:src|href|action)=["'](?!data:|#)""", text)
     assert not re.search(r"url\((?!#|\"?data:)", text)
     assert "Nothing that would harm" in text or "nothing that would harm" in text
-    assert text.count('<img src="data:image/jpeg') == PICTURES
+    assert text.count('<img src="data:image/jpeg') == IMAGES
 
 
 def test_names_cannot_break_the_page(squares, tmp_path):
-    report = check(squares, size=96, anchors=2, pictures=False)
-    evil = Finding("picture missing", 1, ("<script>alert(1)</script>.jpg",))
+    report = check(squares, size=96, anchors=2, images=False)
+    evil = Finding("image missing", 1, ("<script>alert(1)</script>.jpg",))
     text = write_data_report(
         tmp_path / "p.html", replace(report, findings=(evil,)), read_dataset(squares), "letterbox"
     ).read_text(encoding="utf-8")
@@ -47,12 +47,12 @@ def test_every_class_is_on_the_contact_sheet(squares):
     names = [caption.partition(":")[0] for caption, _ in contact(dataset)]
     shown = {dataset.labels[n] for record in dataset.records if record.path.name in names for n in record.labels}
     assert shown == set(dataset.labels)
-    assert len(set(names)) == len(names) == PICTURES
+    assert len(set(names)) == len(names) == IMAGES
 
 
 def test_what_is_explained_is_what_the_boxes_say(squares):
     dataset = read_dataset(squares)
-    report = check(squares, size=96, anchors=2, pictures=False)
+    report = check(squares, size=96, anchors=2, images=False)
     told = explained(dataset, report, "letterbox")
     record = next(record for record in dataset.records if record.path.name == told["name"])
     assert record.path == dataset.records[telling(dataset)[0]].path
@@ -64,7 +64,7 @@ def test_what_is_explained_is_what_the_boxes_say(squares):
         assert (o["ax"] + o["aw"] / 2, o["ay"] + o["ah"] / 2) == pytest.approx((o["cx"], o["cy"]), rel=1e-5)
 
 
-def test_unreadable_pictures_are_left_out(squares, tmp_path):
+def test_unreadable_images_are_left_out(squares, tmp_path):
     shutil.copytree(squares, tmp_path / "s")
     for file in (tmp_path / "s" / "JPEGImages").iterdir():
         file.write_text("text")
@@ -78,11 +78,11 @@ def test_unreadable_pictures_are_left_out(squares, tmp_path):
 @needs_browser
 def test_a_browser_opens_it_without_an_error(page, tmp_path):
     text, errors, requests = opened(page, tmp_path)
-    assert "Labelled pictures" in text
+    assert "Labelled images" in text
     assert errors == requests == []
 
 
 @needs_shared
 def test_the_page_of_bccd_stays_below_two_megabytes(tmp_path):
-    check(SHARED / "data" / "bccd", report=tmp_path / "p.html", pictures=False)
+    check(SHARED / "data" / "bccd", report=tmp_path / "p.html", images=False)
     assert (tmp_path / "p.html").stat().st_size < 2_000_000

@@ -32,7 +32,7 @@ def test_the_page_needs_no_other_file_and_runs_nothing(page):
 
 def test_the_page_says_everything(page, run):
     text = page.read_text(encoding="utf-8")
-    for word in ("VOC 2010 (area under the curve), IoU &gt;= 0.5", "40 pictures", "--split all", str(run), "numpy ",
+    for word in ("VOC 2010 (area under the curve), IoU &gt;= 0.5", "40 images", "--split all", str(run), "numpy ",
                  ", fp32, ", "Precision against recall", "Errors by kind", "What is taken for what", "to be believed",
                  "Misses", "Hits", "duplicate", "TIDE", "small"):  # fmt: skip
         assert word in text, word
@@ -50,7 +50,7 @@ def test_coco_s_numbers_stand_on_the_page_and_many_classes_make_a_list(tmp_path)
         assert f"<td>{name}</td><td>{value:.3f}</td>" in text
     assert "taken for</th>" in text
     assert 'class="matrix' not in text
-    assert "<h2>Hits</h2>" not in text  # its pictures are not there
+    assert "<h2>Hits</h2>" not in text  # its images are not there
 
 
 def test_names_cannot_break_the_page_and_nothing_to_say_is_no_error(squares, tmp_path):

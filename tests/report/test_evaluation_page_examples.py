@@ -13,7 +13,7 @@ from sets import write_squares
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory):
-    """Squares; of every third picture nothing is found, on every third something that is not there."""
+    """Squares; of every third image nothing is found, on every third something that is not there."""
     dataset = read_dataset(write_squares(tmp_path_factory.mktemp("s") / "s", {"test": 20}), "test")
     detections = []
     for n, record in enumerate(dataset.records):
@@ -48,7 +48,7 @@ def test_what_is_there_and_what_was_found_are_drawn_apart(scored):
     assert any(np.any(np.asarray(one.there) != np.asarray(one.found)) for one in told.misses)
 
 
-def test_pictures_that_do_not_open_are_left_out(tmp_path):
+def test_images_that_do_not_open_are_left_out(tmp_path):
     root = write_squares(tmp_path / "s", {"test": 3})
     dataset = read_dataset(root, "test")
     for file in (root / "JPEGImages").iterdir():
@@ -59,7 +59,7 @@ def test_pictures_that_do_not_open_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_window_holds_its_box_and_stays_in_the_picture(seed):
+def test_a_window_holds_its_box_and_stays_in_the_image(seed):
     draw = np.random.default_rng(seed)
     size = int(draw.integers(20, 500)), int(draw.integers(20, 500))
     corner = draw.uniform(0, np.array(size) - 2)

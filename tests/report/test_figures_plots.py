@@ -34,11 +34,11 @@ def test_chosen_anchors_are_numbered_and_the_cloud_is_bounded(figure):
     assert len(right.collections[0].get_offsets()) == SHOWN
 
 
-def test_a_saved_figure_is_a_picture_and_matplotlib_keeps_no_state(figure, tmp_path):
+def test_a_saved_figure_is_an_image_and_matplotlib_keeps_no_state(figure, tmp_path):
     save_figure(figure, tmp_path / "deep" / "anchors.png")
-    with Image.open(tmp_path / "deep" / "anchors.png") as picture:
-        assert picture.format == "PNG"
-        assert min(picture.size) > 400
+    with Image.open(tmp_path / "deep" / "anchors.png") as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 400
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["anchors.png"]
     import matplotlib.pyplot as plt
 
@@ -65,8 +65,8 @@ def test_rates_are_bars_from_top_to_bottom_with_their_numbers(tmp_path):
     assert first.patches[0].get_facecolor() != first.patches[1].get_facecolor()
     assert (first.get_title(loc="left"), second.get_title(loc="left")) == ("one, batch 1", "two")
     save_figure(figure, tmp_path / "speed.png")
-    with Image.open(tmp_path / "speed.png") as picture:
-        assert picture.width == 1100
+    with Image.open(tmp_path / "speed.png") as image:
+        assert image.width == 1100
 
 
 def test_channels_are_full_bars_in_hollow_ones():

@@ -24,7 +24,7 @@ def test_a_figure_takes_the_pages_colours():
     assert not set(re.findall(r"#[0-9a-f]{6}", svg)) & set(page.PAGE)
 
 
-def test_a_picture_is_within_the_page():
+def test_an_image_is_within_the_page():
     kind, _, content = data_uri(Image.new("RGB", (6, 4), (200, 0, 0))).partition(",")
     assert kind == "data:image/jpeg;base64"
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
@@ -46,7 +46,9 @@ def test_text_cannot_break_a_page(tmp_path):
     class Page:
         run, advice, facts, sizes = Run, ("<b>",), (), ()
 
-    text = write_page(tmp_path / "p.html", "run_page.html", page=Page, metrics=None, curves="", galleries=()).read_text()
+    text = write_page(
+        tmp_path / "p.html", "run_page.html", page=Page, metrics=None, curves="", galleries=()
+    ).read_text()
     assert "<script" not in text
     assert "<b>" not in text
     assert "&lt;script&gt;" in text
@@ -55,7 +57,7 @@ def test_text_cannot_break_a_page(tmp_path):
 @needs_browser
 def test_the_browser_would_tell_of_a_page_that_asks_for_more(tmp_path):
     (tmp_path / "p.html").write_text(
-        '<p>Hi</p><img src="http://pictures.invalid/a.png"><script>console.error(7)</script>'
+        '<p>Hi</p><img src="http://images.invalid/a.png"><script>console.error(7)</script>'
     )
     text, errors, requests = opened(tmp_path / "p.html", tmp_path)
     assert "Hi" in text

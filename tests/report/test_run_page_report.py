@@ -49,12 +49,12 @@ def test_a_run_without_a_score_or_curves_has_a_page_too(tmp_path):
     assert "<svg" not in text
 
 
-def test_a_picture_is_enlarged_with_its_boxes():
+def test_an_image_is_enlarged_with_its_boxes():
     record = Record(Path("a.png"), (20, 10), np.array([[0, 0, 10, 10]], np.float32), np.array([0]), np.zeros(1, bool))
     nothing = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), ("cat",))
-    picture = compared(Image.new("RGB", (20, 10), (90, 90, 90)), nothing, record, ("cat",))
-    assert picture.size == (560, 280)
-    changed = np.asarray(picture) != 90
+    image = compared(Image.new("RGB", (20, 10), (90, 90, 90)), nothing, record, ("cat",))
+    assert image.size == (560, 280)
+    changed = np.asarray(image) != 90
     assert changed[:, :290].any()
     assert not changed[:, 300:].any()
 

@@ -36,13 +36,13 @@ def test_pages_come_after_validations_but_not_more_often_than_one_looks(watch, m
     assert written == [(1000.0, False), (1061.0, False)]
 
 
-def test_the_page_names_sizes_and_shows_the_worst_pictures_first(watch):
+def test_the_page_names_sizes_and_shows_the_worst_images_first(watch):
     text = watch.write().read_text(encoding="utf-8")
-    assert text.index("Worst validation pictures") < text.index(">Best<")
+    assert text.index("Worst validation images") < text.index(">Best<")
     assert "<td>medium</td>" in text
     for heading in ("Precision against recall", "Errors by kind", "What is taken for what", "scores to be believed"):
         assert heading in text
-    assert "8 pictures of the split &ldquo;exam&rdquo;" in text
+    assert "8 images of the split &ldquo;exam&rdquo;" in text
     shares = [float(part.split("F1 ")[1][:4]) for part in text.split("<figcaption>")[1:] if "F1 " in part[:60]]
     worst, best = shares[: len(shares) // 2], shares[len(shares) // 2 :]
     assert worst == sorted(worst)
@@ -50,11 +50,11 @@ def test_the_page_names_sizes_and_shows_the_worst_pictures_first(watch):
     assert worst[0] <= best[0]
 
 
-def test_a_picture_that_is_gone_leaves_the_page_standing(watch, tmp_path, monkeypatch):
-    from lookonce.errors import PictureError
+def test_an_image_that_is_gone_leaves_the_page_standing(watch, tmp_path, monkeypatch):
+    from lookonce.errors import ImageError
 
     def gone(path, **_):
-        raise PictureError(path, "gone")
+        raise ImageError(path, "gone")
 
     monkeypatch.setattr("lookonce.training.advice.load_rgb", gone)
     monkeypatch.setattr("lookonce.report.evaluation_page.load_rgb", gone)

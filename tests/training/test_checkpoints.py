@@ -40,7 +40,7 @@ def last(tmp_path):
 def test_a_checkpoint_says_where_its_epoch_stands_and_the_order_goes_on_there(ready, place, last):
     checkpoint = {}
     last.on_save_checkpoint(trainer(ready), None, checkpoint)
-    assert checkpoint["place"] == {"epoch": place[0], "pictures": place[1]}
+    assert checkpoint["place"] == {"epoch": place[0], "images": place[1]}
     last.on_load_checkpoint(None, None, checkpoint)
     whole = Shuffled(24, 0)
     whole.set_epoch(place[0])

@@ -85,12 +85,12 @@ def test_a_cache_too_large_for_the_disk_is_told_with_the_numbers_before_it_is_be
     cache = FeatureCache(tmp_path / "c", ((1024, 13, 13),), "bf16")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5e9))
     cache.make_room(10_000)
-    with pytest.raises(UserError, match=r"17125 pictures need 5.9 GB \(0.35 MB each\), and 5.0 GB are free"):
-        fill(cache, [n.to_bytes(16, "big") for n in range(17_125)], None, None, "pictures")
+    with pytest.raises(UserError, match=r"17125 images need 5.9 GB \(0.35 MB each\), and 5.0 GB are free"):
+        fill(cache, [n.to_bytes(16, "big") for n in range(17_125)], None, None, "images")
     assert cache.file.stat().st_size == 0
 
 
-def test_only_what_is_missing_is_computed_and_a_picture_that_fails_is_left_out(tmp_path):
+def test_only_what_is_missing_is_computed_and_an_image_that_fails_is_left_out(tmp_path):
     cache = FeatureCache(tmp_path / "c", ((3, 4, 4),), "fp32")
     asked = []
 
@@ -98,13 +98,13 @@ def test_only_what_is_missing_is_computed_and_a_picture_that_fails_is_left_out(t
         asked.append(place)
         return None if place == 2 else torch.full((3, 4, 4), float(place))
 
-    digests = [bytes([n]) * 16 for n in (0, 1, 2, 1, 4)]  # 1 and 3 are one picture under two names
-    fill(cache, digests, lambda images: (images,), image, "pictures")
+    digests = [bytes([n]) * 16 for n in (0, 1, 2, 1, 4)]  # 1 and 3 are one image under two names
+    fill(cache, digests, lambda images: (images,), image, "images")
     assert asked == [0, 1, 2, 3, 4]
     assert digests[2] == b""
     assert cache.read(digests[3])[0].unique().tolist() == [1.0]
     assert len(cache.records) == 3
-    fill(cache, digests, lambda images: (images,), image, "pictures")
+    fill(cache, digests, lambda images: (images,), image, "images")
     assert len(asked) == 5
 
 
@@ -123,7 +123,7 @@ def test_a_cache_belongs_to_one_trunk_and_one_way_of_seeing():
     assert len({key, other, trunk_key(network, 8, "416")}) == 3
 
 
-def test_a_picture_is_known_by_its_content(tmp_path):
+def test_an_image_is_known_by_its_content(tmp_path):
     dataset = read_dataset(write_squares(tmp_path / "s", {"train": 3}))
     first = digest_of(dataset, 0, "seen so")
     assert first == digest_of(dataset, 0, "seen so")
@@ -141,7 +141,7 @@ def test_a_network_cut_in_two_is_the_network():
         cut = network.cut
         assert len([i for i in network.convolutions if int(i) < cut]) == frozen
         with torch.no_grad():
-            found = network.onwards(network.until(images, cut), cut)
+            found = network.forward_head(network.forward_backbone(images, cut), cut)
             torch.testing.assert_close(found, network(images), rtol=0, atol=0)
     network.freeze(20)  # the passthrough is read beyond the cut
     assert len(network.reads(network.cut)) == 2

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/training/trunk.py: training on kept outputs against training on pictures."""
+"""Mirrors src/lookonce/training/trunk.py: training on kept outputs against training on images."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +12,7 @@ from lookonce.commands.cache import cache
 from lookonce.data.augment import Augmentation
 from lookonce.errors import UserError
 from lookonce.model.model_file import load_model
-from lookonce.training.feature_cache import CachedPictures, FeatureCache, Trunk
+from lookonce.training.feature_cache import CachedImages, FeatureCache, Trunk
 from lookonce.training.recipes import Plan, Settings
 from lookonce.training.step import Training
 from lookonce.training.validation import Inputs
@@ -26,9 +26,9 @@ def losses(monkeypatch, *args, **given):
     """Of every step, and the run folder."""
     found, before = [], Training._report
 
-    def report(self, terms, pictures):
+    def report(self, terms, images):
         found.append(float(terms["total"].detach()))
-        before(self, terms, pictures)
+        before(self, terms, images)
 
     with monkeypatch.context() as patch:
         patch.setattr(Training, "_report", report)
@@ -46,7 +46,7 @@ def test_losses_with_and_without_the_cache_agree_step_by_step(squares, tmp_path,
     torch.testing.assert_close(torch.tensor(half), torch.tensor(straight), rtol=2e-2, atol=1e-3)
 
 
-def test_kept_variants_are_the_augmented_pictures_of_the_first_epochs(squares, tmp_path, monkeypatch):
+def test_kept_variants_are_the_augmented_images_of_the_first_epochs(squares, tmp_path, monkeypatch):
     straight, _ = losses(monkeypatch, squares, out=tmp_path, name="a", **{**SMALL, "epochs": 2})
     cached, _ = losses(monkeypatch, squares, out=tmp_path, name="b", features="fp32", variants=2,
                        **{**SMALL, "epochs": 2})  # fmt: skip
@@ -92,20 +92,20 @@ def test_runs_at_once_compute_each_image_once_and_read_their_own(squares, tmp_pa
     for inputs, outputs in found:
         for n, output in enumerate(outputs):
             with torch.no_grad():
-                expected = module.network.until(inputs.image(n)[None], module.network.cut)
+                expected = module.network.forward_backbone(inputs.image(n)[None], module.network.cut)
             torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_features_in_use_are_not_removed_and_go_afterwards(squares, tmp_path, monkeypatch):
     monkeypatch.setenv("LOOKONCE_CACHE", str(tmp_path / "cache"))
-    seen, before = [], CachedPictures.__getitem__
+    seen, before = [], CachedImages.__getitem__
 
     def read(self, place):
         if not seen:
             seen.append(str(cache(clear=True)))
         return before(self, place)
 
-    monkeypatch.setattr(CachedPictures, "__getitem__", read)
+    monkeypatch.setattr(CachedImages, "__getitem__", read)
     train(squares, out=tmp_path, features="bf16", **{**SMALL, "epochs": 1})
     assert "0 entries removed" in seen[0]
     assert "1 entry, in use" in seen[0]
@@ -122,7 +122,7 @@ def test_where_the_cache_cannot_be_written_features_last_as_long_as_the_run(squa
 
 
 @pytest.mark.parametrize("given, said", [
-    ({"features": "bf16", "augment": Augmentation()}, "keep K augmented variants of a picture with --variants K"),
+    ({"features": "bf16", "augment": Augmentation()}, "keep K augmented variants of an image with --variants K"),
     ({"features": "bf16", "freeze": "none"}, "a frozen trunk beside it"),
     ({"features": "bf16", "multi_scale": (64, 96)}, "one input size"),
     ({"variants": 3}, "0 without --features"),
@@ -134,7 +134,7 @@ def test_what_cannot_go_together_is_told_before_anything_is_computed(given, said
     assert not list(tmp_path.iterdir())
 
 
-def test_a_picture_that_fails_in_the_pass_is_left_out_in_every_epoch_and_every_run(tmp_path):
+def test_an_image_that_fails_in_the_pass_is_left_out_in_every_epoch_and_every_run(tmp_path):
     root = write_squares(tmp_path / "s", {"train": 6, "val": 3})
     file = root / "JPEGImages" / "train001.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8)).save(file)

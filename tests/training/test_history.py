@@ -50,7 +50,7 @@ def test_a_run_of_before_keeps_its_numbers_under_todays_columns(tmp_path):
     assert "gone" not in rows[0]
 
 
-def test_means_weigh_each_step_with_its_pictures_and_leave_out_what_is_not_finite():
+def test_means_weigh_each_step_with_its_images_and_leave_out_what_is_not_finite():
     draw, means = np.random.default_rng(0), Means()
     assert means.take() == {}
     for _ in range(2):  # the second epoch starts anew

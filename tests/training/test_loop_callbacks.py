@@ -43,7 +43,7 @@ def test_warm_up_is_neither_best_nor_a_trial_of_patience(callback, monkeypatch):
     assert Training is not SimpleNamespace
 
 
-def test_the_bar_knows_how_long_steps_waited_for_pictures(monkeypatch):
+def test_the_bar_knows_how_long_steps_waited_for_images(monkeypatch):
     clock = iter([10.0, 11.0, 14.0, 14.5, 15.5, 21.5, 22.0])
     monkeypatch.setattr("lookonce.training.loop.time.perf_counter", lambda: next(clock))
     for name in ("on_train_epoch_start", "on_train_batch_start", "on_train_batch_end"):
@@ -91,7 +91,7 @@ def test_where_there_is_no_bar_an_epoch_is_one_line(scored, monkeypatch, caplog)
     monkeypatch.setattr("lookonce.training.loop.is_shown", lambda: False)
     monkeypatch.setattr(TQDMProgressBar, "on_train_epoch_end", lambda *_: None)
     bar = Progress()
-    bar.working, bar.steps, bar.pictures = 120.0, 20, 240
+    bar.working, bar.steps, bar.images = 120.0, 20, 240
     if scored:
         bar._scored = True
     with caplog.at_level("INFO", "lookonce"):

@@ -35,7 +35,7 @@ def model_file(folder, layers, seen=0, sigma=TRAINED_HERE):
 def test_every_layer_that_fits_is_taken_and_the_last_starts_anew(tmp_path):
     file, source = model_file(tmp_path, nano(2, ANCHORS), sigma=DARKNET)
     network = Network(nano(3, ANCHORS))
-    rows = start_from(network, file, frozen=4, frame=(96, 96))
+    rows = start_from(network, file, frozen=4, input_size=(96, 96))
     assert [row.came for row in rows] == ["taken"] * 6 + ["last: starts anew"]
     assert [row.frozen for row in rows] == [True] * 4 + [False] * 3
     for ours, theirs in list(zip(network.convolution_list(), source.convolution_list(), strict=True))[:-1]:
@@ -106,7 +106,7 @@ def test_darknets_weights_without_a_cfg_start_the_same_network_with_other_classe
     source = darknet_file(tmp_path / "n.weights", nano(80, ((1.0, 1.0),) * 5))
     network = Network(nano(3, ANCHORS))
     with caplog.at_level(logging.INFO, "lookonce"):
-        rows = start_from(network, tmp_path / "n.weights", frozen=4, frame=(96, 96))
+        rows = start_from(network, tmp_path / "n.weights", frozen=4, input_size=(96, 96))
     assert [row.came for row in rows] == ["taken"] * 6 + ["last: starts anew"]
     assert [c.norm.sigma for c in network.convolution_list()[:-1]] == [DARKNET] * 4 + [TRAINED_HERE] * 2
     for ours, theirs in list(zip(network.convolution_list(), source.convolution_list(), strict=True))[:-1]:
@@ -119,7 +119,7 @@ def test_a_prefix_file_starts_the_layers_that_it_goes_to(tmp_path):
     start = next(i for i, layer in enumerate(layers) if isinstance(layer, Conv) and layer.filters > 8) + 1
     source = darknet_file(tmp_path / "nano.conv.3", layers[:start])
     network = Network(layers)
-    rows = start_from(network, tmp_path / "nano.conv.3", frozen=0, frame=(64, 64))
+    rows = start_from(network, tmp_path / "nano.conv.3", frozen=0, input_size=(64, 64))
     count = len(source.convolution_list())
     assert 0 < count < 6
     assert [row.came for row in rows[:count]] == ["taken"] * count
@@ -149,7 +149,7 @@ def test_a_run_starts_from_another_run_and_counts_anew(run, squares, tmp_path, c
     with caplog.at_level(logging.INFO, "lookonce"):
         made = train(squares, out=tmp_path, weights=run, freeze="6", ema=0.0, **SMALL)
     assert "frozen" in caplog.text
-    assert "fine-tuning counts pictures from 0: that model had seen" in caplog.text
+    assert "fine-tuning counts images from 0: that model had seen" in caplog.text
     before, after = load_model(run), load_model(made)
     assert after.seen == 24
     first = "convolutions.0.conv.weight"

@@ -68,11 +68,11 @@ def test_an_unknown_recipe_names_the_known():
 
 
 @pytest.mark.parametrize(
-    "pictures, batch, epochs",
+    "images, batch, epochs",
     [(205, 4, 115), (60, 4, 300), (2050, 4, 20), (3, 1, 300), (20, 2, 300), (100_000, 4, 20), (400, 4, 60)],
 )
-def test_a_run_fits_its_set(pictures, batch, epochs):
-    found = Settings().fitted(pictures, 0.5)
+def test_a_run_fits_its_set(images, batch, epochs):
+    found = Settings().fitted(images, 0.5)
     assert (found.batch_size, found.epochs) == (batch, epochs)
 
 

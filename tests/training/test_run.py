@@ -103,7 +103,7 @@ def test_every_way_to_train_ends_in_a_model(given, squares, tmp_path):
         assert model.thresholds == ()
 
 
-def test_pictures_of_extreme_shape_train_like_others(tmp_path):
+def test_images_of_extreme_shape_train_like_others(tmp_path):
     root = write_squares(tmp_path / "s", {"train": 4, "val": 2})
     for stem, size, box in (("train000", (1, 1), [0, 0, 1, 1]), ("train001", (20_000, 10), [500, 1, 9000, 9])):
         Image.new("RGB", size).save(root / "JPEGImages" / f"{stem}.png")
@@ -113,7 +113,7 @@ def test_pictures_of_extreme_shape_train_like_others(tmp_path):
     assert (train(root, out=tmp_path, **SMALL) / "model.safetensors").is_file()
 
 
-def test_pictures_that_fail_at_their_first_decode_are_skipped_and_counted(tmp_path, caplog):
+def test_images_that_fail_at_their_first_decode_are_skipped_and_counted(tmp_path, caplog):
     root = write_squares(tmp_path / "s", {"train": 6, "val": 2})
     file = root / "JPEGImages" / "train001.png"
     noise = np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8)
@@ -123,7 +123,7 @@ def test_pictures_that_fail_at_their_first_decode_are_skipped_and_counted(tmp_pa
     file.write_bytes(content)
     with caplog.at_level(logging.WARNING, "lookonce"):
         train(root, out=tmp_path, **SMALL)
-    assert "1 pictures could not be decoded and were skipped, the first: JPEGImages/train001.png" in caplog.text
+    assert "1 images could not be decoded and were skipped, the first: JPEGImages/train001.png" in caplog.text
 
 
 @pytest.mark.parametrize("given, message", [
@@ -270,7 +270,7 @@ def test_a_batch_whose_loss_is_not_finite_is_kept(squares, tmp_path, monkeypatch
         return {"wh": raw.sum() * float("nan"), "total": raw.sum()}
 
     monkeypatch.setitem(LOSSES, "region_ciou", broken)
-    with pytest.raises(UserError, match="loss term 'wh' is not a finite number on the pictures JPEGImages/train"):
+    with pytest.raises(UserError, match="loss term 'wh' is not a finite number on the images JPEGImages/train"):
         train(squares, out=tmp_path, name="r", **SMALL)
     kept = load_file(tmp_path / "r" / "bad_batch.safetensors")
     assert kept["canvas"].shape == (4, 3, 96, 96)
@@ -279,7 +279,7 @@ def test_a_batch_whose_loss_is_not_finite_is_kept(squares, tmp_path, monkeypatch
 
 def test_the_page_shows_how_the_run_stands(run):
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "Worst validation pictures" in page
+    assert "Worst validation images" in page
     assert "some anchor fits" in page
     assert re.search(r"validation</th>\s*<td>torch [^,]+, fp32, c", page)
     assert "scores &gt; 0.005" in page
@@ -411,7 +411,7 @@ def test_a_run_by_steps_that_is_stopped_ends_as_one_that_was_not(squares, tmp_pa
         return take(self, batch, number)
 
     monkeypatch.setattr(Training, "training_step", interrupted)
-    with pytest.raises(Interrupted, match="stopped after 32 pictures"):
+    with pytest.raises(Interrupted, match="stopped after 32 images"):
         train(squares, out=tmp_path, name="cut", **given)
     monkeypatch.undo()
     states = [torch.load(r / "checkpoints" / "last.ckpt", weights_only=True)

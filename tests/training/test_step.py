@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lookonce.data.augment import Augmentation, Warped
-from lookonce.data.loader import Canvases, Pictures, collate
+from lookonce.data.augment import Augmentation, InputBatch
+from lookonce.data.loader import Canvases, TrainingImages, collate
 from lookonce.data.read import read_dataset
 from lookonce.errors import ConfigError, NonFiniteLossError
 from lookonce.evaluation.average_precision import score
@@ -32,18 +32,18 @@ def training(monkeypatch, **given):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     return read_dataset(write_squares(tmp_path / "set", {"train": 6}))
 
 
 def batch_of(dataset):
-    found = Pictures(Canvases(dataset, 96, None))
+    found = TrainingImages(Canvases(dataset, 96, None))
     return collate([found[i] for i in range(len(found))])
 
 
 @pytest.mark.parametrize("loss", ["region", "region_ciou", "keras_yolo2"])
-def test_one_batch_is_learnt_by_heart_with_each_loss(loss, pictures, monkeypatch):
-    module, batch = training(monkeypatch, loss=loss, learning_rate=1e-2), batch_of(pictures)
+def test_one_batch_is_learnt_by_heart_with_each_loss(loss, images, monkeypatch):
+    module, batch = training(monkeypatch, loss=loss, learning_rate=1e-2), batch_of(images)
     optimizer = m.make_optimizer(module.network, module.settings)
     module.train()
     for _ in range(150):
@@ -53,24 +53,24 @@ def test_one_batch_is_learnt_by_heart_with_each_loss(loss, pictures, monkeypatch
     module.network.train()  # one batch: its own statistics are the right ones
     inputs = batch.canvas.float() / 255
     with torch.no_grad():
-        given = Warped(inputs, batch.boxes, batch.labels, batch.image_index, batch.ignore)
+        given = InputBatch(inputs, batch.boxes, batch.labels, batch.image_index, batch.ignore)
         predictions = module.validation_step(given, 0)
-    found = postprocess(predictions, [(96, 96)] * 6, (96, 96), "letterbox", pictures.labels, Selection(0.005))
-    assert score(pictures, found, bootstrap=0).mean_ap == 1.0
+    found = postprocess(predictions, [(96, 96)] * 6, (96, 96), "letterbox", images.labels, Selection(0.005))
+    assert score(images, found, bootstrap=0).mean_ap == 1.0
     assert module.seen == 150 * 6
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_term_and_pictures(pictures, monkeypatch):
-    module, batch = training(monkeypatch), batch_of(pictures)
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_term_and_images(images, monkeypatch):
+    module, batch = training(monkeypatch), batch_of(images)
     with torch.no_grad():
         module.network.convolution_list()[-1].conv.bias.view(2, 7)[:, 2] = float("nan")
-    with pytest.raises(NonFiniteLossError, match="loss term 'wh' is not a finite number on the pictures 0, 1, 2"):
+    with pytest.raises(NonFiniteLossError, match="loss term 'wh' is not a finite number on the images 0, 1, 2"):
         module.training_step(batch, 0)
 
 
-def test_every_tenth_step_is_a_row_for_each_logger(pictures, monkeypatch):
+def test_every_tenth_step_is_a_row_for_each_logger(images, monkeypatch):
     rows, loggers = [], [SimpleNamespace(log_metrics=lambda row, step: rows.append((step, row)))] * 2
-    module, batch = training(monkeypatch), batch_of(pictures)
+    module, batch = training(monkeypatch), batch_of(images)
     monkeypatch.setattr(module, "_report", m.Training._report.__get__(module))
     monkeypatch.setattr(m.Training, "loggers", property(lambda _: loggers))
     optimizer = SimpleNamespace(param_groups=[{"lr": 0.25}])
@@ -94,12 +94,12 @@ def test_a_batch_of_which_nothing_could_be_decoded_is_no_step(monkeypatch):
     assert training(monkeypatch).training_step(collate([None]), 0) is None
 
 
-def test_warm_up_is_counted_in_pictures_and_kept_in_the_checkpoint(pictures, monkeypatch):
+def test_warm_up_is_counted_in_images_and_kept_in_the_checkpoint(images, monkeypatch):
     module = training(monkeypatch, warm_up_images=10)
     assert module.warming_up
-    module.training_step(batch_of(pictures), 0)
+    module.training_step(batch_of(images), 0)
     assert module.warming_up
-    module.training_step(batch_of(pictures), 0)
+    module.training_step(batch_of(images), 0)
     assert not module.warming_up
     checkpoint = {}
     module.on_save_checkpoint(checkpoint)
@@ -114,7 +114,7 @@ def test_the_side_changes_every_ten_steps_and_only_with_the_seed(monkeypatch):
     sides = []
     for step in range(200):
         monkeypatch.setattr(type(module), "global_step", property(lambda _, step=step: step))
-        sides.append(module.frame()[0])
+        sides.append(module.input_size()[0])
     assert all(len(set(sides[i : i + 10])) == 1 for i in range(0, 200, 10))
     assert len(set(sides)) > 5
     assert set(sides) <= set(module.settings.multi_scale)
@@ -163,11 +163,11 @@ def test_an_untrained_network_expects_little():
     assert 0.005 < objectness.mean() < 0.02
 
 
-def test_the_gradient_is_limited_to_the_norm_of_the_settings_and_zero_leaves_it(pictures, monkeypatch):
+def test_the_gradient_is_limited_to_the_norm_of_the_settings_and_zero_leaves_it(images, monkeypatch):
     lengths = {}
     for limit in (0.0, 0.5):
         module = training(monkeypatch, gradient_clip=limit)
-        module.training_step(batch_of(pictures), 0).backward()
+        module.training_step(batch_of(images), 0).backward()
         module.on_before_optimizer_step(m.make_optimizer(module.network, module.settings))
         lengths[limit] = torch.cat([p.grad.flatten() for p in module.network.parameters()]).norm().item()
     assert lengths[0.0] > 1

@@ -10,13 +10,13 @@ from lookonce.training.validation import Inputs, Validation, together
 from sets import write_squares
 
 
-def test_inputs_are_what_detection_sees_and_a_bad_picture_is_grey(tmp_path):
+def test_inputs_are_what_detection_sees_and_a_bad_image_is_grey(tmp_path):
     dataset = read_dataset(write_squares(tmp_path / "s", {"val": 2}))
     found = Inputs(dataset, (64, 64), "letterbox")
     assert found[0].images.shape == (1, 3, 64, 64)
     assert torch.equal(found[0].images, found[0].images)
     torch.testing.assert_close(found[0].boxes, torch.from_numpy(dataset.records[0].boxes) * 64 / 96)
-    dataset.records[1].path.write_text("no picture")
+    dataset.records[1].path.write_text("no image")
     assert (found[1].images - 0.5).abs().max() < 0.003
     assert len(found) == 2
 

@@ -113,7 +113,7 @@ def anchors(
 
     Args:
         data: a data set; its format is found, not asked.
-        split: which pictures; all: every picture there is. Difficult objects count like others.
+        split: which images; all: every image there is. Difficult objects count like others.
         labels: use these classes only, by name.
         k: how many anchors; fewer, and a line says so, where the boxes have fewer distinct shapes.
         size: side of the network's square input, px; a multiple of 32.
@@ -143,7 +143,7 @@ def anchors(
         curve.append(chosen if number == k else measure(wh, cluster(wh, number, centre, seed=seed)[0]))
     name = f"yolov2-voc.cfg ({len(others)})" if given is None else f"given ({len(others)})"
     report = AnchorsReport(
-        f"{dataset.name}, {split}: {len(wh)} boxes on {len(dataset)} pictures; {size} px, {resize}, {centre}",
+        f"{dataset.name}, {split}: {len(wh)} boxes on {len(dataset)} images; {size} px, {resize}, {centre}",
         size, tuple(curve), chosen, measure(wh, np.array(others)), name, plot,
     )  # fmt: skip
     if plot is not None:

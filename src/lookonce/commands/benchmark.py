@@ -1,4 +1,4 @@
-"""benchmark: how fast models are on this machine, in each runtime and beside other programs."""
+"""benchmark: how fast models are on this machine, in each backend and beside other programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from lookonce.console import is_shown
 from lookonce.data.images import usable_cores
-from lookonce.data.lookup import find_pictures
+from lookonce.data.lookup import find_images
 from lookonce.deploy import benchmark as from_files
 from lookonce.deploy.benchmark import (
     Speed,
@@ -50,7 +50,7 @@ def benchmark(
     rounds: int = 15,
     batch: int = 8,
     threads: int | None = None,
-    pictures: Path | None = None,
+    images: Path | None = None,
     train: bool = False,
     out: Path | None = None,
     overwrite: bool = False,
@@ -58,7 +58,7 @@ def benchmark(
 ) -> Speed:
     """Measure how fast models are here: their network alone, and on request all around it.
 
-    The network alone runs in each runtime and precision that this machine has, in OpenCV's dnn and in plain PyTorch.
+    The network alone runs in each backend and precision that this machine has, in OpenCV's dnn and in plain PyTorch.
     In every round each row runs once, in turn, so that ratios hold on a busy machine: a ratio is the median over rounds
     of that within a round, against OpenCV, or against plain PyTorch where OpenCV is not installed.
 
@@ -66,9 +66,9 @@ def benchmark(
         models: model files, folders of runs, Darknet .cfg files beside their .weights, or exported .onnx and .xml
             files: an int8 export given behind its model stands in one table with it.
         rounds: how often each row is measured; of training steps 3 times at most.
-        batch: pictures at once where throughput is measured, and of a training step; one alone gives the latency.
+        batch: images at once where throughput is measured, and of a training step; one alone gives the latency.
         threads: of the CPU, for every row alike; none: the cores that this process may use.
-        pictures: also measure from the picture files of this folder to detections as JSON.
+        images: also measure from the image files of this folder to detections as JSON.
         train: also measure training steps of the network: the step alone, through train, and in a plain loop.
         out: also write speed.txt, speed.json and the plot speed.png into this folder.
         overwrite: replace these three files if they exist.
@@ -77,24 +77,24 @@ def benchmark(
         Speed: the machine, a table for each network and batch, and what is absent and why. Ctrl-C gives the rounds so
         far.
     Raises:
-        UserError: a model that cannot be read, a number outside its law, a folder without pictures.
+        UserError: a model that cannot be read, a number outside its law, a folder without images.
         Interrupted: Ctrl-C before the first round was done.
     """
     if rounds < 1:
         raise ConfigError(f"rounds: {rounds}; expected at least 1")
     if batch < 2:
-        raise ConfigError(f"batch: {batch}; expected at least 2, since one picture alone is measured anyway")
+        raise ConfigError(f"batch: {batch}; expected at least 2, since one image alone is measured anyway")
     for name in OUTPUT if out is not None else ():
         check_output(Path(out or "").expanduser() / name, overwrite)
     threads = Settings(threads=threads).threads or usable_cores()
     models = [_whole(Path(model).expanduser()) for model in models]
-    files = None if pictures is None else from_files.readable(find_pictures(pictures))
+    files = None if images is None else from_files.readable(find_images(images))
     further = [partial(_with_files, model=model, files=files) for model in models if files]
     further += [partial(_with_steps, model=model, batch=batch) for model in models if train]
     with process_threads(threads):
         speed = _onwards(_networks(models, batch, rounds, threads), further)
     if files is None:
-        speed = _noted(speed, "from picture files to detections: not measured; give --pictures FOLDER")
+        speed = _noted(speed, "from image files to detections: not measured; give --images FOLDER")
     if out is not None:
         _write(speed, Path(out).expanduser())
     return replace(speed, json=json)
@@ -108,7 +108,7 @@ def _whole(path: Path) -> Path:
 def _networks(models: Sequence[Path], batch: int, rounds: int, threads: int) -> Speed:
     """The networks alone. Raises Interrupted where not one round was done."""
     found = line_up(models, batch, threads)
-    labels = [f"{row.network}, batch {row.batch}: {row.runtime} {row.precision}" for row in found.rows]
+    labels = [f"{row.network}, batch {row.batch}: {row.backend} {row.precision}" for row in found.rows]
     with _progress(labels, rounds + WARM_UP) as each:
         took = interleave([timed(run) for run in found.runs], rounds, WARM_UP, each)
     if not took.found:
@@ -178,7 +178,7 @@ def _write(speed: Speed, folder: Path) -> None:
     panels: dict[str, list[Bar]] = {}
     for heading, rows in tables(speed.networks).items():
         for name, row in zip(names(rows), rows, strict=True):
-            times = "" if row.ratio is None or row.runtime == row.against else f"  {row.ratio:.2f} x"
+            times = "" if row.ratio is None or row.backend == row.against else f"  {row.ratio:.2f} x"
             bar = Bar(f"{name}, {row.precision}", row.images_per_s, times, not row.is_peer)
             panels.setdefault(heading, []).append(bar)
     for files in speed.files:

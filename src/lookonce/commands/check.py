@@ -25,7 +25,7 @@ log = logging.getLogger("lookonce")
 
 
 MANY = 2000
-"""Pictures from which on opening them takes long enough to be said."""
+"""TrainingImages from which on opening them takes long enough to be said."""
 
 
 def check(
@@ -36,13 +36,13 @@ def check(
     size: int = 416,
     resize: ResizeMode = "letterbox_antialias",
     anchors: int = 5,
-    pictures: bool = True,
+    images: bool = True,
     report: Path | None = None,
     overwrite: bool = False,
     json: bool = False,
     workers: int | None = None,
 ) -> CheckReport:
-    """Say what is wrong with a data set: every picture, every box, all splits. Nothing is changed.
+    """Say what is wrong with a data set: every image, every box, all splits. Nothing is changed.
 
     Ends with code 1 where something would harm training, or make its score untrue.
 
@@ -53,8 +53,8 @@ def check(
         size: side of the network's square input, px, for what is too small or lost; a multiple of 32.
         resize: how an image becomes the input, as in training.
         anchors: number of anchors, clustered on the training boxes as training does; 0: the five of yolov2-voc.cfg.
-        pictures: open the pictures, too: for cut ones, wrong sizes, and twins, also across train, val and test.
-        report: also write this page (.html): counts, shapes, anchors, labelled pictures, what the network is told.
+        images: open the images, too: for cut ones, wrong sizes, and twins, also across train, val and test.
+        report: also write this page (.html): counts, shapes, anchors, labelled images, what the network is told.
         overwrite: replace the page if it exists, or write it into the data set's folder.
         json: show the result as JSON.
         workers: threads that decode; none: one for each core.
@@ -71,15 +71,15 @@ def check(
     whole = read_whole(data, labels, format)
     fit = fitted_anchors(whole, anchors, size, resize)
     paths = [record.path for record in whole.dataset.records]
-    if pictures and len(paths) >= MANY:
-        log.info("opening %d pictures", len(paths))
-    pixel_range = measure_range(paths) if pictures else None
+    if images and len(paths) >= MANY:
+        log.info("opening %d images", len(paths))
+    pixel_range = measure_range(paths) if images else None
     if pixel_range is not None:
         log.info("images of more than 8 bits: %g becomes black, %g white", *pixel_range)
-    looks = look(paths, workers or usable_cores(), pixel_range) if pictures else None
+    looks = look(paths, workers or usable_cores(), pixel_range) if images else None
     findings, lost = find(whole, looks, fit, size, resize)
     counted = count(whole, size, resize)
-    result = CheckReport(str(data), whole.found.format, size, counted, fit, lost, findings, pictures, report, json)
+    result = CheckReport(str(data), whole.found.format, size, counted, fit, lost, findings, images, report, json)
     if report is not None:
         from lookonce.report.data_page import write_data_report
 
@@ -116,9 +116,9 @@ def count(whole: Whole, size: int, resize: ResizeMode) -> Counted:
     """How much of everything a data set holds."""
     dataset = whole.dataset
     image, each = dataset.image_of_box, np.diff(dataset.first)
-    pairs = np.unique(np.column_stack((image, dataset.classes)), axis=0)  # [pictures with a class, 2]
+    pairs = np.unique(np.column_stack((image, dataset.classes)), axis=0)  # [images with a class, 2]
     objects = np.bincount(dataset.classes, minlength=len(dataset.labels)).tolist()
-    pictures = np.bincount(pairs[:, 1], minlength=len(dataset.labels)).tolist()
+    images = np.bincount(pairs[:, 1], minlength=len(dataset.labels)).tolist()
     splits = training_splits(whole)
     splits |= {name: whole.members(name) for name in whole.splits if name not in splits}
     sides = np.sqrt(shapes_in_cells(dataset, size, resize).prod(1)) * STRIDE
@@ -126,7 +126,7 @@ def count(whole: Whole, size: int, resize: ResizeMode) -> Counted:
     return Counted(
         len(dataset), len(dataset.boxes), int((each == 0).sum()), int(dataset.difficult.sum()),
         0 if dataset.crowd is None else int(dataset.crowd.sum()),
-        {name: (objects[n], pictures[n]) for n, name in enumerate(dataset.labels)},
+        {name: (objects[n], images[n]) for n, name in enumerate(dataset.labels)},
         {name: (len(members), int(each[members].sum())) for name, members in splits.items()}, whole.source,
         (float(each.mean()), int(each.max())), (low, middle, high),
     )  # fmt: skip

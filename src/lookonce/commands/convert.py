@@ -24,7 +24,7 @@ from lookonce.files import is_inside, sweep, temporary
 Target = Literal["voc", "coco", "yolo"]
 
 
-PICTURES = {"voc": "JPEGImages", "coco": "images", "yolo": "images"}
+IMAGES = {"voc": "JPEGImages", "coco": "images", "yolo": "images"}
 
 
 WRITERS = {"voc": write_voc, "coco": write_coco, "yolo": write_yolo}
@@ -36,14 +36,14 @@ class Converted:
 
     path: Path
     format: Target
-    pictures: int
+    images: int
     objects: int
     splits: tuple[str, ...]
     losses: tuple[str, ...]
     """What the format cannot hold, counted."""
 
     def __str__(self) -> str:
-        said = f"{self.path}: {self.pictures} pictures with {self.objects} objects as {self.format}"
+        said = f"{self.path}: {self.images} images with {self.objects} objects as {self.format}"
         return "\n".join((said + (f"; splits {', '.join(self.splits)}" if self.splits else ""), *self.losses))
 
 
@@ -60,9 +60,9 @@ def convert(
 
     Args:
         data: a data set: its folder, or its COCO .json, data.yaml or obj.data.
-        out: a new folder for it. Its pictures are hard links to the old ones where the disk allows that, else copies.
+        out: a new folder for it. Its images are hard links to the old ones where the disk allows that, else copies.
         format: what to write: voc, coco, or yolo (data.yaml and obj.data).
-        labels: these classes only, by name, in this order. Pictures without any of them stay, empty.
+        labels: these classes only, by name, in this order. TrainingImages without any of them stay, empty.
         read_as: the format of `data`; auto finds it by looking.
         policy: how to handle a box less than half inside its image: drop it, clip it to the image, or error. A box
             at least half inside is clipped.
@@ -79,13 +79,13 @@ def convert(
     whole = read_whole(data, labels, read_as, policy)
     settle(whole.dataset.problems, policy, str(data))
     if not len(whole.dataset):
-        raise UserError(f"{data}: not one picture can be read, so there is nothing to convert")
+        raise UserError(f"{data}: not one image can be read, so there is nothing to convert")
     splits = _splits(whole, format)
     names = unique_names(whole.dataset)
     sweep(out.absolute().parent)
     beside = temporary(out.absolute())
     try:
-        _link(whole.dataset, names, beside / PICTURES[format])
+        _link(whole.dataset, names, beside / IMAGES[format])
         WRITERS[format](beside, whole.dataset, names, splits)
         if out.exists():
             out.rmdir()
@@ -100,7 +100,7 @@ def convert(
 
 
 def unique_names(dataset: Dataset) -> list[str]:
-    """A file name for each picture [M], whose stem no other has, without blanks: they end names in VOC's lists."""
+    """A file name for each image [M], whose stem no other has, without blanks: they end names in VOC's lists."""
     taken: set[str] = set()
     names: list[str] = []
     for path in dataset.paths.tolist():

@@ -1,4 +1,4 @@
-"""demo: the user's own path on embedded data, from labelled pictures to a detector and a page about it."""
+"""demo: the user's own path on embedded data, from labelled images to a detector and a page about it."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def demo(folder: Path = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
     log.info("4/4 detecting: lookonce detect %s ...", run)
     detect(run, [str(record.path) for record in shown], out=folder / "detections", overwrite=True)
     detector = Detector(run)
-    pictures = [drawn(detector, record) for record in shown]
+    images = [drawn(detector, record) for record in shown]
     note = "Pages that training never saw. Solid: found, with its score. Dashed: what is there."
     model = detector.about
-    told = facts(model.training["recipe"], model.training["data"], model.training["pictures"], model.region.anchors)
-    gallery = Gallery("What it finds", note, pictures)
+    told = facts(model.training["recipe"], model.training["data"], model.training["images"], model.region.anchors)
+    gallery = Gallery("What it finds", note, images)
     about = Page(run, report.metrics, "test", told, galleries=[gallery], found=sections(test, report.analysis))
     page = write_report(run / "demo.html", about)
     log.info("the demo took %.0f s", time.perf_counter() - began)
@@ -81,10 +81,10 @@ def demo(folder: Path = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
 
 def drawn(detector: Detector, record: Record) -> tuple[str, Image.Image]:
     """A page with what was found on it and what is there: (caption, page)."""
-    picture = load_rgb(record.path)
-    found = detector.detect([picture])[0]
+    image = load_rgb(record.path)
+    found = detector.detect([image])[0]
     caption = f"{record.path.name}: {len(found)} found, {len(record.labels)} there"
-    return caption, compared(Image.fromarray(picture), found, record, detector.labels)
+    return caption, compared(Image.fromarray(image), found, record, detector.labels)
 
 
 DIGITS: dict[str, Any] = {

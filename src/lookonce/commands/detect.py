@@ -1,4 +1,4 @@
-"""detect: pictures become drawn pictures and detections.json."""
+"""detect: images become drawn images and detections.json."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pathlib import Path
 
 from lookonce.console import track
 from lookonce.data.images import BATCH, Decoded, load_rgb, usable_cores
-from lookonce.data.lookup import find_pictures
-from lookonce.errors import Interrupted, PictureError, UserError
+from lookonce.data.lookup import find_images
+from lookonce.errors import ImageError, Interrupted, UserError
 from lookonce.evaluation.evaluate import SCORE_THRESHOLD
 from lookonce.files import new_folder, numbered_folder, replacing, sweep
-from lookonce.inference.backends.settings import Precision, RuntimeName
+from lookonce.inference.backends.settings import BackendName, Precision
 from lookonce.inference.detector import Detector, write_entry
 from lookonce.inference.draw import draw
 from lookonce.model.detections import Detections
@@ -47,23 +47,23 @@ class Summary:
     """What `lookonce detect` did."""
 
     out: Path
-    pictures: int = 0
+    images: int = 0
     skipped: int = 0
     detections: int = 0
     highest: float = 0.0
     """Where nothing was found: the best score on the first LOOKED_AT files, thresholds aside."""
 
     def add(self, found: Detections) -> None:
-        """Count a picture and what was found on it."""
-        self.pictures += 1
+        """Count an image and what was found on it."""
+        self.images += 1
         self.detections += len(found)
 
     def __str__(self) -> str:
-        said = f"{self.detections} detections on {self.pictures} pictures: {self.out / 'detections.json'}"
+        said = f"{self.detections} detections on {self.images} images: {self.out / 'detections.json'}"
         if self.skipped:
-            said += f"; {self.skipped} pictures skipped"
+            said += f"; {self.skipped} images skipped"
         if not self.detections:
-            seen = "" if self.pictures + self.skipped <= LOOKED_AT else f" on the first {LOOKED_AT} pictures"
+            seen = "" if self.images + self.skipped <= LOOKED_AT else f" on the first {LOOKED_AT} images"
             said += (
                 f"; nothing passed the threshold, and the highest score{seen} is {self.highest:.3f} (see --threshold)"
             )
@@ -72,33 +72,33 @@ class Summary:
 
 def detect(
     model: Path,
-    pictures: list[str],
+    images: list[str],
     *,
     out: Path | None = None,
     overwrite: bool = False,
     threshold: float | None = None,
     iou_threshold: float = 0.45,
     drawn: bool = True,
-    runtime: RuntimeName = "auto",
+    backend: BackendName = "auto",
     device: str | None = None,
     precision: Precision = "auto",
 ) -> Summary:
-    """Find objects on pictures.
+    """Find objects on images.
 
     Args:
         model: a model file, the folder of a run, a Darknet .cfg beside its .weights, or an exported .onnx or .xml.
-        pictures: files, folders or patterns such as "holiday/*.jpg".
+        images: files, folders or patterns such as "holiday/*.jpg".
         out: folder for the drawn images and detections.json (boxes xyxy, pixels of the image as seen), new or empty;
             none: detections, or the first of detections-2, detections-3, ... that does not exist.
         overwrite: write into a folder that holds files already. Only what an earlier detect wrote there is replaced.
         threshold: lowest score of a detection; none: the model's own, for each class, from validation.
         iou_threshold: of two boxes of one class that overlap more than this, the better stays.
-        drawn: also write each picture with its detections drawn.
-        runtime: what runs the network; auto: the fastest at hand.
-        device: where it runs: cpu, cuda, or tensorrt of onnxruntime; none: the runtime's own choice.
+        drawn: also write each image with its detections drawn.
+        backend: what runs the network; auto: the fastest at hand.
+        device: where it runs: cpu, cuda, or tensorrt of onnxruntime; none: the backend's own choice.
         precision: auto: bf16 where the processor has instructions for it (boxes within 1 px), else fp32.
     Returns:
-        A summary. A picture that cannot be read is reported, skipped and counted.
+        A summary. An image that cannot be read is reported, skipped and counted.
     Raises:
         UserError: no images found, a model that cannot be read, no image that could be read, an output folder that
             holds files already.
@@ -106,9 +106,9 @@ def detect(
     """
     place = numbered_folder(DETECTIONS, start=2) if out is None else new_folder(Path(out).expanduser(), overwrite)
     with place as folder:
-        detector = Detector(model, runtime, device=device, precision=precision, throughput=True, threshold=threshold,
+        detector = Detector(model, backend, device=device, precision=precision, throughput=True, threshold=threshold,
                             iou_threshold=iou_threshold)  # fmt: skip
-        files = [file for pattern in pictures for file in find_pictures(pattern)]
+        files = [file for pattern in images for file in find_images(pattern)]
         if overwrite:
             _remove_earlier(folder, files)
         return _write_all(detector, str(model), files, Summary(folder), drawn)
@@ -118,15 +118,15 @@ def _write_all(detector: Detector, model: str, files: list[str], summary: Summar
     """Detect on every file; what is found before a stop is kept."""
     stopped = False
     with replacing(summary.out / RESULT) as beside, beside.open("w", encoding="utf-8", newline="\n") as text:
-        text.write(json.dumps({"model": model, "labels": detector.labels})[:-1] + ', "pictures": [')
+        text.write(json.dumps({"model": model, "labels": detector.labels})[:-1] + ', "images": [')
         try:
             for file, found, name in _found(detector, files, summary, drawn):
-                write_entry(text, file, found, first=summary.pictures == 0, drawn=name)
+                write_entry(text, file, found, first=summary.images == 0, drawn=name)
                 summary.add(found)
         except KeyboardInterrupt:
             stopped = True
         text.write("\n]}\n")
-        if not summary.pictures:
+        if not summary.images:
             raise _nothing_done(stopped, summary.skipped, files[0])
     summary.highest = 0.0 if summary.detections else _highest_score(detector, files)
     if stopped:
@@ -139,7 +139,7 @@ def _remove_earlier(folder: Path, files: list[str]) -> None:
     sweep(folder)
     result = folder / RESULT
     try:
-        entries = json.loads(result.read_bytes())["pictures"]
+        entries = json.loads(result.read_bytes())["images"]
         names = [entry.get("drawn") for entry in entries]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return  # none, or not ours: its place alone is taken
@@ -153,8 +153,8 @@ def _remove_earlier(folder: Path, files: list[str]) -> None:
 
 def _nothing_done(stopped: bool, skipped: int, first: str) -> Interrupted | UserError:
     if stopped:
-        return Interrupted("stopped before the first picture", signal.SIGINT)
-    return UserError(f"none of the {skipped} pictures could be read; the first: {first}")
+        return Interrupted("stopped before the first image", signal.SIGINT)
+    return UserError(f"none of the {skipped} images could be read; the first: {first}")
 
 
 Found = tuple[str, Detections, str | None]
@@ -167,14 +167,14 @@ def _found(detector: Detector, files: list[str], summary: Summary, drawn: bool) 
     paths = track(files, "detecting")
     with ThreadPoolExecutor(usable_cores()) as pool:
         drawings: deque[Future[None]] = deque()
-        for file, picture, found in detector.detect_files(paths):
-            if isinstance(picture, PictureError):
-                log.warning("skipped %s", picture)
+        for file, image, found in detector.detect_files(paths):
+            if isinstance(image, ImageError):
+                log.warning("skipped %s", image)
                 summary.skipped += 1
                 continue
             name = _free_name(Path(file).stem, taken) if drawn else None
             if name is not None:
-                drawings.append(pool.submit(_draw, file, picture, found, summary.out / name))
+                drawings.append(pool.submit(_draw, file, image, found, summary.out / name))
             if len(drawings) > BATCH:
                 drawings.popleft().result()
             yield file, found, name
@@ -188,8 +188,8 @@ def _highest_score(detector: Detector, files: list[str]) -> float:
     return max(float(found.scores.max(initial=0)) for _, _, found in everything)
 
 
-def _draw(file: str, picture: Decoded, found: Detections, place: Path) -> None:
-    whole = load_rgb(file) if picture.reduced else picture.pixels
+def _draw(file: str, image: Decoded, found: Detections, place: Path) -> None:
+    whole = load_rgb(file) if image.reduced else image.pixels
     with replacing(place) as beside:
         draw(whole, found).save(beside, quality=90)
 

@@ -1,6 +1,6 @@
 """What `diagnose` found: checks and bars of numbers, as a table for a terminal and as JSON.
 
-Can a network learn a handful of pictures by heart? One that cannot will not learn more of them.
+Can a network learn a handful of images by heart? One that cannot will not learn more of them.
 
 diagnose: the loss falls and mAP is zero; one check after the other says what is wrong and what to change.
 """
@@ -17,10 +17,10 @@ import torch
 
 from lookonce.console import cell, cells, rendered, shown_json, track
 from lookonce.data.anchors import coverage, encoded, is_lost
-from lookonce.data.augment import Warped
+from lookonce.data.augment import InputBatch
 from lookonce.data.check import a_letter_apart, alike, lost_finding
 from lookonce.data.dataset import Dataset
-from lookonce.data.read import Whole, check_pictures, read_whole
+from lookonce.data.read import Whole, check_images, read_whole
 from lookonce.errors import ConfigError, UserError
 from lookonce.evaluation.average_precision import score
 from lookonce.evaluation.evaluate import RULES, detect_all
@@ -143,7 +143,7 @@ def _bars(bars: Bars) -> Table:
 
 
 BY_HEART = 0.8
-"""mAP@.5 on the pictures themselves from which on they count as learnt."""
+"""mAP@.5 on the images themselves from which on they count as learnt."""
 
 
 LOOK = 20
@@ -154,15 +154,15 @@ TAKEN = ("loss", "match_iou", "objectness_prior", "difficult")
 """Settings of the model's own training that are taken; how fast it moves is the quick recipe's."""
 
 
-def memorise(model: Model, pictures: Dataset, steps: int) -> tuple[float, int]:
-    """Train the model's layers anew on a few pictures, as detection sees them, until they are known by heart.
+def memorise(model: Model, images: Dataset, steps: int) -> tuple[float, int]:
+    """Train the model's layers anew on a few images, as detection sees them, until they are known by heart.
 
     Args:
         model: its layers, anchors, input, resize and loss are taken, not its weights. Nothing is written.
-        pictures: one batch; classes as the model's labels.
+        images: one batch; classes as the model's labels.
         steps: at most.
     Returns:
-        (mAP@.5 on these pictures through the whole path of detection, steps taken).
+        (mAP@.5 on these images through the whole path of detection, steps taken).
     Raises:
         UserError: a loss that is not finite.
     """
@@ -175,10 +175,10 @@ def memorise(model: Model, pictures: Dataset, steps: int) -> tuple[float, int]:
     module = Training(network, how, 0).to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(network, how)
     precision, _ = choose_precision(device)
-    batch = _batch(replace(pictures, pixel_range=model.pixel_range), model, device)
+    batch = _batch(replace(images, pixel_range=model.pixel_range), model, device)
     keep_freed_memory()
     value, taken = 0.0, 0
-    for step in track(range(steps), f"overfitting {len(pictures)} pictures"):
+    for step in track(range(steps), f"overfitting {len(images)} images"):
         for group in optimizer.param_groups:
             group["lr"] = how.learning_rate * rate(step, steps, how)
         network.train()
@@ -186,7 +186,7 @@ def memorise(model: Model, pictures: Dataset, steps: int) -> tuple[float, int]:
             raw = module.raw(batch)
         loss = module.loss_terms(raw, batch)["total"]
         if not loss.isfinite():
-            raise UserError(f"the loss on {len(pictures)} pictures is {loss.item()} in step {step + 1}")
+            raise UserError(f"the loss on {len(images)} images is {loss.item()} in step {step + 1}")
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), how.gradient_clip)
@@ -195,28 +195,28 @@ def memorise(model: Model, pictures: Dataset, steps: int) -> tuple[float, int]:
         if taken % LOOK == 0 or taken == steps:
             network.eval()
             fresh = Detector(replace(model, network=network, thresholds=()), precision="fp32")
-            value = score(pictures, detect_all(fresh, pictures)[0], RULES, bootstrap=0).mean_ap or 0.0
+            value = score(images, detect_all(fresh, images)[0], RULES, bootstrap=0).mean_ap or 0.0
             if value >= BY_HEART:
                 break
     return value, taken
 
 
-def _batch(pictures: Dataset, model: Model, device: str) -> Warped:
-    inputs = Inputs(pictures, model.frame, model.resize)
+def _batch(images: Dataset, model: Model, device: str) -> InputBatch:
+    inputs = Inputs(images, model.input_size, model.resize)
     batch = together([inputs[n] for n in range(len(inputs))])
     return batch._replace(**{name: getattr(batch, name).to(device) for name in batch._fields if name != "outputs"})
 
 
 SAMPLE = 50
-"""Validation pictures that are looked at, spread evenly over those that hold objects."""
+"""Validation images that are looked at, spread evenly over those that hold objects."""
 
 
 FIVE = 5
-"""Training pictures to be learnt by heart."""
+"""Training images to be learnt by heart."""
 
 
 FAINTEST = Selection(1e-6, max_candidates=500, max_detections=300, clip=False)
-"""Nearly everything that a network says of a picture."""
+"""Nearly everything that a network says of an image."""
 
 
 FIT = 0.75
@@ -255,9 +255,9 @@ def diagnose(
     Args:
         run: the folder of a run, a model file, or a Darknet .cfg beside its .weights.
         data: the data set that it was trained on.
-        steps: steps at most in which its network, begun anew, must learn five training pictures by heart; 0: skip it.
-        train_split: which pictures it learnt from.
-        val_split: pictures on which its detections are looked at.
+        steps: steps at most in which its network, begun anew, must learn five training images by heart; 0: skip it.
+        train_split: which images it learnt from.
+        val_split: images on which its detections are looked at.
         json: show the result as JSON.
     Returns:
         Diagnosis: each check with what was found and what to change; histograms of scores and of IoU.
@@ -265,7 +265,7 @@ def diagnose(
         UserError: no such run or data; no objects; not one class that the model knows.
     """
     if steps < 0:
-        raise ConfigError(f"steps: {steps}; expected at least 0 (0: do not overfit five pictures)")
+        raise ConfigError(f"steps: {steps}; expected at least 0 (0: do not overfit five images)")
     model = load_model(run)
     theirs, whole, twins = known_classes(data, model)
     train_set, val_set = (_with_objects(whole, split, model, twins) for split in (train_split, val_split))
@@ -314,7 +314,7 @@ def known_classes(data: Path, model: Model) -> tuple[Dataset, Whole, dict[str, s
 
 
 def _with_objects(whole: Whole, split: str, model: Model, twins: dict[str, str]) -> Dataset:
-    """A split's pictures with objects to be found, labelled by the model's classes."""
+    """A split's images with objects to be found, labelled by the model's classes."""
     part = whole.dataset.select(whole.members(split))
     sought = np.unique(part.image_of_box[~part.difficult])
     if not len(sought):
@@ -326,7 +326,7 @@ def _with_objects(whole: Whole, split: str, model: Model, twins: dict[str, str])
 
 
 def check_weights(model: Model) -> Check:
-    """Numbers that are not finite, layers without weights, statistics that no picture gives."""
+    """Numbers that are not finite, layers without weights, statistics that no image gives."""
     for name, value in model.network.state_dict().items():
         layer, _, part = name.removeprefix("convolutions.").partition(".")
         place = f"layer {layer}, {part}"
@@ -335,25 +335,25 @@ def check_weights(model: Model) -> Check:
             return failed("weights", f"{place}: {bad:,} of {value.numel():,} numbers are not finite: go back to a "
                          "checkpoint from before, or train with a lower --learning-rate")  # fmt: skip
         if part == "conv.weight" and not value.any():
-            return failed("weights", f"{place}: every number is 0: nothing of a picture passes; train anew")
+            return failed("weights", f"{place}: every number is 0: nothing of an image passes; train anew")
         if part == "norm.running_var" and not bool(((value >= VARIANCES[0]) & (value <= VARIANCES[1])).all()):
             return failed("weights", f"{place}: {float(value.min()):.2g} to {float(value.max()):.2g}; expected 0 to "
                           f"{VARIANCES[1]:.0g}: the file does not fit its network, or training ran away")  # fmt: skip
-    return passed("weights", f"all finite, variances sane; {model.seen:,} pictures seen in training")
+    return passed("weights", f"all finite, variances sane; {model.seen:,} images seen in training")
 
 
 def check_size(model: Model) -> Check:
     """How the input divides into cells; a model file of another size cannot be read."""
-    stride, (width, height) = model.network.stride, model.frame
+    stride, (width, height) = model.network.stride, model.input_size
     return passed("input size", f"{width} x {height} px are {width // stride} x {height // stride} cells")
 
 
 def check_resize(model: Model) -> Check:
-    """Whether the model sees pictures as its training showed them."""
+    """Whether the model sees images as its training showed them."""
     recipe = model.training.get("recipe", {})
     if "resize" not in recipe or "size" not in recipe:
         return skipped("resize", f"{model.resize}; the file does not say how it was trained")
-    then, now = (recipe["resize"], [recipe["size"]] * 2), (model.resize, list(model.frame))
+    then, now = (recipe["resize"], [recipe["size"]] * 2), (model.resize, list(model.input_size))
     if then == now:
         return passed("resize", f"{model.resize}, as in training")
     said = " and ".join(f"{mode} to {w} x {h} px" for mode, (w, h) in (now, then))
@@ -382,7 +382,7 @@ def check_names(model: Model, theirs: Dataset, twins: dict[str, str], right: boo
 def check_anchors(model: Model, dataset: Dataset) -> tuple[Check, bool]:
     """(whether anchors fit the objects, whether they are in another unit than cells)."""
     stride, anchors = model.network.stride, np.array(model.region.anchors)
-    cells = np.array(model.frame) / stride
+    cells = np.array(model.input_size) / stride
     readings = {"cells": anchors, "pixels": anchors / stride, "shares of the input": anchors * cells}
     fits = {unit: _fit(model, dataset, shapes) for unit, shapes in readings.items()}
     said = f"{fits['cells']:.0%} of {len(dataset.boxes):,} objects have an anchor of shape IoU over .5"
@@ -399,12 +399,12 @@ def check_anchors(model: Model, dataset: Dataset) -> tuple[Check, bool]:
 
 def _fit(model: Model, dataset: Dataset, anchors: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
     shapes = tuple((float(w), float(h)) for w, h in anchors)
-    return coverage(dataset, shapes, model.frame, model.resize, model.network.stride)[0].fit or 0.0
+    return coverage(dataset, shapes, model.input_size, model.resize, model.network.stride)[0].fit or 0.0
 
 
 def check_lost(model: Model, whole: Whole) -> Check:
-    """Objects whose cell and anchor a later one of their picture takes."""
-    targets = encoded(whole.dataset, model.region.anchors, model.frame, model.resize, model.network.stride)
+    """Objects whose cell and anchor a later one of their image takes."""
+    targets = encoded(whole.dataset, model.region.anchors, model.input_size, model.resize, model.network.stride)
     lost = np.flatnonzero(is_lost(targets))
     share = len(lost) / len(whole.dataset.boxes)
     said = f"{len(lost):,} of {len(whole.dataset.boxes):,} objects ({share:.1%}) share cell and anchor with a later one"
@@ -420,7 +420,7 @@ def check_lost(model: Model, whole: Whole) -> Check:
 
 
 def check_detections(model: Model, dataset: Dataset) -> tuple[Sightings, Check]:
-    """What the strongest detections on a sample of pictures lie on."""
+    """What the strongest detections on a sample of images lie on."""
     some = dataset.select(_spread(len(dataset), SAMPLE))
     detector = Detector(model, precision="fp32")
     seen = sight(some, detect_all(detector, some, FAINTEST)[0])
@@ -433,7 +433,7 @@ def check_detections(model: Model, dataset: Dataset) -> tuple[Sightings, Check]:
         if then.right.mean() > seen.right.mean() + ENOUGH:
             said = (f"the resize differs from training's: {then.right.mean():.0%} of the objects are found with "
                     f"{other.resize}, {seen.right.mean():.0%} with {model.resize}: write {other.resize}")  # fmt: skip
-    return seen, (passed if good else failed)("detections", f"{said} ({detector.runtime.backend})")
+    return seen, (passed if good else failed)("detections", f"{said} ({detector.backend.info})")
 
 
 def check_curves(run: Path) -> Check:
@@ -458,15 +458,15 @@ def check_curves(run: Path) -> Check:
 
 
 def check_memory(model: Model, dataset: Dataset, steps: int, blocked: Sequence[str]) -> Check:
-    """Whether the network, begun anew, learns five pictures by heart."""
-    name = "five pictures"
+    """Whether the network, begun anew, learns five images by heart."""
+    name = "five images"
     if blocked:
         return skipped(name, f"mend first: {', '.join(blocked)}")
     if not steps:
         return skipped(name, "as asked (--steps 0)")
     if model.tree is not None:
         return skipped(name, "a tree of classes is not trained here")
-    five = check_pictures(dataset.select(_spread(len(dataset), FIVE)))
+    five = check_images(dataset.select(_spread(len(dataset), FIVE)))
     names = ", ".join(record.path.name for record in five.records)
     try:
         value, taken = memorise(model, five, steps)
@@ -478,7 +478,7 @@ def check_memory(model: Model, dataset: Dataset, steps: int, blocked: Sequence[s
     if value >= BY_HEART:
         return passed(name, f"{said} (asked: {BY_HEART})")
     return failed(name, f"{said}, expected {BY_HEART}: give more --steps; if that does not help, look at the boxes "
-                 "of these pictures, take a larger --size, or other --anchors")  # fmt: skip
+                 "of these images, take a larger --size, or other --anchors")  # fmt: skip
 
 
 def _spread(count: int, most: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""evaluate: a detector, or its detections in files, and labelled pictures give a Report."""
+"""evaluate: a detector, or its detections in files, and labelled images give a Report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lookonce.evaluation.coco import TITLE, CocoMetrics, score_coco
 from lookonce.evaluation.evaluate import SCORE_THRESHOLD, Analysis, Difficult, Protocol, analyse, detect_all
 from lookonce.evaluation.result_files import holds_detections, read_detections
 from lookonce.files import check_output
-from lookonce.inference.backends.settings import Backend, Precision, RuntimeName
+from lookonce.inference.backends.settings import BackendInfo, BackendName, Precision
 from lookonce.inference.detector import Detector
 from lookonce.model.detections import Detections
 
@@ -42,13 +42,13 @@ class Report:
     data: str
     split: str | None
     skipped: int
-    """Pictures that could not be decoded: their objects count as missed."""
+    """TrainingImages that could not be decoded: their objects count as missed."""
     analysis: Analysis
     """Errors by kind, confusion, calibration, sizes."""
     coco: CocoMetrics | None = None
     """COCO's numbers, where that is the protocol."""
     page: Path | None = None
-    backend: Backend | None = None
+    backend: BackendInfo | None = None
     """What ran the model; None: the detections were read from files."""
     json: bool = False
     """Whether it is shown as JSON."""
@@ -65,7 +65,7 @@ class Report:
 
     @property
     def computed_by(self) -> str:
-        """Backend, precision and device, in words."""
+        """BackendInfo, precision and device, in words."""
         return "detections read from files" if self.backend is None else str(self.backend)
 
     def to_json(self) -> dict[str, Any]:
@@ -114,29 +114,29 @@ def evaluate(
     iou_threshold: float = 0.5,
     difficult: Difficult | None = None,
     bootstrap: int = 1000,
-    runtime: RuntimeName = "auto",
+    backend: BackendName = "auto",
     device: str | None = None,
     precision: Precision = "fp32",
     report: Path | None = None,
     overwrite: bool = False,
     json: bool = False,
 ) -> Report:
-    """Score a detector on labelled pictures.
+    """Score a detector on labelled images.
 
     Args:
         model: a model file, a run's folder, a Darknet .cfg beside its .weights, an exported .onnx or .xml. Or
             detections that exist: what detect wrote, COCO's result .json, or a folder of IMAGE.txt with lines
             class score xmin ymin xmax ymax, or YOLO's class cx cy w h score.
         data: a data set; its format is found, not asked.
-        split: which pictures; all: every picture there is.
+        split: which images; all: every image there is.
         labels: score these classes only, by name; none: those that the model knows, or all of the data set.
         protocol: how precision becomes AP: voc2007 (11 points), voc2010 (the area), or coco (its twelve numbers).
         iou_threshold: a detection is right from this IoU with an object on; of coco all but its numbers follow it.
         difficult: ignore: difficult objects neither help nor harm; count: they are objects like others; none: as the
             protocol has it, VOC ignores and COCO counts them.
-        bootstrap: resamples of the pictures for the interval around mAP; 0: none.
-        runtime: what runs the network; auto takes the fastest at hand. The report names it.
-        device: none: the runtime's own choice; cpu or cuda.
+        bootstrap: resamples of the images for the interval around mAP; 0: none.
+        backend: what runs the network; auto takes the fastest at hand. The report names it.
+        device: none: the backend's own choice; cpu or cuda.
         precision: fp32, so that the score is the model's and not this machine's; bf16; or auto: bf16 where the
             processor has instructions for it. An int8 file stays int8.
         report: also write this page (.html): curves, confusion, calibration, errors by kind and cost, hits and misses.
@@ -158,18 +158,19 @@ def evaluate(
     chosen = None if split == "all" else split
     if holds_detections(Path(model)):
         dataset, detections = _from_files(Path(model), data, chosen, labels)
-        rules, skipped, backend = replace(rules, score_threshold=None), 0, None
+        info: BackendInfo | None
+        rules, skipped, info = replace(rules, score_threshold=None), 0, None
     else:
-        detector = Detector(model, runtime, device=device, precision=precision, throughput=True)
+        detector = Detector(model, backend, device=device, precision=precision, throughput=True)
         dataset, detections, skipped = _from_model(detector, data, chosen, labels)
-        backend = detector.runtime.backend
+        info = detector.backend.info
     analysis = analyse(dataset, detections, rules, bootstrap)
     coco = score_coco(dataset, detections) if protocol == "coco" else None
-    result = Report(analysis.metrics, str(model), str(data), split, skipped, analysis, coco, report, backend, json)
+    result = Report(analysis.metrics, str(model), str(data), split, skipped, analysis, coco, report, info, json)
     if report is not None:
         _write_page(result, dataset, {
             "split": split, "labels": labels, "protocol": protocol, "iou-threshold": iou_threshold,
-            "difficult": difficult, "bootstrap": bootstrap, "runtime": runtime, "device": device,
+            "difficult": difficult, "bootstrap": bootstrap, "backend": backend, "device": device,
             "precision": precision, "report": report,
         })  # fmt: skip
     return result
@@ -187,7 +188,7 @@ def _rules(protocol: Protocol, iou_threshold: float, difficult: Difficult | None
 
 def _from_model(detector: Detector, data: Path, split: str | None, labels: tuple[str, ...] | None
                 ) -> tuple[Dataset, list[Detections], int]:  # fmt: skip
-    """The pictures of a split, what a detector finds on them, and how many could not be decoded."""
+    """The images of a split, what a detector finds on them, and how many could not be decoded."""
     dataset = read_dataset(data, split, labels or detector.labels)
     detections, skipped = detect_all(detector, dataset)
     return dataset, [one.of_classes(dataset.labels) for one in detections], skipped
@@ -195,11 +196,11 @@ def _from_model(detector: Detector, data: Path, split: str | None, labels: tuple
 
 def _from_files(path: Path, data: Path, split: str | None, labels: tuple[str, ...] | None
                 ) -> tuple[Dataset, list[Detections]]:  # fmt: skip
-    """The pictures of a split, there or not, and what the files say was found on them."""
+    """The images of a split, there or not, and what the files say was found on them."""
     whole = read_whole(data, labels, absent=True)
     dataset = whole.dataset.select(whole.members(split))
     if not len(dataset):
-        raise UserError(f"{data}: split {split!r} has no pictures; expected some to score detections on")
+        raise UserError(f"{data}: split {split!r} has no images; expected some to score detections on")
     settle(whole.problems_of(split), "drop", str(data))
     found = read_detections(path, whole, split)
     return dataset, [one.of_classes(dataset.labels) for one in found]
@@ -218,7 +219,7 @@ def _facts(report: Report, dataset: Dataset, options: dict[str, object]) -> list
     for name, value in options.items():
         if value is not None:
             words += [f"--{name}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
-    objects = f"{len(dataset)} pictures, {len(dataset.boxes)} objects, {len(dataset.labels)} classes"
+    objects = f"{len(dataset)} images, {len(dataset.boxes)} objects, {len(dataset.labels)} classes"
     unread = f", {report.skipped} that could not be decoded" if report.skipped else ""
     return [
         ("protocol", f"{TITLE}; all else: {report.metrics.rules}" if report.coco else str(report.metrics.rules)),

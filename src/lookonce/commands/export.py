@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from lookonce.choices import choose
-from lookonce.data.lookup import find_pictures
+from lookonce.data.lookup import find_images
 from lookonce.deploy.export import Exported, Options
 from lookonce.errors import ConfigError, UserError
 from lookonce.files import check_output, sweep
@@ -65,10 +65,10 @@ def export(
         raw: the network alone, for OpenCV and all that has no NonMaxSuppression: float pixels 0..1
             [1, 3, height, width] to the map before the region layer. Of onnx and openvino.
         half: weights as 16-bit floats: half the size, boxes within 1 px. Of openvino.
-        int8: convolutions in 8 bits, the fastest: calibrated on the train pictures of --data, and judged by mAP on
-            its val pictures; layers that cost too much stay in float32. Of openvino.
-        max_drop: mAP that int8 may lose on the val pictures, 0 to 1; none: 0.005.
-        data: a folder with pictures to compare the file with the model on; none: drawn ones. For int8 a labelled data
+        int8: convolutions in 8 bits, the fastest: calibrated on the train images of --data, and judged by mAP on
+            its val images; layers that cost too much stay in float32. Of openvino.
+        max_drop: mAP that int8 may lose on the val images, 0 to 1; none: 0.005.
+        data: a folder with images to compare the file with the model on; none: drawn ones. For int8 a labelled data
             set. Of onnx and openvino.
         overwrite: replace files that exist; never those of the model itself.
     Returns:
@@ -102,7 +102,7 @@ def _check_int8(options: Options) -> None:
     if options.int8 and options.half:
         raise ConfigError("--half: int8 has 8 bits already; leave one of the two out")
     if options.int8 and options.data is None:
-        raise ConfigError("--int8: no pictures to calibrate on; give --data, a labelled data set with train and val")
+        raise ConfigError("--int8: no images to calibrate on; give --data, a labelled data set with train and val")
 
 
 def _plain(path: Path) -> Path:
@@ -116,7 +116,7 @@ def _holds_images(folder: Path) -> bool:
     if (folder / "model.safetensors").is_file():
         return False
     try:
-        return bool(find_pictures(folder))
+        return bool(find_images(folder))
     except UserError:
         return False
 

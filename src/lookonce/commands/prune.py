@@ -43,9 +43,9 @@ class Round:
     before: tuple[Layer, ...]
     """The network that was given, uncut."""
     after: tuple[Layer, ...]
-    frame: tuple[int, int]
+    input_size: tuple[int, int]
     drop: Drop
-    """On the validation pictures, against the model that was given."""
+    """On the validation images, against the model that was given."""
     input_channels: int = 3
     """Of the network: 3, or 1 where it reads grey images."""
 
@@ -65,7 +65,9 @@ class Round:
         for index, b, a in self.channels:
             table.add_row(f"{index}: channels", f"{b}", f"{a}", f"{a / b:.0%}")
         numbers = [num_floats(layers, self.input_channels) / 1e6 for layers in (self.before, self.after)]
-        work = [num_operations(layers, self.frame, self.input_channels) / 1e9 for layers in (self.before, self.after)]
+        work = [
+            num_operations(layers, self.input_size, self.input_channels) / 1e9 for layers in (self.before, self.after)
+        ]
         for name, (was, now) in {"million parameters": numbers, "GFLOP an image": work}.items():
             table.add_row(name, f"{was:.2f}", f"{now:.2f}", f"{now / was:.0%}")
         return table
@@ -128,7 +130,7 @@ def prune(
 
     Channels go by |gamma| of their batch norm, the smallest of the whole network first; each layer keeps a multiple of
     8. The result is a run like any other, whose network is smaller. Its training ends with the weights that were best
-    on the validation pictures, on which mAP is measured before and after: the test split is never read.
+    on the validation images, on which mAP is measured before and after: the test split is never read.
 
     Args:
         model: a model file with batch norm, a run's folder, or a Darknet .cfg beside its .weights.
@@ -147,7 +149,7 @@ def prune(
         network as it was cut, before training.
     Raises:
         UserError: a model that cannot be pruned or trained on, data without its classes or without validation
-            pictures, a number outside its law, a run folder that is there.
+            images, a number outside its law, a run folder that is there.
         Interrupted: Ctrl-C in training, after a checkpoint: lookonce train --resume goes on from there.
     """
     _check(rounds, steps, max_drop)
@@ -173,7 +175,7 @@ def _check(rounds: int, steps: int, max_drop: float) -> None:
 
 def _check_model(model: Model, place: Path) -> None:
     """Raises ConfigError for a model that training cannot go on with."""
-    width, height = model.frame
+    width, height = model.input_size
     if model.tree is not None:
         raise ConfigError(f"{place}: its classes are a tree, which is not trained here; give a model of plain classes")
     if width != height or width % STRIDE:
@@ -203,7 +205,7 @@ def _plan(model: Model, place: Path, data: Path, seed: int) -> Plan:
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{place}: a recipe that this version does not know ({error}); train it anew") from None
     how = replace(
-        how, size=model.frame[0], resize=model.resize, pixel_range=model.pixel_range, anchors=0,
+        how, size=model.input_size[0], resize=model.resize, pixel_range=model.pixel_range, anchors=0,
         schedule="one_cycle", warm_up_images=0, freeze="none", features="none", variants=0, patience=0,
     )  # fmt: skip
     return Plan(str(data), model.labels, "train", "val", "drop", True, seed, 0, "auto", "auto", False, 5.0, None, how,
@@ -219,7 +221,7 @@ def _rounds(given: Model, plan: Plan, places: list[Place], share: float, max_dro
     _, val_set = read_both(plan)
     assert val_set is not None  # the plan names its split
     if not len(val_set.boxes):
-        raise UserError(f"{plan.data}: no objects on the pictures of its split 'val', so accuracy cannot be guarded; "
+        raise UserError(f"{plan.data}: no objects on the images of its split 'val', so accuracy cannot be guarded; "
                         "label some")  # fmt: skip
     before, *_ = _detected(given, val_set)
     current = given
@@ -228,7 +230,7 @@ def _rounds(given: Model, plan: Plan, places: list[Place], share: float, max_dro
         current, folder = _round(current, place, each / (1 - each * number), plan)  # of what is left so far
         drop = measure_drop(val_set, before, *_detected(current, val_set))
         log.info("round %d of %d: %s", number + 1, len(places), drop)
-        done = Round(folder, given.network.layers, current.network.layers, given.frame, drop,
+        done = Round(folder, given.network.layers, current.network.layers, given.input_size, drop,
                      given.network.channels)  # fmt: skip
         save_figure(channels_figure(done.channels, str(drop)), folder / "channels.png")
         yield done
@@ -241,7 +243,7 @@ def _round(model: Model, place: Place, share: float, plan: Plan) -> tuple[Model,
     less = cut(model.network, choose(model.network, share))
     with listening(), run_folder(*place) as folder:
         cfg, start = folder / "pruned.cfg", folder / "pruned.safetensors"
-        write_text(cfg, write_cfg(Cfg(less.layers, *model.frame, less.channels)))
+        write_text(cfg, write_cfg(Cfg(less.layers, *model.input_size, less.channels)))
         save_model(replace(model, network=less), start)
         settings = replace(plan.settings, network=str(cfg.absolute()))
         Run.new(replace(plan, weights=str(start.absolute()), settings=settings), folder, exact_batch=False,
@@ -252,4 +254,4 @@ def _round(model: Model, place: Place, share: float, plan: Plan) -> tuple[Model,
 def _detected(model: Model, dataset: Dataset) -> tuple[list[Detections], Rules, str]:
     """What a model finds, by which rules that is scored, and what computed it."""
     detector = Detector(model, precision="fp32")
-    return detect_all(detector, dataset)[0], RULES, str(detector.runtime.backend)
+    return detect_all(detector, dataset)[0], RULES, str(detector.backend.info)

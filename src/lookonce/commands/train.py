@@ -40,7 +40,7 @@ def train(
     keep_last: bool = False,
     **changes: Any,
 ) -> Path:
-    """Train a detector on labelled pictures.
+    """Train a detector on labelled images.
 
     Args:
         data: a data set; its format is found, not asked. With resume: where the data of that run lies now.

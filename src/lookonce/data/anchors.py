@@ -42,19 +42,19 @@ class Coverage:
     fit: float | None
     """Share that some anchor fits; None: no objects."""
     lost: float | None
-    """Share whose cell and anchor another object of the picture takes; None: no objects."""
+    """Share whose cell and anchor another object of the image takes; None: no objects."""
 
 
-def coverage(dataset: Dataset, anchors: tuple[tuple[float, float], ...], frame: tuple[int, int],
+def coverage(dataset: Dataset, anchors: tuple[tuple[float, float], ...], input_size: tuple[int, int],
              mode: ResizeMode, stride: int = 32) -> tuple[Coverage, ...]:  # fmt: skip
     """How the anchors (cells) hold a data set's objects as the network sees them: all, then by size.
 
-    frame: (W, H) of the input, pixels; stride: input pixels a cell.
+    input_size: (W, H) of the input, pixels; stride: input pixels a cell.
     """
-    boxes = torch.from_numpy(input_boxes(dataset, frame, mode))
+    boxes = torch.from_numpy(input_boxes(dataset, input_size, mode))
     wh = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)
     fit = (shape_iou(wh[:, None] / stride, torch.tensor(anchors)).amax(1) >= FITS).numpy()
-    lost = is_lost(encoded(dataset, anchors, frame, mode, stride))
+    lost = is_lost(encoded(dataset, anchors, input_size, mode, stride))
     side = wh.prod(1).sqrt().numpy()
     found = []
     for size, low, high in (("all", 0.0, math.inf), *SIZES):
@@ -65,14 +65,15 @@ def coverage(dataset: Dataset, anchors: tuple[tuple[float, float], ...], frame: 
     return tuple(found)
 
 
-def encoded(dataset: Dataset, anchors: tuple[tuple[float, float], ...], frame: tuple[int, int],
+def encoded(dataset: Dataset, anchors: tuple[tuple[float, float], ...], input_size: tuple[int, int],
             mode: ResizeMode, stride: int = 32) -> Targets:  # fmt: skip
     """What the network is told of every object [N] of a data set, undistorted. Arguments as coverage."""
-    boxes = input_boxes(dataset, frame, mode)
+    boxes = input_boxes(dataset, input_size, mode)
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1e-3)  # a box without area has a shape all the same
     return encode(
         torch.from_numpy(boxes), torch.from_numpy(dataset.classes), torch.from_numpy(dataset.image_of_box).long(),
-        torch.tensor(anchors), (frame[1] // stride, frame[0] // stride), stride, torch.from_numpy(dataset.difficult),
+        torch.tensor(anchors), (input_size[1] // stride, input_size[0] // stride), stride,
+        torch.from_numpy(dataset.difficult),
     )  # fmt: skip
 
 
@@ -81,14 +82,14 @@ def is_lost(targets: Targets) -> NDArray[np.bool_]:
     return np.asarray((~targets.wins & ~targets.ignore).numpy())
 
 
-def input_scale(dataset: Dataset, frame: tuple[int, int], mode: ResizeMode) -> NDArray[np.float64]:
+def input_scale(dataset: Dataset, input_size: tuple[int, int], mode: ResizeMode) -> NDArray[np.float64]:
     """[M] input pixels for each image pixel of a side, the geometric mean of both directions."""
-    return np.asarray(np.sqrt(geometry(dataset.sizes, frame, mode)[:, :2].prod(-1)))
+    return np.asarray(np.sqrt(geometry(dataset.sizes, input_size, mode)[:, :2].prod(-1)))
 
 
-def input_boxes(dataset: Dataset, frame: tuple[int, int], mode: ResizeMode) -> NDArray[np.float32]:
-    """[N, 4] the boxes in input pixels, as resize.boxes_to_input gives them for one picture."""
-    maps = geometry(dataset.sizes, frame, mode)[dataset.image_of_box]  # [N, 4]
+def input_boxes(dataset: Dataset, input_size: tuple[int, int], mode: ResizeMode) -> NDArray[np.float32]:
+    """[N, 4] the boxes in input pixels, as resize.boxes_to_input gives them for one image."""
+    maps = geometry(dataset.sizes, input_size, mode)[dataset.image_of_box]  # [N, 4]
     return np.asarray(dataset.boxes * maps[:, [0, 1, 0, 1]] + maps[:, [2, 3, 2, 3]], np.float32)
 
 
@@ -106,10 +107,10 @@ def cluster_anchors(
     """Find k anchors for the boxes of a data set. Every box counts, difficult ones too; so equal seeds, equal anchors.
 
     Args:
-        dataset: pictures without boxes add nothing.
+        dataset: images without boxes add nothing.
         k: how many anchors; fewer are found, and a line says so, where the boxes have fewer distinct shapes.
         size: of the network's input, px: a side or (width, height).
-        resize: how pictures become the input.
+        resize: how images become the input.
         centre: what a cluster's boxes become.
         stride: input px a cell.
         restarts: first guesses tried; the best mean IoU wins.
@@ -134,15 +135,17 @@ def shapes_in_cells(
     Raises:
         UserError: no boxes; a size that is not a multiple of the stride.
     """
-    frame = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-    if stride < 1 or any(side < stride or side % stride for side in frame):
-        raise UserError(f"size: {frame[0]} x {frame[1]}; expected positive multiples of the stride, {stride} px")
+    input_size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    if stride < 1 or any(side < stride or side % stride for side in input_size):
+        raise UserError(
+            f"size: {input_size[0]} x {input_size[1]}; expected positive multiples of the stride, {stride} px"
+        )
     resize = choose(resize, get_args(ResizeMode), "resize")
     if not len(dataset.boxes):
         raise UserError(
-            f"{dataset.root}: no boxes on its {len(dataset)} pictures, so there is nothing to cluster; "
+            f"{dataset.root}: no boxes on its {len(dataset)} images, so there is nothing to cluster; "
             "expected at least one: is it the right split, and the right labels?"
         )
-    scale = fitted(dataset.sizes.astype(np.int64), frame, resize) / dataset.sizes  # [M, 2]
+    scale = fitted(dataset.sizes.astype(np.int64), input_size, resize) / dataset.sizes  # [M, 2]
     boxes = dataset.boxes.astype(np.float64)
     return (boxes[:, 2:] - boxes[:, :2]) * scale[dataset.image_of_box] / stride

@@ -1,6 +1,6 @@
-"""The one warp of training: crop, scale, aspect, flip and the resize, as one affine map a picture.
+"""The one warp of training: crop, scale, aspect, flip and the resize, as one affine map an image.
 
-Applied once to a whole batch, on the device. Colour is one 3x3 matrix a picture. An image that shrinks is averaged
+Applied once to a whole batch, on the device. Colour is one 3x3 matrix an image. An image that shrinks is averaged
 with the same triangle as in detection (resize.py), so that both see the same pixels where nothing is drawn.
 A canvas [B, 3, S, S] uint8 becomes images [B, 3, H, W] of 0..1; boxes go from canvas to input pixels.
 """
@@ -24,8 +24,8 @@ from lookonce.errors import ConfigError
 from lookonce.model.boxes import area, clip
 from lookonce.model.resize import FILL, ResizeMode, fitted, geometry
 
-DRAWS = 10
-"""Uniform numbers that one picture's augmentation takes."""
+PARAMETERS = 10
+"""Uniform numbers that one image's augmentation takes."""
 
 
 AVERAGED = 0.5
@@ -39,14 +39,14 @@ GOLDEN = (5**0.5 - 1) / 2
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far training pictures may differ from the files. Augmentation.none() leaves them as they are."""
+    """How far training images may differ from the files. Augmentation.none() leaves them as they are."""
 
     aspect: float = 0.2
     """Width and height are each stretched by up to this share, as Darknet's jitter."""
     zoom: tuple[float, float] = (0.7, 1.4)
     """Smallest and largest scale, of the size that fits the input; drawn on a log scale."""
     flip: float = 0.5
-    """Share of pictures mirrored left to right."""
+    """Share of images mirrored left to right."""
     hue: float = 0.02
     """Largest turn of the hue, of a full circle."""
     saturation: float = 1.3
@@ -54,14 +54,14 @@ class Augmentation:
     exposure: float = 1.3
     """Largest factor on brightness; its inverse is the smallest."""
     mosaic: float | None = None
-    """Share of batches whose inputs are put together from quarters of four pictures; none: all of them where objects
+    """Share of batches whose inputs are put together from quarters of four images; none: all of them where objects
     are small, no batch where a quarter would cut most of them."""
     keep: float = 0.25
     """An object of which less than this share stays in view is neither sought nor background."""
 
     @staticmethod
     def none() -> Augmentation:
-        """The picture as detection sees it."""
+        """The image as detection sees it."""
         return Augmentation(0.0, (1.0, 1.0), 0.0, 0.0, 1.0, 1.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
@@ -82,7 +82,7 @@ class Augmentation:
                 raise ConfigError(f"augment.{name}: {getattr(self, name)!r}; see its description for what is allowed")
 
 
-class Warped(NamedTuple):
+class InputBatch(NamedTuple):
     """What the network sees of a batch, and what the loss asks of it; N objects."""
 
     images: Tensor  # [B, 3, H, W] 0..1; [0] where outputs stand for them
@@ -93,37 +93,39 @@ class Warped(NamedTuple):
     outputs: tuple[Tensor, ...] = ()  # of a frozen trunk, each [B, C, H', W']
 
 
-def draws(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.float64]:
-    """[B, DRAWS] uniform numbers that depend on (seed, epoch, picture) alone, so that a resumed run draws the same."""
-    return np.array([np.random.default_rng((seed, epoch, int(i))).random(DRAWS) for i in index]).reshape(-1, DRAWS)
+def sample_parameters(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[B, PARAMETERS] uniform numbers of (seed, epoch, image) alone, so that a resumed run draws the same."""
+    return np.array([np.random.default_rng((seed, epoch, int(i))).random(PARAMETERS) for i in index]).reshape(
+        -1, PARAMETERS
+    )
 
 
-def affine(sizes: NDArray[np.int64], frame: tuple[int, int], mode: ResizeMode,
+def affine(sizes: NDArray[np.int64], input_size: tuple[int, int], mode: ResizeMode,
            augment: Augmentation, u: NDArray[np.float64]) -> NDArray[np.float64]:  # fmt: skip
     """Maps from canvas pixels to input pixels: x' = sx * x + ox, y' = sy * y + oy.
 
     Args:
-        sizes: [B, 2] (width, height) of the pictures on their canvases.
-        frame: (W, H) of the input.
+        sizes: [B, 2] (width, height) of the images on their canvases.
+        input_size: (W, H) of the input.
         mode: what the image looks like where nothing is drawn, as in resize.to_input.
         augment: how far the draws reach.
-        u: [B, DRAWS] in [0, 1).
+        u: [B, PARAMETERS] in [0, 1).
     Returns:
-        [B, 4] (sx, sy, ox, oy); sx is negative in a mirrored picture.
+        [B, 4] (sx, sy, ox, oy); sx is negative in a mirrored image.
     Source of aspect and place: darknet/src/data.c, load_data_detection.
     """
     stretch = (1 + augment.aspect * (2 * u[:, 0] - 1)) / (1 + augment.aspect * (2 * u[:, 1] - 1))  # [B]
     low, high = np.log(augment.zoom)
     zoom = np.exp(low + (high - low) * u[:, 2])
     shape = np.stack((np.minimum(stretch, 1), np.minimum(1 / stretch, 1)), -1) * zoom[:, None]  # [B, 2]
-    new = fitted(sizes, frame, mode) * shape  # [B, 2] input px
-    slack = np.asarray(frame) - new
+    new = fitted(sizes, input_size, mode) * shape  # [B, 2] input px
+    slack = np.asarray(input_size) - new
     moved = (augment.zoom != (1.0, 1.0)) or augment.aspect > 0
-    offset = slack * u[:, 3:5] if moved else geometry(sizes, frame, mode)[:, 2:]
+    offset = slack * u[:, 3:5] if moved else geometry(sizes, input_size, mode)[:, 2:]
     scale = new / sizes
     flipped = u[:, 5] < augment.flip
     scale[flipped, 0] *= -1
-    offset[flipped, 0] = frame[0] - offset[flipped, 0]
+    offset[flipped, 0] = input_size[0] - offset[flipped, 0]
     return np.concatenate((scale, offset), -1)
 
 
@@ -140,29 +142,32 @@ def colour(augment: Augmentation, u: NDArray[np.float64]) -> NDArray[np.float64]
     return np.asarray(exposure[:, None, None] * (vivid @ turn))
 
 
-def warp(batch: Batch, frame: tuple[int, int], mode: ResizeMode, augment: Augmentation,
-         u: NDArray[np.float64]) -> Warped:  # fmt: skip
-    """The batch as the network sees it; outputs in place of pictures are passed on. u: [B, DRAWS] from draws()."""
-    return _warp(batch, () if batch.outputs else _images(batch), frame, mode, augment, u)
+def augment_batch(batch: Batch, input_size: tuple[int, int], mode: ResizeMode, augment: Augmentation,
+         u: NDArray[np.float64]) -> InputBatch:  # fmt: skip
+    """The batch as the network sees it; outputs in place of images are passed on.
+
+    u: [B, PARAMETERS] from sample_parameters().
+    """
+    return _warp(batch, () if batch.outputs else _images(batch), input_size, mode, augment, u)
 
 
-def mosaic(batch: Batch, frame: tuple[int, int], mode: ResizeMode, augment: Augmentation,
-           u: NDArray[np.float64]) -> Warped:  # fmt: skip
+def mosaic(batch: Batch, input_size: tuple[int, int], mode: ResizeMode, augment: Augmentation,
+           u: NDArray[np.float64]) -> InputBatch:  # fmt: skip
     """As warp, but each input shows parts of four neighbours of the batch, one in each quarter, at their usual scale.
 
-    Every picture is in four inputs, each time with other draws. Source of the idea: YOLOv4, section 3.3.
+    Every image is in four inputs, each time with other draws. Source of the idea: YOLOv4, section 3.3.
     """
-    half, images = (frame[0] // 2, frame[1] // 2), _images(batch)
-    usual = replace(augment, zoom=(2 * augment.zoom[0], 2 * augment.zoom[1]))  # of half a frame
+    half, images = (input_size[0] // 2, input_size[1] // 2), _images(batch)
+    usual = replace(augment, zoom=(2 * augment.zoom[0], 2 * augment.zoom[1]))  # of half a input_size
     parts = [_warp(batch, images, half, mode, usual, (u + quarter * GOLDEN) % 1) for quarter in range(4)]
     places = [(0, 0), (half[0], 0), (0, half[1]), half]
-    shape, kind = (len(batch), 3, frame[1], frame[0]), parts[0].images
+    shape, kind = (len(batch), 3, input_size[1], input_size[0]), parts[0].images
     joined = torch.empty(shape, dtype=kind.dtype, device=kind.device, memory_format=torch.channels_last)
     for quarter, (x, y) in enumerate(places):
-        for n, picture in enumerate(parts[quarter].images):  # [3, H/2, W/2]
-            joined[(n - quarter) % len(batch), :, y : y + half[1], x : x + half[0]] = picture
+        for n, image in enumerate(parts[quarter].images):  # [3, H/2, W/2]
+            joined[(n - quarter) % len(batch), :, y : y + half[1], x : x + half[0]] = image
     corners = torch.tensor(places, device=batch.boxes.device).repeat(1, 2)  # [4, 4]
-    return Warped(
+    return InputBatch(
         images=joined,
         boxes=torch.cat([part.boxes + corner for part, corner in zip(parts, corners, strict=True)]),
         labels=torch.cat([part.labels for part in parts]),
@@ -171,22 +176,22 @@ def mosaic(batch: Batch, frame: tuple[int, int], mode: ResizeMode, augment: Augm
     )
 
 
-def _warp(batch: Batch, images: Sequence[Tensor], frame: tuple[int, int], mode: ResizeMode, augment: Augmentation,
-          u: NDArray[np.float64]) -> Warped:  # fmt: skip
+def _warp(batch: Batch, images: Sequence[Tensor], input_size: tuple[int, int], mode: ResizeMode, augment: Augmentation,
+          u: NDArray[np.float64]) -> InputBatch:  # fmt: skip
     """As warp; images: its _images, or none where a frozen trunk's outputs stand for them."""
     sizes, reduced = batch.sizes.cpu().numpy(), batch.reduced.cpu().numpy()
-    maps = affine(sizes, frame, mode, augment, u)  # [B, 4]
+    maps = affine(sizes, input_size, mode, augment, u)  # [B, 4]
     seen = batch.canvas.new_zeros(0)
     if images:
-        shape = (len(batch), 3, frame[1], frame[0])
+        shape = (len(batch), 3, input_size[1], input_size[0])
         seen = torch.full(shape, FILL, device=batch.canvas.device).contiguous(memory_format=torch.channels_last)
         for n, image in enumerate(images):
             _sample(image, maps[n], bool(reduced[n]), seen[n])
         seen = _coloured(seen, augment, u)
-    return Warped(seen, *_place(batch, maps, frame, augment.keep), batch.outputs)
+    return InputBatch(seen, *_place(batch, maps, input_size, augment.keep), batch.outputs)
 
 
-def _place(batch: Batch, maps: NDArray[np.float64], frame: tuple[int, int],
+def _place(batch: Batch, maps: NDArray[np.float64], input_size: tuple[int, int],
           keep: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Boxes [N, 4] in input pixels, labels, image_index and ignore of the objects that stay in view.
 
@@ -196,7 +201,7 @@ def _place(batch: Batch, maps: NDArray[np.float64], frame: tuple[int, int],
     moved = batch.boxes * of_box[:, [0, 1, 0, 1]] + of_box[:, [2, 3, 2, 3]]
     low, high = torch.minimum(moved[:, :2], moved[:, 2:]), torch.maximum(moved[:, :2], moved[:, 2:])
     whole = torch.cat((low, high), -1)
-    seen = clip(whole, *frame)
+    seen = clip(whole, *input_size)
     real = (seen[:, 2:] - seen[:, :2]).amin(-1) >= 1 if len(seen) else torch.zeros(0, dtype=torch.bool)
     hidden = area(seen) < keep * area(whole)
     return seen[real], batch.labels[real], batch.image_index[real], (batch.ignore | hidden)[real]

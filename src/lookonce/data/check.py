@@ -45,8 +45,8 @@ RARE = 0.05
 
 
 KINDS: dict[str, tuple[bool, str]] = {
-    "picture missing": (True, "put the picture there, or take it out of the annotations"),
-    "picture unreadable": (True, "copy the picture again, or take it out"),
+    "image missing": (True, "put the image there, or take it out of the annotations"),
+    "image unreadable": (True, "copy the image again, or take it out"),
     "annotation missing": (True, "write the annotation, or take the name off the list"),
     "annotation unreadable": (True, "write the file again"),
     "object unreadable": (True, "fix the line: until then the object counts as background"),
@@ -64,26 +64,26 @@ KINDS: dict[str, tuple[bool, str]] = {
     "category name twice": (False, "nothing to do if they are one class; otherwise give each its own name"),
     "group category": (False, "nothing to do: it only groups other classes, so it is left out"),
     "names and nc differ": (True, "write all names, and their number: labels may stand for another class"),
-    "image missing": (True, "add the image to the file, or delete its boxes"),
+    "image id unknown": (True, "add the image to the file, or delete its boxes"),
     "image id twice": (True, "give each image its own id: until then the first one has all boxes"),
     "image listed twice": (False, "nothing to do: it is read once"),
     "image under two ids": (True, "give the image one id and keep one set of boxes: until then it has all of them"),
     "list missing": (True, "fix the path in the description"),
     "encoding guessed": (False, "if the names are wrong, save the file as UTF-8"),
     "annotation id twice": (False, "number the annotations anew: other tools keep only one of two"),
-    "picture annotated twice": (True, "keep one annotation of the picture"),
+    "image annotated twice": (True, "keep one annotation of the image"),
     "label file missing": (False, "if nothing is on it, write an empty file; else its objects count as background"),
     "image without annotation": (False, "annotate it if it shows objects; it is left out until then"),
     "file not read": (False, "convert it to .jpg or .png if it is an image of the data set"),
-    "size mismatch": (True, "write the picture's own size: until then the picture is left out"),
-    "picture in two splits": (True, "keep it in one: a detector is not to be scored on what it learnt from"),
-    "same picture in two splits": (True, "keep one: a detector is not to be scored on what it learnt from"),
-    "nearly the same picture in two splits": (True, "look at them; keep both on one side, or scores flatter"),
-    "same picture twice": (False, "keep one; their boxes may contradict each other"),
-    "nearly the same picture": (False, "look at them; many alike weigh as much as many different ones"),
+    "size mismatch": (True, "write the image's own size: until then the image is left out"),
+    "image in two splits": (True, "keep it in one: a detector is not to be scored on what it learnt from"),
+    "same image in two splits": (True, "keep one: a detector is not to be scored on what it learnt from"),
+    "nearly the same image in two splits": (True, "look at them; keep both on one side, or scores flatter"),
+    "same image twice": (False, "keep one; their boxes may contradict each other"),
+    "nearly the same image": (False, "look at them; many alike weigh as much as many different ones"),
     "box twice": (False, "delete one: in evaluation the second counts as missed"),
     "box with two classes": (False, "decide for one: of objects in one place only the last is learnt"),
-    "box tiny at the input": (False, "train at a larger --size, cut pictures into tiles, or drop such boxes"),
+    "box tiny at the input": (False, "train at a larger --size, cut images into tiles, or drop such boxes"),
     "object lost to another": (False, "train at a larger --size, or with more anchors; a few do no harm"),
     "image without contrast": (
         False,
@@ -92,7 +92,7 @@ KINDS: dict[str, tuple[bool, str]] = {
     "class names alike": (True, "write it one way: two spellings are two classes"),
     "class names nearly alike": (False, "if one is a slip, mend it: two spellings are two classes"),
     "class without objects": (False, "label some, or take the class off the list"),
-    "class not in train": (True, "put some of its pictures into train: it cannot be learnt"),
+    "class not in train": (True, "put some of its images into train: it cannot be learnt"),
 }
 """Kind -> whether it would harm training or make its score untrue, and what to do."""
 
@@ -123,15 +123,15 @@ def finding(kind: str, places: Iterable[str], count: int) -> list[Finding]:
     return [Finding(kind, count, tuple(first))] if count else []
 
 
-def all_findings(whole: Whole, looks: Looks | None, frame: tuple[int, int], resize: ResizeMode) -> list[Finding]:
-    """Everything but what depends on anchors. frame: (width, height) of the network's input, px."""
+def all_findings(whole: Whole, looks: Looks | None, input_size: tuple[int, int], resize: ResizeMode) -> list[Finding]:
+    """Everything but what depends on anchors. input_size: (width, height) of the network's input, px."""
     for split in whole.splits:
         whole.members(split)  # notes names without an annotation
     splits = training_splits(whole)
     found = [*read_findings(whole), *class_findings(whole, splits), *split_findings(whole, splits)]
     if looks is not None:
-        found += picture_findings(whole, looks, splits)
-    return [*found, *box_findings(whole, frame, resize)]
+        found += image_findings(whole, looks, splits)
+    return [*found, *box_findings(whole, input_size, resize)]
 
 
 def training_splits(whole: Whole) -> dict[str, NDArray[np.int64]]:
@@ -215,41 +215,41 @@ def letter_apart_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def split_findings(whole: Whole, splits: dict[str, NDArray[np.int64]]) -> list[Finding]:
-    """Pictures that two of train, val and test name."""
+    """TrainingImages that two of train, val and test name."""
     counts = Counter(n for members in splits.values() for n in set(members.tolist()))
     twice = sorted(n for n, count in counts.items() if count > 1)
     places = (f"{whole.dataset.paths[n]}: in {_in_which(n, splits)}" for n in twice)
-    return finding("picture in two splits", places, len(twice))
+    return finding("image in two splits", places, len(twice))
 
 
 def _in_which(n: int, splits: dict[str, NDArray[np.int64]]) -> str:
     return " and ".join(name for name, members in splits.items() if n in members) or "no split"
 
 
-def picture_findings(whole: Whole, looks: Looks, splits: dict[str, NDArray[np.int64]]) -> Iterator[Finding]:
-    """What the pictures themselves show: cut ones, other sizes than annotated, twins, and twins across splits."""
+def image_findings(whole: Whole, looks: Looks, splits: dict[str, NDArray[np.int64]]) -> Iterator[Finding]:
+    """What the images themselves show: cut ones, other sizes than annotated, twins, and twins across splits."""
     dataset = whole.dataset
     wrong = sorted(looks.errors)
-    yield from finding("picture unreadable", (f"{dataset.paths[n]}: {looks.errors[n]}" for n in wrong), len(wrong))
+    yield from finding("image unreadable", (f"{dataset.paths[n]}: {looks.errors[n]}" for n in wrong), len(wrong))
     seen, said = looks.sizes, dataset.sizes
     other = np.flatnonzero((seen != said).any(1) & (seen[:, 0] > 0)).tolist()
     yield from finding("size mismatch", (_sizes(whole, n, seen[n]) for n in other), len(other))
     flat = np.flatnonzero(looks.flat).tolist()
     yield from finding("image without contrast", (f"{dataset.paths[n]}: one grey all over" for n in flat), len(flat))
-    for twins, kind in ((same_content(looks), "same picture"), (nearly_same(looks), "nearly the same picture")):
+    for twins, kind in ((same_content(looks), "same image"), (nearly_same(looks), "nearly the same image")):
         later = np.flatnonzero(twins >= 0)
         apart = _across(twins, later, splits)
         describe = _twin_words(dataset.paths, twins, splits)
         yield from finding(f"{kind} in two splits", map(describe, later[apart]), int(apart.sum()))
         together = later[~apart]
-        name = "same picture twice" if kind == "same picture" else kind
+        name = "same image twice" if kind == "same image" else kind
         yield from finding(name, map(describe, together), len(together))
 
 
 def _across(
     twins: NDArray[np.int64], later: NDArray[np.int64], splits: dict[str, NDArray[np.int64]]
 ) -> NDArray[np.bool_]:
-    """[len(later)] whether each picture and its twin lie in different splits."""
+    """[len(later)] whether each image and its twin lie in different splits."""
     of = np.full(len(twins), -1)
     for number, members in enumerate(splits.values()):
         of[members] = number
@@ -272,7 +272,7 @@ def _sizes(whole: Whole, n: int, seen: NDArray[np.int32]) -> str:
     return f"{place}: says {said[0]} x {said[1]}, and {whole.dataset.paths[n]} is {seen[0]} x {seen[1]}{turned}"
 
 
-def box_findings(whole: Whole, frame: tuple[int, int], resize: ResizeMode) -> Iterator[Finding]:
+def box_findings(whole: Whole, input_size: tuple[int, int], resize: ResizeMode) -> Iterator[Finding]:
     """Boxes that are there twice, and boxes too small for the network's input."""
     dataset, image = whole.dataset, whole.dataset.image_of_box
     keys = np.column_stack((image, np.rint(dataset.boxes).astype(np.int64), dataset.classes))  # [N, 6]
@@ -282,10 +282,10 @@ def box_findings(whole: Whole, frame: tuple[int, int], resize: ResizeMode) -> It
     )
     other = np.setdiff1d(repeated(keys[:, :5]), again)
     yield from finding("box with two classes", map(whole.place, other.tolist()), len(other))
-    boxes = input_boxes(dataset, frame, resize)
+    boxes = input_boxes(dataset, input_size, resize)
     shapes = boxes[:, 2:] - boxes[:, :2]  # [N, 2] input px
     tiny = np.flatnonzero(shapes.min(1) < TINY)
-    places = (f"{whole.place(n)}: {shapes[n, 0]:.1f} x {shapes[n, 1]:.1f} px of {frame[0]}" for n in tiny.tolist())
+    places = (f"{whole.place(n)}: {shapes[n, 0]:.1f} x {shapes[n, 1]:.1f} px of {input_size[0]}" for n in tiny.tolist())
     yield from finding("box tiny at the input", places, len(tiny))
 
 
@@ -320,19 +320,19 @@ MOST_CLASSES = 30
 class Counted:
     """How much of everything there is."""
 
-    pictures: int
+    images: int
     objects: int
     empty: int
-    """Pictures without objects."""
+    """TrainingImages without objects."""
     difficult: int
     crowd: int
     classes: dict[str, tuple[int, int]]
-    """Class -> (objects, pictures with it)."""
+    """Class -> (objects, images with it)."""
     splits: dict[str, tuple[int, int]]
-    """Split -> (pictures, objects)."""
+    """Split -> (images, objects)."""
     split_source: str
     """Where train, val and test come from."""
-    objects_a_picture: tuple[float, int]
+    objects_an_image: tuple[float, int]
     """(mean, most)"""
     box_side: tuple[float, float, float]
     """Square root of a box's area at the input, px: a tenth of the boxes are below the first number, half of them
@@ -353,7 +353,7 @@ class CheckReport:
     """Objects lost to others in their cell, by anchor."""
     findings: tuple[Finding, ...]
     looked: bool
-    """Whether the pictures were opened."""
+    """Whether the images were opened."""
     page: Path | None = None
     json: bool = False
     """Whether it is shown as JSON."""
@@ -389,20 +389,20 @@ class CheckReport:
 def summary(report: CheckReport) -> str:
     """What there is, in a few lines."""
     c = report.counted
-    mean, most = c.objects_a_picture
+    mean, most = c.objects_an_image
     marked = ", ".join(f"{n:,} {what}" for n, what in ((c.difficult - c.crowd, "difficult"), (c.crowd, "crowd")) if n)
     low, middle, high = c.box_side
     lines = [
-        f"{printable(report.data)} ({report.format}): {c.pictures:,} images, {c.objects:,} objects of "
+        f"{printable(report.data)} ({report.format}): {c.images:,} images, {c.objects:,} objects of "
         f"{len(c.classes)} classes" + (f" ({marked})" if marked else ""),
-        f"{mean:.1f} objects a picture, {most} at most; {c.empty:,} pictures without any",
+        f"{mean:.1f} objects an image, {most} at most; {c.empty:,} images without any",
         f"side of a box at {report.size} px: {low:.0f} to {high:.0f} px (8 of 10), {middle:.0f} in the middle",
         "split: "
         + ", ".join(f"{printable(name)} {p:,} ({o:,} objects)" for name, (p, o) in c.splits.items())
         + f", {printable(c.split_source)}",
     ]
     if not report.looked:
-        lines.append("the pictures were not opened")
+        lines.append("the images were not opened")
     return "\n".join(lines)
 
 
@@ -416,10 +416,10 @@ def verdict(report: CheckReport) -> str:
 
 
 def _classes(report: CheckReport) -> Table:
-    table = _table("class", "objects", "pictures")
+    table = _table("class", "objects", "images")
     order = sorted(report.counted.classes.items(), key=lambda entry: -entry[1][0])
-    for name, (objects, pictures) in order[:MOST_CLASSES]:
-        table.add_row(cell(name), f"{objects:,}", f"{pictures:,}")
+    for name, (objects, images) in order[:MOST_CLASSES]:
+        table.add_row(cell(name), f"{objects:,}", f"{images:,}")
     if len(order) > MOST_CLASSES:
         rest = order[MOST_CLASSES:]
         table.add_row(f"{len(rest)} more", f"{sum(objects for _, (objects, _) in rest):,}", "")

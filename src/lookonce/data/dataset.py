@@ -1,6 +1,6 @@
-"""What a data set is once read: an index in packed arrays, and a light view of each picture.
+"""What a data set is once read: an index in packed arrays, and a light view of each image.
 
-Boxes are xyxy float32 image pixels. No Python object is kept for a box or a picture.
+Boxes are xyxy float32 image pixels. No Python object is kept for a box or an image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DataPolicy = Literal["error", "drop", "clip"]
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """One picture and what is on it; N objects."""
+    """One image and what is on it; N objects."""
 
     path: Path
     size: tuple[int, int]  # (width, height), image px, as seen (EXIF applied)
@@ -37,7 +37,7 @@ class Problem:
     place: str
     """file:line, or file."""
     kind: str
-    """What to count it as: "box without area", "picture missing" ..."""
+    """What to count it as: "box without area", "image missing" ..."""
     found: str
     """What was found, and what is allowed."""
     action: str
@@ -48,14 +48,14 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled pictures; M pictures, N objects, C classes."""
+    """Labelled images; M images, N objects, C classes."""
 
     name: str
     root: Path
     labels: tuple[str, ...]  # [C] class names
-    paths: NDArray[np.str_]  # [M] pictures, relative to root, with forward slashes
+    paths: NDArray[np.str_]  # [M] images, relative to root, with forward slashes
     sizes: NDArray[np.int32]  # [M, 2] (width, height)
-    first: NDArray[np.int64]  # [M + 1] objects of picture i are first[i]:first[i + 1]
+    first: NDArray[np.int64]  # [M + 1] objects of image i are first[i]:first[i + 1]
     boxes: NDArray[np.float32]  # [N, 4] xyxy image px
     classes: NDArray[np.int64]  # [N] index into labels
     difficult: NDArray[np.bool_]  # [N]
@@ -65,29 +65,29 @@ class Dataset:
     area: NDArray[np.float64] | None = None
     """[N] image px² as COCO says it, of the mask where there is one; 0, or None for all: of the box."""
     pixel_range: tuple[float, float] | None = None
-    """Values of images of more than 8 bits that become black and white; None: as data.pictures.load_rgb has it."""
+    """Values of images of more than 8 bits that become black and white; None: as data.images.load_rgb has it."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
     @property
     def records(self) -> Records:
-        """The pictures one by one; built when they are looked at."""
+        """The images one by one; built when they are looked at."""
         return Records(self)
 
     @property
     def image_of_box(self) -> NDArray[np.int64]:
-        """[N] which picture each object is on."""
+        """[N] which image each object is on."""
         return np.repeat(np.arange(len(self)), np.diff(self.first))
 
     @property
     def object_side(self) -> float:
-        """Median over the objects of the longer side, as a share of its picture's longer side; 1 without objects."""
+        """Median over the objects of the longer side, as a share of its image's longer side; 1 without objects."""
         sides = (self.boxes[:, 2:] - self.boxes[:, :2]).max(-1) / self.sizes.max(-1)[self.image_of_box]
         return float(np.median(sides)) if len(sides) else 1.0
 
     def select(self, index: ArrayLike) -> Dataset:
-        """These pictures (indices, or a mask), in this order."""
+        """These images (indices, or a mask), in this order."""
         chosen = np.arange(len(self))[np.asarray(index, dtype=None if len(np.atleast_1d(index)) else np.int64)]
         counts = np.diff(self.first)[chosen]
         first = np.concatenate(([0], counts.cumsum())).astype(np.int64)
@@ -105,12 +105,12 @@ class Dataset:
         )
 
     def with_objects(self) -> Dataset:
-        """Only the pictures that have at least one object."""
+        """Only the images that have at least one object."""
         return self.select(np.flatnonzero(np.diff(self.first)))
 
 
 class Records(Sequence[Record]):
-    """A data set's pictures as a sequence of Record."""
+    """A data set's images as a sequence of Record."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -130,7 +130,7 @@ class Records(Sequence[Record]):
         d = self._dataset
         at = index + len(self) if index < 0 else index
         if not 0 <= at < len(self):
-            raise IndexError(f"picture {index} of {len(self)}")
+            raise IndexError(f"image {index} of {len(self)}")
         objects = slice(d.first[at], d.first[at + 1])
         size = (int(d.sizes[at, 0]), int(d.sizes[at, 1]))
         return Record(d.root / str(d.paths[at]), size, d.boxes[objects], d.classes[objects], d.difficult[objects])

@@ -211,10 +211,10 @@ def _write(
         stems[split] = [f"{split}_{i:05d}" for i in range(pages[number])]
         for i, stem in enumerate(stems[split]):
             page = draw_page(scans, pool, side, np.random.default_rng((seed, number, i)))
-            picture = f"{stem}.jpg"
-            Image.fromarray(page.pixels).save(folder / "JPEGImages" / picture, quality=92, subsampling=0)
+            image = f"{stem}.jpg"
+            Image.fromarray(page.pixels).save(folder / "JPEGImages" / image, quality=92, subsampling=0)
             names = [str(label) for label in labels[page.scans]]
-            write_annotation(folder / "Annotations" / f"{stem}.xml", picture, (side, side), page.boxes, names)
+            write_annotation(folder / "Annotations" / f"{stem}.xml", image, (side, side), page.boxes, names)
             if progress is not None:
                 progress(sum(pages[:number]) + i + 1, sum(pages))
     for name, of in (*stems.items(), ("trainval", stems["train"] + stems["val"])):

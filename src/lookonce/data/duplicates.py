@@ -1,4 +1,4 @@
-"""Pictures looked at once each: are they whole, how large, and which of them are the same or nearly so."""
+"""TrainingImages looked at once each: are they whole, how large, and which of them are the same or nearly so."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lookonce.data.images import PixelRange, is_flat, load_for
-from lookonce.errors import PictureError
+from lookonce.errors import ImageError
 
 SIDE = 32
-"""Of the small grey pictures that are compared, px."""
+"""Of the small grey images that are compared, px."""
 
 
 HASH_SIDE = 8
@@ -25,16 +25,16 @@ HASH_SIDE = 8
 
 
 NEAR_BITS = 8
-"""Perceptual hashes that differ in no more of their 64 bits may be of one picture."""
+"""Perceptual hashes that differ in no more of their 64 bits may be of one image."""
 
 
 ALIKE = 0.96
-"""Correlation of two small grey pictures from which on they are nearly the same: compressed anew, cut a
+"""Correlation of two small grey images from which on they are nearly the same: compressed anew, cut a
 little, the next of a film. Of the 364 of BCCD two (of one field) have .976 and all others less than .66."""
 
 
 FLAT = 2.0
-"""A grey picture whose brightness spreads no more (of 255) has nothing to compare."""
+"""A grey image whose brightness spreads no more (of 255) has nothing to compare."""
 
 
 CHUNK = 64
@@ -42,7 +42,7 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class Looks:
-    """What M pictures look like."""
+    """What M images look like."""
 
     sizes: NDArray[np.int32]  # [M, 2] (width, height) as seen; 0: cannot be decoded
     content: NDArray[np.void]  # [M] hash of the file's bytes
@@ -50,7 +50,7 @@ class Looks:
     small: NDArray[np.uint8]  # [M, SIDE * SIDE] grey
     flat: NDArray[np.bool_]  # [M] nothing can be seen on it
     errors: dict[int, str] = field(default_factory=dict)
-    """Picture -> why it cannot be decoded."""
+    """Image -> why it cannot be decoded."""
 
 
 def look(paths: Sequence[Path], workers: int = 4, pixel_range: PixelRange | None = None,
@@ -62,7 +62,7 @@ def look(paths: Sequence[Path], workers: int = 4, pixel_range: PixelRange | None
     Args:
         paths: images.
         workers: threads.
-        pixel_range: of images of more than 8 bits, as of pictures.load_rgb.
+        pixel_range: of images of more than 8 bits, as of images.load_rgb.
         progress: called with the number of images done.
     """
     count = len(paths)
@@ -88,7 +88,7 @@ def _look(path: Path, pixel_range: PixelRange | None) -> tuple[tuple[int, int], 
         image = load_for(path, (SIDE, SIDE), pixel_range)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).digest()
-    except PictureError as error:
+    except ImageError as error:
         return error.found
     except OSError as error:
         return f"cannot be read: {error.strerror}"
@@ -97,7 +97,7 @@ def _look(path: Path, pixel_range: PixelRange | None) -> tuple[tuple[int, int], 
 
 
 def difference_hash(small: NDArray[np.uint8]) -> np.uint64:
-    """64 bits of a grey picture [SIDE, SIDE]: whether it grows brighter to the right, in 8 rows of 8 places.
+    """64 bits of a grey image [SIDE, SIDE]: whether it grows brighter to the right, in 8 rows of 8 places.
 
     Source: N. Krawetz, "Kind of Like That" (2013), dHash.
     """
@@ -109,7 +109,7 @@ def difference_hash(small: NDArray[np.uint8]) -> np.uint64:
 
 
 def same_content(looks: Looks) -> NDArray[np.int64]:
-    """[M] the first picture whose file is, byte for byte, that of each; -1: none before it."""
+    """[M] the first image whose file is, byte for byte, that of each; -1: none before it."""
     first: dict[bytes, int] = {}
     twin = np.full(len(looks.sizes), -1, np.int64)
     for n in range(len(twin)):
@@ -120,9 +120,9 @@ def same_content(looks: Looks) -> NDArray[np.int64]:
 
 
 def nearly_same(looks: Looks) -> NDArray[np.int64]:
-    """[M] an earlier picture, of another content, that looks nearly as each; -1: none.
+    """[M] an earlier image, of another content, that looks nearly as each; -1: none.
 
-    Pictures that have such a one stand for no other, so that a film is one group and not all pairs of it.
+    TrainingImages that have such a one stand for no other, so that a film is one group and not all pairs of it.
     """
     mean, spread = looks.small.mean(1, dtype=np.float32), looks.small.std(1, dtype=np.float32)  # [M]
     content = same_content(looks)

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
-from lookonce.errors import PictureError, UserError
+from lookonce.errors import ImageError, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -182,7 +182,7 @@ log = logging.getLogger("lookonce")
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # or what it logs of a damaged TIFF reaches stderr as it is
 
 
-PICTURE_SUFFIXES = frozenset({
+IMAGE_SUFFIXES = frozenset({
     ".apng", ".avif", ".avifs", ".blp", ".bmp", ".bw", ".cur", ".dcx", ".dds", ".dib", ".fit", ".fits", ".flc",
     ".fli", ".ftc", ".ftu", ".gbr", ".gif", ".heic", ".heif", ".hif", ".icb", ".icns", ".ico", ".im", ".j2c", ".j2k",
     ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".msp", ".pbm", ".pcd", ".pcx", ".pfm",
@@ -213,11 +213,11 @@ PIXELS_A_BYTE = 5000
 
 
 BATCH = 8
-"""Pictures that go through a network together in detection."""
+"""TrainingImages that go through a network together in detection."""
 
 
 ENOUGH = 2
-"""Times the longer side of a network's input: what the shorter side of a picture decoded for it has at least."""
+"""Times the longer side of a network's input: what the shorter side of an image decoded for it has at least."""
 
 
 FLAT = 2.0
@@ -256,7 +256,7 @@ _TURNS = {
 """EXIF orientation -> what makes it upright."""
 
 
-Picture: TypeAlias = "Path | str | bytes | BinaryIO | Image.Image | NDArray[np.generic] | Tensor"
+ImageSource: TypeAlias = "Path | str | bytes | BinaryIO | Image.Image | NDArray[np.generic] | Tensor"
 """What may be given as an image."""
 
 
@@ -265,10 +265,10 @@ PixelRange: TypeAlias = tuple[float, float]
 
 
 class Decoded(NamedTuple):
-    """A picture as a network needs it."""
+    """An image as a network needs it."""
 
     pixels: NDArray[np.uint8]  # [h, w, 3] RGB, upright
-    size: tuple[int, int]  # (width, height) of the whole picture as seen; its pixels can be fewer
+    size: tuple[int, int]  # (width, height) of the whole image as seen; its pixels can be fewer
 
     @property
     def reduced(self) -> bool:
@@ -276,40 +276,40 @@ class Decoded(NamedTuple):
         return self.pixels.shape[1::-1] != self.size
 
 
-Opened: TypeAlias = "Decoded | PictureError"
-"""A picture, or why it cannot be read."""
+Opened: TypeAlias = "Decoded | ImageError"
+"""An image, or why it cannot be read."""
 
 
 def load_rgb(
-    picture: Picture, reduce_to: int | None = None, pixel_range: PixelRange | None = None
+    source: ImageSource, reduce_to: int | None = None, pixel_range: PixelRange | None = None
 ) -> NDArray[np.uint8]:
     """Return an image as RGB, upright.
 
     Args:
-        picture: see EXPECTED. The first image of a file that holds several.
+        source: see EXPECTED. The first image of a file that holds several.
         reduce_to: longest side wanted, pixels; a larger image is reduced, antialiased.
         pixel_range: of images of more than 8 bits; None: 0 to 1 for floats up to 1, 0 to 255 for values up to
             255, else 0 to 65535.
     Returns:
         [h, w, 3] uint8. Transparent parts lie on white.
     Raises:
-        PictureError: a file that is no image, is cut, or is too large.
+        ImageError: a file that is no image, is cut, or is too large.
         UserError: something else than an image.
     """
-    if isinstance(picture, Image.Image):
-        return _from_pil(picture, reduce_to, pixel_range)
-    if isinstance(picture, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(picture, "read"):
-        with _opening(picture) as (image, size, turn):
+    if isinstance(source, Image.Image):
+        return _from_pil(source, reduce_to, pixel_range)
+    if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(source, "read"):
+        with _opening(source) as (image, size, turn):
             if reduce_to and max(size) > reduce_to:
                 image.draft("RGB", _shrunk(image.size, reduce_to))
-            return _upright_rgb(image, turn, reduce_to, pixel_range, _name(picture))
-    pixels = _from_array(picture, pixel_range)
+            return _upright_rgb(image, turn, reduce_to, pixel_range, _name(source))
+    pixels = _from_array(source, pixel_range)
     if reduce_to and max(pixels.shape[:2]) > reduce_to:
         return np.array(_reduced(Image.fromarray(pixels), reduce_to))
     return pixels
 
 
-def load_for(picture: Path | str | bytes | BinaryIO, frame: tuple[int, int],
+def load_for(source: Path | str | bytes | BinaryIO, input_size: tuple[int, int],
              pixel_range: PixelRange | None = None) -> Decoded:  # fmt: skip
     """Return a file as RGB, upright, no larger than a network's input asks for.
 
@@ -317,20 +317,20 @@ def load_for(picture: Path | str | bytes | BinaryIO, frame: tuple[int, int],
     the resize would leave out; its shorter side stays ENOUGH times the input's longer one. Others come whole.
 
     Args:
-        picture: a path, the bytes of a file, or a file opened with 'rb'.
-        frame: (width, height) of the network's input, pixels.
+        source: a path, the bytes of a file, or a file opened with 'rb'.
+        input_size: (width, height) of the network's input, pixels.
         pixel_range: as of load_rgb.
     Raises:
-        PictureError: as of load_rgb.
+        ImageError: as of load_rgb.
     """
-    least = ENOUGH * max(frame)
-    with _opening(picture) as (image, size, turn):
+    least = ENOUGH * max(input_size)
+    with _opening(source) as (image, size, turn):
         image.draft("RGB", (least, least))
-        return Decoded(_upright_rgb(image, turn, None, pixel_range, _name(picture)), size)
+        return Decoded(_upright_rgb(image, turn, None, pixel_range, _name(source)), size)
 
 
-def picture_size(path: Path | str) -> tuple[int, int]:
-    """(width, height) as seen, from the header alone. Raises PictureError for what is no picture."""
+def image_size(path: Path | str) -> tuple[int, int]:
+    """(width, height) as seen, from the header alone. Raises ImageError for what is no image."""
     with _opening(path) as (_, size, _):
         return size
 
@@ -338,9 +338,9 @@ def picture_size(path: Path | str) -> tuple[int, int]:
 def inspect(path: Path | str) -> tuple[int, int]:
     """(width, height) as seen, of a file that is whole: its end is there, or it decodes all the same.
 
-    Raises PictureError for a missing, cut or foreign file.
+    Raises ImageError for a missing, cut or foreign file.
     """
-    size = picture_size(path)
+    size = image_size(path)
     with open(path, "rb") as file:
         whole = has_end(file)
     if not whole:
@@ -379,7 +379,7 @@ def _deep_values(path: Path) -> NDArray[np.generic] | None:
             if not _is_deep(image):
                 return None
             values = np.asarray(image).ravel()
-    except PictureError:
+    except ImageError:
         return None
     values = values[:: -(-len(values) // (1000 * MEASURED))]
     finite: NDArray[np.generic] = values[np.isfinite(values)]
@@ -387,10 +387,10 @@ def _deep_values(path: Path) -> NDArray[np.generic] | None:
 
 
 @contextmanager
-def _opening(source: Picture) -> Iterator[tuple[Image.Image, tuple[int, int], int]]:
+def _opening(source: ImageSource) -> Iterator[tuple[Image.Image, tuple[int, int], int]]:
     """(image, its (width, height) as seen, the EXIF orientation still to be applied), until the block ends.
 
-    Whatever is wrong with the file is a PictureError; Pillow's warnings are not shown.
+    Whatever is wrong with the file is a ImageError; Pillow's warnings are not shown.
     """
     try:
         with _quiet(), _stream(source) as file:
@@ -401,7 +401,7 @@ def _opening(source: Picture) -> Iterator[tuple[Image.Image, tuple[int, int], in
     except UNREADABLE as error:
         if isinstance(error, UserError):
             raise
-        raise PictureError(_name(source), _reason(source, error)) from None
+        raise ImageError(_name(source), _reason(source, error)) from None
 
 
 @contextmanager
@@ -496,18 +496,18 @@ def _quiet() -> Iterator[None]:
                     warnings.filters.remove(own)  # type: ignore[attr-defined]
 
 
-def open_ahead(paths: Iterable[Path | str], frame: tuple[int, int], ahead: int = 2 * BATCH,
+def open_ahead(paths: Iterable[Path | str], input_size: tuple[int, int], ahead: int = 2 * BATCH,
                pixel_range: PixelRange | None = None) -> Iterator[tuple[str, Opened]]:  # fmt: skip
-    """Pictures in the order given, each with its path; those to come are decoded in threads meanwhile.
+    """TrainingImages in the order given, each with its path; those to come are decoded in threads meanwhile.
 
-    Memory holds `ahead` pictures, however many there are. A picture that cannot be read comes as its error.
-    frame: (width, height) of the network's input that they are for.
+    Memory holds `ahead` images, however many there are. An image that cannot be read comes as its error.
+    input_size: (width, height) of the network's input that they are for.
     """
     with ThreadPoolExecutor(usable_cores()) as pool:
         coming: deque[tuple[str, Future[Opened]]] = deque()
         try:
             for path in paths:
-                coming.append((str(path), pool.submit(_opened, path, frame, pixel_range)))
+                coming.append((str(path), pool.submit(_opened, path, input_size, pixel_range)))
                 if len(coming) > ahead:
                     name, future = coming.popleft()
                     yield name, future.result()
@@ -519,10 +519,10 @@ def open_ahead(paths: Iterable[Path | str], frame: tuple[int, int], ahead: int =
                 future.cancel()
 
 
-def _opened(path: Path | str, frame: tuple[int, int], pixel_range: PixelRange | None) -> Opened:
+def _opened(path: Path | str, input_size: tuple[int, int], pixel_range: PixelRange | None) -> Opened:
     try:
-        return load_for(path, frame, pixel_range)
-    except PictureError as error:
+        return load_for(path, input_size, pixel_range)
+    except ImageError as error:
         return error
 
 
@@ -536,7 +536,7 @@ def _from_pil(image: Image.Image, reduce_to: int | None, pixel_range: PixelRange
     except UNREADABLE as error:
         if isinstance(error, UserError):
             raise
-        raise PictureError(name, _reason(image, error)) from None
+        raise ImageError(name, _reason(image, error)) from None
 
 
 def _from_array(given: object, pixel_range: PixelRange | None) -> NDArray[np.uint8]:
@@ -572,9 +572,9 @@ def _check_size(size: tuple[int, int], length: int | None, name: str) -> None:
     width, height = size
     pixels = width * height
     if pixels > MOST_PIXELS:
-        raise PictureError(name, f"{width} x {height} pixels; at most {MOST_PIXELS:,} in all, so reduce it")
+        raise ImageError(name, f"{width} x {height} pixels; at most {MOST_PIXELS:,} in all, so reduce it")
     if length is not None and pixels > max(ALWAYS_DECODED, PIXELS_A_BYTE * length):
-        raise PictureError(name, f"says {width} x {height} pixels in {length:,} bytes, so its header is damaged")
+        raise ImageError(name, f"says {width} x {height} pixels in {length:,} bytes, so its header is damaged")
 
 
 def _shrunk(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -652,8 +652,8 @@ def _wrong_path(path: Path) -> str | None:
         if not path.exists():
             return "a web address; download it first" if "://" in str(path) or ":/" in str(path)[2:] else "no such file"
         if path.is_dir():
-            return "a folder, not a picture"
-        return "an empty file, not a picture" if path.stat().st_size == 0 else None
+            return "a folder, not an image"
+        return "an empty file, not an image" if path.stat().st_size == 0 else None
     except (OSError, ValueError):  # a name that no file can have
         return "no such file"
 
@@ -663,9 +663,9 @@ def _unknown(source: object) -> str:
     with _stream(source) as file:
         start = file.read(256)
     if not start:
-        return "an empty file, not a picture"
+        return "an empty file, not an image"
     text = all(byte in b"\t\n\r\f\b" or byte >= 32 for byte in start)
-    return "a text file, not a picture" if text else "not a picture of a known format, or cut at its start"
+    return "a text file, not an image" if text else "not an image of a known format, or cut at its start"
 
 
 def _reason(source: object, error: BaseException) -> str:
@@ -679,7 +679,7 @@ def _reason(source: object, error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "not enough memory to decode it; reduce it"
     if "truncated" in said or "broken" in said.lower() or isinstance(error, EOFError):
-        return "the picture is cut: it ends too early; copy it again or remove it"
+        return "the image is cut: it ends too early; copy it again or remove it"
     return said if "pillow-heif" in said else f"cannot be decoded ({said[:120]})"
 
 

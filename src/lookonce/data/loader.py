@@ -1,6 +1,6 @@
-"""Canvases: pictures reduced once, antialiased, and kept as uint8 in one file that all workers share.
+"""Canvases: images reduced once, antialiased, and kept as uint8 in one file that all workers share.
 
-Reading is a copy out of the page cache; decoding happens once a picture, when it is first asked for.
+Reading is a copy out of the page cache; decoding happens once an image, when it is first asked for.
 
 From a data set to packed batches. Workers decode and copy; every other step is the device's.
 
@@ -27,7 +27,7 @@ from torch.utils.data import Sampler
 
 from lookonce.data.dataset import Dataset
 from lookonce.data.images import load_rgb
-from lookonce.errors import PictureError
+from lookonce.errors import ImageError
 
 log = logging.getLogger("lookonce")
 
@@ -40,7 +40,7 @@ DISK_SHARE = 0.5
 
 
 def canvas_sizes(sizes: NDArray[np.integer], side: int) -> NDArray[np.int64]:
-    """[M, 2] sizes of pictures reduced so that no side exceeds `side`; smaller ones stay as they are."""
+    """[M, 2] sizes of images reduced so that no side exceeds `side`; smaller ones stay as they are."""
     shrink = np.minimum(1.0, side / sizes.max(-1, keepdims=True))
     return np.asarray(np.maximum(np.rint(sizes * shrink), 1), np.int64)
 
@@ -49,9 +49,9 @@ class Canvases:
     """The canvases of a data set.
 
     Args:
-        dataset: the pictures.
+        dataset: the images.
         side: longest side of a canvas, pixels.
-        folder: where the file is kept; None: every picture is decoded each time it is read.
+        folder: where the file is kept; None: every image is decoded each time it is read.
     """
 
     def __init__(self, dataset: Dataset, side: int, folder: Path | None) -> None:
@@ -76,11 +76,11 @@ class Canvases:
                 with file.open("wb") as handle:
                     handle.truncate(max(size, 1))
         except OSError as error:
-            log.warning("%s: %s; pictures are decoded in every epoch", self.file, error.strerror)
+            log.warning("%s: %s; images are decoded in every epoch", self.file, error.strerror)
             self.file = self.state_file = None
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """Canvas [h, w, 3] of a picture. Raises PictureError for one that cannot be decoded, each time."""
+        """Canvas [h, w, 3] of an image. Raises ImageError for one that cannot be decoded, each time."""
         if self.file is None or self.state_file is None:
             return self._decode(index)
         width, height = self.sizes[index]
@@ -93,7 +93,7 @@ class Canvases:
                 return canvas.reshape(height, width, 3)
             try:
                 canvas = self._decode(index)
-            except PictureError:
+            except ImageError:
                 state.seek(index)
                 state.write(bytes([FAILED]))
                 raise
@@ -102,11 +102,11 @@ class Canvases:
                     state.seek(index)
                     state.write(bytes([READY]))
             except OSError:
-                pass  # a full disk costs speed, not the run: the picture is decoded again next time
+                pass  # a full disk costs speed, not the run: the image is decoded again next time
             return canvas
 
     def failed(self) -> list[int]:
-        """Pictures that could not be decoded so far."""
+        """TrainingImages that could not be decoded so far."""
         if self.state_file is None:
             return []
         return np.flatnonzero(np.fromfile(self.state_file, np.uint8) == FAILED).tolist()
@@ -126,7 +126,7 @@ class Canvases:
 
 
 FILL_BYTE = 128
-"""What a canvas holds beside its picture: as near to resize.FILL as a byte gets."""
+"""What a canvas holds beside its image: as near to resize.FILL as a byte gets."""
 
 
 @dataclass(eq=False)
@@ -155,7 +155,7 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def with_outputs(self, outputs: tuple[Tensor, ...]) -> Batch:
-        """The same pictures with a frozen trunk's outputs in place of their canvases."""
+        """The same images with a frozen trunk's outputs in place of their canvases."""
         return replace(self, outputs=outputs)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -164,9 +164,9 @@ class Batch:
 
 
 class Sample(NamedTuple):
-    """One picture on its way into a batch."""
+    """One image on its way into a batch."""
 
-    picture: int  # index in the data set
+    image: int  # index in the data set
     canvas: NDArray[np.uint8]  # [h, w, 3]; [0, 0, 3] where outputs stand for it
     size: tuple[int, int]  # (width, height) on the canvas
     boxes: NDArray[np.float32]  # [n, 4] xyxy canvas px
@@ -176,8 +176,8 @@ class Sample(NamedTuple):
     outputs: tuple[Tensor, ...] = ()  # of a frozen trunk, each [C, H, W]
 
 
-class Pictures(TorchDataset[Sample | None]):
-    """Pictures of a data set by index; None for one that cannot be decoded.
+class TrainingImages(TorchDataset[Sample | None]):
+    """TrainingImages of a data set by index; None for one that cannot be decoded.
 
     difficult: what becomes of difficult objects: ignore (neither sought nor background), train, or drop.
     """
@@ -191,12 +191,12 @@ class Pictures(TorchDataset[Sample | None]):
     def __getitem__(self, index: int) -> Sample | None:
         try:
             return self.labelled(index, self.canvases.read(index))
-        except PictureError as error:
+        except ImageError as error:
             log.debug("skipped %s", error)
             return None
 
     def labelled(self, index: int, canvas: NDArray[np.uint8]) -> Sample:
-        """The sample of a picture whose canvas is this one."""
+        """The sample of an image whose canvas is this one."""
         record = self.canvases.dataset.records[index]
         width, height = (int(v) for v in self.canvases.sizes[index])
         scale = np.tile(self.canvases.sizes[index] / np.asarray(record.size), 2).astype(np.float32)
@@ -225,7 +225,7 @@ def collate(samples: list[Sample | None]) -> Batch:
         labels=torch.from_numpy(np.concatenate([empty[:, 0].astype(np.int64), *(sample.labels for sample in good)])),
         image_index=torch.arange(len(good)).repeat_interleave(counts),
         ignore=torch.from_numpy(np.concatenate([empty[:, 0].astype(bool), *(sample.ignore for sample in good)])),
-        index=torch.tensor([sample.picture for sample in good], dtype=torch.long),
+        index=torch.tensor([sample.image for sample in good], dtype=torch.long),
         reduced=torch.tensor([sample.reduced for sample in good], dtype=torch.bool),
     )
     return batch.with_outputs(tuple(torch.stack(each) for each in zip(*(s.outputs for s in good), strict=True)))
@@ -234,15 +234,15 @@ def collate(samples: list[Sample | None]) -> Batch:
 class Shuffled(Sampler[int]):
     """A new order every epoch that depends on (seed, epoch) alone; its length is that of a whole epoch.
 
-    variants: of each picture; an epoch gives one of them, as picture + variant * length.
+    variants: of each image; an epoch gives one of them, as image + variant * length.
     """
 
     def __init__(self, length: int, seed: int, variants: int = 1) -> None:
         self.length, self.seed, self.variants, self.epoch, self.start = length, seed, variants, 0, 0
 
-    def begin(self, epoch: int, pictures: int) -> None:
-        """Go on in an epoch of which so many pictures were given already."""
-        self.epoch, self.start = epoch, pictures
+    def begin(self, epoch: int, images: int) -> None:
+        """Go on in an epoch of which so many images were given already."""
+        self.epoch, self.start = epoch, images
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from lookonce.data.images import PICTURE_SUFFIXES
+from lookonce.data.images import IMAGE_SUFFIXES
 from lookonce.errors import UserError
 
 WORDS = {
@@ -27,7 +27,7 @@ PLAIN = frozenset({
     "annotation", "annotations", "annots", "anns", "all", "box", "boxes", "bbox", "coco", "custom", "darknet",
     "data", "dataset", "default", "detection", "export", "file", "files", "image", "images", "img", "imgs",
     "instances", "jpg", "jpeg", "jpegimages", "json", "label", "labels", "list", "lists", "obj", "object",
-    "objects", "photos", "pictures", "png", "result", "results", "set", "sets", "split", "splits", "txt", "via",
+    "objects", "photos", "png", "result", "results", "set", "sets", "split", "splits", "txt", "via",
     "voc", "whole", "xml", "xmls", "yolo",
 })  # fmt: skip
 """Words that say nothing of a split: what a folder or file holds."""
@@ -77,15 +77,15 @@ MOST_PARTS = 64
 
 
 HOMES = ("", "images", "JPEGImages", "Images", "data")
-"""Folders that hold pictures, in the data set's own and in the one above it."""
+"""Folders that hold images, in the data set's own and in the one above it."""
 
 
-SECTIONS = re.compile(r"annot|label|xml|json|image|img|jpeg|obj|photo|picture|frame", re.IGNORECASE)
+SECTIONS = re.compile(r"annot|label|xml|json|image|img|jpeg|obj|photo|image|input_size", re.IGNORECASE)
 """How a folder's name begins that holds annotations or images of a data set, and no data set of its own."""
 
 
 class Folders:
-    """What exists, from one listing a folder: a data set asks for as many files as it has pictures.
+    """What exists, from one listing a folder: a data set asks for as many files as it has images.
 
     root: below it an image may also be found by its name alone; none: nowhere. shared: names that several images of
     the data set have, in lower case, so that such a name alone means none of them.
@@ -127,21 +127,21 @@ class Folders:
         return found
 
     def _listing(self, folder: str) -> dict[str, str]:
-        """Names in a folder, and the pictures among them by "/stem"."""
+        """Names in a folder, and the images among them by "/stem"."""
         if folder not in self._names:
             found = {}
             try:
                 for name in sorted(os.listdir(folder), reverse=True):
                     found[name] = name
                     stem, ending = os.path.splitext(name)
-                    if ending.lower() in PICTURE_SUFFIXES and not is_hidden(name):
+                    if ending.lower() in IMAGE_SUFFIXES and not is_hidden(name):
                         found["/" + stem] = name
             except (OSError, ValueError):
                 pass  # no such folder: nothing is in it
             self._names[folder] = found
         return self._names[folder]
 
-    def resolve(self, text: str, bases: Sequence[Path], picture: bool = False) -> Path | None:
+    def resolve(self, text: str, bases: Sequence[Path], image: bool = False) -> Path | None:
         """A path as a file says it -> the file or folder that it means here; None: nothing of that name.
 
         Tried in order: an absolute path as it stands; then below each base; then below each base without its
@@ -151,33 +151,33 @@ class Folders:
 
         Args:
             bases: folders it may be relative to.
-            picture: a picture of the same stem and another ending (.JPG, .png) will do.
+            image: an image of the same stem and another ending (.JPG, .png) will do.
         """
         parts = split_path(text)
         if not parts or len(parts) > MOST_PARTS:
             return None
-        if os.path.isabs(text.strip()) and (found := self._there("/", parts, picture)):
+        if os.path.isabs(text.strip()) and (found := self._there("/", parts, image)):
             return found
-        key = ("/".join(parts[:-1]), tuple(bases), picture)
+        key = ("/".join(parts[:-1]), tuple(bases), image)
         if key in self._worked:
             base, drop = self._worked[key]
-            if found := self._there(base, parts[drop:], picture):
+            if found := self._there(base, parts[drop:], image):
                 return found
         listed = [(str(base), self._listing(str(base))) for base in bases]
         for drop, head in enumerate(parts):
             last = drop == len(parts) - 1
-            stem = "/" + os.path.splitext(head)[0] if picture and last else head
+            stem = "/" + os.path.splitext(head)[0] if image and last else head
             for base, names in listed:
                 if (head in names or stem in names or head == "..") and (
-                    found := self._there(base, parts[drop:], picture)
+                    found := self._there(base, parts[drop:], image)
                 ):
                     self._worked[key] = base, drop
                     return found
-        return self.alone(text) if picture else None
+        return self.alone(text) if image else None
 
-    def _there(self, base: str, parts: list[str], picture: bool) -> Path | None:
+    def _there(self, base: str, parts: list[str], image: bool) -> Path | None:
         names = self._listing(os.path.join(base, *parts[:-1]))
-        name = parts[-1] if parts[-1] in names else names.get("/" + os.path.splitext(parts[-1])[0] if picture else "")
+        name = parts[-1] if parts[-1] in names else names.get("/" + os.path.splitext(parts[-1])[0] if image else "")
         return Path(base, *parts[:-1], name) if name else None
 
 
@@ -187,7 +187,7 @@ def _by_name(root: Path) -> dict[str, Path | None]:
     for folder, names in walk_files(root):
         for name in names:
             stem, ending = os.path.splitext(name.lower())
-            for key in (name.lower(), *(["/" + stem] if ending in PICTURE_SUFFIXES else [])):
+            for key in (name.lower(), *(["/" + stem] if ending in IMAGE_SUFFIXES else [])):
                 found[key] = None if key in found else Path(folder, name)
     return found
 
@@ -221,7 +221,7 @@ def split_path(text: str) -> list[str]:
 
 
 def homes(root: Path, more: Iterable[str] = ()) -> list[Path]:
-    """Where a data set's pictures may lie: its folder, the one above, and the folders for pictures in both."""
+    """Where a data set's images may lie: its folder, the one above, and the folders for images in both."""
     return [place / name for place in (root, root.absolute().parent) for name in (*HOMES, *more)]
 
 
@@ -235,8 +235,8 @@ def told_from(path: Path, root: Path) -> str:
         return path.absolute().as_posix()
 
 
-def find_pictures(pattern: Path | str) -> list[str]:
-    """Picture files that a path or pattern means, sorted: a file, a folder (with those below), or "some/*.jpg".
+def find_images(pattern: Path | str) -> list[str]:
+    """Image files that a path or pattern means, sorted: a file, a folder (with those below), or "some/*.jpg".
 
     A file or folder that exists is taken by its name, so `[1]` in it is no pattern. Paths as text: a million of them
     are some 100 MB. Raises UserError where there is none.
@@ -253,7 +253,7 @@ def find_pictures(pattern: Path | str) -> list[str]:
             found = [name for name in glob.glob(plain, recursive=True) if os.path.isfile(name)]
     if not found:
         raise UserError(
-            f"{pattern}: no pictures there; expected a file, a folder of pictures, or a pattern like 'dir/*.jpg'"
+            f"{pattern}: no images there; expected a file, a folder of images, or a pattern like 'dir/*.jpg'"
         )
     return sorted(found)
 
@@ -320,5 +320,5 @@ def walk_images(root: Path | str) -> Iterator[str]:
     """Image files in a folder and below it, sorted within each folder, as walk_files finds them."""
     for folder, names in walk_files(root):
         for name in names:
-            if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES:
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
                 yield os.path.join(folder, name)

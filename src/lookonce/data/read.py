@@ -31,7 +31,7 @@ from lookonce.data.formats.voc import find_voc, of_one_class, read_voc, root_tag
 from lookonce.data.formats.yolo import DESCRIPTIONS, find_yolo, has_labels, read_yolo
 from lookonce.data.images import inspect
 from lookonce.data.lookup import is_hidden, sections, walk_files
-from lookonce.errors import ConfigError, PictureError, UserError
+from lookonce.errors import ConfigError, ImageError, UserError
 
 HEAD = 1 << 16
 """Bytes of a file by which its tool is recognised."""
@@ -131,7 +131,7 @@ EXPECTED = "Pascal VOC (Annotations/*.xml), COCO (annotations/*.json) or YOLO (d
 
 
 HASHED = ("train", "val", "test")
-"""Splits of a data set that brings no lists: 80, 10 and 10 % of its pictures, by a hash of their names."""
+"""Splits of a data set that brings no lists: 80, 10 and 10 % of its images, by a hash of their names."""
 
 
 DEEPEST = 4
@@ -149,14 +149,14 @@ def read_dataset(
     format: Format = "auto",
     policy: DataPolicy = "drop",
 ) -> Dataset:
-    """Read labelled pictures; the pictures themselves stay closed.
+    """Read labelled images; the images themselves stay closed.
 
     Args:
         path: folder of the data set, or its COCO .json, data.yaml or obj.data.
         split: the images of this split (VOC: ImageSets/Main/SPLIT.txt; COCO: *SPLIT*.json; YOLO: as data.yaml or
             obj.data says; of any: folders of this name); None: all. A data set that brings no splits is divided
             80/10/10 into train, val and test by a hash of the file names, the same each time.
-        labels: keep these classes, by name, in this order. Pictures without any of them stay, empty.
+        labels: keep these classes, by name, in this order. TrainingImages without any of them stay, empty.
         format: voc, coco or yolo; auto finds it by looking. YOLO and COCO describe their classes, so all of them
             are kept, in that order (COCO: by id).
         policy: how to handle a box less than half inside its image: drop it, clip it to the image, or error.
@@ -201,21 +201,21 @@ def read_splits(
     return found
 
 
-def check_pictures(
+def check_images(
     dataset: Dataset,
     policy: DataPolicy = "drop",
     workers: int = 8,
     progress: Callable[[int], None] | None = None,
 ) -> Dataset:
-    """Look at the header and the end of every picture file, in one pass, before anything is trained on them.
+    """Look at the header and the end of every image file, in one pass, before anything is trained on them.
 
     Args:
         dataset: any.
-        policy: error refuses a data set with problems; drop and clip leave out the pictures concerned.
+        policy: error refuses a data set with problems; drop and clip leave out the images concerned.
         workers: threads.
-        progress: called with the number of pictures done.
+        progress: called with the number of images done.
     Returns:
-        The data set without pictures that are missing, cut, foreign, or of another size than their annotation says.
+        The data set without images that are missing, cut, foreign, or of another size than their annotation says.
     """
     files = [record.path for record in dataset.records]
     problems, keep = [], np.ones(len(files), bool)
@@ -223,17 +223,17 @@ def check_pictures(
         for index, found in enumerate(pool.map(_look, files)):
             size = tuple(int(v) for v in dataset.sizes[index])
             if isinstance(found, str):
-                kind = "picture missing" if found == "no such file" else "picture unreadable"
+                kind = "image missing" if found == "no such file" else "image unreadable"
                 problems.append(Problem(str(dataset.paths[index]), kind, found, "skipped"))
             elif found != size:
-                said = f"the picture is {found[0]} x {found[1]} and its annotation says {size[0]} x {size[1]}"
+                said = f"the image is {found[0]} x {found[1]} and its annotation says {size[0]} x {size[1]}"
                 problems.append(Problem(str(dataset.paths[index]), "size mismatch", said, "skipped"))
             keep[index] = not problems or problems[-1].place != str(dataset.paths[index])
             if progress is not None:
                 progress(index + 1)
     settle(tuple(problems), policy, str(dataset.root))
     if not keep.any():
-        raise UserError(f"{dataset.root}: not one of {len(files)} pictures can be used; {summarise(problems)}")
+        raise UserError(f"{dataset.root}: not one of {len(files)} images can be used; {summarise(problems)}")
     return replace(dataset.select(keep), problems=(*dataset.problems, *problems)) if problems else dataset
 
 
@@ -261,24 +261,24 @@ def settle(problems: Sequence[Problem], policy: DataPolicy, place: str) -> None:
 def _look(path: Path) -> tuple[int, int] | str:
     try:
         return inspect(path)
-    except PictureError as error:
+    except ImageError as error:
         return error.found
 
 
 @dataclass(frozen=True)
 class Whole:
-    """A data set read once: every picture, and which pictures each split has."""
+    """A data set read once: every image, and which images each split has."""
 
     found: Gathering
     dataset: Dataset
-    """All pictures, with the classes asked for; its problems are those of the whole."""
+    """All images, with the classes asked for; its problems are those of the whole."""
     rows: NDArray[np.int64]
     """[N] which object of `found` each of the data set is."""
 
     def place(self, n: int) -> str:
-        """file:line of an object of the data set; of a file of many pictures (COCO), also which."""
-        picture = int(np.searchsorted(self.dataset.first, n, side="right")) - 1
-        return self.found.told_object(picture, int(self.rows[n]))
+        """file:line of an object of the data set; of a file of many images (COCO), also which."""
+        image = int(np.searchsorted(self.dataset.first, n, side="right")) - 1
+        return self.found.told_object(image, int(self.rows[n]))
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -326,7 +326,7 @@ class Whole:
         return {name: np.array(sorted(part), np.int64) for name, part in parts.items()}
 
     def members(self, split: str | None) -> NDArray[np.int64]:
-        """Indices of a split's pictures; None: of all. Names without a picture become problems."""
+        """Indices of a split's images; None: of all. Names without an image become problems."""
         found = self.found
         if split is None:
             return np.arange(len(found.paths))
@@ -395,7 +395,7 @@ def read_whole(
     policy: DataPolicy = "drop",
     absent: bool = False,
 ) -> Whole:
-    """A data set and its splits, without a word on its problems; absent: without COCO's pictures. As read_dataset."""
+    """A data set and its splits, without a word on its problems; absent: without COCO's images. As read_dataset."""
     format, policy = choose(format, get_args(Format), "format"), choose(policy, get_args(DataPolicy), "policy")
     root = Path(path).expanduser()
     if not root.exists():
@@ -494,11 +494,11 @@ def _folders_of(place: Path) -> list[Path]:
 
 
 def _dataset(found: Gathering, labels: tuple[str, ...] | None) -> tuple[Dataset, NDArray[np.int64]]:
-    """Every picture, with the classes asked for; and which objects found are in it."""
+    """Every image, with the classes asked for; and which objects found are in it."""
     if not found.ids:
         said = summarise([p for _, p in found.problems])
         after = f"; {said}" if said else ""
-        raise UserError(f"{found.root}: no objects in {len(found.paths)} annotated pictures{after}")
+        raise UserError(f"{found.root}: no objects in {len(found.paths)} annotated images{after}")
     names = np.frombuffer(found.names, np.int64)
     order = class_order(found, labels, Counter(names.tolist()))
     new_id = np.full(len(found.ids), -1)
@@ -507,9 +507,9 @@ def _dataset(found: Gathering, labels: tuple[str, ...] | None) -> tuple[Dataset,
             new_id[found.ids[name]] = label
     classes = new_id[names]
     keep = classes >= 0
-    pictures = len(found.paths)
-    picture = np.repeat(np.arange(pictures), found.counts)[keep]
-    first = np.concatenate(([0], np.bincount(picture, minlength=pictures).cumsum()))
+    images = len(found.paths)
+    image = np.repeat(np.arange(images), found.counts)[keep]
+    first = np.concatenate(([0], np.bincount(image, minlength=images).cumsum()))
     crowd, area = np.array(found.crowd, bool)[keep], np.array(found.areas, np.float64)[keep]
     dataset = Dataset(
         found.root.resolve().name, found.root, order,

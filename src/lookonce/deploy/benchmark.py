@@ -6,9 +6,9 @@ What a speed was measured on: the processor and what it can, cores, versions.
 
 What `benchmark` measured: as tables for a terminal and as JSON.
 
-Who runs a network: our runtimes, and the other programs that are installed; each as a row and a function.
+Who runs a network: our backends, and the other programs that are installed; each as a row and a function.
 
-From picture files to detections as JSON, beside the network alone and decoding alone, slice by slice.
+From image files to detections as JSON, beside the network alone and decoding alone, slice by slice.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from numpy.typing import NDArray
 
 from lookonce import __version__
 from lookonce.console import cell, cells, rendered, shown_json
-from lookonce.data.images import BATCH, load_for, picture_size, usable_cores
+from lookonce.data.images import BATCH, image_size, load_for, usable_cores
 from lookonce.deploy.export import Options, write
-from lookonce.errors import ConfigError, PictureError, UserError
-from lookonce.inference.backends.open import EXPORTED, Runtime, open_runtime
-from lookonce.inference.backends.settings import Precision, RuntimeName, Settings
+from lookonce.errors import ConfigError, ImageError, UserError
+from lookonce.inference.backends.open import EXPORTED, Backend, open_backend
+from lookonce.inference.backends.settings import BackendName, Precision, Settings
 from lookonce.inference.backends.torch import computes_bf16
 from lookonce.inference.detector import Detector, write_entry
 from lookonce.model.model_file import Description, Model, load_model
@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 
 REST = 0.05
-"""Seconds of rest before each run: threads of the runtime before spin for some 20 ms in wait of more work."""
+"""Seconds of rest before each run: threads of the backend before spin for some 20 ms in wait of more work."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ class Row:
     """As it was given."""
     network: str
     """What it has in common with those that it is compared with: the same layers and the same input."""
-    runtime: str
+    backend: str
     precision: str
     device: str
     batch: int
@@ -248,7 +248,7 @@ class Row:
     @property
     def is_peer(self) -> bool:
         """Whether it is another program."""
-        return self.runtime in (OPENCV, PLAIN)
+        return self.backend in (OPENCV, PLAIN)
 
 
 @dataclass(frozen=True)
@@ -275,20 +275,20 @@ class NetworkSpeed(Row):
 
 @dataclass(frozen=True)
 class FilesSpeed:
-    """How fast the way from picture files to detections as JSON is; medians over rounds."""
+    """How fast the way from image files to detections as JSON is; medians over rounds."""
 
     model: str
-    runtime: str
-    pictures: int
+    backend: str
+    images: int
     """In the folder."""
     images_per_s: float
     bare_images_per_s: float
-    """Of the network alone, in the same runtime."""
+    """Of the network alone, in the same backend."""
     share_of_bare: float
     network_ms: float
-    """Of the processor, a picture."""
+    """Of the processor, an image."""
     decode_ms: float
-    """Of the processor, a picture: reading the file into pixels alone."""
+    """Of the processor, an image: reading the file into pixels alone."""
     share_of_possible: float
     """Processor time of network and decoding, of what the whole way took."""
 
@@ -304,13 +304,13 @@ class StepSpeed:
     bare: float
     """The step alone: network, loss, backward, optimiser; inputs in memory."""
     train: float
-    """The same through `train`: pictures, warp, average of the weights."""
+    """The same through `train`: images, warp, average of the weights."""
     plain: float
-    """The loop that one writes first: fp32, NCHW, eager, pictures decoded one by one."""
+    """The loop that one writes first: fp32, NCHW, eager, images decoded one by one."""
     train_of_bare: float
     train_of_plain: float
     waiting: float
-    """Share of the training time in which steps waited for pictures."""
+    """Share of the training time in which steps waited for images."""
 
 
 @dataclass(frozen=True)
@@ -367,15 +367,15 @@ def networks_speed(rows: Sequence[Row], seconds: Sequence[Sequence[float]]) -> t
         found.append(NetworkSpeed(
             **asdict(row), median_ms=median(took) * 1e3, p95_ms=p95(took) * 1e3, images_per_s=row.batch / median(took),
             ratio=None if peer is None else ratio(seconds[peer], took),
-            against=None if peer is None else rows[peer].runtime,
+            against=None if peer is None else rows[peer].backend,
         ))  # fmt: skip
     return tuple(found)
 
 
 def names(rows: Sequence[Row]) -> list[str]:
-    """What rows of one network are called: by their runtime, and by their model where there are several."""
+    """What rows of one network are called: by their backend, and by their model where there are several."""
     several = len({row.model for row in rows}) > 1
-    return [f"{row.runtime}: {short(row.model)}" if several and not row.is_peer else row.runtime for row in rows]
+    return [f"{row.backend}: {short(row.model)}" if several and not row.is_peer else row.backend for row in rows]
 
 
 def tables(rows: Sequence[NetworkSpeed]) -> dict[str, list[NetworkSpeed]]:
@@ -396,7 +396,7 @@ def _peer(row: Row, rows: Sequence[Row]) -> int | None:
     """Place of the row that it is measured by: the same network and batch on the same device."""
     for name in (OPENCV, PLAIN):
         for place, other in enumerate(rows):
-            if other.runtime == name and _shared(other) == _shared(row):
+            if other.backend == name and _shared(other) == _shared(row):
                 return place
     return None
 
@@ -426,10 +426,10 @@ def _files(found: Sequence[FilesSpeed]) -> Table:
         "decoding ms*": lambda one: f"{one.decode_ms:.1f}",
         "both of all*": lambda one: f"{one.share_of_possible:.1%}",
     }
-    table = _table(f"from {found[0].pictures} files to JSON", *columns)
-    table.caption = "* of the processor, a picture"
+    table = _table(f"from {found[0].images} files to JSON", *columns)
+    table.caption = "* of the processor, an image"
     for one in found:
-        table.add_row(cell(f"{short(one.model)}: {one.runtime}"), *(tell(one) for tell in columns.values()))
+        table.add_row(cell(f"{short(one.model)}: {one.backend}"), *(tell(one) for tell in columns.values()))
     return table
 
 
@@ -478,7 +478,7 @@ class Lineup:
 class Kind(NamedTuple):
     """One way to run a model."""
 
-    runtime: RuntimeName
+    backend: BackendName
     device: str
     precision: Precision
     batches: tuple[int, ...]
@@ -487,8 +487,8 @@ class Kind(NamedTuple):
     @property
     def name(self) -> str:
         """What the table calls it."""
-        mode = (", throughput" if self.throughput else ", latency") if self.runtime == "openvino" else ""
-        return self.runtime + mode
+        mode = (", throughput" if self.throughput else ", latency") if self.backend == "openvino" else ""
+        return self.backend + mode
 
 
 def line_up(models: Sequence[Path], batch: int, threads: int) -> Lineup:
@@ -496,7 +496,7 @@ def line_up(models: Sequence[Path], batch: int, threads: int) -> Lineup:
 
     Args:
         models: model files, and exported ones; of an exported one there are no peers of its own.
-        batch: pictures at once, beside one alone.
+        batch: images at once, beside one alone.
         threads: of the CPU, of each row.
     Raises:
         UserError: a model that cannot be read, or that nothing here can run.
@@ -511,12 +511,12 @@ def line_up(models: Sequence[Path], batch: int, threads: int) -> Lineup:
             raise UserError(f"{path}: nothing here can run it: " + "; ".join(f"{a.what}: {a.why}" for a in made.absent))
         about = opened[0][1].about
         network = shared.setdefault(
-            (about.layers, about.channels, about.frame), _name(path, about, set(shared.values()))
+            (about.layers, about.channels, about.input_size), _name(path, about, set(shared.values()))
         )
-        for kind, runtime in opened:
+        for kind, backend in opened:
             for each in kind.batches:
-                made.rows.append(Row(str(path), network, kind.name, runtime.backend.precision, kind.device, each))
-                made.runs.append(_run(runtime, each, about.frame))
+                made.rows.append(Row(str(path), network, kind.name, backend.info.precision, kind.device, each))
+                made.runs.append(_run(backend, each, about.input_size))
         if isinstance(source, Model) and network not in with_peers:
             with_peers.add(network)
             _add_peers(made, str(path), network, source, batch)
@@ -525,9 +525,9 @@ def line_up(models: Sequence[Path], batch: int, threads: int) -> Lineup:
 
 
 def kinds(path: Path, batch: int) -> Iterator[Kind]:
-    """The ways in which a model may run: one picture at a time, and several at once."""
+    """The ways in which a model may run: one image at a time, and several at once."""
     exported, both = path.suffix in EXPORTED, (1, batch)
-    for precision in ("auto",) if is_int8(path) else ("fp32", "bf16"):  # of an int8 file what is left is the runtime's
+    for precision in ("auto",) if is_int8(path) else ("fp32", "bf16"):  # of an int8 file what is left is the backend's
         yield Kind("openvino", "cpu", precision, (1,))  # type: ignore[arg-type]
         yield Kind("openvino", "cpu", precision, (batch,), throughput=True)  # type: ignore[arg-type]
     if path.suffix != ".xml":
@@ -570,24 +570,24 @@ def process_threads(threads: int) -> Iterator[None]:
             cv2.setNumThreads(before)
 
 
-def _opened(kind: Kind, source: Model | Path, threads: int, made: Lineup) -> Runtime | None:
-    """The runtime; where it cannot be had, that is noted."""
-    why = None if kind.runtime == "torch" else missing(kind.runtime)
-    what = str(kind.runtime)
+def _opened(kind: Kind, source: Model | Path, threads: int, made: Lineup) -> Backend | None:
+    """The backend; where it cannot be had, that is noted."""
+    why = None if kind.backend == "torch" else missing(kind.backend)
+    what = str(kind.backend)
     if why is None and kind.precision == "bf16" and kind.device == "cpu" and not computes_bf16():
         what, why = "bf16", "this CPU has no instructions for it (AVX512-BF16 or AMX)"
     if why is None:
         try:
-            return open_runtime(source, Settings(kind.runtime, kind.device, kind.precision, kind.throughput, threads))
+            return open_backend(source, Settings(kind.backend, kind.device, kind.precision, kind.throughput, threads))
         except ConfigError as error:
             what, why = f"{kind.name}, {kind.device}, {kind.precision}", str(error)
     made.miss(what, why)
     return None
 
 
-def _run(run: Run, batch: int, frame: tuple[int, int]) -> Callable[[], object]:
-    """Runs one batch of noise. frame: (W, H)."""
-    images = np.random.default_rng(0).random((batch, 3, frame[1], frame[0]), np.float32)
+def _run(run: Run, batch: int, input_size: tuple[int, int]) -> Callable[[], object]:
+    """Runs one batch of noise. input_size: (W, H)."""
+    images = np.random.default_rng(0).random((batch, 3, input_size[1], input_size[0]), np.float32)
     return lambda: run(images)
 
 
@@ -606,11 +606,11 @@ def _add_peers(made: Lineup, path: str, network: str, model: Model, batch: int) 
     for name, device, run in peers:
         for each in (1, batch):
             made.rows.append(Row(path, network, name, "fp32", device, each))
-            made.runs.append(_run(run, each, model.frame))
+            made.runs.append(_run(run, each, model.input_size))
 
 
 def opencv(model: Model) -> Run:
-    """The network in OpenCV's dnn, up to the map before the region layer, as the runtimes here."""
+    """The network in OpenCV's dnn, up to the map before the region layer, as the backends here."""
     cv2: Any = importlib.import_module("cv2")
     with tempfile.TemporaryDirectory() as folder:
         cfg, weights, *_ = write(model, Path(folder) / "model", Options(folded=True)).files
@@ -639,7 +639,7 @@ def plain(model: Model, device: str) -> Run:
 
 def _name(path: Path, about: Description, taken: set[str]) -> str:
     """What the models with these layers and this input are called together."""
-    width, height = about.frame
+    width, height = about.input_size
     stem = short(str(path)).removesuffix(path.suffix)
     name, number = f"{stem} {width} x {height}", 2
     while name in taken:
@@ -660,51 +660,51 @@ WARM_UP = 1
 
 
 def readable(files: Sequence[str]) -> list[str]:
-    """Those that begin as a picture does; the others are told. Raises UserError where none does."""
+    """Those that begin as an image does; the others are told. Raises UserError where none does."""
     found = []
     for file in files:
         try:
-            picture_size(file)
+            image_size(file)
             found.append(file)
-        except PictureError as error:
+        except ImageError as error:
             log.warning("skipped %s", error)
     if not found:
-        raise UserError(f"none of the {len(files)} pictures could be read; the first: {files[0]}")
+        raise UserError(f"none of the {len(files)} images could be read; the first: {files[0]}")
     return found
 
 
 def measure_files(
     model: Path, files: Sequence[str], rounds: int, threads: int, each: Callable[[int], None]
 ) -> tuple[FilesSpeed | None, bool]:
-    """Detect a slice of the pictures in each round, as `lookonce detect` does but without drawing.
+    """Detect a slice of the images in each round, as `lookonce detect` does but without drawing.
 
     Args:
-        model: as a user gives it: it runs in the runtime and precision that a Detector takes.
-        files: pictures; all rounds together go through them once, or again from the start where there are few.
+        model: as a user gives it: it runs in the backend and precision that a Detector takes.
+        files: images; all rounds together go through them once, or again from the start where there are few.
         rounds: slices that count.
-        threads: of the network; pictures are decoded ahead in threads beside.
+        threads: of the network; images are decoded ahead in threads beside.
         each: called with 0, 1 or 2 before each run.
     Returns:
         (what was measured, None where not one round was; whether Ctrl-C came).
     """
-    detector = Detector(open_runtime(model, Settings(throughput=True, threads=threads)))
+    detector = Detector(open_backend(model, Settings(throughput=True, threads=threads)))
     size = BATCH * math.ceil(len(files) / rounds / BATCH)
     work = Work(detector, files, size)
     runs = [timed(run) for run in (work.decode, work.detect, work.network)]
     found = interleave(runs, rounds, WARM_UP, each)
     if not found.found:
         return None, found.stopped
-    return files_speed(str(model), str(detector.runtime.backend), (len(files), size), found), found.stopped
+    return files_speed(str(model), str(detector.backend.info), (len(files), size), found), found.stopped
 
 
 class Work:
-    """What is done with a slice of the pictures. size: pictures in it, a multiple of BATCH."""
+    """What is done with a slice of the images. size: images in it, a multiple of BATCH."""
 
     def __init__(self, detector: Detector, files: Sequence[str], size: int) -> None:
         self.detector, self.size = detector, size
         self.ahead: Iterator[str] = cycle(files)
         self.part: list[str] = []
-        width, height = detector.about.frame
+        width, height = detector.about.input_size
         self.images = np.random.default_rng(0).random((BATCH, 3, height, width), np.float32)
 
     def decode(self) -> None:
@@ -712,29 +712,29 @@ class Work:
         self.part = list(islice(self.ahead, self.size))
         for file in self.part:
             try:
-                load_for(file, self.detector.about.frame, self.detector.about.pixel_range)
-            except PictureError:
+                load_for(file, self.detector.about.input_size, self.detector.about.pixel_range)
+            except ImageError:
                 pass  # a cut one; told by those who look at their data
 
     def detect(self) -> None:
         """Find objects on the slice and write them as JSON."""
         with tempfile.TemporaryFile("w", encoding="utf-8") as text:
-            for file, picture, found in self.detector.detect_files(self.part):
-                if not isinstance(picture, PictureError):
+            for file, image, found in self.detector.detect_files(self.part):
+                if not isinstance(image, ImageError):
                     write_entry(text, file, found, first=file == self.part[0])
 
     def network(self) -> None:
         """Run the network on as many inputs."""
         for _ in range(self.size // BATCH):
-            self.detector.runtime(self.images)
+            self.detector.backend(self.images)
 
 
-def files_speed(model: str, runtime: str, pictures: tuple[int, int], found: Rounds[Spent]) -> FilesSpeed:
-    """What the rounds of (decode, detect, network) tell. pictures: (in all, in a slice)."""
+def files_speed(model: str, backend: str, images: tuple[int, int], found: Rounds[Spent]) -> FilesSpeed:
+    """What the rounds of (decode, detect, network) tell. images: (in all, in a slice)."""
     decoding, files, bare = found.of(0), found.of(1), found.of(2)
-    in_all, size = pictures
+    in_all, size = images
     return FilesSpeed(
-        model, runtime, in_all,
+        model, backend, in_all,
         images_per_s=size / median(spent.seconds for spent in files),
         bare_images_per_s=size / median(spent.seconds for spent in bare),
         share_of_bare=ratio([spent.seconds for spent in bare], [spent.seconds for spent in files]),

@@ -44,9 +44,9 @@ class Options:
     int8: bool = False
     """Convolutions in 8 bits."""
     max_drop: float | None = None
-    """mAP on the validation pictures that int8 may cost; None: as exporting.int8 has it."""
+    """mAP on the validation images that int8 may cost; None: as exporting.int8 has it."""
     data: Path | None = None
-    """Pictures to compare the file with the model on; a labelled data set for int8."""
+    """TrainingImages to compare the file with the model on; a labelled data set for int8."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def write(model: Model, stem: Path, options: Options) -> Exported:
     Raises UserError for a file that cannot be written.
     """
     if stretches(model.resize):
-        log.warning("this model stretches pictures to its input; Darknet's own programs letterbox them")
+        log.warning("this model stretches images to its input; Darknet's own programs letterbox them")
     elif antialiases(model.resize):
         log.info("this model averages pixels when it shrinks an image; Darknet's own programs and OpenCV do not, so "
                  "their detections on large images differ a little")  # fmt: skip
@@ -91,7 +91,7 @@ def write(model: Model, stem: Path, options: Options) -> Exported:
         log.info("%s.cfg: OpenCV takes the training key thresh=%g for its lowest score; --folded writes %g",
                  stem.name, model.region.thresh, LOWEST_SCORE)  # fmt: skip
     cfg, weights, names = (stem.with_name(stem.name + ending) for ending in (".cfg", ".weights", ".names"))
-    save_darknet(network, cfg, weights, frame=model.frame, seen=model.seen)
+    save_darknet(network, cfg, weights, input_size=model.input_size, seen=model.seen)
     write_text(names, "".join(f"{' '.join(label.split())}\n" for label in model.labels))
     written = [cfg, weights, names]
     if model.tree is not None:
@@ -111,15 +111,15 @@ RAW_READERS = (
 
 
 def write_onnx(model: Model, stem: Path, options: Options) -> Exported:
-    """Write a model as one .onnx file, compare it with the model on pictures, and keep it only if it is the same.
+    """Write a model as one .onnx file, compare it with the model on images, and keep it only if it is the same.
 
     Raises UserError for a file that cannot be written, or one that does not give what the model gives.
     """
     path = stem.with_name(stem.name + ".onnx")
     with replacing(path) as beside:
         onnx.save_model(raw_model(model) if options.raw else detector_model(model), beside)
-        run, runtime = _runner(beside)
-        parity = check_parity(model, from_raw(model, run) if options.raw else run, runtime, options.data)
+        run, backend = _runner(beside)
+        parity = check_parity(model, from_raw(model, run) if options.raw else run, backend, options.data)
     log.info("%s: %s", path, RAW_READERS if options.raw else READERS)
     return Exported((path,), str(parity))
 
@@ -147,7 +147,7 @@ def _runner(path: Path) -> tuple[Run, str]:
 
 
 def write_openvino(model: Model, stem: Path, options: Options) -> Exported:
-    """Write a model as .xml and .bin, compare them with the model on pictures, and keep them only if they are the same.
+    """Write a model as .xml and .bin, compare them with the model on images, and keep them only if they are the same.
 
     Raises UserError for a file that cannot be written, or one that does not give what the model gives.
     """
@@ -163,8 +163,8 @@ def write_openvino(model: Model, stem: Path, options: Options) -> Exported:
         quantised = quantise(model, options.data, MAX_DROP if options.max_drop is None else options.max_drop)
         whole, tolerance, accuracy = _with_network(whole, quantised.network), BY_ACCURACY, str(quantised)
     with saved(whole, xml, options.half) as beside:
-        run, runtime = run_openvino(beside)
-        parity = check_parity(model, from_raw(model, run) if options.raw else run, runtime, options.data, tolerance)
+        run, backend = run_openvino(beside)
+        parity = check_parity(model, from_raw(model, run) if options.raw else run, backend, options.data, tolerance)
     log.info("%s: for OpenVINO; for OpenCV use --format onnx --raw, or for OpenCV 4 --format darknet", xml)
     return Exported((xml, xml.with_suffix(".bin")), str(parity), accuracy)
 

@@ -1,6 +1,6 @@
-"""int8 for OpenVINO: quantised after training by NNCF, with mAP on the validation pictures as its judge.
+"""int8 for OpenVINO: quantised after training by NNCF, with mAP on the validation images as its judge.
 
-Activations are calibrated on pictures of the train split; then each layer that costs too much goes back to float32,
+Activations are calibrated on images of the train split; then each layer that costs too much goes back to float32,
 the dearest first, until the rest costs no more than is allowed. The test split is not looked at.
 Source: Nagel et al., A White Paper on Neural Network Quantization (2021), section 3.
 """
@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from lookonce.data.dataset import Dataset
 from lookonce.data.images import load_for, open_ahead
 from lookonce.data.read import read_splits
-from lookonce.errors import ConfigError, PictureError, UserError
+from lookonce.errors import ConfigError, ImageError, UserError
 from lookonce.evaluation.average_precision import score
 from lookonce.evaluation.compare import Drop, measure_drop
 from lookonce.evaluation.evaluate import RULES, detect_all
 from lookonce.inference.backends.openvino import the_core
-from lookonce.inference.backends.settings import Backend
+from lookonce.inference.backends.settings import BackendInfo
 from lookonce.inference.detector import Detector
 from lookonce.model.model_file import Description, Model
 from lookonce.model.network import folded
@@ -43,7 +43,7 @@ MAX_DROP = 0.005
 
 
 CALIBRATION = 300
-"""Pictures at most from which the ranges of activations are taken. Source: NNCF, quantize, subset_size."""
+"""TrainingImages at most from which the ranges of activations are taken. Source: NNCF, quantize, subset_size."""
 
 
 class DropError(UserError):
@@ -57,7 +57,7 @@ class Quantised:
     network: openvino.Model
     """From "pixels" to "raw"."""
     calibration: int
-    """Pictures of the train split that it was calibrated on."""
+    """TrainingImages of the train split that it was calibrated on."""
     drop: Drop
     kept: tuple[str, ...]
     """Convolutions that stayed in float32, by their place in the network; others are 8 bits."""
@@ -76,8 +76,8 @@ def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
 
     Args:
         model: what to quantise.
-        data: a labelled data set: its train pictures calibrate, its val pictures judge.
-        max_drop: mAP on the val pictures that may be lost, 0..1.
+        data: a labelled data set: its train images calibrate, its val images judge.
+        max_drop: mAP on the val images that may be lost, 0..1.
     Raises:
         ConfigError: max_drop outside its law, nncf not installed.
         UserError: a data set that cannot be read, or without objects to judge by; DropError: no way to lose so little.
@@ -89,7 +89,7 @@ def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
     ours = model.network
     made = network_model(ours.layers, numbers_of(folded(ours)), ours.channels)
     network = the_core().read_model(made.SerializeToString())
-    train, val = _pictures(data, model)
+    train, val = _images(data, model)
     calibration = nncf.Dataset([record.path for record in train.records], lambda path: _input(path, about))
     validation = nncf.Dataset(list(range(len(val))), lambda i: _input(val.records[i].path, about))
 
@@ -102,7 +102,7 @@ def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
             log.info("int8: mAP %.4f", mean_ap)
         return mean_ap, [[raw] for raw in running.raws]
 
-    log.info("int8: calibrated on %d pictures, judged on %d", len(train), len(val))
+    log.info("int8: calibrated on %d images, judged on %d", len(train), len(val))
     with redirect_stdout(sys.stderr):  # where its progress belongs
         made = nncf.quantize_with_accuracy_control(
             network, calibration, validation, judge, max_drop=max_drop, drop_type=nncf.DropType.ABSOLUTE,
@@ -119,65 +119,65 @@ def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
     if drop.drop > max_drop or none_left:
         found = "all convolutions went back to float32" if none_left else drop
         raise DropError(
-            f"int8 loses more than --max-drop {max_drop:g} on the val pictures ({found}), and nothing was written; "
-            "allow more, or calibrate on more train pictures"
+            f"int8 loses more than --max-drop {max_drop:g} on the val images ({found}), and nothing was written; "
+            "allow more, or calibrate on more train images"
         )
     return Quantised(made, len(train), drop, kept, len(convolutions))
 
 
 @dataclass
 class _Running:
-    """A compiled network as a runtime, which remembers what it gave."""
+    """A compiled network as a backend, which remembers what it gave."""
 
     compiled: openvino.CompiledModel
     about: Description
-    backend: Backend
+    info: BackendInfo
     raws: list[NDArray[np.float32]] = field(default_factory=list)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """One picture at a time: [B, 3, H, W] to [B, A*(5+C), H/stride, W/stride]."""
+        """One image at a time: [B, 3, H, W] to [B, A*(5+C), H/stride, W/stride]."""
         found = [self.compiled(image[None])[0].copy() for image in images]
         self.raws += found
         return np.concatenate(found)
 
 
 def _found(network: openvino.Model, about: Description, dataset: Dataset, precision: str) -> Sequence[Any]:
-    """What a network finds on the pictures of a data set."""
+    """What a network finds on the images of a data set."""
     fixed = network.clone()
-    fixed.reshape([1, 3, about.frame[1], about.frame[0]])
+    fixed.reshape([1, 3, about.input_size[1], about.input_size[0]])
     compiled = the_core().compile_model(fixed, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return detect_all(Detector(_Running(compiled, about, _backend(precision))), dataset)[0]
 
 
 def _input(path: Path, about: Description) -> NDArray[np.float32]:
-    """A picture as the network takes it, [1, 3, H, W]."""
-    return to_input(load_for(path, about.frame, about.pixel_range).pixels, about.frame, about.resize)[None]
+    """An image as the network takes it, [1, 3, H, W]."""
+    return to_input(load_for(path, about.input_size, about.pixel_range).pixels, about.input_size, about.resize)[None]
 
 
-def _pictures(data: Path, model: Model) -> tuple[Dataset, Dataset]:
-    """The train pictures that calibrate and the val pictures that judge."""
+def _images(data: Path, model: Model) -> tuple[Dataset, Dataset]:
+    """The train images that calibrate and the val images that judge."""
     about = model.description
     train, val = read_splits(data, ["train", "val"], model.labels)
     train = _readable(train.select(np.array(_spread(len(train), CALIBRATION), np.int64)), about, f"{data}, train")
     val = _readable(val, about, f"{data}, val")
     if not len(val.boxes):
-        raise UserError(f"{data}: no objects on its {len(val)} val pictures; int8 is judged on them")
+        raise UserError(f"{data}: no objects on its {len(val)} val images; int8 is judged on them")
     return train, val
 
 
 def _readable(dataset: Dataset, about: Description, what: str) -> Dataset:
-    """The pictures that can be read; others are told. Raises UserError where none is left."""
+    """The images that can be read; others are told. Raises UserError where none is left."""
     paths = [record.path for record in dataset.records]
-    broken = np.array([isinstance(opened, PictureError) for _, opened in open_ahead(paths, about.frame)], bool)
+    broken = np.array([isinstance(opened, ImageError) for _, opened in open_ahead(paths, about.input_size)], bool)
     if broken.all():
-        raise UserError(f"{what}: none of its {len(paths)} pictures can be read; int8 needs some")
+        raise UserError(f"{what}: none of its {len(paths)} images can be read; int8 needs some")
     if broken.any():
-        log.warning("%s: %d of %d pictures cannot be read and are left out", what, broken.sum(), len(paths))
+        log.warning("%s: %d of %d images cannot be read and are left out", what, broken.sum(), len(paths))
     return dataset.select(~broken)
 
 
-def _backend(precision: str) -> Backend:
-    return Backend("openvino", openvino.__version__.split("-")[0], precision, "cpu")
+def _backend(precision: str) -> BackendInfo:
+    return BackendInfo("openvino", openvino.__version__.split("-")[0], precision, "cpu")
 
 
 def _is_quantised(convolution: openvino.Node) -> bool:

@@ -1,4 +1,4 @@
-"""Pascal VOC sets to measure on: pictures of smooth noise, a few boxes each.
+"""Pascal VOC sets to measure on: images of smooth noise, a few boxes each.
 
 Training's images/s: the bare step, the same through `train`, and the loop that one writes first.
 
@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lookonce.data.augment import Warped
+from lookonce.data.augment import InputBatch
 from lookonce.data.formats.voc import write_annotation, write_split
 from lookonce.deploy.benchmark import Rounds, StepSpeed, interleave, ratio
 from lookonce.errors import ConfigError, UserError
@@ -39,24 +39,24 @@ from lookonce.training.step import Training, choose_precision, make_optimizer
 
 
 def write_set(root: Path, count: int, size: tuple[int, int], labels: Sequence[str], boxes: tuple[int, int],
-              picture: Callable[[Path, int], None] | None = None) -> None:  # fmt: skip
+              image: Callable[[Path, int], None] | None = None) -> None:  # fmt: skip
     """Write JPEGs, their annotations and the list "train".
 
     Args:
         root: the set's folder.
-        count: pictures.
+        count: images.
         size: (width, height), 300 px at least.
         labels: the classes, drawn evenly.
-        boxes: fewest objects of a picture, and one more than the most.
-        picture: writes the picture of a number to a path; None: noise.
+        boxes: fewest objects of an image, and one more than the most.
+        image: writes the image of a number to a path; None: noise.
     """
     draw = np.random.default_rng(0)
     (root / "JPEGImages").mkdir(parents=True)
     stems = [f"p{number:06}" for number in range(count)]
     for number, stem in enumerate(stems):
         path = root / "JPEGImages" / f"{stem}.jpg"
-        if picture is not None:
-            picture(path, number)
+        if image is not None:
+            image(path, number)
         else:
             small = Image.fromarray(draw.integers(0, 255, (size[1] // 16, size[0] // 16, 3), np.uint8))
             small.resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
@@ -79,7 +79,7 @@ LABELS = ("a", "b", "c")
 
 
 OBJECTS = 8
-"""On each picture."""
+"""On each image."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Task:
     cfg: str
     """The network's layers."""
     data: str
-    """Pictures of 640 x 480, STEPS batches of them."""
+    """TrainingImages of 640 x 480, STEPS batches of them."""
     out: str
     size: int
     batch: int
@@ -100,15 +100,15 @@ class Task:
 def measure_steps(
     name: str, model: Model, batch: int, rounds: int, threads: int, folder: Path, each: Callable[[int], None]
 ) -> tuple[StepSpeed | None, bool]:
-    """Train a network with a model's layers, for three classes and from new numbers, on pictures of noise.
+    """Train a network with a model's layers, for three classes and from new numbers, on images of noise.
 
     Args:
         name: of the model.
         model: whose layers and input side are taken.
-        batch: pictures of a step.
+        batch: images of a step.
         rounds: how many count; ROUNDS at most.
         threads: of the CPU.
-        folder: for pictures and runs; its owner removes it.
+        folder: for images and runs; its owner removes it.
         each: called with 0, 1 or 2 before each run.
     Returns:
         (what was measured, None where not one round was; whether Ctrl-C came).
@@ -122,8 +122,8 @@ def measure_steps(
 
 
 def prepare(model: Model, batch: int, threads: int, folder: Path) -> Task:
-    """Write the network as cfg and the pictures."""
-    width, height = model.frame
+    """Write the network as cfg and the images."""
+    width, height = model.input_size
     if width != height or width % STRIDE:
         raise ConfigError(f"training takes square inputs that divide by {STRIDE}, and this one is {width} x {height}")
     write_text(folder / "network.cfg", write_cfg(Cfg(model.network.layers, width, height, model.network.channels)))
@@ -183,7 +183,7 @@ def through_train(task: Task) -> dict[str, float]:
 
 
 def plain(task: Task) -> dict[str, float]:
-    """The loop that one writes first: fp32, NCHW, eager; pictures decoded, resized and stacked one by one; Adam."""
+    """The loop that one writes first: fp32, NCHW, eager; arrays decoded, resized and stacked one by one; Adam."""
     device, module = _device(), _module(task).train()
     module.to(device)
     optimizer = torch.optim.Adam(module.network.parameters(), 1e-4)
@@ -194,8 +194,8 @@ def plain(task: Task) -> dict[str, float]:
         chosen = [files[(place + n) % len(files)] for n in range(task.batch)]
         place += task.batch
         side = (task.size, task.size)
-        pictures = [np.asarray(Image.open(f).convert("RGB").resize(side), np.float32) / 255 for f in chosen]
-        images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()  # [B, 3, H, W]
+        arrays = [np.asarray(Image.open(f).convert("RGB").resize(side), np.float32) / 255 for f in chosen]
+        images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()  # [B, 3, H, W]
         batch = fixed(task, images, device)
         optimizer.zero_grad()
         loss = module.loss_terms(module.raw(batch), batch)["total"]
@@ -220,8 +220,8 @@ def steps_a_second(step: Callable[[], Tensor], steps: int, clock: Callable[[], f
     return steps / (clock() - began)
 
 
-def fixed(task: Task, images: Tensor, device: str) -> Warped:
-    """A batch with OBJECTS objects on each picture, the same in every call. images: [B, 3, H, W]."""
+def fixed(task: Task, images: Tensor, device: str) -> InputBatch:
+    """A batch with OBJECTS objects on each image, the same in every call. images: [B, 3, H, W]."""
     draw = torch.Generator().manual_seed(0)
     count = task.batch * OBJECTS
     corner = torch.rand(count, 2, generator=draw) * task.size * 0.7
@@ -229,7 +229,7 @@ def fixed(task: Task, images: Tensor, device: str) -> Warped:
     labels = torch.arange(count) % len(LABELS)
     image = torch.arange(task.batch).repeat_interleave(OBJECTS)
     ignore = torch.zeros(count, dtype=torch.bool)
-    return Warped(images.to(device), boxes.to(device), labels.to(device), image.to(device), ignore.to(device))
+    return InputBatch(images.to(device), boxes.to(device), labels.to(device), image.to(device), ignore.to(device))
 
 
 def steps_speed(name: str, task: Task, found: Rounds[dict[str, float]]) -> StepSpeed:

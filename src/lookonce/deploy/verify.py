@@ -1,4 +1,4 @@
-"""Is an exported file the same detector? Its numbers beside PyTorch's, on real pictures.
+"""Is an exported file the same detector? Its numbers beside PyTorch's, on real images.
 
 Letters: B images, N predictors, C classes, M rows.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lookonce.data.images import load_rgb
-from lookonce.data.lookup import find_pictures
+from lookonce.data.lookup import find_images
 from lookonce.errors import UserError
 from lookonce.model.boxes import clip
 from lookonce.model.heads.region import decode
@@ -27,14 +27,14 @@ from lookonce.model.onnx_graph import BOXES, DETECTIONS, RAW, SCORES
 from lookonce.model.postprocess import PLAIN_THRESHOLD, Selection, nms_per_class
 from lookonce.model.resize import to_input
 
-MOST_PICTURES = 16
+MOST_IMAGES = 16
 
 
 BATCH = 4
 
 
 BEST = 100
-"""Predictors of a picture whose boxes are compared: those of highest score."""
+"""Predictors of an image whose boxes are compared: those of highest score."""
 
 
 Run = Callable[[NDArray[Any]], dict[str, NDArray[np.float32]]]
@@ -69,8 +69,8 @@ BY_ACCURACY = Tolerance(math.inf, math.inf)
 class Parity:
     """The largest differences found."""
 
-    runtime: str
-    pictures: str
+    backend: str
+    images: str
     tolerance: Tolerance
     boxes: float = 0.0
     """Input pixels, of boxes cut to the input."""
@@ -92,33 +92,33 @@ class Parity:
         if self.rows:
             lines.append(("rows", str(self.rows - self.same_rows), f"0 of {self.rows}"))
         table = "\n".join(f"{name:<10} {found:>20} {allowed:>10}" for name, found, allowed in lines)
-        return f"the file in {self.runtime} beside the model in PyTorch, {self.pictures}\n{table}"
+        return f"the file in {self.backend} beside the model in PyTorch, {self.images}\n{table}"
 
 
-def check_parity(model: Model, run: Run, runtime: str, data: Path | None, tolerance: Tolerance = EXACT) -> Parity:
+def check_parity(model: Model, run: Run, backend: str, data: Path | None, tolerance: Tolerance = EXACT) -> Parity:
     """Compare a file with the model that it was made from.
 
     Args:
         model: what was exported.
         run: runs the file.
-        runtime: what runs it, for people to read.
-        data: a picture, or a folder with pictures in it; none: drawn ones.
+        backend: what runs it, for people to read.
+        data: an image, or a folder with images in it; none: drawn ones.
         tolerance: what is allowed.
     Raises:
         ParityError: the numbers lie further apart than that.
-        UserError: no pictures at `data`.
+        UserError: no images at `data`.
     """
-    found = Parity(runtime, f"on {'pictures of ' + str(data) if data else 'drawn pictures'}", tolerance)
+    found = Parity(backend, f"on {'images of ' + str(data) if data else 'drawn images'}", tolerance)
     network, count = folded(model.network), 0
-    for images in _batches(_pictures(data), model):
+    for images in _batches(_images(data), model):
         count += len(images)
         with torch.inference_mode():
             boxes, scores = _decoded(model, network(torch.from_numpy(images).float() / 255))
         theirs = run(images)
-        _measure(found, boxes, scores, theirs, model.frame)
+        _measure(found, boxes, scores, theirs, model.input_size)
         if DETECTIONS in theirs:
             _count_rows(found, theirs, min(model.thresholds, default=PLAIN_THRESHOLD))
-    found.pictures = f"{found.pictures} ({count})"
+    found.images = f"{found.images} ({count})"
     if not found.holds:
         raise ParityError(f"the export does not give what the model gives, and was not kept: {found}")
     return found
@@ -143,10 +143,10 @@ def _decoded(model: Model, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
 
 
 def _measure(found: Parity, boxes: torch.Tensor, scores: torch.Tensor, theirs: dict[str, NDArray[np.float32]],
-             frame: tuple[int, int]) -> None:  # fmt: skip
+             input_size: tuple[int, int]) -> None:  # fmt: skip
     """Note the largest differences of a batch: boxes [B, N, 4], scores [B, N, C]."""
     best = scores.amax(-1).topk(min(BEST, scores.shape[1])).indices[..., None].expand(-1, -1, 4)  # [B, K, 4]
-    near = clip(boxes, *frame).gather(1, best) - clip(torch.from_numpy(theirs[BOXES]), *frame).gather(1, best)
+    near = clip(boxes, *input_size).gather(1, best) - clip(torch.from_numpy(theirs[BOXES]), *input_size).gather(1, best)
     found.boxes = _worst(found.boxes, near.abs().numpy())
     found.scores = _worst(found.scores, np.abs(scores.numpy() - theirs[SCORES]))
 
@@ -175,11 +175,11 @@ def _count_rows(found: Parity, theirs: dict[str, NDArray[np.float32]], threshold
         found.same_rows += int((mine.astype(np.float32) == rows).all(-1).sum())
 
 
-def _pictures(data: Path | None) -> Iterator[NDArray[np.uint8]]:
-    """A few pictures [h, w, 3] from all over a folder; drawn ones are smooth noise."""
+def _images(data: Path | None) -> Iterator[NDArray[np.uint8]]:
+    """A few images [h, w, 3] from all over a folder; drawn ones are smooth noise."""
     if data is not None:
-        files = find_pictures(data)
-        for file in files[:: -(-len(files) // MOST_PICTURES)]:
+        files = find_images(data)
+        for file in files[:: -(-len(files) // MOST_IMAGES)]:
             yield load_rgb(file)
         return
     draw = np.random.default_rng(0)
@@ -188,11 +188,11 @@ def _pictures(data: Path | None) -> Iterator[NDArray[np.uint8]]:
         yield np.array(small.resize((320, 240), Image.Resampling.BICUBIC))
 
 
-def _batches(pictures: Iterator[NDArray[np.uint8]], model: Model) -> Iterator[NDArray[np.uint8]]:
-    """Pictures as the file takes them: [B, 3, H, W], resized, rounded."""
+def _batches(images: Iterator[NDArray[np.uint8]], model: Model) -> Iterator[NDArray[np.uint8]]:
+    """TrainingImages as the file takes them: [B, 3, H, W], resized, rounded."""
     waiting: list[NDArray[np.uint8]] = []
-    for picture in pictures:
-        waiting.append(np.rint(to_input(picture, model.frame, model.resize) * 255).astype(np.uint8))
+    for image in images:
+        waiting.append(np.rint(to_input(image, model.input_size, model.resize) * 255).astype(np.uint8))
         if len(waiting) == BATCH:
             yield np.stack(waiting)
             waiting = []

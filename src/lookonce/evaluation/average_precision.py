@@ -5,7 +5,7 @@ K detections of one class by descending score, some of them right; all shares 0.
 Average precision by PASCAL VOC's rules; it sees records and detections, never a model.
 
 voc2007: precision averaged over the 11 recalls 0, .1 ... 1.   voc2010: the area under the curve.
-Letters: M pictures, N objects, K detections of one class that count, C classes, R resamples.
+Letters: M images, N objects, K detections of one class that count, C classes, R resamples.
 Source: the VOC devkits of 2007 and 2010, VOCevaldet.m and VOCap.m.
 """
 
@@ -34,7 +34,7 @@ ApProtocol = Literal["voc2007", "voc2010"]
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """The threshold of best F1 on the scored pictures, and what it gives there."""
+    """The threshold of best F1 on the scored images, and what it gives there."""
 
     threshold: float  # detections with a greater score count; half-way to the next lower score
     f1: float
@@ -164,7 +164,7 @@ class Metrics:
     classes: tuple[ClassScore, ...]  # in the order of the data set's labels
     mean_ap: float | None  # over the classes that have objects; None: no objects
     interval: tuple[float, float] | None  # 95 %, about mean_ap; None: no objects, or not asked for
-    resampled: NDArray[np.float64] = field(repr=False)  # [R] mean_ap of each resample; one seed draws the same pictures
+    resampled: NDArray[np.float64] = field(repr=False)  # [R] mean_ap of each resample; one seed draws the same images
 
     def __rich__(self) -> Table:
         from rich import box
@@ -206,13 +206,13 @@ def score(
     """Score what was found against what is there.
 
     Args:
-        dataset:    M pictures and their objects.
+        dataset:    M images and their objects.
         detections: M, in the same order; class names the same as dataset.labels, in any order.
-        bootstrap:  resamples of the pictures for the 95 % interval of the mean; 0: no interval.
-        seed:       of the resampling; one seed draws the same pictures for every detector.
+        bootstrap:  resamples of the images for the 95 % interval of the mean; 0: no interval.
+        seed:       of the resampling; one seed draws the same images for every detector.
     Raises:
-        UserError: another number of pictures or other class names than the data set's.
-    Detections of equal score count in the order of pictures, then in their own.
+        UserError: another number of images or other class names than the data set's.
+    Detections of equal score count in the order of images, then in their own.
     """
     skip = skipped(dataset, rules)
     found = match(dataset, detections, skip, rules.iou_threshold)
@@ -230,7 +230,7 @@ def score_sizes(dataset: Dataset, found: Matched, low: float, high: float,
 
     found: detections matched by the same rules. Objects of other sizes need not be found;
     a detection of another size on nothing is not counted.
-    scale: [M] of each picture, for sides at another size than the file's; 1: image pixels.
+    scale: [M] of each image, for sides at another size than the file's; 1: image pixels.
     Source: the COCO API, cocoeval.py, evaluateImg (areaRng).
     """
     width, height = np.maximum(dataset.boxes[:, 2:] - dataset.boxes[:, :2], 0).astype(np.float64).T
@@ -286,7 +286,7 @@ def _class_score(name: str, objects: int, given: int, curve: NDArray[np.float64]
 
 
 def _draws(images: int, resamples: int, seed: int) -> NDArray[np.integer]:
-    """[M, R] how often each picture is in each resample: M drawn of M with replacement."""
+    """[M, R] how often each image is in each resample: M drawn of M with replacement."""
     generator = np.random.default_rng(seed)
     counts = np.zeros((images, resamples), np.int32)
     for column in range(resamples if images else 0):
@@ -303,8 +303,8 @@ def _resampled_ap(
 ) -> NDArray[np.float64]:
     """[R] AP of one class in each resample; nan where it has no objects.
 
-    image, right: [K], by descending score; objects: the picture of each object; draws: [M, R].
-    Matching looks at one picture only, so a resample only weighs detections anew: a picture drawn
+    image, right: [K], by descending score; objects: the image of each object; draws: [M, R].
+    Matching looks at one image only, so a resample only weighs detections anew: an image drawn
     twice is each of its detections twice. Only right detections shape the curve, so only they are kept.
     """
     total = draws[objects].sum(0, dtype=np.int32)  # [R] objects in each resample
@@ -335,7 +335,7 @@ def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _interval(means: NDArray[np.float64], mean_ap: float | None) -> tuple[float, float] | None:
     """The middle 95 % of the resampled means [R], moved to have mean_ap for their mean, within 0..1.
 
-    Moved, because pictures drawn twice lift AP a little: with many classes the bare percentiles may
+    Moved, because images drawn twice lift AP a little: with many classes the bare percentiles may
     lie wholly above what was measured.
     """
     known = means[np.isfinite(means)]

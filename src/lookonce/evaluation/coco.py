@@ -1,7 +1,7 @@
 """COCO's twelve numbers, computed by faster-coco-eval.
 
 AP is the mean over IoU thresholds .5, .55 ... .95, 101 recalls and the classes; at most 100 detections of a class on a
-picture. An object's area is what its COCO file says (that of its mask), else its box's. Crowds need not be found;
+image. An object's area is what its COCO file says (that of its mask), else its box's. Crowds need not be found;
 a detection mostly inside one is neither right nor wrong. COCO knows no difficult objects: they are objects like others.
 Source: the COCO API, cocoeval.py.
 """
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 NAMES = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large",
          "AR1", "AR10", "AR100", "AR small", "AR medium", "AR large")  # fmt: skip
-"""In COCO's order. AR: recall, averaged over the IoU thresholds, of so many detections a picture and class."""
+"""In COCO's order. AR: recall, averaged over the IoU thresholds, of so many detections an image and class."""
 
 
-TITLE = "COCO (101 recalls, IoU .5:.95, 100 detections a class and picture, difficult objects counted, crowds ignored)"
+TITLE = "COCO (101 recalls, IoU .5:.95, 100 detections a class and image, difficult objects counted, crowds ignored)"
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ def score_coco(dataset: Dataset, detections: Sequence[Detections]) -> CocoMetric
     """Score what was found against what is there by COCO's rules.
 
     Args:
-        dataset:    M pictures and their objects.
+        dataset:    M images and their objects.
         detections: M, in the same order; class names the same as dataset.labels, in any order.
     Raises:
-        UserError: another number of pictures or other class names than the data set's.
+        UserError: another number of images or other class names than the data set's.
     """
     truth, given = index_boxes(dataset, detections)
     if not len(dataset.labels) or not len(dataset):

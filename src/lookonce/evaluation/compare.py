@@ -1,6 +1,6 @@
-"""What a change of a detector costs in accuracy: before and after on the same pictures, compared by a paired bootstrap.
+"""What a change of a detector costs in accuracy: before and after on the same images, compared by a paired bootstrap.
 
-The same resamples of the pictures score both, so that what makes a picture hard counts on both sides and falls out.
+The same resamples of the images score both, so that what makes an image hard counts on both sides and falls out.
 Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13 (percentile intervals).
 """
 
@@ -25,9 +25,9 @@ class Drop:
     after: float
     interval: tuple[float, float]
     """95 %, about before - after."""
-    pictures: int
+    images: int
     computed_by: str = ""
-    """Backend, precision and device."""
+    """BackendInfo, precision and device."""
 
     @property
     def drop(self) -> float:
@@ -38,16 +38,16 @@ class Drop:
         low, high = self.interval
         return (
             f"mAP {self.before:.4f} -> {self.after:.4f}: drop {self.drop:.4f} [{low:.4f}, {high:.4f}] "
-            f"on {self.pictures} images" + (f" ({self.computed_by})" if self.computed_by else "")
+            f"on {self.images} images" + (f" ({self.computed_by})" if self.computed_by else "")
         )
 
 
 def measure_drop(dataset: Dataset, before: Sequence[Detections], after: Sequence[Detections],
                  rules: Rules = Rules(), computed_by: str = "") -> Drop:  # fmt: skip
-    """Compare two detectors on the same pictures.
+    """Compare two detectors on the same images.
 
     Args:
-        dataset: M pictures and their objects.
+        dataset: M images and their objects.
         before, after: M each, in the same order, cut at a low score.
         rules: by which both are scored.
         computed_by: what ran both detectors, for people to read.
@@ -56,7 +56,7 @@ def measure_drop(dataset: Dataset, before: Sequence[Detections], after: Sequence
     """
     first, second = (score(dataset, found, rules) for found in (before, after))
     if first.mean_ap is None or second.mean_ap is None:
-        raise UserError(f"{dataset.name}: no objects on its {len(dataset)} pictures; accuracy cannot be compared there")
-    apart = first.resampled - second.resampled  # [R], each of one draw of pictures
+        raise UserError(f"{dataset.name}: no objects on its {len(dataset)} images; accuracy cannot be compared there")
+    apart = first.resampled - second.resampled  # [R], each of one draw of images
     low, high = np.quantile(apart[np.isfinite(apart)], (0.025, 0.975))
     return Drop(first.mean_ap, second.mean_ap, (float(low), float(high)), len(dataset), computed_by)

@@ -1,6 +1,6 @@
 """The errors of a detector by kind, and what each kind costs in AP.
 
-Six kinds, by the highest IoU of a wrong detection with the objects of its picture. Letters: D detections, N objects,
+Six kinds, by the highest IoU of a wrong detection with the objects of its image. Letters: D detections, N objects,
 C classes. Source: Bolya, Foley, Hays, Hoffman, "TIDE: A General Toolbox for Identifying Object Detection Errors",
 ECCV 2020, section 2.2; of several kinds that fit, the first in the order of its code (tidecv, quantify.py): location,
 class, duplicate, background, both.

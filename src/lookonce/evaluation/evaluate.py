@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lookonce.data.anchors import SIZES
 from lookonce.data.dataset import Dataset
-from lookonce.errors import PictureError
+from lookonce.errors import ImageError
 from lookonce.evaluation.average_precision import Metrics, Rules, score_matched, score_sizes, skipped
 from lookonce.evaluation.confusion import Calibration, Confusion, calibrate, confuse
 from lookonce.evaluation.errors import Errors, find_errors
@@ -26,7 +26,7 @@ log = logging.getLogger("lookonce")
 
 @dataclass(frozen=True)
 class SizeScore:
-    """The objects of one size on the picture; its side is the root of its box's area."""
+    """The objects of one size on the image; its side is the root of its box's area."""
 
     size: str
     low: float  # px, the side from which on
@@ -86,13 +86,13 @@ RULES = Rules(score_threshold=SCORE_THRESHOLD)
 
 def detect_all(detector: Detector, dataset: Dataset,
                selection: Selection = SCORED) -> tuple[list[Detections], int]:  # fmt: skip
-    """Detections on every picture of a data set, and how many could not be decoded."""
+    """Detections on every image of a data set, and how many could not be decoded."""
     found: list[Detections] = []
     skipped = 0
     paths = (record.path for record in dataset.records)
-    for _, picture, detections in detector.detect_files(paths, selection):
-        if isinstance(picture, PictureError):
-            log.warning("skipped %s", picture)
+    for _, image, detections in detector.detect_files(paths, selection):
+        if isinstance(image, ImageError):
+            log.warning("skipped %s", image)
             skipped += 1
         found.append(detections)
     return found, skipped

@@ -17,7 +17,7 @@ from lookonce.model.boxes import iou, xyxy_to_cxcywh
 from lookonce.model.detections import Detections
 
 STRONGEST = 2
-"""Detections of a picture that are looked at, of its objects: few, so that chance does not find much."""
+"""Detections of an image that are looked at, of its objects: few, so that chance does not find much."""
 
 
 HIT = 0.5
@@ -46,7 +46,7 @@ SCORES = (0.0, 0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 
 @dataclass(frozen=True, eq=False)
 class Sightings:
-    """The objects of some pictures beside the strongest detections there."""
+    """The objects of some images beside the strongest detections there."""
 
     label: NDArray[np.int64]  # [N] class of the object
     own: NDArray[np.float64]  # [N] best IoU with a detection of its class
@@ -76,7 +76,7 @@ class Sightings:
 
 
 def sight(dataset: Dataset, detections: Sequence[Detections]) -> Sightings:
-    """Compare what is there with the strongest detections. detections: of each picture, classes as dataset.labels."""
+    """Compare what is there with the strongest detections. detections: of each image, classes as dataset.labels."""
     parts = []
     for record, found in zip(dataset.records, detections, strict=True):
         sought = np.flatnonzero(~record.difficult)
@@ -88,7 +88,7 @@ def sight(dataset: Dataset, detections: Sequence[Detections]) -> Sightings:
 
 def _sight(objects: NDArray[np.float32], label: NDArray[np.int64], boxes: NDArray[np.float32],
            labels: NDArray[np.int64], scores: NDArray[np.float64]) -> Sightings:  # fmt: skip
-    """One picture: objects [n, 4] of classes [n]; detections [d, 4] of classes and scores [d], the best first."""
+    """One image: objects [n, 4] of classes [n]; detections [d, 4] of classes and scores [d], the best first."""
     count = len(label)
     if not len(boxes) or not count:
         zero = np.zeros(count)

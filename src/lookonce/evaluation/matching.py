@@ -1,6 +1,6 @@
-"""Which detection is right: each goes to an object of its picture and class, the best score first.
+"""Which detection is right: each goes to an object of its image and class, the best score first.
 
-Letters: M pictures, N objects, D detections. Source: the VOC devkits, VOCevaldet.m.
+Letters: M images, N objects, D detections. Source: the VOC devkits, VOCevaldet.m.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ PAIRS = 1_000_000
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """All detections of a data set by descending score; of equals the earlier picture, then detection, first."""
+    """All detections of a data set by descending score; of equals the earlier image, then detection, first."""
 
     image: NDArray[np.int64]  # [D]
     label: NDArray[np.int64]  # [D] index into the data set's labels
     score: NDArray[np.float64]  # [D]
     boxes: NDArray[np.float64]  # [D, 4] xyxy image px
-    object: NDArray[np.int64]  # [D] that of highest IoU, from the threshold on, of its picture and class; -1: none
+    object: NDArray[np.int64]  # [D] that of highest IoU, from the threshold on, of its image and class; -1: none
     right: NDArray[np.bool_]  # [D] the first on an object that is to be found
     ignored: NDArray[np.bool_]  # [D] on an object that need not be found: neither right nor wrong
 
@@ -51,15 +51,15 @@ class Matched:
 
 
 def match(dataset: Dataset, detections: Sequence[Detections], skip: NDArray[np.bool_], iou_threshold: float) -> Matched:
-    """Give each detection the object of highest IoU among those of its picture and class.
+    """Give each detection the object of highest IoU among those of its image and class.
 
     Args:
-        dataset:    M pictures with N objects.
+        dataset:    M images with N objects.
         detections: M, in the same order; class names the same as dataset.labels, in any order.
         skip:       [N] objects that need not be found.
         iou_threshold: with a lower IoU a detection has no object. Of several on one object the first is right.
     Raises:
-        UserError: another number of pictures or other class names than the data set's.
+        UserError: another number of images or other class names than the data set's.
     """
     image, label, score, boxes = gather(dataset, detections)
     order = np.argsort(-score, kind="stable")
@@ -75,13 +75,13 @@ def match(dataset: Dataset, detections: Sequence[Detections], skip: NDArray[np.b
 
 def gather(dataset: Dataset, detections: Sequence[Detections]
            ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
-    """(picture, label, score) [D] and boxes [D, 4] of all detections, picture by picture; labels are the data set's.
+    """(image, label, score) [D] and boxes [D, 4] of all detections, image by image; labels are the data set's.
 
     Raises UserError as match().
     """
     if len(detections) != len(dataset):
         raise UserError(
-            f"{dataset.name}: detections of {len(detections)} pictures; expected {len(dataset)}, one for each picture "
+            f"{dataset.name}: detections of {len(detections)} images; expected {len(dataset)}, one for each image "
             "of the data set in its order"
         )
     lists = {one.class_names for one in detections}
@@ -93,8 +93,8 @@ def gather(dataset: Dataset, detections: Sequence[Detections]
     return image, label, score, boxes
 
 
-def picture_f1(dataset: Dataset, found: Matched, skip: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """[M] how well each picture came out: F1 of its detections, all classes together; 1 where nothing is and was found.
+def image_f1(dataset: Dataset, found: Matched, skip: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """[M] how well each image came out: F1 of its detections, all classes together; 1 where nothing is and was found.
 
     found: from match(), of detections that count as found; skip: as given there.
     """
@@ -127,7 +127,7 @@ def best_object(
 
     Args:
         objects:         [N, 4] xyxy image px.
-        group_of_object: [N] such as picture and class as one number.
+        group_of_object: [N] such as image and class as one number.
         boxes:           [D, 4] of the detections.
         group:           [D]
         apart:           ([N], [D]) numbers; objects with the detection's own number do not count.

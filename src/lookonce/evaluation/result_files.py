@@ -70,20 +70,20 @@ def _inside(folder: Path) -> Path | None:
 
 
 def read_detections(path: Path, whole: Whole, split: str | None) -> list[Detections]:
-    """The detections of a file or folder, for each picture of a split in its order; all classes of the data set.
+    """The detections of a file or folder, for each image of a split in its order; all classes of the data set.
 
     Raises:
-        UserError: what cannot be read, is no finite number, or is on a picture or of a class that is not there.
+        UserError: what cannot be read, is no finite number, or is on an image or of a class that is not there.
     """
     names = class_order(whole.found, None, Counter(whole.found.names))
-    pictures = whole.members(split)
-    found = _Gathered(_Places(whole, pictures, split), names, _categories(whole, pictures, names),
-                      whole.dataset.sizes[pictures], first=int(whole.found.format == "voc"))  # fmt: skip
+    images = whole.members(split)
+    found = _Gathered(_Places(whole, images, split), names, _categories(whole, images, names),
+                      whole.dataset.sizes[images], first=int(whole.found.format == "voc"))  # fmt: skip
     place = (_inside(path) or path) if path.is_dir() else path
     (_take_texts if place.is_dir() else _take_json)(place, found)
     image = np.array(found.image, np.int64)
     order = np.argsort(image, kind="stable")
-    parts = np.split(order, np.cumsum(np.bincount(image, minlength=len(pictures)))[:-1])
+    parts = np.split(order, np.cumsum(np.bincount(image, minlength=len(images)))[:-1])
     boxes = np.array(found.boxes, np.float64).reshape(-1, 4)
     score, label = np.array(found.score, np.float64), np.array(found.label, np.int64)
     return [Detections(boxes[rows], score[rows], label[rows], names) for rows in parts]  # type: ignore[arg-type]
@@ -97,7 +97,7 @@ class _Gathered:
     names: tuple[str, ...]
     categories: dict[int | str, int]
     """What stands for a class in json -> its place among the names."""
-    sizes: NDArray[np.int32]  # [pictures, 2] width, height
+    sizes: NDArray[np.int32]  # [images, 2] width, height
     first: int
     """The number of the first pixel in texts, which then hold both corners; 0: plain px."""
     image: array[int] = field(default_factory=lambda: array("q"))
@@ -113,16 +113,16 @@ class _Gathered:
 
 
 class _Places:
-    """Where the pictures of a split stand, by number or name."""
+    """Where the images of a split stand, by number or name."""
 
-    def __init__(self, whole: Whole, pictures: NDArray[np.int64], split: str | None) -> None:
-        self.split = "the data set" if split is None else f"split {split!r} (all: every picture there is)"
-        self.count = len(pictures)
+    def __init__(self, whole: Whole, images: NDArray[np.int64], split: str | None) -> None:
+        self.split = "the data set" if split is None else f"split {split!r} (all: every image there is)"
+        self.count = len(images)
         self.place: dict[int | str, int] = {}
         self.of_path: dict[str, int] = {}
         self.twice: set[int | str] = set()
         found = whole.found
-        for place, n in enumerate(pictures.tolist()):
+        for place, n in enumerate(images.tolist()):
             name = Path(found.paths[n])
             self.of_path[os.path.abspath(found.root / name)] = place
             keys: set[int | str] = {name.stem, name.name}
@@ -134,15 +134,15 @@ class _Places:
             self.place |= dict.fromkeys(keys, place)
 
     def __call__(self, key: Any, what: str) -> int:
-        """The place of a picture by its key."""
+        """The place of an image by its key."""
         if isinstance(key, bool) or not isinstance(key, int | str) or key not in self.place:
-            raise _Wrong(f"{what} {repr(key)[:60]}, which no picture of {self.split} has")
+            raise _Wrong(f"{what} {repr(key)[:60]}, which no image of {self.split} has")
         if key in self.twice:
-            raise _Wrong(f"{what} {key!r}, which two pictures of {self.split} have")
+            raise _Wrong(f"{what} {key!r}, which two images of {self.split} have")
         return self.place[key]
 
     def of_file(self, file: str) -> int | None:
-        """The place of a picture by the path of its file, or else by its name; None: it is none of these."""
+        """The place of an image by the path of its file, or else by its name; None: it is none of these."""
         place = self.of_path.get(os.path.abspath(file))
         name = re.split(r"[\\/]", file)[-1]
         if place is None and name in self.place:
@@ -154,13 +154,13 @@ class _Wrong(Exception):
     """What is wrong with one detection."""
 
 
-def _categories(whole: Whole, pictures: NDArray[np.int64], names: tuple[str, ...]) -> dict[int | str, int]:
+def _categories(whole: Whole, images: NDArray[np.int64], names: tuple[str, ...]) -> dict[int | str, int]:
     """What stands for a class in json -> its place among the names."""
     by_name: dict[int | str, int] = {name: place for place, name in enumerate(names)}
     if whole.found.format != "coco":
         return by_name | {place + 1: place for place in range(len(names))}
     found = dict(by_name)
-    for file in {whole.found.files[n] for n in pictures.tolist()}:
+    for file in {whole.found.files[n] for n in images.tolist()}:
         for number, name in whole.found.categories[file].items():
             if found.setdefault(number, by_name[name]) != by_name[name]:
                 raise UserError(f"{file}: category {number} is another one in another file; evaluate one split")
@@ -193,13 +193,13 @@ def _take_own(path: Path, line: Line, json: Json, found: _Gathered) -> None:
     seen: set[int] = set()
     start = json.text[:20].strip()
     known: set[Any] = set()  # the classes of the model
-    pictures = False
+    images = False
     json.expect("{")
     while True:
         key = json.value()
         json.expect(":")
-        if key == "pictures" and json.sees("["):
-            pictures = True
+        if key == "images" and json.sees("["):
+            images = True
             for entry, at in json.entries():
                 try:
                     _take_own_entry(entry, found, seen, known, others)
@@ -214,7 +214,7 @@ def _take_own(path: Path, line: Line, json: Json, found: _Gathered) -> None:
     json.skip()
     if json.at < len(json.text):
         raise AnnotationError(path, line.of(json.at), "something after the end", OWN_LAW)
-    if not pictures:
+    if not images:
         raise AnnotationError(path, 1, f"{start!r} at its start", JSON_LAW)
     if not seen:
         raise UserError(f"{path}: none of its images is one of {found.places.split}; score all of them with "
@@ -272,7 +272,7 @@ def _score(score: Any) -> float:
 
 
 def _entry(entry: Any, path: Path, found: _Gathered) -> tuple[int, int, float, tuple[float, ...]]:
-    """(picture, class, score, xyxy box) of one entry."""
+    """(image, class, score, xyxy box) of one entry."""
     if not isinstance(entry, dict):
         raise _Wrong(f"{str(entry)[:40]!r}")
     box, category = read_box(entry.get("bbox")), entry.get("category_id")

@@ -3,7 +3,7 @@
 Pillow's own font has Latin letters. DejaVu Sans, which comes with matplotlib, adds Cyrillic, Greek, Arabic and others;
 what it lacks (Chinese, Japanese, Korean, ...) is looked for in the fonts of this computer.
 
-Boxes drawn on pictures, to be looked at: each class its colour, each box its name and score.
+Boxes drawn on images, to be looked at: each class its colour, each box its name and score.
 
 All sizes are image pixels. What was found is a solid frame with a filled tag; what is there (the
 truth) is a frame of black and white dashes with a black tag, so that neither needs colour to be told apart.
@@ -144,16 +144,16 @@ TONES = ((0.9, 1.0), (1.0, 0.6), (0.5, 1.0))
 
 
 def draw(image: NDArray[np.uint8], found: Detections | Found, truth: Truth | None = None) -> Image.Image:
-    """The picture with what was found on it, and what is there.
+    """The image with what was found on it, and what is there.
 
     Args:
         image: [h, w, 3] RGB. It is not changed.
-        found: detections of this picture, or boxes, names and scores.
+        found: detections of this image, or boxes, names and scores.
         truth: boxes and names of the objects on it; drawn dashed, below what was found.
     Returns:
-        A new picture of the same size. Tags stay inside it and, where there is room, off each other.
+        A new image of the same size. Tags stay inside it and, where there is room, off each other.
     Raises:
-        UserError: an array that is no RGB picture of bytes.
+        UserError: an array that is no RGB image of bytes.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise UserError(f"draw: an array {image.shape} of {image.dtype}; expected [h, w, 3] of uint8, RGB")
@@ -178,9 +178,9 @@ def draw(image: NDArray[np.uint8], found: Detections | Found, truth: Truth | Non
 
 def draw_labels(image: NDArray[np.uint8], boxes: NDArray[np.floating], names: Sequence[str],
                 class_names: Sequence[str] = ()) -> Image.Image:  # fmt: skip
-    """The picture [h, w, 3] with its labelled objects: each a frame in the colour of its class, tagged with its name.
+    """The image [h, w, 3] with its labelled objects: each a frame in the colour of its class, tagged with its name.
 
-    boxes: [N, 4] xyxy image pixels; names: [N]; class_names: the data set's, for the colours. Returns a new picture.
+    boxes: [N, 4] xyxy image pixels; names: [N]; class_names: the data set's, for the colours. Returns a new image.
     """
     sheet = _Sheet(image)
     order = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable")  # the small on top
@@ -192,7 +192,7 @@ def draw_labels(image: NDArray[np.uint8], boxes: NDArray[np.floating], names: Se
 
 
 def class_colour(name: str, class_names: Sequence[str] = ()) -> Colour:
-    """RGB of a class, 0..255: by its place in class_names, else by its name; the same on every picture."""
+    """RGB of a class, 0..255: by its place in class_names, else by its name; the same on every image."""
     place = class_names.index(name) if name in class_names else zlib.crc32(name.encode())
     hue = place * GOLDEN_ANGLE % 1
     red, green, blue = colorsys.hsv_to_rgb(hue, *TONES[place % len(TONES)])
@@ -200,13 +200,13 @@ def class_colour(name: str, class_names: Sequence[str] = ()) -> Colour:
 
 
 def contact_sheet(images: Sequence[Image.Image], columns: int, side: int) -> Image.Image:
-    """Pictures side by side, row by row, each fitted into a square of `side` pixels on white.
+    """TrainingImages side by side, row by row, each fitted into a square of `side` pixels on white.
 
-    Raises UserError where there are no pictures, no columns or no pixels.
+    Raises UserError where there are no images, no columns or no pixels.
     """
     if not images or columns < 1 or side < 1:
         raise UserError(
-            f"contact sheet: {len(images)} pictures, {columns} columns of {side} pixels; expected at least 1 of each"
+            f"contact sheet: {len(images)} images, {columns} columns of {side} pixels; expected at least 1 of each"
         )
     gap = max(2, side // 50)
     columns = min(columns, len(images))
@@ -232,20 +232,20 @@ class _Tag:
 
 
 class _Sheet:
-    """One picture being drawn on: frames at once, tags at the end, above all frames."""
+    """One image being drawn on: frames at once, tags at the end, above all frames."""
 
     def __init__(self, image: NDArray[np.uint8]) -> None:
-        self.picture = Image.fromarray(image)  # a copy
-        self.pen = ImageDraw.Draw(self.picture)
-        short = min(self.picture.size)
+        self.image = Image.fromarray(image)  # a copy
+        self.pen = ImageDraw.Draw(self.image)
+        short = min(self.image.size)
         self.line = max(1, round(short / 200))
         self.margin = max(1, self.line)
         self.letters = max(9, round(short / 30))  # px
         self.tags: list[_Tag] = []
 
     def corners(self, box: NDArray[np.floating]) -> Rectangle:
-        """First and last pixel of a box, inside the picture."""
-        width, height = self.picture.size
+        """First and last pixel of a box, inside the image."""
+        width, height = self.image.size
         x1, y1, x2, y2 = (float(v) for v in np.clip(box, 0, (width, height, width, height)))
         left, top = min(int(x1), width - 1), min(int(y1), height - 1)
         return left, top, max(left, round(x2) - 1), max(top, round(y2) - 1)
@@ -270,7 +270,7 @@ class _Sheet:
 
     def note(self, box: NDArray[np.floating], name: str, fill: Colour, score: str = "", below: bool = False) -> None:
         """Find a place for the tag of a box: at its upper edge, or its lower one; off other tags if one is."""
-        width, height = self.picture.size
+        width, height = self.image.size
         text, file = lettering(name)
         text += score
         while len(text) > 1 and self.extent(text, file)[0] > width:
@@ -292,19 +292,19 @@ class _Sheet:
         return int(self.pen.textlength(text, letters)) + 1 + 2 * self.margin, high + 2
 
     def inside(self, left: int, top: int, wide: int, high: int) -> Rectangle:
-        """The tag moved into the picture; cut where the picture is smaller."""
-        width, height = self.picture.size
+        """The tag moved into the image; cut where the image is smaller."""
+        width, height = self.image.size
         left, top = max(0, min(left, width - wide)), max(0, min(top, height - high))
         return left, top, min(left + wide, width) - 1, min(top + high, height) - 1
 
     def finished(self) -> Image.Image:
-        """The picture with its tags, the first asked for on top."""
+        """The image with its tags, the first asked for on top."""
         for tag in reversed(self.tags):
             self.pen.rectangle(tag.place, fill=tag.fill)
             light = np.dot(tag.fill, (0.299, 0.587, 0.114)) > 130  # luma of ITU-R BT.601
             at = tag.place[0] + self.margin, tag.place[1] + 1
             self.pen.text(at, tag.text, BLACK if light else WHITE, font(tag.font, self.letters))
-        return self.picture
+        return self.image
 
 
 def _overlap(a: Rectangle, b: Rectangle) -> bool:

@@ -61,7 +61,7 @@ def shape_iou(a: Array, b: Array) -> Array:
 
 
 def clip(boxes: Array, width: float, height: float) -> Array:
-    """xyxy boxes [..., 4] cut to the frame 0..width, 0..height."""
+    """xyxy boxes [..., 4] cut to the input_size 0..width, 0..height."""
     lib = library(boxes)
     found: Array = lib.minimum(lib.clip(boxes, 0, None), like((width, height, width, height), boxes))
     return found

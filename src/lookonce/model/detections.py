@@ -1,4 +1,4 @@
-"""Detections: what was found on one picture, boxes in image pixels, the best first."""
+"""Detections: what was found on one image, boxes in image pixels, the best first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lookonce.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Everything found on ONE picture; N detections, C classes.
+    """Everything found on ONE image; N detections, C classes.
 
     Detections are put in order of descending score at birth (equal scores keep their order). A box
     may stand several times, once for each class it was found to be.

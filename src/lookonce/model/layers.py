@@ -244,14 +244,14 @@ def stride(layers: tuple[Layer, ...]) -> int:
     return cells(layers)[-1].stride
 
 
-def check_frame(layers: tuple[Layer, ...], frame: tuple[int, int], channels: int = 3) -> None:
-    """Raise ConfigError unless a detector runs on inputs of frame (width, height).
+def check_input_size(layers: tuple[Layer, ...], input_size: tuple[int, int], channels: int = 3) -> None:
+    """Raise ConfigError unless a detector runs on inputs of input_size (width, height).
 
     Both sides divide by the stride, no layer is too large, and the last map has a cell for each stride x stride pixels.
     """
-    width, height = frame
+    width, height = input_size
     each = stride(layers)
-    if min(frame) < 1 or width % each or height % each:
+    if min(input_size) < 1 or width % each or height % each:
         raise ConfigError(f"an input of {width} x {height} px; expected sides that are positive multiples of {each}")
     found = shapes(layers, Shape(channels, height, width))[-1]
     if found[1:] != (height // each, width // each):
@@ -290,9 +290,9 @@ def num_floats(layers: tuple[Layer, ...], channels: int = 3) -> int:
     return sum(floats_by_layer(layers, channels))
 
 
-def num_operations(layers: tuple[Layer, ...], frame: tuple[int, int], channels: int = 3) -> int:
-    """Multiplications and additions of all convolutions for one input of frame (width, height), as Darknet counts."""
-    given = Shape(channels, frame[1], frame[0])
+def num_operations(layers: tuple[Layer, ...], input_size: tuple[int, int], channels: int = 3) -> int:
+    """Multiplications and additions of all convolutions for one input of (width, height), as Darknet counts."""
+    given = Shape(channels, input_size[1], input_size[0])
     out = shapes(layers, given)
     return sum(
         2 * layer.size**2 * before.channels * math.prod(after)

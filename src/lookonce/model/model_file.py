@@ -27,7 +27,7 @@ from lookonce.errors import UserError
 from lookonce.files import replacing
 from lookonce.model.darknet.cfg import Cfg, CfgError, read_cfg, write_cfg
 from lookonce.model.darknet.files import Pair, find_pair, find_tree, load_darknet, read_names
-from lookonce.model.layers import Layer, Region, check_frame, region_of, stride
+from lookonce.model.layers import Layer, Region, check_input_size, region_of, stride
 from lookonce.model.network import Network, Sigma
 from lookonce.model.resize import ResizeMode
 from lookonce.model.tree import Tree
@@ -64,13 +64,13 @@ class Description:
     layers: tuple[Layer, ...]
     labels: tuple[str, ...]
     """[C] names of the classes."""
-    frame: tuple[int, int] = (416, 416)
+    input_size: tuple[int, int] = (416, 416)
     """(width, height) of the input, pixels."""
     resize: ResizeMode = "letterbox"
     thresholds: tuple[float, ...] = ()
     """[C] recommended score thresholds from validation; empty: none were found."""
     seen: int = 0
-    """Pictures that training has seen."""
+    """TrainingImages that training has seen."""
     training: dict[str, Any] = field(default_factory=dict)
     """How and on what it was trained, for people to read."""
     tree: Tree | None = None
@@ -78,11 +78,11 @@ class Description:
     channels: int = 3
     """Of the network's input: 3 (RGB), or 1 (grey)."""
     pixel_range: tuple[float, float] | None = None
-    """Values of images of more than 8 bits that become black and white; none: as data.pictures.load_rgb has it."""
+    """Values of images of more than 8 bits that become black and white; none: as data.images.load_rgb has it."""
 
     def __post_init__(self) -> None:
         classes = self.region.classes
-        check_frame(self.layers, self.frame, self.channels)
+        check_input_size(self.layers, self.input_size, self.channels)
         if len(self.labels) != classes:
             raise ModelFileError(f"{len(self.labels)} labels for a network of {classes} classes")
         if len(self.thresholds) not in (0, classes):
@@ -109,7 +109,7 @@ class Description:
     def to_json(self) -> dict[str, Any]:
         """As plain values; read back by from_json."""
         rest = {name: value for name, value in asdict(self).items() if name not in ("layers", "channels")}
-        cfg = write_cfg(Cfg(self.layers, *self.frame, self.channels))
+        cfg = write_cfg(Cfg(self.layers, *self.input_size, self.channels))
         return {"format": FORMAT, "version": __version__, "cfg": cfg, **rest}
 
     @classmethod
@@ -130,14 +130,14 @@ class Description:
         if (found := about.get("resize")) not in get_args(ResizeMode):
             raise ModelFileError(f"{place}: resize {found!r}; expected one of {get_args(ResizeMode)}")
         cfg = read_cfg(_get(about, "cfg", _text, place), place)
-        frame = _get(about, "frame", _list(_whole), place)
-        if len(frame) != 2:
-            raise ModelFileError(f"{place}: frame {frame[:9]}; expected width and height")
+        input_size = _get(about, "input_size", _list(_whole), place)
+        if len(input_size) != 2:
+            raise ModelFileError(f"{place}: input_size {input_size[:9]}; expected width and height")
         try:
             return cls(
                 layers=cfg.layers,
                 labels=_get(about, "labels", _list(_text), place),
-                frame=frame,
+                input_size=input_size,
                 resize=about["resize"],
                 thresholds=_get(about, "thresholds", _list(_number), place),
                 seen=_get(about, "seen", _whole, place),
@@ -249,7 +249,7 @@ class Model:
 
     network: Network
     labels: tuple[str, ...]
-    frame: tuple[int, int] = (416, 416)
+    input_size: tuple[int, int] = (416, 416)
     resize: ResizeMode = "letterbox"
     thresholds: tuple[float, ...] = ()
     seen: int = 0
@@ -358,9 +358,9 @@ def _from_darknet(path: Path) -> Model:
     if not labels:
         labels = tuple(f"class {index}" for index in range(region.classes))
         log.warning("no %s: its classes are called 'class 0', 'class 1', ...", pair.cfg.with_suffix(".names"))
-    frame = (origin.cfg.width, origin.cfg.height)
+    input_size = (origin.cfg.width, origin.cfg.height)
     try:
-        return Model(network, labels, frame, seen=min(origin.header.seen, MAX_SEEN), tree=tree)
+        return Model(network, labels, input_size, seen=min(origin.header.seen, MAX_SEEN), tree=tree)
     except UserError as error:
         raise ModelFileError(f"{pair.cfg}: {error}") from None
 

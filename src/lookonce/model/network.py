@@ -202,13 +202,13 @@ class Network(nn.Module):
         routed = {i for at, found in self._sources.items() if at >= cut for i in found if i < cut}
         return (*sorted(routed - {cut - 1}), cut - 1)
 
-    def until(self, x: Tensor, cut: int) -> tuple[Tensor, ...]:
+    def forward_backbone(self, x: Tensor, cut: int) -> tuple[Tensor, ...]:
         """Outputs of the layers reads(cut) for images [B, 3, H, W]."""
         kept: dict[int, Tensor] = {}
         last = self._through(x, kept, 0, cut)
         return (*(kept[index] for index in self.reads(cut)[:-1]), last)
 
-    def onwards(self, outputs: tuple[Tensor, ...], cut: int) -> Tensor:
+    def forward_head(self, outputs: tuple[Tensor, ...], cut: int) -> Tensor:
         """The raw map from what until(x, cut) gave: forward(x) without the layers below the cut."""
         kept = dict(zip(self.reads(cut), outputs, strict=True))
         x = self._through(outputs[-1], kept, cut, len(self.layers))

@@ -1,7 +1,7 @@
 """A network as ONNX: its records become nodes, its numbers initialisers. Batch norm must be folded.
 
 Letters: B images, C channels, H x W cells. The tensors "pixels" (floats 0..1) and "raw" (the map before the region
-layer) have these names in every file that is made from here, so that a runtime finds the network in it. A file that is
+layer) have these names in every file that is made from here, so that a backend finds the network in it. A file that is
 read back gives its numbers; its nodes must be those that its own description asks for.
 
 A detector as one ONNX graph: pixels to rows. Its decoding is region.decode itself, traced.
@@ -186,8 +186,8 @@ def read_onnx(path: Path) -> onnx.ModelProto:
 
 def raw_shape(about: Description, place: str) -> Shape:
     """The map that a description's network gives for its input. Raises ModelFileError for an input it cannot take."""
-    width, height = about.frame
-    if not all(1 <= side <= MOST_SIDE for side in about.frame):
+    width, height = about.input_size
+    if not all(1 <= side <= MOST_SIDE for side in about.input_size):
         raise ModelFileError(f"{place}: an input of {width:.6g} x {height:.6g}; expected sides from 1 to {MOST_SIDE}")
     maps = shapes(about.layers, Shape(about.channels, height, width))
     if any(side < 1 for each in maps for side in each):
@@ -208,7 +208,7 @@ def network_part(made: onnx.ModelProto, about: Description, place: str) -> onnx.
             raise ModelFileError(f"{place}: no tensor {RAW!r} in it; write it with lookonce export")
         found = list(made.graph.node[outputs.get(PIXELS, -1) + 1 : outputs[RAW] + 1])
         numbers = _read_numbers({value.name: value for value in made.graph.initializer}, about, place)
-        for size in (None, about.frame):
+        for size in (None, about.input_size):
             expected = Graph()
             add_network(expected, about.layers, numbers, about.channels, size)
             if found == expected.nodes:
@@ -366,7 +366,7 @@ def raw_model(model: Model) -> onnx.ModelProto:
     Returns:
         From "pixels", float32 [1, 3, H, W] RGB in 0..1, already resized, to "raw" [1, A*(5+C), H/stride, W/stride].
     """
-    made = network_model(model.network.layers, _folded_numbers(model), model.network.channels, model.frame)
+    made = network_model(model.network.layers, _folded_numbers(model), model.network.channels, model.input_size)
     made.doc_string = "raw is the map before the region layer: per anchor x, y, w, h, objectness and classes"
     describe(made, model.description)
     return made

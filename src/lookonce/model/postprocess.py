@@ -33,9 +33,9 @@ class Selection:
     max_candidates: int = 3000
     """At most so many (box, class) pairs, the best, meet in suppression: bounds memory to some 300 MB."""
     max_detections: int = 1000
-    """At most so many detections a picture, the best."""
+    """At most so many detections an image, the best."""
     clip: bool = True
-    """Cut boxes to the picture (after suppression) and drop those without area in it; Darknet does not."""
+    """Cut boxes to the image (after suppression) and drop those without area in it; Darknet does not."""
 
     def __post_init__(self) -> None:
         for name in ("score_threshold", "iou_threshold"):
@@ -103,18 +103,18 @@ def _survivors(clash: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def postprocess(
     predictions: Predictions[Array],
     sizes: Sequence[tuple[int, int]],
-    frame: tuple[int, int],
+    input_size: tuple[int, int],
     mode: ResizeMode,
     class_names: tuple[str, ...],
     selection: Selection,
 ) -> list[Detections]:
-    """What was found on each picture of a batch. Runs on the CPU; anything not finite is dropped.
+    """What was found on each image of a batch. Runs on the CPU; anything not finite is dropped.
 
     Args:
-        predictions: of B pictures, boxes in input pixels.
-        sizes:       B (width, height) of the pictures, image pixels.
-        frame:       (width, height) of the network's input, pixels.
-        mode:        how the pictures were brought into the frame.
+        predictions: of B images, boxes in input pixels.
+        sizes:       B (width, height) of the images, image pixels.
+        input_size:       (width, height) of the network's input, pixels.
+        mode:        how the images were brought into the input_size.
         class_names: C names.
     Returns:
         B Detections, boxes in image pixels. IoU is that of the boxes in image pixels, as in Darknet.
@@ -124,7 +124,7 @@ def postprocess(
     results = []
     for boxes, objectness, class_prob, size in parts:  # [N, 4], [N], [N, C]
         likely = ((objectness > selection.score_threshold) & np.isfinite(boxes).all(-1)).nonzero()[0]  # [K]
-        corners = boxes_to_image(boxes[likely], size, frame, mode)
+        corners = boxes_to_image(boxes[likely], size, input_size, mode)
         scores = np.nan_to_num(objectness[likely, None] * class_prob[likely], nan=0, posinf=0, neginf=0)  # [K, C]
         box, label = nms_per_class(corners, scores, selection)
         found, value = corners[box], scores[box, label]

@@ -25,7 +25,7 @@ ResizeMode = Literal["letterbox", "stretch", "letterbox_antialias", "stretch_ant
 
 
 FILL = 0.5
-"""What the letterbox puts around the picture, of 0..1. Source: image.c, fill_image(boxed, .5)."""
+"""What the letterbox puts around the image, of 0..1. Source: image.c, fill_image(boxed, .5)."""
 
 
 GAP = 2.0
@@ -46,33 +46,33 @@ def antialiases(mode: ResizeMode) -> bool:
     return mode.endswith("_antialias")
 
 
-def fitted(sizes: NDArray[np.integer], frame: tuple[int, int], mode: ResizeMode) -> NDArray[np.integer]:
-    """Sizes that pictures take in the frame.
+def fitted(sizes: NDArray[np.integer], input_size: tuple[int, int], mode: ResizeMode) -> NDArray[np.integer]:
+    """Sizes that images take in the input_size.
 
     Args:
-        sizes: [..., 2] (width, height) of pictures, image pixels.
-        frame: (width, height) of the network's input, pixels.
+        sizes: [..., 2] (width, height) of images, image pixels.
+        input_size: (width, height) of the network's input, pixels.
         mode: a letterbox keeps the aspect ratio (whole pixels, rounded down, at least 1); a stretch does not.
     Returns:
         [..., 2] (width, height), input pixels.
     """
     sizes = np.asarray(sizes)
     if stretches(mode):
-        return np.broadcast_to(np.asarray(frame, sizes.dtype), sizes.shape)
+        return np.broadcast_to(np.asarray(input_size, sizes.dtype), sizes.shape)
     w, h = sizes[..., 0], sizes[..., 1]
-    by_width = frame[0] / w < frame[1] / h
-    new_w = np.where(by_width, frame[0], w * frame[1] // h)
-    new_h = np.where(by_width, h * frame[0] // w, frame[1])
+    by_width = input_size[0] / w < input_size[1] / h
+    new_w = np.where(by_width, input_size[0], w * input_size[1] // h)
+    new_h = np.where(by_width, h * input_size[0] // w, input_size[1])
     return np.asarray(np.maximum(np.stack((new_w, new_h), -1), 1))
 
 
-def to_input(image: NDArray[np.uint8], frame: tuple[int, int], mode: ResizeMode) -> Floats:
-    """Return an image [h, w, 3] uint8 RGB as the network's input [3, H, W], floats 0..1. frame: (W, H)."""
+def to_input(image: NDArray[np.uint8], input_size: tuple[int, int], mode: ResizeMode) -> Floats:
+    """Return an image [h, w, 3] uint8 RGB as the network's input [3, H, W], floats 0..1. input_size: (W, H)."""
     size = np.array(image.shape[1::-1])
-    new = fitted(size, frame, mode)
-    left, top = (int(v) for v in (np.asarray(frame) - new) // 2)
+    new = fitted(size, input_size, mode)
+    left, top = (int(v) for v in (np.asarray(input_size) - new) // 2)
     new_w, new_h = (int(v) for v in new)
-    framed = np.full((3, frame[1], frame[0]), FILL, np.float32)
+    framed = np.full((3, input_size[1], input_size[0]), FILL, np.float32)
     inside = framed[:, top : top + new_h, left : left + new_w]
     if antialiases(mode):
         inside[:] = _averaged(image, (new_w, new_h)).transpose(2, 0, 1)
@@ -139,27 +139,28 @@ def _between(image: NDArray[np.uint8] | Floats, neighbours: Sequence[NDArray[Any
     return near
 
 
-def geometry(sizes: NDArray[np.integer], frame: tuple[int, int], mode: ResizeMode) -> NDArray[np.float64]:
+def geometry(sizes: NDArray[np.integer], input_size: tuple[int, int], mode: ResizeMode) -> NDArray[np.float64]:
     """[..., 4] scale x, scale y, offset x, offset y that take image pixels to input pixels.
 
-    sizes: [..., 2] (width, height) of images; frame: (W, H). Images lie on whole input pixels. So do the boxes of the
+    sizes: [..., 2] (width, height) of images; input_size: (W, H).
+    Images lie on whole input pixels. So do the boxes of the
     modes that antialias; those of the others are moved by a real half of the border, as Darknet computes it.
     Source: region_layer.c, correct_region_boxes.
     """
-    new = fitted(sizes, frame, mode)
-    slack = np.asarray(frame) - new
+    new = fitted(sizes, input_size, mode)
+    slack = np.asarray(input_size) - new
     return np.concatenate((new / sizes, slack // 2 if antialiases(mode) else slack / 2), -1)
 
 
-def boxes_to_input(boxes: Array, size: tuple[int, int], frame: tuple[int, int], mode: ResizeMode) -> Array:
-    """xyxy boxes [..., 4] of image pixels as input pixels. size: (w, h) of the picture; frame: (W, H)."""
-    sx, sy, ox, oy = geometry(np.array(size), frame, mode).tolist()
+def boxes_to_input(boxes: Array, size: tuple[int, int], input_size: tuple[int, int], mode: ResizeMode) -> Array:
+    """xyxy boxes [..., 4] of image pixels as input pixels. size: (w, h) of the image; input_size: (W, H)."""
+    sx, sy, ox, oy = geometry(np.array(size), input_size, mode).tolist()
     found: Array = boxes * like((sx, sy, sx, sy), boxes) + like((ox, oy, ox, oy), boxes)
     return found
 
 
-def boxes_to_image(boxes: Array, size: tuple[int, int], frame: tuple[int, int], mode: ResizeMode) -> Array:
+def boxes_to_image(boxes: Array, size: tuple[int, int], input_size: tuple[int, int], mode: ResizeMode) -> Array:
     """xyxy boxes [..., 4] of input pixels as image pixels: the inverse of boxes_to_input."""
-    sx, sy, ox, oy = geometry(np.array(size), frame, mode).tolist()
+    sx, sy, ox, oy = geometry(np.array(size), input_size, mode).tolist()
     found: Array = (boxes - like((ox, oy, ox, oy), boxes)) / like((sx, sy, sx, sy), boxes)
     return found

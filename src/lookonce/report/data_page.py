@@ -1,4 +1,4 @@
-"""The page of a data set: counts, findings, shapes, labelled pictures, and what the encoder makes of one of them.
+"""The page of a data set: counts, findings, shapes, labelled images, and what the encoder makes of one of them.
 
 One self-contained HTML file that opens offline.
 """
@@ -16,7 +16,7 @@ from lookonce.data.anchors import shapes_in_cells
 from lookonce.data.check import CheckReport, summary
 from lookonce.data.dataset import Dataset, Record
 from lookonce.data.images import load_rgb
-from lookonce.errors import PictureError
+from lookonce.errors import ImageError
 from lookonce.inference.draw import class_colour, draw_labels
 from lookonce.model.anchors import STRIDE
 from lookonce.model.boxes import cxcywh_to_xyxy, shape_iou
@@ -32,16 +32,16 @@ from lookonce.report.figures import (
 )
 from lookonce.report.page import data_uri, write_page
 
-PICTURES = 12
+IMAGES = 12
 """On the contact sheet."""
 
 
 WIDTH = 640
-"""Longest side of a picture on it, px."""
+"""Longest side of an image on it, px."""
 
 
 CANDIDATES = 400
-"""Pictures among which the one to explain is sought."""
+"""TrainingImages among which the one to explain is sought."""
 
 
 BEST_COUNT = 5
@@ -65,13 +65,13 @@ def write_data_report(path: Path, report: CheckReport, dataset: Dataset, mode: R
         centres=centre_map(centres, float(np.median(dataset.sizes[:, 1] / dataset.sizes[:, 0]))),
         aspects=aspect_histogram(wh),
         sizes=size_histogram(wh, report.size),
-        pictures=contact(dataset),
+        images=contact(dataset),
         explained=explained(dataset, report, mode),
     )
 
 
 def contact(dataset: Dataset) -> list[tuple[str, str]]:
-    """(name, data: address) of some labelled pictures: one of each class first, then a seeded choice."""
+    """(name, data: address) of some labelled images: one of each class first, then a seeded choice."""
     rng = np.random.default_rng(0)
     image, order = dataset.image_of_box, rng.permutation(len(dataset))
     rank = np.empty(len(dataset), np.int64)
@@ -90,28 +90,28 @@ def contact(dataset: Dataset) -> list[tuple[str, str]]:
     for n in chosen:
         record = dataset.records[n]
         try:
-            picture = load_rgb(record.path, WIDTH, dataset.pixel_range)
-        except PictureError:
+            pixels = load_rgb(record.path, WIDTH, dataset.pixel_range)
+        except ImageError:
             continue  # it is among the findings
-        scale = picture.shape[1] / record.size[0]
+        scale = pixels.shape[1] / record.size[0]
         names = [dataset.labels[label] for label in record.labels]
-        drawn = draw_labels(picture, record.boxes * scale, names, dataset.labels)
+        drawn = draw_labels(pixels, record.boxes * scale, names, dataset.labels)
         found.append((f"{record.path.name}: {len(names)} object{'s' * (len(names) != 1)}", data_uri(drawn)))
-        if len(found) == PICTURES:
+        if len(found) == IMAGES:
             break
     return found
 
 
 def explained(dataset: Dataset, report: CheckReport, mode: ResizeMode) -> dict[str, Any] | None:
-    """What the encoder makes of one picture: its boxes, their cells, anchors and targets; None: no picture opens."""
+    """What the encoder makes of one image: its boxes, their cells, anchors and targets; None: no image opens."""
     for n in telling(dataset):
         record = dataset.records[n]
         try:
-            picture = load_rgb(record.path, pixel_range=dataset.pixel_range)
-        except PictureError:
+            image = load_rgb(record.path, pixel_range=dataset.pixel_range)
+        except ImageError:
             continue
-        frame = (report.size, report.size)
-        seen = to_input(picture, frame, mode).transpose(1, 2, 0) * 255  # [H, W, 3]
+        input_size = (report.size, report.size)
+        seen = to_input(image, input_size, mode).transpose(1, 2, 0) * 255  # [H, W, 3]
         shown = Image.fromarray(np.rint(seen).astype(np.uint8))
         return {
             "name": record.path.name, "uri": data_uri(shown), "size": report.size, "stride": STRIDE,
@@ -121,7 +121,7 @@ def explained(dataset: Dataset, report: CheckReport, mode: ResizeMode) -> dict[s
 
 
 def telling(dataset: Dataset) -> list[int]:
-    """Pictures, those first that show most: several classes and shapes, and not too many objects."""
+    """TrainingImages, those first that show most: several classes and shapes, and not too many objects."""
     several = np.flatnonzero(np.diff(dataset.first))[:CANDIDATES].tolist()
 
     def worth(n: int) -> float:

@@ -1,4 +1,4 @@
-"""Hits, misses and false alarms cut from their pictures: what is there on the left, what was found on the right.
+"""Hits, misses and false alarms cut from their images: what is there on the left, what was found on the right.
 
 The page of an evaluation: scores, curves, confusion, calibration, errors by kind and cost, hits and misses.
 
@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from lookonce.data.dataset import Dataset
 from lookonce.data.images import load_rgb
-from lookonce.errors import PictureError
+from lookonce.errors import ImageError
 from lookonce.evaluation.coco import NAMES, CocoMetrics
 from lookonce.evaluation.confusion import Confusion
 from lookonce.evaluation.errors import KINDS
@@ -36,7 +36,7 @@ SIDE = 280
 
 
 ROOM = 2.2
-"""Side of a cutting, of the longest side of its box; of a picture at least LEAST of its shorter side."""
+"""Side of a cutting, of the longest side of its box; of an image at least LEAST of its shorter side."""
 
 
 LEAST = 0.4
@@ -62,7 +62,7 @@ class Examples:
 
 
 def choose_examples(dataset: Dataset, analysis: Analysis) -> Examples:
-    """The surest hits and false alarms and the largest misses, the classes in turn, on pictures that open."""
+    """The surest hits and false alarms and the largest misses, the classes in turn, on images that open."""
     found, errors = analysis.found, analysis.errors
     threshold = analysis.confusion.at.threshold if analysis.confusion else 0.0
     shown = found.score > threshold
@@ -91,7 +91,7 @@ def choose_examples(dataset: Dataset, analysis: Analysis) -> Examples:
 
 
 class _Cut:
-    """Cuts examples from the pictures of a data set."""
+    """Cuts examples from the images of a data set."""
 
     def __init__(self, dataset: Dataset, analysis: Analysis, threshold: float) -> None:
         self.dataset, self.analysis, self.threshold = dataset, analysis, threshold
@@ -112,23 +112,21 @@ class _Cut:
         for row in rows[np.argsort(turn, kind="stable")].tolist():
             n = int(image[row])
             try:
-                picture = load_rgb(self.dataset.records[n].path, pixel_range=self.dataset.pixel_range)
-            except PictureError:
+                pixels = load_rgb(self.dataset.records[n].path, pixel_range=self.dataset.pixel_range)
+            except ImageError:
                 continue
-            there, found = self.cuttings(picture, n, boxes[row].astype(float))
+            there, found = self.cuttings(pixels, n, boxes[row].astype(float))
             yield Example(f"{caption(row)}, {self.dataset.records[n].path.name}", there, found)
             given += 1
             if given == SHOWN:
                 return
 
-    def cuttings(
-        self, picture: NDArray[np.uint8], n: int, box: NDArray[np.floating]
-    ) -> tuple[Image.Image, Image.Image]:
-        """Picture n around a box, with its objects and with what was found."""
-        left, top, right, bottom = window(box, (picture.shape[1], picture.shape[0]))
+    def cuttings(self, image: NDArray[np.uint8], n: int, box: NDArray[np.floating]) -> tuple[Image.Image, Image.Image]:
+        """Image n around a box, with its objects and with what was found."""
+        left, top, right, bottom = window(box, (image.shape[1], image.shape[0]))
         scale = SIDE / max(right - left, bottom - top)
         size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
-        small = Image.fromarray(picture[top:bottom, left:right]).resize(size, Image.Resampling.BILINEAR)
+        small = Image.fromarray(image[top:bottom, left:right]).resize(size, Image.Resampling.BILINEAR)
         corner, record, found = np.array([left, top, left, top]), self.dataset.records[n], self.analysis.found
         _frame(small, (box - corner) * scale)
         part = np.asarray(small)
@@ -142,7 +140,7 @@ class _Cut:
 
 
 def window(box: NDArray[np.floating], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The part of a picture (left, top, right, bottom) around a box, with room about it, px. size: (width, height)."""
+    """The part of an image (left, top, right, bottom) around a box, with room about it, px. size: (width, height)."""
     side = max(ROOM * float((box[2:] - box[:2]).max()), LEAST * min(size))
     corners = []
     for axis in range(2):
@@ -153,9 +151,9 @@ def window(box: NDArray[np.floating], size: tuple[int, int]) -> tuple[int, int, 
     return left, top, right, bottom
 
 
-def _frame(picture: Image.Image, box: NDArray[np.floating]) -> None:
+def _frame(image: Image.Image, box: NDArray[np.floating]) -> None:
     """A white frame with black edges around a box, clear of it."""
-    pen = ImageDraw.Draw(picture)
+    pen = ImageDraw.Draw(image)
     for away, width, colour in ((8, 4, "black"), (7, 2, "white")):
         pen.rectangle((*(box[:2] - away), *(box[2:] + away)), outline=colour, width=width)
 

@@ -110,7 +110,7 @@ def channels_figure(channels: Sequence[tuple[int, int, int]], heading: str) -> F
 def save_figure(figure: Figure, path: Path) -> None:
     """Write the figure, whole or not at all; the path's ending chooses the format.
 
-    Raises UserError: an ending that is no picture's, or a place that cannot be written.
+    Raises UserError: an ending that is no image's, or a place that cannot be written.
     """
     known = figure.canvas.get_supported_filetypes()
     ending = path.suffix[1:].lower()
@@ -139,7 +139,7 @@ def _draw_rates(axes: Axes, title: str, bars: Sequence[Bar]) -> None:
 
 
 def _bars_only(axes: Axes, bars: int, longest: float, unit: str) -> None:
-    """What stands around bars: the first on top, room for a number behind each, no frame."""
+    """What stands around bars: the first on top, room for a number behind each, no input_size."""
     axes.set(ylim=(bars - 0.5, -0.5), xlim=(0, 1.18 * longest), xlabel=unit)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="0.9")
@@ -201,7 +201,7 @@ BINS = 26
 
 
 def class_bars(classes: dict[str, tuple[int, int]]) -> str:
-    """Objects of each class as bars, the most first. classes: name -> (objects, pictures)."""
+    """Objects of each class as bars, the most first. classes: name -> (objects, images)."""
     from matplotlib.ticker import MaxNLocator
 
     order = sorted(classes.items(), key=lambda entry: -entry[1][0])
@@ -221,7 +221,7 @@ def class_bars(classes: dict[str, tuple[int, int]]) -> str:
 
 
 def objects_histogram(each: NDArray[np.integer]) -> str:
-    """How many pictures have how many objects. each: [M] objects of a picture."""
+    """How many images have how many objects. each: [M] objects of an image."""
     from matplotlib.ticker import MaxNLocator
 
     most = int(each.max(initial=0))
@@ -229,7 +229,7 @@ def objects_histogram(each: NDArray[np.integer]) -> str:
     edges = np.arange(0, most + width + 1, width) - 0.5
     with _Chart(6.2, 3) as chart:
         chart.axes.hist(each, edges.tolist(), color=ACCENT, rwidth=0.86)
-        chart.axes.set(xlabel="objects on a picture", ylabel="pictures")
+        chart.axes.set(xlabel="objects on an image", ylabel="images")
         chart.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return chart.done("y")
 
@@ -260,9 +260,9 @@ def shape_cloud(wh: NDArray[np.floating], anchors: Anchors) -> str:
 
 
 def centre_map(centres: NDArray[np.floating], aspect: float) -> str:
-    """Where the centres of boxes lie on the picture. centres: [N, 2] as shares of its width and height, 0..1.
+    """Where the centres of boxes lie on the image. centres: [N, 2] as shares of its width and height, 0..1.
 
-    aspect: height over width of the picture.
+    aspect: height over width of the image.
     """
     counts, _, _ = np.histogram2d(centres[:, 1], centres[:, 0], BINS, ((0, 1), (0, 1)))
     with _Chart(6.2, min(8.0, 1 + 4.4 * aspect)) as chart:

@@ -1,4 +1,4 @@
-"""What every page has in common: its template, its figures in its own colours, its pictures within it.
+"""What every page has in common: its template, its figures in its own colours, its images within it.
 
 A page is one HTML file that opens offline: no script, no other file, no address.
 """
@@ -44,10 +44,10 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
     return path
 
 
-def data_uri(picture: Image) -> str:
-    """A picture as a data: address, so that the page needs no other file."""
+def data_uri(image: Image) -> str:
+    """An image as a data: address, so that the page needs no other file."""
     content = io.BytesIO()
-    picture.save(content, "JPEG", quality=87)
+    image.save(content, "JPEG", quality=87)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
 
 

@@ -1,4 +1,4 @@
-"""The page of a run: curves, scores, advice and drawn pictures in one HTML file that opens offline."""
+"""The page of a run: curves, scores, advice and drawn images in one HTML file that opens offline."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from PIL import Image
 from lookonce.data.anchors import SIZES, input_scale
 from lookonce.data.dataset import Record
 from lookonce.data.images import load_rgb
-from lookonce.errors import PictureError
+from lookonce.errors import ImageError
 from lookonce.evaluation.average_precision import Metrics, best_thresholds, score_sizes
 from lookonce.evaluation.evaluate import Analysis, analyse
-from lookonce.evaluation.matching import match, picture_f1
+from lookonce.evaluation.matching import image_f1, match
 from lookonce.inference.draw import draw
 from lookonce.model.detections import Detections
 from lookonce.report.evaluation_page import sections
@@ -34,7 +34,7 @@ TERMS = ("xy", "wh", "ciou", "objectness", "background", "class", "warm_up")
 
 
 SHOWN_SIDE = 560
-"""Longest side of a picture on the page, pixels."""
+"""Longest side of an image on the page, pixels."""
 
 
 Shapes = Sequence[tuple[float, float]]
@@ -48,16 +48,16 @@ class SizeRow:
     objects: int  # of the training set
     fit: float | None  # share that some anchor fits
     lost: float | None  # share that shares its cell and anchor with another
-    ap: float | None  # mean AP on the scored pictures
+    ap: float | None  # mean AP on the scored images
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Drawn pictures under one heading."""
+    """Drawn images under one heading."""
 
     heading: str
     note: str
-    pictures: Sequence[tuple[str, Image.Image]]  # (caption, picture)
+    images: Sequence[tuple[str, Image.Image]]  # (caption, image)
 
 
 @dataclass(frozen=True)
@@ -87,25 +87,25 @@ def write_report(path: Path, page: Page) -> Path:
         page=page,
         metrics=page.metrics,
         curves=curves_figure(curves) if curves else "",
-        galleries=[(g, [(caption, data_uri(picture)) for caption, picture in g.pictures]) for g in page.galleries],
+        galleries=[(g, [(caption, data_uri(image)) for caption, image in g.images]) for g in page.galleries],
     )
 
 
-def compared(picture: Image.Image, found: Detections, record: Record, labels: Sequence[str]) -> Image.Image:
-    """A picture with what was found on it and what is there, at a size at which both can be told apart."""
-    scale = SHOWN_SIDE / max(picture.size)
-    large = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+def compared(image: Image.Image, found: Detections, record: Record, labels: Sequence[str]) -> Image.Image:
+    """An image with what was found on it and what is there, at a size at which both can be told apart."""
+    scale = SHOWN_SIDE / max(image.size)
+    large = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     boxes = Detections(found.boxes * scale, found.scores, found.labels, found.class_names)
     truth = (record.boxes * scale, tuple(labels[label] for label in record.labels))
     return draw(np.asarray(large.convert("RGB")), boxes, truth)
 
 
-def facts(recipe: Mapping[str, Any], data: str, pictures: int, anchors: Shapes) -> list[tuple[str, str]]:
-    """What stands in the page's table. recipe: settings by name; data, pictures: the training set; anchors: cells."""
+def facts(recipe: Mapping[str, Any], data: str, images: int, anchors: Shapes) -> list[tuple[str, str]]:
+    """What stands in the page's table. recipe: settings by name; data, images: the training set; anchors: cells."""
     size, batch = recipe.get("size"), recipe.get("batch_size")
     return [
         ("network", f"{recipe.get('network')}, input {size} x {size}, {recipe.get('resize')}"),
-        ("trained on", f"{pictures} pictures of {data}, {recipe.get('epochs')} epochs of batches of {batch}"),
+        ("trained on", f"{images} images of {data}, {recipe.get('epochs')} epochs of batches of {batch}"),
         ("loss", str(recipe.get("loss"))),
         ("optimiser", f"{recipe.get('optimizer')}, rate {recipe.get('learning_rate')}, {recipe.get('schedule')}"),
         ("anchors (cells)", "  ".join(f"{w:.2f} x {h:.2f}" for w, h in anchors)),
@@ -154,7 +154,7 @@ def _line(axes: Axes, curves: Curves, name: str, line: object, label: str, marke
 
 
 SHOWN = 6
-"""Pictures in each gallery."""
+"""TrainingImages in each gallery."""
 
 
 def write_run_page(run: Watch, whole: bool) -> Path:
@@ -182,7 +182,7 @@ def _sizes(run: Watch, analysis: Analysis | None) -> list[SizeRow]:
     found: dict[str, float | None] = {}
     if analysis is not None and run.validation is not None:
         val = run.validation
-        scale = input_scale(val.dataset, val.frame, val.mode)
+        scale = input_scale(val.dataset, val.input_size, val.mode)
         found["all"] = analysis.metrics.mean_ap
         for size, low, high in SIZES:
             found[size] = score_sizes(val.dataset, analysis.found, low, high, scale).mean_ap
@@ -190,26 +190,26 @@ def _sizes(run: Watch, analysis: Analysis | None) -> list[SizeRow]:
 
 
 def _galleries(run: Watch, metrics: Metrics | None) -> list[Gallery]:
-    """The validation pictures that come out worst and best at the thresholds of best F1."""
+    """The validation images that come out worst and best at the thresholds of best F1."""
     val = run.validation
     if val is None or metrics is None:
         return []
     thresholds = best_thresholds(metrics)
     found = [one.above(thresholds) for one in val.detections]
     skip = val.dataset.difficult
-    f1 = picture_f1(val.dataset, match(val.dataset, found, skip, metrics.rules.iou_threshold), skip)
+    f1 = image_f1(val.dataset, match(val.dataset, found, skip, metrics.rules.iou_threshold), skip)
     order = np.argsort(f1, kind="stable")
-    told = "F1 of the picture at each class's best threshold. Solid: found. Dashed: what is there."
+    told = "F1 of the image at each class's best threshold. Solid: found. Dashed: what is there."
     galleries = []
-    for heading, chosen in (("Worst validation pictures", order[:SHOWN]), ("Best", order[::-1][:SHOWN])):
-        pictures: list[tuple[str, Image.Image]] = []
+    for heading, chosen in (("Worst validation images", order[:SHOWN]), ("Best", order[::-1][:SHOWN])):
+        images: list[tuple[str, Image.Image]] = []
         for index in chosen:
             record = val.dataset.records[int(index)]
             try:
-                picture = Image.fromarray(load_rgb(record.path, pixel_range=val.dataset.pixel_range))
-            except PictureError:
+                image = Image.fromarray(load_rgb(record.path, pixel_range=val.dataset.pixel_range))
+            except ImageError:
                 continue
             caption = f"{record.path.name}: F1 {f1[index]:.2f}"
-            pictures.append((caption, compared(picture, found[index], record, val.dataset.labels)))
-        galleries.append(Gallery(heading, told, pictures))
+            images.append((caption, compared(image, found[index], record, val.dataset.labels)))
+        galleries.append(Gallery(heading, told, images))
     return galleries

@@ -51,7 +51,7 @@ def about_data(train_set: Dataset, covered: Sequence[Coverage]) -> list[str]:
     whole = covered[0]
     if whole.lost is not None and whole.lost > LOST:
         found.append(
-            f"{whole.lost:.1%} of the training objects share cell and anchor with another of their picture and are "
+            f"{whole.lost:.1%} of the training objects share cell and anchor with another of their image and are "
             "lost to training: use a larger --size or more --anchors"
         )
     if whole.fit is not None and 1 - whole.fit > UNFIT:
@@ -73,7 +73,7 @@ def about_curves(curves: Mapping[str, Curve], epochs: int) -> list[str]:
             found.append(
                 f"training and validation part: the validation loss was lowest ({values[lowest]:.3g}) in epoch "
                 f"{loss[lowest][0]:g} and is {last:.3g} now, while the training loss falls; the best model is kept: "
-                "more pictures or stronger --augment would help, more epochs will not"
+                "more images or stronger --augment would help, more epochs will not"
             )
     if len(best) >= 4 and best[-1][0] >= epochs:
         gain = best[-1][1] - max(value for _, value in best[: len(best) * 3 // 4])

@@ -124,8 +124,8 @@ class LastCheckpoint(lightning.Callback):
 
     Args:
         file: the checkpoint.
-        sampler: gives the pictures of an epoch; a resumed run takes up its order where it stood.
-        batch_size: pictures a step.
+        sampler: gives the images of an epoch; a resumed run takes up its order where it stood.
+        batch_size: images a step.
         minutes: longest time between two checkpoints.
         history: forgets what came after the checkpoint that a run goes on from.
         keep: called with the checkpoint of each epoch; None: nothing is.
@@ -189,12 +189,12 @@ class LastCheckpoint(lightning.Callback):
         epoch = trainer.current_epoch
         if batches >= trainer.num_training_batches:
             epoch, batches = epoch + 1, 0
-        checkpoint["place"] = {"epoch": epoch, "pictures": batches * self.batch_size}
+        checkpoint["place"] = {"epoch": epoch, "images": batches * self.batch_size}
         checkpoint["random"] = random_state()
 
     def on_load_checkpoint(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
                            checkpoint: dict[str, Any]) -> None:  # fmt: skip
-        """Take up the order of pictures and the random draws there."""
+        """Take up the order of images and the random draws there."""
         self.sampler.begin(**checkpoint["place"])
         self._random = checkpoint.get("random")  # a run of an earlier version has none
 
@@ -211,5 +211,5 @@ class LastCheckpoint(lightning.Callback):
 
 
 def ignore_interrupts(_: int) -> None:
-    """For processes that decode pictures: a Ctrl-C is for the run alone, which then ends them."""
+    """For processes that decode images: a Ctrl-C is for the run alone, which then ends them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

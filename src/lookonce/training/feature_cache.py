@@ -1,10 +1,10 @@
-"""A frozen trunk's outputs, computed once for each picture and kept on disk: epochs then run on them alone.
+"""A frozen trunk's outputs, computed once for each image and kept on disk: epochs then run on them alone.
 
 A cache is a folder with features.bin (one slot an image) and index.bin (one record a slot: digest of the image, CRC of
 that digest and the slot). A record is written after its slot, so a pass that broke off goes on where it stood. One
 process writes at a time (trunk.py holds the lock); others read meanwhile, and each read is checked.
 
-Both splits through the frozen trunk, once: what the loaders then read in place of pictures.
+Both splits through the frozen trunk, once: what the loaders then read in place of images.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from lookonce.console import track
-from lookonce.data.augment import Warped, draws, warp
+from lookonce.data.augment import InputBatch, augment_batch, sample_parameters
 from lookonce.data.dataset import Dataset
-from lookonce.data.loader import Pictures, Sample, collate
+from lookonce.data.loader import Sample, TrainingImages, collate
 from lookonce.errors import UserError
 from lookonce.inference.cache import CacheError, in_use, locked, make_room
 from lookonce.model.network import Network, folded
@@ -39,7 +39,7 @@ log = logging.getLogger("lookonce")
 
 
 DIGEST = 16
-"""Bytes of a picture's digest."""
+"""Bytes of an image's digest."""
 
 
 RECORD = DIGEST + 4
@@ -49,7 +49,7 @@ TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 BATCH = 8
-"""Pictures that go through the trunk at once."""
+"""TrainingImages that go through the trunk at once."""
 
 
 def trunk_key(network: Network, cut: int, about: str) -> str:
@@ -106,13 +106,13 @@ class FeatureCache:
         free, need = shutil.disk_usage(self.folder).free, count * self.slot_bytes
         if need > free * 0.9:
             raise UserError(
-                f"{self.folder}: features of {count} pictures need {need / 1e9:.1f} GB ({self.slot_bytes / 1e6:.2f} MB "
+                f"{self.folder}: features of {count} images need {need / 1e9:.1f} GB ({self.slot_bytes / 1e6:.2f} MB "
                 f"each), and {free / 1e9:.1f} GB are free; use --features bf16, fewer --variants, a smaller --size, "
                 "another cache folder (LOOKONCE_CACHE), or none"
             )
 
     def add(self, digest: bytes, outputs: Sequence[Tensor]) -> None:
-        """Write one picture's outputs, each (C, H, W), then its record."""
+        """Write one image's outputs, each (C, H, W), then its record."""
         flat = torch.cat([output.detach().to("cpu", self.type).flatten() for output in outputs])
         content = flat.view(torch.uint8).numpy().tobytes()
         slot = len(self.records)
@@ -144,14 +144,14 @@ class FeatureCache:
         return content if is_right else None
 
 
-class CachedPictures(TorchDataset[Sample | None]):
-    """Training pictures by picture + variant * length, their trunk outputs in place of canvases.
+class CachedImages(TorchDataset[Sample | None]):
+    """Training images by image + variant * length, their trunk outputs in place of canvases.
 
-    digests: of every variant of every picture, in that order; b"" for one that could not be decoded.
+    digests: of every variant of every image, in that order; b"" for one that could not be decoded.
     """
 
-    def __init__(self, pictures: Pictures, cache: FeatureCache, digests: Sequence[bytes]) -> None:
-        self.pictures, self.cache, self.digests = pictures, cache, digests
+    def __init__(self, images: TrainingImages, cache: FeatureCache, digests: Sequence[bytes]) -> None:
+        self.images, self.cache, self.digests = images, cache, digests
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -159,12 +159,12 @@ class CachedPictures(TorchDataset[Sample | None]):
     def __getitem__(self, place: int) -> Sample | None:
         if not self.digests[place]:
             return None
-        sample = self.pictures.labelled(place % len(self.pictures), np.zeros((0, 0, 3), np.uint8))
+        sample = self.images.labelled(place % len(self.images), np.zeros((0, 0, 3), np.uint8))
         return sample._replace(outputs=self.cache.read(self.digests[place]))
 
 
 def digest_of(dataset: Dataset, index: int, about: str) -> bytes:
-    """Digest of a picture's file and of how it is seen; b"" where it cannot be read."""
+    """Digest of an image's file and of how it is seen; b"" where it cannot be read."""
     try:
         content = dataset.records[index].path.read_bytes()
     except OSError:
@@ -174,11 +174,11 @@ def digest_of(dataset: Dataset, index: int, about: str) -> bytes:
 
 def fill(cache: FeatureCache, digests: list[bytes], trunk: Callable[[Tensor], tuple[Tensor, ...]],
          image: Callable[[int], Tensor | None], told: str) -> None:  # fmt: skip
-    """Compute what is missing; digests of pictures that cannot be decoded become b"".
+    """Compute what is missing; digests of images that cannot be decoded become b"".
 
     Args:
         cache: takes the outputs.
-        digests: of the pictures, by place.
+        digests: of the images, by place.
         trunk: [B, 3, H, W] to the outputs, each [B, C, H', W'].
         image: place to [3, H, W], floats 0..1; None: it cannot be decoded.
         told: what the progress bar calls the work.
@@ -187,7 +187,7 @@ def fill(cache: FeatureCache, digests: list[bytes], trunk: Callable[[Tensor], tu
     if not rest:
         return
     cache.make_room(len(rest))
-    log.info("%s: %d of %d pictures through the frozen trunk, %.1f GB in %s", told, len(rest), len(digests),
+    log.info("%s: %d of %d images through the frozen trunk, %.1f GB in %s", told, len(rest), len(digests),
              len(rest) * cache.slot_bytes / 1e9, cache.folder)  # fmt: skip
     for start in track(range(0, len(rest), BATCH), told):
         places, images = [], []
@@ -226,13 +226,15 @@ class Trunk:
         self.plan, how = plan, plan.settings
         module.cut = module.network.cut
         self.run = outputs_of(module.network, module.cut, how.features == "bf16")
-        frame = (how.size, how.size)
+        input_size = (how.size, how.size)
         half = choose_precision("cpu")[0] == "bf16-mixed"
-        means = f"{SCHEMA} {frame} {how.resize} {how.features} {half} {how.pixel_range}"
+        means = f"{SCHEMA} {input_size} {how.resize} {how.features} {half} {how.pixel_range}"
         self.key = trunk_key(module.network, module.cut, means)
         self.what = f"features of the first {module.cut} layers of {how.network}, {how.size} px, {how.features}"
         with torch.inference_mode():
-            shapes = [(int(o.shape[1]), int(o.shape[2]), int(o.shape[3])) for o in self.run(torch.zeros(1, 3, *frame))]
+            shapes = [
+                (int(o.shape[1]), int(o.shape[2]), int(o.shape[3])) for o in self.run(torch.zeros(1, 3, *input_size))
+            ]
         self._held = ExitStack()
         self.cache = FeatureCache(self._folder(), shapes, how.features)
 
@@ -255,27 +257,27 @@ class Trunk:
             self.is_shared = False
             return Path(self._held.enter_context(TemporaryDirectory(prefix="lookonce-")))
 
-    def training(self, pictures: Pictures) -> CachedPictures:
-        """Training pictures, every variant, as data.warp shows them to the network."""
-        plan, how, dataset = self.plan, self.plan.settings, pictures.canvases.dataset
+    def training(self, images: TrainingImages) -> CachedImages:
+        """Training images, every variant, as data.warp shows them to the network."""
+        plan, how, dataset = self.plan, self.plan.settings, images.canvases.dataset
         about = f"warped {how.augment} seed {plan.seed}" if how.variants else "warped"
         digests = [digest_of(dataset, index, f"{about} {variant} {index}" if how.variants else about)
                    for variant in range(max(1, how.variants)) for index in range(len(dataset))]  # fmt: skip
 
         def image(place: int) -> Tensor | None:
             variant, index = divmod(place, len(dataset))
-            sample = pictures[index]
+            sample = images[index]
             if sample is None:
                 return None
-            drawn = draws(plan.seed, variant, np.array([index]))
-            return warp(collate([sample]), (how.size, how.size), how.resize, how.augment, drawn).images[0]
+            drawn = sample_parameters(plan.seed, variant, np.array([index]))
+            return augment_batch(collate([sample]), (how.size, how.size), how.resize, how.augment, drawn).images[0]
 
         self._fill(digests, image, "training images")
-        return CachedPictures(pictures, self.cache, digests)
+        return CachedImages(images, self.cache, digests)
 
     def validation(self, inputs: Inputs) -> CachedInputs:
-        """Validation pictures, as detection sees them."""
-        grey = bytes(DIGEST)  # a picture that is gone
+        """Validation images, as detection sees them."""
+        grey = bytes(DIGEST)  # an image that is gone
         digests = [digest_of(inputs.dataset, index, "resized") or grey for index in range(len(inputs))]
         self._fill(digests, inputs.image, "validation images")
         return CachedInputs(inputs, self.cache, digests)
@@ -294,19 +296,19 @@ class Trunk:
 def outputs_of(network: Network, cut: int, fast: bool) -> Callable[[Tensor], tuple[Tensor, ...]]:
     """The layers below the cut. fast: batch norm folded in, bf16 where the CPU computes in it; else as in training."""
     if not fast:
-        return lambda images: network.until(images, cut)
+        return lambda images: network.forward_backbone(images, cut)
     plain = folded(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     half = choose_precision("cpu")[0] == "bf16-mixed"
 
     def run(images: Tensor) -> tuple[Tensor, ...]:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            return tuple(plain.until(images, cut))
+            return tuple(plain.forward_backbone(images, cut))
 
     return run
 
 
-class CachedInputs(TorchDataset[Warped]):
-    """Inputs with a frozen trunk's outputs in their place; digests as in CachedPictures."""
+class CachedInputs(TorchDataset[InputBatch]):
+    """Inputs with a frozen trunk's outputs in their place; digests as in CachedImages."""
 
     def __init__(self, inputs: Inputs, cache: FeatureCache, digests: Sequence[bytes]) -> None:
         self.inputs, self.cache, self.digests = inputs, cache, digests
@@ -314,6 +316,6 @@ class CachedInputs(TorchDataset[Warped]):
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def __getitem__(self, index: int) -> Warped:
+    def __getitem__(self, index: int) -> InputBatch:
         outputs = tuple(output[None] for output in self.cache.read(self.digests[index]))
         return self.inputs.objects(index)._replace(outputs=outputs)

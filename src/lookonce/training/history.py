@@ -69,7 +69,7 @@ class History(Logger):
 
 
 class Means:
-    """Numbers of steps: those of the last one, and their means over an epoch's pictures.
+    """Numbers of steps: those of the last one, and their means over an epoch's images.
 
     A number that is not finite (the recall of a step without objects) counts for nothing.
     """
@@ -78,12 +78,12 @@ class Means:
         self.last: dict[str, Tensor] = {}
         self._sums: dict[str, tuple[Tensor, int]] = {}
 
-    def add(self, numbers: dict[str, Tensor], pictures: int) -> None:
-        """Take a step's numbers, scalars by name, with the number of its pictures as their weight."""
+    def add(self, numbers: dict[str, Tensor], images: int) -> None:
+        """Take a step's numbers, scalars by name, with the number of its images as their weight."""
         self.last = {name: value for name, value in numbers.items() if value.isfinite()}
         for name, value in self.last.items():
             total, weight = self._sums.get(name, (value.new_zeros(()), 0))
-            self._sums[name] = total + value * pictures, weight + pictures
+            self._sums[name] = total + value * images, weight + images
 
     def values(self) -> dict[str, Tensor]:
         """The means so far."""

@@ -24,7 +24,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from lookonce.console import is_shown
-from lookonce.data.loader import Canvases, Pictures, Shuffled, collate
+from lookonce.data.loader import Canvases, Shuffled, TrainingImages, collate
 from lookonce.errors import UserError
 from lookonce.training.advice import Watch
 from lookonce.training.checkpoints import LastCheckpoint, Stopped, WholeFiles, ignore_interrupts
@@ -99,31 +99,31 @@ class Progress(TQDMProgressBar):
     def __init__(self) -> None:
         super().__init__(refresh_rate=1 if is_shown() else 0)
         self._scored = False
-        self.working, self.waiting, self.pictures, self.steps = 0.0, 0.0, 0, 0
+        self.working, self.waiting, self.images, self.steps = 0.0, 0.0, 0, 0
         self._epoch = (0.0, 0.0, 0)
         self._mark = 0.0
 
     @property
     def loader_share(self) -> float:
-        """Share of the training time, validation and checkpoints left out, in which steps waited for pictures."""
+        """Share of the training time, validation and checkpoints left out, in which steps waited for images."""
         return self.waiting / max(self.waiting + self.working, 1e-9)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, *args: Any) -> None:
         """Start the clock of the epoch."""
-        self._epoch = (self.working, self.waiting, self.pictures)
+        self._epoch = (self.working, self.waiting, self.images)
         self._mark = time.perf_counter()
         super().on_train_epoch_start(trainer, *args)
 
     def on_train_batch_start(self, *args: Any) -> None:
-        """The pictures are there: waiting ends."""
+        """The images are there: waiting ends."""
         self.waiting += self._lap()
         super().on_train_batch_start(*args)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
                            outputs: Any, batch: Any, batch_idx: int) -> None:  # fmt: skip
-        """The step is done: count its pictures."""
+        """The step is done: count its images."""
         self.working += self._lap()
-        self.pictures += len(batch)
+        self.images += len(batch)
         self.steps += 1
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         self._mark = time.perf_counter()
@@ -175,11 +175,11 @@ class Progress(TQDMProgressBar):
     @property
     def rate(self) -> float:
         """Images/s over the whole run, validation and checkpoints left out."""
-        return self.pictures / max(self.working + self.waiting, 1e-9)
+        return self.images / max(self.working + self.waiting, 1e-9)
 
     def _rate(self) -> float:
-        working, waiting, pictures = self._epoch
-        return (self.pictures - pictures) / max(self.working - working + self.waiting - waiting, 1e-9)
+        working, waiting, images = self._epoch
+        return (self.images - images) / max(self.working - working + self.waiting - waiting, 1e-9)
 
 
 VALIDATIONS = 20
@@ -204,7 +204,7 @@ class Engine:
     Args:
         plan: its settings fitted to the training set.
         folder: the run's folder.
-        canvases: the training pictures.
+        canvases: the training images.
         watch: writes the run's page; its validation set and detections are the run's.
         checkpoint: to go on from; None: from the start.
         keep: called with each new best checkpoint; without validation, with that of each epoch.
@@ -274,17 +274,17 @@ class Engine:
                 raise Stopped(self.last.asked)
 
     def _loaders(self, module: Training, device: str, val: Validation | None) -> tuple[DataLoader[Any], Any]:
-        """Training and validation pictures; with features, what the frozen trunk makes of them."""
+        """Training and validation images; with features, what the frozen trunk makes of them."""
         how, workers = self.plan.settings, self.plan.workers
         own = torch.Generator()  # loaders draw a number each time; the global state is the network's (dropout)
-        pictures: Any = Pictures(self.canvases, how.difficult)
-        inputs: Any = None if val is None else Inputs(val.dataset, val.frame, val.mode)
+        images: Any = TrainingImages(self.canvases, how.difficult)
+        inputs: Any = None if val is None else Inputs(val.dataset, val.input_size, val.mode)
         if how.features != "none":
             trunk = Trunk(module, self.plan)
             self._held.callback(trunk.close)
-            pictures, inputs = trunk.training(pictures), None if inputs is None else trunk.validation(inputs)
+            images, inputs = trunk.training(images), None if inputs is None else trunk.validation(inputs)
         training = DataLoader(
-            pictures, how.batch_size, sampler=self.sampler, collate_fn=collate, num_workers=workers,
+            images, how.batch_size, sampler=self.sampler, collate_fn=collate, num_workers=workers,
             persistent_workers=workers > 0, pin_memory=device == "cuda", worker_init_fn=ignore_interrupts,
             generator=own,
         )  # fmt: skip

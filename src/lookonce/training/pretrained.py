@@ -35,7 +35,7 @@ class Taken:
     frozen: bool
 
 
-def start_from(network: Network, weights: Path, frozen: int, frame: tuple[int, int],
+def start_from(network: Network, weights: Path, frozen: int, input_size: tuple[int, int],
                keep_last: tuple[str, ...] | None = None) -> list[Taken]:  # fmt: skip
     """Fill a network from another's weights, the last convolution excepted.
 
@@ -46,7 +46,7 @@ def start_from(network: Network, weights: Path, frozen: int, frame: tuple[int, i
 
     Every convolution takes the numbers of the one at its place there, where both have the same shape. The
     last, which speaks of classes and anchors, starts anew unless it is asked for: normal, with deviation 1 / (cells of
-    the map that it is trained on, for inputs of frame). Frozen layers read variances as the file does; others as
+    the map that it is trained on, for inputs of input_size). Frozen layers read variances as the file does; others as
     networks trained here.
     Returns what became of each convolution.
     Raises UserError where nothing fits, for other classes, or for a file that cannot be read.
@@ -57,7 +57,7 @@ def start_from(network: Network, weights: Path, frozen: int, frame: tuple[int, i
         check_classes(weights, classes, keep_last)
     theirs = source.convolution_list()
     own = list(zip((int(index) for index in network.convolutions), network.convolution_list(), strict=True))
-    cells = (frame[0] // network.stride) * (frame[1] // network.stride)
+    cells = (input_size[0] // network.stride) * (input_size[1] // network.stride)
     found = []
     for place, (layer, convolution) in enumerate(own):
         shape = tuple(convolution.conv.weight.shape)
@@ -75,7 +75,7 @@ def start_from(network: Network, weights: Path, frozen: int, frame: tuple[int, i
     for line in (str(weights), *told(found).splitlines()):
         log.info("%s", line)
     if seen:
-        log.info("fine-tuning counts pictures from 0: that model had seen %d (--resume would go on counting)", seen)
+        log.info("fine-tuning counts images from 0: that model had seen %d (--resume would go on counting)", seen)
     return found
 
 

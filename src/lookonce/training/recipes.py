@@ -2,7 +2,7 @@
 
 Every default of training, in one table, and the law of each setting.
 
-quick: from scratch on hundreds to thousands of pictures, on a laptop.
+quick: from scratch on hundreds to thousands of images, on a laptop.
 paper: YOLO9000, section 2 (detection training), with the numbers of darknet/cfg/yolov2-voc.cfg.
 
 Settings as keyword options of a public function, so that none is declared twice.
@@ -78,7 +78,7 @@ FREEZE = ("none", "features", "all_but_last")
 
 
 SMALL = 0.25
-"""Typical side of objects, of the picture's, up to which mosaics are shown: half of a mosaic's quarter. Our choice."""
+"""Typical side of objects, of the image's, up to which mosaics are shown: half of a mosaic's quarter. Our choice."""
 
 
 AIM = 6000
@@ -121,7 +121,7 @@ class Settings:
     epochs: int | None = None
     """Passes over the training images; none: as many as `steps` takes, or about 6000 steps, 20 to 300 passes."""
     batch_size: int = 4
-    """Pictures for each optimiser step; made smaller for a set that gives fewer than 8 steps an epoch."""
+    """TrainingImages for each optimiser step; made smaller for a set that gives fewer than 8 steps an epoch."""
     optimizer: Optimizer = "adamw"
     """What moves the weights."""
     learning_rate: float = 2e-3
@@ -141,13 +141,13 @@ class Settings:
     gradient_clip: float = 10.0
     """Largest norm of the gradient; 0: no limit."""
     warm_up_images: int = 0
-    """Pictures during which every predictor is drawn to its anchor; no best model is chosen among them."""
+    """TrainingImages during which every predictor is drawn to its anchor; no best model is chosen among them."""
     freeze: str = "none"
     """none, features (the 18 convolutions of Darknet-19), all_but_last (as the blog), or a number of convolutions."""
     features: Literal["none", "bf16", "fp32"] = "none"
-    """Keep the frozen trunk's outputs on disk, in these numbers, and train on them alone; pictures as they are."""
+    """Keep the frozen trunk's outputs on disk, in these numbers, and train on them alone; images as they are."""
     variants: int = 0
-    """With features: keep so many augmented variants of each picture; an epoch takes one."""
+    """With features: keep so many augmented variants of each image; an epoch takes one."""
     difficult: Literal["ignore", "train", "drop"] = "ignore"
     """Difficult objects: neither sought nor background; trained on like others; left out."""
     patience: int = 0
@@ -155,7 +155,7 @@ class Settings:
     min_delta: float = 0.001
     """Gain in mAP that counts."""
     augment: Augmentation = Augmentation()  # noqa: RUF009 - frozen
-    """How far training pictures may differ from the files."""
+    """How far training images may differ from the files."""
 
     def __post_init__(self) -> None:
         settle_names(self)
@@ -194,8 +194,8 @@ class Settings:
         _law(not self.multi_scale, "features", self.features, "one input size: no --multi-scale")
         if self.augment != Augmentation.none() and not self.variants:
             raise ConfigError(
-                "augment: a picture's features are computed once, so they cannot be augmented in each epoch; leave "
-                "--augment out, keep K augmented variants of a picture with --variants K, or train without --features"
+                "augment: an image's features are computed once, so they cannot be augmented in each epoch; leave "
+                "--augment out, keep K augmented variants of an image with --variants K, or train without --features"
             )
 
     @staticmethod
@@ -208,18 +208,18 @@ class Settings:
         how: dict[str, Any] = {key: _as_tuple(value) for key, value in flat.items()}
         return Settings(**{**how, "augment": augment})
 
-    def fitted(self, pictures: int, object_side: float, exact_batch: bool = False) -> Settings:
+    def fitted(self, images: int, object_side: float, exact_batch: bool = False) -> Settings:
         """The same for a training set: epochs and mosaics settled, and a batch that leaves 8 steps an epoch.
 
         Steps that were given end the run exactly there, in the middle of its last epoch if need be.
 
         Args:
-            pictures: how many it has.
+            images: how many it has.
             object_side: Dataset.object_side, how large its objects are.
             exact_batch: the batch was asked for and stays.
         """
-        batch = self.batch_size if exact_batch else max(1, min(self.batch_size, pictures // 8))
-        per_epoch = math.ceil(pictures / batch)
+        batch = self.batch_size if exact_batch else max(1, min(self.batch_size, images // 8))
+        per_epoch = math.ceil(images / batch)
         by_steps = math.ceil(self.steps / per_epoch) if self.steps else min(300, max(20, round(AIM / per_epoch)))
         epochs = min(self.epochs, by_steps) if self.epochs and self.steps else self.epochs or by_steps
         mosaic = self.augment.mosaic if self.augment.mosaic is not None else float(object_side <= SMALL)

@@ -28,7 +28,7 @@ from lookonce.data.anchors import cluster_anchors
 from lookonce.data.dataset import Dataset
 from lookonce.data.images import measure_range
 from lookonce.data.loader import Canvases
-from lookonce.data.read import check_pictures, read_splits
+from lookonce.data.read import check_images, read_splits
 from lookonce.errors import ConfigError, Interrupted, NonFiniteLossError, UserError
 from lookonce.evaluation.average_precision import Metrics, best_thresholds, score
 from lookonce.evaluation.evaluate import RULES, detect_all
@@ -37,7 +37,7 @@ from lookonce.inference.detector import Detector
 from lookonce.model import zoo
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.files import detector_of, read_text
-from lookonce.model.layers import Region, check_frame, stride
+from lookonce.model.layers import Region, check_input_size, stride
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, Sigma, empty
 from lookonce.training.advice import Watch, WritePage
@@ -214,14 +214,14 @@ class Run:
                  write_page: WritePage | None = None) -> None:  # fmt: skip
         self.folder, self.checkpoint, self.write_page = folder, checkpoint, write_page
         self.train_set, self.val_set = read_both(plan)
-        pictures = len(self.train_set)
-        if exact_batch and plan.settings.batch_size > pictures:
-            raise ConfigError(f"batch-size: {plan.settings.batch_size}; the training split has {pictures} images, "
+        images = len(self.train_set)
+        if exact_batch and plan.settings.batch_size > images:
+            raise ConfigError(f"batch-size: {plan.settings.batch_size}; the training split has {images} images, "
                               "and a batch cannot be larger")  # fmt: skip
-        self.settings = plan.settings.fitted(pictures, self.train_set.object_side, exact_batch)
+        self.settings = plan.settings.fitted(images, self.train_set.object_side, exact_batch)
         self._settle_pixel_range()
         self.plan = replace(plan, settings=self.settings)
-        self.frame = (self.settings.size, self.settings.size)
+        self.input_size = (self.settings.size, self.settings.size)
 
     def _settle_pixel_range(self) -> None:
         """One rule for images of more than 8 bits, measured unless it is given; both splits are read by it."""
@@ -318,7 +318,7 @@ class Run:
             canvases.close()
         if failed:
             first = self.train_set.paths[failed[0]]
-            log.warning("%d pictures could not be decoded and were skipped, the first: %s", len(failed), first)
+            log.warning("%d images could not be decoded and were skipped, the first: %s", len(failed), first)
         try:
             self._finish(module, watch)
         except Stopped as stop:
@@ -330,13 +330,13 @@ class Run:
         try:
             engine.fit(module)
         except NonFiniteLossError as error:
-            names = [str(self.train_set.paths[int(i)]) for i in error.pictures]
+            names = [str(self.train_set.paths[int(i)]) for i in error.images]
             kept = {name: value.contiguous() for name, value in vars(error.batch).items() if name != "outputs"}
             with replacing(self.folder / "bad_batch.safetensors") as beside:
                 save_file(kept, beside)
             raise NonFiniteLossError(error.term, names) from None
         except Stopped as stop:
-            raise Interrupted(f"stopped after {module.seen} pictures; {self._again()}", stop.number) from None
+            raise Interrupted(f"stopped after {module.seen} images; {self._again()}", stop.number) from None
         except KeyboardInterrupt:
             raise Interrupted(f"stopped before training began; {self._again()}", signal.SIGINT) from None
         except UserError as error:
@@ -344,7 +344,7 @@ class Run:
         except OSError as error:
             raise UserError(f"{self.folder}: training stopped: {error.strerror or error}; free space or rights, "
                             f"then {self._again()}") from None  # fmt: skip
-        log.info("%.1f images/s; waiting for pictures took %.1f %% of the training time",
+        log.info("%.1f images/s; waiting for images took %.1f %% of the training time",
                  engine.progress.rate, 100 * engine.progress.loader_share)  # fmt: skip
 
     def _again(self) -> str:
@@ -354,7 +354,7 @@ class Run:
         return "no checkpoint yet: give the same command again (features computed so far are kept)"
 
     def _validation(self) -> Validation | None:
-        return None if self.val_set is None else Validation(self.val_set, self.frame, self.settings.resize)
+        return None if self.val_set is None else Validation(self.val_set, self.input_size, self.settings.resize)
 
     def network(self) -> Network:
         """The network: that of the checkpoint to go on from, or a new one, which the run folder keeps as cfg."""
@@ -373,7 +373,7 @@ class Run:
             taken = self._start(network)
         if not taken:
             expect_little(network, how.objectness_prior)
-        write_text(cfg, write_cfg(Cfg(network.layers, *self.frame, network.channels)))
+        write_text(cfg, write_cfg(Cfg(network.layers, *self.input_size, network.channels)))
         return network
 
     def _start(self, network: Network) -> bool:
@@ -385,7 +385,7 @@ class Run:
             return False
         frozen = frozen_convolutions(network, self.settings.freeze)
         labels = self.train_set.labels if keep_last else None
-        last = start_from(network, Path(self.plan.weights), frozen, self.frame, labels)[-1]
+        last = start_from(network, Path(self.plan.weights), frozen, self.input_size, labels)[-1]
         if keep_last and last.came != "taken":
             raise ConfigError(f"keep-last: the last layer cannot be kept ({last.came}); classes and number of anchors "
                               "must be those of the weights")  # fmt: skip
@@ -405,7 +405,7 @@ class Run:
 
         plain = made(None)
         for side in (how.size, *how.multi_scale):
-            check_frame(plain.layers, (side, side), plain.channels)
+            check_input_size(plain.layers, (side, side), plain.channels)
         if not how.anchors:
             return plain
         found = cluster_anchors(self.train_set, how.anchors, size=how.size, resize=how.resize,
@@ -423,12 +423,12 @@ class Run:
         norms = [convolution.norm for convolution in network.convolution_list() if convolution.norm is not None]
         for norm, sigma in zip(norms, state["sigmas"], strict=True):
             norm.sigma = Sigma(*sigma)
-        about = {"recipe": plain(asdict(self.settings)), "data": self.train_set.name, "pictures": len(self.train_set),
+        about = {"recipe": plain(asdict(self.settings)), "data": self.train_set.name, "images": len(self.train_set),
                  "epoch": int(state["epoch"]), "torch": torch.__version__, "finished": finished}  # fmt: skip
         found = [] if metrics is None else best_thresholds(metrics).tolist()
         thresholds = tuple(round(value, 4) for value in found)
         labels, seen = self.train_set.labels, int(state["seen"])
-        return Model(network.eval(), labels, self.frame, self.settings.resize, thresholds, seen, about,
+        return Model(network.eval(), labels, self.input_size, self.settings.resize, thresholds, seen, about,
                      pixel_range=self.settings.pixel_range)  # fmt: skip
 
     def _finish(self, module: Training, watch: Watch) -> None:
@@ -441,7 +441,7 @@ class Run:
             detections, _ = detect_all(detector, self.val_set)
             metrics = score(self.val_set, detections, RULES)
             watch.validation.detections, watch.validation.metrics = detections, metrics
-            watch.validation.computed_by = str(detector.runtime.backend)
+            watch.validation.computed_by = str(detector.backend.info)
             model = self._model(module.network, file, metrics, finished=True)
         save_model(model, self.folder / MODEL)
         for line in set(watch.advice()) - set(watch.data_advice):
@@ -452,7 +452,7 @@ class Run:
 
 
 def read_both(plan: Plan) -> tuple[Dataset, Dataset | None]:
-    """Training and validation pictures, checked. Raises UserError where nothing is left to learn from."""
+    """Training and validation images, checked. Raises UserError where nothing is left to learn from."""
     names = [plan.train_split] if plan.val_split == "none" else [plan.train_split, plan.val_split]
     train_set, *rest = read_splits(plan.data, names, plan.labels, policy=plan.policy)
     if plan.labels is not None and not plan.keep_empty:
@@ -462,4 +462,4 @@ def read_both(plan: Plan) -> tuple[Dataset, Dataset | None]:
     if rest and len(rest[0]) < FEW_TO_VALIDATE:
         log.warning("%s: few images to validate on: %d in split %r; below %d mAP varies by chance, so the best model "
                     "is hard to tell", plan.data, len(rest[0]), plan.val_split, FEW_TO_VALIDATE)  # fmt: skip
-    return check_pictures(train_set, plan.policy), check_pictures(rest[0], plan.policy) if rest else None
+    return check_images(train_set, plan.policy), check_images(rest[0], plan.policy) if rest else None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from lookonce.data.augment import Warped, draws, mosaic, warp
+from lookonce.data.augment import InputBatch, augment_batch, mosaic, sample_parameters
 from lookonce.data.loader import Batch
 from lookonce.errors import ConfigError, NonFiniteLossError
 from lookonce.inference.backends.torch import computes_bf16
@@ -26,7 +26,7 @@ from lookonce.training.recipes import Device, Settings, rate
 LOSSES = {"region": region_loss, "region_ciou": region_ciou_loss, "keras_yolo2": keras_yolo2_loss}
 
 
-WHOLE_PICTURES = 0.3
+WHOLE_IMAGES = 0.3
 """Last share of a run that shows no mosaics, so that the network and its batch norm end on what detection sees."""
 
 
@@ -44,7 +44,7 @@ class Training(lightning.LightningModule):
     Args:
         network: ends in a region layer.
         settings: fitted to the training set (epochs known).
-        seed: every random draw derives from it, the epoch and the picture.
+        seed: every random draw derives from it, the epoch and the image.
     """
 
     def __init__(self, network: Network, settings: Settings, seed: int) -> None:
@@ -61,20 +61,20 @@ class Training(lightning.LightningModule):
         """Whether predictors are still drawn to their anchors."""
         return self.seen <= self.settings.warm_up_images and self.settings.warm_up_images > 0
 
-    def frame(self) -> tuple[int, int]:
+    def input_size(self) -> tuple[int, int]:
         """(W, H) of the input at this step."""
         sides = self.settings.multi_scale or (self.settings.size,)
         side = int(np.random.default_rng((self.seed, self.global_step // STEPS_A_SIDE)).choice(sides))
         return side, side
 
     def training_step(self, batch: Batch, _: int) -> Tensor | None:
-        """Loss of one batch; None where none of its pictures could be decoded."""
+        """Loss of one batch; None where none of its images could be decoded."""
         if not len(batch):
             return None
         how = self.settings
-        drawn = draws(self.seed, variant_of(self.current_epoch, how), batch.index.cpu().numpy())
-        view = mosaic if self.shows_mosaic(drawn) else warp
-        given = view(batch, self.frame(), how.resize, how.augment, drawn)
+        drawn = sample_parameters(self.seed, variant_of(self.current_epoch, how), batch.index.cpu().numpy())
+        view = mosaic if self.shows_mosaic(drawn) else augment_batch
+        given = view(batch, self.input_size(), how.resize, how.augment, drawn)
         raw = self.raw(given)
         self.seen += len(batch)
         terms = self.loss_terms(raw, given)
@@ -84,10 +84,10 @@ class Training(lightning.LightningModule):
         self._report(terms, len(batch))
         return terms["total"]
 
-    def _report(self, terms: dict[str, Tensor], pictures: int) -> None:
+    def _report(self, terms: dict[str, Tensor], images: int) -> None:
         """Note the step's numbers, and give the loggers every tenth's: Lightning's own log takes 10 ms for them."""
         known = {("loss" if name == "total" else name): value.detach() for name, value in terms.items()}
-        self.means.add(known, pictures)
+        self.means.add(known, images)
         if self.global_step % STEPS_A_ROW == STEPS_A_ROW - 1:
             row = {f"{name}_step": value.item() for name, value in self.means.last.items()}
             row |= {"epoch": self.current_epoch, "seen": self.seen, "rate": self._rate()}
@@ -102,19 +102,19 @@ class Training(lightning.LightningModule):
         self.log_dict({f"{name}_epoch": value for name, value in self.means.take().items()})
 
     def shows_mosaic(self, drawn: NDArray[np.float64]) -> bool:
-        """Whether this step's inputs are mosaics: by its draws [B, DRAWS], and never in a run's last part."""
+        """Whether this step's inputs are mosaics: by its draws [B, PARAMETERS], and never in a run's last part."""
         if self.settings.features != "none" or drawn[0, -1] >= (self.settings.augment.mosaic or 0):
             return False
         left = 1 - self.trainer.global_step / self.trainer.estimated_stepping_batches
-        return left > WHOLE_PICTURES
+        return left > WHOLE_IMAGES
 
-    def raw(self, given: Warped) -> Tensor:
+    def raw(self, given: InputBatch) -> Tensor:
         """[B, A*(5+C), H, W] from the images, or from what the frozen trunk made of them."""
         if not given.outputs:
             return cast(Tensor, self.network(given.images))
-        return self.network.onwards(tuple(output.float() for output in given.outputs), self.cut)
+        return self.network.forward_head(tuple(output.float() for output in given.outputs), self.cut)
 
-    def loss_terms(self, raw: Tensor, given: Warped) -> dict[str, Tensor]:
+    def loss_terms(self, raw: Tensor, given: InputBatch) -> dict[str, Tensor]:
         """The loss of a network's output on what it was given, term by term, in float32."""
         with torch.autocast(raw.device.type, enabled=False):
             anchors, grid = raw.new_tensor(self.region.anchors), (raw.shape[2], raw.shape[3])
@@ -125,7 +125,7 @@ class Training(lightning.LightningModule):
                 targets = further(targets, anchors, self.settings.match_iou)
             return LOSSES[self.settings.loss](raw, targets, self.region, self.warming_up)
 
-    def validation_step(self, given: Warped, _: int) -> Predictions[Tensor]:  # type: ignore[override]
+    def validation_step(self, given: InputBatch, _: int) -> Predictions[Tensor]:  # type: ignore[override]
         """What the network (averaged, where there is an average) sees; its loss as `val/loss`."""
         raw = self.raw(given)
         self.log("val/loss", self.loss_terms(raw, given)["total"], batch_size=len(raw))
@@ -145,7 +145,7 @@ class Training(lightning.LightningModule):
             torch.nn.utils.clip_grad_norm_(own, self.settings.gradient_clip)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the count of pictures seen (warm-up goes by it and never starts again) and how batch norms read."""
+        """Keep the count of images seen (warm-up goes by it and never starts again) and how batch norms read."""
         checkpoint["seen"] = self.seen
         checkpoint["sigmas"] = [tuple(norm.sigma) for norm in self._norms()]
 

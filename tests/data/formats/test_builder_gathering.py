@@ -110,7 +110,7 @@ def test_a_split_is_named_by_the_one_name_that_speaks_of_it(found, names, splits
 def test_folders_of_images_are_splits_where_there_are_no_lists(found):
     for path in ("images/train/a.jpg", "images/val/b.jpg", "images/c.jpg"):
         found.begin(path, path, (9, 9), found.root)
-    found.problem("images/val/d.jpg", (found.root, 0), "picture unreadable", "x", "skipped")
+    found.problem("images/val/d.jpg", (found.root, 0), "image unreadable", "x", "skipped")
     take_folder_splits(found)
     assert {name: keys() for name, keys in found.splits.items()} == {
         "train": ["images/train/a.jpg"], "val": ["images/val/b.jpg", "images/val/d.jpg"],

@@ -26,7 +26,7 @@ def test_an_image_without_annotation_is_counted_with_its_folder(tmp_path):
 def test_a_label_file_without_an_image_is_one_problem(tmp_path):
     root = written(ultralytics_folders, tmp_path)
     (root / "images" / "val" / "val0.jpg").unlink()
-    assert problems(root) == [("picture missing", "labels/val/val0.txt", 1)]
+    assert problems(root) == [("image missing", "labels/val/val0.txt", 1)]
 
 
 def test_a_label_file_of_an_image_that_is_in_no_list_is_none(tmp_path):
@@ -55,4 +55,4 @@ def test_what_is_left_over_is_warned_of_once_for_all_splits(tmp_path, caplog):
     (root / "labels" / "train" / "gone.txt").write_text("0 .5 .5 .5 .5\n")
     read_splits(root, ["train", "val"])
     assert len([r for r in caplog.records if r.levelname == "WARNING"]) == 1
-    assert "1 x picture missing" in caplog.text
+    assert "1 x image missing" in caplog.text

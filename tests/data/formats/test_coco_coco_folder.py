@@ -14,7 +14,7 @@ from lookonce.errors import UserError
 
 
 def add(root, name, images, annotations=(), folder="images", categories=((3, "dog"), (90, "cat"))):
-    """Write a json and its pictures. annotations: (image id, category id, bbox, more)."""
+    """Write a json and its images. annotations: (image id, category id, bbox, more)."""
     for _, file in images:
         (root / folder).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (64, 48)).save(root / folder / file)
@@ -36,7 +36,7 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_ids_with_gaps_become_places_and_pictures_without_boxes_stay(root, caplog):
+def test_ids_with_gaps_become_places_and_images_without_boxes_stay(root, caplog):
     with caplog.at_level(logging.INFO, "lookonce"):
         found = read_dataset(root)
     assert found.labels == ("dog", "cat")
@@ -62,7 +62,7 @@ def test_all_that_is_wrong_is_told_with_its_line(tmp_path):
     lines = (tmp_path / "instances.json").read_text().splitlines()
     kinds = {p.kind: p for p in found.problems}
     assert set(kinds) == {"category missing", "image missing", "box without area", "box outside", "object unreadable",
-                          "annotation id twice", "picture missing"}  # fmt: skip
+                          "annotation id twice"}  # fmt: skip
     assert len(found.boxes) == 1
     for kind, words in (("category missing", '"id": 0'), ("image missing", '"id": 1'), ("box without area", '"id": 2')):
         line = int(kinds[kind].place.split(":")[1])
@@ -70,14 +70,14 @@ def test_all_that_is_wrong_is_told_with_its_line(tmp_path):
     assert kinds["category missing"].place.endswith(": annotation 0 (images/a.jpg)")
 
 
-def test_a_picture_in_two_files_is_read_once_and_differences_are_told(tmp_path):
+def test_an_image_in_two_files_is_read_once_and_differences_are_told(tmp_path):
     add(tmp_path, "annotations/train.json", [(1, "a.jpg")], [(1, 3, [1, 2, 3, 4], {})])
     add(tmp_path, "annotations/trainval.json", [(8, "a.jpg")], [(8, 3, [1, 2, 3, 4], {})])
     found = read_dataset(tmp_path)
     assert (len(found), len(found.boxes), found.problems) == (1, 1, ())
     assert len(read_dataset(tmp_path, "trainval")) == 1
     add(tmp_path, "annotations/z.json", [(8, "a.jpg")], [(8, 3, [1, 2, 3, 9], {})])
-    assert [p.kind for p in read_dataset(tmp_path).problems] == ["picture annotated twice"]
+    assert [p.kind for p in read_dataset(tmp_path).problems] == ["image annotated twice"]
 
 
 def test_places_in_a_file_of_one_line_are_told_by_annotation(tmp_path):
@@ -236,7 +236,7 @@ def test_a_name_that_images_of_two_folders_share_means_neither_of_them_alone(tmp
     assert {str(path): x for path, x in zip(found.paths, found.boxes[:, 0].tolist(), strict=True)} == {
         "cam1/a.jpg": 2, "elsewhere/b.jpg": 3,
     }  # fmt: skip
-    assert [p.kind for p in found.problems] == ["picture missing"]
+    assert [p.kind for p in found.problems] == ["image missing"]
 
 
 def test_images_of_one_name_in_split_folders_keep_their_own_boxes(tmp_path):

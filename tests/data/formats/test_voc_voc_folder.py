@@ -69,7 +69,7 @@ def test_annotations_of_one_name_in_two_folders_keep_their_own_images(tmp_path):
     (tmp_path / "JPEGImages" / "cam1" / "a.jpg").unlink()
     found = read_dataset(tmp_path)
     assert [r.path.parent.name for r in found.records] == ["cam0"]
-    assert [p.kind for p in found.problems] == ["picture missing"]
+    assert [p.kind for p in found.problems] == ["image missing"]
 
 
 def test_two_annotations_of_one_image_are_read_once_and_told(tmp_path):
@@ -77,7 +77,7 @@ def test_two_annotations_of_one_image_are_read_once_and_told(tmp_path):
     for folder in ("Annotations", "annotations_old"):
         voc.write_annotation(tmp_path / folder / "a.xml", "a.jpg", (10, 10), np.array([[1, 2, 9, 9]]), ["cat"])
     found = read_dataset(tmp_path)
-    assert (len(found), [p.kind for p in found.problems]) == (1, ["picture annotated twice"])
+    assert (len(found), [p.kind for p in found.problems]) == (1, ["image annotated twice"])
 
 
 def test_lists_beside_the_folders_are_splits(tmp_path):

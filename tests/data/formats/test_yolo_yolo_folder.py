@@ -16,7 +16,7 @@ YAML = "path: /content/somewhere/else\ntrain: images/train\nval: images/val  # c
 
 
 def add(root, place, text, size=(64, 48), ending=".jpg"):
-    """A picture and, unless text is None, its label file in labels/."""
+    """An image and, unless text is None, its label file in labels/."""
     (root / place).parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size).save(root / f"{place}{ending}")
     if text is not None:
@@ -94,32 +94,32 @@ def test_missing_things_are_told_and_the_rest_is_read(root):
     told = {(p.kind, p.place) for p in found.problems}
     assert told == {
         ("label file missing", "images/train/d.jpg"), ("label file missing", "images/val/g.PNG"),
-        ("polygon", "labels/train/e.txt:1"), ("picture unreadable", "images/train/f.jpg"),
-        ("picture missing", "more.txt:1"), ("list missing", "data.yaml"),
+        ("polygon", "labels/train/e.txt:1"), ("image unreadable", "images/train/f.jpg"),
+        ("image missing", "more.txt:1"), ("list missing", "data.yaml"),
     }  # fmt: skip
     assert names(found) == ["a.jpg", "b.jpg", "d.jpg", "e.jpg", "g.PNG"]
 
 
-def test_very_many_missing_pictures_are_one_kind(root):
+def test_very_many_missing_images_are_one_kind(root):
     (root / "many.txt").write_text("".join(f"gone{n}.jpg\n" for n in range(500)) + "images/train/a.jpg\n")
     (root / "data.yaml").write_text(YAML + "more: many.txt\n")
     found = read_dataset(root, "more")
-    assert {p.kind for p in found.problems} == {"picture missing"}
+    assert {p.kind for p in found.problems} == {"image missing"}
     assert sum(p.times for p in found.problems) == 500
     assert names(found) == ["a.jpg"]
 
 
-def test_a_set_without_any_picture_says_where_the_first_should_be(tmp_path):
+def test_a_set_without_any_image_says_where_the_first_should_be(tmp_path):
     (tmp_path / "list.txt").write_text("gone/p.png\ngone/q.png\n")
     (tmp_path / "data.yaml").write_text("names: [a]\ntrain: list.txt\n")
-    with pytest.raises(UserError, match=r"no picture that can be read \(first list.txt:1: no picture 'gone/p.png'"):
+    with pytest.raises(UserError, match=r"no image that can be read \(first list.txt:1: no image 'gone/p.png'"):
         read_dataset(tmp_path)
 
 
 def test_a_set_without_any_label_file_is_refused(tmp_path):
     add(tmp_path, "images/train/a", None)
     (tmp_path / "data.yaml").write_text(YAML)
-    with pytest.raises(UserError, match="not one of its 1 pictures has a label file"):
+    with pytest.raises(UserError, match="not one of its 1 images has a label file"):
         read_dataset(tmp_path)
 
 
@@ -128,7 +128,7 @@ def test_a_set_without_any_label_file_is_refused(tmp_path):
     ("names: {0: a, 2: b}\ntrain: x\n", "without a gap"),
     ("names: []\ntrain: x\n", "expected the names"),
     ("names: [[1]]\ntrain: x\n", "without a name"),
-    ("names: [a]\n", "names no pictures"),
+    ("names: [a]\n", "names no images"),
     ("names: nowhere.names\ntrain: x\n", "which is not there"),
     ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *b]\n", "an alias or deep nesting"),
     ("names: " + "[" * 1000, "an alias or deep nesting"),

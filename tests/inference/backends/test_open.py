@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/runtimes/opening.py."""
+"""Mirrors src/lookonce/backends/opening.py."""
 
 import copy
 import html
@@ -23,7 +23,7 @@ from lookonce import Detector
 from lookonce.cli import main
 from lookonce.data.images import load_rgb
 from lookonce.errors import UserError
-from lookonce.inference.backends.open import open_runtime
+from lookonce.inference.backends.open import open_backend
 from lookonce.inference.backends.openvino import the_core
 from lookonce.inference.backends.settings import Settings
 from lookonce.model.model_file import load_model, save_model
@@ -54,16 +54,16 @@ def model(run, tmp_path):
 
 
 def test_every_runtime_and_every_file_gives_the_same_detections(run, model, exported, squares):
-    pictures = [load_rgb(squares / "JPEGImages" / f"test00{n}.png") for n in range(4)]
-    pictures.append(np.ascontiguousarray(pictures[0][:50]))
-    expected = Detector(run, "torch", device="cpu", precision="fp32", threshold=0.05)(pictures)
+    images = [load_rgb(squares / "JPEGImages" / f"test00{n}.png") for n in range(4)]
+    images.append(np.ascontiguousarray(images[0][:50]))
+    expected = Detector(run, "torch", device="cpu", precision="fp32", threshold=0.05)(images)
     others = [(model, name) for name in INSTALLED] + [
         (exported / name, "auto") for name in ("m.onnx", "m.xml", "raw.onnx")
     ]
     others += [(exported / "m.onnx", "onnxruntime")] if "onnxruntime" in INSTALLED else []
     assert sum(map(len, expected)) > 5
     for file, name in others:
-        found = Detector(file, name, device="cpu", precision="fp32", threshold=0.05)(pictures)
+        found = Detector(file, name, device="cpu", precision="fp32", threshold=0.05)(images)
         for one, right in zip(found, expected, strict=True):
             assert one.names == right.names, (file, name)
             np.testing.assert_allclose(one.boxes, right.boxes, atol=0.05)
@@ -73,14 +73,14 @@ def test_every_runtime_and_every_file_gives_the_same_detections(run, model, expo
 def test_a_model_file_is_converted_once_and_anew_when_it_changes(model, forms, caplog):
     caplog.set_level("INFO", "lookonce")
     for _ in range(2):
-        assert str(Detector(model, "openvino").runtime.backend) in caplog.text
+        assert str(Detector(model, "openvino").backend.info) in caplog.text
     assert caplog.text.count("converted for openvino; this is done once") == 1
     assert forms() == ["network.bin", "network.xml"]
     before = load_model(model)
     other = model.with_name("m-2.safetensors")
-    save_model(type(before)(before.network, ("x", "y"), before.frame), other)
-    assert open_runtime(other, Settings("openvino")).about.labels == ("x", "y")
-    assert open_runtime(model, Settings("openvino")).about.labels == before.labels
+    save_model(type(before)(before.network, ("x", "y"), before.input_size), other)
+    assert open_backend(other, Settings("openvino")).about.labels == ("x", "y")
+    assert open_backend(model, Settings("openvino")).about.labels == before.labels
     assert forms() == ["network.bin", "network.bin", "network.xml", "network.xml"]
     assert caplog.text.count("this is done once") == 2
     assert sorted(file.name for file in model.parent.iterdir()) == ["m-2.safetensors", "m.safetensors"]
@@ -91,7 +91,7 @@ def test_a_model_file_is_converted_once_and_anew_when_it_changes(model, forms, c
 def test_a_damaged_form_is_made_again(model, forms, tmp_path, caplog, name, lost):
     caplog.set_level("INFO", "lookonce")
     x = np.random.default_rng(0).random((1, 3, 96, 96), np.float32)
-    expected = open_runtime(model, Settings(name, "cpu"))(x)
+    expected = open_backend(model, Settings(name, "cpu"))(x)
     file = next((tmp_path / "cache").rglob("network.bin" if name == "openvino" else "network.onnx"))
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 255
@@ -101,16 +101,16 @@ def test_a_damaged_form_is_made_again(model, forms, tmp_path, caplog, name, lost
         file.unlink()
     else:
         file.write_bytes(content if lost == "changed" else content[:-7])
-    np.testing.assert_array_equal(open_runtime(model, Settings(name, "cpu"))(x), expected)
+    np.testing.assert_array_equal(open_backend(model, Settings(name, "cpu"))(x), expected)
     assert caplog.text.count("this is done once") == 2
 
 
 def test_other_versions_of_what_converts_make_another_form(model, forms, monkeypatch):
-    open_runtime(model, Settings("openvino"))
+    open_backend(model, Settings("openvino"))
     monkeypatch.setattr("lookonce.inference.backends.open.version", lambda name: "0")
-    open_runtime(model, Settings("openvino"))
+    open_backend(model, Settings("openvino"))
     monkeypatch.setattr("lookonce.inference.backends.open.SCHEMA", 1000)
-    open_runtime(model, Settings("openvino"))
+    open_backend(model, Settings("openvino"))
     assert len(forms()) == 6
 
 
@@ -121,21 +121,21 @@ def test_a_model_that_changes_while_it_is_converted_is_kept_under_no_key(model, 
 
     def overwritten(path):
         found = before(path)
-        save_model(type(found)(found.network, ("x", "y"), found.frame), path)
+        save_model(type(found)(found.network, ("x", "y"), found.input_size), path)
         return found
 
     monkeypatch.setattr(model_file, "load_model", overwritten)
     with pytest.raises(UserError, match=r"m\.safetensors: changed while it was read; try again"):
-        open_runtime(model, Settings("openvino"))
+        open_backend(model, Settings("openvino"))
     assert forms() == []
 
 
 def test_the_names_beside_darknets_files_are_part_of_what_is_kept(tmp_path):
     for ending in ("cfg", "weights"):
         shutil.copy(GOLDEN / f"dk_tinys_160.{ending}", tmp_path / f"m.{ending}")
-    first = open_runtime(tmp_path / "m.cfg", Settings("openvino")).about
+    first = open_backend(tmp_path / "m.cfg", Settings("openvino")).about
     (tmp_path / "m.names").write_text("".join(f"thing {n}\n" for n in range(len(first.labels))))
-    assert open_runtime(tmp_path / "m.weights", Settings("openvino")).about.labels[0] == "thing 0"
+    assert open_backend(tmp_path / "m.weights", Settings("openvino")).about.labels[0] == "thing 0"
 
 
 @pytest.mark.parametrize("name", INSTALLED[1:])
@@ -143,7 +143,7 @@ def test_where_the_cache_cannot_be_written_it_stays_in_memory(model, tmp_path, m
     caplog.set_level("INFO", "lookonce")
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LOOKONCE_CACHE", str(tmp_path / "file" / "cache"))
-    assert open_runtime(model, Settings(name)).backend.name == name
+    assert open_backend(model, Settings(name)).info.name == name
     assert caplog.text.count("the cache folder cannot be written") == 1
 
 
@@ -154,7 +154,7 @@ def test_where_the_disk_is_full_it_stays_in_memory(model, forms, monkeypatch, ca
     caplog.set_level("INFO", "lookonce")
     monkeypatch.setattr("lookonce.inference.backends.open.replacing", full)
     monkeypatch.setattr("lookonce.inference.backends.openvino.replacing", full)
-    assert open_runtime(model, Settings("openvino")).backend
+    assert open_backend(model, Settings("openvino")).info
     assert forms() == []
     assert "the disk is full, so the converted form stays in memory" in caplog.text
 
@@ -163,23 +163,23 @@ def test_where_the_disk_is_full_it_stays_in_memory(model, forms, monkeypatch, ca
 def test_copies_and_other_processes_find_the_same_with_the_same_thresholds(model, squares, name, monkeypatch):
     detector = Detector(os.path.relpath(model), name, device="cpu", threshold=0.05, iou_threshold=0.3)
     detector.thresholds[0] = 0.07
-    picture = load_rgb(squares / "JPEGImages" / "test000.png")
-    expected = detector(picture)
+    image = load_rgb(squares / "JPEGImages" / "test000.png")
+    expected = detector(image)
     assert len(expected) > 0
     pickled = pickle.dumps(detector)
     monkeypatch.chdir(model.parent)  # where the relative path means nothing
     for copied in (pickle.loads(pickled), copy.deepcopy(detector)):
         assert copied.thresholds.tolist() == [0.07, 0.05]
         assert copied.selection == detector.selection
-        assert copied.runtime.backend == detector.runtime.backend
-        assert copied(picture).to_json() == expected.to_json()
+        assert copied.backend.info == detector.backend.info
+        assert copied(image).to_json() == expected.to_json()
 
 
 @pytest.mark.parametrize("name", INSTALLED)
 def test_a_detector_of_a_model_in_memory_can_be_copied(run, squares, name):
     detector = Detector(load_model(run), name, device="cpu", threshold=0.05)
-    picture = load_rgb(squares / "JPEGImages" / "test000.png")
-    assert pickle.loads(pickle.dumps(detector))(picture).to_json() == detector(picture).to_json()
+    image = load_rgb(squares / "JPEGImages" / "test000.png")
+    assert pickle.loads(pickle.dumps(detector))(image).to_json() == detector(image).to_json()
 
 
 POOLS = """
@@ -187,13 +187,13 @@ import multiprocessing, sys
 from lookonce import Detector
 
 def detect(given):
-    detector, picture = given
-    return detector(picture).to_json()
+    detector, image = given
+    return detector(image).to_json()
 
 if __name__ == "__main__":
-    model, names, *pictures = sys.argv[1:]
+    model, names, *images = sys.argv[1:]
     detectors = [Detector(model, name, device="cpu", threshold=0.05) for name in names.split(",")]
-    questions = [(detector, picture) for detector in detectors for picture in pictures]
+    questions = [(detector, image) for detector in detectors for image in images]
     expected = [detect(question) for question in questions]
     for how in set(multiprocessing.get_all_start_methods()) & {"fork", "spawn"}:
         with multiprocessing.get_context(how).Pool(1) as pool:
@@ -205,8 +205,8 @@ if __name__ == "__main__":
 def test_detectors_go_into_other_processes(model, squares, tmp_path):
     """In a process of its own with threads of OpenMP, which a forked process would wait for for ever."""
     (tmp_path / "pools.py").write_text(POOLS)
-    pictures = [str(squares / "JPEGImages" / f"test00{n}.png") for n in range(2)]
-    words = [sys.executable, tmp_path / "pools.py", model, ",".join(INSTALLED), *pictures]
+    images = [str(squares / "JPEGImages" / f"test00{n}.png") for n in range(2)]
+    words = [sys.executable, tmp_path / "pools.py", model, ",".join(INSTALLED), *images]
     done = subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "2"}, check=False, timeout=200)
     assert done.returncode == 0
 
@@ -214,21 +214,21 @@ def test_detectors_go_into_other_processes(model, squares, tmp_path):
 FORKED = """
 import os, sys
 from lookonce import Detector
-model, picture, *names = sys.argv[1:]
+model, image, *names = sys.argv[1:]
 detectors = [Detector(model, name, device="cpu", threshold=0.05) for name in names]
-expected = [detector(picture).to_json() for detector in detectors]
+expected = [detector(image).to_json() for detector in detectors]
 child = os.fork()
 if child == 0:
-    if [detector(picture).to_json() for detector in detectors] != expected:
+    if [detector(image).to_json() for detector in detectors] != expected:
         os._exit(1)
     detectors.append(Detector(model, names[0], device="cpu"))
-    detectors[0](picture), detectors[-1](picture)
+    detectors[0](image), detectors[-1](image)
     del detectors[0]
     (os._exit if "onnxruntime" in names else sys.exit)(0)  # once imported it hangs by itself when a fork exits
 idle = os.fork()
 if idle == 0:
     sys.exit(0) if "onnxruntime" not in names else os._exit(0)
-again = [detector(picture).to_json() for detector in detectors]
+again = [detector(image).to_json() for detector in detectors]
 sys.exit(again != expected or os.waitpid(child, 0)[1] != 0 or os.waitpid(idle, 0)[1] != 0)
 """
 
@@ -248,13 +248,13 @@ def test_a_forked_process_detects_opens_another_and_ends(model, squares, names):
 @pytest.mark.parametrize("name", INSTALLED)
 def test_each_thread_gets_the_answer_to_its_own_question(model, squares, name, threads, throughput):
     detector = Detector(model, name, device="cpu", throughput=throughput, threshold=0.01)
-    pictures = [load_rgb(squares / "JPEGImages" / f"test00{n}.png") for n in range(8)]
-    expected = [one.boxes.tolist() for one in detector(pictures)]
+    images = [load_rgb(squares / "JPEGImages" / f"test00{n}.png") for n in range(8)]
+    expected = [one.boxes.tolist() for one in detector(images)]
     assert len({str(boxes) for boxes in expected}) == 8
 
     def ask(number):  # some one by one, some several at once
         chosen = [(number + n) % 8 for n in range(1 + number % 3)]
-        found = detector([pictures[n] for n in chosen])
+        found = detector([images[n] for n in chosen])
         return [np.abs(np.subtract(one.boxes, expected[n])).max() for one, n in zip(found, chosen, strict=True)]
 
     with ThreadPoolExecutor(threads) as pool:
@@ -272,7 +272,7 @@ def test_commands_that_read_leave_nothing_beside_the_users_files(run, exported, 
     before = snapshot(folder)
     model, data = str(folder / "model.safetensors"), str(folder / "data")
     for words in (
-        *(["detect", model, data, "--runtime", name, "--out", f"by-{name}"] for name in INSTALLED),
+        *(["detect", model, data, "--backend", name, "--out", f"by-{name}"] for name in INSTALLED),
         ["detect", str(folder / "m.onnx"), data, "--out", "found"], ["evaluate", model, data, "--bootstrap", "0"],
         ["check", data], ["benchmark", model, str(folder / "m.xml"), "--rounds", "1"],
     ):  # fmt: skip
@@ -286,25 +286,25 @@ def snapshot(folder):
 
 def test_a_model_in_memory_runs_in_pytorch_unless_asked(run):
     model = load_model(run)
-    assert open_runtime(model, Settings()).backend.name == "torch"
-    assert open_runtime(model, Settings("openvino")).backend.name == "openvino"
+    assert open_backend(model, Settings()).info.name == "torch"
+    assert open_backend(model, Settings("openvino")).info.name == "openvino"
 
 
 def test_on_a_processor_openvino_is_taken(model, exported, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda _: None)
-    assert open_runtime(model, Settings()).backend.name == "openvino"
+    assert open_backend(model, Settings()).info.name == "openvino"
     monkeypatch.setattr("lookonce.inference.backends.open._onnxruntime_has_cuda", lambda: False)
-    assert open_runtime(exported / "m.onnx", Settings()).backend.name == "openvino"
+    assert open_backend(exported / "m.onnx", Settings()).info.name == "openvino"
 
 
 def test_a_detector_on_openvino_needs_no_torch_once_converted(model, squares):
     Detector(model, "openvino")
-    picture = str(squares / "JPEGImages" / "test000.png")
+    image = str(squares / "JPEGImages" / "test000.png")
     code = (
         "import sys; from lookonce import Detector; Detector(sys.argv[1], 'openvino')(sys.argv[2]);"
         "sys.exit('torch' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code, str(model), picture], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code, str(model), image], check=False).returncode == 0
 
 
 def foreign_onnx(path):
@@ -347,13 +347,13 @@ def bad_files(exported, folder):
 
 
 def test_files_that_are_not_ours_are_one_line_and_code_2(exported, squares, tmp_path, capsys):
-    picture = str(squares / "JPEGImages" / "test000.png")
+    image = str(squares / "JPEGImages" / "test000.png")
     for name, message in bad_files(exported, tmp_path).items():
-        for runtime in INSTALLED[1:] if name.endswith(".onnx") else ["openvino"]:
-            words = ["detect", str(tmp_path / name), picture, "--runtime", runtime, "--out", str(tmp_path / "d")]
+        for backend in INSTALLED[1:] if name.endswith(".onnx") else ["openvino"]:
+            words = ["detect", str(tmp_path / name), image, "--backend", backend, "--out", str(tmp_path / "d")]
             assert main(words) == 2, name
             said = capsys.readouterr().err
-            assert message in said, (name, runtime)
+            assert message in said, (name, backend)
             assert name in said
             assert said.count("\n") == 1, said
 
@@ -361,9 +361,9 @@ def test_files_that_are_not_ours_are_one_line_and_code_2(exported, squares, tmp_
 def test_each_damaged_file_that_was_found_is_one_line():
     """Files that other tracebacks came from (tests/cases/onnx-damage): none of them is a detector."""
     for file in sorted(DAMAGED.iterdir()):
-        for runtime in INSTALLED[1:]:
+        for backend in INSTALLED[1:]:
             with pytest.raises(UserError, match=re.escape(str(file))) as told:
-                open_runtime(file, Settings(runtime))
+                open_backend(file, Settings(backend))
             assert str(told.value).isprintable(), file
 
 
@@ -398,41 +398,41 @@ def test_a_file_of_another_network_than_its_description_is_refused(exported, run
     made = onnx.load(exported / "m.onnx")
     next(node for node in made.graph.node if node.op_type == "LeakyRelu").attribute[0].f = 0.2
     onnx.save(made, tmp_path / "m.onnx")
-    other = replace(load_model(run), frame=(64, 64))
+    other = replace(load_model(run), input_size=(64, 64))
     text = (exported / "m.xml").read_text()
-    frame = ("[96, 96]", "[64, 1]")
-    assert frame[0] in text
-    (tmp_path / "m.xml").write_text(text.replace(*frame))
+    input_size = ("[96, 96]", "[64, 1]")
+    assert input_size[0] in text
+    (tmp_path / "m.xml").write_text(text.replace(*input_size))
     shutil.copy(exported / "m.bin", tmp_path / "m.bin")
     for name in ("m.onnx", "m.xml"):
         with pytest.raises(UserError, match=f"{name}.*(not the one of its description|too small|gives|expected sides)"):
-            open_runtime(tmp_path / name, Settings("openvino"))
-    assert open_runtime(other, Settings("openvino")).about.frame == (64, 64)
+            open_backend(tmp_path / name, Settings("openvino"))
+    assert open_backend(other, Settings("openvino")).about.input_size == (64, 64)
 
 
 @pytest.mark.parametrize("words, message", [
-    (["--runtime", "onnxruntime", "--device", "abacus"], "device: 'abacus'"),
-    (["--device", "cuda", "--runtime", "openvino"], "device: 'cuda'; OpenVINO has"),
-    (["--runtime", "abacus"], "abacus"),
+    (["--backend", "onnxruntime", "--device", "abacus"], "device: 'abacus'"),
+    (["--device", "cuda", "--backend", "openvino"], "device: 'cuda'; OpenVINO has"),
+    (["--backend", "abacus"], "abacus"),
 ])  # fmt: skip
 def test_what_is_not_there_is_one_line_and_code_2(exported, squares, tmp_path, capsys, words, message):
     if "onnxruntime" in words and "onnxruntime" not in INSTALLED:
         pytest.skip("the extra onnx is not installed")
-    picture = str(squares / "JPEGImages" / "test000.png")
-    assert main(["detect", str(exported / "m.onnx"), picture, "--out", str(tmp_path), *words]) == 2
+    image = str(squares / "JPEGImages" / "test000.png")
+    assert main(["detect", str(exported / "m.onnx"), image, "--out", str(tmp_path), *words]) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
 
 
 def test_packages_that_are_not_installed_are_told_with_the_command(exported, squares, tmp_path, monkeypatch, capsys):
-    picture = str(squares / "JPEGImages" / "test000.png")
+    image = str(squares / "JPEGImages" / "test000.png")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert main(["detect", str(exported / "m.onnx"), picture, "--runtime", "onnxruntime", "--out", str(tmp_path)]) == 2
+    assert main(["detect", str(exported / "m.onnx"), image, "--backend", "onnxruntime", "--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err.endswith("the package is not installed; run: pip install lookonce[onnx]\n")
 
 
-@pytest.mark.parametrize("runtime, name", [("torch", "m.onnx"), ("torch", "m.xml"), ("onnxruntime", "m.xml")])
-def test_a_runtime_that_cannot_run_such_a_file_is_told(exported, runtime, name):
-    with pytest.raises(UserError, match=f"runtime: '{runtime}' cannot run .*; take openvino"):
-        open_runtime(exported / name, Settings(runtime))
+@pytest.mark.parametrize("backend, name", [("torch", "m.onnx"), ("torch", "m.xml"), ("onnxruntime", "m.xml")])
+def test_a_runtime_that_cannot_run_such_a_file_is_told(exported, backend, name):
+    with pytest.raises(UserError, match=f"backend: '{backend}' cannot run .*; take openvino"):
+        open_backend(exported / name, Settings(backend))

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/runtimes/openvino.py. Oracle: the network itself, run by PyTorch."""
+"""Mirrors src/lookonce/backends/openvino.py. Oracle: the network itself, run by PyTorch."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lookonce.errors import UserError
-from lookonce.inference.backends.openvino import OpenvinoRuntime, openvino_model, saved, the_core
+from lookonce.inference.backends.openvino import OpenvinoBackend, openvino_model, saved, the_core
 from lookonce.inference.backends.settings import Settings
 from lookonce.model.model_file import load_model
 
@@ -26,25 +26,25 @@ def known(run):
 @pytest.mark.parametrize("name", ["m.onnx", "m.xml", "raw.onnx"])
 def test_every_exported_file_gives_the_networks_own_numbers(exported, known, name, throughput):
     x, expected = known
-    runtime = OpenvinoRuntime(exported / name, Settings(precision="fp32", throughput=throughput))
+    backend = OpenvinoBackend(exported / name, Settings(precision="fp32", throughput=throughput))
     for _ in range(2):
-        np.testing.assert_allclose(runtime(x), expected, atol=1e-4, rtol=1e-4)
-    np.testing.assert_allclose(runtime(x[1:2]), expected[1:2], atol=1e-4, rtol=1e-4)
-    assert runtime.backend.name == "openvino"
-    assert runtime.about.labels == ("blue", "red")
+        np.testing.assert_allclose(backend(x), expected, atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(backend(x[1:2]), expected[1:2], atol=1e-4, rtol=1e-4)
+    assert backend.info.name == "openvino"
+    assert backend.about.labels == ("blue", "red")
 
 
 def test_bf16_that_the_machine_lacks_is_refused_not_silently_fp32(exported):
     if "BF16" in the_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        assert OpenvinoRuntime(exported / "m.onnx", Settings(precision="bf16")).backend.precision == "bf16"
+        assert OpenvinoBackend(exported / "m.onnx", Settings(precision="bf16")).info.precision == "bf16"
     else:
         with pytest.raises(UserError, match="no instructions for it; take fp32"):
-            OpenvinoRuntime(exported / "m.onnx", Settings(precision="bf16"))
+            OpenvinoBackend(exported / "m.onnx", Settings(precision="bf16"))
 
 
 def test_a_device_that_is_not_there_is_told(exported):
     with pytest.raises(UserError, match="device: 'cuda'; OpenVINO has cpu"):
-        OpenvinoRuntime(exported / "m.onnx", Settings(device="cuda"))
+        OpenvinoBackend(exported / "m.onnx", Settings(device="cuda"))
 
 
 def test_an_export_that_lost_its_parts_is_told(exported, tmp_path):
@@ -53,17 +53,17 @@ def test_an_export_that_lost_its_parts_is_told(exported, tmp_path):
         pass
     (tmp_path / "m.bin").unlink()
     with pytest.raises(UserError, match=r"no m\.bin beside it"):
-        OpenvinoRuntime(tmp_path / "m.xml", Settings())
+        OpenvinoBackend(tmp_path / "m.xml", Settings())
     for node in made.graph.node:
         node.output[:] = ["other" if name == "raw" else name for name in node.output]
         node.input[:] = ["other" if name == "raw" else name for name in node.input]
     onnx.save(made, tmp_path / "m.onnx")
     with pytest.raises(UserError, match="no tensor 'raw'"):
-        OpenvinoRuntime(tmp_path / "m.onnx", Settings())
+        OpenvinoBackend(tmp_path / "m.onnx", Settings())
     with saved(openvino_model(made), tmp_path / "n.xml"):
         pass
     with pytest.raises(UserError, match="no tensors 'pixels' and 'raw'"):
-        OpenvinoRuntime(tmp_path / "n.xml", Settings())
+        OpenvinoBackend(tmp_path / "n.xml", Settings())
 
 
 def test_files_are_written_whole_or_not_at_all(exported, tmp_path):
@@ -77,7 +77,7 @@ def test_files_are_written_whole_or_not_at_all(exported, tmp_path):
 
 
 def test_threads_reach_openvino(exported):
-    made = OpenvinoRuntime(exported / "m.onnx", Settings(threads=1))
+    made = OpenvinoBackend(exported / "m.onnx", Settings(threads=1))
     assert int(made._compiled.get_property("INFERENCE_NUM_THREADS")) == 1
 
 

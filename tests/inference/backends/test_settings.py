@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/runtimes/settings.py."""
+"""Mirrors src/lookonce/backends/settings.py."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from lookonce.errors import ConfigError
 from lookonce.inference.backends.settings import Settings
 
 
-@pytest.mark.parametrize("given", [{"runtime": "abacus"}, {"precision": "int4"}])
+@pytest.mark.parametrize("given", [{"backend": "abacus"}, {"precision": "int4"}])
 def test_unknown_words_are_told_what_is_known(given):
     name, value = next(iter(given.items()))
     with pytest.raises(ConfigError, match=f"{name}: '{value}'; expected one of auto"):

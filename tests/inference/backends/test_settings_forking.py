@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/runtimes/forking.py. What backends do in forked processes: test_runtimes_opening.py."""
+"""Mirrors src/lookonce/backends/forking.py. What backends do in forked processes: test_runtimes_opening.py."""
 
 import gc
 import os
@@ -18,15 +18,15 @@ class Inherited:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_process_tells_what_it_inherited_and_the_parent_does_not():
-    runtime, gone = Inherited(), Inherited()
-    follow_forks(runtime)
+    backend, gone = Inherited(), Inherited()
+    follow_forks(backend)
     follow_forks(gone)
     del gone
     child = os.fork()
     if child == 0:
-        os._exit(runtime.here != os.getpid())
+        os._exit(backend.here != os.getpid())
     assert os.waitpid(child, 0)[1] == 0
-    assert runtime.here is None
+    assert backend.here is None
 
 
 def test_what_is_abandoned_is_never_closed():

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/runtimes/torch.py. Oracle: the network itself, unfolded."""
+"""Mirrors src/lookonce/backends/torch.py. Oracle: the network itself, unfolded."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from lookonce.errors import UserError
 from lookonce.inference.backends.settings import Settings
-from lookonce.inference.backends.torch import TorchRuntime, computes_bf16
+from lookonce.inference.backends.torch import TorchBackend, computes_bf16
 from lookonce.model.model_file import load_model
 
 
@@ -16,22 +16,22 @@ def test_the_runtime_gives_the_networks_own_numbers(run, precision, tolerance):
     x = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = model.network(x)
-    runtime = TorchRuntime(model, Settings(device="cpu", precision=precision))
-    found = runtime(x.numpy())
+    backend = TorchBackend(model, Settings(device="cpu", precision=precision))
+    found = backend(x.numpy())
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=tolerance, rtol=tolerance / 10)
-    assert f"{precision}, cpu" in str(runtime.backend)
+    assert f"{precision}, cpu" in str(backend.info)
 
 
 def test_a_device_that_is_not_there_is_told(run):
     with pytest.raises(UserError, match="device: 'abacus'"):
-        TorchRuntime(load_model(run), Settings(device="abacus"))
+        TorchBackend(load_model(run), Settings(device="abacus"))
 
 
 def test_threads_are_pytorchs_own_number(run):
     before = torch.get_num_threads()
     try:
-        TorchRuntime(load_model(run), Settings(device="cpu", threads=3))
+        TorchBackend(load_model(run), Settings(device="cpu", threads=3))
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)

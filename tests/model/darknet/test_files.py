@@ -27,7 +27,7 @@ NETWORKS = [*DETECTORS, *CLASSIFIERS, pytest.param(PHOTOGRAPH, marks=needs_share
 
 
 def golden(name):
-    """Darknet's numbers, the .cfg and the .weights. The photograph's input stays where the pictures are."""
+    """Darknet's numbers, the .cfg and the .weights. The photograph's input stays where the images are."""
     folder = SHARED / "golden" if name == PHOTOGRAPH else GOLDEN
     stem = GOLDEN / name.removesuffix("_bccd")
     return np.load(folder / f"{name}.npz"), stem.with_suffix(".cfg"), stem.with_suffix(".weights")
@@ -87,17 +87,19 @@ def test_after_suppression_darknets_detections_stand(name):
     anchors = torch.tensor(model.region.anchors)
     predictions = decode(raw, anchors, model.network.stride, model.region.softmax, tree)
     size = tuple(numbers["image_wh"].tolist())
-    corners = boxes_to_image(predictions.boxes[0], size, model.frame, "letterbox")
+    corners = boxes_to_image(predictions.boxes[0], size, model.input_size, "letterbox")
     scores = predictions.objectness[0, :, None] * predictions.class_prob[0]  # [N, C]
     selection = Selection(float(numbers["thresh"]), float(numbers["nms"]), clip=False)
     box, label = nms_per_class(corners, scores, selection)
     kept = numbers["final_box_index"].astype(int), numbers["final_class"].astype(int)
     assert set(zip(box.tolist(), label.tolist(), strict=True)) == set(zip(*(k.tolist() for k in kept), strict=True))
-    assert len(postprocess(predictions, [size], model.frame, "letterbox", model.labels, selection)[0]) == len(kept[0])
+    assert len(postprocess(predictions, [size], model.input_size, "letterbox", model.labels, selection)[0]) == len(
+        kept[0]
+    )
     np.testing.assert_allclose(scores[kept], numbers["final_prob"], atol=1e-5)
     theirs = cxcywh_to_xyxy(torch.from_numpy(numbers["final_bbox"]))
     side = torch.from_numpy(numbers["final_bbox"][:, 2:]).amax(1, keepdim=True)
-    # Boxes reach 10^7 times the picture here: exp turns 1e-6 of a logit's maximum into so much of a side.
+    # Boxes reach 10^7 times the image here: exp turns 1e-6 of a logit's maximum into so much of a side.
     wrong = (corners[kept[0]] / torch.tensor(size).repeat(2) - theirs).abs() / (4 * side).clamp(min=1)
     assert wrong.max() <= 1e-5
 
@@ -146,7 +148,7 @@ def test_a_grey_network_is_opencvs_and_survives_the_way_to_darknet_and_back(tmp_
     cv2 = pytest.importorskip("cv2")
     network = folded(Network(nano(3, ANCHORS), channels=1).eval())
     cfg, weights = tmp_path / "n.cfg", tmp_path / "n.weights"
-    save_darknet(network, cfg, weights, frame=(96, 64))
+    save_darknet(network, cfg, weights, input_size=(96, 64))
     assert read_cfg(cfg.read_text()).channels == 1
     found = load_darknet(cfg, weights)
     grey = torch.rand(1, 1, 64, 96, generator=torch.Generator().manual_seed(1))
@@ -169,7 +171,7 @@ def test_what_is_read_is_written_byte_by_byte(name, tmp_path):
 
 def test_a_new_frame_and_count_go_into_the_files(tmp_path):
     network = load_darknet(GOLDEN / "dk_tinys_160.cfg", GOLDEN / "dk_tinys_160.weights")
-    save_darknet(network, tmp_path / "n.cfg", tmp_path / "n.weights", frame=(96, 64), seen=2**33)
+    save_darknet(network, tmp_path / "n.cfg", tmp_path / "n.weights", input_size=(96, 64), seen=2**33)
     found = load_darknet(tmp_path / "n.cfg", tmp_path / "n.weights").origin
     assert (found.cfg.width, found.cfg.height, found.header.seen) == (96, 64, 2**33)
 
@@ -201,7 +203,7 @@ def test_a_prefix_fills_the_first_layers_only(tmp_path):
 
 @pytest.fixture
 def files(tmp_path):
-    save_darknet(random_network(nano(2, ANCHORS)), tmp_path / "n.cfg", tmp_path / "n.weights", frame=(64, 96))
+    save_darknet(random_network(nano(2, ANCHORS)), tmp_path / "n.cfg", tmp_path / "n.weights", input_size=(64, 96))
     return tmp_path
 
 
@@ -209,7 +211,7 @@ def test_the_names_are_those_beside_it(files, caplog):
     (files / "n.names").write_bytes("\ufeffcat\r\nsmall dog \r\n\r\n".encode())
     assert find_pair(files / "n.weights") == find_pair(files / "n.cfg")
     model = load_model(files / "n.cfg")
-    assert (model.labels, model.frame, model.resize) == (("cat", "small dog"), (64, 96), "letterbox")
+    assert (model.labels, model.input_size, model.resize) == (("cat", "small dog"), (64, 96), "letterbox")
     (files / "n.names").rename(files / "coco.names")
     with caplog.at_level("INFO", "lookonce"):
         assert load_model(files / "n.cfg").labels == ("cat", "small dog")

@@ -51,7 +51,7 @@ def test_logistic_classes_are_judged_alone():
 
 
 def test_encode_is_the_blogs_on_real_boxes():
-    """seed_encode_bccd: 12 pictures, 416 px, both anchor sets; boxes as the blog truncates them."""
+    """seed_encode_bccd: 12 images, 416 px, both anchor sets; boxes as the blog truncates them."""
     golden = np.load(GOLDEN / "seed_encode_bccd.npz")
     scaled = golden["scaled_boxes"]
     scaled = scaled[(scaled[:, 3] > scaled[:, 1]) & (scaled[:, 4] > scaled[:, 2])]  # the blog drops these before

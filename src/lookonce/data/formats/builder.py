@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from lookonce.data.dataset import DataPolicy, Problem
-from lookonce.data.images import PICTURE_SUFFIXES
+from lookonce.data.images import IMAGE_SUFFIXES
 from lookonce.data.lookup import Folders, folder_split, split_word, told_from
 
 Box = tuple[float, float, float, float]
@@ -47,9 +47,9 @@ NO_ID = -(1 << 63)
 
 @dataclass
 class Gathering:
-    """Pictures and objects in the order in which they are found.
+    """TrainingImages and objects in the order in which they are found.
 
-    Each picture has a key, by which the splits name it; each problem has the key of its picture, or of its split.
+    Each image has a key, by which the splits name it; each problem has the key of its image, or of its split.
     """
 
     root: Path
@@ -60,7 +60,7 @@ class Gathering:
     paths: list[str] = field(default_factory=list)
     sizes: array[int] = field(default_factory=lambda: array("l"))
     files: list[Path] = field(default_factory=list)
-    """The file that says what is on each picture."""
+    """The file that says what is on each image."""
     counts: array[int] = field(default_factory=lambda: array("q"))
     boxes: array[float] = field(default_factory=lambda: array("f"))
     names: array[int] = field(default_factory=lambda: array("q"))
@@ -73,7 +73,7 @@ class Gathering:
     entries: array[int] = field(default_factory=lambda: array("q"))
     """COCO: the id of each object's annotation, or NO_ID."""
     numbers: array[int] = field(default_factory=lambda: array("q"))
-    """COCO: the id of each picture in its file."""
+    """COCO: the id of each image in its file."""
     categories: dict[Path, dict[int, str]] = field(default_factory=dict)
     """COCO: category id -> name, of each file."""
     ids: dict[str, int] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Gathering:
     source: str = ""
     """Where the splits come from, as the user is told."""
     absent: bool = False
-    """Pictures need not be there, where the format says their size."""
+    """TrainingImages need not be there, where the format says their size."""
     noted: set[str] = field(default_factory=set)
     """Keys of everything that has a problem."""
     _problems: list[tuple[str, Problem]] = field(default_factory=list)
@@ -98,14 +98,14 @@ class Gathering:
 
     @property
     def problems(self) -> list[tuple[str, Problem]]:
-        """What is wrong, with the key of its picture or its split."""
+        """What is wrong, with the key of its image or its split."""
         more = self._more
         return [(key, replace(p, times=more[at]) if at in more else p) for at, (key, p) in enumerate(self._problems)]
 
-    def begin(self, key: str, picture: str, size: tuple[int, int], file: Path) -> None:
-        """The next picture: its path from the root, (width, height) px, what annotates it; its objects follow."""
+    def begin(self, key: str, image: str, size: tuple[int, int], file: Path) -> None:
+        """The next image: its path from the root, (width, height) px, what annotates it; its objects follow."""
         self.place[key] = len(self.paths)
-        self.paths.append(picture)
+        self.paths.append(image)
         self.files.append(file)
         self.sizes.extend(size)
         self.counts.append(0)
@@ -142,9 +142,9 @@ class Gathering:
         where = file.relative_to(self.root).as_posix() if inside else str(file)
         return (f"{where}:{line}" if line > len(entry) else where) + "".join(f": {name}" for name in entry)
 
-    def told_object(self, picture: int, n: int) -> str:
-        """The place of object n, which is on that picture: file:line; of COCO also its annotation and image."""
-        file, line, number, image = self.files[picture], self.lines[n], self.entries[n], self.paths[picture]
+    def told_object(self, index: int, n: int) -> str:
+        """The place of object n, which is on that index: file:line; of COCO also its annotation and image."""
+        file, line, number, image = self.files[index], self.lines[n], self.entries[n], self.paths[index]
         if self.format != "coco":
             return self.told((file, line))
         numbered = abs(number) < 1 << 62
@@ -256,7 +256,7 @@ SIDE_FILES = frozenset({".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".md",
 
 
 RAW = frozenset({".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".raw", ".psd",
-                 ".svg", ".dcm", ".exr", ".jxl", ".nii", ".mp4", ".mov", ".avi"} - PICTURE_SUFFIXES)  # fmt: skip
+                 ".svg", ".dcm", ".exr", ".jxl", ".nii", ".mp4", ".mov", ".avi"} - IMAGE_SUFFIXES)  # fmt: skip
 """Endings of images and videos of other kinds."""
 
 
@@ -282,7 +282,7 @@ def note_leftovers(
 
 
 def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def _note_unlabelled(found: Gathering, folders: Folders, images: Iterable[Path]) -> None:
@@ -318,7 +318,7 @@ def _note_orphans(found: Gathering, folders: Folders, images: Iterable[Path], la
             orphan = ending.lower() == ".txt" and stem not in there and os.path.join(folder, name) not in used
             if orphan and is_label(folder / name):
                 found.problem(
-                    "", (folder / name, 0), "picture missing", f"no image {stem}.* for this label file", "skipped"
+                    "", (folder / name, 0), "image missing", f"no image {stem}.* for this label file", "skipped"
                 )
 
 
@@ -331,9 +331,7 @@ def _belongs(images: Path, labels: Path) -> bool:
 
 def _note_foreign(found: Gathering, folders: Folders, places: Iterable[Path]) -> None:
     """Files of a labelled stem, or beside labelled images, whose ending is none of an image that is read."""
-    missing = {
-        os.path.splitext(p.place.rpartition("/")[2])[0] for _, p in found.problems if p.kind == "picture missing"
-    }
+    missing = {os.path.splitext(p.place.rpartition("/")[2])[0] for _, p in found.problems if p.kind == "image missing"}
     counts: dict[str, list[str]] = defaultdict(list)
     for folder in sorted(places):
         for name in folders.named(folder):

@@ -46,9 +46,9 @@ from lookonce.data.formats.builder import (
     shared_names,
     take_folder_splits,
 )
-from lookonce.data.images import picture_size
+from lookonce.data.images import image_size
 from lookonce.data.lookup import Folders, Sections, homes, is_plain, is_split, sections, split_word, told_from
-from lookonce.errors import PictureError, UserError
+from lookonce.errors import ImageError, UserError
 from lookonce.files import write_text
 
 MOST_BYTES = 2 << 30
@@ -285,7 +285,7 @@ def _annotation(content: Content, note: Note, entry: dict[str, Any], place: tupl
         note(place[0], f"annotation {content.ids.told(number)}", "annotation id twice", found, "read all the same")
     if image is None:
         told = f"annotations[{place[1]}]" if number is None else f"annotation {content.ids.told(number)}"
-        note(place[0], told, "image missing", f"image_id {_short(entry.get('image_id'))}; expected an id", "dropped")
+        note(place[0], told, "image id unknown", f"image_id {_short(entry.get('image_id'))}; expected an id", "dropped")
         return
     flags = CROWD * bool(entry.get("iscrowd")) | IGNORE * bool(entry.get("ignore"))
     box = read_box(entry.get("bbox"))
@@ -488,9 +488,9 @@ def _take_in(found: Gathering, file: Path, content: Content, folders: Folders, s
     numbers: dict[str, list[int]] = {}
     paths: dict[str, Path | None] = {}
     for number, (name, *_) in sorted(content.images.items()):  # COCO ranks equal scores so
-        path = folders.resolve(name, bases, picture=True)
+        path = folders.resolve(name, bases, image=True)
         if path is None and "%" in name:
-            path = folders.resolve(unquote(name), bases, picture=True)
+            path = folders.resolve(unquote(name), bases, image=True)
         key = name if path is None else told_from(path, found.root)
         numbers.setdefault(key, []).append(number)
         paths[key] = path
@@ -498,7 +498,7 @@ def _take_in(found: Gathering, file: Path, content: Content, folders: Folders, s
         name, width, height, line = content.images[ids[0]]
         place = file, line, f"image {content.ids.told(ids[0])} ({name})"
         if paths[key] is None and not (found.absent and width):
-            found.problem(key, place, "picture missing", f"no image {name!r} here", "skipped")
+            found.problem(key, place, "image missing", f"no image {name!r} here", "skipped")
             continue
         mine = rows.get(ids[0], np.zeros(0, np.int64))
         if len(ids) > 1:
@@ -506,13 +506,13 @@ def _take_in(found: Gathering, file: Path, content: Content, folders: Folders, s
         what = hash((boxes[mine].tobytes(), tuple(content.names.get(content.category[n]) for n in mine)))
         if seen.setdefault(key, what) != what:
             said = f"{key} has other boxes here than in another file"
-            found.problem(key, place, "picture annotated twice", said, "the first file's boxes kept")
+            found.problem(key, place, "image annotated twice", said, "the first file's boxes kept")
         if key in found.place:
             continue
         try:
-            size = (width, height) if width else picture_size(paths[key] or name)
-        except PictureError as error:
-            found.problem(key, place, "picture unreadable", f"{name}: {error.found}", "skipped")
+            size = (width, height) if width else image_size(paths[key] or name)
+        except ImageError as error:
+            found.problem(key, place, "image unreadable", f"{name}: {error.found}", "skipped")
             continue
         found.begin(key, key, size, file)
         found.numbers.append(ids[0])
@@ -554,7 +554,7 @@ def _rows(found: Gathering, file: Path, content: Content) -> dict[int, NDArray[n
     for number in [number for number in rows if number not in content.images]:
         for n in rows.pop(number):
             said = f"a box on image_id {content.ids.told(number)}, which no image has"
-            found.problem("", (file, content.lines[n], _Entry(content, n)), "image missing", said, "dropped")
+            found.problem("", (file, content.lines[n], _Entry(content, n)), "image id unknown", said, "dropped")
     return rows
 
 
@@ -597,10 +597,10 @@ def _add(found: Gathering, key: str, file: Path, content: Content, n: int, size:
 
 
 def write_coco(root: Path, dataset: Dataset, names: list[str], splits: Mapping[str, NDArray[np.int64]]) -> Path:
-    """Write a file a split, of a data set whose pictures lie in root/images under `names` [M].
+    """Write a file a split, of a data set whose images lie in root/images under `names` [M].
 
     Ids count from 1, in the order of the data set and its classes. A difficult object has "ignore": 1, which COCO
-    itself does not define and this reader reads back. splits: name -> indices of pictures. Returns the folder.
+    itself does not define and this reader reads back. splits: name -> indices of images. Returns the folder.
     """
     categories = [{"id": number, "name": name} for number, name in enumerate(dataset.labels, 1)]
     crowd = np.zeros(len(dataset.boxes), bool) if dataset.crowd is None else dataset.crowd

@@ -35,9 +35,9 @@ from lookonce.data.formats.builder import (
     note_leftovers,
     take_folder_splits,
 )
-from lookonce.data.images import PICTURE_SUFFIXES, picture_size
+from lookonce.data.images import IMAGE_SUFFIXES, image_size
 from lookonce.data.lookup import Folders, Sections, is_hidden, is_split, sections, split_path, split_word, told_from
-from lookonce.errors import PictureError, UserError
+from lookonce.errors import ImageError, UserError
 from lookonce.files import write_text
 from lookonce.text import Note, decode, guess_note, read_lines
 
@@ -58,7 +58,7 @@ POLYGONS = ("polygon", "segmentation")
 """Elements of an object with points x1, y1, x2 ... or a list of x and y."""
 
 
-ENDING = re.compile(rf"({'|'.join(map(re.escape, sorted({'.xml', *PICTURE_SUFFIXES})))})$", re.IGNORECASE)
+ENDING = re.compile(rf"({'|'.join(map(re.escape, sorted({'.xml', *IMAGE_SUFFIXES})))})$", re.IGNORECASE)
 
 
 MOST_BYTES = 32 << 20
@@ -205,7 +205,7 @@ def read_box(thing: Thing) -> Box | str:
     return found
 
 
-def picture_index(folders: Iterable[Path], root: Path) -> dict[str, list[str]]:
+def image_index(folders: Iterable[Path], root: Path) -> dict[str, list[str]]:
     """Stem of each image -> its path relative to root, from one listing a folder; endings in any case.
 
     Images of one stem in one folder are all of them; a folder further down the list adds none to a stem.
@@ -214,29 +214,29 @@ def picture_index(folders: Iterable[Path], root: Path) -> dict[str, list[str]]:
     for folder in folders:
         here: dict[str, list[str]] = {}
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if path.suffix.lower() in PICTURE_SUFFIXES:
+            if path.suffix.lower() in IMAGE_SUFFIXES:
                 here.setdefault(path.stem, []).append(path.relative_to(root).as_posix())
         found = here | found
     return found
 
 
-def pictures_of(stem: str, page: Page, pictures: dict[str, list[str]]) -> list[str]:
+def images_of(stem: str, page: Page, images: dict[str, list[str]]) -> list[str]:
     """The images that an annotation may be of, the right one first: those of its own stem, else those it names."""
     named = Path(page.filename.replace("\\", "/"))
-    found = pictures.get(stem) or pictures.get(named.stem) or []
+    found = images.get(stem) or images.get(named.stem) or []
     return sorted(found, key=lambda path: Path(path).name != named.name)
 
 
-def size_of(page: Page, picture: Path) -> tuple[int, int]:
-    """(width, height) as the XML says; as the picture says where the XML does not.
+def size_of(page: Page, image: Path) -> tuple[int, int]:
+    """(width, height) as the XML says; as the image says where the XML does not.
 
-    Raises PictureError where the picture has to be opened and cannot be.
+    Raises ImageError where the image has to be opened and cannot be.
     """
     try:
         size = (int(float(page.width)), int(float(page.height)))
     except (ValueError, OverflowError):
         size = (0, 0)
-    return size if min(size) > 0 and max(size) < 1 << 24 else picture_size(picture)
+    return size if min(size) > 0 and max(size) < 1 << 24 else image_size(image)
 
 
 def read_list(path: Path, known: Container[str] = (), note: Note | None = None) -> list[str]:
@@ -268,7 +268,7 @@ def scale_as_blog(
 
     Args:
         boxes: [N, 4] xmin, ymin, xmax, ymax as in the file.
-        size: (width, height) of the picture.
+        size: (width, height) of the image.
         side: of the input, pixels.
     Returns:
         (scaled [N, 4], kept [N]): boxes that still have an area.
@@ -279,9 +279,9 @@ def scale_as_blog(
     return scaled, (scaled[:, 2] > scaled[:, 0]) & (scaled[:, 3] > scaled[:, 1])
 
 
-def write_annotation(path: Path, picture: str, size: tuple[int, int], boxes: NDArray[np.float32],
+def write_annotation(path: Path, image: str, size: tuple[int, int], boxes: NDArray[np.float32],
                      names: Sequence[str], difficult: Sequence[bool] | None = None) -> None:  # fmt: skip
-    """Write one annotation. boxes: [N, 4] xyxy image pixels; names: [N]; picture: the file's name."""
+    """Write one annotation. boxes: [N, 4] xyxy image pixels; names: [N]; image: the file's name."""
     objects = []
     for number, (name, box) in enumerate(zip(names, boxes, strict=True)):
         corners = [box[0] + 1, box[1] + 1, box[2], box[3]]
@@ -290,7 +290,7 @@ def write_annotation(path: Path, picture: str, size: tuple[int, int], boxes: NDA
         objects.append(f"\t<object>\n\t\t<name>{escape(name)}</name>\n\t\t<difficult>{hard}</difficult>\n"
                        f"\t\t<bndbox>{inner}</bndbox>\n\t</object>\n")  # fmt: skip
     write_text(path, f"<annotation>\n\t<folder>{escape(path.parent.parent.name)}</folder>\n"
-               f"\t<filename>{escape(picture)}</filename>\n"
+               f"\t<filename>{escape(image)}</filename>\n"
                f"\t<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>\n"
                f"{''.join(objects)}</annotation>\n")  # fmt: skip
 
@@ -364,7 +364,7 @@ def read_voc(root: Path, policy: DataPolicy) -> Gathering:
     found = Gathering(root, policy, "voc")
     stems = Counter(os.path.splitext(name)[0] for names in places.values() for name in names)
     folders = Folders(root, {f"{stem}.jpg".lower() for stem, count in stems.items() if count > 1})
-    listing = cache(lambda place: picture_index([place], root))
+    listing = cache(lambda place: image_index([place], root))
     for folder, names in places.items():
         base, inner = _base(root, folder)
         near = [base / name / inner for name in IMAGE_FOLDERS] + [base / name for name in IMAGE_FOLDERS]
@@ -448,30 +448,30 @@ def _read(found: Gathering, key: str, file: Path, indexes: Sequence[dict[str, li
     """Take one annotation in, or note why it is left out. indexes: stem -> images, nearest first; last: the rest."""
     try:
         page = parse(file, guessed(found, key, file))
-        choice = next((named for index in indexes if (named := pictures_of(file.stem, page, index))), [])
+        choice = next((named for index in indexes if (named := images_of(file.stem, page, index))), [])
         if not choice and (alone := last.alone(f"{file.stem}.jpg")):
             choice = [told_from(alone, found.root)]
         if not choice:
             if is_annotation(file):
-                found.problem(key, (file, 0), "picture missing", f"no image {file.stem}.* beside it", "skipped")
+                found.problem(key, (file, 0), "image missing", f"no image {file.stem}.* beside it", "skipped")
             else:
                 found.problem("", (file, 0), "file not read", "an .xml file that is no VOC annotation", "ignored")
             return
-        picture = choice[0]
+        image = choice[0]
         if len(choice) > 1:
             names = " and ".join(Path(path).name for path in choice)
             said = f"{names} have one stem, and the annotation names {page.filename!r}"
             found.problem(key, (file, 0), "two images for one annotation", said, f"{choice[0]} read")
-        size = size_of(page, found.root / picture)
+        size = size_of(page, found.root / image)
     except UserError as error:
-        kind = "picture unreadable" if isinstance(error, PictureError) else "annotation unreadable"
+        kind = "image unreadable" if isinstance(error, ImageError) else "annotation unreadable"
         found.problem(key, (file, 0), kind, str(error).removeprefix(str(file)).lstrip(":"), "skipped")
         return
     if key in found.place:
         said = f"{found.told((found.files[found.place[key]], 0))} annotates the same image"
-        found.problem(key, (file, 0), "picture annotated twice", said, "the first file's boxes kept")
+        found.problem(key, (file, 0), "image annotated twice", said, "the first file's boxes kept")
         return
-    found.begin(key, picture, size, file)
+    found.begin(key, image, size, file)
     for thing in page.objects:
         _add(found, key, file, thing, size)
 
@@ -492,9 +492,9 @@ def _add(found: Gathering, key: str, file: Path, thing: Thing, size: tuple[int, 
 
 
 def write_voc(root: Path, dataset: Dataset, names: list[str], splits: Mapping[str, NDArray[np.int64]]) -> Path:
-    """Write annotations and lists of a data set whose pictures lie in root/JPEGImages under `names` [M].
+    """Write annotations and lists of a data set whose images lie in root/JPEGImages under `names` [M].
 
-    splits: name -> indices of pictures. Returns the folder of the annotations.
+    splits: name -> indices of images. Returns the folder of the annotations.
     """
     stems = [Path(name).stem for name in names]
     for stem, name, record in zip(stems, names, dataset.records, strict=True):

@@ -36,7 +36,7 @@ from lookonce.data.formats.builder import (
     shared_names,
     take_folder_splits,
 )
-from lookonce.data.images import PICTURE_SUFFIXES, picture_size
+from lookonce.data.images import IMAGE_SUFFIXES, image_size
 from lookonce.data.lookup import (
     Folders,
     Sections,
@@ -48,7 +48,7 @@ from lookonce.data.lookup import (
     walk_files,
     walk_images,
 )
-from lookonce.errors import PictureError, UserError
+from lookonce.errors import ImageError, UserError
 from lookonce.files import write_text
 from lookonce.text import Note, read_lines
 
@@ -154,10 +154,10 @@ NOTHING = ("~", "null", "Null", "NULL")
 
 
 OTHER_KEYS = frozenset({"path", "names", "nc", "download", "roboflow", "kpt_shape", "flip_idx", "classes", "backup"})
-"""Keys of a description that name no pictures."""
+"""Keys of a description that name no images."""
 
 
-PICTURE_FOLDERS = ("images", "JPEGImages")
+IMAGE_FOLDERS = ("images", "JPEGImages")
 """Folders whose labels lie in `labels` beside them."""
 
 
@@ -267,7 +267,7 @@ def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Gathering:
     lists: dict[str, Callable[[], list[str]]] = {}
     for split, sources in what.sources.items():
         keys: dict[str, None] = {}
-        for place, listed in _pictures(found, split, sources, what, search.folders):
+        for place, listed in _images(found, split, sources, what, search.folders):
             key, labels = _take_in(found, place, listed, search)
             keys[key] = None
             labelled += labels
@@ -275,11 +275,11 @@ def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Gathering:
             lists[split] = partial(list, keys)
     if not found.paths:
         first = [f" (first {problem.place}: {problem.found})" for _, problem in found.problems[:1]]
-        raise UserError(f"{file}: no picture that can be read{''.join(first)}; expected pictures where its splits say")
+        raise UserError(f"{file}: no image that can be read{''.join(first)}; expected images where its splits say")
     if not labelled:
         raise UserError(
-            f"{file}: not one of its {len(found.paths)} pictures has a label file; expected labels/NAME.txt for "
-            "images/NAME.jpg, or NAME.txt beside the picture"
+            f"{file}: not one of its {len(found.paths)} images has a label file; expected labels/NAME.txt for "
+            "images/NAME.jpg, or NAME.txt beside the image"
         )
     found.class_names = tuple(dict.fromkeys(what.names))
     if lists:
@@ -298,7 +298,7 @@ def _lists_in(root: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for file in (place / name for place in places for name in folders.named(place) if name.lower().endswith(".txt")):
         first = _first_line(file)
-        if Path(first.strip()).suffix.lower() in PICTURE_SUFFIXES and folders.resolve(first, homes(root), picture=True):
+        if Path(first.strip()).suffix.lower() in IMAGE_SUFFIXES and folders.resolve(first, homes(root), image=True):
             found.setdefault(file.stem, [str(file)])
     return found
 
@@ -352,7 +352,7 @@ def describe(file: Path, note: Callable[[Path, str], None] | None = None) -> Des
             if split in ("train", "val", "test") or any(folders.resolve(v, [root, file.parent]) for v in values):
                 sources[split] = values
     if not sources:
-        raise UserError(f"{file}: names no pictures; expected train: (and val:, test:) a folder or a list of pictures")
+        raise UserError(f"{file}: names no images; expected train: (and val:, test:) a folder or a list of images")
     points = entries.get("kpt_shape")
     shape = [_whole(v) for v in points] if isinstance(points, list) else []
     keypoints = (shape[0] or 0) * (shape[1] or 0) if len(shape) == 2 else 0
@@ -419,9 +419,9 @@ def _check_names(file: Path, names: Any) -> tuple[str, ...]:
     return tuple(str(name).strip() for name in names)
 
 
-def _pictures(found: Gathering, split: str, sources: list[str], what: Description,
+def _images(found: Gathering, split: str, sources: list[str], what: Description,
               folders: Folders) -> Iterator[tuple[tuple[Path, int], str]]:  # fmt: skip
-    """((file, line) that names it, path as it says) of each picture of a split."""
+    """((file, line) that names it, path as it says) of each image of a split."""
     for source in sources:
         place = Path(source) if not split else folders.resolve(source, [what.root, what.file.parent])
         if place is None:
@@ -452,23 +452,23 @@ def _take_in(found: Gathering, place: tuple[Path, int], listed: str, search: _Se
     folders = search.folders
     bases = [found.root, place[0].parent]
     walked = not place[1]  # found by looking, so it is there
-    path = Path(listed) if walked else folders.resolve(listed, [*bases, *search.places], picture=True)
+    path = Path(listed) if walked else folders.resolve(listed, [*bases, *search.places], image=True)
     if path is None:
-        found.problem(listed, place, "picture missing", f"no picture {listed[:200]!r} here", "skipped")
+        found.problem(listed, place, "image missing", f"no image {listed[:200]!r} here", "skipped")
         return listed, False
     key = told_from(path, found.root)
     if key in found.place:
         return key, False
     file = _label_of(path, listed, bases, folders)
     try:
-        size = picture_size(path)
-    except PictureError as error:
-        found.problem(key, (path, 0), "picture unreadable", error.found, "skipped")
+        size = image_size(path)
+    except ImageError as error:
+        found.problem(key, (path, 0), "image unreadable", error.found, "skipped")
         return key, file is not None
     lines: list[str] = []
     if file is None:
         found.problem(key, (path, 0), "label file missing", "no label file for it; an empty one says that nothing is "
-                      "on it", "read as a picture without objects")  # fmt: skip
+                      "on it", "read as an image without objects")  # fmt: skip
     else:
         try:
             lines = read_lines(file, "'class cx cy w h' a line", note=guessed(found, key, file))
@@ -485,7 +485,7 @@ def _take_in(found: Gathering, place: tuple[Path, int], listed: str, search: _Se
 
 
 def _label_of(path: Path, listed: str, bases: list[Path], folders: Folders) -> Path | None:
-    """The label file of a picture: in labels/ for images/, beside it, or where the list says that it would be."""
+    """The label file of an image: in labels/ for images/, beside it, or where the list says that it would be."""
     beside = path.with_suffix(".txt")
     for file in (_in_labels(beside), beside):
         if folders.has(file):
@@ -501,16 +501,16 @@ def _in_labels(file: Path) -> Path:
     """The path with its last `images` replaced by `labels`."""
     parts = list(file.parts)
     for at in range(len(parts) - 2, -1, -1):
-        if parts[at] in PICTURE_FOLDERS:
+        if parts[at] in IMAGE_FOLDERS:
             parts[at] = "labels"
             return Path(*parts)
     return file
 
 
 def write_yolo(root: Path, dataset: Dataset, names: list[str], splits: Mapping[str, NDArray[np.int64]]) -> Path:
-    """Write labels, lists, data.yaml and obj.data of a data set whose pictures lie in root/images under `names` [M].
+    """Write labels, lists, data.yaml and obj.data of a data set whose images lie in root/images under `names` [M].
 
-    splits: name -> indices of pictures. Returns data.yaml.
+    splits: name -> indices of images. Returns data.yaml.
     """
     for name, record in zip(names, dataset.records, strict=True):
         write_labels(root / "labels" / f"{Path(name).stem}.txt", record.size, record.boxes, record.labels)

@@ -1,4 +1,4 @@
-"""ONNX Runtime as a runtime: CPU, CUDA and TensorRT. No torch here."""
+"""ONNX Runtime as a backend: CPU, CUDA and TensorRT. No torch here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lookonce.data.images import usable_cores
 from lookonce.errors import ConfigError
-from lookonce.inference.backends.settings import Backend, Settings, abandon, follow_forks
+from lookonce.inference.backends.settings import BackendInfo, Settings, abandon, follow_forks
 from lookonce.model.model_file import ModelFileError
 from lookonce.model.onnx_graph import PIXELS, network_part, read_description, read_onnx
 
@@ -21,7 +21,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "te
 """ONNX Runtime's words for devices."""
 
 
-class OnnxRuntime:
+class OnnxruntimeBackend:
     """Runs a network: [B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/32, W/32], float32.
 
     May be called from several threads at once; in a forked process it opens anew.
@@ -36,10 +36,10 @@ class OnnxRuntime:
     """
 
     def __init__(self, source: Path | onnx.ModelProto, settings: Settings) -> None:
-        runtime = _package()
+        backend = _package()
         if settings.precision == "bf16":
             raise ConfigError("precision: 'bf16': onnxruntime runs networks in fp32; take openvino or torch")
-        present = runtime.get_available_providers()
+        present = backend.get_available_providers()
         device = settings.device or ("cuda" if PROVIDERS["cuda"] in present else "cpu")
         if PROVIDERS.get(device) not in present:
             have = [name for name, provider in PROVIDERS.items() if provider in present]
@@ -55,7 +55,7 @@ class OnnxRuntime:
         chosen = list(dict.fromkeys((PROVIDERS[device], PROVIDERS["cpu"])))  # what a GPU lacks runs on the CPU
         self._providers = [(name, {"use_tf32": "0"} if name == PROVIDERS["cuda"] else {}) for name in chosen]
         self._session: Any = self._open()
-        self.backend = Backend("onnxruntime", runtime.__version__, "fp32", device)
+        self.info = BackendInfo("onnxruntime", backend.__version__, "fp32", device)
         follow_forks(self)
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -72,12 +72,12 @@ class OnnxRuntime:
 
     def _open(self) -> Any:
         """A session. Raises ModelFileError where ONNX Runtime cannot read the model."""
-        runtime = _package()
-        quiet = runtime.SessionOptions()
+        backend = _package()
+        quiet = backend.SessionOptions()
         quiet.log_severity_level = 3
         quiet.intra_op_num_threads = self._settings.threads or usable_cores()  # left alone it takes the machine's
         try:
-            return runtime.InferenceSession(self._model, quiet, providers=self._providers)
+            return backend.InferenceSession(self._model, quiet, providers=self._providers)
         except Exception as error:  # it has a class for each kind of failure, all beside Exception
             said = " ".join(str(error).split())[:160].encode("unicode_escape").decode()
             raise ModelFileError(f"{self._place}: ONNX Runtime cannot read it ({said})") from None
@@ -88,5 +88,5 @@ def _package() -> Any:
         return importlib.import_module("onnxruntime")
     except ImportError:
         raise ConfigError(
-            "runtime: 'onnxruntime': the package is not installed; run: pip install lookonce[onnx]"
+            "backend: 'onnxruntime': the package is not installed; run: pip install lookonce[onnx]"
         ) from None

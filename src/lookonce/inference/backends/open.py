@@ -1,4 +1,4 @@
-"""Which runtime runs a model, and the converted form that the cache folder keeps of it."""
+"""Which backend runs a model, and the converted form that the cache folder keeps of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lookonce.errors import ConfigError, UserError
 from lookonce.files import replacing
-from lookonce.inference.backends.settings import Backend, RuntimeName, Settings
+from lookonce.inference.backends.settings import BackendInfo, BackendName, Settings
 from lookonce.inference.cache import KEY_LENGTH, CacheError, locked, make_room
 from lookonce.model.model_file import FORMAT, Description, ModelFileError
 
@@ -34,7 +34,7 @@ EXPORTED = (".onnx", ".xml")
 
 
 ENDINGS = {"openvino": ".xml", "onnxruntime": ".onnx"}
-"""Of the form that a runtime reads."""
+"""Of the form that a backend reads."""
 
 
 SCHEMA = 1
@@ -42,10 +42,10 @@ SCHEMA = 1
 
 
 @runtime_checkable
-class Runtime(Protocol):
+class Backend(Protocol):
     """Runs a network. It may be called from several threads at once."""
 
-    backend: Backend
+    info: BackendInfo
     about: Description
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -53,22 +53,22 @@ class Runtime(Protocol):
 
 
 class Opened:
-    """A runtime that knows what it was opened from: a copy of it, in this process or another, opens that anew."""
+    """A backend that knows what it was opened from: a copy of it, in this process or another, opens that anew."""
 
-    def __init__(self, runtime: Runtime, source: Model | Path, settings: Settings) -> None:
-        self._runtime, self._source, self._settings = runtime, source, settings
-        self.backend, self.about = runtime.backend, runtime.about
+    def __init__(self, backend: Backend, source: Model | Path, settings: Settings) -> None:
+        self._runtime, self._source, self._settings = backend, source, settings
+        self.info, self.about = backend.info, backend.about
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """[B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/stride, W/stride], float32."""
         return self._runtime(images)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return open_runtime, (self._source, self._settings)
+        return open_backend, (self._source, self._settings)
 
 
-def open_runtime(model: Model | Path, settings: Settings) -> Runtime:
-    """A runtime with a model in it. It can be pickled and copied, and used after a fork.
+def open_backend(model: Model | Path, settings: Settings) -> Backend:
+    """A backend with a model in it. It can be pickled and copied, and used after a fork.
 
     Args:
         model: a model in memory, which PyTorch runs unless another is asked for, or a file: a model file, a run's
@@ -76,26 +76,26 @@ def open_runtime(model: Model | Path, settings: Settings) -> Runtime:
             converted once; the converted form is kept in the cache folder, or in memory where that cannot be written.
         settings: what is asked for.
     Raises:
-        UserError: a file that cannot be read, a runtime that is not installed or cannot run such a file.
+        UserError: a file that cannot be read, a backend that is not installed or cannot run such a file.
     """
     source = _whole(model) if isinstance(model, Path) else model
     name = _choose(source if isinstance(source, Path) else None, settings)
     found = _opened(source, name, settings)
     if isinstance(source, Path):
         source = source.absolute()  # a copy may be opened in another folder
-    return Opened(found, source, replace(settings, runtime=name))
+    return Opened(found, source, replace(settings, backend=name))
 
 
-def _opened(source: Model | Path, name: RuntimeName, settings: Settings) -> Runtime:
+def _opened(source: Model | Path, name: BackendName, settings: Settings) -> Backend:
     if name == "torch":
-        from lookonce.inference.backends.torch import TorchRuntime
+        from lookonce.inference.backends.torch import TorchBackend
 
-        return TorchRuntime(_loaded(source) if isinstance(source, Path) else source, settings)
-    backend: Callable[[Path | onnx.ModelProto, Settings], Runtime]
+        return TorchBackend(_loaded(source) if isinstance(source, Path) else source, settings)
+    backend: Callable[[Path | onnx.ModelProto, Settings], Backend]
     if name == "openvino":
-        from lookonce.inference.backends.openvino import OpenvinoRuntime as backend
+        from lookonce.inference.backends.openvino import OpenvinoBackend as backend
     else:
-        from lookonce.inference.backends.onnxruntime import OnnxRuntime as backend
+        from lookonce.inference.backends.onnxruntime import OnnxruntimeBackend as backend
     if not isinstance(source, Path):
         return backend(_convert(source), settings)
     if source.suffix in EXPORTED:
@@ -103,16 +103,16 @@ def _opened(source: Model | Path, name: RuntimeName, settings: Settings) -> Runt
     return _open_kept(source, name, lambda form: backend(form, settings))
 
 
-def _choose(path: Path | None, settings: Settings) -> RuntimeName:
-    """The runtime asked for, or the fastest at hand. Raises ConfigError for one that cannot run such a file."""
+def _choose(path: Path | None, settings: Settings) -> BackendName:
+    """The backend asked for, or the fastest at hand. Raises ConfigError for one that cannot run such a file."""
     ending = path.suffix if path else ""
-    if settings.runtime == "openvino" and importlib.util.find_spec("openvino") is None:
-        raise ConfigError("runtime: 'openvino': the package is not installed; run: pip install openvino")
-    if settings.runtime != "auto":
+    if settings.backend == "openvino" and importlib.util.find_spec("openvino") is None:
+        raise ConfigError("backend: 'openvino': the package is not installed; run: pip install openvino")
+    if settings.backend != "auto":
         fits = {"torch": ending not in EXPORTED, "onnxruntime": ending != ".xml", "openvino": True}
-        if not fits[settings.runtime]:
-            raise ConfigError(f"runtime: {settings.runtime!r} cannot run {path}; take openvino")
-        return settings.runtime
+        if not fits[settings.backend]:
+            raise ConfigError(f"backend: {settings.backend!r} cannot run {path}; take openvino")
+        return settings.backend
     if ending == ".onnx" and _onnxruntime_has_cuda():
         return "onnxruntime"
     if ending in EXPORTED:
@@ -149,8 +149,8 @@ def _whole(path: Path) -> Path:
     return path
 
 
-def _open_kept(model: Path, name: RuntimeName, opening: Callable[[Path | onnx.ModelProto], Runtime]) -> Runtime:
-    """A runtime on the converted form of a model file, which the cache keeps, else on one in memory."""
+def _open_kept(model: Path, name: BackendName, opening: Callable[[Path | onnx.ModelProto], Backend]) -> Backend:
+    """A backend on the converted form of a model file, which the cache keeps, else on one in memory."""
     from lookonce.model.darknet.files import source_files
 
     files = source_files(model)
@@ -181,7 +181,7 @@ def _loaded(path: Path) -> Model:
     return load_model(path)
 
 
-def _key(files: tuple[Path, ...], name: RuntimeName) -> str:
+def _key(files: tuple[Path, ...], name: BackendName) -> str:
     """Of what the files hold and of what converts them."""
     makers = ("onnx", "openvino") if name == "openvino" else ("onnx",)
     found = hashlib.sha256(f"{SCHEMA} {FORMAT} {name} {[(maker, version(maker)) for maker in makers]}".encode())

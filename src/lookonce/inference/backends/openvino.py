@@ -1,4 +1,4 @@
-"""OpenVINO as a runtime: the fastest on a CPU. No torch here.
+"""OpenVINO as a backend: the fastest on a CPU. No torch here.
 
 Nothing is reported to anyone: lookonce/__init__.py keeps the package that does it away, and models are read by
 Core.read_model, never by openvino.convert_model.
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from lookonce.errors import ConfigError
 from lookonce.files import replacing
-from lookonce.inference.backends.settings import Backend, Settings, abandon, follow_forks
+from lookonce.inference.backends.settings import BackendInfo, Settings, abandon, follow_forks
 from lookonce.model.model_file import KEY, Description, ModelFileError, not_ours
 from lookonce.model.onnx_graph import PIXELS, RAW, network_part, raw_shape, read_description, read_onnx
 
@@ -51,7 +51,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-class OpenvinoRuntime:
+class OpenvinoBackend:
     """Runs a network: [B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/32, W/32], float32.
 
     Images run one by one, each on all cores; under settings.throughput several at once. It may be called from several
@@ -85,7 +85,7 @@ class OpenvinoRuntime:
         if settings.threads is not None:
             self._hints["INFERENCE_NUM_THREADS"] = str(settings.threads)
         version = openvino.__version__.split("-")[0]
-        self.backend = Backend("openvino", version, "int8" if is_int8 else rest, device.lower())
+        self.info = BackendInfo("openvino", version, "int8" if is_int8 else rest, device.lower())
         self._lock, self._place = Lock(), "the model" if isinstance(source, onnx.ModelProto) else str(source)
         self._compiled: openvino.CompiledModel | None = self._compile()
         follow_forks(self)
@@ -118,7 +118,7 @@ class OpenvinoRuntime:
 
     def _compile(self) -> openvino.CompiledModel:
         try:
-            compiled = the_core().compile_model(self._network, self.backend.device.upper(), self._hints)
+            compiled = the_core().compile_model(self._network, self.info.device.upper(), self._hints)
         except RuntimeError as error:
             raise ModelFileError(f"{self._place}: OpenVINO cannot run it ({_reason(error)})") from None
         self._most: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")  # by the hint
@@ -202,7 +202,7 @@ def _reason(error: RuntimeError) -> str:
 
 def _fixed(read: openvino.Model, about: Description, place: str) -> openvino.Model:
     """The network for one image of its own size. Raises ModelFileError where it gives another map than described."""
-    width, height = about.frame
+    width, height = about.input_size
     expected = [1, *raw_shape(about, place)]
     try:
         read.reshape([1, 3, height, width])

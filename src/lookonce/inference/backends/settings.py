@@ -1,8 +1,8 @@
 """How many cores this process may use, which can be fewer than the machine has.
 
-What may be asked of a runtime, and what it says of itself.
+What may be asked of a backend, and what it says of itself.
 
-What becomes of an open runtime in a forked process: its threads stay in the parent.
+What becomes of an open backend in a forked process: its threads stay in the parent.
 
 A network that waits for them would wait for ever, and so would one that is closed. So a forked process lets go of what
 it inherited without closing it, and opens its own when it is first called.
@@ -19,7 +19,7 @@ from weakref import WeakSet
 from lookonce.choices import choose, key
 from lookonce.errors import ConfigError
 
-RuntimeName = Literal["auto", "torch", "openvino", "onnxruntime"]
+BackendName = Literal["auto", "torch", "openvino", "onnxruntime"]
 
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -29,20 +29,20 @@ Precision = Literal["auto", "fp32", "bf16"]
 class Settings:
     """How a network runs."""
 
-    runtime: RuntimeName = "auto"
+    backend: BackendName = "auto"
     """auto: the fastest at hand."""
     device: str | None = None
-    """None: the runtime's own choice. torch: cpu, cuda, cuda:1, ...; onnxruntime: cpu, cuda, tensorrt."""
+    """None: the backend's own choice. torch: cpu, cuda, cuda:1, ...; onnxruntime: cpu, cuda, tensorrt."""
     precision: Precision = "auto"
     """auto: bf16 where the processor has instructions for it, else fp32."""
     throughput: bool = False
-    """Many pictures at once count, not how long one takes. OpenVINO then runs as many as suit the machine."""
+    """Many images at once count, not how long one takes. OpenVINO then runs as many as suit the machine."""
     threads: int | None = None
-    """Of the CPU. None: the runtime's own choice, the cores that this process may use. PyTorch has one number for the
+    """Of the CPU. None: the backend's own choice, the cores that this process may use. PyTorch has one number for the
     whole process, and it is changed."""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("runtime", RuntimeName), ("precision", Precision)):
+        for name, allowed in (("backend", BackendName), ("precision", Precision)):
             object.__setattr__(self, name, choose(getattr(self, name), get_args(allowed), name))
         if self.device is not None:
             object.__setattr__(self, "device", key(str(self.device)))
@@ -57,7 +57,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Backend:
+class BackendInfo:
     """What computes: two results are comparable only where it is the same."""
 
     name: str
@@ -72,7 +72,7 @@ class Backend:
 
 
 class Forks(Protocol):
-    """A runtime that a forked process may inherit."""
+    """A backend that a forked process may inherit."""
 
     def forked(self) -> None:
         """Called in the forked process, before anything else runs there."""
@@ -81,9 +81,9 @@ class Forks(Protocol):
 _opened: WeakSet[Forks] = WeakSet()
 
 
-def follow_forks(runtime: Forks) -> None:
-    """Have the runtime's `forked` called in each process that is forked from this one."""
-    _opened.add(runtime)
+def follow_forks(backend: Forks) -> None:
+    """Have the backend's `forked` called in each process that is forked from this one."""
+    _opened.add(backend)
 
 
 def abandon(*inherited: object) -> None:
@@ -93,8 +93,8 @@ def abandon(*inherited: object) -> None:
 
 
 def _forked() -> None:
-    for runtime in list(_opened):
-        runtime.forked()
+    for backend in list(_opened):
+        backend.forked()
 
 
 if hasattr(os, "register_at_fork"):  # Windows never forks

@@ -1,4 +1,4 @@
-"""PyTorch as a runtime: batch norm folded, channels last."""
+"""PyTorch as a backend: batch norm folded, channels last."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lookonce.errors import ConfigError, UserError
-from lookonce.inference.backends.settings import Backend, Settings, follow_forks
+from lookonce.inference.backends.settings import BackendInfo, Settings, follow_forks
 from lookonce.model.model_file import Model
 from lookonce.model.network import folded
 
 
-class TorchRuntime:
+class TorchBackend:
     """Runs a model's network: [B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/32, W/32], float32.
 
     May be called from several threads at once, and in a forked process, there on one thread and not on a GPU.
@@ -37,7 +37,7 @@ class TorchRuntime:
         self.kind = kind
         if self.device.type == "cuda" and kind == torch.float32:
             torch.backends.cudnn.allow_tf32 = False  # which would be another precision under the same name
-        self.backend = Backend("torch", torch.__version__, precision, str(self.device))
+        self.info = BackendInfo("torch", torch.__version__, precision, str(self.device))
         self._is_inherited = False
         follow_forks(self)
 

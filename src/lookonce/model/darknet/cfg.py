@@ -207,16 +207,16 @@ def read_cfg(text: str, place: str = "cfg") -> Cfg:
     layers = tuple(_layer(_Reader(section, place)) for section in sections[1:])
     if not layers:
         raise CfgError(place, sections[0].line, "a network without layers", "at least one section after [net]")
-    frame = net.integer("width", 416), net.integer("height", 416)
+    input_size = net.integer("width", 416), net.integer("height", 416)
     channels = net.integer("channels", 3)
     if channels not in (1, 3):
         raise CfgError(place, net.line("channels"), f"channels={channels}", "3 (RGB) or 1 (grey)")
     kept = tuple(tuple(section.kept) for section in sections)
     try:
-        shapes(layers, Shape(channels, frame[1], frame[0]))
+        shapes(layers, Shape(channels, input_size[1], input_size[0]))
     except LayerError as error:
         raise CfgError(place, sections[1 + error.index].line, str(error)) from None
-    return Cfg(layers, *frame, channels, kept if any(kept) else ())
+    return Cfg(layers, *input_size, channels, kept if any(kept) else ())
 
 
 def _check_family(sections: list[_Section], place: str) -> None:

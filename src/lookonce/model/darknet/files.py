@@ -74,7 +74,7 @@ def save_darknet(
     cfg: Path | str,
     weights: Path | str,
     *,
-    frame: tuple[int, int] | None = None,
+    input_size: tuple[int, int] | None = None,
     seen: int | None = None,
 ) -> None:
     """Write a network for Darknet and whatever reads its files.
@@ -83,8 +83,8 @@ def save_darknet(
         network: any; one that was read from Darknet's files comes out as it went in, byte by byte.
         cfg: where the text goes.
         weights: where the numbers go.
-        frame: (width, height) of the input, pixels; none: that of the files it came from, else 416 x 416.
-        seen: pictures that training has seen; none: the count of the file it came from, else 0.
+        input_size: (width, height) of the input, pixels; none: that of the files it came from, else 416 x 416.
+        seen: images that training has seen; none: the count of the file it came from, else 0.
     Raises:
         UserError: a file that cannot be written.
     """
@@ -92,7 +92,7 @@ def save_darknet(
 
     origin = network.origin or Origin(Cfg(network.layers, channels=network.channels), Header())
     header = origin.header if seen is None else origin.header._replace(seen=seen)
-    width, height = frame or (origin.cfg.width, origin.cfg.height)
+    width, height = input_size or (origin.cfg.width, origin.cfg.height)
     write_weights(Path(weights).expanduser(), network, header)
     text = write_cfg(replace(origin.cfg, layers=network.layers, width=width, height=height))
     write_text(Path(cfg).expanduser(), text)

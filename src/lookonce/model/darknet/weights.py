@@ -31,7 +31,7 @@ from lookonce.model.network import DARKNET, BatchNorm, Convolution, Network
 
 
 class Header(NamedTuple):
-    """The start of a .weights file: a version, and the pictures that training has seen.
+    """The start of a .weights file: a version, and the images that training has seen.
 
     seen takes 64 bits from version 0.2 on and 32 before. Versions from 1000 on say that the matrices of
     connected layers lie transposed; they have the short form, and convolutions are the same in both.
