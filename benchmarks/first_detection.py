@@ -54,7 +54,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model, image = Path(folder) / "m.safetensors", Path(folder) / "p.jpg"
         make = (
-            "import sys; from pathlib import Path; from PIL import Image; from lookonce import Network, zoo;"
+            "import sys; from pathlib import Path; from PIL import Image; from lookonce import Network;"
+            "from lookonce.model import zoo;"
             "from lookonce.model.model_file import Model, save_model;"
             "layers = zoo.DETECTORS[sys.argv[3]](20, zoo.VOC_ANCHORS);"
             "save_model(Model(Network(layers), tuple(f'c{i}' for i in range(20))), Path(sys.argv[1]));"

@@ -1,4 +1,7 @@
-"""The shape of the code itself: no circular imports, few parameters, tests mirror, errors need no torch."""
+"""The shape of the code itself: no circular imports, few parameters, tests mirror, a detector needs no torch.
+
+The order of the packages is a contract of import-linter (pyproject.toml, make lint).
+"""
 
 import ast
 import subprocess
@@ -31,7 +34,12 @@ def functions():
 
 
 def imported(tree):
+    """Modules that a module imports when it runs: what stands under TYPE_CHECKING does not count."""
+    typed = {id(n) for block in ast.walk(tree) if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+             for n in ast.walk(block)}  # fmt: skip
     for node in ast.walk(tree):
+        if id(node) in typed:
+            continue
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lookonce"):
             inside = (node.module or "").removeprefix("lookonce").removeprefix(".")
             for alias in node.names:
@@ -46,14 +54,6 @@ def test_no_modules_import_each_other():
     while free := {name for name, others in reads.items() if not others & reads.keys()}:
         reads = {name: others for name, others in reads.items() if name not in free}
     assert not reads
-
-
-def test_data_knows_no_network_and_loss_no_network():
-    for name, tree in modules():
-        if name.startswith("data."):
-            assert not set(imported(tree)) & {"region", "network", "anchors"}, name
-        if name == "loss":
-            assert "network" not in set(imported(tree))
 
 
 def test_functions_take_few_parameters():
@@ -82,16 +82,18 @@ def test_one_module_opens_connections():
     found = {m for m, tree in modules() for n in ast.walk(tree)
              if (isinstance(n, ast.Import) and {a.name for a in n.names} & wires)
              or (isinstance(n, ast.ImportFrom) and n.module in wires)}  # fmt: skip
-    assert found == {"mirror"}
+    assert found == {"data.download"}
 
 
 def test_tests_mirror_the_source():
-    missing = [name for name, _ in modules() if not (TESTS / f"test_{name.replace('.', '_')}.py").is_file()]
+    """tests/<package>/test_<module>.py, or several files test_<module>_<topic>.py of one module."""
+    missing = [name for name, _ in modules() if name != "__main__" and not list(
+        (TESTS / Path(*name.split(".")[:-1])).glob(f"test_{name.split('.')[-1]}*.py"))]  # fmt: skip
     assert not missing
 
 
-NO_TORCH = """boxes region postprocess detector backends.openvino
-errors layers zoo darknet.cfg darknet.origin data.record data.voc data.catalog downloading cli"""
+NO_TORCH = """errors cli model.boxes model.layers model.zoo model.heads.region model.postprocess model.model_file model.onnx_graph
+model.darknet.cfg data.dataset data.read data.formats.voc data.download inference.detector inference.backends.openvino"""
 
 
 @pytest.mark.parametrize("name", NO_TORCH.split())

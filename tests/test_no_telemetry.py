@@ -23,7 +23,7 @@ from lookonce import Detector
 """
 NANO = f"""
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from lookonce import zoo
+from lookonce.model import zoo
 from sets import nano
 zoo.DETECTORS["nano"] = nano
 """

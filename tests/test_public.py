@@ -41,7 +41,7 @@ socket.socket.connect = socket.socket.connect_ex = refuse
 socket.getaddrinfo = socket.create_connection = refuse
 sys.path.insert(0, sys.argv[1])
 from sets import nano
-from lookonce import zoo
+from lookonce.model import zoo
 from lookonce.cli import main
 zoo.DETECTORS["nano"] = nano
 data, out = sys.argv[2:]

@@ -24,7 +24,10 @@ from rich.console import Console
 
 from lookonce import __version__
 from lookonce.choices import choose, closest, literals
+from lookonce.console import shown_json
 from lookonce.errors import UserError, printable
+
+log = logging.getLogger("lookonce")
 
 COMMANDS = {
     "demo": ("lookonce.commands.demo:demo", "Train on embedded handwritten digits and show what it finds."),
@@ -43,25 +46,36 @@ COMMANDS = {
 }
 
 
+RENAMED = {
+    "--runtime": "--backend", "--drawn": "--save-images", "--no-drawn": "--no-save-images",
+    "--no-pictures": "--no-images", "--pictures": "--images", "--share": "--ratio",
+}  # fmt: skip
+"""Options of version 0.1 and their names now. The old names work for one release, with a hint."""
+WITHOUT_TWIN = (
+    "deterministic", "folded", "half", "int8", "json", "keep-empty", "keep-last", "overwrite", "raw", "train",
+)  # fmt: skip
+"""Switches that are off unless given. Version 0.1 also took their --no- forms, which change nothing."""
 NO_READER = 141
 """Exit code where the program behind a pipe has stopped reading, as shells have it: 128 + SIGPIPE."""
 
 
-def make_app(config: str | None = None, stdout: TextIO | None = None) -> cyclopts.App:
+def make_app(config: dict[str, Any] | None = None, stdout: TextIO | None = None) -> cyclopts.App:
     """Return the commands; functions are imported when they are called.
 
     Args:
-        config: a YAML file of their options.
+        config: options that the command line does not give, by name.
         stdout: where help is printed; None: to sys.stdout.
     """
-    read = cyclopts.config.Yaml(config, must_exist=True, use_commands_as_keys=False) if config else None
+    read = cyclopts.config.Dict(config, use_commands_as_keys=False, source="--config") if config else None
     app = cyclopts.App(
         name="lookonce",
         help="You only look once: detectors from labelled images.",
         help_epilogue="Every command takes --config FILE.yaml with any of its options. The word none stands for "
         "'not given': --name none undoes a name that the file gives.",
         version=__version__,
-        default_parameter=cyclopts.Parameter(consume_multiple=True, negative_iterable="", negative_none=""),
+        default_parameter=cyclopts.Parameter(
+            consume_multiple=True, negative_bool="", negative_iterable="", negative_none=""
+        ),
         config=[*filter(None, [read]), _settle_words],
         result_action="return_value",
         exit_on_error=False,
@@ -85,8 +99,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with redirect_stdout(_Strays(stdout)):
             config = _take_config(words)
-            result = make_app(config, stdout)(words)
-        _show(result, stdout)
+            as_json = _take_json(words, config)
+            result = make_app(config, stdout)(_new_names(words))
+        _show(result, stdout, as_json)
     except (UserError, cyclopts.CycloptsError) as error:
         print(f"lookonce: {_one_line(error)}", file=sys.stderr)
         return 2
@@ -104,8 +119,8 @@ def entry() -> None:
     sys.exit(main())
 
 
-def _take_config(words: list[str]) -> str | None:
-    """Take `--config FILE` out of the command line. Raises UserError for a file that is no YAML of options."""
+def _take_config(words: list[str]) -> dict[str, Any] | None:
+    """Take `--config FILE` out of the command line and read it. Raises UserError for a file without options."""
     at = next((i for i, word in enumerate(words) if word == "--config" or word.startswith("--config=")), None)
     if at is None:
         return None
@@ -121,7 +136,30 @@ def _take_config(words: list[str]) -> str | None:
         raise UserError(f"{file}: cannot be read as YAML ({said}); expected lines like 'epochs: 30'") from None
     if not isinstance(found, dict):
         raise UserError(f"{file}: no options in it; expected lines like 'epochs: 30'")
-    return file
+    old = {name.removeprefix("--"): new.removeprefix("--") for name, new in RENAMED.items() if "--no-" not in name}
+    return {old.get(str(key), str(key)): value for key, value in found.items()}
+
+
+def _take_json(words: list[str], config: dict[str, Any] | None) -> bool:
+    """Take `--json` out of the command line: the result is shown as JSON, where it has a to_json."""
+    given = "--json" in words
+    words[:] = [word for word in words if word != "--json"]
+    return bool((config or {}).pop("json", False)) or given
+
+
+def _new_names(words: list[str]) -> list[str]:
+    """The command line with options of version 0.1 under their names of today, each with a hint."""
+    found = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name in RENAMED:
+            log.warning("%s is now %s; the old name works in this release only", name, RENAMED[name])
+            word = RENAMED[name] + equals + value
+        elif name.removeprefix("--no-") in WITHOUT_TWIN and name.startswith("--no-"):
+            log.warning("%s: leave it out; this is what happens without it", name)
+            continue
+        found.append(word)
+    return found
 
 
 def _settle_words(app: cyclopts.App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
@@ -226,11 +264,14 @@ def _without_far_fetched(said: str, given: str) -> str:
     return said[: found.start()] + said[found.end() :]
 
 
-def _show(result: Any, stdout: TextIO) -> None:
+def _show(result: Any, stdout: TextIO, as_json: bool) -> None:
     if result is None:
         return
+    if as_json and not hasattr(result, "to_json"):
+        raise UserError("--json: the result of this command is a line of text; leave --json out")
     if isinstance(stdout, TextIOWrapper):
         stdout.reconfigure(errors="backslashreplace")  # a pipe on Windows knows few letters
-    lines = str(result).split("\n")  # of tables too: a terminal wraps what a narrow table would cut
+    shown = shown_json(result.to_json()) if as_json else str(result)
+    lines = shown.split("\n")  # of tables too: a terminal wraps what a narrow table would cut
     with _printing():
         print("\n".join(map(printable, lines)), file=stdout, flush=True)

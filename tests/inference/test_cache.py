@@ -80,7 +80,7 @@ def test_a_lock_is_waited_for_and_said(folder, caplog):
 def test_a_process_that_was_killed_holds_nothing(folder):
     code = """
 import os, sys
-from lookonce.cache import in_use, locked
+from lookonce.inference.cache import in_use, locked
 with locked("forms", sys.argv[1]) as entry, in_use(entry):
     entry.finish("half")
     os._exit(9)

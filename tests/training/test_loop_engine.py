@@ -26,7 +26,7 @@ def test_lightning_is_quiet_inside_and_as_it_was_outside():
 def test_freed_memory_is_kept_for_the_next_step():
     code = """
 import resource
-from lookonce.training.engine import keep_freed_memory
+from lookonce.training.loop import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     bytes(bytearray(2**26))

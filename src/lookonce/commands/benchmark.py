@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_text
+import json
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -54,7 +54,6 @@ def benchmark(
     train: bool = False,
     out: Path | None = None,
     overwrite: bool = False,
-    json: bool = False,
 ) -> Speed:
     """Measure how fast models are here: their network alone, and on request all around it.
 
@@ -72,7 +71,6 @@ def benchmark(
         train: also measure training steps of the network: the step alone, through train, and in a plain loop.
         out: also write speed.txt, speed.json and the plot speed.png into this folder.
         overwrite: replace these three files if they exist.
-        json: show the result as JSON.
     Returns:
         Speed: the machine, a table for each network and batch, and what is absent and why. Ctrl-C gives the rounds so
         far.
@@ -97,7 +95,7 @@ def benchmark(
         speed = _noted(speed, "from image files to detections: not measured; give --images FOLDER")
     if out is not None:
         _write(speed, Path(out).expanduser())
-    return replace(speed, json=json)
+    return speed
 
 
 def _whole(path: Path) -> Path:
@@ -174,7 +172,7 @@ def _write(speed: Speed, folder: Path) -> None:
     from lookonce.report.figures import Bar, rates_figure, save_figure
 
     write_text(folder / "speed.txt", speed.table() + "\n")
-    write_text(folder / "speed.json", json_text.dumps(speed.to_json(), indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / "speed.json", json.dumps(speed.to_json(), indent=2, ensure_ascii=False) + "\n")
     panels: dict[str, list[Bar]] = {}
     for heading, rows in tables(speed.networks).items():
         for name, row in zip(names(rows), rows, strict=True):

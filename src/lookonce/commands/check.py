@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, get_args
 
 import numpy as np
+from cyclopts import Parameter
 
 from lookonce.choices import choose
 from lookonce.data.anchors import cluster_anchors, encoded, is_lost, shapes_in_cells
@@ -36,10 +37,9 @@ def check(
     size: int = 416,
     resize: ResizeMode = "letterbox_antialias",
     anchors: int = 5,
-    images: bool = True,
+    images: Annotated[bool, Parameter(negative="--no-images")] = True,
     report: Path | None = None,
     overwrite: bool = False,
-    json: bool = False,
     workers: int | None = None,
 ) -> CheckReport:
     """Say what is wrong with a data set: every image, every box, all splits. Nothing is changed.
@@ -56,7 +56,6 @@ def check(
         images: open the images, too: for cut ones, wrong sizes, and twins, also across train, val and test.
         report: also write this page (.html): counts, shapes, anchors, labelled images, what the network is told.
         overwrite: replace the page if it exists, or write it into the data set's folder.
-        json: show the result as JSON.
         workers: threads that decode; none: one for each core.
     Returns:
         CheckReport: counts and findings, each with its first places and what to do.
@@ -79,7 +78,7 @@ def check(
     looks = look(paths, workers or usable_cores(), pixel_range) if images else None
     findings, lost = find(whole, looks, fit, size, resize)
     counted = count(whole, size, resize)
-    result = CheckReport(str(data), whole.found.format, size, counted, fit, lost, findings, images, report, json)
+    result = CheckReport(str(data), whole.found.format, size, counted, fit, lost, findings, images, report)
     if report is not None:
         from lookonce.report.data_page import write_data_report
 

@@ -62,7 +62,7 @@ def convert(
         data: a data set: its folder, or its COCO .json, data.yaml or obj.data.
         out: a new folder for it. Its images are hard links to the old ones where the disk allows that, else copies.
         format: what to write: voc, coco, or yolo (data.yaml and obj.data).
-        labels: these classes only, by name, in this order. TrainingImages without any of them stay, empty.
+        labels: these classes only, by name, in this order. Images without any of them stay, empty.
         read_as: the format of `data`; auto finds it by looking.
         policy: how to handle a box less than half inside its image: drop it, clip it to the image, or error. A box
             at least half inside is clipped.

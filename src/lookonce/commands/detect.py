@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from lookonce.console import track
 from lookonce.data.images import BATCH, Decoded, load_rgb, usable_cores
@@ -78,7 +81,7 @@ def detect(
     overwrite: bool = False,
     threshold: float | None = None,
     iou_threshold: float = 0.45,
-    drawn: bool = True,
+    save_images: Annotated[bool, Parameter(negative="--no-save-images")] = True,
     backend: BackendName = "auto",
     device: str | None = None,
     precision: Precision = "auto",
@@ -93,7 +96,7 @@ def detect(
         overwrite: write into a folder that holds files already. Only what an earlier detect wrote there is replaced.
         threshold: lowest score of a detection; none: the model's own, for each class, from validation.
         iou_threshold: of two boxes of one class that overlap more than this, the better stays.
-        drawn: also write each image with its detections drawn.
+        save_images: also write each image with its detections drawn.
         backend: what runs the network; auto: the fastest at hand.
         device: where it runs: cpu, cuda, or tensorrt of onnxruntime; none: the backend's own choice.
         precision: auto: bf16 where the processor has instructions for it (boxes within 1 px), else fp32.
@@ -111,16 +114,16 @@ def detect(
         files = [file for pattern in images for file in find_images(pattern)]
         if overwrite:
             _remove_earlier(folder, files)
-        return _write_all(detector, str(model), files, Summary(folder), drawn)
+        return _write_all(detector, str(model), files, Summary(folder), save_images)
 
 
-def _write_all(detector: Detector, model: str, files: list[str], summary: Summary, drawn: bool) -> Summary:
+def _write_all(detector: Detector, model: str, files: list[str], summary: Summary, save_images: bool) -> Summary:
     """Detect on every file; what is found before a stop is kept."""
     stopped = False
     with replacing(summary.out / RESULT) as beside, beside.open("w", encoding="utf-8", newline="\n") as text:
         text.write(json.dumps({"model": model, "labels": detector.labels})[:-1] + ', "images": [')
         try:
-            for file, found, name in _found(detector, files, summary, drawn):
+            for file, found, name in _found(detector, files, summary, save_images):
                 write_entry(text, file, found, first=summary.images == 0, drawn=name)
                 summary.add(found)
         except KeyboardInterrupt:
@@ -161,7 +164,7 @@ Found = tuple[str, Detections, str | None]
 """A file, what was found on it, and the name of the drawn image."""
 
 
-def _found(detector: Detector, files: list[str], summary: Summary, drawn: bool) -> Iterator[Found]:
+def _found(detector: Detector, files: list[str], summary: Summary, save_images: bool) -> Iterator[Found]:
     """Detections file by file, in order; drawn behind, in threads, while the network runs."""
     taken = {_alike(path.name) for path in summary.out.iterdir()}  # an image of the user's is never replaced
     paths = track(files, "detecting")
@@ -172,7 +175,7 @@ def _found(detector: Detector, files: list[str], summary: Summary, drawn: bool) 
                 log.warning("skipped %s", image)
                 summary.skipped += 1
                 continue
-            name = _free_name(Path(file).stem, taken) if drawn else None
+            name = _free_name(Path(file).stem, taken) if save_images else None
             if name is not None:
                 drawings.append(pool.submit(_draw, file, image, found, summary.out / name))
             if len(drawings) > BATCH:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import torch
 
-from lookonce.console import cell, cells, rendered, shown_json, track
+from lookonce.console import cell, cells, rendered, track
 from lookonce.data.anchors import coverage, encoded, is_lost
 from lookonce.data.augment import InputBatch
 from lookonce.data.check import a_letter_apart, alike, lost_finding
@@ -81,8 +81,6 @@ class Diagnosis:
     data: str
     checks: tuple[Check, ...]
     bars: tuple[Bars, ...] = ()
-    json: bool = False
-    """Whether it is shown as JSON."""
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -96,8 +94,7 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values."""
-        whole = asdict(self) | {"failed": self.failed}
-        return {key: value for key, value in whole.items() if key != "json"}
+        return asdict(self) | {"failed": self.failed}
 
     def __rich__(self) -> Group:
         from rich.console import Group
@@ -108,8 +105,6 @@ class Diagnosis:
         return Group(cell(f"{self.run} on {self.data}"), _checks(self.checks), *bars, Text("\n".join(lines)))
 
     def __str__(self) -> str:
-        if self.json:
-            return shown_json(self.to_json())
         return rendered(self)
 
 
@@ -246,7 +241,6 @@ def diagnose(
     steps: int = 300,
     train_split: str = "train",
     val_split: str = "val",
-    json: bool = False,
 ) -> Diagnosis:
     """Say why a run finds nothing: its weights, classes, anchors and detections, and whether it can learn at all.
 
@@ -258,7 +252,6 @@ def diagnose(
         steps: steps at most in which its network, begun anew, must learn five training images by heart; 0: skip it.
         train_split: which images it learnt from.
         val_split: images on which its detections are looked at.
-        json: show the result as JSON.
     Returns:
         Diagnosis: each check with what was found and what to change; histograms of scores and of IoU.
     Raises:
@@ -284,7 +277,7 @@ def diagnose(
     checks.insert(3, check_names(model, theirs, twins, checks[-1].state != "FAIL"))
     checks.append(check_curves(Path(run)))
     checks.append(check_memory(model, train_set, steps, [name for name in blocked if name != weights.name]))
-    return Diagnosis(str(run), str(data), tuple(checks), bars, json)
+    return Diagnosis(str(run), str(data), tuple(checks), bars)
 
 
 def pair_names(labels: Sequence[str], theirs: Sequence[str]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_text
 import logging
 import platform
 import shlex
@@ -42,7 +41,7 @@ class Report:
     data: str
     split: str | None
     skipped: int
-    """TrainingImages that could not be decoded: their objects count as missed."""
+    """Images that could not be decoded: their objects count as missed."""
     analysis: Analysis
     """Errors by kind, confusion, calibration, sizes."""
     coco: CocoMetrics | None = None
@@ -50,8 +49,6 @@ class Report:
     page: Path | None = None
     backend: BackendInfo | None = None
     """What ran the model; None: the detections were read from files."""
-    json: bool = False
-    """Whether it is shown as JSON."""
 
     @property
     def versions(self) -> dict[str, str]:
@@ -65,7 +62,7 @@ class Report:
 
     @property
     def computed_by(self) -> str:
-        """BackendInfo, precision and device, in words."""
+        """Backend, precision and device, in words."""
         return "detections read from files" if self.backend is None else str(self.backend)
 
     def to_json(self) -> dict[str, Any]:
@@ -89,8 +86,6 @@ class Report:
         return (self.coco or self.metrics).__rich__()
 
     def __str__(self) -> str:
-        if self.json:
-            return json_text.dumps(self.to_json(), indent=2, ensure_ascii=False)
         said = [f"{self.model} on {self.data} ({self.split or 'all'}); {self.computed_by}"]
         said += [str(self.coco)] if self.coco else []
         kinds = (
@@ -119,7 +114,6 @@ def evaluate(
     precision: Precision = "fp32",
     report: Path | None = None,
     overwrite: bool = False,
-    json: bool = False,
 ) -> Report:
     """Score a detector on labelled images.
 
@@ -141,7 +135,6 @@ def evaluate(
             processor has instructions for it. An int8 file stays int8.
         report: also write this page (.html): curves, confusion, calibration, errors by kind and cost, hits and misses.
         overwrite: replace the page if it exists, or write it into the data set's folder.
-        json: show the result as JSON.
     Returns:
         Report: AP of each class, their mean with its interval, the rules by name, the errors by kind.
     Raises:
@@ -166,7 +159,7 @@ def evaluate(
         info = detector.backend.info
     analysis = analyse(dataset, detections, rules, bootstrap)
     coco = score_coco(dataset, detections) if protocol == "coco" else None
-    result = Report(analysis.metrics, str(model), str(data), split, skipped, analysis, coco, report, info, json)
+    result = Report(analysis.metrics, str(model), str(data), split, skipped, analysis, coco, report, info)
     if report is not None:
         _write_page(result, dataset, {
             "split": split, "labels": labels, "protocol": protocol, "iou-threshold": iou_threshold,

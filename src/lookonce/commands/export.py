@@ -18,14 +18,6 @@ from lookonce.model.model_file import Model, load_model
 Format = Literal["darknet", "onnx", "openvino"]
 
 
-WRITERS: dict[str, str] = {
-    "darknet": "lookonce.deploy.export",
-    "onnx": "lookonce.deploy.export",
-    "openvino": "lookonce.deploy.export",
-}
-"""Where each format's `write(model, stem, options)` lives; imported when it is asked for."""
-
-
 ENDINGS = {"darknet": (".cfg", ".weights", ".names"), "onnx": (".onnx",), "openvino": (".xml", ".bin")}
 """Of the files of each format."""
 
@@ -91,7 +83,7 @@ def export(
     for ending in ENDINGS[format]:
         check_output(stem.with_name(stem.name + ending), overwrite)
     sweep(stem.parent)
-    write: Writer = importlib.import_module(WRITERS[format]).write
+    write: Writer = getattr(importlib.import_module("lookonce.deploy.export"), f"write_{format}")
     return write(loaded, stem, options)
 
 

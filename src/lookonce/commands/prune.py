@@ -101,7 +101,7 @@ class Pruned:
 
         said = [f"{one.run}: {one.drop}" for one in self.rounds]
         if self.kept is None:
-            said.append(f"lost more than {self.max_drop:g}: not to be used; give a smaller --share, or more --steps")
+            said.append(f"lost more than {self.max_drop:g}: not to be used; give a smaller --ratio, or more --steps")
         else:
             said.append(f"kept: {self.kept.run} (within {self.max_drop:g})")
         return Group((self.kept or self.rounds[-1]).__rich__(), Text("\n".join(said)))
@@ -118,7 +118,7 @@ def prune(
     model: Path,
     data: Path,
     *,
-    share: float = 0.3,
+    ratio: float = 0.3,
     rounds: int = 1,
     steps: int = 1200,
     max_drop: float = 0.01,
@@ -135,7 +135,7 @@ def prune(
     Args:
         model: a model file with batch norm, a run's folder, or a Darknet .cfg beside its .weights.
         data: the data set to train on and, by its split val, to measure on; its format is found, not asked.
-        share: the part of all channels that may go, that do go: above 0 and below 1.
+        ratio: the part of all channels that may go, that do go: above 0 and below 1.
         rounds: reach that share in so many cuts of equal size, with a training and a run after each.
         steps: optimiser steps after each cut. The learning rate is the model's own.
         max_drop: mAP@0.5 that may be lost, 0..1. The last round within it is kept; a round beyond it is the last.
@@ -156,13 +156,13 @@ def prune(
     source = Path(model).expanduser()
     given = load_model(source)
     _check_model(given, source)
-    choose(given.network, share)  # which says what cannot be pruned before anything takes time
+    choose(given.network, ratio)  # which says what cannot be pruned before anything takes time
     names = _names(Path(out).expanduser(), name, rounds)
     plan = _plan(given, source, Path(data).expanduser().absolute(), seed)
     plan = replace(plan, settings=replace(plan.settings, steps=steps, epochs=None))
     own = source.parent if source.name == "model.safetensors" else source.with_suffix("")  # a run, by its folder
     folders = [(Path(out).expanduser(), one, f"{own.resolve().name}-pruned") for one in names]
-    return Pruned(tuple(_rounds(given, plan, folders, share, max_drop)), max_drop)
+    return Pruned(tuple(_rounds(given, plan, folders, ratio, max_drop)), max_drop)
 
 
 def _check(rounds: int, steps: int, max_drop: float) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lookonce.console import cell, cells, rendered, shown_json
+from lookonce.console import cell, cells, rendered
 from lookonce.data.anchors import input_boxes
 from lookonce.data.duplicates import Looks, nearly_same, same_content
 from lookonce.data.read import Whole
@@ -215,7 +215,7 @@ def letter_apart_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def split_findings(whole: Whole, splits: dict[str, NDArray[np.int64]]) -> list[Finding]:
-    """TrainingImages that two of train, val and test name."""
+    """Images that two of train, val and test name."""
     counts = Counter(n for members in splits.values() for n in set(members.tolist()))
     twice = sorted(n for n, count in counts.items() if count > 1)
     places = (f"{whole.dataset.paths[n]}: in {_in_which(n, splits)}" for n in twice)
@@ -323,7 +323,7 @@ class Counted:
     images: int
     objects: int
     empty: int
-    """TrainingImages without objects."""
+    """Images without objects."""
     difficult: int
     crowd: int
     classes: dict[str, tuple[int, int]]
@@ -355,8 +355,6 @@ class CheckReport:
     looked: bool
     """Whether the images were opened."""
     page: Path | None = None
-    json: bool = False
-    """Whether it is shown as JSON."""
 
     @property
     def harms(self) -> bool:
@@ -372,7 +370,7 @@ class CheckReport:
         """The same as plain values."""
         whole = asdict(self) | {"page": None if self.page is None else str(self.page), "harms": self.harms}
         whole["findings"] = [asdict(f) | {"harms": f.harms, "remedy": f.remedy} for f in self.findings]
-        return {key: value for key, value in whole.items() if key != "json"}
+        return whole
 
     def __rich__(self) -> Group:
         from rich.console import Group
@@ -381,8 +379,6 @@ class CheckReport:
         return Group(cells(lines), _classes(self), _anchors(self), *_findings(self), cell(verdict(self)))
 
     def __str__(self) -> str:
-        if self.json:
-            return shown_json(self.to_json())
         return rendered(self)
 
 

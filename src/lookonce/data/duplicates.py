@@ -1,4 +1,4 @@
-"""TrainingImages looked at once each: are they whole, how large, and which of them are the same or nearly so."""
+"""Images looked at once each: are they whole, how large, and which of them are the same or nearly so."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def same_content(looks: Looks) -> NDArray[np.int64]:
 def nearly_same(looks: Looks) -> NDArray[np.int64]:
     """[M] an earlier image, of another content, that looks nearly as each; -1: none.
 
-    TrainingImages that have such a one stand for no other, so that a film is one group and not all pairs of it.
+    Images that have such a one stand for no other, so that a film is one group and not all pairs of it.
     """
     mean, spread = looks.small.mean(1, dtype=np.float32), looks.small.std(1, dtype=np.float32)  # [M]
     content = same_content(looks)

@@ -213,7 +213,7 @@ PIXELS_A_BYTE = 5000
 
 
 BATCH = 8
-"""TrainingImages that go through a network together in detection."""
+"""Images that go through a network together in detection."""
 
 
 ENOUGH = 2
@@ -498,7 +498,7 @@ def _quiet() -> Iterator[None]:
 
 def open_ahead(paths: Iterable[Path | str], input_size: tuple[int, int], ahead: int = 2 * BATCH,
                pixel_range: PixelRange | None = None) -> Iterator[tuple[str, Opened]]:  # fmt: skip
-    """TrainingImages in the order given, each with its path; those to come are decoded in threads meanwhile.
+    """Images in the order given, each with its path; those to come are decoded in threads meanwhile.
 
     Memory holds `ahead` images, however many there are. An image that cannot be read comes as its error.
     input_size: (width, height) of the network's input that they are for.

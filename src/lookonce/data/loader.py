@@ -106,7 +106,7 @@ class Canvases:
             return canvas
 
     def failed(self) -> list[int]:
-        """TrainingImages that could not be decoded so far."""
+        """Images that could not be decoded so far."""
         if self.state_file is None:
             return []
         return np.flatnonzero(np.fromfile(self.state_file, np.uint8) == FAILED).tolist()
@@ -177,7 +177,7 @@ class Sample(NamedTuple):
 
 
 class TrainingImages(TorchDataset[Sample | None]):
-    """TrainingImages of a data set by index; None for one that cannot be decoded.
+    """Images of a data set by index; None for one that cannot be decoded.
 
     difficult: what becomes of difficult objects: ignore (neither sought nor background), train, or drop.
     """

@@ -27,7 +27,7 @@ PLAIN = frozenset({
     "annotation", "annotations", "annots", "anns", "all", "box", "boxes", "bbox", "coco", "custom", "darknet",
     "data", "dataset", "default", "detection", "export", "file", "files", "image", "images", "img", "imgs",
     "instances", "jpg", "jpeg", "jpegimages", "json", "label", "labels", "list", "lists", "obj", "object",
-    "objects", "photos", "png", "result", "results", "set", "sets", "split", "splits", "txt", "via",
+    "objects", "photos", "pictures", "png", "result", "results", "set", "sets", "split", "splits", "txt", "via",
     "voc", "whole", "xml", "xmls", "yolo",
 })  # fmt: skip
 """Words that say nothing of a split: what a folder or file holds."""

@@ -156,7 +156,7 @@ def read_dataset(
         split: the images of this split (VOC: ImageSets/Main/SPLIT.txt; COCO: *SPLIT*.json; YOLO: as data.yaml or
             obj.data says; of any: folders of this name); None: all. A data set that brings no splits is divided
             80/10/10 into train, val and test by a hash of the file names, the same each time.
-        labels: keep these classes, by name, in this order. TrainingImages without any of them stay, empty.
+        labels: keep these classes, by name, in this order. Images without any of them stay, empty.
         format: voc, coco or yolo; auto finds it by looking. YOLO and COCO describe their classes, so all of them
             are kept, in that order (COCO: by id).
         policy: how to handle a box less than half inside its image: drop it, clip it to the image, or error.

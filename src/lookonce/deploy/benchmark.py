@@ -37,9 +37,9 @@ import torch
 from numpy.typing import NDArray
 
 from lookonce import __version__
-from lookonce.console import cell, cells, rendered, shown_json
+from lookonce.console import cell, cells, rendered
 from lookonce.data.images import BATCH, image_size, load_for, usable_cores
-from lookonce.deploy.export import Options, write
+from lookonce.deploy.export import Options, write_darknet
 from lookonce.errors import ConfigError, ImageError, UserError
 from lookonce.inference.backends.open import EXPORTED, Backend, open_backend
 from lookonce.inference.backends.settings import BackendName, Precision, Settings
@@ -327,8 +327,6 @@ class Speed:
     training: tuple[StepSpeed, ...] = ()
     notes: tuple[str, ...] = ()
     stopped: bool = False
-    json: bool = False
-    """Whether it is shown as JSON."""
 
     @property
     def exit_code(self) -> int:
@@ -337,7 +335,7 @@ class Speed:
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain values."""
-        return {key: value for key, value in asdict(self).items() if key != "json"}
+        return asdict(self)
 
     def __rich__(self) -> Group:
         from rich.console import Group
@@ -352,7 +350,7 @@ class Speed:
         return Group(Text(head), *shown, cells(said))
 
     def __str__(self) -> str:
-        return shown_json(self.to_json()) if self.json else self.table()
+        return self.table()
 
     def table(self) -> str:
         """The tables as text."""
@@ -613,7 +611,7 @@ def opencv(model: Model) -> Run:
     """The network in OpenCV's dnn, up to the map before the region layer, as the backends here."""
     cv2: Any = importlib.import_module("cv2")
     with tempfile.TemporaryDirectory() as folder:
-        cfg, weights, *_ = write(model, Path(folder) / "model", Options(folded=True)).files
+        cfg, weights, *_ = write_darknet(model, Path(folder) / "model", Options(folded=True)).files
         network = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
     last = [name for name in network.getLayerNames() if name.startswith("conv_")][-1]
 

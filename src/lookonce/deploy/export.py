@@ -46,7 +46,7 @@ class Options:
     max_drop: float | None = None
     """mAP on the validation images that int8 may cost; None: as exporting.int8 has it."""
     data: Path | None = None
-    """TrainingImages to compare the file with the model on; a labelled data set for int8."""
+    """Images to compare the file with the model on; a labelled data set for int8."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ LOWEST_SCORE = 0.01
 log = logging.getLogger("lookonce")
 
 
-def write(model: Model, stem: Path, options: Options) -> Exported:
+def write_darknet(model: Model, stem: Path, options: Options) -> Exported:
     """Write a model for Darknet, OpenCV's dnn and what else reads these files.
 
     Raises UserError for a file that cannot be written.

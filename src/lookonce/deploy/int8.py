@@ -43,7 +43,7 @@ MAX_DROP = 0.005
 
 
 CALIBRATION = 300
-"""TrainingImages at most from which the ranges of activations are taken. Source: NNCF, quantize, subset_size."""
+"""Images at most from which the ranges of activations are taken. Source: NNCF, quantize, subset_size."""
 
 
 class DropError(UserError):
@@ -57,7 +57,7 @@ class Quantised:
     network: openvino.Model
     """From "pixels" to "raw"."""
     calibration: int
-    """TrainingImages of the train split that it was calibrated on."""
+    """Images of the train split that it was calibrated on."""
     drop: Drop
     kept: tuple[str, ...]
     """Convolutions that stayed in float32, by their place in the network; others are 8 bits."""

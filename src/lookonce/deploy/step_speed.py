@@ -89,7 +89,7 @@ class Task:
     cfg: str
     """The network's layers."""
     data: str
-    """TrainingImages of 640 x 480, STEPS batches of them."""
+    """Images of 640 x 480, STEPS batches of them."""
     out: str
     size: int
     batch: int

@@ -189,7 +189,7 @@ def _images(data: Path | None) -> Iterator[NDArray[np.uint8]]:
 
 
 def _batches(images: Iterator[NDArray[np.uint8]], model: Model) -> Iterator[NDArray[np.uint8]]:
-    """TrainingImages as the file takes them: [B, 3, H, W], resized, rounded."""
+    """Images as the file takes them: [B, 3, H, W], resized, rounded."""
     waiting: list[NDArray[np.uint8]] = []
     for image in images:
         waiting.append(np.rint(to_input(image, model.input_size, model.resize) * 255).astype(np.uint8))

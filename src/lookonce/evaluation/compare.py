@@ -27,7 +27,7 @@ class Drop:
     """95 %, about before - after."""
     images: int
     computed_by: str = ""
-    """BackendInfo, precision and device."""
+    """Backend, precision and device."""
 
     @property
     def drop(self) -> float:

@@ -198,7 +198,7 @@ def _take_own(path: Path, line: Line, json: Json, found: _Gathered) -> None:
     while True:
         key = json.value()
         json.expect(":")
-        if key == "images" and json.sees("["):
+        if key in ("images", "pictures") and json.sees("["):
             images = True
             for entry, at in json.entries():
                 try:

@@ -200,7 +200,7 @@ def class_colour(name: str, class_names: Sequence[str] = ()) -> Colour:
 
 
 def contact_sheet(images: Sequence[Image.Image], columns: int, side: int) -> Image.Image:
-    """TrainingImages side by side, row by row, each fitted into a square of `side` pixels on white.
+    """Images side by side, row by row, each fitted into a square of `side` pixels on white.
 
     Raises UserError where there are no images, no columns or no pixels.
     """

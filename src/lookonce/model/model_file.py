@@ -70,7 +70,7 @@ class Description:
     thresholds: tuple[float, ...] = ()
     """[C] recommended score thresholds from validation; empty: none were found."""
     seen: int = 0
-    """TrainingImages that training has seen."""
+    """Images that training has seen."""
     training: dict[str, Any] = field(default_factory=dict)
     """How and on what it was trained, for people to read."""
     tree: Tree | None = None
@@ -130,6 +130,7 @@ class Description:
         if (found := about.get("resize")) not in get_args(ResizeMode):
             raise ModelFileError(f"{place}: resize {found!r}; expected one of {get_args(ResizeMode)}")
         cfg = read_cfg(_get(about, "cfg", _text, place), place)
+        about = {"input_size": about.get("frame"), **about}  # its name before version 0.2
         input_size = _get(about, "input_size", _list(_whole), place)
         if len(input_size) != 2:
             raise ModelFileError(f"{place}: input_size {input_size[:9]}; expected width and height")

@@ -41,7 +41,7 @@ WIDTH = 640
 
 
 CANDIDATES = 400
-"""TrainingImages among which the one to explain is sought."""
+"""Images among which the one to explain is sought."""
 
 
 BEST_COUNT = 5
@@ -121,7 +121,7 @@ def explained(dataset: Dataset, report: CheckReport, mode: ResizeMode) -> dict[s
 
 
 def telling(dataset: Dataset) -> list[int]:
-    """TrainingImages, those first that show most: several classes and shapes, and not too many objects."""
+    """Images, those first that show most: several classes and shapes, and not too many objects."""
     several = np.flatnonzero(np.diff(dataset.first))[:CANDIDATES].tolist()
 
     def worth(n: int) -> float:

@@ -154,7 +154,7 @@ def _line(axes: Axes, curves: Curves, name: str, line: object, label: str, marke
 
 
 SHOWN = 6
-"""TrainingImages in each gallery."""
+"""Images in each gallery."""
 
 
 def write_run_page(run: Watch, whole: bool) -> Path:

@@ -195,7 +195,8 @@ class LastCheckpoint(lightning.Callback):
     def on_load_checkpoint(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
                            checkpoint: dict[str, Any]) -> None:  # fmt: skip
         """Take up the order of images and the random draws there."""
-        self.sampler.begin(**checkpoint["place"])
+        place = checkpoint["place"]
+        self.sampler.begin(place["epoch"], place.get("images", place.get("pictures")))  # the latter before version 0.2
         self._random = checkpoint.get("random")  # a run of an earlier version has none
 
     def _save(self, trainer: lightning.Trainer) -> None:

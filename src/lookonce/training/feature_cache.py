@@ -49,7 +49,7 @@ TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 BATCH = 8
-"""TrainingImages that go through the trunk at once."""
+"""Images that go through the trunk at once."""
 
 
 def trunk_key(network: Network, cut: int, about: str) -> str:

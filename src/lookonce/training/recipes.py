@@ -121,7 +121,7 @@ class Settings:
     epochs: int | None = None
     """Passes over the training images; none: as many as `steps` takes, or about 6000 steps, 20 to 300 passes."""
     batch_size: int = 4
-    """TrainingImages for each optimiser step; made smaller for a set that gives fewer than 8 steps an epoch."""
+    """Images for each optimiser step; made smaller for a set that gives fewer than 8 steps an epoch."""
     optimizer: Optimizer = "adamw"
     """What moves the weights."""
     learning_rate: float = 2e-3
@@ -141,7 +141,7 @@ class Settings:
     gradient_clip: float = 10.0
     """Largest norm of the gradient; 0: no limit."""
     warm_up_images: int = 0
-    """TrainingImages during which every predictor is drawn to its anchor; no best model is chosen among them."""
+    """Images during which every predictor is drawn to its anchor; no best model is chosen among them."""
     freeze: str = "none"
     """none, features (the 18 convolutions of Darknet-19), all_but_last (as the blog), or a number of convolutions."""
     features: Literal["none", "bf16", "fp32"] = "none"

@@ -26,7 +26,7 @@ KEPT = 2000
 
 
 class Inputs(TorchDataset[InputBatch]):
-    """TrainingImages of a data set as network inputs with their objects, resized as detection does.
+    """Images of a data set as network inputs with their objects, resized as detection does.
 
     An image that cannot be decoded gives a grey input: its objects then count as missed.
     """

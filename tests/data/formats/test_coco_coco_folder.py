@@ -61,10 +61,14 @@ def test_all_that_is_wrong_is_told_with_its_line(tmp_path):
     found = read_dataset(tmp_path)
     lines = (tmp_path / "instances.json").read_text().splitlines()
     kinds = {p.kind: p for p in found.problems}
-    assert set(kinds) == {"category missing", "image missing", "box without area", "box outside", "object unreadable",
-                          "annotation id twice"}  # fmt: skip
+    assert set(kinds) == {"category missing", "image missing", "image id unknown", "box without area", "box outside",
+                          "object unreadable", "annotation id twice"}  # fmt: skip
     assert len(found.boxes) == 1
-    for kind, words in (("category missing", '"id": 0'), ("image missing", '"id": 1'), ("box without area", '"id": 2')):
+    for kind, words in (
+        ("category missing", '"id": 0'),
+        ("image id unknown", '"id": 1'),
+        ("box without area", '"id": 2'),
+    ):
         line = int(kinds[kind].place.split(":")[1])
         assert words in lines[line]
     assert kinds["category missing"].place.endswith(": annotation 0 (images/a.jpg)")

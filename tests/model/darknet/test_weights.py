@@ -148,9 +148,9 @@ def test_a_network_in_low_precision_is_written_in_full(tmp_path):
 MEASURE = """
 import sys
 from pathlib import Path
-from lookonce import zoo
-from lookonce.darknet.weights import read_weights
-from lookonce.network import empty
+from lookonce.model import zoo
+from lookonce.model.darknet.weights import read_weights
+from lookonce.model.network import empty
 peak = lambda: int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 file, layers = Path(sys.argv[1]), zoo.yolov2_tiny(80, zoo.COCO_ANCHORS)
 empty(layers)  # what torch imports at the first call does not count
