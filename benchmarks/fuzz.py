@@ -656,12 +656,13 @@ def image(folder: Path) -> Bench:
 
 def config(folder: Path) -> Bench:
     """The config.yaml of a run."""
-    from lookonce.training.recipes import Plan, settings
+    from lookonce.training.config import RunConfig
+    from lookonce.training.recipes import settings
 
-    good = Plan("data", ("cat", "007"), "train", "val", "drop", False, 0, 0, "auto", "auto", False, 5.0, None,
+    good = RunConfig("data", ("cat", "007"), "train", "val", "drop", False, 0, 0, "auto", "auto", False, 5.0, None,
                 settings("quick"))  # fmt: skip
     file = folder / "config.yaml"
-    return Bench([good.to_yaml().encode()], file, lambda: Plan.from_yaml(file.read_bytes(), file))  # type: ignore[arg-type]
+    return Bench([good.to_yaml().encode()], file, lambda: RunConfig.from_yaml(file.read_bytes(), file))  # type: ignore[arg-type]
 
 
 def metrics(folder: Path) -> Bench:

@@ -73,7 +73,7 @@ def test_int8_and_pruning_take_it(grey_run, squares, tmp_path):
     pytest.importorskip("nncf", reason="the extra int8 is not installed")
     file = export(grey_run, "openvino", int8=True, max_drop=1, data=squares, out=tmp_path / "m").files[0]
     assert "int8" in str(Detector(file).backend.info)
-    pruned = prune(grey_run, squares, share=0.2, steps=6, max_drop=0.99, out=tmp_path, name="less")
+    pruned = prune(grey_run, squares, ratio=0.2, steps=6, max_drop=0.99, out=tmp_path, name="less")
     assert load_model(tmp_path / "less").network.channels == 1
     assert "million parameters" in str(pruned)
 

@@ -24,7 +24,7 @@ ANCHORS = ((1.0, 1.0), (1.6, 1.6))
 
 @pytest.fixture(scope="module")
 def pruned(run, squares, tmp_path_factory):
-    return prune(run, squares, share=0.4, steps=60, max_drop=0.2, out=tmp_path_factory.mktemp("pruned"), name="less")
+    return prune(run, squares, ratio=0.4, steps=60, max_drop=0.2, out=tmp_path_factory.mktemp("pruned"), name="less")
 
 
 def test_the_result_is_a_run_like_any_other(pruned, run, squares, tmp_path):
@@ -64,7 +64,7 @@ def test_layers_keep_what_the_table_says(pruned):
 
 def test_training_starts_from_the_whole_cut_network(run, squares, tmp_path):
     """With a rate of next to nothing the run ends as it began: the last layer too was taken."""
-    less = prune(run, squares, share=0.2, steps=1, max_drop=0.9, out=tmp_path, name="a").rounds[0].run
+    less = prune(run, squares, ratio=0.2, steps=1, max_drop=0.9, out=tmp_path, name="a").rounds[0].run
     start, end = load_model(less / "pruned.safetensors").network, load_model(less).network
     last = [network.convolution_list()[-1].conv for network in (start, end)]
     torch.testing.assert_close(last[1].weight, last[0].weight, atol=0.05, rtol=0)
@@ -74,7 +74,7 @@ def test_training_starts_from_the_whole_cut_network(run, squares, tmp_path):
 def test_rounds_go_on_until_too_much_is_lost(run, squares, tmp_path, monkeypatch):
     drops = iter([0.0, 0.005, 0.02])
     monkeypatch.setattr(pruning, "measure_drop", lambda *_: Drop(0.9, 0.9 - next(drops), (0.0, 0.1), 8))
-    found = prune(run, squares, share=0.8, rounds=4, steps=1, out=tmp_path)
+    found = prune(run, squares, ratio=0.8, rounds=4, steps=1, out=tmp_path)
     assert [one.run.name for one in found.rounds] == [f"{run.name}-pruned-{n}" for n in (1, 2, 3)]
     assert found.run.name == f"{run.name}-pruned-2"
     sizes = [num_floats(one.after) for one in found.rounds]
@@ -108,8 +108,8 @@ def wrong(run, tmp_path):
 
 
 @pytest.mark.parametrize("words, message", [
-    (["RUN", "DATA", "--share", "0"], "share: 0.0; expected above 0 and below 1"),
-    (["RUN", "DATA", "--share", "30"], "share: 30.0; expected above 0 and below 1"),
+    (["RUN", "DATA", "--ratio", "0"], "ratio: 0.0; expected above 0 and below 1"),
+    (["RUN", "DATA", "--ratio", "30"], "ratio: 30.0; expected above 0 and below 1"),
     (["RUN", "DATA", "--rounds", "0"], "rounds: 0; expected at least 1"),
     (["RUN", "DATA", "--steps", "0"], "steps: 0; expected at least 1"),
     (["RUN", "DATA", "--max-drop", "1"], "max-drop: 1.0; expected at least 0"),

@@ -6,8 +6,8 @@ import pytest
 
 from lookonce import evaluate, read_dataset
 from lookonce.model.model_file import load_model
-from lookonce.training.advice import Watch
-from lookonce.training.recipes import Plan
+from lookonce.training.advice import RunReport
+from lookonce.training.config import RunConfig
 from lookonce.training.validation import Validation
 
 
@@ -21,8 +21,8 @@ def watch(run, squares, tmp_path):
     val.metrics = evaluate(run, squares, split="val", bootstrap=0).metrics
     val.detections, _ = detect_all(Detector(run), val.dataset)
     train_set = read_dataset(squares, "train")
-    plan = Plan.from_yaml((run / "config.yaml").read_bytes(), run)
-    return Watch(tmp_path, train_set, val, replace(plan, val_split="exam"), load_model(run).region.anchors)
+    plan = RunConfig.from_yaml((run / "config.yaml").read_bytes(), run)
+    return RunReport(tmp_path, train_set, val, replace(plan, val_split="exam"), load_model(run).region.anchors)
 
 
 def test_pages_come_after_validations_but_not_more_often_than_one_looks(watch, monkeypatch):

@@ -18,7 +18,7 @@ def test_a_set_too_small_for_a_class_is_named_and_one_that_is_not_passes():
 
 
 @pytest.mark.parametrize("covered, said", [
-    (Coverage("all", 100, 1.0, 0.05), "5.0% of the training objects share cell and anchor"),
+    (Coverage("all", 100, 1.0, 0.05), "5.0% of the training objects are lost to anchor collisions"),
     (Coverage("all", 100, 0.9, 0.0), "no anchor fits 10.0% of the training objects"),
 ])  # fmt: skip
 def test_objects_that_grid_or_anchors_cannot_hold_are_told(covered, said):

@@ -12,8 +12,9 @@ from lookonce.commands.cache import cache
 from lookonce.data.augment import Augmentation
 from lookonce.errors import UserError
 from lookonce.model.model_file import load_model
+from lookonce.training.config import RunConfig
 from lookonce.training.feature_cache import CachedImages, FeatureCache, Trunk
-from lookonce.training.recipes import Plan, Settings
+from lookonce.training.recipes import Settings
 from lookonce.training.step import Training
 from lookonce.training.validation import Inputs
 from sets import nano, write_squares
@@ -70,7 +71,9 @@ def test_runs_at_once_compute_each_image_once_and_read_their_own(squares, tmp_pa
     module.network.eval()
     how = Settings(network="nano", size=64, freeze="4", features="fp32", resize="stretch",
                    augment=Augmentation.none())  # fmt: skip
-    plan = Plan(str(squares), None, "train", "val", "drop", False, 0, 0, "cpu", "fp32", False, 5.0, None, how, False)
+    plan = RunConfig(
+        str(squares), None, "train", "val", "drop", False, 0, 0, "cpu", "fp32", False, 5.0, None, how, False
+    )
     added, before = [], FeatureCache.add
 
     def add(self, digest, outputs):
@@ -123,8 +126,8 @@ def test_where_the_cache_cannot_be_written_features_last_as_long_as_the_run(squa
 
 @pytest.mark.parametrize("given, said", [
     ({"features": "bf16", "augment": Augmentation()}, "keep K augmented variants of an image with --variants K"),
-    ({"features": "bf16", "freeze": "none"}, "a frozen trunk beside it"),
-    ({"features": "bf16", "multi_scale": (64, 96)}, "one input size"),
+    ({"features": "bf16", "freeze": "none"}, "frozen layers: give --freeze as well"),
+    ({"features": "bf16", "multi_scale": (64, 96)}, "a single input size"),
     ({"variants": 3}, "0 without --features"),
     ({"features": "int8"}, "features: 'int8'"),
 ])  # fmt: skip

@@ -14,7 +14,7 @@ def test_the_paper_recipe_holds_the_numbers_of_the_paper():
     assert (paper.learning_rate, paper.momentum, paper.weight_decay, paper.epochs) == (1e-3, 0.9, 5e-4, 160)
     assert paper.multi_scale == (320, 352, 384, 416, 448, 480, 512, 544, 576, 608)
     assert [m * paper.epochs for m in paper.milestones] == [60, 90]
-    assert (paper.warm_up_images, paper.burn_in, paper.loss) == (12_800, 1000, "region")
+    assert (paper.prior_loss_images, paper.burn_in, paper.loss) == (12_800, 1000, "region")
 
 
 def test_what_is_given_replaces_what_the_recipe_says():

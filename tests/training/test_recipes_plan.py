@@ -7,23 +7,23 @@ import pytest
 import yaml
 
 from lookonce.errors import UserError
-from lookonce.training.recipes import Plan
+from lookonce.training.config import RunConfig
 
 
 def test_the_config_repeats_the_run(run):
-    plan = Plan.from_yaml((run / "config.yaml").read_bytes(), run)
+    plan = RunConfig.from_yaml((run / "config.yaml").read_bytes(), run)
     assert plan.to_yaml() == (run / "config.yaml").read_text()
     assert plan.settings.batch_size == 4
     assert Path(plan.data).is_absolute()
     with pytest.raises(UserError, match=r"cannot be read as the config\.yaml of a run"):
-        Plan.from_yaml(b"a: 1", run)
+        RunConfig.from_yaml(b"a: 1", run)
 
 
 def test_a_config_of_before_keep_last_is_still_read(run):
     text = (run / "config.yaml").read_bytes()
     before = text.replace(b"keep_last: false\n", b"")
     assert before != text
-    assert Plan.from_yaml(before, run) == Plan.from_yaml(text, run)
+    assert RunConfig.from_yaml(before, run) == RunConfig.from_yaml(text, run)
 
 
 def test_the_config_is_yaml_that_the_command_line_takes(run):
@@ -53,7 +53,7 @@ def test_a_damaged_config_is_one_line(change, run):
     text = (run / "config.yaml").read_text()
     assert change[0] in text
     with pytest.raises(UserError, match=r"config\.yaml: cannot be read as the config") as error:
-        Plan.from_yaml(text.replace(*change, 1).encode(), run / "config.yaml")
+        RunConfig.from_yaml(text.replace(*change, 1).encode(), run / "config.yaml")
     assert str(error.value).isprintable()
     assert len(str(error.value)) < 700
 
@@ -61,12 +61,12 @@ def test_a_damaged_config_is_one_line(change, run):
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"{}: ", b"a" * 200_000, b"- 1", b"dat1\x80\x81400"])
 def test_what_is_no_config_is_one_line(content, run):
     with pytest.raises(UserError, match=r"config\.yaml: cannot be read as the config") as error:
-        Plan.from_yaml(content, run / "config.yaml")
+        RunConfig.from_yaml(content, run / "config.yaml")
     assert str(error.value).isprintable()
 
 
 @pytest.mark.parametrize("device", ["gpu", "0", "cuda:0", "mps", 0, None])
 def test_a_device_that_training_does_not_know_is_named(device, run):
-    plan = Plan.from_yaml((run / "config.yaml").read_bytes(), run)
+    plan = RunConfig.from_yaml((run / "config.yaml").read_bytes(), run)
     with pytest.raises(UserError, match=f"device: {device!r}; expected one of auto, cpu, cuda"):
         replace(plan, device=device)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from lookonce.training.recipes import Settings, rate
+from lookonce.training.recipes import Settings, learning_rate_factor
 
 
 def curve(steps, **given):
-    return [rate(step, steps, Settings(**given)) for step in range(steps)]
+    return [learning_rate_factor(step, steps, Settings(**given)) for step in range(steps)]
 
 
 @pytest.mark.parametrize("schedule", ["constant", "steps", "cosine", "one_cycle"])

@@ -27,7 +27,8 @@ from lookonce.files import LOCK
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.layers import Conv, Dropout, MaxPool
 from lookonce.model.model_file import load_model
-from lookonce.training.recipes import Plan, settings
+from lookonce.training.config import RunConfig
+from lookonce.training.recipes import settings
 from lookonce.training.run import read_both, run_folder
 from lookonce.training.step import LOSSES, Training
 from sets import nano, write_squares
@@ -83,7 +84,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(squares, tmp_path):
 
 
 @pytest.mark.parametrize("given", [
-    {"loss": "keras_yolo2", "warm_up_images": 30, "optimizer": "sgd", "learning_rate": 1e-3, "schedule": "steps"},
+    {"loss": "keras_yolo2", "prior_loss_images": 30, "optimizer": "sgd", "learning_rate": 1e-3, "schedule": "steps"},
     {"multi_scale": (64, 96), "ema": 0.0, "optimizer": "rmsprop", "learning_rate": 1e-4, "schedule": "cosine"},
     {"freeze": "all_but_last", "val_split": "none", "resize": "stretch", "optimizer": "adam", "gradient_clip": 0.0},
     {"labels": ("red",), "patience": 1, "min_delta": 2.0, "epochs": 9, "workers": 1, "anchors": 0},
@@ -96,7 +97,7 @@ def test_every_way_to_train_ends_in_a_model(given, squares, tmp_path):
     assert model.labels == given.get("labels", ("blue", "red"))
     if "patience" in given:
         assert len(curve(run, "loss_epoch")) < 9
-    if "warm_up_images" in given:
+    if "prior_loss_images" in given:
         best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
         assert best["seen"] == 48  # not the first epoch's, of 24 images
     if given.get("val_split") == "none":
@@ -131,9 +132,9 @@ def test_images_that_fail_at_their_first_decode_are_skipped_and_counted(tmp_path
     ({"batch_size": 25}, "batch-size: 25; the training split has 24 images"),
     ({"labels": ("green",)}, "no object is a 'green'"),
     ({"train_split": "tarin"}, "no split 'tarin'"),
-    ({"data": None}, "data: none given"),
+    ({"data": None}, "data: missing"),
     ({"freeze": "features"}, "18 convolutions of Darknet-19"),
-    ({"resume": "nowhere"}, "nothing to resume"),
+    ({"resume": "nowhere"}, "expected the folder of a run"),
     ({"device": "gpu"}, "device: 'gpu'; expected one of auto, cpu, cuda"),
     ({"steps": 0}, "steps: 0"),
     ({"seed": -1}, "seed: -1"),
@@ -176,7 +177,7 @@ def test_the_pixel_range_of_thermal_images_is_measured_and_kept(squares, tmp_pat
 
 def test_resume_takes_no_other_setting(run):
     for name, given in {"epochs": 5, "out": "x", "seed": 3, "labels": ("red",), "device": "cpu", "epoch": 3}.items():
-        with pytest.raises(UserError, match=f"so --{name} cannot change: give no other setting"):
+        with pytest.raises(UserError, match=f"so --{name} cannot be given; leave it out"):
             train(resume=run, **{name: given})
 
 
@@ -349,7 +350,7 @@ def test_a_set_with_train_only_says_how_to_train_without_validation(tmp_path):
 
 def test_few_validation_images_and_the_splits_are_said_in_a_line_each(caplog):
     tiny = CASES / "42-small-set-without-val" / "tiny8"
-    plan = Plan(str(tiny), None, "train", "val", "drop", False, 0, 0, "auto", "auto", False, 5.0, None,
+    plan = RunConfig(str(tiny), None, "train", "val", "drop", False, 0, 0, "auto", "auto", False, 5.0, None,
                 settings("quick"), False)  # fmt: skip
     with caplog.at_level(logging.INFO, "lookonce"):
         train_set, val_set = read_both(plan)

@@ -95,7 +95,7 @@ def test_a_batch_of_which_nothing_could_be_decoded_is_no_step(monkeypatch):
 
 
 def test_warm_up_is_counted_in_images_and_kept_in_the_checkpoint(images, monkeypatch):
-    module = training(monkeypatch, warm_up_images=10)
+    module = training(monkeypatch, prior_loss_images=10)
     assert module.warming_up
     module.training_step(batch_of(images), 0)
     assert module.warming_up
@@ -103,7 +103,7 @@ def test_warm_up_is_counted_in_images_and_kept_in_the_checkpoint(images, monkeyp
     assert not module.warming_up
     checkpoint = {}
     module.on_save_checkpoint(checkpoint)
-    other = training(monkeypatch, warm_up_images=10)
+    other = training(monkeypatch, prior_loss_images=10)
     other.on_load_checkpoint(checkpoint)
     assert not other.warming_up
     assert not training(monkeypatch).warming_up

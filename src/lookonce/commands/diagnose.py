@@ -32,7 +32,7 @@ from lookonce.model.postprocess import Selection
 from lookonce.model.resize import ResizeMode, antialiases
 from lookonce.training.history import read_curves
 from lookonce.training.loop import keep_freed_memory
-from lookonce.training.recipes import Settings, rate
+from lookonce.training.recipes import Settings, learning_rate_factor
 from lookonce.training.step import Training, choose_precision, expect_little, make_optimizer
 from lookonce.training.validation import Inputs, together
 
@@ -175,7 +175,7 @@ def memorise(model: Model, images: Dataset, steps: int) -> tuple[float, int]:
     value, taken = 0.0, 0
     for step in track(range(steps), f"overfitting {len(images)} images"):
         for group in optimizer.param_groups:
-            group["lr"] = how.learning_rate * rate(step, steps, how)
+            group["lr"] = how.learning_rate * learning_rate_factor(step, steps, how)
         network.train()
         with torch.autocast(device, torch.bfloat16, enabled=precision != "32-true"):
             raw = module.raw(batch)

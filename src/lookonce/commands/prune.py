@@ -24,7 +24,8 @@ from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.report.figures import channels_figure, save_figure
 from lookonce.report.run_page import write_run_page
 from lookonce.training.checkpoints import listening
-from lookonce.training.recipes import RECIPES, STRIDE, Plan, Settings
+from lookonce.training.config import RunConfig
+from lookonce.training.recipes import RECIPES, STRIDE, Settings
 from lookonce.training.run import Run, read_both, run_folder
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def prune(
         model: a model file with batch norm, a run's folder, or a Darknet .cfg beside its .weights.
         data: the data set to train on and, by its split val, to measure on; its format is found, not asked.
         ratio: the part of all channels that may go, that do go: above 0 and below 1.
-        rounds: reach that share in so many cuts of equal size, with a training and a run after each.
+        rounds: reach that ratio in so many cuts of equal size, with a training and a run after each.
         steps: optimiser steps after each cut. The learning rate is the model's own.
         max_drop: mAP@0.5 that may be lost, 0..1. The last round within it is kept; a round beyond it is the last.
         out: where run folders are made.
@@ -158,11 +159,11 @@ def prune(
     _check_model(given, source)
     choose(given.network, ratio)  # which says what cannot be pruned before anything takes time
     names = _names(Path(out).expanduser(), name, rounds)
-    plan = _plan(given, source, Path(data).expanduser().absolute(), seed)
-    plan = replace(plan, settings=replace(plan.settings, steps=steps, epochs=None))
+    config = _run_config(given, source, Path(data).expanduser().absolute(), seed)
+    config = replace(config, settings=replace(config.settings, steps=steps, epochs=None))
     own = source.parent if source.name == "model.safetensors" else source.with_suffix("")  # a run, by its folder
     folders = [(Path(out).expanduser(), one, f"{own.resolve().name}-pruned") for one in names]
-    return Pruned(tuple(_rounds(given, plan, folders, ratio, max_drop)), max_drop)
+    return Pruned(tuple(_rounds(given, config, folders, ratio, max_drop)), max_drop)
 
 
 def _check(rounds: int, steps: int, max_drop: float) -> None:
@@ -194,7 +195,7 @@ def _names(out: Path, name: str | None, rounds: int) -> list[str | None]:
     return [*found]
 
 
-def _plan(model: Model, place: Path, data: Path, seed: int) -> Plan:
+def _run_config(model: Model, place: Path, data: Path, seed: int) -> RunConfig:
     """How the cut network is trained: as the model was, without what belongs to a start.
 
     Raises ConfigError for a model file whose recipe is none of this version's.
@@ -206,28 +207,27 @@ def _plan(model: Model, place: Path, data: Path, seed: int) -> Plan:
         raise ConfigError(f"{place}: a recipe that this version does not know ({error}); train it anew") from None
     how = replace(
         how, size=model.input_size[0], resize=model.resize, pixel_range=model.pixel_range, anchors=0,
-        schedule="one_cycle", warm_up_images=0, freeze="none", features="none", variants=0, patience=0,
+        schedule="one_cycle", prior_loss_images=0, freeze="none", features="none", variants=0, patience=0,
     )  # fmt: skip
-    return Plan(str(data), model.labels, "train", "val", "drop", True, seed, 0, "auto", "auto", False, 5.0, None, how,
-                keep_last=True)  # fmt: skip
+    return RunConfig(str(data), model.labels, keep_empty=True, seed=seed, settings=how, keep_last=True)
 
 
 Place = tuple[Path, str | None, str]
 """Where the run of a round goes: what run_folder takes."""
 
 
-def _rounds(given: Model, plan: Plan, places: list[Place], share: float, max_drop: float) -> Iterator[Round]:
+def _rounds(given: Model, config: RunConfig, places: list[Place], ratio: float, max_drop: float) -> Iterator[Round]:
     """Cut, train and measure, once for each place, until too much is lost."""
-    _, val_set = read_both(plan)
-    assert val_set is not None  # the plan names its split
+    _, val_set = read_both(config)
+    assert val_set is not None  # the config names its split
     if not len(val_set.boxes):
-        raise UserError(f"{plan.data}: no objects on the images of its split 'val', so accuracy cannot be guarded; "
+        raise UserError(f"{config.data}: no objects on the images of its split 'val', so accuracy cannot be guarded; "
                         "label some")  # fmt: skip
     before, *_ = _detected(given, val_set)
     current = given
     for number, place in enumerate(places):
-        each = share / len(places)
-        current, folder = _round(current, place, each / (1 - each * number), plan)  # of what is left so far
+        each = ratio / len(places)
+        current, folder = _round(current, place, each / (1 - each * number), config)  # of what is left so far
         drop = measure_drop(val_set, before, *_detected(current, val_set))
         log.info("round %d of %d: %s", number + 1, len(places), drop)
         done = Round(folder, given.network.layers, current.network.layers, given.input_size, drop,
@@ -238,15 +238,15 @@ def _rounds(given: Model, plan: Plan, places: list[Place], share: float, max_dro
             return
 
 
-def _round(model: Model, place: Place, share: float, plan: Plan) -> tuple[Model, Path]:
-    """Cut a share of a model's channels and train what is left: (the model, its run folder)."""
-    less = cut(model.network, choose(model.network, share))
+def _round(model: Model, place: Place, ratio: float, config: RunConfig) -> tuple[Model, Path]:
+    """Cut a ratio of a model's channels and train what is left: (the model, its run folder)."""
+    less = cut(model.network, choose(model.network, ratio))
     with listening(), run_folder(*place) as folder:
         cfg, start = folder / "pruned.cfg", folder / "pruned.safetensors"
         write_text(cfg, write_cfg(Cfg(less.layers, *model.input_size, less.channels)))
         save_model(replace(model, network=less), start)
-        settings = replace(plan.settings, network=str(cfg.absolute()))
-        Run.new(replace(plan, weights=str(start.absolute()), settings=settings), folder, exact_batch=False,
+        settings = replace(config.settings, network=str(cfg.absolute()))
+        Run.new(replace(config, weights=str(start.absolute()), settings=settings), folder, exact_batch=False,
                 write_page=write_run_page).go()  # fmt: skip
     return load_model(folder), folder
 

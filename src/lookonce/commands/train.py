@@ -5,19 +5,20 @@ from __future__ import annotations
 import inspect
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from lookonce.data.dataset import DataPolicy
 from lookonce.errors import ConfigError
 from lookonce.files import held
 from lookonce.report.run_page import write_run_page
 from lookonce.training.checkpoints import listening
-from lookonce.training.recipes import Device, Plan, Precision, RecipeName, settings, takes_settings
+from lookonce.training.config import Device, Precision, RunConfig
+from lookonce.training.options import TrainOptions
+from lookonce.training.recipes import RecipeName, settings
 from lookonce.training.run import Run, _absolute, run_folder
 from lookonce.training.step import choose_device
 
 
-@takes_settings
 def train(
     data: Path | None = None,
     *,
@@ -38,69 +39,72 @@ def train(
     checkpoint_minutes: float = 5.0,
     weights: Path | None = None,
     keep_last: bool = False,
-    **changes: Any,
+    **options: Unpack[TrainOptions],
 ) -> Path:
     """Train a detector on labelled images.
 
     Args:
-        data: a data set; its format is found, not asked. With resume: where the data of that run lies now.
-        recipe: where every setting that is not given comes from.
-        labels: learn these classes only, by name, in this order.
-        train_split: which images to learn from.
-        val_split: which images choose the best model; none: the last model is kept.
-        policy: how to handle a box less than half inside its image: drop it, clip it to the image, or error, which
-            refuses any other problem, too. A box at least half inside is clipped.
-        keep_empty: with labels, also learn from images that show none of them.
-        out: where run folders are made.
-        name: the run's folder; none: the data's name and a number.
-        resume: the folder of a run to continue; everything else comes from its config.yaml.
-        seed: every random draw derives from it.
-        workers: processes that decode images beside the training; 0: none.
-        device: auto takes a GPU where there is one.
-        precision: auto takes bf16 where the machine computes in it.
-        deterministic: only computations that give one seed the same weights, also on a GPU; slower there.
-        checkpoint_minutes: longest time between two checkpoints; each epoch ends with one as well.
-        weights: start from a model file, a run, or Darknet's weights (whole, or a start such as
-            darknet19_448.conv.23): every layer that fits is taken, the last one starts anew.
-        keep_last: with weights, take the last layer too: they are of a detector of these same classes and anchors,
-            so --network is its cfg and --anchors 0.
+        data: labelled images: a Pascal VOC, COCO or YOLO data set. With --resume: where that run's data is now.
+        recipe: named set of defaults for the settings below: quick or paper.
+        labels: train on these classes only, by name, in this order.
+        train_split: split to train on.
+        val_split: split that selects the best model; none: keep the last model.
+        policy: boxes less than half inside their image: drop or clip them, or stop with an error, which refuses any
+            other problem as well. A box at least half inside is always clipped.
+        keep_empty: with --labels, keep images that show none of these classes.
+        out: folder for run folders.
+        name: name of the run folder; none: the data set's name and a number.
+        resume: continue the run in this folder; all other settings come from its config.yaml.
+        seed: seed of all random numbers.
+        workers: processes that load images in parallel with training; 0: none.
+        device: auto uses a GPU if there is one.
+        precision: auto uses bf16 where the hardware supports it.
+        deterministic: use deterministic algorithms only: a seed then gives the same weights on a GPU too, more slowly.
+        checkpoint_minutes: longest time between two checkpoints; every epoch also ends with one.
+        weights: start from these weights: a model file, a run, or Darknet weights, complete or partial (such as
+            darknet19_448.conv.23). Every layer that fits is loaded; the last one starts from scratch.
+        keep_last: with --weights, load the last layer as well. Classes and anchors must be the same: give its .cfg as
+            --network, and --anchors 0.
+        options: see `lookonce.training.options.TrainOptions`.
     Returns:
-        The run folder: model.safetensors (there from the first validation on), checkpoints/, metrics.csv, config.yaml,
+        The run folder: model.safetensors (from the first validation on), checkpoints/, metrics.csv, config.yaml,
         data.json, network.cfg, report.html and tensorboard/.
     Raises:
-        UserError: data or a setting that is not valid; a loss that is not finite; a full disk; with resume, data
-            whose classes, splits or labels are no longer those of the run. A run without a checkpoint leaves no folder.
-        Interrupted: Ctrl-C or SIGTERM, after a checkpoint: resume continues from there.
+        UserError: invalid data or settings; a loss that is not finite; a full disk; with resume, data whose classes,
+            splits or labels differ from the run's. A run without a checkpoint leaves no folder behind.
+        Interrupted: Ctrl-C or SIGTERM, after a checkpoint was written: resume continues from it.
     """
-    given = {**locals(), **changes}
+    given = {**locals(), **options}
     if resume is not None:
         return _resume(Path(resume).expanduser(), data, given)
     if data is None:
-        raise ConfigError("data: none given; expected a folder of labelled images: lookonce train FOLDER")
-    how = settings(recipe, **changes)
+        raise ConfigError("data: missing; expected a folder of labelled images: lookonce train FOLDER")
+    how = settings(recipe, **options)
     if how.network.endswith(".cfg"):
         how = replace(how, network=_absolute(how.network))
     start = None if weights is None else _absolute(weights)
     labels = labels if labels is None or isinstance(labels, str) else tuple(labels)
-    plan = Plan(_absolute(data), labels, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
-                deterministic, checkpoint_minutes, start, how, keep_last)  # fmt: skip
-    choose_device(plan.device)
-    with listening(), run_folder(Path(out).expanduser(), name, Path(plan.data).resolve().name) as folder:
-        return Run.new(plan, folder, exact_batch=changes.get("batch_size") is not None,
+    config = RunConfig(
+        _absolute(data), labels, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
+        deterministic, checkpoint_minutes, start, how, keep_last,
+    )  # fmt: skip
+    choose_device(config.device)
+    with listening(), run_folder(Path(out).expanduser(), name, Path(config.data).resolve().name) as folder:
+        return Run.new(config, folder, exact_batch=options.get("batch_size") is not None,
                        write_page=write_run_page).go()  # fmt: skip
 
 
 def _resume(folder: Path, data: Path | None, given: dict[str, Any]) -> Path:
-    """Continue a run. given: every argument of train by name, to refuse those that it would not follow."""
+    """Continue a run. given: every argument of `train` by name; any but data and resume is refused."""
     defaults = {name: entry.default for name, entry in inspect.signature(train).parameters.items()}
-    own = {name: value for name, value in given.items() if name not in ("resume", "data", "changes")}
+    own = {name: value for name, value in given.items() if name not in ("resume", "data", "options")}
     if other := [name for name, value in own.items() if value != defaults.get(name)]:
         raise ConfigError(
-            f"--resume: continues as {folder / 'config.yaml'} says, so --{other[0].replace('_', '-')} cannot change: "
-            "give no other setting, or start a new run"
+            f"--resume: the settings come from {folder / 'config.yaml'}, so --{other[0].replace('_', '-')} cannot "
+            "be given; leave it out, or start a new run"
         )
     if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder, so there is nothing to resume; start with lookonce train DATA")
+        raise ConfigError(f"{folder}: no such folder; expected the folder of a run, or start one: lookonce train DATA")
     with listening(), held(folder):
         run = Run.resumed(folder, data, write_run_page)
         return run.folder if run.finished() else run.go()

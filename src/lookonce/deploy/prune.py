@@ -78,8 +78,8 @@ def blocks(layers: tuple[Layer, ...]) -> dict[int, int]:
     return found
 
 
-def choose(network: Network, share: float) -> Keep:
-    """Which channels stay when this share of all that can be lost goes, the smallest |gamma| first.
+def choose(network: Network, ratio: float) -> Keep:
+    """Which channels stay when this ratio of all that can be lost goes, the smallest |gamma| first.
 
     One threshold holds for the whole network. Each layer then keeps the multiple of MULTIPLE (and of its block) that is
     nearest to what the threshold leaves: one at least, and all where it takes none. A block counts by its mean; of
@@ -88,10 +88,10 @@ def choose(network: Network, share: float) -> Keep:
     Returns:
         One entry for each convolution that can lose channels.
     Raises:
-        ConfigError: a share outside 0..1, a network that has nothing to lose.
+        ConfigError: a ratio outside 0..1, a network that has nothing to lose.
     """
-    if not 0 < share < 1:
-        raise ConfigError(f"share: {share}; expected above 0 and below 1: the part of all channels that go")
+    if not 0 < ratio < 1:
+        raise ConfigError(f"ratio: {ratio}; expected above 0 and below 1, the fraction of channels to remove")
     together = blocks(network.layers)
     if not together:
         raise ConfigError(
@@ -100,7 +100,7 @@ def choose(network: Network, share: float) -> Keep:
         )
     worth = {index: _worth(network, index, block) for index, block in together.items()}
     everywhere = np.sort(np.concatenate([*worth.values()]))
-    threshold = everywhere[int(share * len(everywhere))]
+    threshold = everywhere[int(ratio * len(everywhere))]
     return {index: _best(value, int((value >= threshold).sum()), together[index]) for index, value in worth.items()}
 
 

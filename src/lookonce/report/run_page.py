@@ -23,7 +23,7 @@ from lookonce.inference.draw import draw
 from lookonce.model.detections import Detections
 from lookonce.report.evaluation_page import sections
 from lookonce.report.page import SOFT, Drawing, data_uri, write_page
-from lookonce.training.advice import Watch
+from lookonce.training.advice import RunReport
 from lookonce.training.history import Curves, read_curves
 
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (5, 3)))
@@ -157,18 +157,18 @@ SHOWN = 6
 """Images in each gallery."""
 
 
-def write_run_page(run: Watch, whole: bool) -> Path:
+def write_run_page(run: RunReport, whole: bool) -> Path:
     """Write the page of what is known now. whole: with curves, errors, confusion and calibration: some seconds."""
     val = run.validation
     metrics = None if val is None else val.metrics
     analysis = analyse(val.dataset, val.detections, metrics.rules, bootstrap=0) if val and metrics else None
-    told = facts(asdict(run.plan.settings), run.train_set.name, len(run.train_set), run.anchors)
+    told = facts(asdict(run.config.settings), run.train_set.name, len(run.train_set), run.anchors)
     if val is not None and val.computed_by:
         told.append(("validation", val.computed_by))
     page = Page(
         run.folder,
         metrics,
-        run.plan.val_split,
+        run.config.val_split,
         told,
         run.advice(),
         _sizes(run, analysis),
@@ -178,7 +178,7 @@ def write_run_page(run: Watch, whole: bool) -> Path:
     return write_report(run.folder / "report.html", page)
 
 
-def _sizes(run: Watch, analysis: Analysis | None) -> list[SizeRow]:
+def _sizes(run: RunReport, analysis: Analysis | None) -> list[SizeRow]:
     found: dict[str, float | None] = {}
     if analysis is not None and run.validation is not None:
         val = run.validation
@@ -189,7 +189,7 @@ def _sizes(run: Watch, analysis: Analysis | None) -> list[SizeRow]:
     return [SizeRow(c.size, c.objects, c.fit, c.lost, found.get(c.size)) for c in run.covered]
 
 
-def _galleries(run: Watch, metrics: Metrics | None) -> list[Gallery]:
+def _galleries(run: RunReport, metrics: Metrics | None) -> list[Gallery]:
     """The validation images that come out worst and best at the thresholds of best F1."""
     val = run.validation
     if val is None or metrics is None:

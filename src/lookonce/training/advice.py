@@ -14,8 +14,8 @@ import numpy as np
 
 from lookonce.data.anchors import Coverage, coverage
 from lookonce.data.dataset import Dataset
+from lookonce.training.config import RunConfig
 from lookonce.training.history import read_curves
-from lookonce.training.recipes import Plan
 from lookonce.training.validation import Validation
 
 FEW_OBJECTS = 30
@@ -45,14 +45,14 @@ def about_data(train_set: Dataset, covered: Sequence[Coverage]) -> list[str]:
     few = [f"{name} ({n})" for name, n in zip(train_set.labels, counts, strict=True) if n < FEW_OBJECTS]
     if few:
         found.append(
-            f"too few training objects of: {', '.join(few)}; below {FEW_OBJECTS} a class is learnt by chance: "
-            "label more, or leave it out with --labels"
+            f"too few examples of these classes: {', '.join(few)}; label at least {FEW_OBJECTS} objects of each, "
+            "or leave a class out with --labels"
         )
     whole = covered[0]
     if whole.lost is not None and whole.lost > LOST:
         found.append(
-            f"{whole.lost:.1%} of the training objects share cell and anchor with another of their image and are "
-            "lost to training: use a larger --size or more --anchors"
+            f"{whole.lost:.1%} of the training objects are lost to anchor collisions (two objects share a cell and "
+            "an anchor): use a larger --size or more --anchors"
         )
     if whole.fit is not None and 1 - whole.fit > UNFIT:
         found.append(
@@ -71,9 +71,9 @@ def about_curves(curves: Mapping[str, Curve], epochs: int) -> list[str]:
         train = [value for epoch, value in curves.get("loss_epoch", ()) if epoch >= loss[lowest][0]]
         if last > PARTED * values[lowest] and lowest < len(values) - 3 and len(train) > 1 and train[-1] < train[0]:
             found.append(
-                f"training and validation part: the validation loss was lowest ({values[lowest]:.3g}) in epoch "
+                f"overfitting: the validation loss was lowest ({values[lowest]:.3g}) in epoch "
                 f"{loss[lowest][0]:g} and is {last:.3g} now, while the training loss falls; the best model is kept: "
-                "more images or stronger --augment would help, more epochs will not"
+                "more images or stronger --augment help, more epochs do not"
             )
     if len(best) >= 4 and best[-1][0] >= epochs:
         gain = best[-1][1] - max(value for _, value in best[: len(best) * 3 // 4])
@@ -88,24 +88,24 @@ SECONDS = 60.0
 """Shortest time between two pages: a page takes a second or two."""
 
 
-class Watch(lightning.Callback):
+class RunReport(lightning.Callback):
     """Writes report.html after validations, once a minute at most, and at the end.
 
     Args:
         folder: the run's.
         train_set: what is learnt.
         validation: scores the run; None: the page has curves alone.
-        plan: of the run, its settings fitted.
+        config: of the run, its settings fitted.
         anchors: (w, h) in cells.
         stride: input pixels a cell.
         write_page: writes the page of a run, whole or without what takes seconds; None: no page.
     """
 
-    def __init__(self, folder: Path, train_set: Dataset, validation: Validation | None, plan: Plan,
+    def __init__(self, folder: Path, train_set: Dataset, validation: Validation | None, config: RunConfig,
                  anchors: tuple[tuple[float, float], ...], stride: int = 32,
                  write_page: WritePage | None = None) -> None:  # fmt: skip
-        self.folder, self.train_set, self.validation, self.plan = folder, train_set, validation, plan
-        how = plan.settings
+        self.folder, self.train_set, self.validation, self.config = folder, train_set, validation, config
+        how = config.settings
         self.covered = coverage(train_set, anchors, (how.size, how.size), how.resize, stride)
         self.data_advice = about_data(train_set, self.covered)
         self.anchors = anchors
@@ -122,12 +122,12 @@ class Watch(lightning.Callback):
         """Everything worth a word so far."""
         file = self.folder / "metrics.csv"
         curves = read_curves(file) if file.exists() else {}
-        return [*self.data_advice, *about_curves(curves, self.plan.settings.epochs or 1)]
+        return [*self.data_advice, *about_curves(curves, self.config.settings.epochs or 1)]
 
     def write(self, whole: bool = True) -> Path | None:
         """Write the page of what is known now. whole: with curves, errors, confusion and calibration: some seconds."""
         return None if self.write_page is None else self.write_page(self, whole)
 
 
-WritePage = Callable[[Watch, bool], Path]
+WritePage = Callable[[RunReport, bool], Path]
 """Writes the page of a run: all of it, or without the parts that take seconds."""

@@ -31,7 +31,7 @@ from lookonce.data.loader import Sample, TrainingImages, collate
 from lookonce.errors import UserError
 from lookonce.inference.cache import CacheError, in_use, locked, make_room
 from lookonce.model.network import Network, folded
-from lookonce.training.recipes import Plan
+from lookonce.training.config import RunConfig
 from lookonce.training.step import Training, choose_precision
 from lookonce.training.validation import Inputs
 
@@ -219,11 +219,11 @@ class Trunk:
 
     Args:
         module: its network's trunk is frozen; from here on it runs on outputs alone.
-        plan: says how images are seen.
+        config: says how images are seen.
     """
 
-    def __init__(self, module: Training, plan: Plan) -> None:
-        self.plan, how = plan, plan.settings
+    def __init__(self, module: Training, config: RunConfig) -> None:
+        self.config, how = config, config.settings
         module.cut = module.network.cut
         self.run = outputs_of(module.network, module.cut, how.features == "bf16")
         input_size = (how.size, how.size)
@@ -259,8 +259,8 @@ class Trunk:
 
     def training(self, images: TrainingImages) -> CachedImages:
         """Training images, every variant, as data.warp shows them to the network."""
-        plan, how, dataset = self.plan, self.plan.settings, images.canvases.dataset
-        about = f"warped {how.augment} seed {plan.seed}" if how.variants else "warped"
+        config, how, dataset = self.config, self.config.settings, images.canvases.dataset
+        about = f"warped {how.augment} seed {config.seed}" if how.variants else "warped"
         digests = [digest_of(dataset, index, f"{about} {variant} {index}" if how.variants else about)
                    for variant in range(max(1, how.variants)) for index in range(len(dataset))]  # fmt: skip
 
@@ -269,7 +269,7 @@ class Trunk:
             sample = images[index]
             if sample is None:
                 return None
-            drawn = sample_parameters(plan.seed, variant, np.array([index]))
+            drawn = sample_parameters(config.seed, variant, np.array([index]))
             return augment_batch(collate([sample]), (how.size, how.size), how.resize, how.augment, drawn).images[0]
 
         self._fill(digests, image, "training images")

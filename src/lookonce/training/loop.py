@@ -26,11 +26,11 @@ from torch.utils.data import DataLoader
 from lookonce.console import is_shown
 from lookonce.data.loader import Canvases, Shuffled, TrainingImages, collate
 from lookonce.errors import UserError
-from lookonce.training.advice import Watch
+from lookonce.training.advice import RunReport
 from lookonce.training.checkpoints import LastCheckpoint, Stopped, WholeFiles, ignore_interrupts
+from lookonce.training.config import RunConfig
 from lookonce.training.feature_cache import Trunk
 from lookonce.training.history import History
-from lookonce.training.recipes import Plan
 from lookonce.training.step import Training, choose_device, choose_precision
 from lookonce.training.validation import Inputs, Validation, together
 
@@ -202,25 +202,31 @@ class Engine:
     """One fit of one run.
 
     Args:
-        plan: its settings fitted to the training set.
+        config: its settings fitted to the training set.
         folder: the run's folder.
         canvases: the training images.
-        watch: writes the run's page; its validation set and detections are the run's.
+        report: writes the run's page; its validation set and detections are the run's.
         checkpoint: to go on from; None: from the start.
         keep: called with each new best checkpoint; without validation, with that of each epoch.
     """
 
-    def __init__(self, plan: Plan, folder: Path, canvases: Canvases, watch: Watch, checkpoint: Path | None,
+    def __init__(self, config: RunConfig, folder: Path, canvases: Canvases, report: RunReport, checkpoint: Path | None,
                  keep: Callable[[Path], None]) -> None:  # fmt: skip
-        self.plan, self.folder, self.canvases, self.watch, self.checkpoint = plan, folder, canvases, watch, checkpoint
+        self.config, self.folder, self.canvases, self.report, self.checkpoint = (
+            config,
+            folder,
+            canvases,
+            report,
+            checkpoint,
+        )
         self.keep = keep
-        self.sampler = Shuffled(len(canvases.dataset), plan.seed, max(1, plan.settings.variants))
+        self.sampler = Shuffled(len(canvases.dataset), config.seed, max(1, config.settings.variants))
         self.progress = Progress()
         self._held = ExitStack()
         self.history = History(folder / "metrics.csv")
-        self.last = LastCheckpoint(folder / "checkpoints" / "last.ckpt", self.sampler, plan.settings.batch_size,
-                                   plan.checkpoint_minutes, self.history,
-                                   keep if watch.validation is None else None)  # fmt: skip
+        self.last = LastCheckpoint(folder / "checkpoints" / "last.ckpt", self.sampler, config.settings.batch_size,
+                                   config.checkpoint_minutes, self.history,
+                                   keep if report.validation is None else None)  # fmt: skip
 
     def fit(self, module: Training) -> None:
         """Train to the end.
@@ -228,11 +234,11 @@ class Engine:
         Raises Stopped where a signal ended it, OSError or UserError where a file could not be written, UserError for a
         checkpoint that does not fit.
         """
-        plan, how, val = self.plan, self.plan.settings, self.watch.validation
-        device = choose_device(plan.device)
+        config, how, val = self.config, self.config.settings, self.report.validation
+        device = choose_device(config.device)
         precision, why = choose_precision(device)
-        if plan.precision != "auto":
-            precision, why = ("32-true" if plan.precision == "fp32" else "bf16-mixed"), f"{plan.precision} as asked"
+        if config.precision != "auto":
+            precision, why = ("32-true" if config.precision == "fp32" else "bf16-mixed"), f"{config.precision} as asked"
         length = f"{how.steps} steps" if how.steps else f"{how.epochs} epochs"
         log.info("%d images, %s of %d a batch%s; training and validation in %s", len(self.sampler), length,
                  how.batch_size, ", in mosaics" if how.augment.mosaic else "", why)  # fmt: skip
@@ -254,7 +260,7 @@ class Engine:
                 enable_model_summary=False,
                 enable_checkpointing=val is not None,  # without it Lightning keeps its own in the working folder
                 use_distributed_sampler=False,
-                deterministic=plan.deterministic,
+                deterministic=config.deterministic,
             )
             module.to(memory_format=torch.channels_last)
             try:
@@ -275,12 +281,12 @@ class Engine:
 
     def _loaders(self, module: Training, device: str, val: Validation | None) -> tuple[DataLoader[Any], Any]:
         """Training and validation images; with features, what the frozen trunk makes of them."""
-        how, workers = self.plan.settings, self.plan.workers
+        how, workers = self.config.settings, self.config.workers
         own = torch.Generator()  # loaders draw a number each time; the global state is the network's (dropout)
         images: Any = TrainingImages(self.canvases, how.difficult)
         inputs: Any = None if val is None else Inputs(val.dataset, val.input_size, val.mode)
         if how.features != "none":
-            trunk = Trunk(module, self.plan)
+            trunk = Trunk(module, self.config)
             self._held.callback(trunk.close)
             images, inputs = trunk.training(images), None if inputs is None else trunk.validation(inputs)
         training = DataLoader(
@@ -293,17 +299,17 @@ class Engine:
         return training, DataLoader(inputs, batch_size=8, collate_fn=together, generator=own)
 
     def _callbacks(self) -> list[Callback]:
-        how, folder = self.plan.settings, self.folder / "checkpoints"
+        how, folder = self.config.settings, self.folder / "checkpoints"
         found: list[Callback] = [self.progress]
         if how.ema:
             found.append(averaging(how.ema))
-        if self.watch.validation is not None:
-            found.append(self.watch.validation)
+        if self.report.validation is not None:
+            found.append(self.report.validation)
             found.append(BestCheckpoint(folder, self.keep))
             if how.patience:
                 found.append(Patience("val/mAP", how.min_delta, how.patience, mode="max",
                                       check_on_train_epoch_end=False))  # fmt: skip
-        return [*found, self.watch, self.last]
+        return [*found, self.report, self.last]
 
 
 def keep_freed_memory() -> None:

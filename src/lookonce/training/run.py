@@ -1,24 +1,15 @@
-"""What a run learns from, by content: classes in order, the images of each split, their labels.
-
-It stands in the run folder as data.json. A resumed run compares it with the data that it finds, since other data under
-the same path would give a model with exchanged classes, or a score on images that it has learnt.
-
-train: a data set becomes a run folder with a model, its checkpoints and its curves.
-"""
+"""A training run: its configuration, its data, its folder, from the first step to the model file."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shlex
 import shutil
 import signal
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torch
@@ -40,111 +31,16 @@ from lookonce.model.darknet.files import detector_of, read_text
 from lookonce.model.layers import Region, check_input_size, stride
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, Sigma, empty
-from lookonce.training.advice import Watch, WritePage
+from lookonce.training.advice import RunReport, WritePage
 from lookonce.training.checkpoints import Stopped, read_checkpoint
+from lookonce.training.config import RunConfig, plain
+from lookonce.training.identity import Identity
 from lookonce.training.loop import Engine
 from lookonce.training.pretrained import start_from
-from lookonce.training.recipes import Plan, plain
 from lookonce.training.step import Training, choose_device, expect_little, frozen_convolutions
 from lookonce.training.validation import Validation
 
-FILE = "data.json"
-
-
-FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Identity:
-    """The data of one run."""
-
-    classes: tuple[str, ...]
-    splits: Mapping[str, Mapping[str, str]]
-    """For each split its images, by path below the data set, each with a digest of its labels."""
-
-    @staticmethod
-    def of(splits: Mapping[str, Dataset]) -> Identity:
-        """That of the splits of one data set, by name."""
-        [classes] = {part.labels for part in splits.values()}
-        return Identity(classes, {name: _digests(part) for name, part in splits.items()})
-
-    def write(self, folder: Path) -> None:
-        """Write it into a run folder."""
-        about = {"format": FORMAT, "classes": self.classes, "splits": self.splits}
-        write_text(folder / FILE, json.dumps(about, indent=0, ensure_ascii=False) + "\n")
-
-    @staticmethod
-    def read(folder: Path) -> Identity | None:
-        """That of a run folder; None: the run is of an earlier version, which wrote none. Raises UserError."""
-        file = folder / FILE
-        if not file.exists():
-            return None
-        try:
-            about = json.loads(file.read_bytes())
-            if about["format"] != FORMAT:
-                raise ValueError(f"format {about['format']}, and this version reads {FORMAT}")
-            return Identity(_texts(about["classes"]), {str(k): _pairs(v) for k, v in about["splits"].items()})
-        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise UserError(
-                f"{file}: cannot be read ({type(error).__name__}), so it does not say what the run learns from; "
-                "remove the file to resume without comparing"
-            ) from None
-
-    def difference(self, now: Identity) -> str:
-        """What the data has now that the run did not have, in one clause; empty: nothing."""
-        if self.classes != now.classes:
-            return _classes(self.classes, now.classes)
-        for name, before in self.splits.items():
-            after = now.splits.get(name, {})
-            gone, new = [f for f in before if f not in after], [f for f in after if f not in before]
-            changed = [file for file, digest in before.items() if after.get(file, digest) != digest]
-            said = [f"{len(files)} {what}, the first: {files[0]}" for what, files in
-                    (("are gone", gone), ("are new", new), ("have other labels", changed)) if files]  # fmt: skip
-            if said:
-                return f"of the images of split {name!r} {'; '.join(said)}"
-            if list(before) != list(after):
-                return f"the images of split {name!r} are in another order"
-        return ""
-
-
-def _classes(before: tuple[str, ...], after: tuple[str, ...]) -> str:
-    if len(before) != len(after):
-        return (
-            f"the run has {len(before)} classes ({_listed(before)}), the data now has {len(after)} ({_listed(after)})"
-        )
-    index, was, now = next((i, b, a) for i, (b, a) in enumerate(zip(before, after, strict=True)) if b != a)
-    return f"class {index} was {was!r}, the data now has {now!r}"
-
-
-def _listed(names: tuple[str, ...], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-
-
-def _digests(dataset: Dataset) -> dict[str, str]:
-    """A digest of each image's boxes, classes and difficult flags, by its path."""
-    found: dict[str, str] = {}
-    for path, record in zip(dataset.paths.tolist(), dataset.records, strict=True):
-        content = hashlib.blake2b(digest_size=6)
-        for values, kind in ((record.boxes, "<f4"), (record.labels, "<i8"), (record.difficult, "u1")):
-            content.update(values.astype(kind).tobytes())
-        found[path] = content.hexdigest()
-    return found
-
-
-def _texts(values: Any) -> tuple[str, ...]:
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise TypeError("names")
-    return tuple(values)
-
-
-def _pairs(values: Any) -> dict[str, str]:
-    if not all(isinstance(value, str) for value in values.values()):
-        raise TypeError("digests")
-    return dict(values)
-
-
 log = logging.getLogger("lookonce")
-
 
 CANVAS_TO_INPUT = 1.5
 """Longest side of a canvas, of the largest training side."""
@@ -208,19 +104,19 @@ def _clear(folder: Path) -> None:
 
 
 class Run:
-    """One run: its plan, its data, its folder. write_page writes its page while it trains; None: no page."""
+    """One run: its config, its data, its folder. write_page writes its page while it trains; None: no page."""
 
-    def __init__(self, plan: Plan, folder: Path, exact_batch: bool = False, checkpoint: Path | None = None,
+    def __init__(self, config: RunConfig, folder: Path, exact_batch: bool = False, checkpoint: Path | None = None,
                  write_page: WritePage | None = None) -> None:  # fmt: skip
         self.folder, self.checkpoint, self.write_page = folder, checkpoint, write_page
-        self.train_set, self.val_set = read_both(plan)
+        self.train_set, self.val_set = read_both(config)
         images = len(self.train_set)
-        if exact_batch and plan.settings.batch_size > images:
-            raise ConfigError(f"batch-size: {plan.settings.batch_size}; the training split has {images} images, "
+        if exact_batch and config.settings.batch_size > images:
+            raise ConfigError(f"batch-size: {config.settings.batch_size}; the training split has {images} images, "
                               "and a batch cannot be larger")  # fmt: skip
-        self.settings = plan.settings.fitted(images, self.train_set.object_side, exact_batch)
+        self.settings = config.settings.fitted(images, self.train_set.object_side, exact_batch)
         self._settle_pixel_range()
-        self.plan = replace(plan, settings=self.settings)
+        self.config = replace(config, settings=self.settings)
         self.input_size = (self.settings.size, self.settings.size)
 
     def _settle_pixel_range(self) -> None:
@@ -234,10 +130,10 @@ class Run:
         self.val_set = None if self.val_set is None else replace(self.val_set, pixel_range=found)
 
     @staticmethod
-    def new(plan: Plan, folder: Path, exact_batch: bool, write_page: WritePage | None = None) -> Run:
+    def new(config: RunConfig, folder: Path, exact_batch: bool, write_page: WritePage | None = None) -> Run:
         """A run in a folder that the caller has made for it."""
-        write_text(folder / "config.yaml", plan.to_yaml())  # what is asked for, while the data is read
-        return Run(plan, folder, exact_batch, write_page=write_page)
+        write_text(folder / "config.yaml", config.to_yaml())  # what is asked for, while the data is read
+        return Run(config, folder, exact_batch, write_page=write_page)
 
     @staticmethod
     def resumed(folder: Path, data: Path | None = None, write_page: WritePage | None = None) -> Run:
@@ -245,15 +141,15 @@ class Run:
 
         Raises UserError where the data is not there, or is no longer that of the run.
         """
-        config, last = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
-        for file in (config, last):
-            if not file.is_file():
-                raise ConfigError(f"{file}: no such file, so there is nothing to resume; start with "
+        file, last = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
+        for place in (file, last):
+            if not place.is_file():
+                raise ConfigError(f"{place}: no such file, so there is nothing to resume; start with "
                                   "lookonce train DATA")  # fmt: skip
-        plan = Plan.from_yaml(config.read_bytes(), config)
-        choose_device(plan.device)
+        config = RunConfig.from_yaml(file.read_bytes(), file)
+        choose_device(config.device)
         read_checkpoint(last)
-        place = Path(_absolute(data or plan.data))
+        place = Path(_absolute(data or config.data))
         if not place.exists():
             raise ConfigError(f"{place}: the data of {folder} is not there; if it has moved, give its place: "
                               f"lookonce train NEWPATH --resume {folder}")  # fmt: skip
@@ -261,8 +157,8 @@ class Run:
         if before is None:
             log.warning("%s: a run of an earlier version, which kept no list of its data; whether classes, splits and "
                         "labels are still the same cannot be compared", folder)  # fmt: skip
-            plan = replace(plan, settings=replace(plan.settings, steps=None))  # earlier versions only aimed at them
-        run = Run(replace(plan, data=str(place)), folder, exact_batch=True, checkpoint=last,
+            config = replace(config, settings=replace(config.settings, steps=None))  # which were only aimed at
+        run = Run(replace(config, data=str(place)), folder, exact_batch=True, checkpoint=last,
                   write_page=write_page)  # fmt: skip
         if before and (said := before.difference(run.identity())):
             again = f"lookonce train {shlex.quote(str(place))} --weights {folder}"
@@ -272,8 +168,8 @@ class Run:
 
     def identity(self) -> Identity:
         """What it learns from and what judges it."""
-        splits = {self.plan.train_split: self.train_set}
-        return Identity.of(splits if self.val_set is None else {**splits, self.plan.val_split: self.val_set})
+        splits = {self.config.train_split: self.train_set}
+        return Identity.of(splits if self.val_set is None else {**splits, self.config.val_split: self.val_set})
 
     def finished(self) -> bool:
         """Whether a resumed run has nothing left to do, which is then said."""
@@ -285,7 +181,7 @@ class Run:
         recipe = {**asked, **training.get("recipe", {}), **({} if self.settings.steps else {"steps": None})}
         if not training.get("finished", bool(training)) or recipe != asked:
             return False
-        words = [self.plan.data, "--weights", self.folder, "--keep-last", "--network", self.folder / "network.cfg",
+        words = [self.config.data, "--weights", self.folder, "--keep-last", "--network", self.folder / "network.cfg",
                  "--size", self.settings.size, "--anchors", 0]  # fmt: skip
         again = shlex.join(["lookonce", "train", *map(str, words)])
         log.warning("%s: finished already; to train it further, start a new run from it: %s", self.folder, again)
@@ -295,24 +191,24 @@ class Run:
         """Train to the end, then write the model. Returns the run folder."""
         for folder in (self.folder, self.folder / "checkpoints"):
             sweep(folder)
-        write_text(self.folder / "config.yaml", self.plan.to_yaml())
+        write_text(self.folder / "config.yaml", self.config.to_yaml())
         self.identity().write(self.folder)
-        lightning.seed_everything(self.plan.seed, verbose=False)
-        module = Training(self.network(), self.settings, self.plan.seed)
-        watch = Watch(self.folder, self.train_set, self._validation(), self.plan, module.region.anchors,
+        lightning.seed_everything(self.config.seed, verbose=False)
+        module = Training(self.network(), self.settings, self.config.seed)
+        report = RunReport(self.folder, self.train_set, self._validation(), self.config, module.region.anchors,
                       module.network.stride, self.write_page)  # fmt: skip
-        for line in watch.data_advice:
+        for line in report.data_advice:
             log.warning("%s", line)
         side = round(CANVAS_TO_INPUT * max(self.settings.size, *self.settings.multi_scale, 0))
         canvases = Canvases(self.train_set, side, self.folder)
 
         def keep(checkpoint: Path) -> None:
             """The model file is there as soon as there is a model: a run that stops or still runs can be used."""
-            metrics = None if watch.validation is None else watch.validation.metrics
+            metrics = None if report.validation is None else report.validation.metrics
             save_model(self._model(module.network, checkpoint, metrics, finished=False), self.folder / MODEL)
 
         try:
-            self._fit(module, Engine(self.plan, self.folder, canvases, watch, self.checkpoint, keep))
+            self._fit(module, Engine(self.config, self.folder, canvases, report, self.checkpoint, keep))
         finally:
             failed = canvases.failed()
             canvases.close()
@@ -320,7 +216,7 @@ class Run:
             first = self.train_set.paths[failed[0]]
             log.warning("%d images could not be decoded and were skipped, the first: %s", len(failed), first)
         try:
-            self._finish(module, watch)
+            self._finish(module, report)
         except Stopped as stop:
             raise Interrupted(f"stopped after the last step; {self._again()}", stop.number) from None
         return self.folder
@@ -344,7 +240,7 @@ class Run:
         except OSError as error:
             raise UserError(f"{self.folder}: training stopped: {error.strerror or error}; free space or rights, "
                             f"then {self._again()}") from None  # fmt: skip
-        log.info("%.1f images/s; waiting for images took %.1f %% of the training time",
+        log.info("%.1f images/s; data loading: %.1f %% of training time",
                  engine.progress.rate, 100 * engine.progress.loader_share)  # fmt: skip
 
     def _again(self) -> str:
@@ -360,7 +256,7 @@ class Run:
         """The network: that of the checkpoint to go on from, or a new one, which the run folder keeps as cfg."""
         how, cfg = self.settings, self.folder / "network.cfg"
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.plan.seed)
+            torch.manual_seed(self.config.seed)
             if self.checkpoint is not None:
                 read = read_cfg(read_text(cfg), str(cfg))
                 last = read.layers[-1] if read.layers else None
@@ -378,14 +274,14 @@ class Run:
 
     def _start(self, network: Network) -> bool:
         """Fill a new network from the weights that were given; whether they gave the last layer as well."""
-        keep_last = self.plan.keep_last
-        if self.plan.weights is None:
+        keep_last = self.config.keep_last
+        if self.config.weights is None:
             if keep_last:
                 raise ConfigError("keep-last: no layer to keep; give the detector that has it: --weights MODEL")
             return False
         frozen = frozen_convolutions(network, self.settings.freeze)
         labels = self.train_set.labels if keep_last else None
-        last = start_from(network, Path(self.plan.weights), frozen, self.input_size, labels)[-1]
+        last = start_from(network, Path(self.config.weights), frozen, self.input_size, labels)[-1]
         if keep_last and last.came != "taken":
             raise ConfigError(f"keep-last: the last layer cannot be kept ({last.came}); classes and number of anchors "
                               "must be those of the weights")  # fmt: skip
@@ -409,7 +305,7 @@ class Run:
         if not how.anchors:
             return plain
         found = cluster_anchors(self.train_set, how.anchors, size=how.size, resize=how.resize,
-                                stride=stride(plain.layers), seed=self.plan.seed)  # fmt: skip
+                                stride=stride(plain.layers), seed=self.config.seed)  # fmt: skip
         log.info("anchors (cells): %s; mean best IoU %.3f, recall at .5 %.3f",
                  " ".join(f"{w:.2f},{h:.2f}" for w, h in found.wh), found.mean_iou, found.recall)  # fmt: skip
         return made(found.wh)
@@ -431,35 +327,37 @@ class Run:
         return Model(network.eval(), labels, self.input_size, self.settings.resize, thresholds, seen, about,
                      pixel_range=self.settings.pixel_range)  # fmt: skip
 
-    def _finish(self, module: Training, watch: Watch) -> None:
+    def _finish(self, module: Training, report: RunReport) -> None:
         """Write the model of the best checkpoint (the last, where nothing was validated), scored as detection does."""
         folder = self.folder / "checkpoints"
         file = folder / "best.ckpt" if (folder / "best.ckpt").is_file() else folder / "last.ckpt"
         model = self._model(module.network, file, None, finished=True)
-        if self.val_set is not None and watch.validation is not None:
+        if self.val_set is not None and report.validation is not None:
             detector = Detector(model, precision="fp32")
             detections, _ = detect_all(detector, self.val_set)
             metrics = score(self.val_set, detections, RULES)
-            watch.validation.detections, watch.validation.metrics = detections, metrics
-            watch.validation.computed_by = str(detector.backend.info)
+            report.validation.detections, report.validation.metrics = detections, metrics
+            report.validation.computed_by = str(detector.backend.info)
             model = self._model(module.network, file, metrics, finished=True)
         save_model(model, self.folder / MODEL)
-        for line in set(watch.advice()) - set(watch.data_advice):
+        for line in set(report.advice()) - set(report.data_advice):
             log.warning("%s", line)
-        page = watch.write()
+        page = report.write()
         if page is not None:
             log.info("report: %s", page)
 
 
-def read_both(plan: Plan) -> tuple[Dataset, Dataset | None]:
+def read_both(config: RunConfig) -> tuple[Dataset, Dataset | None]:
     """Training and validation images, checked. Raises UserError where nothing is left to learn from."""
-    names = [plan.train_split] if plan.val_split == "none" else [plan.train_split, plan.val_split]
-    train_set, *rest = read_splits(plan.data, names, plan.labels, policy=plan.policy)
-    if plan.labels is not None and not plan.keep_empty:
+    names = [config.train_split] if config.val_split == "none" else [config.train_split, config.val_split]
+    train_set, *rest = read_splits(config.data, names, config.labels, policy=config.policy)
+    if config.labels is not None and not config.keep_empty:
         train_set = train_set.with_objects()
     if not len(train_set.boxes):
-        raise UserError(f"{plan.data}: split {plan.train_split!r} has no objects to learn from; check labels and boxes")
+        raise UserError(
+            f"{config.data}: split {config.train_split!r} has no objects to learn from; check labels and boxes"
+        )
     if rest and len(rest[0]) < FEW_TO_VALIDATE:
         log.warning("%s: few images to validate on: %d in split %r; below %d mAP varies by chance, so the best model "
-                    "is hard to tell", plan.data, len(rest[0]), plan.val_split, FEW_TO_VALIDATE)  # fmt: skip
-    return check_images(train_set, plan.policy), check_images(rest[0], plan.policy) if rest else None
+                    "is hard to tell", config.data, len(rest[0]), config.val_split, FEW_TO_VALIDATE)  # fmt: skip
+    return check_images(train_set, config.policy), check_images(rest[0], config.policy) if rest else None

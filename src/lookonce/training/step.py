@@ -20,8 +20,9 @@ from lookonce.model.heads.region import Predictions, decode, encode, further
 from lookonce.model.layers import region_of
 from lookonce.model.losses import keras_yolo2_loss, region_ciou_loss, region_loss
 from lookonce.model.network import BatchNorm, Network, Sigma
+from lookonce.training.config import Device
 from lookonce.training.history import Means
-from lookonce.training.recipes import Device, Settings, rate
+from lookonce.training.recipes import Settings, learning_rate_factor
 
 LOSSES = {"region": region_loss, "region_ciou": region_ciou_loss, "keras_yolo2": keras_yolo2_loss}
 
@@ -59,7 +60,7 @@ class Training(lightning.LightningModule):
     @property
     def warming_up(self) -> bool:
         """Whether predictors are still drawn to their anchors."""
-        return self.seen <= self.settings.warm_up_images and self.settings.warm_up_images > 0
+        return self.seen <= self.settings.prior_loss_images and self.settings.prior_loss_images > 0
 
     def input_size(self) -> tuple[int, int]:
         """(W, H) of the input at this step."""
@@ -135,7 +136,7 @@ class Training(lightning.LightningModule):
         """The optimiser and its schedule, by step."""
         optimizer = make_optimizer(self.network, self.settings)
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule = LambdaLR(optimizer, lambda step: rate(step, steps, self.settings))
+        schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps, self.settings))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

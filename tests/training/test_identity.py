@@ -8,7 +8,7 @@ import pytest
 
 from lookonce import read_dataset
 from lookonce.errors import UserError
-from lookonce.training.run import Identity
+from lookonce.training.identity import Identity
 
 
 @pytest.fixture(scope="module")
