@@ -82,14 +82,14 @@ def test_folding_changes_nothing_but_rounding():
         convolution.norm.sigma = DARKNET
     x = torch.rand(2, 3, 32, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(folded(network)(x), network(x), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(folded(network)(x)[0], network(x)[0], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", list(zoo.DETECTORS))
 def test_every_detector_of_the_zoo_runs_on_any_multiple_of_its_stride(name):
     network = Network(zoo.detector(name, 3, zoo.VOC_ANCHORS)).eval()
     with torch.no_grad():
-        assert network(torch.rand(1, 3, 64, 96)).shape == (1, 5 * 8, 2, 3)
+        assert [raw.shape for raw in network(torch.rand(1, 3, 64, 96))] == [(1, 5 * 8, 2, 3)]
 
 
 def test_an_input_off_the_stride_is_refused():
@@ -100,7 +100,7 @@ def test_an_input_off_the_stride_is_refused():
 
 def test_the_classifier_gives_logits():
     network = Network((Conv(8), MaxPool(), Conv(10, size=1, batch_normalize=False, activation="linear"), AvgPool()))
-    assert network(torch.rand(2, 3, 20, 20)).shape == (2, 10, 1, 1)
+    assert network(torch.rand(2, 3, 20, 20))[0].shape == (2, 10, 1, 1)
 
 
 def test_frozen_convolutions_keep_weights_and_statistics():
@@ -108,7 +108,7 @@ def test_frozen_convolutions_keep_weights_and_statistics():
     network.freeze(1)
     first, second = network.convolution_list()[:2]
     before = first.norm.running_mean.clone(), second.norm.running_mean.clone()
-    network.train()(torch.rand(2, 3, 32, 32)).sum().backward()
+    network.train()(torch.rand(2, 3, 32, 32))[0].sum().backward()
     assert torch.equal(first.norm.running_mean, before[0])
     assert not torch.equal(second.norm.running_mean, before[1])
     assert first.conv.weight.grad is None
@@ -133,7 +133,7 @@ def test_a_grey_network_sees_darknets_luma_of_an_rgb_image():
 
 def test_low_precision_ends_at_the_networks_edge():
     network = Network(TINY).to(torch.bfloat16).eval()
-    assert network(torch.rand(1, 3, 32, 32).to(torch.bfloat16)).dtype == torch.float32
+    assert network(torch.rand(1, 3, 32, 32).to(torch.bfloat16))[0].dtype == torch.float32
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_network_of_darknets_trains_as_any_module(darknets):
     optimizer = torch.optim.SGD(darknets.parameters(), 0.05)
     losses = []
     for _ in range(6):
-        loss = (darknets.train()(x) - 1).pow(2).mean()
+        loss = (darknets.train()(x)[0] - 1).pow(2).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -157,14 +157,14 @@ def test_a_network_of_darknets_trains_as_any_module(darknets):
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.7 * losses[0]
     assert all(parameter.grad.isfinite().all() for parameter in darknets.parameters())
-    darknets.train()(torch.zeros(4, 3, 64, 64)).sum().backward()  # no variance at all
+    darknets.train()(torch.zeros(4, 3, 64, 64))[0].sum().backward()  # no variance at all
     assert all(parameter.grad.isfinite().all() for parameter in darknets.parameters())
 
 
 def test_training_alone_changes_how_darknets_variances_are_read(darknets, tmp_path):
     x = torch.rand(1, 3, 64, 64)
-    before = darknets(x)
-    assert torch.equal(darknets.train().eval()(x), before)
+    before = darknets(x)[0]
+    assert torch.equal(darknets.train().eval()(x)[0], before)
     norms = [convolution.norm for convolution in darknets.convolution_list()[:-1]]
     assert {norm.sigma for norm in norms} == {DARKNET}
     darknets.freeze(2)

@@ -9,7 +9,7 @@ import torch
 
 from conftest import GOLDEN
 from lookonce.inference.backends.openvino import the_core
-from lookonce.model.heads.region import decode
+from lookonce.model.heads import decode
 from lookonce.model.model_file import Description, load_model
 from lookonce.model.onnx_graph import detector_model, predictions_info, raw_model
 from lookonce.model.postprocess import Selection, nms_per_class
@@ -53,9 +53,8 @@ def in_onnxruntime(made, given, **thresholds):
 
 def in_torch(model, given):
     with torch.no_grad():
-        raw = model.network(torch.from_numpy(given).float() / 255)
-    region = model.region
-    found = decode(raw, torch.tensor(region.anchors), model.network.stride, region.softmax, model.tree)
+        raws = model.network(torch.from_numpy(given).float() / 255)
+    found = decode(raws, model.network.heads, model.tree)
     return found.boxes.numpy(), (found.objectness[..., None] * found.class_prob).numpy()
 
 
@@ -131,6 +130,6 @@ def test_opencv_runs_the_raw_graph_and_gives_what_pytorch_gives(name, tmp_path):
     network = cv2.dnn.readNetFromONNX(str(tmp_path / "m.onnx"))
     network.setInput(given)
     with torch.no_grad():
-        expected = model.network(torch.from_numpy(given)).numpy()
+        expected = model.network(torch.from_numpy(given))[0].numpy()
     np.testing.assert_allclose(network.forward(), expected, atol=2e-4)
     assert [side.dim_value for side in made.graph.output[0].type.tensor_type.shape.dim] == [*expected.shape]

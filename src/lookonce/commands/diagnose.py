@@ -178,8 +178,8 @@ def memorise(model: Model, images: Dataset, steps: int) -> tuple[float, int]:
             group["lr"] = how.learning_rate * rate(step, steps, how)
         network.train()
         with torch.autocast(device, torch.bfloat16, enabled=precision != "32-true"):
-            raw = module.raw(batch)
-        loss = module.loss_terms(raw, batch)["total"]
+            raws = module.raws(batch)
+        loss = module.loss_terms(raws, batch)["total"]
         if not loss.isfinite():
             raise UserError(f"the loss on {len(images)} images is {loss.item()} in step {step + 1}")
         optimizer.zero_grad()

@@ -608,18 +608,17 @@ def _add_peers(made: Lineup, path: str, network: str, model: Model, batch: int) 
 
 
 def opencv(model: Model) -> Run:
-    """The network in OpenCV's dnn, up to the map before the region layer, as the backends here."""
+    """The network in OpenCV's dnn, up to the raw maps, as the backends here."""
     cv2: Any = importlib.import_module("cv2")
     with tempfile.TemporaryDirectory() as folder:
         cfg, weights, *_ = write_darknet(model, Path(folder) / "model", Options(folded=True)).files
         network = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
-    last = [name for name in network.getLayerNames() if name.startswith("conv_")][-1]
-
+    names = [f"conv_{head.index - 1}" for head in model.network.heads]
     grey = model.network.channels == 1
 
     def run(images: NDArray[np.float32]) -> object:
         network.setInput(images[:, :1] if grey else images)
-        return network.forward(last)
+        return network.forward(names)
 
     return run
 
@@ -630,7 +629,7 @@ def plain(model: Model, device: str) -> Run:
 
     def run(images: NDArray[np.float32]) -> object:
         with torch.inference_mode():
-            return network(torch.from_numpy(images).to(device)).cpu()
+            return [raw.cpu() for raw in network(torch.from_numpy(images).to(device))]
 
     return run
 

@@ -100,7 +100,7 @@ def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
         mean_ap = score(part, detect_all(Detector(running), part)[0], RULES, bootstrap=0).mean_ap or 0.0
         if len(asked) == len(val):
             log.info("int8: mAP %.4f", mean_ap)
-        return mean_ap, [[raw] for raw in running.raws]
+        return mean_ap, running.raws
 
     log.info("int8: calibrated on %d images, judged on %d", len(train), len(val))
     with redirect_stdout(sys.stderr):  # where its progress belongs
@@ -132,13 +132,13 @@ class _Running:
     compiled: openvino.CompiledModel
     about: Description
     info: BackendInfo
-    raws: list[NDArray[np.float32]] = field(default_factory=list)
+    raws: list[list[NDArray[np.float32]]] = field(default_factory=list)
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """One image at a time: [B, 3, H, W] to [B, A*(5+C), H/stride, W/stride]."""
-        found = [self.compiled(image[None])[0].copy() for image in images]
+    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """One image at a time: [B, 3, H, W] to the raw maps, one a head."""
+        found = [[raw.copy() for raw in self.compiled(image[None]).values()] for image in images]
         self.raws += found
-        return np.concatenate(found)
+        return tuple(np.concatenate(maps) for maps in zip(*found, strict=True))
 
 
 def _found(network: openvino.Model, about: Description, dataset: Dataset, precision: str) -> Sequence[Any]:

@@ -122,7 +122,20 @@ class Region:
         return len(self.anchors) * (5 + self.classes)
 
 
-Layer = Conv | MaxPool | Route | Reorg | AvgPool | Dropout | Softmax | Cost | Region
+Head = Region
+"""Layers that say what the map before them means. A network may have several."""
+Layer = Conv | MaxPool | Route | Reorg | AvgPool | Dropout | Softmax | Cost | Head
+
+
+@dataclass(frozen=True)
+class PlacedHead:
+    """A head in its network."""
+
+    layer: Head
+    stride: int
+    """Input pixels a cell of its map."""
+    index: int = -1
+    """Of the layer."""
 
 
 class Shape(NamedTuple):
@@ -236,36 +249,58 @@ def cells(layers: tuple[Layer, ...], channels: int = 3) -> list[Cells]:
     return out
 
 
+def heads_of(layers: tuple[Layer, ...]) -> tuple[PlacedHead, ...]:
+    """Return the heads of a network in layer order, each with its stride; none for a classifier."""
+    maps = cells(layers)
+    return tuple(PlacedHead(x, maps[i].stride, i) for i, x in enumerate(layers) if isinstance(x, Head))
+
+
 def stride(layers: tuple[Layer, ...]) -> int:
-    """Input pixels for each cell of the last map, along both axes (32 for YOLOv2). Pools over a whole map do not count.
+    """Return what both sides of an input must divide by: 32 for YOLOv2. Pools over a whole map do not count.
 
     Raises LayerError as cells does.
     """
-    return cells(layers)[-1].stride
+    heads = heads_of(layers)
+    return math.lcm(*(head.stride for head in heads)) if heads else cells(layers)[-1].stride
+
+
+def num_classes(layers: tuple[Layer, ...]) -> int:
+    """Return the classes of a detector. Raises ConfigError for a network without heads, or with heads that differ."""
+    classes = {head.layer.classes for head in heads_of(layers)}
+    if not classes:
+        raise ConfigError("this network has no detection head (region layer): it classifies, it cannot detect")
+    if len(classes) > 1:
+        raise ConfigError(f"heads of {sorted(classes)} classes; expected the same number in each")
+    return classes.pop()
+
+
+def region_of(layers: tuple[Layer, ...]) -> Region:
+    """Return the region layer of a network whose only head it is. Raises ConfigError for any other network."""
+    num_classes(layers)
+    regions = heads_of(layers)
+    if len(regions) > 1:
+        raise ConfigError(f"this network has {len(regions)} heads; expected one region layer")
+    return regions[0].layer
 
 
 def check_input_size(layers: tuple[Layer, ...], input_size: tuple[int, int], channels: int = 3) -> None:
     """Raise ConfigError unless a detector runs on inputs of input_size (width, height).
 
-    Both sides divide by the stride, no layer is too large, and the last map has a cell for each stride x stride pixels.
+    Both sides divide by the stride, no layer is too large, and each head's map has a cell for each stride x stride
+    pixels.
     """
     width, height = input_size
-    each = stride(layers)
-    if min(input_size) < 1 or width % each or height % each:
-        raise ConfigError(f"an input of {width} x {height} px; expected sides that are positive multiples of {each}")
-    found = shapes(layers, Shape(channels, height, width))[-1]
-    if found[1:] != (height // each, width // each):
-        raise ConfigError(
-            f"a last map of {found.width} x {found.height} cells for an input of {width} x {height} px; expected "
-            f"{width // each} x {height // each}: convolutions of even size add a cell, average pools leave one"
-        )
-
-
-def region_of(layers: tuple[Layer, ...]) -> Region:
-    """The region layer that ends a detector. Raises ConfigError for a network without one."""
-    if not layers or not isinstance(layers[-1], Region):
-        raise ConfigError("this network ends without a region layer: it classifies, it cannot detect")
-    return layers[-1]
+    whole = stride(layers)
+    if min(input_size) < 1 or width % whole or height % whole:
+        raise ConfigError(f"an input of {width} x {height} px; expected sides that are positive multiples of {whole}")
+    maps = shapes(layers, Shape(channels, height, width))
+    for head in heads_of(layers):
+        found, cols, rows = maps[head.index], width // head.stride, height // head.stride
+        if (found.width, found.height) != (cols, rows):
+            raise ConfigError(
+                f"a last map of {found.width} x {found.height} cells for an input of {width} x {height} px; expected "
+                f"{cols} x {rows}: convolutions of even size add a cell, average pools leave one"
+            )
 
 
 def channels_before(layers: tuple[Layer, ...], channels: int = 3) -> list[int]:

@@ -27,7 +27,7 @@ from lookonce.errors import UserError
 from lookonce.files import replacing
 from lookonce.model.darknet.cfg import Cfg, CfgError, read_cfg, write_cfg
 from lookonce.model.darknet.files import Pair, find_pair, find_tree, load_darknet, read_names
-from lookonce.model.layers import Layer, Region, check_input_size, region_of, stride
+from lookonce.model.layers import Layer, PlacedHead, Region, check_input_size, heads_of, num_classes, region_of
 from lookonce.model.network import Network, Sigma
 from lookonce.model.resize import ResizeMode
 from lookonce.model.tree import Tree
@@ -81,7 +81,7 @@ class Description:
     """Values of images of more than 8 bits that become black and white; none: as data.images.load_rgb has it."""
 
     def __post_init__(self) -> None:
-        classes = self.region.classes
+        classes = num_classes(self.layers)
         check_input_size(self.layers, self.input_size, self.channels)
         if len(self.labels) != classes:
             raise ModelFileError(f"{len(self.labels)} labels for a network of {classes} classes")
@@ -91,8 +91,9 @@ class Description:
             raise ModelFileError(f"thresholds {self.thresholds[:9]}; expected 0 to 1")
         if not 0 <= self.seen <= MAX_SEEN:
             raise ModelFileError(f"{self.seen} images seen; expected 0 to {MAX_SEEN}")
-        if (self.tree is None) != (not self.region.tree):
-            raise ModelFileError(f"the cfg says tree={self.region.tree!r}, and a tree is {self.tree and 'given'}")
+        named = next((head.layer.tree for head in self.heads if head.layer.tree), "")
+        if (self.tree is None) != (not named):
+            raise ModelFileError(f"the cfg says tree={named!r}, and a tree is {self.tree and 'given'}")
         if self.tree is not None and len(self.tree.parents) != classes:
             raise ModelFileError(f"a tree of {len(self.tree.parents)} classes for {classes} labels")
 
@@ -102,9 +103,9 @@ class Description:
         return region_of(self.layers)
 
     @property
-    def stride(self) -> int:
-        """Input pixels for each cell of the last map."""
-        return stride(self.layers)
+    def heads(self) -> tuple[PlacedHead, ...]:
+        """The heads in layer order."""
+        return heads_of(self.layers)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values; read back by from_json."""

@@ -12,7 +12,6 @@ Letters: B images, C channels in, F filters, H x W cells, K x K kernel.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -34,6 +33,7 @@ from lookonce.model.layers import (
     Route,
     Softmax,
     channels_before,
+    heads_of,
     sources,
     stride,
 )
@@ -148,7 +148,7 @@ def max_pool(x: Tensor, layer: MaxPool) -> Tensor:
 
 
 class Network(nn.Module):
-    """Layers that run. Calling it on [B, 3, H, W] floats in 0..1 gives the map before the region layer.
+    """Layers that run. Calling it on [B, 3, H, W] floats in 0..1 returns a tuple of raw maps, one a head.
 
     channels: what the first layer reads: 3, or 1 for a grey network. A grey network takes RGB too, and makes it grey.
 
@@ -159,63 +159,66 @@ class Network(nn.Module):
     def __init__(self, layers: tuple[Layer, ...], channels: int = 3) -> None:
         super().__init__()
         self.layers, self.channels = layers, channels
-        self.stride = stride(layers)
+        self.heads, self.stride = heads_of(layers), stride(layers)
         self.origin: Origin | None = None
         """The Darknet files that it was read from, so that they can be written as they were."""
         before = channels_before(layers, channels)
         self.convolutions = nn.ModuleDict(
             {str(i): Convolution(before[i], layer) for i, layer in enumerate(layers) if isinstance(layer, Conv)}
         )
-        routes = {i: sources(layer, i) for i, layer in enumerate(layers) if isinstance(layer, Route)}
-        self._kept = {source for found in routes.values() for source in found}
-        self._sources = routes
+        self._sources = {i: sources(layer, i) for i, layer in enumerate(layers) if isinstance(layer, Route)}
+        self._raw = tuple(head.index for head in self.heads) or (len(layers) - 1,)  # a head passes its map on
+        self._kept = {*self._raw, *(source for found in self._sources.values() for source in found)}
         self._frozen = 0
 
     def convolution_list(self) -> list[Convolution]:
-        """The convolutions in their order, as Darknet's weight files hold them."""
+        """Return the convolutions in their order, as Darknet's weight files hold them."""
         return [cast(Convolution, module) for module in self.convolutions.values()]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/stride, W/stride] (logits of a classifier).
+    def convolution_before(self, index: int) -> nn.Conv2d:
+        """Return the convolution that makes the map of the head at an index."""
+        return cast(Convolution, self.convolutions[str(index - 1)]).conv
 
-        A grey network takes [B, 1, H, W] as well.
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Run on [B, 3, H, W] floats 0..1; on [B, 1, H, W] as well if the network is grey.
+
+        Returns the raw maps of the heads in layer order, of a region layer [B, A*(5+C), H/stride, W/stride]. A network
+        without heads returns its last map alone: a classifier's logits.
         """
-        if isinstance(self.layers[-1], Region) and (x.shape[-2] % self.stride or x.shape[-1] % self.stride):
+        if self.heads and (x.shape[-2] % self.stride or x.shape[-1] % self.stride):
             raise ConfigError(f"an input of {x.shape[-1]} x {x.shape[-2]} px; both sides must divide by {self.stride}")
-        x = self._through(x, {}, 0, len(self.layers))
-        return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-
-    def outputs(self, x: Tensor) -> Iterator[Tensor]:
-        """The output of each layer in turn; softmax, cost and region pass on what they are given."""
         kept: dict[int, Tensor] = {}
-        for index in range(len(self.layers)):
-            x = self._through(x, kept, index, index + 1)
-            yield x
+        self._through(x, kept, 0, len(self.layers))
+        return self._maps(kept)
 
     @property
-    def cut(self) -> int:
-        """Index of the first layer that is not frozen: a convolution; 0 where none is."""
+    def split_index(self) -> int:
+        """Index of the first convolution that is not frozen: where forward_backbone ends and forward_head starts."""
         return [int(index) for index in self.convolutions][self._frozen]
 
-    def reads(self, cut: int) -> tuple[int, ...]:
-        """Layers below the cut whose outputs the layers from the cut on read; the last is cut - 1."""
-        routed = {i for at, found in self._sources.items() if at >= cut for i in found if i < cut}
-        return (*sorted(routed - {cut - 1}), cut - 1)
+    def reads(self, split_index: int) -> tuple[int, ...]:
+        """Return the layers below split_index whose outputs forward_head needs; the last is split_index - 1."""
+        needed = {i for at, found in self._sources.items() if at >= split_index for i in found} | {*self._raw}
+        return (*sorted(i for i in needed if i < split_index - 1), split_index - 1)
 
-    def forward_backbone(self, x: Tensor, cut: int) -> tuple[Tensor, ...]:
-        """Outputs of the layers reads(cut) for images [B, 3, H, W]."""
+    def forward_backbone(self, x: Tensor, split_index: int) -> tuple[Tensor, ...]:
+        """Return the outputs of the layers reads(split_index) for images [B, 3, H, W]."""
         kept: dict[int, Tensor] = {}
-        last = self._through(x, kept, 0, cut)
-        return (*(kept[index] for index in self.reads(cut)[:-1]), last)
+        last = self._through(x, kept, 0, split_index)
+        return (*(kept[index] for index in self.reads(split_index)[:-1]), last)
 
-    def forward_head(self, outputs: tuple[Tensor, ...], cut: int) -> Tensor:
-        """The raw map from what until(x, cut) gave: forward(x) without the layers below the cut."""
-        kept = dict(zip(self.reads(cut), outputs, strict=True))
-        x = self._through(outputs[-1], kept, cut, len(self.layers))
-        return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    def forward_head(self, outputs: tuple[Tensor, ...], split_index: int) -> tuple[Tensor, ...]:
+        """Return the raw maps, as forward does, from the outputs of forward_backbone."""
+        kept = dict(zip(self.reads(split_index), outputs, strict=True))
+        self._through(outputs[-1], kept, split_index, len(self.layers))
+        return self._maps(kept)
+
+    def _maps(self, kept: dict[int, Tensor]) -> tuple[Tensor, ...]:
+        half = (torch.bfloat16, torch.float16)
+        return tuple(kept[index].float() if kept[index].dtype in half else kept[index] for index in self._raw)
 
     def _through(self, x: Tensor, kept: dict[int, Tensor], start: int, stop: int) -> Tensor:
-        """x through the layers start..stop; outputs that routes read are added to kept."""
+        """Run the layers start..stop on x; add the outputs that routes read, and the raw maps, to kept."""
         if start == 0 and self.channels == 1 and x.shape[1] == 3:
             x = grey(x)
         for index in range(start, stop):

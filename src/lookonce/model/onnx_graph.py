@@ -38,6 +38,7 @@ from lookonce.model.layers import (
     Route,
     Shape,
     channels_before,
+    heads_of,
     shapes,
     sources,
 )
@@ -114,8 +115,8 @@ def numbers_of(network: Network) -> Numbers:
 
 
 def add_network(graph: Graph, layers: tuple[Layer, ...], numbers: Numbers, channels: int = 3,
-                size: Size | None = None) -> str:  # fmt: skip
-    """Add the nodes that take "pixels" to "raw"; the name of the latter.
+                size: Size | None = None) -> None:  # fmt: skip
+    """Add the nodes that take "pixels" to the raw maps.
 
     channels: 3, or 1 for a network that turns its RGB input grey.
     size: (W, H) of the input, pixels, where it is fixed; None: it is free.
@@ -138,7 +139,8 @@ def add_network(graph: Graph, layers: tuple[Layer, ...], numbers: Numbers, chann
             outputs.append(_reorg(graph, f"{index}/reorg", given, (before[index], layer.stride), sides))
         else:
             outputs.append(_plain(graph, index, layer, given))
-    return graph.add("Identity", outputs[-1:], RAW)
+    for name, index in raws(layers).items():
+        graph.add("Identity", [outputs[index]], name)
 
 
 def network_model(layers: tuple[Layer, ...], numbers: Numbers, channels: int = 3,
@@ -147,10 +149,12 @@ def network_model(layers: tuple[Layer, ...], numbers: Numbers, channels: int = 3
     graph = Graph()
     add_network(graph, layers, numbers, channels, size)
     if size is None:
-        return graph.model([pixels_info()], [raw_info()])
+        free = [floats(name, ("batch", f"channels{n}", f"rows{n}", f"columns{n}")) for name, n in raws(layers).items()]
+        return graph.model([pixels_info()], free)
     width, height = size
-    sides = shapes(layers, Shape(channels, height, width))[-1]
-    return graph.model([floats(PIXELS, (1, 3, height, width))], [floats(RAW, (1, *sides))])
+    sides = shapes(layers, Shape(channels, height, width))
+    outputs = [floats(name, (1, *sides[index])) for name, index in raws(layers).items()]
+    return graph.model([floats(PIXELS, (1, 3, height, width))], outputs)
 
 
 def describe(made: onnx.ModelProto, about: Description) -> None:
@@ -184,15 +188,21 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     return made
 
 
-def raw_shape(about: Description, place: str) -> Shape:
-    """The map that a description's network gives for its input. Raises ModelFileError for an input it cannot take."""
+def raws(layers: tuple[Layer, ...]) -> dict[str, int]:
+    """Return the names of a network's raw maps, each with the index of its layer: "raw", or "raw0", "raw1", ..."""
+    heads = [head.index for head in heads_of(layers)] or [len(layers) - 1]
+    return {RAW: heads[0]} if len(heads) == 1 else {f"{RAW}{n}": index for n, index in enumerate(heads)}
+
+
+def raw_shapes(about: Description, place: str) -> list[Shape]:
+    """Return the raw maps that a network gives for its input. Raises ModelFileError for an input it cannot take."""
     width, height = about.input_size
     if not all(1 <= side <= MOST_SIDE for side in about.input_size):
         raise ModelFileError(f"{place}: an input of {width:.6g} x {height:.6g}; expected sides from 1 to {MOST_SIDE}")
     maps = shapes(about.layers, Shape(about.channels, height, width))
     if any(side < 1 for each in maps for side in each):
         raise ModelFileError(f"{place}: an input of {width} x {height} is too small for its network")
-    return maps[-1]
+    return [maps[index] for index in raws(about.layers).values()]
 
 
 def network_part(made: onnx.ModelProto, about: Description, place: str) -> onnx.ModelProto:
@@ -201,12 +211,13 @@ def network_part(made: onnx.ModelProto, about: Description, place: str) -> onnx.
     Nothing of the file is run but the numbers of its convolutions, in the network that its description says.
     Raises ModelFileError for a file that holds another network.
     """
-    raw_shape(about, place)
+    raw_shapes(about, place)
     try:
         outputs = {name: index for index, node in enumerate(made.graph.node) for name in node.output}
-        if RAW not in outputs:
-            raise ModelFileError(f"{place}: no tensor {RAW!r} in it; write it with lookonce export")
-        found = list(made.graph.node[outputs.get(PIXELS, -1) + 1 : outputs[RAW] + 1])
+        names = list(raws(about.layers))
+        if names[-1] not in outputs:
+            raise ModelFileError(f"{place}: no tensor {names[-1]!r} in it; write it with lookonce export")
+        found = list(made.graph.node[outputs.get(PIXELS, -1) + 1 : outputs[names[-1]] + 1])
         numbers = _read_numbers({value.name: value for value in made.graph.initializer}, about, place)
         for size in (None, about.input_size):
             expected = Graph()
@@ -244,11 +255,6 @@ def _read_tensor(tensors: dict[str, onnx.TensorProto], name: str, shape: tuple[i
             f"{place}: {name}: expected {sides} numbers of 32 bits; export it again with lookonce export"
         )
     return np.frombuffer(tensor.raw_data, "<f4").reshape(shape)
-
-
-def raw_info() -> onnx.ValueInfoProto:
-    """The network's output: [B, A*(5+C), H, W]."""
-    return floats(RAW, ("batch", "channels", "rows", "columns"))
 
 
 def _grey(graph: Graph) -> str:
@@ -381,33 +387,31 @@ def _add_decoding(graph: Graph, about: Description) -> None:
     """Add what region.decode does to "raw", as "boxes" and "scores", traced by PyTorch."""
     import torch  # takes seconds, and detection with another backend does without
 
-    from lookonce.model.heads.region import decode
+    from lookonce.model.heads import decode
 
     class Decode(torch.nn.Module):
         """Decoding as a module, since only modules are traced."""
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("anchors", torch.tensor(about.region.anchors))
-
-        def forward(self, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            """The raw map to boxes [B, N, 4] and scores [B, N, C]."""
-            assert isinstance(self.anchors, torch.Tensor)  # a buffer
-            found = decode(raw, self.anchors, about.stride, about.region.softmax, about.tree)
+        def forward(self, *raws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            """The raw maps to boxes [B, N, 4] and scores [B, N, C]."""
+            found = decode(raws, about.heads, about.tree)
             return found.boxes, found.objectness[..., None] * found.class_prob
 
-    sides = {2: torch.export.Dim("rows", min=1), 3: torch.export.Dim("columns", min=1)}
+    batch = torch.export.Dim("batch", min=1)
+    names = tuple(raws(about.layers))
+    sides = tuple({0: batch, 2: torch.export.Dim(f"rows{n}", min=1), 3: torch.export.Dim(f"columns{n}", min=1)}
+                  for n in range(len(names)))  # fmt: skip
+    examples = tuple(torch.zeros(2, head.layer.channels, 5, 7) for head in about.heads)
     with _quiet():
         traced = torch.onnx.export(
-            Decode().eval(), (torch.zeros(2, about.region.channels, 5, 7),), dynamo=True, opset_version=OPSET,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1), **sides},), verbose=False,
-            input_names=[RAW], output_names=[BOXES, SCORES],
+            Decode().eval(), examples, dynamo=True, opset_version=OPSET, dynamic_shapes=(sides,), verbose=False,
+            input_names=names, output_names=[BOXES, SCORES],
         )  # fmt: skip
     assert traced is not None  # which it is where a file is asked for
     part = traced.model_proto.graph
 
     def own(name: str) -> str:
-        return name if name in ("", RAW, BOXES, SCORES) else f"decode/{name}"
+        return name if name in ("", *names, BOXES, SCORES) else f"decode/{name}"
 
     for node in part.node:
         node.input[:] = map(own, node.input)

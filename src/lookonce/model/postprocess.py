@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lookonce.errors import ConfigError
 from lookonce.model.boxes import Array, area, clip, iou
-from lookonce.model.detections import Detections
-from lookonce.model.heads.region import Predictions
+from lookonce.model.detections import Detections, Predictions
 from lookonce.model.resize import ResizeMode, boxes_to_image
 
 PLAIN_THRESHOLD = 0.3

@@ -48,8 +48,8 @@ class Backend(Protocol):
     info: BackendInfo
     about: Description
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """[B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/stride, W/stride], float32."""
+    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """[B, 3, H, W] floats 0..1 to the raw maps, one a head, float32."""
 
 
 class Opened:
@@ -59,8 +59,8 @@ class Opened:
         self._runtime, self._source, self._settings = backend, source, settings
         self.info, self.about = backend.info, backend.about
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """[B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/stride, W/stride], float32."""
+    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """[B, 3, H, W] floats 0..1 to the raw maps, one a head, float32."""
         return self._runtime(images)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
