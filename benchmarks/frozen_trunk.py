@@ -22,9 +22,8 @@ from PIL import Image
 from lookonce import train
 from lookonce.deploy.step_speed import write_set
 from lookonce.model import zoo
-from lookonce.model.heads.region import encode
+from lookonce.model.heads.region import encode, region_loss
 from lookonce.model.layers import region_of
-from lookonce.model.losses import region_loss
 from lookonce.model.network import Network
 
 BLOG = 17_125

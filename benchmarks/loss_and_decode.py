@@ -12,9 +12,8 @@ from collections.abc import Callable
 import torch
 
 from lookonce.model import zoo
-from lookonce.model.heads.region import decode, encode
+from lookonce.model.heads.region import decode, encode, region_loss
 from lookonce.model.layers import region_of
-from lookonce.model.losses import region_loss
 from lookonce.model.postprocess import Selection, postprocess
 from lookonce.training.loop import keep_freed_memory
 

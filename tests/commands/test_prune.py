@@ -95,7 +95,7 @@ def test_a_first_round_that_loses_too_much_is_exit_code_1():
 def wrong(run, tmp_path):
     """What a command line may name."""
     model = load_model(run)
-    save_model(replace(model, network=folded(model.network)), tmp_path / "folded.safetensors")
+    save_model(replace(model, loaded=folded(model.network)), tmp_path / "folded.safetensors")
     save_model(replace(model, labels=("cat", "dog")), tmp_path / "cats.safetensors")
     save_model(replace(model, input_size=(96, 128)), tmp_path / "oblong.safetensors")
     (tmp_path / "runs" / "there" / "checkpoints").mkdir(parents=True)

@@ -189,7 +189,7 @@ def memorise(model: Model, images: Dataset, steps: int) -> tuple[float, int]:
         taken = step + 1
         if taken % LOOK == 0 or taken == steps:
             network.eval()
-            fresh = Detector(replace(model, network=network, thresholds=()), precision="fp32")
+            fresh = Detector(replace(model, loaded=network, thresholds=()), precision="fp32")
             value = score(images, detect_all(fresh, images)[0], RULES, bootstrap=0).mean_ap or 0.0
             if value >= BY_HEART:
                 break

@@ -45,7 +45,7 @@ from lookonce.inference.backends.open import EXPORTED, Backend, open_backend
 from lookonce.inference.backends.settings import BackendName, Precision, Settings
 from lookonce.inference.backends.torch import computes_bf16
 from lookonce.inference.detector import Detector, write_entry
-from lookonce.model.model_file import Description, Model, load_model
+from lookonce.model.model_file import Model, load_model
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -634,7 +634,7 @@ def plain(model: Model, device: str) -> Run:
     return run
 
 
-def _name(path: Path, about: Description, taken: set[str]) -> str:
+def _name(path: Path, about: Model, taken: set[str]) -> str:
     """What the models with these layers and this input are called together."""
     width, height = about.input_size
     stem = short(str(path)).removesuffix(path.suffix)

@@ -219,14 +219,14 @@ def test_the_names_are_those_beside_it(files, caplog):
         assert "n.cfg: class names from coco.names" in caplog.text
         (files / "coco.names").write_text("of another model\n")
         assert load_model(files / "n.cfg").labels == ("class 0", "class 1")
-        assert "coco.names: not used: its number of names is 1" in caplog.text
+        assert "coco.names: not used: it has 1 names" in caplog.text
     (files / "other.names").write_text("a\nb\n")  # of two, neither is taken
     assert load_model(files / "n.cfg").labels == ("class 0", "class 1")
 
 
 @pytest.mark.parametrize("change, message", [
     (lambda home: (home / "n.weights").unlink(), "no n.weights in its folder"),
-    (lambda home: (home / "n.names").write_text("one\n"), "n.names: 1 names, and .*n.cfg has classes=2"),
+    (lambda home: (home / "n.names").write_text("one\n"), "n.names: 1 names; .*n.cfg has classes=2"),
     (lambda home: (home / "n.names").write_text("one\n\ntwo\n"), "n.names:2: an empty line"),
     (lambda home: (home / "n.cfg").write_text("[net]\nchannels=4\n[maxpool]\n"), "n.cfg:2: channels=4; expected 3"),
     (lambda home: (home / "n.cfg").write_text("[net]\n[route]\nlayers=-1\n"), "n.cfg:2: layer 0 .route."),
@@ -274,7 +274,7 @@ def test_weights_of_another_length_are_refused_before_the_network_takes_memory(t
     (tmp_path / "n.weights").write_bytes(bytes(100))
     (tmp_path / "n.cfg").write_text("[net]\nwidth=32\nheight=32\n" + "[conv]\nfilters=9000\nactivation=linear\n" * 2)
     monkeypatch.setattr("lookonce.model.network.empty", None)
-    with pytest.raises(UserError, match=r"n\.weights: 21 numbers, and the cfg needs 81,045,000"):
+    with pytest.raises(UserError, match=r"n\.weights: 21 numbers; the cfg needs 81,045,000"):
         load_darknet(tmp_path / "n.cfg", tmp_path / "n.weights")
 
 

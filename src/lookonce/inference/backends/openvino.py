@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from lookonce.errors import ConfigError
 from lookonce.files import replacing
 from lookonce.inference.backends.settings import BackendInfo, Settings, abandon, follow_forks
-from lookonce.model.model_file import KEY, Description, ModelFileError, not_ours
+from lookonce.model.model_file import KEY, Model, ModelFileError, not_ours
 from lookonce.model.onnx_graph import PIXELS, network_part, raw_shapes, raws, read_description, read_onnx
 
 
@@ -162,7 +162,7 @@ def saved(model: openvino.Model, xml: Path, half: bool = False) -> Iterator[Path
         yield beside
 
 
-def _open(core: openvino.Core, source: Path | onnx.ModelProto) -> tuple[openvino.Model, Description]:
+def _open(core: openvino.Core, source: Path | onnx.ModelProto) -> tuple[openvino.Model, Model]:
     """The network in a file of ours, from "pixels" to "raw", and what the file says of it."""
     if isinstance(source, onnx.ModelProto) or source.suffix == ".onnx":
         place = "the model" if isinstance(source, onnx.ModelProto) else str(source)
@@ -182,7 +182,7 @@ def _open(core: openvino.Core, source: Path | onnx.ModelProto) -> tuple[openvino
     read = _read(core, source, str(source))
     if not read.has_rt_info(KEY):
         raise not_ours(str(source), "an OpenVINO file")
-    about = Description.from_text(read.get_rt_info(KEY).value, str(source))
+    about = Model.from_text(read.get_rt_info(KEY).value, str(source))
     return _fixed(_network_part(read, list(raws(about.layers)), str(source)), about, str(source)), about
 
 
@@ -199,7 +199,7 @@ def _reason(error: RuntimeError) -> str:
     return said[0][:160].encode("unicode_escape").decode() if said else "it gives no reason"
 
 
-def _fixed(read: openvino.Model, about: Description, place: str) -> openvino.Model:
+def _fixed(read: openvino.Model, about: Model, place: str) -> openvino.Model:
     """The network for one image of its own size. Raises ModelFileError where it gives another map than described."""
     width, height = about.input_size
     expected = [[1, *shape] for shape in raw_shapes(about, place)]

@@ -55,4 +55,4 @@ def loss(
     for part in parts[1:]:
         for name, value in part.items():
             terms[name] = terms[name] + value if name in terms else value
-    return {**terms, "recall": terms["recall"] / len(parts)}
+    return terms if len(parts) == 1 else {**terms, "recall": terms["recall"] / len(parts)}
