@@ -49,7 +49,7 @@ def loop(files: list[Path], batch: int, half: bool) -> float:
             images = images.contiguous(memory_format=torch.channels_last)
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            raw = network(images)
+            (raw,) = network(images)
         region_loss(raw.float(), targets, region)["total"].backward()
         optimizer.step()
     return (time.perf_counter() - began) / len(files)

@@ -151,7 +151,7 @@ def test_it_comes_back_from_json_as_it_was(about):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"format": FORMAT + 1}, f"m: format {FORMAT + 1}; this version of lookonce reads format {FORMAT}; use the version that wrote"),
+    ({"format": FORMAT + 1}, f"m: format {FORMAT + 1}; this version of lookonce reads format {FORMAT}; use the"),
     ({"resize": "crop"}, "m: its description cannot be read (Invalid enum value 'crop' - at `$.resize`)"),
     ({"labels": ["a"]}, "1 labels for a network of"),
     ({"thresholds": [0.5]}, "1 thresholds for"),

@@ -23,10 +23,9 @@ from lookonce.model.postprocess import Selection, nms_per_class
 
 
 @pytest.fixture(scope="module")
-def trained(run):
-    """A trained model and its graph: tracing takes seconds."""
-    model = load_model(run)
-    return model, detector_model(model)
+def trained(run, exported):
+    """A trained model and its graph."""
+    return load_model(run), onnx.load(exported / "m.onnx")
 
 
 def with_predictions(made, *, alone=False):

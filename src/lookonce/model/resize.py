@@ -19,19 +19,11 @@ from PIL import Image
 from lookonce.model.boxes import Array, like
 
 Floats = NDArray[np.float32]
-
-
 ResizeMode = Literal["letterbox", "stretch", "letterbox_antialias", "stretch_antialias"]
-
-
 FILL = 0.5
 """What the letterbox puts around the image, of 0..1. Source: image.c, fill_image(boxed, .5)."""
-
-
 GAP = 2.0
 """Times the new size: the least that blocks of whole pixels may leave before the image is resized."""
-
-
 STRIP = 16
 """Rows of the input made at a time: what they need stays in the processor's cache, which is three times as fast."""
 

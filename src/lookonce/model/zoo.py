@@ -10,8 +10,6 @@ from lookonce.choices import choose
 from lookonce.model.layers import AvgPool, Conv, Layer, MaxPool, Region, Reorg, Route, Softmax
 
 Anchors = tuple[tuple[float, float], ...]
-
-
 VOC_ANCHORS: Anchors = (
     (1.3221, 1.73145),
     (3.19275, 4.00944),
@@ -20,8 +18,6 @@ VOC_ANCHORS: Anchors = (
     (11.2364, 10.0071),
 )
 """(w, h) in cells of 32 px at 416. Source: darknet/cfg/yolov2-voc.cfg."""
-
-
 COCO_ANCHORS: Anchors = (
     (0.57273, 0.677385),
     (1.87446, 2.06253),

@@ -342,7 +342,8 @@ def bad_files(exported, folder):
         "foreign.xml": "an OpenVINO file without lookonce's description",
         "text.onnx": "not an ONNX file", "text.xml": "not an OpenVINO file", "none.onnx": "no such file",
         "none.xml": "no such file", "version.onnx": "format 7; this version of lookonce reads format 1",
-        "version.xml": "format 7; this version of lookonce reads format 1", "opset.onnx": "opset 99; this onnx package supports 1 to",
+        "version.xml": "format 7; this version of lookonce reads format 1",
+        "opset.onnx": "opset 99; this onnx package supports 1 to",
     }  # fmt: skip
 
 

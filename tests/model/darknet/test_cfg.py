@@ -149,7 +149,7 @@ def test_keys_belong_to_as_many_sections_as_there_are():
     ("[net]\n[route]\n", "x.cfg:2: .route. without layers"),
     ("[net]\n[convolutional]\nsize=3\nactivation=leaky\n", "x.cfg:2: size=3 with a padding of 0; expected pad=1"),
     ("[net]\n[convolutional]\nactivation=swish\n", "x.cfg:3: activation=swish; expected one of leaky"),
-    ("[net]\n[conv]\ngroups=2\n", "x.cfg:3: groups=2; expected groups=1: nothing else is built here .section .conv"),
+    ("[net]\n[conv]\ngroups=2\n", "x.cfg:3: groups=2; expected groups=1, the only supported value .section .conv"),
     ("[net]\n[conv]\ngroups=10\n", "x.cfg:3: groups=10; expected groups=1"),
     ("[net]\n[conv]\nflipped=yes\n", "x.cfg:3: flipped=yes; expected flipped=0"),
     ("[net]\n[max]\nsize=2\npadding=0\n", "x.cfg:4: another padding; expected padding=1"),
