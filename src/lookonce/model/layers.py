@@ -85,7 +85,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Region:
-    """Detection head of YOLOv2: the meaning of the map before it, and the scales of its loss (defaults: yolo-voc.cfg)."""
+    """Detection head of YOLOv2, and the scales of its loss (defaults: yolo-voc.cfg)."""
 
     anchors: tuple[tuple[float, float], ...]
     """(w, h) in cells."""
@@ -317,7 +317,7 @@ def num_floats(layers: tuple[Layer, ...], channels: int = 3) -> int:
 
 
 def num_operations(layers: tuple[Layer, ...], input_size: tuple[int, int], channels: int = 3) -> int:
-    """Return the multiplications and additions of all convolutions for one input of (width, height), as Darknet counts."""
+    """Return the multiplications and additions of all convolutions for an input of (width, height), as Darknet does."""
     given = Shape(channels, input_size[1], input_size[0])
     out = shapes(layers, given)
     return sum(

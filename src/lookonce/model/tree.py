@@ -48,7 +48,7 @@ class Tree:
             raise TreeError("a tree without classes, or siblings apart; expected the children of a class side by side")
 
     def softmax(self, scores: Tensor) -> Tensor:
-        """Turn scores [..., C] into the probability of each class given its parent, same shape; each group sums to 1."""
+        """Turn scores [..., C] into the probability of each class given its parent; each group of siblings sums to 1."""
         group = self._groups(scores)  # [..., C]
         maximum = self._reduce(scores, group, "amax")
         exp = (scores - maximum.gather(-1, group)).exp()
@@ -65,7 +65,7 @@ class Tree:
         return result
 
     def top(self, absolute: Tensor) -> Tensor:
-        """Return the class [...] that Darknet selects: follow the best child while the path is above the threshold.
+        """Return the class [...] that Darknet selects: the best child, while the path is above the threshold.
 
         absolute: [..., C], each class's own probability (softmax, then along_paths). Darknet multiplies these
         along the path once more before it compares, and so does this. Source: tree.c, hierarchy_top_prediction.

@@ -67,7 +67,7 @@ def test_a_regions_defaults_are_darknets():
     (zoo.yolov2_2016(20, zoo.VOC_ANCHORS), 67_158_109),
     (zoo.yolov2_tiny_voc(20, zoo.VOC_ANCHORS), 15_867_885),
     (zoo.yolov2_tiny(80, zoo.COCO_ANCHORS), 11_237_145),
-    ((*zoo.trunk(), *zoo.head(9418, NINE_THOUSAND)), 48_807_501),
+    ((*zoo.backbone(), *zoo.head(9418, NINE_THOUSAND)), 48_807_501),
     (zoo.darknet19(), 20_856_776),
 ], ids=["yolov2", "yolov2-voc", "yolo-voc.2.0", "yolov2-tiny-voc", "yolov2-tiny", "yolo9000", "darknet19"])  # fmt: skip
 def test_a_cfg_asks_for_as_many_numbers_as_its_published_weights_hold(layers, floats):
