@@ -114,7 +114,7 @@ def wrong(run, tmp_path):
     (["RUN", "DATA", "--steps", "0"], "steps: 0; expected at least 1"),
     (["RUN", "DATA", "--max-drop", "1"], "max-drop: 1.0; expected at least 0"),
     (["HERE/folded.safetensors", "DATA"], "nothing to prune"),
-    (["HERE/m.onnx", "DATA"], "m.onnx: an exported detector; give the model file"),
+    (["HERE/m.onnx", "DATA"], "m.onnx: is an exported file; give the model file"),
     (["HERE/cats.safetensors", "DATA"], "labels: no object is a 'cat'"),
     (["HERE/oblong.safetensors", "DATA"], "input 96 x 128"),
     (["HERE/none.safetensors", "DATA"], "no such model file"),

@@ -48,7 +48,7 @@ class Tree:
             raise TreeError("a tree without classes, or siblings apart; expected the children of a class side by side")
 
     def softmax(self, scores: Tensor) -> Tensor:
-        """Turn scores [..., C] into the probability of each class given its parent; each group of siblings sums to 1."""
+        """Turn scores [..., C] into each class's probability given its parent; each group of siblings sums to 1."""
         group = self._groups(scores)  # [..., C]
         maximum = self._reduce(scores, group, "amax")
         exp = (scores - maximum.gather(-1, group)).exp()
