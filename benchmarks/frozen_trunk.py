@@ -22,9 +22,8 @@ from PIL import Image
 from lookonce import train
 from lookonce.deploy.step_speed import write_set
 from lookonce.model import zoo
-from lookonce.model.heads.region import encode
+from lookonce.model.heads.region import encode, region_loss
 from lookonce.model.layers import region_of
-from lookonce.model.losses import region_loss
 from lookonce.model.network import Network
 
 BLOG = 17_125
@@ -50,7 +49,7 @@ def loop(files: list[Path], batch: int, half: bool) -> float:
             images = images.contiguous(memory_format=torch.channels_last)
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            raw = network(images)
+            (raw,) = network(images)
         region_loss(raw.float(), targets, region)["total"].backward()
         optimizer.step()
     return (time.perf_counter() - began) / len(files)

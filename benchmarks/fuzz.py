@@ -519,12 +519,9 @@ def exported(ending: str, folder: Path) -> Bench:
     from lookonce.inference.backends.open import open_backend
     from lookonce.inference.backends.settings import Settings
     from lookonce.model.model_file import Model
-    from lookonce.model.network import folded
-    from lookonce.model.onnx_graph import describe, network_model, numbers_of
+    from lookonce.model.onnx_graph import network_model
 
-    detector = Model(tiny(), ("cat", "dog"), (32, 24))
-    made = network_model(detector.network.layers, numbers_of(folded(detector.network)))
-    describe(made, detector.description)
+    made = network_model(Model(tiny(), ("cat", "dog"), (32, 24)))
     backend, file = "onnxruntime" if ending == ".onnx" else "openvino", folder / f"m{ending}"
     if ending == ".onnx":
         onnx.save_model(made, file)

@@ -12,9 +12,8 @@ from collections.abc import Callable
 import torch
 
 from lookonce.model import zoo
-from lookonce.model.heads.region import decode, encode
-from lookonce.model.layers import region_of
-from lookonce.model.losses import region_loss
+from lookonce.model.heads.region import decode, encode, region_loss
+from lookonce.model.layers import PlacedHead, region_of
 from lookonce.model.postprocess import Selection, postprocess
 from lookonce.training.loop import keep_freed_memory
 
@@ -51,10 +50,12 @@ def main() -> None:
     one = torch.randn(1, region.channels, 13, 13, generator=generator) * 2
     one.view(1, len(anchors), -1, 13, 13)[:, :, 4] -= 4  # a trained network is sure of some fifty predictors
 
-    output, shapes = one.numpy(), anchors.numpy()  # as a detector has them
+    output = one.numpy()  # as a detector has it
 
     def found() -> None:
-        postprocess(decode(output, shapes, 32), [(500, 375)], (416, 416), "letterbox", LABELS, Selection(0.3, 0.45))
+        postprocess(
+            decode(output, PlacedHead(region, 32)), [(500, 375)], (416, 416), "letterbox", LABELS, Selection(0.3, 0.45)
+        )
 
     threads = torch.get_num_threads()
     print(f"encode and region loss, forward and backward, batch 16: {milliseconds(loss):.1f} ms on {threads} threads")

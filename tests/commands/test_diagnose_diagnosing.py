@@ -26,14 +26,14 @@ def broken(model, change):
     network.load_state_dict(model.network.state_dict())
     with torch.no_grad():
         change(network.convolution_list())
-    return replace(model, network=network.eval())
+    return replace(model, loaded=network.eval())
 
 
 def with_anchors(model, factor):
     *layers, region = model.network.layers
     network = Network((*layers, Region(tuple((w * factor, h * factor) for w, h in region.anchors), region.classes)))
     network.load_state_dict(model.network.state_dict())
-    return replace(model, network=network.eval())
+    return replace(model, loaded=network.eval())
 
 
 def nan(convolutions):

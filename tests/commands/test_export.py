@@ -85,7 +85,7 @@ def test_what_cannot_be_exported_is_told(run):
     for format, option in (("darknet", "half"), ("onnx", "half"), ("onnx", "folded"), ("openvino", "folded")):
         with pytest.raises(UserError, match=f"--{option}: not an option of {format}; it takes"):
             export(run, format, **{option: True})
-    with pytest.raises(UserError, match="an exported detector; give the model file"):
+    with pytest.raises(UserError, match="is an exported file; give the model file"):
         export(run / "m.onnx", "darknet")
 
 

@@ -95,7 +95,7 @@ def test_a_first_round_that_loses_too_much_is_exit_code_1():
 def wrong(run, tmp_path):
     """What a command line may name."""
     model = load_model(run)
-    save_model(replace(model, network=folded(model.network)), tmp_path / "folded.safetensors")
+    save_model(replace(model, loaded=folded(model.network)), tmp_path / "folded.safetensors")
     save_model(replace(model, labels=("cat", "dog")), tmp_path / "cats.safetensors")
     save_model(replace(model, input_size=(96, 128)), tmp_path / "oblong.safetensors")
     (tmp_path / "runs" / "there" / "checkpoints").mkdir(parents=True)
@@ -114,7 +114,7 @@ def wrong(run, tmp_path):
     (["RUN", "DATA", "--steps", "0"], "steps: 0; expected at least 1"),
     (["RUN", "DATA", "--max-drop", "1"], "max-drop: 1.0; expected at least 0"),
     (["HERE/folded.safetensors", "DATA"], "nothing to prune"),
-    (["HERE/m.onnx", "DATA"], "m.onnx: an exported detector; give the model file"),
+    (["HERE/m.onnx", "DATA"], "m.onnx: is an exported file; give the model file"),
     (["HERE/cats.safetensors", "DATA"], "labels: no object is a 'cat'"),
     (["HERE/oblong.safetensors", "DATA"], "input 96 x 128"),
     (["HERE/none.safetensors", "DATA"], "no such model file"),

@@ -12,7 +12,8 @@ from lookonce.data.images import load_rgb
 from lookonce.deploy.export import LOWEST_SCORE, Options, write
 from lookonce.model import zoo
 from lookonce.model.boxes import cxcywh_to_xyxy
-from lookonce.model.heads.region import Predictions, decode
+from lookonce.model.detections import Predictions
+from lookonce.model.heads import decode
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import DARKNET
 from lookonce.model.postprocess import Selection, nms_per_class
@@ -58,7 +59,7 @@ def agree(model, x, stem):
     cfg, weights, _ = write(model, stem, Options(folded=True)).files
     theirs = opencv(cfg, weights, x)
     side = torch.tensor([x.shape[-1], x.shape[-2]] * 2)
-    raw = decode(model.network(x), torch.tensor(model.region.anchors), model.network.stride, model.region.softmax)
+    raw = decode(model.network(x), model.network.heads)
     mine = replace(raw, boxes=raw.boxes / side)
     ours = detections(mine, mine.objectness[..., None] * mine.class_prob)
     judged = detections(theirs, theirs.class_prob)  # OpenCV's are products already

@@ -37,8 +37,8 @@ def test_convolutions_are_eight_bits_and_the_file_is_a_detector(int8, run, squar
 
 def test_int8_is_not_the_float_model_under_another_name(int8, run):
     inputs = np.random.default_rng(0).random((1, 3, 96, 96), np.float32)
-    floats = Detector(run, "openvino", precision="fp32").backend(inputs)
-    rounded = Detector(int8.files[0]).backend(inputs)
+    floats = Detector(run, "openvino", precision="fp32").backend(inputs)[0]
+    rounded = Detector(int8.files[0]).backend(inputs)[0]
     assert 1e-4 < np.abs(floats - rounded).max() < np.abs(floats).max()
 
 

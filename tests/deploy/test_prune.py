@@ -55,7 +55,7 @@ def silence(network, keep):
 
 def raw(network, side):
     with torch.inference_mode():
-        return network(torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1)))
+        return network(torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1)))[0]
 
 
 NETWORKS = {

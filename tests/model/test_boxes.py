@@ -1,5 +1,6 @@
-"""Mirrors src/lookonce/boxes.py."""
+"""Tests of lookonce.model.boxes; numpy gives what torch gives."""
 
+import numpy as np
 import torch
 
 from lookonce.model import boxes
@@ -50,3 +51,25 @@ def test_area_of_a_box_turned_inside_out_is_nothing():
 def test_clip_keeps_boxes_in_the_frame():
     found = boxes.clip(torch.tensor([[-5.0, 2, 700, 3], [10, -1, 20, 900]]), 640, 480)
     assert found.tolist() == [[0, 2, 640, 3], [10, 0, 20, 480]]
+
+
+VALUES = np.array([[-1e4, -90, -20, -1.5], [0, 3, 60, 1e4]], np.float32)
+
+
+def test_the_library_is_that_of_the_values():
+    assert boxes.library(VALUES) is np
+    assert boxes.library(torch.from_numpy(VALUES)) is torch
+
+
+def test_like_keeps_kind_and_dtype():
+    assert boxes.like((1, 2), VALUES.astype(np.float64)).dtype == np.float64
+    assert torch.equal(boxes.like((1, 2), torch.zeros(1)), torch.tensor([1.0, 2.0]))
+
+
+def test_sigmoid_and_softmax_are_torchs_even_far_out():
+    tensor = torch.from_numpy(VALUES)
+    for name in ("sigmoid", "softmax"):
+        found = getattr(boxes, name)(VALUES)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, getattr(boxes, name)(tensor), rtol=1e-6, atol=1e-30)
+    assert torch.equal(boxes.softmax(tensor), torch.softmax(tensor, -1))

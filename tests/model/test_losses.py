@@ -8,16 +8,19 @@ import pytest
 import torch
 
 from conftest import GOLDEN
-from lookonce.model.heads.region import Targets, assign, cell_boxes, encode, split
-from lookonce.model.layers import Region
-from lookonce.model.losses import (
+from lookonce.model.heads.region import (
     KerasYolo2Scales,
-    best_iou,
-    complete_iou,
+    Targets,
+    assign,
+    cell_boxes,
+    encode,
     keras_yolo2_loss,
     region_ciou_loss,
     region_loss,
+    split,
 )
+from lookonce.model.layers import Region
+from lookonce.model.losses import best_iou, complete_iou
 
 SEED_CASES = ("a", "b", "c_warmup", "d_empty_image", "d2_all_empty", "f_zero_weight")
 TERMS = {"xy": "loss_xy", "wh": "loss_wh", "objectness": "loss_conf", "class": "loss_class", "total": "total"}

@@ -3,13 +3,25 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from conftest import GOLDEN
 from lookonce import load_darknet, save_darknet
 from lookonce.errors import ConfigError
 from lookonce.model import zoo
 from lookonce.model.layers import AvgPool, Conv, MaxPool, Reorg, Route
-from lookonce.model.network import DARKNET, TRAINED_HERE, BatchNorm, Network, folded, max_pool, reorg
+from lookonce.model.network import (
+    DARKNET,
+    TRAINED_HERE,
+    BatchNorm,
+    Convolve,
+    Network,
+    convolve,
+    folded,
+    is_faster,
+    max_pool,
+    reorg,
+)
 from sets import nano
 
 TINY = (Conv(8), MaxPool(), Conv(16), Route((-1, -2)), Reorg(2), Conv(4, size=1, batch_normalize=False))
@@ -82,14 +94,14 @@ def test_folding_changes_nothing_but_rounding():
         convolution.norm.sigma = DARKNET
     x = torch.rand(2, 3, 32, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(folded(network)(x), network(x), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(folded(network)(x)[0], network(x)[0], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", list(zoo.DETECTORS))
 def test_every_detector_of_the_zoo_runs_on_any_multiple_of_its_stride(name):
     network = Network(zoo.detector(name, 3, zoo.VOC_ANCHORS)).eval()
     with torch.no_grad():
-        assert network(torch.rand(1, 3, 64, 96)).shape == (1, 5 * 8, 2, 3)
+        assert [raw.shape for raw in network(torch.rand(1, 3, 64, 96))] == [(1, 5 * 8, 2, 3)]
 
 
 def test_an_input_off_the_stride_is_refused():
@@ -100,7 +112,7 @@ def test_an_input_off_the_stride_is_refused():
 
 def test_the_classifier_gives_logits():
     network = Network((Conv(8), MaxPool(), Conv(10, size=1, batch_normalize=False, activation="linear"), AvgPool()))
-    assert network(torch.rand(2, 3, 20, 20)).shape == (2, 10, 1, 1)
+    assert network(torch.rand(2, 3, 20, 20))[0].shape == (2, 10, 1, 1)
 
 
 def test_frozen_convolutions_keep_weights_and_statistics():
@@ -108,7 +120,7 @@ def test_frozen_convolutions_keep_weights_and_statistics():
     network.freeze(1)
     first, second = network.convolution_list()[:2]
     before = first.norm.running_mean.clone(), second.norm.running_mean.clone()
-    network.train()(torch.rand(2, 3, 32, 32)).sum().backward()
+    network.train()(torch.rand(2, 3, 32, 32))[0].sum().backward()
     assert torch.equal(first.norm.running_mean, before[0])
     assert not torch.equal(second.norm.running_mean, before[1])
     assert first.conv.weight.grad is None
@@ -133,7 +145,7 @@ def test_a_grey_network_sees_darknets_luma_of_an_rgb_image():
 
 def test_low_precision_ends_at_the_networks_edge():
     network = Network(TINY).to(torch.bfloat16).eval()
-    assert network(torch.rand(1, 3, 32, 32).to(torch.bfloat16)).dtype == torch.float32
+    assert network(torch.rand(1, 3, 32, 32).to(torch.bfloat16))[0].dtype == torch.float32
 
 
 @pytest.fixture
@@ -149,7 +161,7 @@ def test_a_network_of_darknets_trains_as_any_module(darknets):
     optimizer = torch.optim.SGD(darknets.parameters(), 0.05)
     losses = []
     for _ in range(6):
-        loss = (darknets.train()(x) - 1).pow(2).mean()
+        loss = (darknets.train()(x)[0] - 1).pow(2).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -157,14 +169,14 @@ def test_a_network_of_darknets_trains_as_any_module(darknets):
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.7 * losses[0]
     assert all(parameter.grad.isfinite().all() for parameter in darknets.parameters())
-    darknets.train()(torch.zeros(4, 3, 64, 64)).sum().backward()  # no variance at all
+    darknets.train()(torch.zeros(4, 3, 64, 64))[0].sum().backward()  # no variance at all
     assert all(parameter.grad.isfinite().all() for parameter in darknets.parameters())
 
 
 def test_training_alone_changes_how_darknets_variances_are_read(darknets, tmp_path):
     x = torch.rand(1, 3, 64, 64)
-    before = darknets(x)
-    assert torch.equal(darknets.train().eval()(x), before)
+    before = darknets(x)[0]
+    assert torch.equal(darknets.train().eval()(x)[0], before)
     norms = [convolution.norm for convolution in darknets.convolution_list()[:-1]]
     assert {norm.sigma for norm in norms} == {DARKNET}
     darknets.freeze(2)
@@ -173,3 +185,82 @@ def test_training_alone_changes_how_darknets_variances_are_read(darknets, tmp_pa
     assert [norm.sigma for norm in norms] == [DARKNET] * 2 + [TRAINED_HERE] * 4
     save_darknet(darknets.eval(), tmp_path / "t.cfg", tmp_path / "t.weights")
     torch.testing.assert_close(load_darknet(tmp_path / "t.cfg", tmp_path / "t.weights")(x), darknets(x))
+
+
+def operands(channels=16, filters=6, size=3, side=(7, 5), bias=True, batch=3):
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, channels, *side, generator=draw).contiguous(memory_format=torch.channels_last)
+    conv = nn.Conv2d(channels, filters, size, padding=size // 2, bias=bias).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        for parameter in conv.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=draw))
+    return x.requires_grad_(), conv
+
+
+def gradients(run, x, conv):
+    x.grad = None
+    conv.zero_grad()
+    out = run(x)
+    (out * torch.linspace(-1, 2, out.numel()).view_as(out)).sum().backward()
+    return [out.detach(), x.grad, *(parameter.grad for parameter in conv.parameters())]
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("windows", [1, 10_000, 16_000_000])
+def test_output_and_gradients_are_pytorchs(size, bias, windows, monkeypatch):
+    monkeypatch.setattr("lookonce.model.network.WINDOWS", windows)
+    x, conv = operands(size=size, bias=bias)
+    own = gradients(lambda x: Convolve.apply(x, conv.weight, conv.bias), x, conv)
+    theirs = gradients(conv, x, conv)
+    for a, b in zip(own, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-5)
+
+
+def test_the_weight_gradient_is_the_loop_of_its_definition():
+    x, conv = operands(channels=2, filters=2, side=(3, 4), batch=2)
+    out = Convolve.apply(x, conv.weight, None)
+    seed = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+    out.backward(seed)
+    sought = torch.zeros_like(conv.weight)
+    for image in range(2):
+        for f, c, i, j in torch.cartesian_prod(*map(torch.arange, (2, 2, 3, 3))).tolist():
+            for row in range(3):
+                for col in range(4):
+                    at = (row + i - 1, col + j - 1)
+                    if 0 <= at[0] < 3 and 0 <= at[1] < 4:
+                        sought[f, c, i, j] += (seed[image, f, row, col] * x[image, c, at[0], at[1]]).detach()
+    torch.testing.assert_close(conv.weight.grad, sought, atol=1e-5, rtol=1e-5)
+
+
+def test_no_gradient_where_none_is_asked_for():
+    x, conv = operands()
+    conv.weight.requires_grad_(False)
+    Convolve.apply(x, conv.weight, conv.bias).sum().backward()
+    assert conv.weight.grad is None
+    assert x.grad is not None
+
+
+def test_the_gradient_lies_in_memory_as_the_weights():
+    x, conv = operands()
+    Convolve.apply(x, conv.weight, conv.bias).sum().backward()
+    assert conv.weight.grad.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_it_is_taken_where_it_is_faster_alone(monkeypatch):
+    x, conv = operands()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert is_faster(x, conv)
+    assert "Convolve" in str(convolve(x, conv).grad_fn)
+    assert not is_faster(x.contiguous(), conv)
+    assert not is_faster(x.double(), conv)
+    assert not is_faster(x, nn.Conv2d(16, 6, 3, stride=2, padding=1))
+    assert not is_faster(x, nn.Conv2d(16, 6, 3, padding=0))
+    assert not is_faster(x[:, :3].contiguous(memory_format=torch.channels_last), nn.Conv2d(3, 6, 3, padding=1))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not is_faster(x, conv)
+    with torch.no_grad():
+        assert convolve(x, conv).grad_fn is None
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert not is_faster(x, conv)
+    assert "Convolve" not in str(convolve(x, conv).grad_fn)

@@ -10,7 +10,9 @@ from torch import Tensor
 from conftest import GOLDEN
 from lookonce.errors import ConfigError
 from lookonce.model.boxes import cxcywh_to_xyxy, iou
-from lookonce.model.heads.region import Predictions, decode
+from lookonce.model.detections import Predictions
+from lookonce.model.heads import decode
+from lookonce.model.layers import PlacedHead, Region
 from lookonce.model.postprocess import Selection, nms, nms_per_class, postprocess
 from lookonce.model.resize import boxes_to_image, boxes_to_input
 
@@ -111,7 +113,8 @@ def test_the_way_from_raw_output_to_detections_is_darknet_s(name: str, darknet: 
     anchors, softmax = DARKNET[name]
     raw = torch.from_numpy(darknet[f"{name}_region_before"])[None]
     width, height = darknet[f"{name}_frame"].tolist()
-    predictions = decode(raw, torch.tensor(anchors), width // raw.shape[-1], softmax)
+    layer = Region(tuple(anchors), raw.shape[1] // len(anchors) - 5, softmax=softmax)
+    predictions = decode([raw], [PlacedHead(layer, width // raw.shape[-1])])
     size = tuple(darknet[f"{name}_image_wh"].tolist())
     classes = tuple(map(str, range(predictions.class_prob.shape[-1])))
     selection = Selection(float(darknet[f"{name}_thresh"]), float(darknet[f"{name}_nms"]), clip=False)
@@ -172,7 +175,7 @@ def test_the_images_of_a_batch_do_not_see_each_other() -> None:
     generator = torch.Generator().manual_seed(0)
     raw = torch.randn(3, 2 * 8, 5, 6, generator=generator)
     sizes = [(300, 200), (77, 310), (192, 160)]
-    predictions = decode(raw, torch.tensor([(1.0, 1.5), (3.0, 2.0)]), 32)
+    predictions = decode([raw], [PlacedHead(Region(((1.0, 1.5), (3.0, 2.0)), 3), 32)])
 
     def found(p: Predictions, s: list[tuple[int, int]]) -> list[list[dict[str, object]]]:
         each = postprocess(p, s, (192, 160), "letterbox", ("a", "b", "c"), Selection(0.1))

@@ -20,7 +20,7 @@ def test_networks_hold_as_many_numbers_as_their_weight_files(layers, floats):
 
 
 def test_the_trunk_is_darknet19s_18_convolutions():
-    assert sum(isinstance(layer, Conv) for layer in zoo.trunk()) == 18
+    assert sum(isinstance(layer, Conv) for layer in zoo.backbone()) == 18
     assert sum(isinstance(layer, Conv) for layer in zoo.yolov2(20, zoo.VOC_ANCHORS)) == 23
 
 

@@ -138,10 +138,10 @@ def test_a_network_cut_in_two_is_the_network():
     images = torch.rand(1, 3, 64, 64)
     for frozen in (1, 12, 13, 14, 18, 21, 22):
         network.freeze(frozen)
-        cut = network.cut
+        cut = network.split_index
         assert len([i for i in network.convolutions if int(i) < cut]) == frozen
         with torch.no_grad():
             found = network.forward_head(network.forward_backbone(images, cut), cut)
             torch.testing.assert_close(found, network(images), rtol=0, atol=0)
     network.freeze(20)  # the passthrough is read beyond the cut
-    assert len(network.reads(network.cut)) == 2
+    assert len(network.reads(network.split_index)) == 2

@@ -95,7 +95,7 @@ def test_runs_at_once_compute_each_image_once_and_read_their_own(squares, tmp_pa
     for inputs, outputs in found:
         for n, output in enumerate(outputs):
             with torch.no_grad():
-                expected = module.network.forward_backbone(inputs.image(n)[None], module.network.cut)
+                expected = module.network.forward_backbone(inputs.image(n)[None], module.network.split_index)
             torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)
 
 

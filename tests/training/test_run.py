@@ -25,12 +25,13 @@ from lookonce.data.formats.voc import write_annotation
 from lookonce.errors import Interrupted, UserError
 from lookonce.files import LOCK
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
+from lookonce.model.heads.region import LOSSES
 from lookonce.model.layers import Conv, Dropout, MaxPool
 from lookonce.model.model_file import load_model
 from lookonce.training.config import RunConfig
 from lookonce.training.recipes import settings
 from lookonce.training.run import read_both, run_folder
-from lookonce.training.step import LOSSES, Training
+from lookonce.training.step import Training
 from sets import nano, write_squares
 
 SMALL = {"network": "nano", "size": 64, "epochs": 2, "batch_size": 4, "anchors": 2}
@@ -267,7 +268,7 @@ def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
 
 
 def test_a_batch_whose_loss_is_not_finite_is_kept(squares, tmp_path, monkeypatch):
-    def broken(raw, targets, region, warm_up):
+    def broken(raw, targets, region, prior):
         return {"wh": raw.sum() * float("nan"), "total": raw.sum()}
 
     monkeypatch.setitem(LOSSES, "region_ciou", broken)

@@ -178,8 +178,8 @@ def memorise(model: Model, images: Dataset, steps: int) -> tuple[float, int]:
             group["lr"] = how.learning_rate * learning_rate_factor(step, steps, how)
         network.train()
         with torch.autocast(device, torch.bfloat16, enabled=precision != "32-true"):
-            raw = module.raw(batch)
-        loss = module.loss_terms(raw, batch)["total"]
+            raws = module.raws(batch)
+        loss = module.loss_terms(raws, batch)["total"]
         if not loss.isfinite():
             raise UserError(f"the loss on {len(images)} images is {loss.item()} in step {step + 1}")
         optimizer.zero_grad()
@@ -189,7 +189,7 @@ def memorise(model: Model, images: Dataset, steps: int) -> tuple[float, int]:
         taken = step + 1
         if taken % LOOK == 0 or taken == steps:
             network.eval()
-            fresh = Detector(replace(model, network=network, thresholds=()), precision="fp32")
+            fresh = Detector(replace(model, loaded=network, thresholds=()), precision="fp32")
             value = score(images, detect_all(fresh, images)[0], RULES, bootstrap=0).mean_ap or 0.0
             if value >= BY_HEART:
                 break

@@ -244,7 +244,7 @@ def _round(model: Model, place: Place, ratio: float, config: RunConfig) -> tuple
     with listening(), run_folder(*place) as folder:
         cfg, start = folder / "pruned.cfg", folder / "pruned.safetensors"
         write_text(cfg, write_cfg(Cfg(less.layers, *model.input_size, less.channels)))
-        save_model(replace(model, network=less), start)
+        save_model(replace(model, loaded=less), start)
         settings = replace(config.settings, network=str(cfg.absolute()))
         Run.new(replace(config, weights=str(start.absolute()), settings=settings), folder, exact_batch=False,
                 write_page=write_run_page).go()  # fmt: skip

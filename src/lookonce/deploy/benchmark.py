@@ -45,7 +45,7 @@ from lookonce.inference.backends.open import EXPORTED, Backend, open_backend
 from lookonce.inference.backends.settings import BackendName, Precision, Settings
 from lookonce.inference.backends.torch import computes_bf16
 from lookonce.inference.detector import Detector, write_entry
-from lookonce.model.model_file import Description, Model, load_model
+from lookonce.model.model_file import Model, load_model
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -608,18 +608,17 @@ def _add_peers(made: Lineup, path: str, network: str, model: Model, batch: int) 
 
 
 def opencv(model: Model) -> Run:
-    """The network in OpenCV's dnn, up to the map before the region layer, as the backends here."""
+    """The network in OpenCV's dnn, up to the raw maps, as the backends here."""
     cv2: Any = importlib.import_module("cv2")
     with tempfile.TemporaryDirectory() as folder:
         cfg, weights, *_ = write_darknet(model, Path(folder) / "model", Options(folded=True)).files
         network = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
-    last = [name for name in network.getLayerNames() if name.startswith("conv_")][-1]
-
+    names = [f"conv_{head.index - 1}" for head in model.network.heads]
     grey = model.network.channels == 1
 
     def run(images: NDArray[np.float32]) -> object:
         network.setInput(images[:, :1] if grey else images)
-        return network.forward(last)
+        return network.forward(names)
 
     return run
 
@@ -630,12 +629,12 @@ def plain(model: Model, device: str) -> Run:
 
     def run(images: NDArray[np.float32]) -> object:
         with torch.inference_mode():
-            return network(torch.from_numpy(images).to(device)).cpu()
+            return [raw.cpu() for raw in network(torch.from_numpy(images).to(device))]
 
     return run
 
 
-def _name(path: Path, about: Description, taken: set[str]) -> str:
+def _name(path: Path, about: Model, taken: set[str]) -> str:
     """What the models with these layers and this input are called together."""
     width, height = about.input_size
     stem = short(str(path)).removesuffix(path.suffix)

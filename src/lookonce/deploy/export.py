@@ -24,9 +24,10 @@ from lookonce.deploy.verify import BY_ACCURACY, EXACT, HALF, Run, check_parity, 
 from lookonce.files import replacing, write_text
 from lookonce.inference.backends.openvino import openvino_model, saved, the_core
 from lookonce.model.darknet.files import save_darknet
+from lookonce.model.layers import Region
 from lookonce.model.model_file import KEY, Model
 from lookonce.model.network import folded
-from lookonce.model.onnx_graph import BOXES, PIXELS, RAW, SCORES, detector_model, predictions_info, raw_model
+from lookonce.model.onnx_graph import BOXES, PIXELS, SCORES, detector_model, predictions_info, raw_model
 from lookonce.model.resize import antialiases, stretches
 from lookonce.model.tree import write_tree
 
@@ -86,7 +87,8 @@ def write_darknet(model: Model, stem: Path, options: Options) -> Exported:
     network = model.network
     if options.folded:
         network = folded(network)
-        network.layers = (*network.layers[:-1], replace(model.region, thresh=LOWEST_SCORE))
+        network.layers = tuple(replace(layer, thresh=LOWEST_SCORE) if isinstance(layer, Region) else layer
+                               for layer in network.layers)  # fmt: skip
     else:
         log.info("%s.cfg: OpenCV takes the training key thresh=%g for its lowest score; --folded writes %g",
                  stem.name, model.region.thresh, LOWEST_SCORE)  # fmt: skip
@@ -170,15 +172,17 @@ def write_openvino(model: Model, stem: Path, options: Options) -> Exported:
 
 
 def _with_network(whole: openvino.Model, network: openvino.Model) -> openvino.Model:
-    """A detector with its network, the part from "pixels" to "raw", replaced."""
+    """A detector with its network, the part from "pixels" to the raw maps, replaced."""
     tensors = {name: output for op in whole.get_ops() for output in op.outputs() for name in output.get_names()}
     for reader in network.input(0).get_target_inputs():
         reader.replace_source_output(tensors[PIXELS])
-    made = network.output(0).get_node().input_value(0)  # behind the result is what makes it
-    for reader in tensors[RAW].get_target_inputs():
-        reader.replace_source_output(made)
-    tensors[RAW].set_names(set())
-    made.set_names({RAW})
+    for output in network.outputs:
+        name = output.get_any_name()
+        made = output.get_node().input_value(0)  # behind the result is what makes it
+        for reader in tensors[name].get_target_inputs():
+            reader.replace_source_output(made)
+        tensors[name].set_names(set())
+        made.set_names({name})
     joined = openvino.Model(whole.get_results(), whole.get_parameters(), "lookonce")
     joined.set_rt_info(whole.get_rt_info(KEY).value, KEY)
     return joined

@@ -31,9 +31,8 @@ from lookonce.evaluation.evaluate import RULES, detect_all
 from lookonce.inference.backends.openvino import the_core
 from lookonce.inference.backends.settings import BackendInfo
 from lookonce.inference.detector import Detector
-from lookonce.model.model_file import Description, Model
-from lookonce.model.network import folded
-from lookonce.model.onnx_graph import network_model, numbers_of
+from lookonce.model.model_file import Model
+from lookonce.model.onnx_graph import network_model
 from lookonce.model.resize import to_input
 
 log = logging.getLogger("lookonce")
@@ -86,9 +85,7 @@ def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
         raise ConfigError(f"max_drop: {max_drop}; expected more than 0, at most 1 (of mAP)")
     nncf = _package()
     about = model.description
-    ours = model.network
-    made = network_model(ours.layers, numbers_of(folded(ours)), ours.channels)
-    network = the_core().read_model(made.SerializeToString())
+    network = the_core().read_model(network_model(model).SerializeToString())
     train, val = _images(data, model)
     calibration = nncf.Dataset([record.path for record in train.records], lambda path: _input(path, about))
     validation = nncf.Dataset(list(range(len(val))), lambda i: _input(val.records[i].path, about))
@@ -100,7 +97,7 @@ def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
         mean_ap = score(part, detect_all(Detector(running), part)[0], RULES, bootstrap=0).mean_ap or 0.0
         if len(asked) == len(val):
             log.info("int8: mAP %.4f", mean_ap)
-        return mean_ap, [[raw] for raw in running.raws]
+        return mean_ap, running.raws
 
     log.info("int8: calibrated on %d images, judged on %d", len(train), len(val))
     with redirect_stdout(sys.stderr):  # where its progress belongs
@@ -130,18 +127,18 @@ class _Running:
     """A compiled network as a backend, which remembers what it gave."""
 
     compiled: openvino.CompiledModel
-    about: Description
+    about: Model
     info: BackendInfo
-    raws: list[NDArray[np.float32]] = field(default_factory=list)
+    raws: list[list[NDArray[np.float32]]] = field(default_factory=list)
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """One image at a time: [B, 3, H, W] to [B, A*(5+C), H/stride, W/stride]."""
-        found = [self.compiled(image[None])[0].copy() for image in images]
+    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """One image at a time: [B, 3, H, W] to the raw maps, one a head."""
+        found = [[raw.copy() for raw in self.compiled(image[None]).values()] for image in images]
         self.raws += found
-        return np.concatenate(found)
+        return tuple(np.concatenate(maps) for maps in zip(*found, strict=True))
 
 
-def _found(network: openvino.Model, about: Description, dataset: Dataset, precision: str) -> Sequence[Any]:
+def _found(network: openvino.Model, about: Model, dataset: Dataset, precision: str) -> Sequence[Any]:
     """What a network finds on the images of a data set."""
     fixed = network.clone()
     fixed.reshape([1, 3, about.input_size[1], about.input_size[0]])
@@ -149,7 +146,7 @@ def _found(network: openvino.Model, about: Description, dataset: Dataset, precis
     return detect_all(Detector(_Running(compiled, about, _backend(precision))), dataset)[0]
 
 
-def _input(path: Path, about: Description) -> NDArray[np.float32]:
+def _input(path: Path, about: Model) -> NDArray[np.float32]:
     """An image as the network takes it, [1, 3, H, W]."""
     return to_input(load_for(path, about.input_size, about.pixel_range).pixels, about.input_size, about.resize)[None]
 
@@ -165,7 +162,7 @@ def _images(data: Path, model: Model) -> tuple[Dataset, Dataset]:
     return train, val
 
 
-def _readable(dataset: Dataset, about: Description, what: str) -> Dataset:
+def _readable(dataset: Dataset, about: Model, what: str) -> Dataset:
     """The images that can be read; others are told. Raises UserError where none is left."""
     paths = [record.path for record in dataset.records]
     broken = np.array([isinstance(opened, ImageError) for _, opened in open_ahead(paths, about.input_size)], bool)

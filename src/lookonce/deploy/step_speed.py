@@ -160,8 +160,8 @@ def bare(task: Task) -> dict[str, float]:
     def step() -> Tensor:
         optimizer.zero_grad()
         with torch.autocast(device, torch.bfloat16, enabled=half):
-            raw = module.raw(batch)
-        loss = module.loss_terms(raw, batch)["total"]
+            raws = module.raws(batch)
+        loss = module.loss_terms(raws, batch)["total"]
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return loss
@@ -198,7 +198,7 @@ def plain(task: Task) -> dict[str, float]:
         images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()  # [B, 3, H, W]
         batch = fixed(task, images, device)
         optimizer.zero_grad()
-        loss = module.loss_terms(module.raw(batch), batch)["total"]
+        loss = module.loss_terms(module.raws(batch), batch)["total"]
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return loss

@@ -20,10 +20,10 @@ from lookonce.data.images import load_rgb
 from lookonce.data.lookup import find_images
 from lookonce.errors import UserError
 from lookonce.model.boxes import clip
-from lookonce.model.heads.region import decode
+from lookonce.model.heads import decode
 from lookonce.model.model_file import Model
 from lookonce.model.network import folded
-from lookonce.model.onnx_graph import BOXES, DETECTIONS, RAW, SCORES
+from lookonce.model.onnx_graph import BOXES, DETECTIONS, SCORES, raws
 from lookonce.model.postprocess import PLAIN_THRESHOLD, Selection, nms_per_class
 from lookonce.model.resize import to_input
 
@@ -125,20 +125,22 @@ def check_parity(model: Model, run: Run, backend: str, data: Path | None, tolera
 
 
 def from_raw(model: Model, run: Run) -> Run:
-    """Runs a file that ends in the raw map, one image at a time, and decodes what it gives."""
+    """Runs a file that ends in the raw maps, one image at a time, and decodes what it gives."""
+    names = raws(model.network.layers)
 
     def decoded(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         given = images.astype(np.float32) / 255
-        raw = np.concatenate([run(image[None])[RAW] for image in given])
-        boxes, scores = _decoded(model, torch.from_numpy(raw))
+        found = [run(image[None]) for image in given]
+        maps = tuple(torch.from_numpy(np.concatenate([one[name] for one in found])) for name in names)
+        boxes, scores = _decoded(model, maps)
         return {BOXES: boxes.numpy(), SCORES: scores.numpy()}
 
     return decoded
 
 
-def _decoded(model: Model, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A raw map as boxes [B, N, 4] and scores [B, N, C]."""
-    found = decode(raw, torch.tensor(model.region.anchors), model.network.stride, model.region.softmax, model.tree)
+def _decoded(model: Model, maps: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Raw maps as boxes [B, N, 4] and scores [B, N, C]."""
+    found = decode(maps, model.network.heads, model.tree)
     return found.boxes, found.objectness[..., None] * found.class_prob
 
 

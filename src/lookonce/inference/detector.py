@@ -19,7 +19,7 @@ from lookonce.errors import ConfigError, ImageError
 from lookonce.inference.backends.open import Backend, open_backend
 from lookonce.inference.backends.settings import BackendName, Precision, Settings
 from lookonce.model.detections import Detections
-from lookonce.model.heads.region import decode
+from lookonce.model.heads import decode
 from lookonce.model.postprocess import PLAIN_THRESHOLD, Selection, postprocess
 from lookonce.model.resize import to_input
 
@@ -135,8 +135,7 @@ class Detector:
         about = self.about
         sizes = [image.size for image in images]
         inputs = np.stack([to_input(image.pixels, about.input_size, about.resize) for image in images])  # [B, 3, H, W]
-        anchors = np.array(about.region.anchors, np.float32)
-        predictions = decode(self.backend(inputs), anchors, about.stride, about.region.softmax, about.tree)
+        predictions = decode(self.backend(inputs), about.heads, about.tree)
         return postprocess(predictions, sizes, about.input_size, about.resize, about.labels, selection)
 
 

@@ -18,39 +18,21 @@ from lookonce.choices import choose
 from lookonce.errors import UserError
 
 log = logging.getLogger("lookonce")
-
-
 Centre = Literal["mean", "median"]
 """What a cluster's boxes become: their mean (w, h), as in the paper, or the median of each."""
-
-
 Shapes = NDArray[np.floating]
-
-
 STRIDE = 32
 """Input pixels a cell, of YOLOv2 and its tiny forms."""
-
-
 RECALL_IOU = 0.5
 """A box counts as found by the anchors from this IoU on."""
-
-
 SAMPLE = 8192
 """Boxes that the restarts look at; the best restarts are then finished on all boxes."""
-
-
 FINALISTS = 3
 """Restarts finished on all boxes, where there are more than SAMPLE."""
-
-
 CANDIDATES = 4
 """Boxes tried for each place of a first guess."""
-
-
 ALIKE = 1e-3
 """Sides that differ by less than this part are one size: labels are rounded."""
-
-
 ROUNDS, PATIENCE = 100, 8
 """Most rounds of one restart, and most of them in a row without a better fit than before."""
 

@@ -1,9 +1,7 @@
-"""Box formats and overlaps; the only module that knows how a box is stored.
+"""Box formats and overlaps, and the formulas that numpy and torch share.
 
-Every box is xyxy float pixels unless a name says otherwise. Units pass through unchanged.
-Arrays and tensors alike: see arrays.py.
-
-numpy and torch by one name: formulas that both training and a detector without torch need are written once.
+Every box is xyxy float pixels unless a name says otherwise; units pass through unchanged. Each function takes arrays or
+tensors and returns the same, so that a detector without torch runs the formulas that training runs.
 """
 
 from __future__ import annotations
@@ -18,28 +16,67 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Array = TypeVar("Array", "Tensor", NDArray[Any])
+"""An array or a tensor; a function returns what it was given."""
+
+
+def library(x: Array) -> Any:
+    """Return numpy or torch, whichever made x. Importing torch takes seconds: arrays do without."""
+    return np if isinstance(x, np.ndarray) else importlib.import_module("torch")
+
+
+def like(values: object, x: Array) -> Array:
+    """Return numbers as an array or tensor of x's dtype and device."""
+    made: Array = library(x).asarray(values, dtype=x.dtype, device=x.device)
+    return made
+
+
+def rows(x: Array) -> Array:
+    """Turn [..., k] into [k, ...], each row contiguous: five times as fast as strided columns."""
+    if isinstance(x, np.ndarray):
+        return np.ascontiguousarray(np.moveaxis(x, -1, 0))
+    return x.movedim(-1, 0).contiguous()
+
+
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + e^-x), any shape."""
+    if isinstance(x, np.ndarray):
+        made: NDArray[Any] = 1 / (1 + np.exp(-np.maximum(x, -80)))  # e^80 is a float32
+        return made
+    return x.sigmoid()
+
+
+def softmax(x: Array) -> Array:
+    """Return e^x over its sum along the last axis, same shape."""
+    if isinstance(x, np.ndarray):
+        powers = np.exp(x - x.max(-1, keepdims=True))
+        made: NDArray[Any] = powers / powers.sum(-1, keepdims=True)
+        return made
+    return x.softmax(-1)
+
+
 def xyxy_to_cxcywh(boxes: Array) -> Array:
-    """Corners [..., 4] to centre and size [..., 4], in the unit they came in."""
+    """Convert corners [..., 4] to centre and size [..., 4], in the unit they came in."""
     x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
     found: Array = library(boxes).stack(((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1), -1)
     return found
 
 
 def cxcywh_to_xyxy(boxes: Array) -> Array:
-    """Centre and size [..., 4] to corners [..., 4], in the unit they came in."""
+    """Convert centre and size [..., 4] to corners [..., 4], in the unit they came in."""
     cx, cy, w, h = (boxes[..., i] for i in range(4))
     found: Array = library(boxes).stack((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), -1)
     return found
 
 
 def area(boxes: Array) -> Array:
-    """Area of xyxy boxes [..., 4]: [...]. Boxes turned inside out count as 0."""
+    """Return the area of xyxy boxes [..., 4]: [...]; 0 where x2 < x1 or y2 < y1."""
     found: Array = library(boxes).clip(boxes[..., 2:] - boxes[..., :2], 0, None).prod(-1)
     return found
 
 
 def iou(a: Array, b: Array) -> Array:
-    """IoU of xyxy boxes a [..., 4] and b [..., 4], broadcast: [...]. Two empty boxes overlap 0.
+    """Return the IoU of xyxy boxes a [..., 4] and b [..., 4], broadcast: [...]. Two empty boxes overlap 0.
 
     All pairs of [N, 4] and [M, 4] are iou(a[:, None], b): [N, M].
     """
@@ -54,53 +91,14 @@ def iou(a: Array, b: Array) -> Array:
 
 
 def shape_iou(a: Array, b: Array) -> Array:
-    """IoU of shapes (w, h) a [..., 2] and b [..., 2] laid on one centre, broadcast: [...]."""
+    """Return the IoU of shapes (w, h) a [..., 2] and b [..., 2] on a common centre, broadcast: [...]."""
     inter = library(a).minimum(a, b).prod(-1)
     found: Array = inter / (a.prod(-1) + b.prod(-1) - inter)
     return found
 
 
 def clip(boxes: Array, width: float, height: float) -> Array:
-    """xyxy boxes [..., 4] cut to the input_size 0..width, 0..height."""
+    """Clip xyxy boxes [..., 4] to 0..width, 0..height."""
     lib = library(boxes)
     found: Array = lib.minimum(lib.clip(boxes, 0, None), like((width, height, width, height), boxes))
     return found
-
-
-Array = TypeVar("Array", "Tensor", NDArray[Any])
-"""What goes in comes out: a tensor for a tensor, an array for an array."""
-
-
-def library(x: Array) -> Any:
-    """numpy or torch, whichever made x; importing torch takes seconds, so it is left to those who have tensors."""
-    return np if isinstance(x, np.ndarray) else importlib.import_module("torch")
-
-
-def like(values: object, x: Array) -> Array:
-    """Numbers as an array of x's kind, dtype and device."""
-    made: Array = library(x).asarray(values, dtype=x.dtype, device=x.device)
-    return made
-
-
-def rows(x: Array) -> Array:
-    """[..., k] as [k, ...], each row one by one in memory: five times as fast as stepping over pairs or fours."""
-    if isinstance(x, np.ndarray):
-        return np.ascontiguousarray(np.moveaxis(x, -1, 0))
-    return x.movedim(-1, 0).contiguous()
-
-
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + e^-x), any shape."""
-    if isinstance(x, np.ndarray):
-        made: NDArray[Any] = 1 / (1 + np.exp(-np.maximum(x, -80)))  # e^80 is a float32
-        return made
-    return x.sigmoid()
-
-
-def softmax(x: Array) -> Array:
-    """e^x over its sum along the last axis, same shape."""
-    if isinstance(x, np.ndarray):
-        powers = np.exp(x - x.max(-1, keepdims=True))
-        made: NDArray[Any] = powers / powers.sum(-1, keepdims=True)
-        return made
-    return x.softmax(-1)

@@ -1,15 +1,32 @@
-"""Detections: what was found on one image, boxes in image pixels, the best first."""
+"""What a network gives: predictions of a batch in input pixels, and detections on one image in image pixels."""
 
 from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lookonce.errors import UserError
+from lookonce.model.boxes import Array
+
+
+@dataclass(frozen=True)
+class Predictions(Generic[Array]):
+    """Every prediction of a batch: head by head, and within a head anchor by anchor, then row by row; N in all."""
+
+    boxes: Array  # [B, N, 4] xyxy, input pixels, not clipped
+    objectness: Array  # [B, N] in (0, 1)
+    class_prob: Array  # [B, N, C], sums to 1 under softmax and with a tree
+
+    def numpy(self) -> Predictions[NDArray[Any]]:
+        """Return the same as numpy arrays, float32."""
+        return Predictions(*(
+            value if isinstance(value, np.ndarray) else value.detach().float().cpu().numpy()
+            for value in (self.boxes, self.objectness, self.class_prob)
+        ))  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,5 @@
-"""A network as data: one frozen record for each Darknet layer, in Darknet's order and words.
+"""A network as data: a tuple of frozen records, one a layer, in Darknet's order and words. No torch here.
 
-No torch here: a description can be read, written and checked without it.
 Source: darknet/src/parser.c (names, defaults), each layer's *_layer.c (output sizes).
 """
 
@@ -13,21 +12,13 @@ from typing import Literal, NamedTuple
 from lookonce.errors import ConfigError
 
 Activation = Literal["leaky", "linear", "relu", "logistic"]
-
-
 MAX_NUMBERS = 2**30
-"""Most numbers in all weights and in all maps of one image: 4 GiB of float32. YOLOv2 takes 0.1 billion at 608 x 608."""
-
-
+"""Limit on the numbers in all weights and all maps of one image: 4 GiB of float32. YOLOv2 has 0.1 billion at 608 px."""
 MAX_WINDOW = 256
 """Largest size and stride of a convolution or a pool."""
-
-
 MAX_LAYERS = 4096
-
-
 LUMA = (77 / 256, 150 / 256, 29 / 256)
-"""What red, green and blue give to grey. Source: stb_image.h, stbi__compute_y, by which Darknet loads grey images."""
+"""Weights of red, green and blue in grey. Source: stb_image.h, stbi__compute_y, by which Darknet loads grey images."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +42,10 @@ class MaxPool:
 
 @dataclass(frozen=True)
 class Route:
-    """Outputs of other layers, stacked channel by channel in the listed order."""
+    """Concatenates the outputs of other layers along channels, in the listed order."""
 
     layers: tuple[int, ...]
-    """Negative: counted back from this layer; else the index from the network's start."""
+    """Negative: relative to this layer; else the index in the network."""
 
 
 @dataclass(frozen=True)
@@ -82,39 +73,39 @@ class Softmax:
 
     temperature: float = 1.0
     tree: str = ""
-    """File of the class tree (see tree.py) as the cfg writes it; empty: every class excludes every other."""
+    """File of the class tree (see tree.py) as the cfg names it; empty: every class excludes every other."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Where a classifier's loss is taken; passes values on."""
+    """A classifier's loss; passes values on."""
 
     type: str = "sse"
 
 
 @dataclass(frozen=True)
 class Region:
-    """What the last map means, and how its loss weighs it. Defaults of the scales: yolo-voc.cfg."""
+    """Detection head of YOLOv2, and the scales of its loss (defaults: yolo-voc.cfg)."""
 
     anchors: tuple[tuple[float, float], ...]
     """(w, h) in cells."""
     classes: int
     softmax: bool = True
-    """Classes exclude each other (softmax), or each is judged alone (logistic)."""
+    """Classes exclude each other (softmax), or are independent (logistic)."""
     bias_match: bool = True
-    """An object belongs to the anchor of best shape, or to the predicted shape that fits it best."""
+    """Assign an object to the anchor of best shape IoU, or else to the predicted shape of best IoU."""
     rescore: bool = True
-    """Objectness learns the IoU of its box, or 1."""
+    """Objectness target: the IoU of the predicted box, or else 1."""
     thresh: float = 0.6
-    """A predictor whose box has a better IoU than this with any object is not background."""
+    """A predicted box with a higher IoU than this with any object is not background."""
     object_scale: float = 5.0
     noobject_scale: float = 1.0
     class_scale: float = 1.0
     coord_scale: float = 1.0
     tree: str = ""
-    """File of the class tree (see tree.py) as the cfg writes it; empty: the classes stand side by side."""
+    """File of the class tree (see tree.py) as the cfg names it; empty: no tree."""
     map: str = ""
-    """File that maps a data set's classes to the tree's, as the cfg writes it. Kept, not used."""
+    """File that maps a data set's classes to the tree's, as the cfg names it. Kept, not used."""
 
     @property
     def channels(self) -> int:
@@ -122,7 +113,20 @@ class Region:
         return len(self.anchors) * (5 + self.classes)
 
 
-Layer = Conv | MaxPool | Route | Reorg | AvgPool | Dropout | Softmax | Cost | Region
+Head = Region
+"""Layers that say what the map before them means. A network may have several."""
+Layer = Conv | MaxPool | Route | Reorg | AvgPool | Dropout | Softmax | Cost | Head
+
+
+@dataclass(frozen=True)
+class PlacedHead:
+    """A head in its network."""
+
+    layer: Head
+    stride: int
+    """Input pixels a cell of its map."""
+    index: int = -1
+    """Of the layer."""
 
 
 class Shape(NamedTuple):
@@ -134,7 +138,7 @@ class Shape(NamedTuple):
 
 
 class LayerError(ConfigError):
-    """A layer that does not fit the layers before it, or that is too large. index: its place in the network."""
+    """A layer that does not fit the layers before it, or that is too large. index: of the layer."""
 
     def __init__(self, index: int, layer: Layer, found: str) -> None:
         super().__init__(f"layer {index} ({type(layer).__name__.lower()}): {found}")
@@ -142,10 +146,10 @@ class LayerError(ConfigError):
 
 
 def shapes(layers: tuple[Layer, ...], given: Shape) -> list[Shape]:
-    """Output shape of each layer for an input of the given shape.
+    """Return the output shape of each layer for an input of the given shape.
 
     Raises:
-        LayerError: a route to a layer that is not there, maps that do not fit together,
+        LayerError: a route to a missing layer, maps that do not fit together,
             a region whose map has another number of channels than anchors and classes ask for,
             a layer with which weights and maps exceed MAX_NUMBERS.
     """
@@ -196,7 +200,7 @@ def _shape(layer: Layer, shape: Shape, index: int, before: list[Shape]) -> Shape
 
 
 def sources(route: Route, index: int) -> tuple[int, ...]:
-    """Indices of the layers that a route at `index` reads. Raises LayerError where there is none."""
+    """Return the indices of the layers that a route at `index` reads. Raises LayerError for a missing layer."""
     found = tuple(index + i if i < 0 else i for i in route.layers)
     if not found or any(not 0 <= i < index for i in found):
         raise LayerError(index, route, f"layers={route.layers[:9]}; each must name a layer before it")
@@ -204,7 +208,7 @@ def sources(route: Route, index: int) -> tuple[int, ...]:
 
 
 class Cells(NamedTuple):
-    """What is known of a map before the size of the input is."""
+    """Properties of a map that do not depend on the input size."""
 
     channels: int
     stride: int
@@ -212,9 +216,9 @@ class Cells(NamedTuple):
 
 
 def cells(layers: tuple[Layer, ...], channels: int = 3) -> list[Cells]:
-    """Channels and stride of each layer's output, for an input of so many channels.
+    """Return channels and stride of each layer's output, for an input with this number of channels.
 
-    Raises LayerError for a route to a layer that is not there, or to maps of different strides.
+    Raises LayerError for a route to a missing layer, or to maps of different strides.
     """
     out: list[Cells] = []
     for index, layer in enumerate(layers):
@@ -236,62 +240,84 @@ def cells(layers: tuple[Layer, ...], channels: int = 3) -> list[Cells]:
     return out
 
 
+def heads_of(layers: tuple[Layer, ...]) -> tuple[PlacedHead, ...]:
+    """Return the heads of a network in layer order, each with its stride; none for a classifier."""
+    maps = cells(layers)
+    return tuple(PlacedHead(x, maps[i].stride, i) for i, x in enumerate(layers) if isinstance(x, Head))
+
+
 def stride(layers: tuple[Layer, ...]) -> int:
-    """Input pixels for each cell of the last map, along both axes (32 for YOLOv2). Pools over a whole map do not count.
+    """Return what both sides of an input must divide by: 32 for YOLOv2. Pools over a whole map do not count.
 
     Raises LayerError as cells does.
     """
-    return cells(layers)[-1].stride
+    heads = heads_of(layers)
+    return math.lcm(*(head.stride for head in heads)) if heads else cells(layers)[-1].stride
+
+
+def num_classes(layers: tuple[Layer, ...]) -> int:
+    """Return the classes of a detector. Raises ConfigError for a network without heads, or with heads that differ."""
+    classes = {head.layer.classes for head in heads_of(layers)}
+    if not classes:
+        raise ConfigError("this network has no detection head (region layer): it classifies, it cannot detect")
+    if len(classes) > 1:
+        raise ConfigError(f"heads of {sorted(classes)} classes; expected the same number in each")
+    return classes.pop()
+
+
+def region_of(layers: tuple[Layer, ...]) -> Region:
+    """Return the region layer of a network whose only head it is. Raises ConfigError for any other network."""
+    num_classes(layers)
+    regions = heads_of(layers)
+    if len(regions) > 1:
+        raise ConfigError(f"this network has {len(regions)} heads; expected one region layer")
+    return regions[0].layer
 
 
 def check_input_size(layers: tuple[Layer, ...], input_size: tuple[int, int], channels: int = 3) -> None:
     """Raise ConfigError unless a detector runs on inputs of input_size (width, height).
 
-    Both sides divide by the stride, no layer is too large, and the last map has a cell for each stride x stride pixels.
+    Both sides divide by the stride, no layer is too large, and each head's map has a cell for each stride x stride
+    pixels.
     """
     width, height = input_size
-    each = stride(layers)
-    if min(input_size) < 1 or width % each or height % each:
-        raise ConfigError(f"an input of {width} x {height} px; expected sides that are positive multiples of {each}")
-    found = shapes(layers, Shape(channels, height, width))[-1]
-    if found[1:] != (height // each, width // each):
-        raise ConfigError(
-            f"a last map of {found.width} x {found.height} cells for an input of {width} x {height} px; expected "
-            f"{width // each} x {height // each}: convolutions of even size add a cell, average pools leave one"
-        )
-
-
-def region_of(layers: tuple[Layer, ...]) -> Region:
-    """The region layer that ends a detector. Raises ConfigError for a network without one."""
-    if not layers or not isinstance(layers[-1], Region):
-        raise ConfigError("this network ends without a region layer: it classifies, it cannot detect")
-    return layers[-1]
+    whole = stride(layers)
+    if min(input_size) < 1 or width % whole or height % whole:
+        raise ConfigError(f"an input of {width} x {height} px; expected sides that are positive multiples of {whole}")
+    maps = shapes(layers, Shape(channels, height, width))
+    for head in heads_of(layers):
+        found, cols, rows = maps[head.index], width // head.stride, height // head.stride
+        if (found.width, found.height) != (cols, rows):
+            raise ConfigError(
+                f"a last map of {found.width} x {found.height} cells for an input of {width} x {height} px; expected "
+                f"{cols} x {rows}: convolutions of even size add a cell, average pools leave one"
+            )
 
 
 def channels_before(layers: tuple[Layer, ...], channels: int = 3) -> list[int]:
-    """Channels of the map that each layer reads, for an input of so many channels (3: RGB, 1: grey)."""
+    """Return the channels of each layer's input, for images with this number of channels (3: RGB, 1: grey)."""
     return [channels, *(found.channels for found in cells(layers, channels))][: len(layers)]
 
 
 def num_weights(layer: Layer, channels: int) -> int:
-    """Numbers that a layer which reads so many channels has in a Darknet .weights file; 0 for all but convolutions."""
+    """Return how many numbers of a .weights file belong to a layer that reads this many channels."""
     if not isinstance(layer, Conv):
         return 0
     return layer.filters * (channels * layer.size**2 + (4 if layer.batch_normalize else 1))
 
 
 def floats_by_layer(layers: tuple[Layer, ...], channels: int = 3) -> list[int]:
-    """num_weights of each layer, for an input of so many channels."""
+    """Return num_weights of each layer, for an input with this number of channels."""
     return [num_weights(*each) for each in zip(layers, channels_before(layers, channels), strict=True)]
 
 
 def num_floats(layers: tuple[Layer, ...], channels: int = 3) -> int:
-    """Numbers that a Darknet .weights file of this network holds, its header not counted."""
+    """Return how many numbers a .weights file of this network holds, without its header."""
     return sum(floats_by_layer(layers, channels))
 
 
 def num_operations(layers: tuple[Layer, ...], input_size: tuple[int, int], channels: int = 3) -> int:
-    """Multiplications and additions of all convolutions for one input of (width, height), as Darknet counts."""
+    """Return the multiplications and additions of all convolutions for an input of (width, height), as Darknet does."""
     given = Shape(channels, input_size[1], input_size[0])
     out = shapes(layers, given)
     return sum(

@@ -1,18 +1,12 @@
-"""Network: builds and runs a tuple of layers. One module a layer, in their order.
+"""Build and run a network from its layers. Letters: B images, C channels, F filters, H x W cells, K x K kernel.
 
-Letters: B images, C channels, H x W cells.
-
-A convolution whose weight gradient is one matrix product, for CPUs on which that is the faster way.
-
-With AVX2 alone oneDNN computes the gradient of channels_last weights at some half of what the matrix product of the
-same numbers reaches (docs/results.md). Everything else is PyTorch's own.
-Letters: B images, C channels in, F filters, H x W cells, K x K kernel.
+It also holds a convolution whose weight gradient is one matrix product: with AVX2 alone oneDNN computes the gradient of
+channels_last weights at half the speed of that product (docs/results.md).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -34,6 +28,7 @@ from lookonce.model.layers import (
     Route,
     Softmax,
     channels_before,
+    heads_of,
     sources,
     stride,
 )
@@ -43,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Sigma(NamedTuple):
-    """How a batch norm reads a variance v: sigma(v) = sqrt(v + inside) + outside."""
+    """Convention for a variance v: a batch norm divides by sigma(v) = sqrt(v + inside) + outside."""
 
     inside: float
     outside: float
@@ -51,21 +46,19 @@ class Sigma(NamedTuple):
 
 TRAINED_HERE = Sigma(1e-5, 0.0)
 """PyTorch's convention, and that of Darknet's CUDA kernel."""
-
-
 DARKNET = Sigma(0.0, 1e-6)
 """Darknet on a CPU. Source: darknet/src/blas.c, normalize_cpu."""
 
 
 def grey(x: Tensor) -> Tensor:
-    """RGB [B, 3, H, W] as grey [B, 1, H, W]. Darknet rounds down to whole levels of 255; this does not round."""
+    """Convert RGB [B, 3, H, W] to grey [B, 1, H, W], without Darknet's rounding to whole levels of 255."""
     return (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
 
 
 def reorg(x: Tensor, stride: int) -> Tensor:
     """Darknet's reorg of [B, C, H, W]: [B, C*s*s, H/s, W/s]. C must divide by s*s.
 
-    Not space_to_depth: Darknet reads the map's memory as [C/(s*s), H*s, W*s], so that other pixels meet.
+    Not space_to_depth: Darknet reads the map's memory as [C/(s*s), H*s, W*s], which orders pixels differently.
     Source: darknet/src/blas.c, reorg_cpu, called with forward=0.
     """
     batch, channels, height, width = x.shape
@@ -76,7 +69,7 @@ def reorg(x: Tensor, stride: int) -> Tensor:
 
 
 class BatchNorm(nn.Module):
-    """Batch norm that keeps a file's raw variance and reads it by the file's convention."""
+    """Batch norm that keeps a file's raw variance and applies the file's convention to it."""
 
     weight: nn.Parameter
     bias: nn.Parameter
@@ -92,18 +85,92 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def divisor(self) -> Tensor:
-        """sigma(v) [C]: what the centred map is divided by in evaluation."""
+        """Return sigma(v) [C], the divisor in evaluation."""
         return (self.running_var + self.sigma.inside).sqrt() + self.sigma.outside
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same shape; batch statistics in training, kept ones in evaluation.
+        """Normalise [B, C, H, W]: batch statistics in training, running ones in evaluation.
 
-        Statistics that training changes are no longer those of a file: from then on they are read as TRAINED_HERE.
+        Training changes the statistics: from then on TRAINED_HERE applies to them.
         """
         if self.training:
             self.sigma = TRAINED_HERE
         var, eps = (self.running_var, self.sigma.inside) if self.training else (self.divisor() ** 2, 0.0)
         return F.batch_norm(x, self.running_mean, var, self.weight, self.bias, self.training, self.momentum, eps)
+
+
+WINDOWS = 16_000_000
+"""Bytes of windows laid out at a time: they stay in the processor's cache."""
+FEW_CHANNELS = 16
+"""Below this many channels a row of the matrix is too short, and oneDNN is faster."""
+
+
+def convolve(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Return conv(x) [B, F, H', W']; its weight gradient is the matrix product where that is faster."""
+    if torch.is_grad_enabled() and conv.weight.requires_grad and is_faster(x, conv):
+        return cast(Tensor, Convolve.apply(x, conv.weight, conv.bias))  # type: ignore[no-untyped-call]
+    return cast(Tensor, conv(x))
+
+
+def is_faster(x: Tensor, conv: nn.Conv2d) -> bool:
+    """Return whether the product is faster: float32, AVX2, channels_last, and a kernel that Convolve supports."""
+    return (
+        torch.backends.cpu.get_cpu_capability() == "AVX2"
+        and x.device.type == "cpu"
+        and x.dtype == conv.weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and conv.in_channels >= FEW_CHANNELS
+        and conv.stride == (1, 1)
+        and conv.kernel_size[0] == conv.kernel_size[1] == 2 * int(conv.padding[0]) + 1
+    )
+
+
+class Convolve(torch.autograd.Function):
+    """A convolution of stride 1 with an odd kernel and padding K // 2."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return F.conv2d(x, weight, bias). x: [B, C, H, W]; weight: [F, C, K, K]; bias: [F]."""
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return the gradients of x, weight and bias where they are needed. grad: [B, F, H, W]."""
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        pad = [weight.shape[-1] // 2] * 2
+        back, _, _ = torch.ops.aten.convolution_backward(
+            grad, x, weight, None, [1, 1], pad, [1, 1], False, [0, 0], 1, [of_x, False, False]
+        )
+        return (
+            back,
+            weight_gradient(x, grad, weight.shape[-1]) if of_weight else None,
+            grad.sum((0, 2, 3)) if of_bias else None,
+        )
+
+
+def weight_gradient(x: Tensor, grad: Tensor, size: int) -> Tensor:
+    """Return the gradient of the weights [F, C, K, K]. x: [B, C, H, W]; grad: [B, F, H, W]; size: K.
+
+    Each row of a matrix holds the window of one output cell; its product with the cells' gradients is the result.
+    """
+    batch, channels, height, width = x.shape
+    filters, pad, row = grad.shape[1], size // 2, size * size * channels
+    padded = F.pad(x, (pad, pad, pad, pad)).permute(0, 2, 3, 1).contiguous()  # [B, H+2p, W+2p, C]
+    image, line, cell, _ = padded.stride()
+    windows = padded.as_strided(
+        (batch, height, width, size, size, channels), (image, line, cell, line, cell, 1)
+    )  # a view: [B, H, W, K, K, C]
+    gradients = grad.permute(0, 2, 3, 1)  # [B, H, W, F]
+    found = x.new_zeros(filters, row)
+    at_a_time = max(1, WINDOWS // (4 * height * width * row))
+    for start in range(0, batch, at_a_time):
+        part = slice(start, start + at_a_time)
+        found.addmm_(gradients[part].reshape(-1, filters).t(), windows[part].reshape(-1, row))
+    return found.view(filters, size, size, channels).permute(0, 3, 1, 2)  # channels last, as the weights
 
 
 class Convolution(nn.Module):
@@ -136,7 +203,7 @@ class Convolution(nn.Module):
 
 
 def max_pool(x: Tensor, layer: MaxPool) -> Tensor:
-    """Darknet's pooling: windows start (size-1)//2 before the map; missing cells never win.
+    """Return Darknet's max pooling: windows start (size-1)//2 before the map; missing cells never win.
 
     Source: darknet/src/maxpool_layer.c, padding = size - 1, out = (in + padding - size) / stride + 1.
     """
@@ -148,7 +215,7 @@ def max_pool(x: Tensor, layer: MaxPool) -> Tensor:
 
 
 class Network(nn.Module):
-    """Layers that run. Calling it on [B, 3, H, W] floats in 0..1 gives the map before the region layer.
+    """Layers that run. Calling it on [B, 3, H, W] floats in 0..1 returns a tuple of raw maps, one a head.
 
     channels: what the first layer reads: 3, or 1 for a grey network. A grey network takes RGB too, and makes it grey.
 
@@ -159,63 +226,66 @@ class Network(nn.Module):
     def __init__(self, layers: tuple[Layer, ...], channels: int = 3) -> None:
         super().__init__()
         self.layers, self.channels = layers, channels
-        self.stride = stride(layers)
+        self.heads, self.stride = heads_of(layers), stride(layers)
         self.origin: Origin | None = None
         """The Darknet files that it was read from, so that they can be written as they were."""
         before = channels_before(layers, channels)
         self.convolutions = nn.ModuleDict(
             {str(i): Convolution(before[i], layer) for i, layer in enumerate(layers) if isinstance(layer, Conv)}
         )
-        routes = {i: sources(layer, i) for i, layer in enumerate(layers) if isinstance(layer, Route)}
-        self._kept = {source for found in routes.values() for source in found}
-        self._sources = routes
+        self._sources = {i: sources(layer, i) for i, layer in enumerate(layers) if isinstance(layer, Route)}
+        self._raw = tuple(head.index for head in self.heads) or (len(layers) - 1,)  # a head passes its map on
+        self._kept = {*self._raw, *(source for found in self._sources.values() for source in found)}
         self._frozen = 0
 
     def convolution_list(self) -> list[Convolution]:
-        """The convolutions in their order, as Darknet's weight files hold them."""
+        """Return the convolutions in their order, as Darknet's weight files hold them."""
         return [cast(Convolution, module) for module in self.convolutions.values()]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/stride, W/stride] (logits of a classifier).
+    def convolution_before(self, index: int) -> nn.Conv2d:
+        """Return the convolution that makes the map of the head at an index."""
+        return cast(Convolution, self.convolutions[str(index - 1)]).conv
 
-        A grey network takes [B, 1, H, W] as well.
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Run on [B, 3, H, W] floats 0..1; on [B, 1, H, W] as well if the network is grey.
+
+        Returns the raw maps of the heads in layer order, of a region layer [B, A*(5+C), H/stride, W/stride]. A network
+        without heads returns its last map alone: a classifier's logits.
         """
-        if isinstance(self.layers[-1], Region) and (x.shape[-2] % self.stride or x.shape[-1] % self.stride):
+        if self.heads and (x.shape[-2] % self.stride or x.shape[-1] % self.stride):
             raise ConfigError(f"an input of {x.shape[-1]} x {x.shape[-2]} px; both sides must divide by {self.stride}")
-        x = self._through(x, {}, 0, len(self.layers))
-        return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-
-    def outputs(self, x: Tensor) -> Iterator[Tensor]:
-        """The output of each layer in turn; softmax, cost and region pass on what they are given."""
         kept: dict[int, Tensor] = {}
-        for index in range(len(self.layers)):
-            x = self._through(x, kept, index, index + 1)
-            yield x
+        self._through(x, kept, 0, len(self.layers))
+        return self._maps(kept)
 
     @property
-    def cut(self) -> int:
-        """Index of the first layer that is not frozen: a convolution; 0 where none is."""
+    def split_index(self) -> int:
+        """Index of the first convolution that is not frozen: where forward_backbone ends and forward_head starts."""
         return [int(index) for index in self.convolutions][self._frozen]
 
-    def reads(self, cut: int) -> tuple[int, ...]:
-        """Layers below the cut whose outputs the layers from the cut on read; the last is cut - 1."""
-        routed = {i for at, found in self._sources.items() if at >= cut for i in found if i < cut}
-        return (*sorted(routed - {cut - 1}), cut - 1)
+    def reads(self, split_index: int) -> tuple[int, ...]:
+        """Return the layers below split_index whose outputs forward_head needs; the last is split_index - 1."""
+        needed = {i for at, found in self._sources.items() if at >= split_index for i in found} | {*self._raw}
+        return (*sorted(i for i in needed if i < split_index - 1), split_index - 1)
 
-    def forward_backbone(self, x: Tensor, cut: int) -> tuple[Tensor, ...]:
-        """Outputs of the layers reads(cut) for images [B, 3, H, W]."""
+    def forward_backbone(self, x: Tensor, split_index: int) -> tuple[Tensor, ...]:
+        """Return the outputs of the layers reads(split_index) for images [B, 3, H, W]."""
         kept: dict[int, Tensor] = {}
-        last = self._through(x, kept, 0, cut)
-        return (*(kept[index] for index in self.reads(cut)[:-1]), last)
+        last = self._through(x, kept, 0, split_index)
+        return (*(kept[index] for index in self.reads(split_index)[:-1]), last)
 
-    def forward_head(self, outputs: tuple[Tensor, ...], cut: int) -> Tensor:
-        """The raw map from what until(x, cut) gave: forward(x) without the layers below the cut."""
-        kept = dict(zip(self.reads(cut), outputs, strict=True))
-        x = self._through(outputs[-1], kept, cut, len(self.layers))
-        return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    def forward_head(self, outputs: tuple[Tensor, ...], split_index: int) -> tuple[Tensor, ...]:
+        """Return the raw maps, as forward does, from the outputs of forward_backbone."""
+        kept = dict(zip(self.reads(split_index), outputs, strict=True))
+        self._through(outputs[-1], kept, split_index, len(self.layers))
+        return self._maps(kept)
+
+    def _maps(self, kept: dict[int, Tensor]) -> tuple[Tensor, ...]:
+        half = (torch.bfloat16, torch.float16)
+        return tuple(kept[index].float() if kept[index].dtype in half else kept[index] for index in self._raw)
 
     def _through(self, x: Tensor, kept: dict[int, Tensor], start: int, stop: int) -> Tensor:
-        """x through the layers start..stop; outputs that routes read are added to kept."""
+        """Run the layers start..stop on x; add the outputs that routes read, and the raw maps, to kept."""
         if start == 0 and self.channels == 1 and x.shape[1] == 3:
             x = grey(x)
         for index in range(start, stop):
@@ -243,9 +313,9 @@ class Network(nn.Module):
                 return x
 
     def freeze(self, convolutions: int) -> None:
-        """Keep the first convolutions as they are: no gradients, batch norm by its kept statistics.
+        """Freeze the first convolutions: no gradients, batch norm with running statistics.
 
-        Raises ConfigError where the network has not that many.
+        Raises ConfigError where the network has fewer.
         """
         own = self.convolution_list()
         if not 0 <= convolutions <= len(own):
@@ -256,7 +326,7 @@ class Network(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Network:
-        """As nn.Module.train; frozen convolutions stay in evaluation."""
+        """Set training mode; frozen convolutions stay in evaluation."""
         super().train(mode)
         for convolution in self.convolution_list()[: self._frozen]:
             convolution.eval()
@@ -264,14 +334,14 @@ class Network(nn.Module):
 
 
 def empty(layers: tuple[Layer, ...], channels: int = 3) -> Network:
-    """A network in memory that holds no numbers yet: every one must be filled before it runs."""
+    """Return a network whose memory is not initialised: fill every number before it runs."""
     with torch.device("meta"):
         network = Network(layers, channels)
     return network.to_empty(device="cpu")
 
 
 def folded(network: Network) -> Network:
-    """The same function with every batch norm folded into its convolution: for detection only."""
+    """Return the same function with every batch norm folded into its convolution: for detection only."""
     plain = tuple(
         Conv(layer.filters, layer.size, layer.stride, False, layer.activation) if isinstance(layer, Conv) else layer
         for layer in network.layers
@@ -288,79 +358,3 @@ def folded(network: Network) -> Network:
             new.conv.weight.copy_(old.conv.weight * gain[:, None, None, None])
             new.conv.bias.copy_(old.norm.bias - old.norm.running_mean * gain)
     return result.eval()
-
-
-WINDOWS = 16_000_000
-"""Bytes of windows that are laid out at a time: they stay in the processor's cache."""
-
-
-FEW_CHANNELS = 16
-"""Below so many channels a row of the matrix is too short, and oneDNN's way is the faster."""
-
-
-def convolve(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """conv(x), [B, C, H, W] to [B, F, H', W'], with the faster weight gradient where it is one."""
-    if torch.is_grad_enabled() and conv.weight.requires_grad and is_faster(x, conv):
-        return cast(Tensor, Convolve.apply(x, conv.weight, conv.bias))  # type: ignore[no-untyped-call]
-    return cast(Tensor, conv(x))
-
-
-def is_faster(x: Tensor, conv: nn.Conv2d) -> bool:
-    """Whether the matrix product pays: float32 on an AVX2 CPU, channels_last, and a kernel that Convolve knows."""
-    return (
-        torch.backends.cpu.get_cpu_capability() == "AVX2"
-        and x.device.type == "cpu"
-        and x.dtype == conv.weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and x.is_contiguous(memory_format=torch.channels_last)
-        and conv.in_channels >= FEW_CHANNELS
-        and conv.stride == (1, 1)
-        and conv.kernel_size[0] == conv.kernel_size[1] == 2 * int(conv.padding[0]) + 1
-    )
-
-
-class Convolve(torch.autograd.Function):
-    """A convolution of stride 1 with an odd kernel and padding K // 2."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """As F.conv2d. x: [B, C, H, W]; weight: [F, C, K, K]; bias: [F]."""
-        ctx.save_for_backward(x, weight)
-        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Gradients of x, weight and bias, of those that need one. grad: [B, F, H, W]."""
-        x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad
-        pad = [weight.shape[-1] // 2] * 2
-        back, _, _ = torch.ops.aten.convolution_backward(
-            grad, x, weight, None, [1, 1], pad, [1, 1], False, [0, 0], 1, [of_x, False, False]
-        )
-        return (
-            back,
-            weight_gradient(x, grad, weight.shape[-1]) if of_weight else None,
-            grad.sum((0, 2, 3)) if of_bias else None,
-        )
-
-
-def weight_gradient(x: Tensor, grad: Tensor, size: int) -> Tensor:
-    """[F, C, K, K]: how the loss changes with the weights. x: [B, C, H, W]; grad: [B, F, H, W]; size: K.
-
-    Each output cell is a row of its window's numbers; the rows times the cells' gradients are the sum that is sought.
-    """
-    batch, channels, height, width = x.shape
-    filters, pad, row = grad.shape[1], size // 2, size * size * channels
-    padded = F.pad(x, (pad, pad, pad, pad)).permute(0, 2, 3, 1).contiguous()  # [B, H+2p, W+2p, C]
-    image, line, cell, _ = padded.stride()
-    windows = padded.as_strided(
-        (batch, height, width, size, size, channels), (image, line, cell, line, cell, 1)
-    )  # a view: [B, H, W, K, K, C]
-    gradients = grad.permute(0, 2, 3, 1)  # [B, H, W, F]
-    found = x.new_zeros(filters, row)
-    at_a_time = max(1, WINDOWS // (4 * height * width * row))
-    for start in range(0, batch, at_a_time):
-        part = slice(start, start + at_a_time)
-        found.addmm_(gradients[part].reshape(-1, filters).t(), windows[part].reshape(-1, row))
-    return found.view(filters, size, size, channels).permute(0, 3, 1, 2)  # channels last, as the weights

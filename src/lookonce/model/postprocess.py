@@ -14,12 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from lookonce.errors import ConfigError
 from lookonce.model.boxes import Array, area, clip, iou
-from lookonce.model.detections import Detections
-from lookonce.model.heads.region import Predictions
+from lookonce.model.detections import Detections, Predictions
 from lookonce.model.resize import ResizeMode, boxes_to_image
 
 PLAIN_THRESHOLD = 0.3
-"""Score threshold of a model that brings none of its own."""
+"""Score threshold of a model without its own."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +30,9 @@ class Selection:
     iou_threshold: float = 0.45
     """Of two boxes of one class with a greater IoU the better stays. Source: detector.c, nms=.45."""
     max_candidates: int = 3000
-    """At most so many (box, class) pairs, the best, meet in suppression: bounds memory to some 300 MB."""
+    """Limit on the (box, class) pairs that enter suppression, the best first: bounds memory to 300 MB."""
     max_detections: int = 1000
-    """At most so many detections an image, the best."""
+    """Limit on the detections of an image, the best first."""
     clip: bool = True
     """Cut boxes to the image (after suppression) and drop those without area in it; Darknet does not."""
 
@@ -108,13 +107,13 @@ def postprocess(
     class_names: tuple[str, ...],
     selection: Selection,
 ) -> list[Detections]:
-    """What was found on each image of a batch. Runs on the CPU; anything not finite is dropped.
+    """Turn the predictions of a batch into detections, on the CPU. Anything not finite is dropped.
 
     Args:
         predictions: of B images, boxes in input pixels.
         sizes:       B (width, height) of the images, image pixels.
-        input_size:       (width, height) of the network's input, pixels.
-        mode:        how the images were brought into the input_size.
+        input_size:  (width, height) of the network's input, pixels.
+        mode:        how the images were resized to the input.
         class_names: C names.
     Returns:
         B Detections, boxes in image pixels. IoU is that of the boxes in image pixels, as in Darknet.

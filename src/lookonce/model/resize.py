@@ -1,9 +1,9 @@
-"""The one resize of detection, evaluation and anchors: an image of any size becomes the network's input.
+"""Resize an image to the network's input, and its boxes there and back. Detection, evaluation and anchors use it.
 
 letterbox keeps the aspect ratio and fills the rest with grey; stretch does not keep it. The modes that end in
 _antialias average the pixels that a smaller image leaves out, as training does; networks trained here use them.
 The other two interpolate between two pixels at any scale: letterbox is Darknet's own, stretch the blog's cv2.resize.
-Boxes go to the input and back. Source of letterbox: darknet/src/image.c, letterbox_image and resize_image;
+Source of letterbox: darknet/src/image.c, letterbox_image and resize_image;
 region_layer.c, correct_region_boxes.
 """
 
@@ -19,30 +19,22 @@ from PIL import Image
 from lookonce.model.boxes import Array, like
 
 Floats = NDArray[np.float32]
-
-
 ResizeMode = Literal["letterbox", "stretch", "letterbox_antialias", "stretch_antialias"]
-
-
 FILL = 0.5
-"""What the letterbox puts around the image, of 0..1. Source: image.c, fill_image(boxed, .5)."""
-
-
+"""Padding value of the letterbox, 0..1. Source: image.c, fill_image(boxed, .5)."""
 GAP = 2.0
 """Times the new size: the least that blocks of whole pixels may leave before the image is resized."""
-
-
 STRIP = 16
 """Rows of the input made at a time: what they need stays in the processor's cache, which is three times as fast."""
 
 
 def stretches(mode: ResizeMode) -> bool:
-    """Whether a mode fills the whole input and changes the aspect ratio."""
+    """Return whether a mode fills the whole input and changes the aspect ratio."""
     return mode.startswith("stretch")
 
 
 def antialiases(mode: ResizeMode) -> bool:
-    """Whether a mode averages where it shrinks."""
+    """Return whether a mode averages where it shrinks."""
     return mode.endswith("_antialias")
 
 

@@ -1,4 +1,4 @@
-"""A tree of classes: what scores mean when classes contain each other (dog > terrier > airedale).
+"""A tree of classes that contain each other (dog > terrier > airedale).
 
 Scores of siblings exclude each other: a softmax in each group. Along a path they multiply.
 Source: YOLO9000, section 4; darknet/src/tree.c; darknet/src/blas.c, softmax_tree.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class TreeError(UserError):
-    """A class tree that does not hold together."""
+    """A class tree that is not valid."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Tree:
     """C classes, parents before their children, siblings side by side. Letters: C classes, G groups of siblings."""
 
     parents: tuple[int, ...]
-    """[C] index of each class's parent; -1: it has none."""
+    """[C] index of each class's parent; -1: none."""
     names: tuple[str, ...] = ()
     """[C] as the file has them; empty: unknown."""
     threshold: float = 0.5
-    """How sure a path must be to go on to a child. Source: darknet/examples/detector.c, hier_thresh=.5."""
+    """Probability above which a path continues to a child. Source: darknet/examples/detector.c, hier_thresh=.5."""
 
     def __post_init__(self) -> None:
         for index, parent in enumerate(self.parents):
@@ -48,14 +48,14 @@ class Tree:
             raise TreeError("a tree without classes, or siblings apart; expected the children of a class side by side")
 
     def softmax(self, scores: Tensor) -> Tensor:
-        """Scores [..., C] to the probability of each class given its parent, same shape; each group sums to 1."""
+        """Turn scores [..., C] into each class's probability given its parent; each group of siblings sums to 1."""
         group = self._groups(scores)  # [..., C]
         maximum = self._reduce(scores, group, "amax")
         exp = (scores - maximum.gather(-1, group)).exp()
         return exp / self._reduce(exp, group, "sum").gather(-1, group)
 
     def along_paths(self, values: Tensor) -> Tensor:
-        """Values [..., C], each multiplied with those of all its ancestors."""
+        """Return values [..., C], each multiplied by those of all its ancestors."""
         import torch
 
         result = values.clone()
@@ -65,7 +65,7 @@ class Tree:
         return result
 
     def top(self, absolute: Tensor) -> Tensor:
-        """The class [...] that Darknet names: down the best child while the path is sure enough.
+        """Return the class [...] that Darknet selects: the best child, while the path is above the threshold.
 
         absolute: [..., C], each class's own probability (softmax, then along_paths). Darknet multiplies these
         along the path once more before it compares, and so does this. Source: tree.c, hierarchy_top_prediction.
@@ -84,7 +84,7 @@ class Tree:
         return torch.where(deepest < 0, first[..., 0], deepest)
 
     def top_only(self, scores: Array) -> Array:
-        """Scores [..., C] to 1 at the class that is named and 0 elsewhere, same shape.
+        """Turn scores [..., C] into 1 at the selected class and 0 elsewhere, same shape.
 
         Darknet gives a detection its objectness as probability, on that class alone.
         """
@@ -123,9 +123,9 @@ class Tree:
 
 
 def read_tree(text: str, place: str = "tree") -> Tree:
-    """A tree file: one `name parent` a line, the parent by its line counted from 0, or -1.
+    """Read a tree file: one `name parent` a line, the parent as its line number from 0, or -1.
 
-    Raises TreeError with the line that is none.
+    Raises TreeError that names the bad line.
     """
     names, parents = [], []
     for number, line in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
@@ -143,6 +143,6 @@ def read_tree(text: str, place: str = "tree") -> Tree:
 
 
 def write_tree(tree: Tree) -> str:
-    """The tree as Darknet reads it; a class without a name is called by its number."""
+    """Return the tree as Darknet reads it; a class without a name gets its number."""
     names = tree.names or tuple(f"class{index}" for index in range(len(tree.parents)))
     return "".join(f"{name} {parent}\n" for name, parent in zip(names, tree.parents, strict=True))

@@ -10,8 +10,6 @@ from lookonce.choices import choose
 from lookonce.model.layers import AvgPool, Conv, Layer, MaxPool, Region, Reorg, Route, Softmax
 
 Anchors = tuple[tuple[float, float], ...]
-
-
 VOC_ANCHORS: Anchors = (
     (1.3221, 1.73145),
     (3.19275, 4.00944),
@@ -20,8 +18,6 @@ VOC_ANCHORS: Anchors = (
     (11.2364, 10.0071),
 )
 """(w, h) in cells of 32 px at 416. Source: darknet/cfg/yolov2-voc.cfg."""
-
-
 COCO_ANCHORS: Anchors = (
     (0.57273, 0.677385),
     (1.87446, 2.06253),
@@ -37,7 +33,7 @@ def stage(wide: int, repeats: int) -> tuple[Layer, ...]:
     return (Conv(wide), *(Conv(wide // 2, size=1), Conv(wide)) * repeats)
 
 
-def trunk() -> tuple[Layer, ...]:
+def backbone() -> tuple[Layer, ...]:
     """Darknet-19 without its classifier: 18 convolutions, stride 32, 1024 channels."""
     return (
         *(Conv(32), MaxPool(), Conv(64), MaxPool()),
@@ -53,15 +49,15 @@ def head(classes: int, anchors: Anchors) -> tuple[Layer, ...]:
 
 
 def yolov2(classes: int, anchors: Anchors) -> tuple[Layer, ...]:
-    """YOLO9000 section 2: trunk, two convolutions, and the stride-16 map passed through 64 channels."""
+    """YOLO9000 section 2: backbone, two convolutions, and the stride-16 map passed through 64 channels."""
     join = (Route((-9,)), Conv(64, size=1), Reorg(2), Route((-1, -4)))
-    return (*trunk(), Conv(1024), Conv(1024), *join, Conv(1024), *head(classes, anchors))
+    return (*backbone(), Conv(1024), Conv(1024), *join, Conv(1024), *head(classes, anchors))
 
 
 def yolov2_2016(classes: int, anchors: Anchors) -> tuple[Layer, ...]:
     """The first YOLOv2, as in the paper: all 512 channels of the stride-16 map are passed through."""
     join = (Route((-9,)), Reorg(2), Route((-1, -3)))
-    return (*trunk(), Conv(1024), Conv(1024), *join, Conv(1024), *head(classes, anchors))
+    return (*backbone(), Conv(1024), Conv(1024), *join, Conv(1024), *head(classes, anchors))
 
 
 def yolov2_tiny(classes: int, anchors: Anchors, last: int = 512) -> tuple[Layer, ...]:
@@ -77,7 +73,7 @@ def yolov2_tiny_voc(classes: int, anchors: Anchors) -> tuple[Layer, ...]:
 
 def darknet19(classes: int = 1000) -> tuple[Layer, ...]:
     """The classifier of YOLO9000 table 6."""
-    return (*trunk(), Conv(classes, size=1, batch_normalize=False, activation="linear"), AvgPool(), Softmax())
+    return (*backbone(), Conv(classes, size=1, batch_normalize=False, activation="linear"), AvgPool(), Softmax())
 
 
 DETECTORS = {

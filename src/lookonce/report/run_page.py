@@ -30,7 +30,7 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (5, 3))
 """Line styles, so that curves part without colour too."""
 
 
-TERMS = ("xy", "wh", "ciou", "objectness", "background", "class", "warm_up")
+TERMS = ("xy", "wh", "ciou", "objectness", "background", "class", "prior")
 
 
 SHOWN_SIDE = 560

@@ -224,7 +224,7 @@ class Trunk:
 
     def __init__(self, module: Training, config: RunConfig) -> None:
         self.config, how = config, config.settings
-        module.cut = module.network.cut
+        module.cut = module.network.split_index
         self.run = outputs_of(module.network, module.cut, how.features == "bf16")
         input_size = (how.size, how.size)
         half = choose_precision("cpu")[0] == "bf16-mixed"

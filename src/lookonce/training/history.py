@@ -13,7 +13,7 @@ from torch import Tensor
 from lookonce.errors import UserError
 from lookonce.files import write_text
 
-STEP_NUMBERS = ("xy", "wh", "ciou", "objectness", "background", "class", "warm_up", "loss", "recall")
+STEP_NUMBERS = ("xy", "wh", "ciou", "objectness", "background", "class", "prior", "loss", "recall")
 
 
 COLUMNS = (
@@ -114,7 +114,7 @@ def read_rows(file: Path) -> list[dict[str, float]]:
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror or error}") from None
     first, *lines = text.rpartition("\n")[0].split("\n")  # what follows the last line end was cut short
-    columns = first.rstrip("\r").split(",")
+    columns = first.rstrip("\r").replace("warm_up_", "prior_").split(",")  # their name in version 0.1
     found = []
     for line in lines:
         cells = line.rstrip("\r").split(",")

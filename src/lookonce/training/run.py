@@ -28,7 +28,7 @@ from lookonce.inference.detector import Detector
 from lookonce.model import zoo
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.files import detector_of, read_text
-from lookonce.model.layers import Region, check_input_size, stride
+from lookonce.model.layers import Region, check_input_size, region_of, stride
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, Sigma, empty
 from lookonce.training.advice import RunReport, WritePage
@@ -195,8 +195,9 @@ class Run:
         self.identity().write(self.folder)
         lightning.seed_everything(self.config.seed, verbose=False)
         module = Training(self.network(), self.settings, self.config.seed)
-        report = RunReport(self.folder, self.train_set, self._validation(), self.config, module.region.anchors,
-                      module.network.stride, self.write_page)  # fmt: skip
+        anchors = region_of(module.network.layers).anchors
+        report = RunReport(self.folder, self.train_set, self._validation(), self.config, anchors,
+                           module.network.stride, self.write_page)  # fmt: skip
         for line in report.data_advice:
             log.warning("%s", line)
         side = round(CANVAS_TO_INPUT * max(self.settings.size, *self.settings.multi_scale, 0))

@@ -16,16 +16,13 @@ from lookonce.data.augment import InputBatch, augment_batch, mosaic, sample_para
 from lookonce.data.loader import Batch
 from lookonce.errors import ConfigError, NonFiniteLossError
 from lookonce.inference.backends.torch import computes_bf16
-from lookonce.model.heads.region import Predictions, decode, encode, further
-from lookonce.model.layers import region_of
-from lookonce.model.losses import keras_yolo2_loss, region_ciou_loss, region_loss
+from lookonce.model.detections import Predictions
+from lookonce.model.heads import decode, loss
+from lookonce.model.losses import LossOptions, Objects
 from lookonce.model.network import BatchNorm, Network, Sigma
 from lookonce.training.config import Device
 from lookonce.training.history import Means
 from lookonce.training.recipes import Settings, learning_rate_factor
-
-LOSSES = {"region": region_loss, "region_ciou": region_ciou_loss, "keras_yolo2": keras_yolo2_loss}
-
 
 WHOLE_IMAGES = 0.3
 """Last share of a run that shows no mosaics, so that the network and its batch norm end on what detection sees."""
@@ -51,7 +48,6 @@ class Training(lightning.LightningModule):
     def __init__(self, network: Network, settings: Settings, seed: int) -> None:
         super().__init__()
         self.network, self.settings, self.seed = network, settings, seed
-        self.region = region_of(network.layers)
         self.seen = 0
         self.means = Means()
         self.cut = 0  # layers below it are not run: their outputs come from a cache
@@ -76,9 +72,9 @@ class Training(lightning.LightningModule):
         drawn = sample_parameters(self.seed, variant_of(self.current_epoch, how), batch.index.cpu().numpy())
         view = mosaic if self.shows_mosaic(drawn) else augment_batch
         given = view(batch, self.input_size(), how.resize, how.augment, drawn)
-        raw = self.raw(given)
+        raws = self.raws(given)
         self.seen += len(batch)
-        terms = self.loss_terms(raw, given)
+        terms = self.loss_terms(raws, given)
         for name, value in terms.items():
             if name != "recall" and not value.isfinite():
                 raise NonFiniteLossError(name, batch.index.tolist(), batch)
@@ -109,28 +105,24 @@ class Training(lightning.LightningModule):
         left = 1 - self.trainer.global_step / self.trainer.estimated_stepping_batches
         return left > WHOLE_IMAGES
 
-    def raw(self, given: InputBatch) -> Tensor:
-        """[B, A*(5+C), H, W] from the images, or from what the frozen trunk made of them."""
+    def raws(self, given: InputBatch) -> tuple[Tensor, ...]:
+        """Return the raw maps, one a head, from the images or from the outputs of the frozen backbone."""
         if not given.outputs:
-            return cast(Tensor, self.network(given.images))
+            return cast(tuple[Tensor, ...], self.network(given.images))
         return self.network.forward_head(tuple(output.float() for output in given.outputs), self.cut)
 
-    def loss_terms(self, raw: Tensor, given: InputBatch) -> dict[str, Tensor]:
-        """The loss of a network's output on what it was given, term by term, in float32."""
-        with torch.autocast(raw.device.type, enabled=False):
-            anchors, grid = raw.new_tensor(self.region.anchors), (raw.shape[2], raw.shape[3])
-            targets = encode(
-                given.boxes, given.labels, given.image_index, anchors, grid, self.network.stride, given.ignore
-            )
-            if self.settings.match_iou < 1:
-                targets = further(targets, anchors, self.settings.match_iou)
-            return LOSSES[self.settings.loss](raw, targets, self.region, self.warming_up)
+    def loss_terms(self, raws: tuple[Tensor, ...], given: InputBatch) -> dict[str, Tensor]:
+        """Return the loss terms of the raw maps, summed over heads, in float32."""
+        objects = Objects(given.boxes, given.labels, given.image_index, given.ignore)
+        options = LossOptions(self.settings.loss, self.settings.match_iou, self.warming_up)
+        with torch.autocast(raws[0].device.type, enabled=False):
+            return loss(raws, self.network.heads, objects, options)
 
     def validation_step(self, given: InputBatch, _: int) -> Predictions[Tensor]:  # type: ignore[override]
         """What the network (averaged, where there is an average) sees; its loss as `val/loss`."""
-        raw = self.raw(given)
-        self.log("val/loss", self.loss_terms(raw, given)["total"], batch_size=len(raw))
-        return decode(raw, raw.new_tensor(self.region.anchors), self.network.stride, self.region.softmax)
+        raws = self.raws(given)
+        self.log("val/loss", self.loss_terms(raws, given)["total"], batch_size=len(raws[0]))
+        return decode(raws, self.network.heads)
 
     def configure_optimizers(self) -> Any:
         """The optimiser and its schedule, by step."""
@@ -170,11 +162,11 @@ def expect_little(network: Network, prior: float) -> None:
 
     Source: Lin et al., Focal Loss for Dense Object Detection (2017), section 4.1, initialization.
     """
-    region = region_of(network.layers)
-    bias = network.convolution_list()[-1].conv.bias
-    assert bias is not None  # the convolution before a region layer has no batch norm
-    with torch.no_grad():
-        bias.view(len(region.anchors), -1)[:, 4] = math.log(prior / (1 - prior))
+    for head in network.heads:
+        bias = network.convolution_before(head.index).bias
+        assert bias is not None  # the convolution before a head has no batch norm
+        with torch.no_grad():
+            bias.view(len(head.layer.anchors), -1)[:, 4] = math.log(prior / (1 - prior))
 
 
 def frozen_convolutions(network: Network, freeze: str) -> int:

@@ -16,8 +16,7 @@ from lookonce.errors import ImageError
 from lookonce.evaluation.average_precision import Metrics, score
 from lookonce.evaluation.evaluate import RULES, SCORED
 from lookonce.inference.backends.settings import BackendInfo
-from lookonce.model.detections import Detections
-from lookonce.model.heads.region import Predictions
+from lookonce.model.detections import Detections, Predictions
 from lookonce.model.postprocess import postprocess
 from lookonce.model.resize import ResizeMode, boxes_to_input, to_input
 

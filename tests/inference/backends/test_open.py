@@ -341,8 +341,9 @@ def bad_files(exported, folder):
         "foreign.onnx": "an ONNX file without lookonce's description",
         "foreign.xml": "an OpenVINO file without lookonce's description",
         "text.onnx": "not an ONNX file", "text.xml": "not an OpenVINO file", "none.onnx": "no such file",
-        "none.xml": "no such file", "version.onnx": "format 7, and this lookonce reads 1",
-        "version.xml": "format 7, and this lookonce reads 1", "opset.onnx": "opset 99; this onnx package knows 1 to",
+        "none.xml": "no such file", "version.onnx": "format 7; this version of lookonce reads format 1",
+        "version.xml": "format 7; this version of lookonce reads format 1",
+        "opset.onnx": "opset 99; this onnx package supports 1 to",
     }  # fmt: skip
 
 

@@ -15,9 +15,9 @@ def test_the_runtime_gives_the_networks_own_numbers(run, precision, tolerance):
     model = load_model(run)
     x = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = model.network(x)
+        (expected,) = model.network(x)
     backend = TorchBackend(model, Settings(device="cpu", precision=precision))
-    found = backend(x.numpy())
+    (found,) = backend(x.numpy())
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=tolerance, rtol=tolerance / 10)
     assert f"{precision}, cpu" in str(backend.info)

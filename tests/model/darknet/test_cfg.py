@@ -7,7 +7,7 @@ import pytest
 from conftest import CASES, GOLDEN
 from lookonce.errors import ConfigError
 from lookonce.model import zoo
-from lookonce.model.darknet.cfg import SHORT_NAMES, Cfg, CfgError, read_cfg, write_cfg
+from lookonce.model.darknet.cfg import FIXED, KEPT, READ, SHORT_NAMES, Cfg, CfgError, read_cfg, write_cfg
 from lookonce.model.layers import Conv, Cost, Dropout, MaxPool, Region, Route, Softmax, num_floats
 
 NINE_THOUSAND = ((0.77871, 1.14074), (3.00525, 4.31277), (9.22725, 9.61974))
@@ -67,7 +67,7 @@ def test_a_regions_defaults_are_darknets():
     (zoo.yolov2_2016(20, zoo.VOC_ANCHORS), 67_158_109),
     (zoo.yolov2_tiny_voc(20, zoo.VOC_ANCHORS), 15_867_885),
     (zoo.yolov2_tiny(80, zoo.COCO_ANCHORS), 11_237_145),
-    ((*zoo.trunk(), *zoo.head(9418, NINE_THOUSAND)), 48_807_501),
+    ((*zoo.backbone(), *zoo.head(9418, NINE_THOUSAND)), 48_807_501),
     (zoo.darknet19(), 20_856_776),
 ], ids=["yolov2", "yolov2-voc", "yolo-voc.2.0", "yolov2-tiny-voc", "yolov2-tiny", "yolo9000", "darknet19"])  # fmt: skip
 def test_a_cfg_asks_for_as_many_numbers_as_its_published_weights_hold(layers, floats):
@@ -149,7 +149,7 @@ def test_keys_belong_to_as_many_sections_as_there_are():
     ("[net]\n[route]\n", "x.cfg:2: .route. without layers"),
     ("[net]\n[convolutional]\nsize=3\nactivation=leaky\n", "x.cfg:2: size=3 with a padding of 0; expected pad=1"),
     ("[net]\n[convolutional]\nactivation=swish\n", "x.cfg:3: activation=swish; expected one of leaky"),
-    ("[net]\n[conv]\ngroups=2\n", "x.cfg:3: groups=2; expected groups=1: nothing else is built here .section .conv"),
+    ("[net]\n[conv]\ngroups=2\n", "x.cfg:3: groups=2; expected groups=1, the only supported value .section .conv"),
     ("[net]\n[conv]\ngroups=10\n", "x.cfg:3: groups=10; expected groups=1"),
     ("[net]\n[conv]\nflipped=yes\n", "x.cfg:3: flipped=yes; expected flipped=0"),
     ("[net]\n[max]\nsize=2\npadding=0\n", "x.cfg:4: another padding; expected padding=1"),
@@ -265,3 +265,13 @@ def test_many_sections_are_read_in_a_moment():
     with pytest.raises(CfgError, match="4096 layers"):
         read_cfg("[net]\n" + "[max]\n" * 20_000, "x.cfg")
     assert time.process_time() - began < 2
+
+
+def test_each_key_has_one_fate():
+    for section, keys in READ.items():
+        kept, fixed = KEPT.get(section, frozenset()), FIXED.get(section, {}).keys()
+        assert not keys & kept | keys & fixed | kept & fixed, section
+
+
+def test_no_word_belongs_to_a_section_that_is_none():
+    assert {*KEPT, *FIXED, *SHORT_NAMES.values()} <= READ.keys()

@@ -12,7 +12,7 @@ from lookonce.errors import UserError
 from lookonce.model.boxes import cxcywh_to_xyxy
 from lookonce.model.darknet.cfg import read_cfg
 from lookonce.model.darknet.files import PairError, find_pair, find_tree, read_names, read_text
-from lookonce.model.heads.region import decode
+from lookonce.model.heads import decode
 from lookonce.model.layers import Conv, Region, Softmax
 from lookonce.model.model_file import load_model
 from lookonce.model.network import DARKNET, TRAINED_HERE, Network, folded
@@ -50,7 +50,9 @@ def test_every_layer_gives_darknets_numbers(name):
     network = load_darknet(cfg, weights)
     end = network.layers[-1]
     tree = find_tree(end.tree, cfg) if end.tree else None
-    for index, output in enumerate(network.outputs(torch.from_numpy(numbers["input"])[None])):
+    given, kept = torch.from_numpy(numbers["input"])[None], {}
+    for index in range(len(network.layers)):
+        given = output = network._through(given, kept, index, index + 1)
         match network.layers[index]:
             case Region():
                 output = activated(output, end, tree)
@@ -70,7 +72,7 @@ def test_every_layer_gives_darknets_numbers(name):
 def test_a_classifier_gives_darknets_probabilities(name):
     numbers, cfg, weights = golden(name)
     network = load_darknet(cfg, weights)
-    scores = network(torch.from_numpy(numbers["input"])[None]).flatten()
+    scores = network(torch.from_numpy(numbers["input"])[None])[0].flatten()
     np.testing.assert_allclose(scores, numbers["pre_softmax"], atol=1e-5 * np.abs(numbers["pre_softmax"]).max())
     named = network.layers[-1].tree
     found = find_tree(named, cfg).softmax(scores) if named else scores.softmax(-1)
@@ -84,8 +86,7 @@ def test_after_suppression_darknets_detections_stand(name):
     model = load_model(cfg)
     tree = model.tree and replace(model.tree, threshold=float(numbers["hier_thresh"]))
     raw = model.network(torch.from_numpy(numbers["input"])[None])
-    anchors = torch.tensor(model.region.anchors)
-    predictions = decode(raw, anchors, model.network.stride, model.region.softmax, tree)
+    predictions = decode(raw, model.network.heads, tree)
     size = tuple(numbers["image_wh"].tolist())
     corners = boxes_to_image(predictions.boxes[0], size, model.input_size, "letterbox")
     scores = predictions.objectness[0, :, None] * predictions.class_prob[0]  # [N, C]
@@ -137,10 +138,10 @@ def test_both_conventions_survive_the_way_to_darknet_and_back(sigma, tmp_path):
     found = load_darknet(tmp_path / "n.cfg", tmp_path / "n.weights")
     assert {c.norm.sigma for c in found.convolution_list()[:-1]} == {DARKNET}
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(found(x), network(x), rtol=1e-5, atol=1e-5 * float(network(x).abs().max()))
+    torch.testing.assert_close(found(x), network(x), rtol=1e-5, atol=1e-5 * float(network(x)[0].abs().max()))
     for convolution in network.convolution_list()[:-1]:
         convolution.norm.sigma = TRAINED_HERE if sigma == DARKNET else DARKNET
-    assert (found(x) - network(x)).abs().max() > 0.1 * network(x).abs().max()  # the convention shows
+    assert (found(x)[0] - network(x)[0]).abs().max() > 0.1 * network(x)[0].abs().max()  # the convention shows
 
 
 @torch.no_grad()
@@ -152,11 +153,11 @@ def test_a_grey_network_is_opencvs_and_survives_the_way_to_darknet_and_back(tmp_
     assert read_cfg(cfg.read_text()).channels == 1
     found = load_darknet(cfg, weights)
     grey = torch.rand(1, 1, 64, 96, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(found(grey), network(grey))
+    assert torch.equal(found(grey)[0], network(grey)[0])
     theirs = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
     theirs.setInput(grey.numpy())
     last = [name for name in theirs.getLayerNames() if name.startswith("conv_")][-1]
-    np.testing.assert_allclose(theirs.forward(last), found(grey).numpy(), atol=1e-4)
+    np.testing.assert_allclose(theirs.forward(last), found(grey)[0].numpy(), atol=1e-4)
     save_darknet(found, tmp_path / "again.cfg", tmp_path / "again.weights")
     assert (tmp_path / "again.weights").read_bytes() == weights.read_bytes()
 
@@ -185,7 +186,7 @@ def test_a_folded_network_is_the_same_to_every_reader(tmp_path):
     assert found.origin.header == network.origin.header
     assert found.origin.cfg.kept == network.origin.cfg.kept
     x = torch.from_numpy(np.load(GOLDEN / "dk_yolov2s_160.npz")["input"])[None]
-    assert (found(x) - network(x)).abs().max() < 1e-5 * network(x).abs().max()
+    assert (found(x)[0] - network(x)[0]).abs().max() < 1e-5 * network(x)[0].abs().max()
 
 
 def test_a_prefix_fills_the_first_layers_only(tmp_path):
@@ -218,14 +219,14 @@ def test_the_names_are_those_beside_it(files, caplog):
         assert "n.cfg: class names from coco.names" in caplog.text
         (files / "coco.names").write_text("of another model\n")
         assert load_model(files / "n.cfg").labels == ("class 0", "class 1")
-        assert "coco.names: not used: its number of names is 1" in caplog.text
+        assert "coco.names: not used: it has 1 names" in caplog.text
     (files / "other.names").write_text("a\nb\n")  # of two, neither is taken
     assert load_model(files / "n.cfg").labels == ("class 0", "class 1")
 
 
 @pytest.mark.parametrize("change, message", [
     (lambda home: (home / "n.weights").unlink(), "no n.weights in its folder"),
-    (lambda home: (home / "n.names").write_text("one\n"), "n.names: 1 names, and .*n.cfg has classes=2"),
+    (lambda home: (home / "n.names").write_text("one\n"), "n.names: 1 names; .*n.cfg has classes=2"),
     (lambda home: (home / "n.names").write_text("one\n\ntwo\n"), "n.names:2: an empty line"),
     (lambda home: (home / "n.cfg").write_text("[net]\nchannels=4\n[maxpool]\n"), "n.cfg:2: channels=4; expected 3"),
     (lambda home: (home / "n.cfg").write_text("[net]\n[route]\nlayers=-1\n"), "n.cfg:2: layer 0 .route."),
@@ -273,7 +274,7 @@ def test_weights_of_another_length_are_refused_before_the_network_takes_memory(t
     (tmp_path / "n.weights").write_bytes(bytes(100))
     (tmp_path / "n.cfg").write_text("[net]\nwidth=32\nheight=32\n" + "[conv]\nfilters=9000\nactivation=linear\n" * 2)
     monkeypatch.setattr("lookonce.model.network.empty", None)
-    with pytest.raises(UserError, match=r"n\.weights: 21 numbers, and the cfg needs 81,045,000"):
+    with pytest.raises(UserError, match=r"n\.weights: 21 numbers; the cfg needs 81,045,000"):
         load_darknet(tmp_path / "n.cfg", tmp_path / "n.weights")
 
 

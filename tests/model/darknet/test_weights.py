@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/darknet/weights.py."""
+"""Tests of lookonce.model.darknet.weights. Source of the headers: darknet/src/parser.c, load_weights_upto."""
 
 import struct
 import subprocess
@@ -13,6 +13,7 @@ from lookonce.model.darknet.weights import (
     WeightsError,
     darknet_variance,
     layers_of,
+    read_header,
     read_weights,
     write_weights,
 )
@@ -74,14 +75,14 @@ HEAD = struct.pack("<3iQ", 0, 2, 0, 0)
 
 @pytest.mark.parametrize("change, upto, message", [
     (lambda body: body[:-8], None,
-     "69 numbers, and the cfg needs 71; they run out in layer 2 (convolutional), at 55 of 57; cut off on its way, or"),
-    (lambda body: body + b"\0" * 12, None, "74 numbers, and the cfg needs 71; 3 are left over; cut off on its way, or"),
-    (lambda body: body[:-3], None, "70 numbers and 1 of 4 bytes, and the cfg needs 71; they run out in layer 2"),
-    (lambda body: body + b"\0" * 4, None, "one number apart: is the version in its header"),
+     "69 numbers; the cfg needs 71; they end in layer 2 (convolutional), at 55 of 57; was it cut off, or"),
+    (lambda body: body + b"\0" * 12, None, "74 numbers; the cfg needs 71; 3 are left over; was it cut off, or"),
+    (lambda body: body[:-3], None, "70 numbers and 1 of 4 bytes; the cfg needs 71; they end in layer 2"),
+    (lambda body: body + b"\0" * 4, None, "off by one: does the version in its header"),
     (lambda body: body[: 14 * 4], None, "they are exactly those of the first 1 layers: give layers=1"),
     (lambda body: body, 2, "layers=2 needs 14; 57 are left over; they are exactly those of the whole network"),
     (lambda body: body + bytes(19 * 4 * 2), None, "they fit filters=5 in layer 2, the last convolution"),
-    (lambda body: body[:0], None, "0 numbers, and the cfg needs 71; they run out in layer 0"),
+    (lambda body: body[:0], None, "0 numbers; the cfg needs 71; they end in layer 0"),
 ])  # fmt: skip
 def test_a_wrong_length_says_how_many_where_and_why(change, upto, message, tmp_path):
     said, untouched = complaint(tmp_path, HEAD + change(filled()[1]), upto=upto)
@@ -186,3 +187,25 @@ def test_the_classifiers_prefix_is_the_first_23_layers():
     assert layers_of(19_831_776, layers) == layers[:23]
     assert layers_of(num_floats(layers), layers) == layers
     assert layers_of(0, layers) is None
+
+
+@pytest.mark.parametrize("version, wide", [
+    ((0, 1, 0), False), ((0, 2, 0), True), ((0, 2, 5), True), ((1, 0, 0), True), ((0, 0, 9), False),
+    ((1001, 2, 0), False), ((0, 1001, 0), False), ((999, 999, 0), True), ((1000, 0, 0), False),
+])  # fmt: skip
+def test_the_version_says_how_wide_seen_is(version, wide):
+    data = struct.pack("<3iQ" if wide else "<3iI", *version, 123_456) + b"numbers"
+    header = read_header(data)
+    assert header == Header(*version, 123_456)
+    assert header.length == (20 if wide else 16)
+    assert header.pack() == data[: header.length]
+
+
+def test_a_count_beyond_32_bits_takes_the_long_form():
+    assert Header(0, 1, 0, 2**32 - 1).pack()[:12] == struct.pack("<3i", 0, 1, 0)
+    assert read_header(Header(0, 1, 0, 2**32).pack()) == Header(0, 2, 0, 2**32)
+
+
+def test_a_header_cut_short_is_no_header():
+    with pytest.raises(struct.error):
+        read_header(struct.pack("<3iI", 0, 2, 0, 0))

@@ -6,6 +6,7 @@ import torch
 
 from conftest import GOLDEN
 from lookonce.model.heads import region
+from lookonce.model.layers import PlacedHead, Region
 
 ANCHORS = torch.tensor([(1.3221, 1.73145), (3.19275, 4.00944), (9.47112, 4.84053)])
 
@@ -13,6 +14,11 @@ ANCHORS = torch.tensor([(1.3221, 1.73145), (3.19275, 4.00944), (9.47112, 4.84053
 def encode(boxes, labels, ignore=None):
     image = torch.zeros(len(boxes)).long()
     return region.encode(boxes, labels, image, ANCHORS, grid=(13, 13), stride=32, ignore=ignore)
+
+
+def decode(raw, softmax=True):
+    layer = Region(tuple(map(tuple, ANCHORS.tolist())), raw.shape[1] // 3 - 5, softmax=softmax)
+    return region.decode(raw, PlacedHead(layer, stride=32))
 
 
 def test_decode_gives_back_what_encode_was_given():
@@ -23,14 +29,14 @@ def test_decode_gives_back_what_encode_was_given():
     for channel, value in enumerate((*torch.logit(t.txy).T, *t.twh.T)):
         cells[t.anchor, channel, t.row, t.col] = value
     slot = (t.anchor * 13 + t.row) * 13 + t.col
-    torch.testing.assert_close(region.decode(raw, ANCHORS, 32).boxes[0, slot], boxes, atol=1e-3, rtol=0)
+    torch.testing.assert_close(decode(raw).boxes[0, slot], boxes, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("grid", [(13, 13), (10, 19), (7, 5)])
 def test_decode_is_the_formula_of_the_paper_cell_by_cell(grid):
     rows, cols = grid
     raw = torch.randn(2, 3 * 7, rows, cols, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    found = region.decode(raw, ANCHORS.double(), 32)
+    found = decode(raw)
     for b, a, y, x in [(0, 0, 0, 0), (1, 2, rows - 1, 0), (0, 1, 2, cols - 1), (1, 1, rows - 1, cols - 1)]:
         tx, ty, tw, th, to, *classes = raw[b, a * 7 : a * 7 + 7, y, x].tolist()
         cx, cy = (x + 1 / (1 + np.exp(-tx))) * 32, (y + 1 / (1 + np.exp(-ty))) * 32
@@ -45,7 +51,7 @@ def test_decode_is_the_formula_of_the_paper_cell_by_cell(grid):
 
 def test_logistic_classes_are_judged_alone():
     raw = torch.randn(1, 21, 2, 2, generator=torch.Generator().manual_seed(2))
-    found = region.decode(raw, ANCHORS, 32, softmax=False).class_prob
+    found = decode(raw, softmax=False).class_prob
     expected = region.split(raw, 3)[2].sigmoid().flatten(1, 3)
     torch.testing.assert_close(found, expected)
 
@@ -112,13 +118,13 @@ def test_no_objects_no_targets():
 def test_decode_leaves_its_input_alone():
     raw = torch.randn(2, 24, 5, 7)
     before = raw.clone()
-    region.decode(raw, ANCHORS, 32)
+    decode(raw)
     assert torch.equal(raw, before)
 
 
 def test_a_huge_size_logit_stays_finite():
     raw = torch.full((1, 24, 2, 2), 1e4)
-    assert region.decode(raw, ANCHORS, 32).boxes.isfinite().all()
+    assert decode(raw).boxes.isfinite().all()
 
 
 def test_objects_go_to_further_anchors_by_shape_and_never_displace_a_best_one():
@@ -126,15 +132,15 @@ def test_objects_go_to_further_anchors_by_shape_and_never_displace_a_best_one():
     # one of shape 2.1 x 2 in cell (0, 0): best 2.2 x 2 (.955), also 2 x 2 (.952); one of 2 x 2 in the same cell
     boxes = torch.tensor([[0.0, 0, 67.2, 64], [0.0, 0, 64, 64], [128.0, 128, 160, 160]])
     targets = region.encode(boxes, torch.tensor([0, 1, 0]), torch.zeros(3).long(), anchors, (13, 13), 32)
-    wide = region.further(targets, anchors, 0.5)
+    wide = region.assign_to_several(targets, anchors, 0.5)
     assert targets.anchor.tolist() == [2, 1, 0]
     assert len(wide.label) == 5
     assert wide.anchor.tolist() == [1, 2, 2, 1, 0]
     assert wide.wins.tolist() == [False, False, True, True, True]
     assert wide.weight[wide.wins].tolist() == [1.0, 1.0, 1.0]  # those that lost leave their share
-    assert region.further(targets, anchors, 1.0).anchor.tolist() == [2, 1, 0]
+    assert region.assign_to_several(targets, anchors, 1.0).anchor.tolist() == [2, 1, 0]
     alone = region.encode(boxes[:1], torch.tensor([0]), torch.zeros(1).long(), anchors, (13, 13), 32)
-    found = region.further(alone, anchors, 0.5)
+    found = region.assign_to_several(alone, anchors, 0.5)
     assert found.anchor.tolist() == [1, 2]
     assert found.wins.all()
     assert found.weight.tolist() == [0.5, 0.5]
@@ -144,6 +150,6 @@ def test_objects_go_to_further_anchors_by_shape_and_never_displace_a_best_one():
 def test_further_anchors_of_ignored_objects_are_ignored_too():
     anchors = torch.tensor([[1.0, 1.0], [1.1, 1.0]])
     boxes, none = torch.tensor([[0.0, 0, 32, 32]]), torch.zeros(1).long()
-    found = region.further(region.encode(boxes, none, none, anchors, (13, 13), 32, none == 0), anchors, 0.5)
+    found = region.assign_to_several(region.encode(boxes, none, none, anchors, (13, 13), 32, none == 0), anchors, 0.5)
     assert found.ignore.tolist() == [True, True]
     assert not found.wins.any()

@@ -22,7 +22,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "te
 
 
 class OnnxruntimeBackend:
-    """Runs a network: [B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/32, W/32], float32.
+    """Runs a network: [B, 3, H, W] floats 0..1 to the raw maps, one a head, float32.
 
     May be called from several threads at once; in a forked process it opens anew.
 
@@ -58,12 +58,11 @@ class OnnxruntimeBackend:
         self.info = BackendInfo("onnxruntime", backend.__version__, "fp32", device)
         follow_forks(self)
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The network's raw output for a batch of input images."""
+    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """The network's raw maps for a batch of input images."""
         with self._lock:
             self._session = self._session or self._open()
-        found: NDArray[np.float32] = self._session.run(None, {PIXELS: images})[0]
-        return found
+        return tuple(self._session.run(None, {PIXELS: images}))
 
     def forked(self) -> None:
         """Let go of the parent's session."""

@@ -19,12 +19,10 @@ from lookonce.errors import ConfigError, UserError
 from lookonce.files import replacing
 from lookonce.inference.backends.settings import BackendInfo, BackendName, Settings
 from lookonce.inference.cache import KEY_LENGTH, CacheError, locked, make_room
-from lookonce.model.model_file import FORMAT, Description, ModelFileError
+from lookonce.model.model_file import FORMAT, Model, ModelFileError
 
 if TYPE_CHECKING:
     import onnx
-
-    from lookonce.model.model_file import Model
 
 
 log = logging.getLogger("lookonce")
@@ -46,10 +44,10 @@ class Backend(Protocol):
     """Runs a network. It may be called from several threads at once."""
 
     info: BackendInfo
-    about: Description
+    about: Model
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """[B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/stride, W/stride], float32."""
+    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """[B, 3, H, W] floats 0..1 to the raw maps, one a head, float32."""
 
 
 class Opened:
@@ -59,8 +57,8 @@ class Opened:
         self._runtime, self._source, self._settings = backend, source, settings
         self.info, self.about = backend.info, backend.about
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """[B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/stride, W/stride], float32."""
+    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """[B, 3, H, W] floats 0..1 to the raw maps, one a head, float32."""
         return self._runtime(images)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
@@ -195,12 +193,9 @@ def _key(files: tuple[Path, ...], name: BackendName) -> str:
 
 def _convert(model: Model) -> onnx.ModelProto:
     """The network alone, with its description."""
-    from lookonce.model.network import folded
-    from lookonce.model.onnx_graph import describe, network_model, numbers_of
+    from lookonce.model.onnx_graph import network_model
 
-    made = network_model(model.network.layers, numbers_of(folded(model.network)), model.network.channels)
-    describe(made, model.description)
-    return made
+    return network_model(model)
 
 
 def _keep(made: onnx.ModelProto, path: Path) -> tuple[Path, ...]:

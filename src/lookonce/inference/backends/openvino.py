@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from lookonce.errors import ConfigError
 from lookonce.files import replacing
 from lookonce.inference.backends.settings import BackendInfo, Settings, abandon, follow_forks
-from lookonce.model.model_file import KEY, Description, ModelFileError, not_ours
-from lookonce.model.onnx_graph import PIXELS, RAW, network_part, raw_shape, read_description, read_onnx
+from lookonce.model.model_file import KEY, Model, ModelFileError, not_ours
+from lookonce.model.onnx_graph import PIXELS, network_part, raw_shapes, raws, read_description, read_onnx
 
 
 @cache
@@ -52,7 +52,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class OpenvinoBackend:
-    """Runs a network: [B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/32, W/32], float32.
+    """Runs a network: [B, 3, H, W] floats 0..1 to the raw maps, one a head, float32.
 
     Images run one by one, each on all cores; under settings.throughput several at once. It may be called from several
     threads at once; in a forked process it compiles anew.
@@ -90,26 +90,26 @@ class OpenvinoBackend:
         self._compiled: openvino.CompiledModel | None = self._compile()
         follow_forks(self)
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The network's raw output for a batch of input images.
+    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """The network's raw maps for a batch of input images.
 
         A call runs on requests that no other call has. Each is waited for, in turn, and calls nothing back: a thread
         of OpenVINO's that has yet to let go of a Python function when Python ends is killed, and the process with it.
         """
         requests = self._take(len(images))
         try:
-            found: list[NDArray[np.float32]] = []
+            found: list[list[NDArray[np.float32]]] = []
             running: deque[openvino.InferRequest] = deque()
             for image, request in zip(images, cycle(requests), strict=False):
                 if len(running) == len(requests):
-                    found.append(_output(running.popleft()))
+                    found.append(_outputs(running.popleft()))
                 request.wait()  # one that an interrupted call left
                 request.start_async({0: image[None]})
                 running.append(request)
-            found += map(_output, running)
+            found += map(_outputs, running)
         finally:
             self._idle.extend(requests)
-        return np.stack(found)
+        return tuple(np.stack(maps) for maps in zip(*found, strict=True))
 
     def forked(self) -> None:
         """Let go of what runs in the parent."""
@@ -134,11 +134,10 @@ class OpenvinoBackend:
             return [self._idle.pop() if self._idle else new() for _ in range(min(images, self._most))]
 
 
-def _output(request: openvino.InferRequest) -> NDArray[np.float32]:
-    """What a request found, once it has ended: [A*(5+C), H/32, W/32]."""
+def _outputs(request: openvino.InferRequest) -> list[NDArray[np.float32]]:
+    """Wait for a request and return its raw maps, each [A*(5+C), H/stride, W/stride]."""
     request.wait()
-    found: NDArray[np.float32] = request.get_output_tensor().data[0].copy()
-    return found
+    return [tensor.data[0].copy() for tensor in request.output_tensors]
 
 
 def openvino_model(made: onnx.ModelProto) -> openvino.Model:
@@ -163,7 +162,7 @@ def saved(model: openvino.Model, xml: Path, half: bool = False) -> Iterator[Path
         yield beside
 
 
-def _open(core: openvino.Core, source: Path | onnx.ModelProto) -> tuple[openvino.Model, Description]:
+def _open(core: openvino.Core, source: Path | onnx.ModelProto) -> tuple[openvino.Model, Model]:
     """The network in a file of ours, from "pixels" to "raw", and what the file says of it."""
     if isinstance(source, onnx.ModelProto) or source.suffix == ".onnx":
         place = "the model" if isinstance(source, onnx.ModelProto) else str(source)
@@ -183,8 +182,8 @@ def _open(core: openvino.Core, source: Path | onnx.ModelProto) -> tuple[openvino
     read = _read(core, source, str(source))
     if not read.has_rt_info(KEY):
         raise not_ours(str(source), "an OpenVINO file")
-    about = Description.from_text(read.get_rt_info(KEY).value, str(source))
-    return _fixed(_network_part(read, str(source)), about, str(source)), about
+    about = Model.from_text(read.get_rt_info(KEY).value, str(source))
+    return _fixed(_network_part(read, list(raws(about.layers)), str(source)), about, str(source)), about
 
 
 def _read(core: openvino.Core, source: Path | bytes, place: str) -> openvino.Model:
@@ -200,13 +199,13 @@ def _reason(error: RuntimeError) -> str:
     return said[0][:160].encode("unicode_escape").decode() if said else "it gives no reason"
 
 
-def _fixed(read: openvino.Model, about: Description, place: str) -> openvino.Model:
+def _fixed(read: openvino.Model, about: Model, place: str) -> openvino.Model:
     """The network for one image of its own size. Raises ModelFileError where it gives another map than described."""
     width, height = about.input_size
-    expected = [1, *raw_shape(about, place)]
+    expected = [[1, *shape] for shape in raw_shapes(about, place)]
     try:
         read.reshape([1, 3, height, width])
-        found = list(read.outputs[0].get_shape())
+        found = [list(output.get_shape()) for output in read.outputs]
     except RuntimeError:
         found = None
     if found != expected:
@@ -217,14 +216,14 @@ def _fixed(read: openvino.Model, about: Description, place: str) -> openvino.Mod
     return read
 
 
-def _network_part(read: openvino.Model, place: str) -> openvino.Model:
-    """The part from "pixels" to "raw"."""
+def _network_part(read: openvino.Model, names: list[str], place: str) -> openvino.Model:
+    """The part from "pixels" to the raw maps."""
     tensors = {name: output for op in read.get_ops() for output in op.outputs() for name in output.get_names()}
-    if not tensors.keys() >= {PIXELS, RAW}:
-        raise ModelFileError(f"{place}: no tensors {PIXELS!r} and {RAW!r} in it; write it with lookonce export")
+    if not tensors.keys() >= {PIXELS, *names}:
+        raise ModelFileError(f"{place}: no tensors {PIXELS!r} and {names[0]!r} in it; write it with lookonce export")
     if tensors[PIXELS].get_node().get_type_name() == "Parameter":
         return read
     given = openvino.opset13.parameter(tensors[PIXELS].get_partial_shape(), np.float32, name=PIXELS)
     for reader in tensors[PIXELS].get_target_inputs():
         reader.replace_source_output(given.output(0))
-    return openvino.Model([tensors[RAW]], [given], "network")
+    return openvino.Model([tensors[name] for name in names], [given], "network")

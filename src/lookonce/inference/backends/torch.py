@@ -16,7 +16,7 @@ from lookonce.model.network import folded
 
 
 class TorchBackend:
-    """Runs a model's network: [B, 3, H, W] floats 0..1 to the raw map [B, A*(5+C), H/32, W/32], float32.
+    """Runs a model's network: [B, 3, H, W] floats 0..1 to the raw maps, one a head, float32.
 
     May be called from several threads at once, and in a forked process, there on one thread and not on a GPU.
     Raises ConfigError for a device that is not there.
@@ -46,15 +46,16 @@ class TorchBackend:
         self._is_inherited = True
         torch.set_num_threads(1)
 
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The network's raw output for a batch of input images. Raises UserError for a GPU in a forked process."""
+    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """The network's raw maps for a batch of input images. Raises UserError for a GPU in a forked process."""
         if self._is_inherited and self.device.type == "cuda":
             raise UserError(
                 "a GPU cannot be used in a forked process; start processes with spawn, or make the Detector in each"
             )
         with torch.inference_mode():
             given = torch.from_numpy(images).to(self.device, self.kind, memory_format=torch.channels_last)
-            return cast(Tensor, self.network(given)).float().cpu().numpy()
+            raws = cast(tuple[Tensor, ...], self.network(given))
+            return tuple(raw.float().cpu().numpy() for raw in raws)
 
 
 def computes_bf16(device: str = "cpu") -> bool:

@@ -1,11 +1,8 @@
-"""The words of Darknet's cfg: which keys each section may have, and what becomes of them.
+"""Darknet's .cfg: a network as text, and back. Sections in order, key=value lines, # and ; comments.
 
-Source: darknet/src/parser.c and its popular fork's, for keys that real files carry.
-
-Darknet's .cfg: a network as text, and back. Sections in order, key=value lines, # and ; comments.
-
-Keys that only Darknet's training reads, and keys of [net] that nothing reads, are kept as they are and written back.
-Source: darknet/src/parser.c (names and defaults of each section).
+The tables below say which keys each section may have. Keys that only Darknet's training reads, and keys of [net] that
+nothing reads, are kept and written back.
+Source: darknet/src/parser.c, and that of its popular fork for keys that real files carry.
 """
 
 from __future__ import annotations
@@ -38,16 +35,10 @@ from lookonce.model.layers import (
 
 SHORT_NAMES = {"network": "net", "conv": "convolutional", "max": "maxpool", "avg": "avgpool", "soft": "softmax"}
 """Other names of sections."""
-
-
 FLAGS = ("softmax", "bias_match", "rescore")
-"""Switches of a region section, off unless given."""
-
-
+"""Switches of a region section, off by default."""
 SCALES = {"thresh": 0.5, "object_scale": 1.0, "noobject_scale": 1.0, "class_scale": 1.0, "coord_scale": 1.0}
 """Numbers of a region section and Darknet's defaults."""
-
-
 READ: dict[str, frozenset[str]] = {
     "net": frozenset({"width", "height", "channels"}),
     "convolutional": frozenset({"batch_normalize", "filters", "size", "stride", "pad", "padding", "activation"}),
@@ -60,16 +51,12 @@ READ: dict[str, frozenset[str]] = {
     "cost": frozenset({"type"}),
     "region": frozenset({"anchors", "classes", "num", "tree", "map", *FLAGS, *SCALES}),
 }
-"""Keys that say what the network computes: they become layers."""
-
-
+"""Keys that define what the network computes: they become layers."""
 TRAINING = frozenset({
     "onlyforward", "stopbackward", "learning_rate", "smooth", "dont_update", "burnin_update", "train_only_bn", "truth",
     "stream", "wait_stream",
 })  # fmt: skip
 """Keys that Darknet's training, or its scheduling on a GPU, reads in any section but [net]."""
-
-
 KEPT: dict[str, frozenset[str]] = {
     "net": frozenset({
         "batch", "subdivisions", "time_steps", "notruth", "random", "max_crop", "min_crop", "max_ratio", "min_ratio",
@@ -90,8 +77,6 @@ KEPT: dict[str, frozenset[str]] = {
     "region": TRAINING | {"jitter", "random", "absolute", "max", "mask_scale", "focal_loss", "resize"},
 }  # fmt: skip
 """Keys that only Darknet's training reads: kept as text."""
-
-
 FIXED: dict[str, dict[str, str]] = {
     "convolutional": {
         **dict.fromkeys((
@@ -111,12 +96,7 @@ FIXED: dict[str, dict[str, str]] = {
     "softmax": {"groups": "1", "spatial": "0"},
     "region": {"coords": "4", **dict.fromkeys(("background", "log", "sqrt", "classfix"), "0")},
 }  # fmt: skip
-"""Keys that would change what the network computes or what its weights hold: allowed with this value only.
-
-Empty: the key is not read with any value.
-"""
-
-
+"""Keys that would change the network or its weights: only this value is supported. Empty: no value is."""
 FAMILIES: dict[str, tuple[str, ...]] = {
     "a YOLOv3 or later network": ("yolo",),
     "a Gaussian YOLOv3 network": ("gaussian_yolo",),
@@ -125,25 +105,19 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "an instance segmentation network": ("iseg",),
     "a classifier": ("softmax", "cost", "connected", "conn"),
 }
-"""Other networks that Darknet's cfgs describe, and the sections that tell them."""
-
-
+"""Other kinds of networks, and the sections by which they are recognised."""
 log = logging.getLogger("lookonce")
-
-
 MAX_ANCHOR = 1e6
 """Largest side of an anchor, cells."""
-
-
 MAX_INTEGER = 2**31 - 1
 """Largest whole number: Darknet keeps them in 32 bits."""
 
 
 class CfgError(UserError):
-    """A cfg that cannot be read: place, what was found, what is allowed."""
+    """A cfg that cannot be read: place, what was found, what is expected."""
 
-    def __init__(self, place: str, line: int, found: str, law: str = "") -> None:
-        super().__init__(f"{place}:{line}: {found}" + (f"; expected {law}" if law else ""))
+    def __init__(self, place: str, line: int, found: str, expected: str = "") -> None:
+        super().__init__(f"{place}:{line}: {found}" + (f"; expected {expected}" if expected else ""))
 
 
 Keys = tuple[tuple[str, str], ...]
@@ -159,7 +133,7 @@ class Cfg:
     height: int = 416
     channels: int = 3
     kept: tuple[Keys, ...] = ()
-    """Training keys of [net] and of each layer, as they stood; empty: there are none."""
+    """Training keys of [net] and of each layer, unchanged; empty: there are none."""
 
     def __post_init__(self) -> None:
         if len(self.kept) not in (0, len(self.layers) + 1):
@@ -173,14 +147,14 @@ class _Section:
     lines: list[tuple[str, str, int]] = field(default_factory=list)
     """(key, value, line) in their order."""
     values: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Of the keys that say what the layer computes."""
+    """Value and line of each key that defines what the layer computes."""
     kept: list[tuple[str, str]] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     """Keys that nothing reads, each with its line; they are kept too."""
 
 
 def write_cfg(cfg: Cfg) -> str:
-    """The network as Darknet reads it, training keys behind each section's own."""
+    """Return the network as Darknet reads it, training keys at the end of each section."""
     net: dict[str, object] = {"width": cfg.width, "height": cfg.height, "channels": cfg.channels}
     sections = [("net", net), *(_layer_keys(layer) for layer in cfg.layers)]
     kept = cfg.kept or ((),) * len(sections)
@@ -188,13 +162,13 @@ def write_cfg(cfg: Cfg) -> str:
 
 
 def read_cfg(text: str, place: str = "cfg") -> Cfg:
-    """A cfg's text as layers. place: the file's name, for messages.
+    """Read a cfg's text. place: the file's name, for messages.
 
-    Keys of [net] that nothing reads are kept with a warning, as Darknet goes on after its "Unused field".
+    Keys of [net] that nothing reads are kept with a warning, as Darknet prints "Unused field" and continues.
 
     Raises:
-        CfgError: a network of another family; with the line of an unknown section, of a key or value that is not
-            supported, of a layer that does not fit the map before it or is too large.
+        CfgError: another kind of network; an unknown section, a key or value that is not supported; a layer
+            that does not fit the map before it or is too large. The message names the line.
     """
     sections = _sections(text, place)
     _check_family(sections, place)
@@ -220,7 +194,7 @@ def read_cfg(text: str, place: str = "cfg") -> Cfg:
 
 
 def _check_family(sections: list[_Section], place: str) -> None:
-    """Raise CfgError for a network of another family, which says more than its first unknown key would."""
+    """Raise CfgError that names the kind of another network, before its first unknown key would be reported."""
     if not sections or sections[0].name != "net":
         raise CfgError(place, 1, "no [net] section at the start", "a Darknet network file")
     first = next((section for section in sections[1:] if section.name not in READ or section.name == "net"), None)
@@ -231,7 +205,7 @@ def _check_family(sections: list[_Section], place: str) -> None:
         if (name := next((name for name in names if name in lines), None)) and "region" not in lines:
             what = f" with [{first.name[:60]}]" if name in READ else ""
             raise CfgError(place, lines[name], f"{family}{what} (section [{name}], line {lines[name]}); only [region] "
-                                               "networks (YOLOv2) are read so far")  # fmt: skip
+                                               "networks (YOLOv2) are supported")  # fmt: skip
     raise CfgError(place, first.line, f"section [{first.name[:60]}]", f"one of {', '.join(READ)}")
 
 
@@ -241,7 +215,7 @@ def _section_text(name: str, own: dict[str, object], kept: Keys) -> str:
 
 
 def _number(value: float) -> str:
-    """A number as short as it goes without losing a digit."""
+    """Return the shortest text that reads back as the same number."""
     return str(int(value)) if value == int(value) else repr(float(value))
 
 
@@ -280,7 +254,7 @@ def _region_keys(region: Region) -> dict[str, object]:
 
 
 def _sections(text: str, place: str) -> list[_Section]:
-    """The sections of a text with all their keys, whatever these are."""
+    """Split a text into sections with all their keys."""
     found: list[_Section] = []
     for number, raw in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
         line = raw.split("#")[0].split(";")[0].strip()
@@ -298,21 +272,23 @@ def _sections(text: str, place: str) -> list[_Section]:
 
 
 def _take(section: _Section, key: str, value: str, line: int, place: str) -> None:
-    """Put a key where it belongs: read, fixed to one value, or kept."""
+    """Store a key of a section: read, fixed to one value, or kept."""
     fixed, read = FIXED.get(section.name, {}), READ[section.name]
     if key in read:
-        section.values.setdefault(key, (value, line))  # of a key that stands twice, Darknet takes the first
+        section.values.setdefault(key, (value, line))  # Darknet takes the first of two
     elif key in fixed:
         if not _equal(value, fixed[key]):
-            law = f"{key}={fixed[key]}: nothing else is built here" if fixed[key] else f"no {key}: it is not built here"
-            raise CfgError(place, line, f"{key}={value[:60]}", f"{law} (section [{section.name}])")
+            expected = (
+                f"{key}={fixed[key]}, the only supported value" if fixed[key] else f"no {key}: it is not supported"
+            )
+            raise CfgError(place, line, f"{key}={value[:60]}", f"{expected} (section [{section.name}])")
     elif key in KEPT[section.name] or section.name == "net":
         section.kept.append((key, value))
         if key not in KEPT[section.name]:
             section.unused.append(f"{key[:60]} (line {line})")
     else:  # a fork may compute something else by it
-        law = ", ".join(sorted({*read, *KEPT[section.name], *fixed}))
-        raise CfgError(place, line, f"key {key[:60]!r} in [{section.name}]", law)
+        expected = ", ".join(sorted({*read, *KEPT[section.name], *fixed}))
+        raise CfgError(place, line, f"key {key[:60]!r} in [{section.name}]", expected)
 
 
 def _equal(value: str, number: str) -> bool:
@@ -323,7 +299,7 @@ def _equal(value: str, number: str) -> bool:
 
 
 class _Reader:
-    """Values of one section by type, each error with its line."""
+    """Reads the values of one section by type; each error names its line."""
 
     def __init__(self, section: _Section, place: str) -> None:
         self.section, self.place = section, place
@@ -349,17 +325,17 @@ class _Reader:
     def integers(self, key: str, default: str | None = None, least: int = 1, most: int = MAX_INTEGER) -> Iterator[int]:
         for value in self.numbers(key, default):
             if value != int(value) or not least <= value <= most:
-                law = "whole numbers" if least < 0 else f"a whole number, at least {least}"
-                law += f" and at most {most}" if value > most else ""
-                raise CfgError(self.place, self.line(key), f"{key}={self.text(key)}", law)
+                expected = "whole numbers" if least < 0 else f"a whole number, at least {least}"
+                expected += f" and at most {most}" if value > most else ""
+                raise CfgError(self.place, self.line(key), f"{key}={self.text(key)}", expected)
             yield int(value)
 
     def number(self, key: str, default: float, most: float = math.inf) -> float:
-        """One number; where it has a greatest value, from 0 to that."""
+        """Read one number, from 0 to `most` where that is given."""
         values = self.numbers(key, str(default))
         if len(values) != 1 or (most < math.inf and not 0 <= values[0] <= most):
-            law = "one number" + ("" if most == math.inf else f", 0 to {most:g}")
-            raise CfgError(self.place, self.line(key), f"{key}={self.text(key)}", law)
+            expected = "one number" + ("" if most == math.inf else f", 0 to {most:g}")
+            raise CfgError(self.place, self.line(key), f"{key}={self.text(key)}", expected)
         return values[0]
 
     def integer(self, key: str, default: int, least: int = 1, most: int = MAX_INTEGER) -> int:
@@ -378,11 +354,11 @@ class _Reader:
         return text
 
     def window(self, key: str, default: int) -> int:
-        """A size or stride of a convolution or a pool."""
+        """Read a size or stride of a convolution or a pool."""
         return self.integer(key, default, most=MAX_WINDOW)
 
     def file(self, key: str) -> str:
-        """The name of a file beside the cfg, or in a folder beside it; empty: none is named."""
+        """Read the name of a file in the cfg's folder or below; empty: none is named."""
         text, line = self.section.values.get(key, ("", self.section.line))
         parts = (*PurePosixPath(text).parts, *PureWindowsPath(text).parts)
         if ".." in parts or text.startswith(("/", "\\", "~")) or PureWindowsPath(text).drive:

@@ -1,4 +1,4 @@
-"""A .cfg with its .weights, and the .names and .tree that may lie beside them: into a network, and out of one."""
+"""Darknet's files of one detector: .cfg and .weights, with the .names and .tree beside them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lookonce.errors import UserError
 from lookonce.files import write_text
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.weights import Header, Origin
-from lookonce.model.layers import Conv, Region
+from lookonce.model.layers import Conv, Region, heads_of
 from lookonce.model.tree import Tree, read_tree
 from lookonce.model.zoo import Anchors
 from lookonce.text import read_lines
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 
 
 MOST_BYTES = 16 << 20
-"""Of a cfg or a tree; that of YOLO9000 has 240 kB."""
+"""Largest cfg or tree; that of YOLO9000 has 240 kB."""
 
 
 class PairError(UserError):
-    """Darknet files that are not there or do not go together."""
+    """Darknet files that are missing or do not belong together."""
 
 
 def load_darknet(cfg: Path | str, weights: Path | str, layers: int | None = None) -> Network:
-    """Read a network of Darknet's, in evaluation mode. Calling it gives the map before the region layer.
+    """Read a Darknet network, in evaluation mode. Calling it returns a tuple of raw maps, one a head.
 
     Args:
         cfg: the network's text.
         weights: its numbers.
-        layers: the weights are a prefix, such as darknet19_448.conv.23: they fill the first so many layers
-            (counted as Darknet does, pools and routes too), and the rest starts anew.
+        layers: the weights are a prefix, such as darknet19_448.conv.23: they fill this many layers from the start
+            (counted as Darknet does, pools and routes too); the rest is initialised at random.
     Returns:
-        The network. Its batch norms read variances as Darknet does on a CPU, sqrt(v) + 1e-6.
+        The network. Its batch norms use Darknet's convention for variances, sqrt(v) + 1e-6.
     Raises:
-        UserError: a cfg with an unknown section or key (its line), weights of another length (where they run out).
+        UserError: a cfg with an unknown section or key (its line), weights of another length (where they end).
     """
     from lookonce.model.darknet.weights import check_weights, read_weights
     from lookonce.model.network import Network, empty
@@ -54,19 +54,26 @@ def load_darknet(cfg: Path | str, weights: Path | str, layers: int | None = None
 
 
 def detector_of(cfg: Path, classes: int, anchors: Anchors | None = None) -> Cfg:
-    """A detector's cfg, made for so many classes, and for other anchors where some are given.
+    """Return a detector's cfg changed to this number of classes, and to other anchors where they are given.
 
-    anchors: (w, h) in cells; None: the cfg's own. Its last convolution gets the filters that these need.
-    Raises UserError for a cfg that cannot be read or is no detector's.
+    anchors: (w, h) in cells; None: the cfg's own. The convolution before each head gets the filters that it needs.
+    Raises UserError for a cfg that cannot be read or is not a detector's.
     """
     place = cfg.expanduser()
     read = read_cfg(read_text(place), str(place))
-    layers = read.layers
-    region, convolution = layers[-1], layers[-2] if len(layers) > 1 else None
-    if not isinstance(region, Region) or not isinstance(convolution, Conv):
-        raise PairError(f"{place}: ends in {type(region).__name__}; expected a convolution and a [region] behind it")
-    region = replace(region, anchors=anchors or region.anchors, classes=classes, tree="", map="")
-    return replace(read, layers=(*layers[:-2], replace(convolution, filters=region.channels), region))
+    layers = list(read.layers)
+    heads = heads_of(read.layers)
+    if not heads:
+        raise PairError(
+            f"{place}: ends in {type(layers[-1]).__name__}; expected a convolution and a [region] behind it"
+        )
+    for head in heads:
+        layer = replace(head.layer, anchors=anchors or head.layer.anchors, classes=classes, tree="", map="")
+        before = layers[head.index - 1] if head.index else None
+        if not isinstance(before, Conv):
+            raise PairError(f"{place}: layer {head.index} (region): expected a convolution before it")
+        layers[head.index - 1 : head.index + 1] = replace(before, filters=layer.channels), layer
+    return replace(read, layers=tuple(layers))
 
 
 def save_darknet(
@@ -80,7 +87,7 @@ def save_darknet(
     """Write a network for Darknet and whatever reads its files.
 
     Args:
-        network: any; one that was read from Darknet's files comes out as it went in, byte by byte.
+        network: any; one that was read from Darknet's files is written byte by byte as it was.
         cfg: where the text goes.
         weights: where the numbers go.
         input_size: (width, height) of the input, pixels; none: that of the files it came from, else 416 x 416.
@@ -107,7 +114,7 @@ class Pair(NamedTuple):
 
 
 def find_pair(path: Path) -> Pair:
-    """The files that belong to a .cfg or .weights: same folder, same stem; else the only .names of the folder."""
+    """Find the files that belong to a .cfg or .weights: same folder and stem; else the only .names of the folder."""
     cfg, weights = path.with_suffix(".cfg"), path.with_suffix(".weights")
     missing = [file for file in (cfg, weights) if not file.is_file()]
     if missing:
@@ -122,7 +129,7 @@ def find_pair(path: Path) -> Pair:
 
 
 def source_files(path: Path) -> tuple[Path, ...]:
-    """The files that a model file, or a .cfg or .weights of a detector, stands for: what else says what is found."""
+    """Return every file that defines a model: the model file itself, or all Darknet files of a .cfg or .weights."""
     if path.suffix not in (".cfg", ".weights"):
         return (path,)
     pair = find_pair(path)
@@ -132,7 +139,7 @@ def source_files(path: Path) -> tuple[Path, ...]:
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """[C] class names, one a line, in any encoding (a guess is logged); empty lines at the end do not count."""
+    """Read [C] class names, one a line, in any encoding (a guess is logged). Empty lines at the end do not count."""
     names = [line.strip() for line in read_lines(path, "one class name a line")]
     while names and not names[-1]:
         names.pop()
@@ -143,13 +150,13 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 
 def find_tree(named: str, cfg: Path) -> Tree:
-    """The class tree that a cfg names."""
+    """Read the class tree that a cfg names."""
     found = tree_file(named, cfg)
     return read_tree(read_text(found), str(found))
 
 
 def tree_file(named: str, cfg: Path) -> Path:
-    """Where a cfg's tree lies: in its folder, or, as in Darknet's own, cfg/n.cfg with data/n.tree beside cfg/."""
+    """Find a cfg's tree: in its folder, or, as in Darknet's repository, data/n.tree beside cfg/n.cfg."""
     tried = [cfg.parent / named, cfg.parent / Path(named).name]
     if cfg.resolve().parent.name == "cfg":
         tried.append(cfg.resolve().parent.parent / named)
@@ -160,7 +167,7 @@ def tree_file(named: str, cfg: Path) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """A small text file of an unknown age, in any encoding: of a cfg only the comments can be more than ASCII."""
+    """Read a small text file in any encoding: only the comments of a cfg can be more than ASCII."""
     try:
         return text_files.read_text(path, "a text file of Darknet's", MOST_BYTES, lambda _: None)
     except UserError as error:

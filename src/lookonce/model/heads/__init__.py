@@ -1,0 +1,58 @@
+"""Detection heads: what the raw maps of a network mean. One module a kind of head, with its decode, encode and loss.
+
+To add a head: a record in layers.py, a module here, an entry in KINDS. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lookonce.model.boxes import Array, library
+from lookonce.model.detections import Predictions
+from lookonce.model.heads import region
+from lookonce.model.layers import Layer, PlacedHead, Region
+from lookonce.model.tree import Tree
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lookonce.model.losses import LossOptions, Objects
+
+
+class Kind(NamedTuple):
+    """The functions of one kind of head."""
+
+    decode: Callable[[Any, PlacedHead, Tree | None], Predictions[Any]]
+    loss: Callable[[Tensor, PlacedHead, Objects, LossOptions], dict[str, Tensor]]
+
+
+KINDS: dict[type[Layer], Kind] = {Region: Kind(region.decode, region.loss)}
+
+
+def decode(raws: Sequence[Array], heads: Sequence[PlacedHead], tree: Tree | None = None) -> Predictions[Array]:
+    """Read a network's raw maps, one a head in layer order, as one Predictions: head by head, N in all.
+
+    No branch on values, so it exports; of arrays and tensors alike.
+    """
+    parts = [KINDS[type(head.layer)].decode(raw, head, tree) for raw, head in zip(raws, heads, strict=True)]
+    if len(parts) == 1:
+        return parts[0]
+    concat = library(raws[0]).concat
+    return Predictions(
+        concat([part.boxes for part in parts], 1),
+        concat([part.objectness for part in parts], 1),
+        concat([part.class_prob for part in parts], 1),
+    )
+
+
+def loss(
+    raws: Sequence[Tensor], heads: Sequence[PlacedHead], objects: Objects, options: LossOptions
+) -> dict[str, Tensor]:
+    """Return the loss terms of a network's raw maps, summed over its heads; `recall` is the mean over heads."""
+    parts = [KINDS[type(head.layer)].loss(raw, head, objects, options) for raw, head in zip(raws, heads, strict=True)]
+    terms = dict(parts[0])
+    for part in parts[1:]:
+        for name, value in part.items():
+            terms[name] = terms[name] + value if name in terms else value
+    return terms if len(parts) == 1 else {**terms, "recall": terms["recall"] / len(parts)}

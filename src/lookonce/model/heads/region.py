@@ -1,91 +1,77 @@
-"""The region layer: what the last feature map means, and back.
+"""The region layer (YOLOv2): decode, encode and losses.
 
-decode: raw network output -> boxes in input pixels.   encode: boxes -> grid targets.
-Letters: B images, A anchors, C classes, H x W cells, N objects. Anchors are (w, h) in cells.
-torch is imported where labels become targets: reading a map needs none of it.
+decode: raw map -> boxes in input pixels. encode: boxes -> targets on the grid. The losses compare raw map and targets.
+Letters: B images, A anchors, C classes, H x W cells, N objects, K winners among them. Anchors are (w, h) in cells.
+torch is imported inside functions: decoding numpy arrays needs none of it.
 Source: Redmon & Farhadi, YOLO9000 (2017), section 2; darknet/src/region_layer.c.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lookonce.model import boxes as arrays
-from lookonce.model.boxes import Array, cxcywh_to_xyxy, library, shape_iou, sigmoid, xyxy_to_cxcywh
+from lookonce.model import boxes as formulas
+from lookonce.model.boxes import Array, cxcywh_to_xyxy, iou, library, like, shape_iou, sigmoid, xyxy_to_cxcywh
+from lookonce.model.detections import Predictions
+from lookonce.model.layers import PlacedHead, Region
 from lookonce.model.tree import Tree
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lookonce.model.losses import LossOptions, Objects
 
 MAX_LOG_SIZE = 80.0
-"""t_w and t_h are cut here before exp: Darknet has no limit; beyond e^80 float32 would overflow."""
-
-
-@dataclass(frozen=True)
-class Predictions(Generic[Array]):
-    """Every prediction of a batch; N = A*H*W, anchor-major."""
-
-    boxes: Array  # [B, N, 4] xyxy, input pixels, not clipped
-    objectness: Array  # [B, N] in (0, 1)
-    class_prob: Array  # [B, N, C], sums to 1 under softmax and with a tree
-
-    def numpy(self) -> Predictions[NDArray[Any]]:
-        """The same as numpy arrays, float32."""
-        return Predictions(*(
-            value if isinstance(value, np.ndarray) else value.detach().float().cpu().numpy()
-            for value in (self.boxes, self.objectness, self.class_prob)
-        ))  # fmt: skip
+"""t_w and t_h are clamped to this before exp: beyond e^80 float32 overflows. Darknet has no limit."""
 
 
 def split(raw: Array, num_anchors: int) -> tuple[Array, Array, Array]:
-    """Raw [B, A*(5+C), H, W] as txywh [B,A,H,W,4], objectness [B,A,H,W], classes [B,A,H,W,C]."""
+    """Split raw [B, A*(5+C), H, W] into txywh [B,A,H,W,4], objectness [B,A,H,W] and classes [B,A,H,W,C]."""
     cells = raw.reshape(raw.shape[0], num_anchors, -1, *raw.shape[2:])
     cells = library(raw).moveaxis(cells, 2, -1)  # [B, A, H, W, 5+C]
     return cells[..., :4], cells[..., 4], cells[..., 5:]
 
 
 def cell_boxes(txywh: Array, anchors: Array) -> Array:
-    """Where predictors put their boxes: txywh [B, A, H, W, 4] to cx, cy, w, h in cells, same shape."""
+    """Return the predicted boxes cx, cy, w, h in cells. txywh: [B, A, H, W, 4]; anchors: [A, 2]. Same shape."""
     lib, (rows, cols) = library(txywh), txywh.shape[2:4]
     col = lib.arange(cols, device=txywh.device, dtype=txywh.dtype)  # [W]
     row = lib.arange(rows, device=txywh.device, dtype=txywh.dtype)[:, None]  # [H, 1]
     xy = lib.stack((sigmoid(txywh[..., 0]) + col, sigmoid(txywh[..., 1]) + row), -1)
     wh = lib.exp(lib.clip(txywh[..., 2:], None, MAX_LOG_SIZE)) * anchors[:, None, None]  # [A, 1, 1, 2] spreads
-    found: Array = lib.concat((xy, wh), -1)
-    return found
+    boxes: Array = lib.concat((xy, wh), -1)
+    return boxes
 
 
-def decode(
-    raw: Array, anchors: Array, stride: int, softmax: bool = True, tree: Tree | None = None
-) -> Predictions[Array]:
-    """Read the network's output. Pure algebra without a branch on values, so it exports; of arrays and tensors alike.
+def decode(raw: Array, head: PlacedHead, tree: Tree | None = None) -> Predictions[Array]:
+    """Read the raw map of a region layer, of arrays and tensors alike. No branch on values, so it exports.
 
     Args:
-        raw:     [B, A*(5+C), H, W], before any activation.
-        anchors: [A, 2] (w, h) in cells.
-        stride:  input pixels a cell.
-        softmax: classes exclude each other; else each class has its own sigmoid.
-        tree:    classes contain each other: the one class that the tree names has probability 1, the others 0.
+        raw:  [B, A*(5+C), H, W], before any activation.
+        head: the region layer and its stride. Without softmax, each class has its own sigmoid.
+        tree: classes contain each other: the class that the tree selects has probability 1, the others 0.
     """
+    anchors = like(head.layer.anchors, raw)  # [A, 2]
     txywh, objectness, classes = split(raw, len(anchors))
-    boxes = cxcywh_to_xyxy(cell_boxes(txywh, anchors)) * stride  # [B, A, H, W, 4]
-    alone = arrays.softmax(classes) if softmax else sigmoid(classes)
-    class_prob = alone if tree is None else tree.top_only(classes)
+    boxes = cxcywh_to_xyxy(cell_boxes(txywh, anchors)) * head.stride  # [B, A, H, W, 4]
+    if tree is None:
+        class_prob = formulas.softmax(classes) if head.layer.softmax else sigmoid(classes)
+    else:
+        class_prob = tree.top_only(classes)
     batch = raw.shape[0]
     return Predictions(boxes.reshape(batch, -1, 4), sigmoid(objectness).reshape(batch, -1),
                        class_prob.reshape(batch, -1, classes.shape[-1]))  # fmt: skip
 
 
+Index = tuple["Tensor", "Tensor", "Tensor", "Tensor"]
+
+
 @dataclass(frozen=True)
 class Targets:
-    """What the labels of a batch ask of the cells they fall in; N objects, in their order."""
+    """The objects of a batch, each assigned to an anchor and a cell; N objects, in their order."""
 
-    image: Tensor  # [N] which image of the batch
+    image: Tensor  # [N] index of its image in the batch
     anchor: Tensor  # [N]
     row: Tensor  # [N]
     col: Tensor  # [N]
@@ -93,9 +79,9 @@ class Targets:
     txy: Tensor  # [N, 2] offset in the cell, [0, 1)
     twh: Tensor  # [N, 2] log of size over anchor
     label: Tensor  # [N]
-    ignore: Tensor  # [N] bool: neither to be found nor background (difficult objects)
-    winner: Tensor  # [N] index of the object that holds this one's anchor and cell; -1: nobody
-    weight: Tensor  # [N] what this one counts for in region_loss; below 1 at several anchors (see further)
+    ignore: Tensor  # [N] bool: neither object nor background (difficult objects)
+    winner: Tensor  # [N] index of the object that holds this one's anchor and cell; -1: none
+    weight: Tensor  # [N] weight in region_loss; below 1 for an object at several anchors
 
     @property
     def wins(self) -> Tensor:
@@ -103,6 +89,16 @@ class Targets:
         import torch
 
         return self.winner == torch.arange(len(self.winner), device=self.winner.device)
+
+    def index(self, which: Tensor) -> Index:
+        """Return where the objects chosen by which [N] bool stand in a map [B, A, H, W]."""
+        return self.image[which], self.anchor[which], self.row[which], self.col[which]
+
+    def positive(self, confidence: Tensor, ignored: bool = True) -> Tensor:
+        """Return a mask [B, A, H, W] of the predictors that hold an object. ignored: count ignored objects too."""
+        mask = confidence.new_zeros(confidence.shape, dtype=self.ignore.dtype)
+        mask[self.index(self.ignore | ~self.ignore if ignored else self.wins)] = True
+        return mask
 
 
 def encode(
@@ -119,14 +115,14 @@ def encode(
     Args:
         boxes:       [N, 4] xyxy, input pixels, positive width and height. N may be 0.
         labels:      [N] class indices.
-        image_index: [N] which image of the batch each box is on.
+        image_index: [N] index of each object's image in the batch.
         anchors:     [A, 2] (w, h) in cells.
         grid:        (H, W) cells.
         stride:      input pixels a cell.
-        ignore:      [N] bool, objects that are neither targets nor background; none if absent.
+        ignore:      [N] bool, objects that are neither targets nor background; None: none.
     Returns:
         Targets, one row an object. The anchor is the one of best shape IoU, the first of equals.
-        Of several objects on one anchor and cell the last wins whole, as in Darknet.
+        Of several objects on one anchor and cell the last wins, as in Darknet.
     Source: region_layer.c, forward_region_layer, the loop over truths (bias_match=1).
     """
     import torch
@@ -135,43 +131,201 @@ def encode(
     rows, cols = grid
     col = in_cells[:, 0].long().clamp(0, cols - 1)
     row = in_cells[:, 1].long().clamp(0, rows - 1)
-    none = torch.zeros_like(labels)
-    txy = in_cells[:, :2] - torch.stack((col, row), -1)
-    ignored = none.bool() if ignore is None else ignore
-    targets = Targets(
-        image_index, none, row, col, in_cells, txy, in_cells[:, 2:], labels, ignored, none, torch.ones_like(txy[:, 0])
-    )
-    return assign(targets, shape_iou(in_cells[:, None, 2:], anchors).argmax(1), anchors)
+    zeros = torch.zeros_like(labels)
+    txy, wh = in_cells[:, :2] - torch.stack((col, row), -1), in_cells[:, 2:]
+    ignored = zeros.bool() if ignore is None else ignore
+    weight = torch.ones_like(txy[:, 0])
+    targets = Targets(image_index, zeros, row, col, in_cells, txy, wh, labels, ignored, zeros, weight)
+    return assign(targets, shape_iou(wh[:, None], anchors).argmax(1), anchors)
 
 
 def assign(targets: Targets, anchor: Tensor, anchors: Tensor) -> Targets:
-    """The same objects given to other anchors [N], of anchors [A, 2] in cells: who wins is settled anew."""
+    """Assign the objects to the anchors `anchor` [N] out of anchors [A, 2] in cells, and settle who wins."""
     import torch
 
-    slot = ((targets.image * 4096 + targets.row) * 4096 + targets.col) * len(anchors) + anchor  # [N]
-    unique, member = torch.unique(slot, return_inverse=True)
-    order = torch.arange(len(slot), device=slot.device).masked_fill(targets.ignore, -1)
-    last = order.new_full((len(unique),), -1).scatter_reduce(0, member, order, "amax")  # [slots]
+    index = ((targets.image * 4096 + targets.row) * 4096 + targets.col) * len(anchors) + anchor  # [N]
+    unique, member = torch.unique(index, return_inverse=True)
+    order = torch.arange(len(index), device=index.device).masked_fill(targets.ignore, -1)
+    last = order.new_full((len(unique),), -1).scatter_reduce(0, member, order, "amax")  # [unique]
     twh = (targets.boxes[:, 2:] / anchors[anchor]).log()
     return replace(targets, anchor=anchor, twh=twh, winner=last[member])
 
 
-def further(targets: Targets, anchors: Tensor, match_iou: float) -> Targets:
-    """The same objects, each given also to those other anchors of its cell whose shape IoU is above match_iou.
+def assign_to_several(targets: Targets, anchors: Tensor, match_iou: float) -> Targets:
+    """Multi-anchor assignment: assign each object also to the other anchors whose shape IoU is above match_iou.
 
-    Returns Targets of M >= N rows: the further pairs of object and anchor, then the N objects as they were.
-    Where two meet on one anchor and cell, an object's best anchor goes before another's further one.
-    The rows that win share their object's weight, so that all objects count alike, whatever their shape.
+    Returns Targets of M >= N rows: the added pairs of object and anchor, then the N objects as they were.
+    Where two meet on one anchor and cell, an object's best anchor takes precedence over another object's added one.
+    The rows that win divide their object's weight, so that all objects count alike.
     Source: AlexeyAB's darknet, region and yolo layers, iou_thresh.
     """
     import torch
 
-    fits = shape_iou(targets.boxes[:, None, 2:], anchors) > match_iou  # [N, A]
-    count = torch.arange(len(fits), device=fits.device)
-    fits[count, targets.anchor] = False
-    which, anchor = fits.nonzero(as_tuple=True)
-    rows = torch.cat((which, count))  # [M]
-    wide = Targets(**{name: value[rows] for name, value in vars(targets).items()})
-    given = assign(wide, torch.cat((anchor, targets.anchor)), anchors)
-    share = torch.bincount(rows[given.wins], minlength=len(fits)).clamp(min=1)  # [N]
-    return replace(given, weight=given.weight / share[rows])
+    matches = shape_iou(targets.boxes[:, None, 2:], anchors) > match_iou  # [N, A]
+    objects = torch.arange(len(matches), device=matches.device)
+    matches[objects, targets.anchor] = False
+    added, anchor = matches.nonzero(as_tuple=True)
+    rows = torch.cat((added, objects))  # [M]
+    repeated = Targets(**{name: value[rows] for name, value in vars(targets).items()})
+    assigned = assign(repeated, torch.cat((anchor, targets.anchor)), anchors)
+    wins = torch.bincount(rows[assigned.wins], minlength=len(matches)).clamp(min=1)  # [N]
+    return replace(assigned, weight=assigned.weight / wins[rows])
+
+
+def loss(raw: Tensor, head: PlacedHead, objects: Objects, options: LossOptions) -> dict[str, Tensor]:
+    """Return the terms of the loss that the options name, for the raw map [B, A*(5+C), H, W] of a region layer."""
+    anchors, grid = raw.new_tensor(head.layer.anchors), (raw.shape[2], raw.shape[3])
+    targets = encode(objects.boxes, objects.labels, objects.image, anchors, grid, head.stride, objects.ignore)
+    if options.match_iou < 1:
+        targets = assign_to_several(targets, anchors, options.match_iou)
+    return LOSSES[options.name](raw, targets, head.layer, options.prior)
+
+
+def region_loss(
+    raw: Tensor, targets: Targets, region: Region, prior: bool = False, ciou_scale: float = 0.0
+) -> dict[str, Tensor]:
+    """Return Darknet's region loss, averaged over images. Its gradient is minus Darknet's delta.
+
+    Args:
+        raw:     [B, A*(5+C), H, W], the network's output.
+        targets: the objects of the batch, from encode with this region's anchors.
+        region:  anchors, scales and switches.
+        prior:   add the prior loss: Darknet does for its first 12,800 images.
+        ciou_scale: weight of 1 - CIoU of each object's predicted box; 0: Darknet's loss, which has no such term.
+    Returns:
+        Scalars: xy, wh, objectness, background, class, ciou, prior, their sum `total`, and (without gradient)
+        `recall`: the fraction of objects whose predictor has an IoU above .5; nan without objects.
+    Source: region_layer.c, forward_region_layer. No gradient flows through the IoU as objectness target.
+    """
+    import torch
+
+    from lookonce.model.losses import best_iou, complete_iou, prior_loss
+
+    anchors = raw.new_tensor(region.anchors)  # [A, 2]
+    txywh, objectness, _ = split(raw, len(anchors))
+    confidence = objectness.sigmoid()  # [B, A, H, W]
+    with torch.no_grad():
+        boxes = cell_boxes(txywh, anchors)  # [B, A, H, W, 4]
+        if not region.bias_match:
+            targets = assign(targets, _best_predicted_shape(boxes, targets), anchors)
+        negative = (best_iou(boxes, targets) <= region.thresh) & ~targets.positive(confidence)
+        wins = targets.wins
+        index = targets.index(wins)
+        box_iou = iou(cxcywh_to_xyxy(boxes[index]), cxcywh_to_xyxy(targets.boxes[wins]))  # [K]
+    image, anchor, row, col = index
+    by_anchor = raw.reshape(len(raw), len(anchors), -1, *raw.shape[2:])  # [B, A, 5+C, H, W]
+    found = by_anchor[image, anchor, :, row, col]  # [K, 5+C], gathered in one step: so is its gradient
+    weight, cells = targets.weight[wins], raw.shape[2] * raw.shape[3]
+    scale = region.coord_scale * weight[:, None] * (2 - targets.boxes[wins, 2:].prod(-1, keepdim=True) / cells)
+    truth = box_iou if region.rescore else torch.ones_like(box_iou)
+    terms = {
+        "xy": (scale * (found[:, :2].sigmoid() - targets.txy[wins]) ** 2).sum() / 2,
+        "wh": (scale * (found[:, 2:4] - targets.twh[wins]) ** 2).sum() / 2,
+        "objectness": region.object_scale * (weight * (found[:, 4].sigmoid() - truth) ** 2).sum() / 2,
+        "background": region.noobject_scale * (confidence**2 * negative).sum() / 2,
+        "class": region.class_scale * _class_loss(found[:, 5:], targets, region.softmax),
+    }
+    if ciou_scale:
+        distance = 1 - complete_iou(cell_boxes(txywh, anchors)[index], targets.boxes[wins])  # [K]
+        terms["ciou"] = ciou_scale * (weight * distance).sum()
+    if prior:
+        terms["prior"] = prior_loss(txywh, ~targets.positive(confidence, ignored=False))
+    terms = {name: value / len(raw) for name, value in terms.items()}
+    return {**terms, "total": torch.stack(list(terms.values())).sum(), "recall": (box_iou > 0.5).to(raw).mean()}
+
+
+def region_ciou_loss(raw: Tensor, targets: Targets, region: Region, prior: bool = False) -> dict[str, Tensor]:
+    """Return region_loss plus 1 - CIoU of each object's box (weight 1, see docs/results.md). Arguments as there."""
+    return region_loss(raw, targets, region, prior, ciou_scale=1.0)
+
+
+@dataclass(frozen=True)
+class KerasYolo2Scales:
+    """Weights of the blog's loss. Source: the blog's part on the loss, LAMBDA values of its training."""
+
+    object_scale: float = 5.0
+    noobject_scale: float = 1.0
+    coord_scale: float = 1.0
+    class_scale: float = 1.0
+    class_weights: tuple[float, ...] | None = None
+    """[C] one weight a class; 0 excludes a class. None: all 1."""
+    iou_gradient: bool = True
+    """Let gradients flow through the IoU as objectness target, as the blog does (no stop_gradient there)."""
+
+
+def keras_yolo2_loss(
+    raw: Tensor, targets: Targets, region: Region, prior: bool = False, scales: KerasYolo2Scales | None = None
+) -> dict[str, Tensor]:
+    """Return the blog's loss: each term is averaged over the predictors that it counts in the whole batch.
+
+    Args:
+        raw:     [B, A*(5+C), H, W], the network's output.
+        targets: the objects of the batch, from encode with this region's anchors.
+        region:  only its anchors are read.
+        prior:   pull every box without an object to its cell's centre and its anchor's size, with weight 1.
+        scales:  5/1/1/1 by default.
+    Returns:
+        Scalars: xy, wh, objectness, class, their sum `total`, and (without gradient) `recall`.
+    Source: FairyOnIce, "Object Detection using YOLOv2 on Pascal VOC2012", custom_loss.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from lookonce.model.losses import best_iou
+
+    scales = scales or KerasYolo2Scales()
+    anchors = raw.new_tensor(region.anchors)  # [A, 2]
+    txywh, objectness, logits = split(raw, len(anchors))
+    boxes, confidence = cell_boxes(txywh, anchors), objectness.sigmoid()
+    wins = targets.wins
+    index, truth, label = targets.index(wins), targets.boxes[wins], targets.label[wins]
+    box_iou = iou(cxcywh_to_xyxy(boxes[index]), cxcywh_to_xyxy(truth))  # [K]
+    negative = (best_iou(boxes.detach(), targets) < 0.6) & ~targets.positive(confidence)
+    target_iou = box_iou if scales.iou_gradient else box_iou.detach()
+    on_objects = scales.object_scale * ((confidence[index] - target_iou) ** 2).sum()
+    on_background = scales.noobject_scale * (confidence[negative] ** 2).sum()
+    counted = negative.sum().to(raw) * (scales.noobject_scale > 0) + len(box_iou) * (scales.object_scale > 0)
+    error = (boxes[index] - truth) ** 2  # [K, 4] cells
+    coord, num_coord = error * scales.coord_scale, raw.new_tensor(len(box_iou) * (scales.coord_scale > 0))
+    if prior:
+        anchor_boxes = cell_boxes(torch.zeros_like(txywh), anchors)  # the cell's centre, the anchor's size
+        free = ~targets.positive(confidence, ignored=False)
+        coord = torch.cat((error, (boxes[free] - anchor_boxes[free]) ** 2))
+        num_coord = raw.new_tensor(confidence.numel())
+    weight = raw.new_tensor(scales.class_weights or (1.0,) * logits.shape[-1])[label] * scales.class_scale  # [K]
+    classes = weight * cross_entropy(logits[index], label, reduction="none")
+    terms = {
+        "xy": coord[:, :2].sum() / (num_coord + 1e-6) / 2,
+        "wh": coord[:, 2:].sum() / (num_coord + 1e-6) / 2,
+        "objectness": (on_objects + on_background) / (counted + 1e-6) / 2,
+        "class": classes.sum() / ((weight > 0).sum().to(raw) + 1e-6),
+    }
+    recall = ((box_iou > 0.5) & (confidence[index] > 0.3)).to(raw).mean().detach()
+    return {**terms, "total": torch.stack(list(terms.values())).sum(), "recall": recall}
+
+
+LOSSES = {"region": region_loss, "region_ciou": region_ciou_loss, "keras_yolo2": keras_yolo2_loss}
+
+
+def _best_predicted_shape(boxes: Tensor, targets: Targets) -> Tensor:
+    """Return [N] the anchor whose predicted shape, in the object's cell, has the best IoU with it (bias_match=0)."""
+    shapes = boxes[targets.image, :, targets.row, targets.col, 2:]  # [N, A, 2]
+    return shape_iou(shapes, targets.boxes[:, None, 2:]).argmax(1)
+
+
+def _class_loss(logits: Tensor, targets: Targets, softmax: bool) -> Tensor:
+    """Return the cross-entropy of the winners' logits [K, C].
+
+    Without softmax every object on the same anchor and cell adds its class. Source: region_layer.c, delta_region_class.
+    """
+    from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+    wins = targets.wins
+    if softmax:
+        return (targets.weight[wins] * cross_entropy(logits, targets.label[wins], reduction="none")).sum()
+    row = wins.cumsum(0) - 1  # [N] row of each winner in logits
+    real = ~targets.ignore
+    truth = logits.new_zeros(logits.shape)
+    truth[row[targets.winner[real]], targets.label[real]] = 1
+    each = binary_cross_entropy_with_logits(logits, truth, reduction="none")  # [K, C]
+    return (targets.weight[wins, None] * each).sum()
