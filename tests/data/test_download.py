@@ -193,9 +193,10 @@ def test_an_interrupt_keeps_what_has_come(server, path, monkeypatch):
         yield CONTENT[1024:11_024]
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(Interrupted) as stopped:
+    with monkeypatch.context() as patched:
         patched.setattr(download, "_chunks", chunks)
-        download.fetch(remote_file(server, "good"), path)
+        with pytest.raises(Interrupted) as stopped:
+            download.fetch(remote_file(server, "good"), path)
     assert "11,024 of 300,008 bytes kept; run the same command again to continue" in str(stopped.value)
     assert stopped.value.exit_code == 130
     assert part(path).read_bytes() == CONTENT[:11_024]
@@ -255,9 +256,9 @@ def test_no_redirect_leads_from_https_back_to_http():
     def answer(request):
         return httpx.Response(302, headers={"Location": "http://example.invalid/x"})
 
-    with httpx.Client(transport=httpx.MockTransport(answer)) as client:
-        with pytest.raises(MirrorError, match="redirects from https to http://example.invalid/x; expected https"):
-            download.request(client, "https://example.invalid/x", 0)
+    client = httpx.Client(transport=httpx.MockTransport(answer))
+    with pytest.raises(MirrorError, match=r"redirects from https to http://example.invalid/x; expected https"):
+        download.request(client, "https://example.invalid/x", 0)
 
 
 @pytest.mark.parametrize("answer, message, retry", [
@@ -301,7 +302,7 @@ def test_silence_is_bounded(server, monkeypatch):
 def test_a_proxy_that_cannot_be_used_is_one_line(server, path, monkeypatch):
     monkeypatch.delenv("no_proxy")
     monkeypatch.setenv("HTTPS_PROXY", "gopher://127.0.0.1")
-    with pytest.raises(UserError, match="the proxy .* cannot be used"):
+    with pytest.raises(UserError, match=r"the proxy .* cannot be used"):
         download.fetch(remote_file(server, "good"), path)
 
 

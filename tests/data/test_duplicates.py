@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/data/looking.py."""
+"""Tests of lookonce.data.duplicates."""
 
 import shutil
 from itertools import pairwise
@@ -8,12 +8,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from lookonce.data.duplicates import difference_hash, look, nearly_same, same_content
-
-
-def photograph(seed, size=(120, 90)):
-    """An image with soft blotches, as different from another seed's as photographs are."""
-    noise = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8)
-    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+from photographs import photograph
 
 
 @pytest.fixture
@@ -79,9 +74,9 @@ def test_the_hash_is_that_of_its_definition():
 
 
 def test_a_film_is_one_group_and_not_all_pairs(tmp_path):
-    input_size = photograph(0, (200, 150))
+    scene = photograph(0, (200, 150))
     for n in range(30):
-        input_size.crop((n % 3, 0, 196 + n % 3, 148)).save(tmp_path / f"{n:02}.jpg", quality=60 + n)
+        scene.crop((n % 3, 0, 196 + n % 3, 148)).save(tmp_path / f"{n:02}.jpg", quality=60 + n)
     near = nearly_same(look(sorted(tmp_path.iterdir())))
     assert near[0] == -1
     assert (near[1:] == 0).all()

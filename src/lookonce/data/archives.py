@@ -12,7 +12,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
@@ -25,7 +25,7 @@ MEMBERS = 1_000_000
 """Files and folders that an archive may hold."""
 HEADER = 1 << 20
 """Bytes of one header of a tar, at most."""
-COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 """How a compressed tar begins -> what decompresses it."""
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError,
            NotImplementedError, ValueError, IndexError, KeyError, AttributeError, TypeError, OverflowError, MemoryError,
@@ -34,7 +34,7 @@ DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOF
 
 
 class _Limited:
-    """A binary stream that never reads more than `most` bytes at once: the sizes that an archive states may be wrong."""
+    """A binary stream that reads at most `most` bytes at once: the sizes that an archive states may be wrong."""
 
     def __init__(self, stream: BinaryIO, most: int) -> None:
         self._stream, self._most = stream, most
