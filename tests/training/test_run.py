@@ -43,7 +43,7 @@ def curve(run, name):
 def test_a_run_folder_holds_what_people_keep(run):
     names = {p.name for p in run.iterdir()}
     assert {"config.yaml", "model.safetensors", "checkpoints", "metrics.csv", "report.html", "tensorboard"} <= names
-    assert not names & {"canvas.u8", "canvas.state"}
+    assert not names & {"images.u8", "images.state"}
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
@@ -273,7 +273,7 @@ def test_a_batch_whose_loss_is_not_finite_is_kept(squares, tmp_path, monkeypatch
     with pytest.raises(UserError, match="loss term 'wh' is not a finite number on the images JPEGImages/train"):
         train(squares, out=tmp_path, name="r", **SMALL)
     kept = load_file(tmp_path / "r" / "bad_batch.safetensors")
-    assert kept["canvas"].shape == (4, 3, 96, 96)
+    assert kept["images"].shape == (4, 3, 96, 96)
     assert len(kept["boxes"]) == len(kept["labels"])
 
 
@@ -594,7 +594,7 @@ def test_a_damaged_run_is_one_line_and_stays_as_it_is(damage, copied, caplog):
         train(resume=copied)
     assert str(error.value).isprintable()
     assert {p: p.read_bytes() for p in copied.rglob("*.ckpt")} == before
-    assert not list(copied.rglob("canvas.*"))
+    assert not list(copied.rglob("images.*"))
 
 
 def test_a_run_survives_any_metrics_file(copied):

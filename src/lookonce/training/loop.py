@@ -24,7 +24,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from lookonce.console import is_shown
-from lookonce.data.loader import Canvases, Shuffled, TrainingImages, collate
+from lookonce.data.loader import ImageCache, Shuffled, TrainingImages, collate
 from lookonce.errors import UserError
 from lookonce.training.advice import Watch
 from lookonce.training.checkpoints import LastCheckpoint, Stopped, WholeFiles, ignore_interrupts
@@ -204,17 +204,17 @@ class Engine:
     Args:
         plan: its settings fitted to the training set.
         folder: the run's folder.
-        canvases: the training images.
+        cache: the training images.
         watch: writes the run's page; its validation set and detections are the run's.
         checkpoint: to go on from; None: from the start.
         keep: called with each new best checkpoint; without validation, with that of each epoch.
     """
 
-    def __init__(self, plan: Plan, folder: Path, canvases: Canvases, watch: Watch, checkpoint: Path | None,
+    def __init__(self, plan: Plan, folder: Path, cache: ImageCache, watch: Watch, checkpoint: Path | None,
                  keep: Callable[[Path], None]) -> None:  # fmt: skip
-        self.plan, self.folder, self.canvases, self.watch, self.checkpoint = plan, folder, canvases, watch, checkpoint
+        self.plan, self.folder, self.cache, self.watch, self.checkpoint = plan, folder, cache, watch, checkpoint
         self.keep = keep
-        self.sampler = Shuffled(len(canvases.dataset), plan.seed, max(1, plan.settings.variants))
+        self.sampler = Shuffled(len(cache.dataset), plan.seed, max(1, plan.settings.variants))
         self.progress = Progress()
         self._held = ExitStack()
         self.history = History(folder / "metrics.csv")
@@ -277,7 +277,7 @@ class Engine:
         """Training and validation images; with features, what the frozen trunk makes of them."""
         how, workers = self.plan.settings, self.plan.workers
         own = torch.Generator()  # loaders draw a number each time; the global state is the network's (dropout)
-        images: Any = TrainingImages(self.canvases, how.difficult)
+        images: Any = TrainingImages(self.cache, how.difficult)
         inputs: Any = None if val is None else Inputs(val.dataset, val.input_size, val.mode)
         if how.features != "none":
             trunk = Trunk(module, self.plan)
