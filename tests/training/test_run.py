@@ -626,7 +626,7 @@ def test_what_a_killed_start_left_is_taken_over_under_the_same_name(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("where", ["read_splits", "Canvases"])
+@pytest.mark.parametrize("where", ["read_splits", "ImageCache"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_start_that_is_interrupted_leaves_no_folder(where, number, squares, tmp_path, monkeypatch):
     monkeypatch.setattr(f"lookonce.training.run.{where}", lambda *_, **__: signal.raise_signal(number))

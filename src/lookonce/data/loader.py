@@ -119,6 +119,8 @@ class ImageCache:
         if image.shape[:2] == (height, width):
             return image
         return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
 @dataclass(eq=False)
 class Batch:
     """B images with their N objects. A class of its own, so that it moves to a device as one thing."""
