@@ -589,7 +589,7 @@ def archive(kind: str, folder: Path) -> Bench:
     """An archive that is unpacked."""
     import shutil
 
-    from lookonce.data.download import unpack
+    from lookonce.data.archives import unpack
 
     made = io.BytesIO()
     members = {"set/a.txt": b"hello\n" * 20, "set/" + "long" * 40 + "/b.txt": b"x", "set/c.bin": bytes(300)}

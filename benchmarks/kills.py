@@ -52,13 +52,13 @@ def main() -> int:
         for number in range(given.kills):
             chosen, moment = draw.choice(SIGNALS), draw.uniform(0.0, 6.0)
             process = start(killed, data)
-            while process.poll() is None and not (killed / "canvas.state").exists():
+            while process.poll() is None and not (killed / "images.state").exists():
                 time.sleep(0.05)  # the set-up: nothing to lose yet
             time.sleep(moment)
             early = process.poll()
             process.send_signal(chosen)
             code = process.wait()
-            (killed / "canvas.state").unlink(missing_ok=True)
+            (killed / "images.state").unlink(missing_ok=True)
             kept = weights(killed)
             left = sum(1 for _ in killed.rglob(".writing-*"))
             state = "over before" if early is not None else f"code {code}"

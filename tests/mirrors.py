@@ -1,4 +1,4 @@
-"""A web server on this machine whose manners each test chooses: for the tests of downloading."""
+"""A web server on this machine that answers as each test chooses: for the tests of downloading."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from lookonce.data.download import Offer
+from lookonce.data.download import RemoteFile
 
 CONTENT = b"\0\0\0\0\1\0\0\0" + np.random.default_rng(7).bytes(300_000)
 """What the good server has: like weights, it has zero bytes near its beginning."""
@@ -19,7 +19,7 @@ PAGE = b"\n<!DOCTYPE html>\n<html><body>Moved</body></html>" + b"\n" * 600
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers /MANNER as the method of that name says, and notes what was asked."""
+    """Answers /NAME as the method of that name says, and keeps the requests."""
 
     protocol_version = "HTTP/1.1"
 
@@ -149,11 +149,11 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(content=CONTENT):
-    """The server, running; `url(manner)` is an address on it."""
+    """The server, running; `url(answer)` is an address on it."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.content, server.asked = content, []
-    server.url = lambda manner: f"http://127.0.0.1:{server.server_port}/{manner}"
+    server.url = lambda answer: f"http://127.0.0.1:{server.server_port}/{answer}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
@@ -165,9 +165,9 @@ def serving(content=CONTENT):
         thread.join()
 
 
-def offer(server, *manners, sizes=None, checksum=True, file="x.weights", folder=None):
-    """What the server has, as a line of the table."""
+def remote_file(server, *answers, sizes=None, checksum=True, file="x.weights", folder=None):
+    """What the server has, as an entry of DOWNLOADS."""
     content = server.content
     found = f"sha256:{hashlib.sha256(content).hexdigest()}" if checksum else None
-    mirrors = tuple(server.url(manner) for manner in manners)
-    return Offer("x", file, sizes or (len(content),), "a test", "nowhere", mirrors, found, folder)
+    mirrors = tuple(server.url(answer) for answer in answers)
+    return RemoteFile("x", file, sizes or (len(content),), "a test", "nowhere", mirrors, found, folder)

@@ -78,7 +78,7 @@ def test_only_the_command_line_prints():
 
 
 def test_one_module_opens_connections():
-    wires = {"http", "http.client", "requests", "socket", "ssl", "urllib.request"}
+    wires = {"http", "http.client", "httpx", "requests", "socket", "ssl", "urllib.request"}
     found = {m for m, tree in modules() for n in ast.walk(tree)
              if (isinstance(n, ast.Import) and {a.name for a in n.names} & wires)
              or (isinstance(n, ast.ImportFrom) and n.module in wires)}  # fmt: skip

@@ -48,7 +48,7 @@ COMMANDS = {
 
 RENAMED = {
     "--runtime": "--backend", "--drawn": "--save-images", "--no-drawn": "--no-save-images",
-    "--no-pictures": "--no-images", "--pictures": "--images", "--share": "--ratio",
+    "--no-pictures": "--no-images", "--pictures": "--images", "--share": "--ratio", "--given": "--compare",
 }  # fmt: skip
 """Options of version 0.1 and their names now. The old names work for one release, with a hint."""
 WITHOUT_TWIN = (

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/anchors_command.py."""
+"""Tests of lookonce.commands.anchors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from conftest import SHARED, needs_shared
-from lookonce.commands.anchors import anchors, read_given
+from lookonce.commands.anchors import anchors, read_anchors
 from lookonce.data.anchors import cluster_anchors, shapes_in_cells
 from lookonce.data.formats.voc import write_annotation, write_split
 from lookonce.data.read import read_dataset
@@ -37,17 +37,17 @@ def voc(tmp_path_factory) -> Path:
     return root
 
 
-def test_the_report_has_the_fit_for_every_k_and_for_the_given_anchors(voc):
+def test_the_report_has_the_fit_for_every_k_and_for_those_to_compare(voc):
     report = anchors(voc, k=3, plot=None)
     data = read_dataset(voc, "train")
     wh = shapes_in_cells(data)
     assert report.chosen == cluster_anchors(data, 3)
     assert [len(found.wh) for found in report.curve] == [1, 2, 3, 4, 5, 6], "no more anchors than distinct shapes"
-    assert report.given.wh == zoo.VOC_ANCHORS
-    assert (report.given.mean_iou, report.given.recall) == describe(wh, np.array(zoo.VOC_ANCHORS))
+    assert report.compared.wh == zoo.VOC_ANCHORS
+    assert (report.compared.mean_iou, report.compared.recall) == describe(wh, np.array(zoo.VOC_ANCHORS))
     text = str(report)
     assert f"{report.chosen.mean_iou:.4f}" in text
-    assert f"{report.given.recall:.4f}" in text
+    assert f"{report.compared.recall:.4f}" in text
     assert "yolov2-voc.cfg (5)" in text
     assert report.cfg_line in text
     assert "36 boxes on 12 images" in text
@@ -73,12 +73,12 @@ def test_the_plot_is_written_where_it_is_asked_for(voc, tmp_path):
         assert image.format == "PNG"
 
 
-def test_given_anchors_are_measured_and_the_verdict_says_which_fit_better(voc):
+def test_anchors_to_compare_are_measured_and_the_verdict_says_which_fit_better(voc):
     found = anchors(voc, k=6, plot=None).chosen
-    good = anchors(voc, k=2, given=tuple(v for wh in found.wh for v in wh), plot=None)
-    assert good.given.mean_iou == pytest.approx(1, abs=1e-6)
-    assert "no better than given (6)" in str(good)
-    assert "better than given (1): mean best IoU +" in str(anchors(voc, k=2, given=(1.0, 1.0), plot=None))
+    good = anchors(voc, k=2, compare=tuple(v for wh in found.wh for v in wh), plot=None)
+    assert good.compared.mean_iou == pytest.approx(1, abs=1e-6)
+    assert "no better than --compare (6)" in str(good)
+    assert "better than --compare (1): mean best IoU +" in str(anchors(voc, k=2, compare=(1.0, 1.0), plot=None))
 
 
 def test_labels_choose_the_classes(voc):
@@ -88,24 +88,24 @@ def test_labels_choose_the_classes(voc):
 def test_fractions_are_refused_with_their_cells():
     wh = np.array(((6.5, 6.5), (2.6, 5.2)))
     with pytest.raises(UserError, match=r"0\.5 0\.5 0\.2 0\.4 look like fractions of .*give 6\.5 6\.5 2\.6 5\.2$"):
-        read_given((0.5, 0.5, 0.2, 0.4), wh, 416)
+        read_anchors((0.5, 0.5, 0.2, 0.4), wh, 416)
 
 
 def test_pixels_are_refused_with_their_cells():
     wh = np.array(((2.0, 3.0), (1.0, 1.0)))
     with pytest.raises(UserError, match=r"64 96 32 32 look like pixels .*at most 13: give 2 3 1 1$"):
-        read_given((64, 96, 32, 32), wh, 416)
+        read_anchors((64, 96, 32, 32), wh, 416)
 
 
 def test_small_objects_may_have_anchors_below_one_cell_and_large_ones_beyond_a_small_grid():
-    assert read_given((0.5, 0.5), np.array(((0.4, 0.5),)), 416) == ((0.5, 0.5),)
-    assert read_given((1.0, 2.0, 5.5, 4.0), np.array(((1.0, 2.0), (4.5, 4.5))), 160) == ((1, 2), (5.5, 4))
+    assert read_anchors((0.5, 0.5), np.array(((0.4, 0.5),)), 416) == ((0.5, 0.5),)
+    assert read_anchors((1.0, 2.0, 5.5, 4.0), np.array(((1.0, 2.0), (4.5, 4.5))), 160) == ((1, 2), (5.5, 4))
 
 
 @pytest.mark.parametrize("wrong", [(), (1.0, 2.0, 3.0), (1.0, 0.0), (1.0, float("nan"))])
 def test_numbers_that_are_no_pairs_are_refused(wrong):
     with pytest.raises(UserError, match="expected pairs of width and height, all above 0, in cells"):
-        read_given(wrong, np.ones((1, 2)), 416)
+        read_anchors(wrong, np.ones((1, 2)), 416)
 
 
 def test_more_anchors_than_shapes_give_one_a_shape(voc, caplog):
@@ -126,13 +126,13 @@ def test_boxes_of_one_size_give_one_anchor(tmp_path, caplog):
         report = anchors(tmp_path, plot=None)
     assert "anchors: 1 instead of 5, since the 4 boxes have 1 distinct shape" in caplog.messages
     assert report.cfg_line == "anchors = 3.25,3.25"
-    assert "the anchor found fits these boxes better" in str(report)
+    assert "the new anchor fits these boxes better" in str(report)
 
 
 @needs_shared
 def test_blood_cells_fit_their_own_anchors_far_better_than_those_of_voc(tmp_path):
     report = anchors(BCCD, split="trainval", plot=tmp_path / "anchors.png")
-    assert report.chosen.mean_iou > 0.84 > 0.7 > report.given.mean_iou
+    assert report.chosen.mean_iou > 0.84 > 0.7 > report.compared.mean_iou
     assert report.chosen.recall > 0.98
     assert "better than yolov2-voc.cfg (5)" in str(report)
 

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/checking.py; the rules are tested in test_findings.py."""
+"""Tests of lookonce.commands.check; the rules are tested in tests/data/test_check.py."""
 
 import json
 import time
@@ -6,12 +6,15 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from test_check_findings import CAT, DOG, add
 
 from conftest import SHARED, needs_shared
 from lookonce.cli import main
 from lookonce.commands.check import check
 from lookonce.errors import UserError
+from photographs import CAT, DOG, add
+
+COLLISION = "anchor collision (two objects share a cell and an anchor)"
+LEAK = "nearly identical image in two splits (data leak)"
 
 
 def test_a_sound_set_ends_with_0_and_a_harmed_one_with_1(tmp_path, capsys):
@@ -20,7 +23,7 @@ def test_a_sound_set_ends_with_0_and_a_harmed_one_with_1(tmp_path, capsys):
     assert main(["check", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "12 images, 24 objects of 2 classes" in said
-    assert "Nothing that would harm training" in said
+    assert "Found nothing that harms training" in said
     add(tmp_path, "q", [CAT, ("dog", [30, 30, 30, 80])], seed=20)
     assert main(["check", str(tmp_path)]) == 1
     assert "Annotations/q.xml:10: a box without area" in capsys.readouterr().out
@@ -54,13 +57,17 @@ def test_a_page_needs_its_ending(squares, tmp_path):
         check(squares, report=tmp_path / "page.pdf")
 
 
-def test_objects_lost_to_others_are_counted_by_anchor(tmp_path):
+def test_anchor_collisions_are_counted_by_anchor(tmp_path):
     for n in range(4):
         add(tmp_path, f"p{n}", [CAT, ("cat", [11, 11, 61, 61]), DOG], seed=n)
     report = check(tmp_path, anchors=2, images=False)
-    [finding] = [one for one in report.findings if one.kind == "object lost to another"]
+    [finding] = [
+        one for one in report.findings if one.kind == "anchor collision (two objects share a cell and an anchor)"
+    ]
     assert finding.count == sum(report.lost) == 4
-    assert finding.places[0].startswith("Annotations/p0.xml:5: cat, to the cat of Annotations/p0.xml:10; anchor ")
+    assert finding.places[0].startswith(
+        "Annotations/p0.xml:5: cat, collides with the cat of Annotations/p0.xml:10; anchor "
+    )
     assert report.exit_code == 0
 
 
@@ -74,10 +81,14 @@ def test_darknets_anchors_and_few_shapes(squares, tmp_path):
 def test_bccd_has_two_boxes_without_area_and_one_field_in_train_and_val():
     report = check(SHARED / "data" / "bccd")
     told = {one.kind: one for one in report.findings}
-    assert set(told) == {"box without area", "nearly the same image in two splits", "object lost to another"}
+    assert set(told) == {
+        "box without area",
+        "nearly identical image in two splits (data leak)",
+        "anchor collision (two objects share a cell and an anchor)",
+    }
     assert told["box without area"].count == 2
-    [place] = told["nearly the same image in two splits"].places
-    assert "BloodImage_00038.jpg (in train): as JPEGImages/BloodImage_00037.jpg (in val)" in place
+    [place] = told[LEAK].places
+    assert "BloodImage_00038.jpg (in train): same as JPEGImages/BloodImage_00037.jpg (in val)" in place
     assert report.counted.classes == {"Platelets": (361, 201), "RBC": (4153, 349), "WBC": (372, 358)}
     assert report.counted.splits["test"] == (72, 945)
     assert report.exit_code == 1

@@ -1,8 +1,7 @@
-"""Mirrors src/lookonce/data/converting.py."""
+"""Tests of lookonce.commands.convert."""
 
 import numpy as np
 import pytest
-from test_read_catalog import add
 
 from conftest import SHARED, needs_shared
 from lookonce.cli import main
@@ -11,6 +10,7 @@ from lookonce.data.dataset import Record, pack
 from lookonce.data.formats import voc
 from lookonce.data.read import read_dataset
 from lookonce.errors import UserError
+from photographs import add
 
 
 def table(dataset):
@@ -42,7 +42,7 @@ def test_boxes_and_splits_survive_the_round_of_formats(squares, tmp_path):
 def test_names_that_yaml_would_resolve_survive_the_round(tmp_path):
     names = ["no", "on", "007", "12:30", "1e3", "null", "~", "2024-01-01", "猫", "a: b", "#x", "'q'"]
     for n, name in enumerate(names):
-        add(tmp_path / "set", f"p{n}", [(name, [1, 2, 30, 40])])
+        add(tmp_path / "set", f"p{n}", [(name, [1, 2, 30, 40])], seed=n)
     check_round(tmp_path / "set", tmp_path)
     assert sorted(read_dataset(tmp_path / "y").labels) == sorted(names)
     assert sorted(read_dataset(tmp_path / "y" / "obj.data").labels) == sorted(names)
@@ -56,13 +56,13 @@ def test_voc_photographs_survive_the_round_of_formats(tmp_path):
 @pytest.fixture
 def hard(tmp_path):
     root = tmp_path / "hard"
-    add(root, "a", [("cat", [1, 2, 30, 40])])
+    add(root, "a", [], size=(64, 48))
     boxes = np.array([[1, 2, 30, 40], [5, 5, 20, 20]], np.float32)
-    voc.write_annotation(root / "Annotations" / "a.xml", "a.jpg", (64, 48), boxes, ["cat", "dog"], [True, False])
+    voc.write_annotation(root / "Annotations" / "a.xml", "a.png", (64, 48), boxes, ["cat", "dog"], [True, False])
     return root
 
 
-def test_what_a_format_cannot_hold_is_counted_and_said(hard, tmp_path):
+def test_what_a_format_cannot_hold_is_counted_and_reported(hard, tmp_path):
     assert "1 difficult objects are written as ordinary" in str(convert(hard, tmp_path / "y", format="yolo"))
     assert "1 difficult objects are marked ignore" in str(convert(hard, tmp_path / "c", format="coco"))
     assert read_dataset(tmp_path / "c").difficult.tolist() == [True, False]
@@ -74,7 +74,7 @@ def test_what_a_format_cannot_hold_is_counted_and_said(hard, tmp_path):
     assert convert(hard, tmp_path / "v2", format="voc").losses == ()
     (tmp_path / "y" / "obj.data").unlink()
     (tmp_path / "y" / "data.yaml").write_text((tmp_path / "y" / "data.yaml").read_text() + "  2: cow\n")
-    assert "1 classes have no object" in str(convert(tmp_path / "y", tmp_path / "v3", format="voc"))
+    assert "1 classes without objects are lost" in str(convert(tmp_path / "y", tmp_path / "v3", format="voc"))
 
 
 def test_names_stay_apart_and_without_blanks(tmp_path):
@@ -90,7 +90,7 @@ def test_names_stay_apart_and_without_blanks(tmp_path):
 
 def test_a_full_folder_is_left_alone(squares, tmp_path):
     (tmp_path / "mine.txt").write_text("x")
-    with pytest.raises(UserError, match="there already"):
+    with pytest.raises(UserError, match="already exists"):
         convert(squares, tmp_path, format="coco")
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
     with pytest.raises(UserError, match="format: 'tfrecord'"):

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/downloading.py: the command as the user has it, against a server on this machine."""
+"""Tests of lookonce.commands.download: the command as the user has it, against a server on this machine."""
 
 import io
 import shutil
@@ -8,12 +8,12 @@ import tarfile
 import pytest
 
 from lookonce.cli import main
-from lookonce.commands import download as downloading
-from lookonce.commands.download import Offers, download, find
+from lookonce.commands import download as command
+from lookonce.commands.download import DownloadTable, download, find
 from lookonce.data import download as fetching
-from lookonce.data.download import OFFERS
+from lookonce.data.download import DOWNLOADS
 from lookonce.errors import UserError
-from mirrors import CONTENT, offer, serving
+from mirrors import CONTENT, remote_file, serving
 
 
 def voc_tar():
@@ -31,28 +31,28 @@ def voc_tar():
 def server(monkeypatch):
     monkeypatch.setattr(fetching, "PAUSE", 0.0)
     with serving() as server:
-        monkeypatch.setattr(downloading, "OFFERS", (offer(server, "good"),))
+        monkeypatch.setattr(command, "DOWNLOADS", (remote_file(server, "good"),))
         yield server
 
 
 @pytest.fixture
 def archive(monkeypatch):
     with serving(voc_tar()) as server:
-        found = offer(server, "good", file="voc.tar", folder="VOCdevkit/VOC2007")
-        monkeypatch.setattr(downloading, "OFFERS", (found,))
+        found = remote_file(server, "good", file="voc.tar", folder="VOCdevkit/VOC2007")
+        monkeypatch.setattr(command, "DOWNLOADS", (found,))
         yield server
 
 
 def test_without_a_name_the_table(capsys):
-    assert download() == Offers(OFFERS)
+    assert download() == DownloadTable(DOWNLOADS)
     assert main(["download"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for found in OFFERS:
+    for found in DOWNLOADS:
         line = next(line for line in lines if line.split()[:1] == [found.name])
         assert f" {max(found.sizes) / 1e6:,.0f} " in line
-        assert found.what in line
+        assert found.content in line
         assert found.source in line
-    assert len(lines) == len(OFFERS) + 3
+    assert len(lines) == len(DOWNLOADS) + 3
 
 
 @pytest.mark.parametrize("name", ["x", "x.weights"])
@@ -90,13 +90,13 @@ def test_an_archive_is_unpacked_and_once_only(archive, tmp_path):
     assert len(archive.asked) == 1
 
 
-@pytest.mark.parametrize("manner", ["page", "short", "gone", "for-ever", "hangs-up", "changed", "to-file"])
-def test_a_failed_download_is_one_line_and_code_2(server, tmp_path, capsys, monkeypatch, manner):
-    monkeypatch.setattr(downloading, "OFFERS", (offer(server, manner),))
+@pytest.mark.parametrize("answer", ["page", "short", "gone", "for-ever", "hangs-up", "changed", "to-file"])
+def test_a_failed_download_is_one_line_and_code_2(server, tmp_path, capsys, monkeypatch, answer):
+    monkeypatch.setattr(command, "DOWNLOADS", (remote_file(server, answer),))
     assert main(["download", "x", "--out", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert f"by hand: save {server.url(manner)} (300,008 bytes) as {tmp_path / 'x.weights'}" in said
+    assert f"by hand, save {server.url(answer)} (300,008 bytes) as {tmp_path / 'x.weights'}" in said
     assert not (tmp_path / "x.weights").exists()
 
 
@@ -104,7 +104,7 @@ def test_an_interrupt_is_passed_on(server, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fetching, "_append", stop)
+    monkeypatch.setattr(fetching, "_transfer", stop)
     with pytest.raises(KeyboardInterrupt):
         download("x", out=tmp_path)
     assert not (tmp_path / "x.weights").exists()
@@ -118,16 +118,16 @@ def test_offline_is_said_at_once_with_the_place_for_the_file(tmp_path, monkeypat
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr("socket.getaddrinfo", nowhere)
-    monkeypatch.setattr("urllib.request.getproxies", dict)
+    monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waited for a network that is not there"))
-    for found in OFFERS:
+    for found in DOWNLOADS:
         assert main(["download", found.name, "--out", str(tmp_path)]) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         assert said.count("Name or service not known") == len(found.mirrors)
-        assert f"by hand: save {found.mirrors[0]} (" in said
+        assert f"by hand, save {found.mirrors[0]} (" in said
         assert f" as {tmp_path / found.file} and run the same command again" in said
-    assert len(asked) == sum(len(found.mirrors) for found in OFFERS)
+    assert len(asked) == sum(len(found.mirrors) for found in DOWNLOADS)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,23 +1,35 @@
-"""Mirrors src/lookonce/coverage.py."""
+"""Tests of lookonce.data.anchors."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from test_matching import dataset_of
 
 from lookonce.data.anchors import coverage, encoded, input_boxes, input_scale, is_lost
+from lookonce.data.dataset import Record, pack
 from lookonce.data.read import read_dataset
 from lookonce.model.heads import region
 from lookonce.model.resize import boxes_to_input
 
-FRAME = (416, 416)
+INPUT_SIZE = (416, 416)
 
 
-def test_objects_are_counted_by_their_side_at_the_input_with_what_anchors_can_hold():
+def dataset_of(images):
+    """A data set of images of 500 x 500 px with objects (box, class, difficult)."""
+    records = []
+    for n, objects in enumerate(images):
+        boxes = np.array([box for box, _, _ in objects], np.float32).reshape(-1, 4)
+        classes, hard = np.array([c for _, c, _ in objects], np.int64), np.array([d for _, _, d in objects], np.bool_)
+        records.append(Record(Path(f"{n}.jpg"), (500, 500), boxes, classes, hard))
+    return pack("images", Path("root"), ("cat", "dog"), records)
+
+
+def test_objects_are_counted_by_their_side_at_the_input_with_what_anchors_cover():
     # images of 500 px at an input of 416: x .832. Sides there: 20.8, 49.9, 49.9, 124.8
     small, medium, tall = [0.0, 0, 25, 25], [100.0, 100, 160, 160], [200.0, 100, 350, 250]
     dataset = dataset_of([[(small, 0, False), (medium, 0, False), (medium, 1, False)], [(tall, 0, False)]])
-    found = {c.size: c for c in coverage(dataset, ((1.6, 1.6),), FRAME, "stretch")}
+    found = {c.size: c for c in coverage(dataset, ((1.6, 1.6),), INPUT_SIZE, "stretch")}
     assert [found[s].objects for s in ("all", "small", "medium", "large")] == [4, 1, 2, 1]
     assert found["small"].fit == 0.0  # (.65 / 1.6)^2 = .17
     assert found["medium"].fit == 1.0
@@ -28,7 +40,7 @@ def test_objects_are_counted_by_their_side_at_the_input_with_what_anchors_can_ho
 
 
 def test_no_object_of_a_size_is_no_number():
-    found = coverage(dataset_of([[]]), ((1.0, 1.0),), FRAME, "letterbox")
+    found = coverage(dataset_of([[]]), ((1.0, 1.0),), INPUT_SIZE, "letterbox")
     assert all((c.objects, c.fit, c.lost) == (0, None, None) for c in found)
 
 
@@ -36,16 +48,16 @@ def test_no_object_of_a_size_is_no_number():
 def test_boxes_of_many_images_lie_where_resize_lays_each(mode):
     dataset = dataset_of([[([10.0, 20, 30, 90], 0, False)], [([0.0, 0, 5, 5], 0, False), ([7.0, 8, 9, 99], 1, False)]])
     dataset.sizes[:] = [[640, 480], [301, 999]]
-    found = input_boxes(dataset, FRAME, mode)
+    found = input_boxes(dataset, INPUT_SIZE, mode)
     for n, image in enumerate(dataset.image_of_box):
         size = tuple(int(v) for v in dataset.sizes[image])
-        expected = boxes_to_input(torch.from_numpy(dataset.boxes[n]), size, FRAME, mode)
+        expected = boxes_to_input(torch.from_numpy(dataset.boxes[n]), size, INPUT_SIZE, mode)
         np.testing.assert_allclose(found[n], expected, atol=1e-3)
-    assert input_scale(dataset, FRAME, "letterbox")[0] == pytest.approx(0.65)
+    assert input_scale(dataset, INPUT_SIZE, "letterbox")[0] == pytest.approx(0.65)
 
 
 @pytest.mark.parametrize("resize", ["letterbox", "stretch"])
-def test_what_is_encoded_is_what_the_network_is_told(squares, resize):
+def test_the_targets_of_a_data_set_are_those_of_each_image(squares, resize):
     dataset = read_dataset(squares)
     anchors = ((1.0, 1.2), (2.0, 1.5))
     found = encoded(dataset, anchors, (96, 96), resize)
@@ -60,7 +72,7 @@ def test_what_is_encoded_is_what_the_network_is_told(squares, resize):
         torch.testing.assert_close(found.boxes[mine], one.boxes)
 
 
-def test_a_difficult_object_is_not_lost():
+def test_a_difficult_object_has_no_collision():
     none = torch.zeros(2, dtype=torch.long)
     boxes = torch.tensor([[0.0, 0, 50, 50], [1, 1, 51, 51]])
     hard = torch.tensor([True, False])

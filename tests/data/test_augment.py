@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/data/warp.py. Oracle: the resize of detection, and boxes painted into the image."""
+"""Tests of lookonce.data.augment. Oracle: the resize of detection, and boxes painted into the image."""
 
 import math
 
@@ -10,7 +10,7 @@ from PIL import Image
 from lookonce.data.augment import PARAMETERS, Augmentation, augment_batch, colour, mosaic, sample_parameters
 from lookonce.data.dataset import Record, pack
 from lookonce.data.images import load_for
-from lookonce.data.loader import Canvases, Sample, TrainingImages, collate
+from lookonce.data.loader import ImageCache, Sample, TrainingImages, collate
 from lookonce.errors import ConfigError
 from lookonce.model.resize import boxes_to_input, to_input
 from lookonce.training.run import CANVAS_TO_INPUT
@@ -39,13 +39,13 @@ def photograph(width, height):
 
 
 def seen_in_training(file, input_size, mode):
-    """The input of an image file that is not augmented, by way of its canvas; and its box from 10 to 20 px."""
+    """The input of an image file that is not augmented, by way of the image cache; and its box from 10 to 20 px."""
     with Image.open(file) as image:
         size = image.size
     box = np.array([[10, 10, 20, 20]], np.float32)
     record = Record(file, size, box, np.zeros(1, np.int64), np.zeros(1, bool))
-    canvases = Canvases(pack("a", file.parent, ("a",), [record]), round(CANVAS_TO_INPUT * max(input_size)), None)
-    batch = collate([TrainingImages(canvases)[0]])
+    cache = ImageCache(pack("a", file.parent, ("a",), [record]), round(CANVAS_TO_INPUT * max(input_size)), None)
+    batch = collate([TrainingImages(cache)[0]])
     return augment_batch(batch, input_size, mode, Augmentation.none(), np.full((1, PARAMETERS), 0.3))
 
 
@@ -59,17 +59,17 @@ def test_without_augmentation_training_sees_what_detection_sees(mode, size, tmp_
     difference = (
         found.images[0] - torch.from_numpy(to_input(load_for(file, input_size).pixels, input_size, mode))
     ).abs() * 255
-    canvas_is_smaller = max(size) > CANVAS_TO_INPUT * max(input_size)
+    cached_is_smaller = max(size) > CANVAS_TO_INPUT * max(input_size)
     assert difference.mean() < 1.2
     if (mode, size) != (
         "stretch_antialias",
         (97, 211),
-    ):  # its canvas is narrower than the input
-        assert difference.quantile(0.999) < (13 if canvas_is_smaller else 1.1)  # two roundings
+    ):  # the cached image is narrower than the input
+        assert difference.quantile(0.999) < (13 if cached_is_smaller else 1.1)  # two roundings
     expected = boxes_to_input(torch.tensor([[10.0, 10, 20, 20]]), size, input_size, mode)
     assert (len(found.boxes) == 0) == bool((expected[:, 2:] - expected[:, :2]).min() < 1)
     for box in found.boxes:
-        torch.testing.assert_close(box[None], expected, atol=0.2, rtol=0)  # a canvas has whole pixels
+        torch.testing.assert_close(box[None], expected, atol=0.2, rtol=0)  # a cached image has whole pixels
 
 
 def test_detection_and_training_see_the_same_detail_of_a_large_image(tmp_path):
@@ -84,7 +84,7 @@ def test_detection_and_training_see_the_same_detail_of_a_large_image(tmp_path):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_boxes_move_with_what_they_enclose(seed):
-    """A white block is painted where the box is; after the warp it is bright inside the box, and only there."""
+    """A white block is painted where the box is; after augmentation it is bright inside the box, and only there."""
     image = np.zeros((160, 200, 3), np.uint8)
     image[50:110, 60:130] = 255
     augment = Augmentation(aspect=0.3, zoom=(0.6, 1.6), flip=0.5, hue=0.1, saturation=1.5, exposure=1.0)
@@ -121,7 +121,7 @@ def test_a_mosaic_shows_each_image_in_four_inputs_with_its_boxes():
         assert ((part - greys[label]).abs() < 1).float().mean() > 0.3
 
 
-def test_the_quarters_of_a_mosaic_are_drawn_apart():
+def test_the_quarters_of_a_mosaic_have_parameters_of_their_own():
     """The same image four times: no two quarters show the same part of it."""
     batch = batch_of(*[smooth(100, 120)] * 4)
     found = mosaic(batch, (128, 128), "letterbox", Augmentation(), np.full((4, PARAMETERS), 0.4))
@@ -161,24 +161,24 @@ def test_colour_of_nothing_is_nothing_and_grey_keeps_its_hue():
     np.testing.assert_allclose(exposure[0], 2 * np.eye(3))
 
 
-def test_draws_depend_on_seed_epoch_and_image_alone():
+def test_parameters_depend_on_seed_epoch_and_image_alone():
     a = sample_parameters(1, 2, np.array([5, 6, 7]))
     np.testing.assert_array_equal(a[[2, 0]], sample_parameters(1, 2, np.array([7, 5])))
     assert not np.array_equal(a, sample_parameters(1, 3, np.array([5, 6, 7])))
     assert sample_parameters(0, 0, np.array([], np.int64)).shape == (0, PARAMETERS)
 
 
-def test_the_warp_leaves_its_batch_alone():
+def test_augmentation_leaves_its_batch_alone():
     batch = batch_of(smooth(64, 64), boxes=[np.array([[5, 5, 20, 20]], np.float32)])
-    before = batch.canvas.clone(), batch.boxes.clone()
+    before = batch.images.clone(), batch.boxes.clone()
     augment_batch(batch, (64, 64), "letterbox", Augmentation(), sample_parameters(0, 0, np.array([0])))
-    assert torch.equal(batch.canvas, before[0])
+    assert torch.equal(batch.images, before[0])
     assert torch.equal(batch.boxes, before[1])
 
 
 @pytest.mark.parametrize(
     "wrong", [{"aspect": 1.0}, {"zoom": (2.0, 1.0)}, {"flip": 2.0}, {"hue": 0.6}, {"saturation": 0.5}, {"keep": -1}]
 )
-def test_settings_outside_their_law_are_refused(wrong):
+def test_settings_outside_their_range_are_refused(wrong):
     with pytest.raises(ConfigError, match=f"augment.{next(iter(wrong))}"):
         Augmentation(**wrong)

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/data/record.py."""
+"""Tests of lookonce.data.dataset."""
 
 import gc
 import pickle

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/data/digits.py."""
+"""Tests of lookonce.data.digits."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_train_val_and_test_share_no_scan_and_every_class_is_divided_alike():
     _, labels = digits.load_scans()
     parts = digits.divide(labels, 7)
     assert sorted(np.concatenate(parts).tolist()) == list(range(1797))
-    for part, share in zip(parts, digits.SHARES, strict=True):
-        np.testing.assert_allclose(np.bincount(labels[part]), share * np.bincount(labels), atol=1)
+    for part, ratio in zip(parts, digits.RATIOS, strict=True):
+        np.testing.assert_allclose(np.bincount(labels[part]), ratio * np.bincount(labels), atol=1)
     assert not np.array_equal(digits.divide(labels, 8)[0], parts[0])
 
 
@@ -151,10 +151,10 @@ def test_the_same_set_is_not_written_twice_and_nothing_else_is_overwritten(writt
     before = (written / "JPEGImages" / "train_00000.jpg").stat().st_mtime_ns
     assert digits.write_digits(written, pages=(6, 2, 3), seed=3) == written
     assert (written / "JPEGImages" / "train_00000.jpg").stat().st_mtime_ns == before
-    with pytest.raises(UserError, match="something else"):
+    with pytest.raises(UserError, match="other files"):
         digits.write_digits(written, pages=(6, 2, 3), seed=5)
     (tmp_path / "mine.txt").write_text("keep me")
-    with pytest.raises(UserError, match="something else"):
+    with pytest.raises(UserError, match="other files"):
         digits.write_digits(tmp_path, pages=(1, 1, 1))
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -169,8 +169,8 @@ def test_a_run_cut_short_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [{"pages": (0, 1, 1)}, {"pages": (5, 5)}, {"side": 32}])
-def test_numbers_out_of_their_law_are_refused(tmp_path, wrong):
-    with pytest.raises(UserError, match="expected three counts from 1 and a side from 64 px"):
+def test_numbers_out_of_range_are_refused(tmp_path, wrong):
+    with pytest.raises(UserError, match="expected three counts of at least 1 and a side of at least 64 px"):
         digits.write_digits(tmp_path / "digits", **wrong)
 
 
@@ -188,3 +188,33 @@ def test_without_scikit_learn_the_message_gives_the_command(tmp_path, monkeypatc
     with pytest.raises(UserError, match=r'pip install "lookonce\[demo\]"'):
         digits.write_digits(tmp_path / "digits", pages=(1, 1, 1))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pages_are_colours_of_the_size_asked_whatever_the_pattern():
+    for seed in range(40):
+        page = digits.draw_background(96, np.random.default_rng(seed))
+        assert page.shape == (96, 96, 3)
+        assert page.dtype == np.float32
+        assert 0 <= page.min() <= page.max() <= 1
+
+
+def test_backgrounds_are_light_and_never_two_alike():
+    pages = [digits.draw_background(64, np.random.default_rng(seed)) for seed in range(60)]
+    bright = np.array([page.mean() for page in pages])
+    assert (bright > 0.6).all()
+    assert bright.std() > 0.03
+    assert len({page.tobytes() for page in pages}) == 60
+
+
+def test_ink_differs_in_brightness_and_leaves_the_background_as_it_was():
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        page = digits.draw_background(64, rng)
+        ink = np.zeros((64, 64), np.float32)
+        ink[20:40, 20:40] = 1
+        before = page.copy()
+        done = digits.draw_ink(page, ink, rng)
+        assert np.array_equal(page, before), "the page that was given is not written to"
+        assert np.array_equal(done[ink == 0], page[ink == 0])
+        difference = (done[ink == 1].mean(0) - page.mean((0, 1))) @ digits.BRIGHTNESS
+        assert abs(difference) > 0.85 * digits.CONTRAST

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/data/looking.py."""
+"""Tests of lookonce.data.duplicates."""
 
 import shutil
 from itertools import pairwise
@@ -8,12 +8,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from lookonce.data.duplicates import difference_hash, look, nearly_same, same_content
-
-
-def photograph(seed, size=(120, 90)):
-    """An image with soft blotches, as different from another seed's as photographs are."""
-    noise = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8)
-    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+from photographs import photograph
 
 
 @pytest.fixture
@@ -31,7 +26,7 @@ def paths(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_twins_are_found_and_nothing_else(paths, workers):
+def test_duplicates_are_found_and_nothing_else(paths, workers):
     looks = look(paths, workers)
     assert looks.errors == {}
     assert np.flatnonzero(same_content(looks) >= 0).tolist() == [12]
@@ -40,7 +35,7 @@ def test_twins_are_found_and_nothing_else(paths, workers):
     assert {n: near[n] for n in np.flatnonzero(near >= 0).tolist()} == {13: 4, 14: 5, 15: 6}
 
 
-def test_images_without_contrast_are_told(paths, tmp_path):
+def test_images_without_contrast_are_found(paths, tmp_path):
     looks = look(paths)
     assert np.flatnonzero(looks.flat).tolist() == [17, 18]
     thermal = tmp_path / "thermal.png"
@@ -49,7 +44,7 @@ def test_images_without_contrast_are_told(paths, tmp_path):
     assert look([thermal], pixel_range=(51_000, 51_400)).flat.tolist() == [False]
 
 
-def test_sizes_are_as_seen_and_cut_images_are_told(tmp_path):
+def test_sizes_are_as_seen_and_unreadable_images_have_a_reason(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     photograph(0).save(tmp_path / "turned.jpg", exif=exif)
@@ -58,14 +53,12 @@ def test_sizes_are_as_seen_and_cut_images_are_told(tmp_path):
     (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
     (tmp_path / "text.png").write_text("text")
     names = ["turned.jpg", "whole.jpg", "cut.jpg", "text.png", "none.jpg"]
-    done = []
-    looks = look([tmp_path / name for name in names], progress=done.append)
+    looks = look([tmp_path / name for name in names])
     assert looks.sizes.tolist() == [[90, 120], [120, 90], [0, 0], [0, 0], [0, 0]]
     assert list(looks.errors) == [2, 3, 4]
-    assert "cut" in looks.errors[2]
+    assert "incomplete" in looks.errors[2]
     assert "text file" in looks.errors[3]
     assert looks.errors[4] == "no such file"
-    assert done == [1, 2, 3, 4, 5]
 
 
 def test_the_hash_is_that_of_its_definition():
@@ -78,10 +71,10 @@ def test_the_hash_is_that_of_its_definition():
     assert int(difference_hash(small)) == int(bits, 2)
 
 
-def test_a_film_is_one_group_and_not_all_pairs(tmp_path):
-    input_size = photograph(0, (200, 150))
+def test_a_video_is_one_group_and_not_all_pairs(tmp_path):
+    scene = photograph(0, (200, 150))
     for n in range(30):
-        input_size.crop((n % 3, 0, 196 + n % 3, 148)).save(tmp_path / f"{n:02}.jpg", quality=60 + n)
+        scene.crop((n % 3, 0, 196 + n % 3, 148)).save(tmp_path / f"{n:02}.jpg", quality=60 + n)
     near = nearly_same(look(sorted(tmp_path.iterdir())))
     assert near[0] == -1
     assert (near[1:] == 0).all()

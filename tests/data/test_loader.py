@@ -1,27 +1,36 @@
-"""Mirrors src/lookonce/data/loader.py."""
+"""Tests of lookonce.data.loader."""
+
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image
 
+from lookonce.data import loader
 from lookonce.data.dataset import Record, pack
-from lookonce.data.loader import Batch, Canvases, Sample, Shuffled, TrainingImages, collate
+from lookonce.data.images import load_rgb
+from lookonce.data.loader import Batch, ImageCache, Sample, Shuffled, TrainingImages, collate, reduced_sizes
+from lookonce.data.read import read_dataset
+from lookonce.errors import ImageError
+from sets import write_squares
 
 
 def sample(index, height, width, boxes):
-    canvas = np.full((height, width, 3), index, np.uint8)
+    pixels = np.full((height, width, 3), index, np.uint8)
     n = len(boxes)
     return Sample(
-        index, canvas, (width, height), np.array(boxes, np.float32).reshape(-1, 4), np.arange(n), np.zeros(n, bool)
+        index, pixels, (width, height), np.array(boxes, np.float32).reshape(-1, 4), np.arange(n), np.zeros(n, bool)
     )
 
 
 def test_a_batch_packs_images_top_left_and_objects_in_order():
     batch = collate([sample(1, 4, 6, [[0, 0, 1, 1]]), sample(2, 5, 3, []), None, sample(7, 2, 2, [[0, 0, 2, 2]] * 2)])
-    assert batch.canvas.shape == (3, 3, 6, 6)
-    assert (batch.canvas[0, :, :4, :6] == 1).all()
-    assert (batch.canvas[1, :, :5, :3] == 2).all()
-    assert (batch.canvas[1, :, 5:] == 128).all()
-    assert (batch.canvas[1, :, :, 3:] == 128).all()
+    assert batch.images.shape == (3, 3, 6, 6)
+    assert (batch.images[0, :, :4, :6] == 1).all()
+    assert (batch.images[1, :, :5, :3] == 2).all()
+    assert (batch.images[1, :, 5:] == 128).all()
+    assert (batch.images[1, :, :, 3:] == 128).all()
     assert batch.sizes.tolist() == [[6, 4], [3, 5], [2, 2]]
     assert batch.image_index.tolist() == [0, 2, 2]
     assert batch.labels.tolist() == [0, 0, 1]
@@ -29,8 +38,8 @@ def test_a_batch_packs_images_top_left_and_objects_in_order():
     assert len(batch) == 3
 
 
-def test_the_side_of_a_canvas_is_even():
-    assert collate([sample(0, 5, 3, [])]).canvas.shape == (1, 3, 6, 6)
+def test_the_side_of_a_batch_is_even():
+    assert collate([sample(0, 5, 3, [])]).images.shape == (1, 3, 6, 6)
 
 
 def test_a_batch_of_failures_is_empty():
@@ -51,17 +60,15 @@ def test_a_batch_moves_as_one_thing():
 
 
 def test_difficult_objects_go_as_asked(tmp_path):
-    from PIL import Image
-
     Image.new("RGB", (32, 16)).save(tmp_path / "a.png")
     box = np.array([[2, 2, 8, 8], [10, 2, 20, 12]], np.float32)
     record = Record(tmp_path / "a.png", (32, 16), box, np.array([0, 1]), np.array([False, True]))
-    canvases = Canvases(pack("s", tmp_path, ("a", "b"), [record]), 16, None)
-    found = {how: TrainingImages(canvases, how)[0] for how in ("ignore", "train", "drop")}
+    cache = ImageCache(pack("s", tmp_path, ("a", "b"), [record]), 16, None)
+    found = {how: TrainingImages(cache, how)[0] for how in ("ignore", "train", "drop")}
     assert found["ignore"].ignore.tolist() == [False, True]
     assert found["train"].ignore.tolist() == [False, False]
     assert found["drop"].labels.tolist() == [0]
-    assert found["train"].boxes.tolist() == [[1, 1, 4, 4], [5, 1, 10, 6]]  # half the size, as the canvas
+    assert found["train"].boxes.tolist() == [[1, 1, 4, 4], [5, 1, 10, 6]]  # half the size, as the cached image
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():
@@ -73,3 +80,65 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert a != list(second)
     assert a != list(Shuffled(50, 4))
     assert len(first) == 50
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return read_dataset(write_squares(tmp_path / "set", {"train": 3}))
+
+
+def test_reduced_sizes_shrink_the_large_and_leave_the_small():
+    sizes = np.array([[640, 480], [100, 50], [20_000, 10]])
+    assert reduced_sizes(sizes, 320).tolist() == [[320, 240], [100, 50], [320, 1]]
+
+
+def test_an_image_is_decoded_once(dataset, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(loader, "load_rgb", lambda path, *_: calls.append(path) or load_rgb(path))
+    found = ImageCache(dataset, 96, tmp_path / "run")
+    for _ in range(3):
+        np.testing.assert_array_equal(found.read(1), load_rgb(dataset.records[1].path))
+    assert len(calls) == 1
+    found.close()
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_cached_images_are_reduced_and_lie_side_by_side(dataset, tmp_path):
+    found = ImageCache(dataset, 48, tmp_path / "run")
+    for i in (2, 0, 1, 0, 2):
+        expected = load_rgb(dataset.records[i].path, reduce_to=48)
+        np.testing.assert_array_equal(found.read(i), expected)
+        assert expected.shape == (48, 48, 3)
+
+
+def test_an_image_that_fails_is_remembered(dataset, tmp_path):
+    dataset.records[1].path.write_bytes(dataset.records[1].path.read_bytes()[:80])
+    found = ImageCache(dataset, 96, tmp_path / "run")
+    for _ in range(2):
+        with pytest.raises(ImageError):
+            found.read(1)
+    assert found.read(0).shape == (96, 96, 3)
+    assert found.failed() == [1]
+
+
+def test_without_a_place_to_keep_them_images_are_decoded_each_time(dataset, tmp_path, caplog):
+    assert ImageCache(dataset, 96, None).read(0).shape == (96, 96, 3)
+    (tmp_path / "file").write_text("")
+    found = ImageCache(dataset, 96, tmp_path / "file")
+    assert found.read(0).shape == (96, 96, 3)
+    assert found.failed() == []
+    assert "decoded again in every epoch" in caplog.text
+
+
+def test_a_cache_that_would_fill_the_disk_is_not_kept(dataset, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(loader.shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * 3 * 96 * 96 * 3 - 1))
+    found = ImageCache(dataset, 96, tmp_path / "run")
+    assert found.read(0).shape == (96, 96, 3)
+    assert not list((tmp_path / "run").iterdir())
+    assert "decoded again in every epoch" in caplog.text
+
+
+def test_files_of_a_killed_run_of_version_0_1_are_removed(dataset, tmp_path):
+    (tmp_path / "canvas.u8").write_bytes(b"old")
+    ImageCache(dataset, 48, tmp_path)
+    assert not (tmp_path / "canvas.u8").exists()

@@ -98,7 +98,7 @@ def test_an_image_in_memory_is_found_the_same_on(detector, squares):
 
 
 @pytest.mark.parametrize("given, message", [
-    (None, "cv2.imread returns None"), ([None], "cv2.imread returns None"), (0, "int '0' is no image"),
+    (None, "cv2.imread returns None"), ([None], "cv2.imread returns None"), (0, "int '0' is not an image"),
     (torch.zeros(3, 64, 64), "give .255 . image"), (np.zeros((2, 8, 8, 3), np.uint8), "BGR"),
     ("https://example.org/a.jpg", "a web address; download it first"), (b"", "an empty file"),
 ])  # fmt: skip

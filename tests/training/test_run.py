@@ -45,7 +45,7 @@ def curve(run, name):
 def test_a_run_folder_holds_what_people_keep(run):
     names = {p.name for p in run.iterdir()}
     assert {"config.yaml", "model.safetensors", "checkpoints", "metrics.csv", "report.html", "tensorboard"} <= names
-    assert not names & {"canvas.u8", "canvas.state"}
+    assert not names & {"images.u8", "images.state"}
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
@@ -275,7 +275,7 @@ def test_a_batch_whose_loss_is_not_finite_is_kept(squares, tmp_path, monkeypatch
     with pytest.raises(UserError, match="loss term 'wh' is not a finite number on the images JPEGImages/train"):
         train(squares, out=tmp_path, name="r", **SMALL)
     kept = load_file(tmp_path / "r" / "bad_batch.safetensors")
-    assert kept["canvas"].shape == (4, 3, 96, 96)
+    assert kept["images"].shape == (4, 3, 96, 96)
     assert len(kept["boxes"]) == len(kept["labels"])
 
 
@@ -596,7 +596,7 @@ def test_a_damaged_run_is_one_line_and_stays_as_it_is(damage, copied, caplog):
         train(resume=copied)
     assert str(error.value).isprintable()
     assert {p: p.read_bytes() for p in copied.rglob("*.ckpt")} == before
-    assert not list(copied.rglob("canvas.*"))
+    assert not list(copied.rglob("images.*"))
 
 
 def test_a_run_survives_any_metrics_file(copied):
@@ -628,7 +628,7 @@ def test_what_a_killed_start_left_is_taken_over_under_the_same_name(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("where", ["read_splits", "Canvases"])
+@pytest.mark.parametrize("where", ["read_splits", "ImageCache"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_start_that_is_interrupted_leaves_no_folder(where, number, squares, tmp_path, monkeypatch):
     monkeypatch.setattr(f"lookonce.training.run.{where}", lambda *_, **__: signal.raise_signal(number))

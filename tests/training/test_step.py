@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lookonce.data.augment import Augmentation, InputBatch
-from lookonce.data.loader import Canvases, TrainingImages, collate
+from lookonce.data.loader import ImageCache, TrainingImages, collate
 from lookonce.data.read import read_dataset
 from lookonce.errors import ConfigError, NonFiniteLossError
 from lookonce.evaluation.average_precision import score
@@ -37,7 +37,7 @@ def images(tmp_path):
 
 
 def batch_of(dataset):
-    found = TrainingImages(Canvases(dataset, 96, None))
+    found = TrainingImages(ImageCache(dataset, 96, None))
     return collate([found[i] for i in range(len(found))])
 
 
@@ -51,7 +51,7 @@ def test_one_batch_is_learnt_by_heart_with_each_loss(loss, images, monkeypatch):
         module.training_step(batch, 0).backward()
         optimizer.step()
     module.network.train()  # one batch: its own statistics are the right ones
-    inputs = batch.canvas.float() / 255
+    inputs = batch.images.float() / 255
     with torch.no_grad():
         given = InputBatch(inputs, batch.boxes, batch.labels, batch.image_index, batch.ignore)
         predictions = module.validation_step(given, 0)

@@ -1,4 +1,4 @@
-"""anchors: find anchor boxes for a data set, say how well they fit, and draw them."""
+"""anchors: cluster anchor boxes on a data set, measure how well they fit, and plot them."""
 
 from __future__ import annotations
 
@@ -25,38 +25,34 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-
 log = logging.getLogger("lookonce")
 
-
 PLOT = Path("anchors.png")
-
-
 MOST = 10
-"""Anchors up to which every number is tried, for the table and the plot."""
+"""Every number of anchors up to this one is tried, for the table and the plot."""
 
 
 @dataclass(frozen=True)
 class AnchorsReport:
-    """Anchors found on a data set, beside other numbers of them and beside given ones. Units: cells of 32 px."""
+    """Anchors found on a data set, other numbers of anchors, and anchors to compare with. Units: cells of 32 px."""
 
     source: str
-    """Which boxes, how the network sees them, and the rule of the clusters."""
+    """Which boxes, how the network sees them, and how they are clustered."""
     size: int
     """Side of the network's input, px."""
     curve: tuple[Anchors, ...]
     """The anchors found for 1, 2, 3, ... clusters."""
     chosen: Anchors
-    """Those of the number that was asked for."""
-    given: Anchors
-    """Those to compare with."""
-    given_name: str
+    """The requested number of anchors."""
+    compared: Anchors
+    """Anchors to compare with."""
+    compared_name: str
     plot: Path | None
     """Where the plot was written."""
 
     @property
     def cfg_line(self) -> str:
-        """The chosen anchors as a line of a Darknet cfg, four digits each."""
+        """Return the chosen anchors as a line of a Darknet cfg, with four digits each."""
         return "anchors = " + ", ".join(f"{w:.4g},{h:.4g}" for w, h in self.chosen.wh)
 
     def __rich__(self) -> Group:
@@ -69,12 +65,11 @@ class AnchorsReport:
         return rendered(self, max(120, len(self.cfg_line), 2 * len(printable(self.source))), blank_lines=False)
 
     def _verdict(self) -> str:
-        """Whether a change from the given anchors is worth it."""
-        gain = self.chosen.mean_iou - self.given.mean_iou
-        found = "the anchor found fits" if len(self.chosen.wh) == 1 else f"the {len(self.chosen.wh)} found fit"
+        gain = self.chosen.mean_iou - self.compared.mean_iou
+        found = "the new anchor fits" if len(self.chosen.wh) == 1 else f"the {len(self.chosen.wh)} new anchors fit"
         if gain > 0:
-            return f"{found} these boxes better than {self.given_name}: mean best IoU +{gain:.3f}"
-        return f"{found} these boxes no better than {self.given_name} ({gain:+.3f}): keep those, or try more with --k"
+            return f"{found} these boxes better than {self.compared_name}: mean best IoU +{gain:.3f}"
+        return f"{found} these boxes no better than {self.compared_name} ({gain:+.3f}): keep those, or try a larger --k"
 
     def _fit_table(self) -> Table:
         table = _table(None, ("anchors", "mean best IoU", f"recall at {RECALL_IOU}"))
@@ -82,12 +77,12 @@ class AnchorsReport:
         for number, (name, found) in sorted(rows.items()):
             mark = "  <- k" if number == len(self.chosen.wh) else ""
             table.add_row(name + mark, f"{found.mean_iou:.4f}", f"{found.recall:.4f}")
-        table.add_row(self.given_name, f"{self.given.mean_iou:.4f}", f"{self.given.recall:.4f}")
+        table.add_row(self.compared_name, f"{self.compared.mean_iou:.4f}", f"{self.compared.recall:.4f}")
         return table
 
     def _shape_table(self) -> Table:
-        title = f"the {len(self.chosen.wh)} chosen, width x height"
-        table = _table(title, ("no.", "cells", f"px of {self.size}", "of the input", "boxes"))
+        title = f"the {len(self.chosen.wh)} new anchors, width x height"
+        table = _table(title, ("no.", "cells", f"px at {self.size}", "fraction of the input", "boxes"))
         for number, ((w, h), count) in enumerate(zip(self.chosen.wh, self.chosen.counts, strict=True), 1):
             px, part = (STRIDE * w, STRIDE * h), (STRIDE * w / self.size, STRIDE * h / self.size)
             table.add_row(str(number), f"{w:.4f} x {h:.4f}", f"{px[0]:.1f} x {px[1]:.1f}",
@@ -104,29 +99,32 @@ def anchors(
     size: int = 416,
     resize: ResizeMode = "letterbox_antialias",
     centre: Centre = "mean",
-    given: tuple[float, ...] | None = None,
+    compare: tuple[float, ...] | None = None,
     plot: Path | None = PLOT,
     overwrite: bool = False,
     seed: int = 0,
 ) -> AnchorsReport:
-    """Cluster anchor boxes on a data set: k-means under 1 - IoU, of the boxes as the network sees them.
+    """Cluster anchor boxes on a data set: k-means with the distance 1 - IoU, of the boxes as the network sees them.
 
     Args:
-        data: a data set; its format is found, not asked.
-        split: which images; all: every image there is. Difficult objects count like others.
-        labels: use these classes only, by name.
-        k: how many anchors; fewer, and a line says so, where the boxes have fewer distinct shapes.
-        size: side of the network's square input, px; a multiple of 32.
-        resize: how an image becomes the input, as in training.
-        centre: what the boxes of a cluster become: mean, as in the paper, or median.
-        given: anchors to compare with, width height width height ..., in cells of 32 px; none: those of yolov2-voc.cfg.
-        plot: where to draw the fit and the boxes; if anchors.png exists, anchors-2.png and so on; none: no plot.
-        overwrite: replace the plot if it exists, or write it into the data set's folder.
-        seed: of the clusters' first guesses.
+        data: Data set: its folder, or its COCO .json, data.yaml or obj.data.
+        split: Split to use; all: every image. Difficult objects count, too.
+        labels: Use these classes only.
+        k: Number of anchors. There are fewer if the boxes have fewer distinct shapes.
+        size: Side of the network's square input in pixels, a multiple of 32.
+        resize: How images are resized to the input, as in training.
+        centre: Centre of a cluster: mean, as in the paper, or median.
+        compare: Anchors to compare with: width height width height ..., in cells of 32 px; none: those of
+            yolov2-voc.cfg.
+        plot: File for a plot of the fit and the boxes; anchors-2.png and so on if anchors.png exists; none: no plot.
+        overwrite: Replace the plot if it exists, or write it into the data set's folder.
+        seed: Seed of the clusters' first guesses.
     Returns:
-        AnchorsReport: fit for 1 to 10 anchors and for the given ones; the k chosen in cells, pixels and as a cfg line.
+        AnchorsReport: the fit of 1 to 10 anchors and of those to compare with; the k new anchors in cells, in pixels
+            and as a cfg line.
     Raises:
-        UserError: a data set that cannot be read or has no boxes; given anchors that are no pairs, or in another unit.
+        UserError: the data set cannot be read or has no boxes; anchors to compare with that are not pairs, or in
+            another unit.
     """
     resize, centre = choose(resize, get_args(ResizeMode), "resize"), choose(centre, get_args(Centre), "centre")
     if plot == PLOT and not overwrite:
@@ -137,38 +135,37 @@ def anchors(
     wh = shapes_in_cells(dataset, size, resize)
     chosen = measure(wh, cluster(wh, k, centre, seed=seed)[0])
     k = len(chosen.wh)
-    others = zoo.VOC_ANCHORS if given is None else read_given(given, wh, size)
+    others = zoo.VOC_ANCHORS if compare is None else read_anchors(compare, wh, size)
     curve = []
     for number in range(1, min(MOST, distinct_shapes(wh)) + 1):
         curve.append(chosen if number == k else measure(wh, cluster(wh, number, centre, seed=seed)[0]))
-    name = f"yolov2-voc.cfg ({len(others)})" if given is None else f"given ({len(others)})"
+    name = f"yolov2-voc.cfg ({len(others)})" if compare is None else f"--compare ({len(others)})"
     report = AnchorsReport(
         f"{dataset.name}, {split}: {len(wh)} boxes on {len(dataset)} images; {size} px, {resize}, {centre}",
         size, tuple(curve), chosen, measure(wh, np.array(others)), name, plot,
     )  # fmt: skip
     if plot is not None:
-        save_figure(anchors_figure(wh, report.curve, chosen, report.given, name), plot)
+        save_figure(anchors_figure(wh, report.curve, chosen, report.compared, name), plot)
     return report
 
 
-def read_given(
-    given: tuple[float, ...], wh: NDArray[np.floating], size: int, stride: int = STRIDE
+def read_anchors(
+    numbers: tuple[float, ...], wh: NDArray[np.floating], size: int, stride: int = STRIDE
 ) -> tuple[tuple[float, float], ...]:
-    """Numbers w h w h ... as anchors in cells; refuses numbers that are meant in another unit.
+    """Return numbers w h w h ... as anchors in cells; raise UserError for numbers in another unit.
 
-    All below 1 may be fractions of the input, one beyond the grid may be pixels; they are refused where that
-    reading fits the boxes better, since objects smaller than a cell, and anchors of a larger input, exist too.
+    Numbers that are all below 1 may be fractions of the input, and one beyond the grid may be pixels. They are refused
+    if they fit the boxes better in that unit: objects smaller than a cell, and anchors of a larger input, exist too.
 
     Args:
+        numbers: pairs of width and height.
         wh: [N, 2] boxes, cells.
         size: side of the network's input, px.
     """
-    shapes = np.array(given, np.float64)
-    if not len(given) or len(given) % 2 or not (np.isfinite(shapes) & (shapes > 0)).all():
-        raise UserError(
-            f"given: {' '.join(f'{v:g}' for v in given) or 'nothing'}; "
-            "expected pairs of width and height, all above 0, in cells"
-        )
+    shapes = np.array(numbers, np.float64)
+    text = " ".join(f"{v:g}" for v in numbers) or "nothing"
+    if not len(numbers) or len(numbers) % 2 or not (np.isfinite(shapes) & (shapes > 0)).all():
+        raise UserError(f"compare: {text}; expected pairs of width and height, all above 0, in cells")
     cells = shapes.reshape(-1, 2)
     grid = size / stride
     readings = {"fractions of the input": cells * grid} if (cells < 1).all() else {}
@@ -177,10 +174,10 @@ def read_given(
     for unit, converted in readings.items():
         here, there = describe(wh, cells)[0], describe(wh, converted)[0]
         if there > here:
-            numbers = " ".join(f"{v:.4g}" for v in converted.ravel())
+            better = " ".join(f"{v:.4g}" for v in converted.ravel())
             raise UserError(
-                f"given: {' '.join(f'{v:g}' for v in given)} look like {unit} (mean best IoU {there:.2f}, "
-                f"as cells {here:.2f}); expected cells of {stride} px, at most {grid:g}: give {numbers}"
+                f"compare: {text} look like {unit} (mean best IoU {there:.2f}, as cells {here:.2f}); "
+                f"expected cells of {stride} px, at most {grid:g}: give {better}"
             )
     return tuple((float(w), float(h)) for w, h in cells)
 

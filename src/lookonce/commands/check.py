@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from lookonce.choices import choose
 from lookonce.data.anchors import cluster_anchors, encoded, is_lost, shapes_in_cells
-from lookonce.data.check import CheckReport, Counted, Finding, all_findings, lost_finding, training_splits
+from lookonce.data.check import CheckReport, Counted, Finding, all_findings, collision_finding, training_splits
 from lookonce.data.duplicates import Looks, look
 from lookonce.data.images import measure_range, usable_cores
 from lookonce.data.read import Format, Whole, read_whole
@@ -24,9 +24,8 @@ from lookonce.model.resize import ResizeMode
 
 log = logging.getLogger("lookonce")
 
-
 MANY = 2000
-"""TrainingImages from which on opening them takes long enough to be said."""
+"""Opening so many images takes long enough for a log line."""
 
 
 def check(
@@ -42,25 +41,25 @@ def check(
     overwrite: bool = False,
     workers: int | None = None,
 ) -> CheckReport:
-    """Say what is wrong with a data set: every image, every box, all splits. Nothing is changed.
+    """Check a data set for problems: every image, every box, all splits. Nothing is changed.
 
-    Ends with code 1 where something would harm training, or make its score untrue.
+    The exit code is 1 if something harms training or makes its score untrue.
 
     Args:
-        data: a data set: its folder, or its COCO .json, data.yaml or obj.data.
-        labels: these classes only, by name.
-        format: voc, coco or yolo; auto finds it by looking.
-        size: side of the network's square input, px, for what is too small or lost; a multiple of 32.
-        resize: how an image becomes the input, as in training.
-        anchors: number of anchors, clustered on the training boxes as training does; 0: the five of yolov2-voc.cfg.
-        images: open the images, too: for cut ones, wrong sizes, and twins, also across train, val and test.
-        report: also write this page (.html): counts, shapes, anchors, labelled images, what the network is told.
-        overwrite: replace the page if it exists, or write it into the data set's folder.
-        workers: threads that decode; none: one for each core.
+        data: Data set: its folder, or its COCO .json, data.yaml or obj.data.
+        labels: Check these classes only.
+        format: Format of the data set: voc, coco or yolo; auto detects it.
+        size: Side of the network's square input in pixels, a multiple of 32; decides which boxes are too small.
+        resize: How images are resized to the input, as in training.
+        anchors: Number of anchors, clustered on the training boxes as in training; 0: the five of yolov2-voc.cfg.
+        images: Open the images, too: find unreadable ones, wrong sizes, and duplicates within and across splits.
+        report: Write an .html page with counts, shapes, anchors, labelled images and the training targets.
+        overwrite: Replace the page if it exists, or write it into the data set's folder.
+        workers: Threads that decode images; none: one for each core.
     Returns:
         CheckReport: counts and findings, each with its first places and what to do.
     Raises:
-        UserError: a data set that cannot be read at all, or has no objects; a size that is no multiple of 32.
+        UserError: the data set cannot be read or has no objects; a size that is not a multiple of 32.
     """
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"report: {report}; expected a name that ends in .html")
@@ -70,12 +69,14 @@ def check(
     whole = read_whole(data, labels, format)
     fit = fitted_anchors(whole, anchors, size, resize)
     paths = [record.path for record in whole.dataset.records]
-    if images and len(paths) >= MANY:
-        log.info("opening %d images", len(paths))
-    pixel_range = measure_range(paths) if images else None
-    if pixel_range is not None:
-        log.info("images of more than 8 bits: %g becomes black, %g white", *pixel_range)
-    looks = look(paths, workers or usable_cores(), pixel_range) if images else None
+    looks = pixel_range = None
+    if images:
+        if len(paths) >= MANY:
+            log.info("opening %d images", len(paths))
+        pixel_range = measure_range(paths)
+        if pixel_range is not None:
+            log.info("images of more than 8 bits: %g becomes black, %g white", *pixel_range)
+        looks = look(paths, workers or usable_cores(), pixel_range)
     findings, lost = find(whole, looks, fit, size, resize)
     counted = count(whole, size, resize)
     result = CheckReport(str(data), whole.found.format, size, counted, fit, lost, findings, images, report)
@@ -88,34 +89,33 @@ def check(
 
 def find(whole: Whole, looks: Looks | None, anchors: Anchors, size: int,
          resize: ResizeMode) -> tuple[tuple[Finding, ...], tuple[int, ...]]:  # fmt: skip
-    """(every finding, those that harm first; objects lost to others in their cell, by anchor)."""
+    """Return (every finding, harmful ones first; the number of collisions of each anchor)."""
     targets = encoded(whole.dataset, anchors.wh, (size, size), resize)
     lost = np.flatnonzero(is_lost(targets))
     anchor, winner = targets.anchor.numpy()[lost], targets.winner.numpy()[lost]
     shapes = [f"{w:.2f} x {h:.2f}" for w, h in anchors.wh]
     findings = all_findings(whole, looks, (size, size), resize)
-    findings += lost_finding(whole, lost, winner, [shapes[a] for a in anchor])
+    findings += collision_finding(whole, lost, winner, [shapes[a] for a in anchor])
     findings.sort(key=lambda one: not one.harms)
     return tuple(findings), tuple(np.bincount(anchor, minlength=len(shapes)).tolist())
 
 
 def fitted_anchors(whole: Whole, k: int, size: int, resize: ResizeMode) -> Anchors:
-    """The anchors that training would cluster, or Darknet's for VOC, with their fit on the training boxes."""
+    """Return the anchors that training would cluster (k = 0: Darknet's for VOC), fitted to the training boxes."""
     if k < 0:
         raise ConfigError(f"anchors: {k}; expected at least 0")
     train = whole.dataset.select(training_splits(whole).get("train", np.arange(len(whole.dataset))))
     part = train if len(train.boxes) else whole.dataset
-    wh = shapes_in_cells(part, size, resize)
     if k == 0:
-        return measure(wh, np.array(zoo.VOC_ANCHORS))
+        return measure(shapes_in_cells(part, size, resize), np.array(zoo.VOC_ANCHORS))
     return cluster_anchors(part, k, size=size, resize=resize)
 
 
 def count(whole: Whole, size: int, resize: ResizeMode) -> Counted:
-    """How much of everything a data set holds."""
+    """Count everything in a data set."""
     dataset = whole.dataset
-    image, each = dataset.image_of_box, np.diff(dataset.first)
-    pairs = np.unique(np.column_stack((image, dataset.classes)), axis=0)  # [images with a class, 2]
+    each = np.diff(dataset.first)
+    pairs = np.unique(np.column_stack((dataset.image_of_box, dataset.classes)), axis=0)  # [images with a class, 2]
     objects = np.bincount(dataset.classes, minlength=len(dataset.labels)).tolist()
     images = np.bincount(pairs[:, 1], minlength=len(dataset.labels)).tolist()
     splits = training_splits(whole)
@@ -123,9 +123,14 @@ def count(whole: Whole, size: int, resize: ResizeMode) -> Counted:
     sides = np.sqrt(shapes_in_cells(dataset, size, resize).prod(1)) * STRIDE
     low, middle, high = np.quantile(sides, (0.1, 0.5, 0.9)).tolist()
     return Counted(
-        len(dataset), len(dataset.boxes), int((each == 0).sum()), int(dataset.difficult.sum()),
-        0 if dataset.crowd is None else int(dataset.crowd.sum()),
-        {name: (objects[n], images[n]) for n, name in enumerate(dataset.labels)},
-        {name: (len(members), int(each[members].sum())) for name, members in splits.items()}, whole.source,
-        (float(each.mean()), int(each.max())), (low, middle, high),
-    )  # fmt: skip
+        images=len(dataset),
+        objects=len(dataset.boxes),
+        empty=int((each == 0).sum()),
+        difficult=int(dataset.difficult.sum()),
+        crowd=0 if dataset.crowd is None else int(dataset.crowd.sum()),
+        classes={name: (objects[n], images[n]) for n, name in enumerate(dataset.labels)},
+        splits={name: (len(members), int(each[members].sum())) for name, members in splits.items()},
+        split_source=whole.source,
+        objects_an_image=(float(each.mean()), int(each.max())),
+        box_side=(low, middle, high),
+    )

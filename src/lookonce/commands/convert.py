@@ -1,4 +1,4 @@
-"""convert: write a data set in another format, and say what that format cannot hold."""
+"""convert: write a data set in another format, and report what that format cannot hold."""
 
 from __future__ import annotations
 
@@ -22,17 +22,13 @@ from lookonce.errors import UserError
 from lookonce.files import is_inside, sweep, temporary
 
 Target = Literal["voc", "coco", "yolo"]
-
-
 IMAGES = {"voc": "JPEGImages", "coco": "images", "yolo": "images"}
-
-
 WRITERS = {"voc": write_voc, "coco": write_coco, "yolo": write_yolo}
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A data set written in another format."""
+    """A data set that was written in another format."""
 
     path: Path
     format: Target
@@ -40,11 +36,11 @@ class Converted:
     objects: int
     splits: tuple[str, ...]
     losses: tuple[str, ...]
-    """What the format cannot hold, counted."""
+    """What the format cannot hold, with counts."""
 
     def __str__(self) -> str:
-        said = f"{self.path}: {self.images} images with {self.objects} objects as {self.format}"
-        return "\n".join((said + (f"; splits {', '.join(self.splits)}" if self.splits else ""), *self.losses))
+        line = f"{self.path}: {self.images} images with {self.objects} objects as {self.format}"
+        return "\n".join((line + (f"; splits {', '.join(self.splits)}" if self.splits else ""), *self.losses))
 
 
 def convert(
@@ -59,27 +55,27 @@ def convert(
     """Write a data set, with all its splits, in another format.
 
     Args:
-        data: a data set: its folder, or its COCO .json, data.yaml or obj.data.
-        out: a new folder for it. Its images are hard links to the old ones where the disk allows that, else copies.
-        format: what to write: voc, coco, or yolo (data.yaml and obj.data).
-        labels: these classes only, by name, in this order. Images without any of them stay, empty.
-        read_as: the format of `data`; auto finds it by looking.
-        policy: how to handle a box less than half inside its image: drop it, clip it to the image, or error. A box
+        data: Data set: its folder, or its COCO .json, data.yaml or obj.data.
+        out: New folder. Its images are hard links to the old ones where the disk supports them, else copies.
+        format: Format to write: voc, coco, or yolo (data.yaml and obj.data).
+        labels: Write these classes only, in this order. Images without any of them are kept, without objects.
+        read_as: Format of `data`; auto detects it.
+        policy: How to handle a box less than half inside its image: drop it, clip it to the image, or error. A box
             at least half inside is clipped.
     Returns:
         Converted: what was written, and what the format cannot hold.
     Raises:
-        UserError: a data set that cannot be read; a folder that is not empty; a full disk.
+        UserError: the data set cannot be read; the folder is not empty; the disk is full.
     """
     format = choose(format, get_args(Target), "format")
     if Path(data).is_dir() and out.resolve() != Path(data).resolve() and is_inside(out, Path(data)):
         raise UserError(f"{out}: is inside the data set {data}; name a folder outside it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: there already; expected a new folder: remove it, or name another")
+        raise UserError(f"{out}: already exists; expected a new folder: remove it, or name another")
     whole = read_whole(data, labels, read_as, policy)
     settle(whole.dataset.problems, policy, str(data))
     if not len(whole.dataset):
-        raise UserError(f"{data}: not one image can be read, so there is nothing to convert")
+        raise UserError(f"{data}: no image can be read, so there is nothing to convert")
     splits = _splits(whole, format)
     names = unique_names(whole.dataset)
     sweep(out.absolute().parent)
@@ -100,7 +96,7 @@ def convert(
 
 
 def unique_names(dataset: Dataset) -> list[str]:
-    """A file name for each image [M], whose stem no other has, without blanks: they end names in VOC's lists."""
+    """Return a file name for each image [M] with a unique stem and without blanks, which end names in VOC's lists."""
     taken: set[str] = set()
     names: list[str] = []
     for path in dataset.paths.tolist():
@@ -118,7 +114,7 @@ def unique_names(dataset: Dataset) -> list[str]:
 
 
 def _splits(whole: Whole, format: Target) -> dict[str, NDArray[np.int64]]:
-    """The splits that the data set brings; where YOLO needs some and there are none, those by hash."""
+    """Return the splits of the data set; if it has none and YOLO needs some, those by hash."""
     names = list(whole.splits)
     if format == "coco":  # train2017 is also train there: once is enough
         names = [name for name in names if not any(other != name and other == re.sub(r"\d{4}$", "", name)
@@ -140,24 +136,24 @@ def _link(dataset: Dataset, names: list[str], folder: Path) -> None:
 
 
 def _losses(dataset: Dataset, format: Target) -> tuple[str, ...]:
-    """What the format has no place for, a sentence each."""
+    """Return what the format cannot hold, one sentence each."""
     crowd = 0 if dataset.crowd is None else int(dataset.crowd.sum())
     hard = int(dataset.difficult.sum()) - crowd
-    said = []
+    found = []
     if format == "yolo" and hard:
-        said.append(f"{hard} difficult objects are written as ordinary ones: YOLO text cannot mark them")
+        found.append(f"{hard} difficult objects are written as ordinary objects: YOLO text cannot mark them")
     if format == "yolo" and crowd:
-        said.append(f"{crowd} crowd boxes are written as ordinary objects: YOLO text cannot mark them")
+        found.append(f"{crowd} crowd boxes are written as ordinary objects: YOLO text cannot mark them")
     if format == "coco" and hard:
-        said.append(f"{hard} difficult objects are marked ignore: 1, which COCO does not define: others may not see it")
+        found.append(f"{hard} difficult objects are marked ignore: 1, which not every program reads")
     if format == "voc" and crowd:
-        said.append(f"{crowd} crowd boxes are written as difficult objects: VOC cannot mark them")
+        found.append(f"{crowd} crowd boxes are written as difficult objects: VOC cannot mark them")
     if format == "voc":
         thin = int(((dataset.boxes[:, 2:] - dataset.boxes[:, :2]) <= 1).any(1).sum())
         if thin:
-            said.append(f"{thin} boxes are at most 1 px wide or high: in VOC's numbers they have no area")
-        there = set(np.unique(dataset.classes).tolist())
-        without = [name for n, name in enumerate(dataset.labels) if n not in there]
+            found.append(f"{thin} boxes are at most 1 px wide or high: in VOC they have no area")
+        present = set(np.unique(dataset.classes).tolist())
+        without = [name for n, name in enumerate(dataset.labels) if n not in present]
         if without:
-            said.append(f"{len(without)} classes have no object, and VOC has no list of classes: {', '.join(without)}")
-    return tuple(said)
+            found.append(f"{len(without)} classes without objects are lost, VOC lists none: {', '.join(without)}")
+    return tuple(found)

@@ -18,7 +18,7 @@ import torch
 from lookonce.console import cell, cells, rendered, track
 from lookonce.data.anchors import coverage, encoded, is_lost
 from lookonce.data.augment import InputBatch
-from lookonce.data.check import a_letter_apart, alike, lost_finding
+from lookonce.data.check import a_letter_apart, alike, collision_finding
 from lookonce.data.dataset import Dataset
 from lookonce.data.read import Whole, check_images, read_whole
 from lookonce.errors import ConfigError, UserError
@@ -403,7 +403,7 @@ def check_lost(model: Model, whole: Whole) -> Check:
     said = f"{len(lost):,} of {len(whole.dataset.boxes):,} objects ({share:.1%}) share cell and anchor with a later one"
     shapes = [f"{w:.2f} x {h:.2f}" for w, h in model.region.anchors]
     anchor = [shapes[a] for a in targets.anchor.numpy()[lost]]
-    found = lost_finding(whole, lost, targets.winner.numpy()[lost], anchor)
+    found = collision_finding(whole, lost, targets.winner.numpy()[lost], anchor)
     places = found[0].places if found else ()
     if share <= LOST:
         return passed("shared cells", said, places[:3])

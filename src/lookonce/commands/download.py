@@ -1,4 +1,4 @@
-"""download: bring a known file (Pascal VOC, Darknet's weights), check it, and unpack it if it is an archive."""
+"""download: fetch a known file (Pascal VOC, Darknet's weights), check it, and unpack it if it is an archive."""
 
 from __future__ import annotations
 
@@ -10,90 +10,91 @@ from typing import TYPE_CHECKING
 
 from lookonce.choices import choose, key
 from lookonce.console import rendered
-from lookonce.data.download import OFFERS, Offer, fetch, mismatch, unpack
+from lookonce.data.archives import unpack
+from lookonce.data.download import DOWNLOADS, RemoteFile, fetch, mismatch
 from lookonce.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-
 log = logging.getLogger("lookonce")
 
 
 @dataclass(frozen=True)
-class Offers:
-    """The files that can be downloaded, as a table."""
+class DownloadTable:
+    """The files that can be downloaded."""
 
-    files: tuple[Offer, ...]
+    files: tuple[RemoteFile, ...]
 
     def __rich__(self) -> Table:
         from rich import box
         from rich.table import Table
 
         table = Table(box=box.SIMPLE, title="lookonce download NAME", title_justify="left")
-        for heading in ("name", "MB", "what", "checked by", "source and licence"):
+        for heading in ("name", "MB", "content", "checked by", "source and licence"):
             table.add_column(heading, justify="right" if heading == "MB" else "left", no_wrap=True)
-        for offer in self.files:
-            checked = "size, " + offer.checksum.partition(":")[0] if offer.checksum else "size"
-            table.add_row(offer.name, f"{max(offer.sizes) / 1e6:,.0f}", offer.what, checked, offer.source)
+        for one in self.files:
+            checked = "size, " + one.checksum.partition(":")[0] if one.checksum else "size"
+            table.add_row(one.name, f"{max(one.sizes) / 1e6:,.0f}", one.content, checked, one.source)
         return table
 
     def __str__(self) -> str:
         return rendered(self, 220, blank_lines=False)
 
 
-def download(name: str | None = None, /, *, out: Path = Path("downloads")) -> Path | Offers:
-    """Bring a known file and check it; an archive is unpacked. Without a name: the table of files.
+def download(name: str | None = None, /, *, out: Path = Path("downloads")) -> Path | DownloadTable:
+    """Download a known file, check it, and unpack it if it is an archive. Without a name: list the files.
 
-    The only command that opens a connection. A download that was stopped goes on where it was; a file that is there
-    already, put by hand for example, is checked and used.
+    This is the only command that connects to the internet. An interrupted download continues where it stopped. A file
+    that is already in the folder, for example one saved there by hand, is checked and used.
 
     Args:
-        name: which file, as in the table.
-        out: the folder it comes to.
+        name: Name of the file, as in the list.
+        out: Folder for it.
     Returns:
-        The file, or the folder in which an archive was unpacked; without a name the table.
+        The file, or the folder with the unpacked archive; without a name the list.
     Raises:
-        UserError: a name that is not in the table; no mirror that gives the file, with the place to put it by hand;
-            a file already there that is another one; a disk that is full or cannot be written.
+        UserError: an unknown name; no mirror gives the file; a different file is in its place; the disk is full or
+            cannot be written.
     """
     if name is None:
-        return Offers(OFFERS)
-    offer = find(name)
-    path = out / offer.file
+        return DownloadTable(DOWNLOADS)
+    wanted = find(name)
+    path = out / wanted.file
     if path.exists():
-        problem = mismatch(path, offer) if path.is_file() else "no file"
+        problem = mismatch(path, wanted) if path.is_file() else "not a file"
         if problem:
             raise UserError(f"{path}: {problem}; move it away or choose another --out, and run the same command again")
-        log.info("%s: there already", path)
+        log.info("%s: already downloaded", path)
     else:
-        _make_room(offer, out)
-        fetch(offer, path)
-    if offer.folder is None:
+        _make_room(wanted, out)
+        fetch(wanted, path)
+    if wanted.folder is None:
         return path
-    log.info("%s: %d files unpacked; the archive itself may go", path, unpack(path, out))
-    return out / offer.folder
+    log.info("%s: %d new files unpacked; the archive is no longer needed", path, unpack(path, out))
+    return out / wanted.folder
 
 
-def find(name: str) -> Offer:
-    """The file of a name in the table, or of its name on the disk. Raises UserError that names the nearest."""
-    for offer in OFFERS:
-        if key(name) == key(offer.file):
-            return offer
-    names = {offer.name: offer for offer in OFFERS}
+def find(name: str) -> RemoteFile:
+    """Return the known file of this name, or of this file name. Raises UserError with the most similar name."""
+    for one in DOWNLOADS:
+        if key(name) == key(one.file):
+            return one
+    names = {one.name: one for one in DOWNLOADS}
     return names[choose(name, names, "download")]
 
 
-def _make_room(offer: Offer, out: Path) -> None:
-    """Make the folder; refuse a disk that the file, and what it unpacks to, will not fit on."""
+def _make_room(wanted: RemoteFile, out: Path) -> None:
+    """Make the folder; raise UserError if the disk has no room for the file and what it unpacks to."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(out).free
-        part = out / (offer.file + ".part")
-        needed = max(offer.sizes) * (1 if offer.folder is None else 2) - (part.stat().st_size if part.is_file() else 0)
+        part = out / (wanted.file + ".part")
+        there = part.stat().st_size if part.is_file() else 0
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror or error}; choose another --out") from None
+    needed = max(wanted.sizes) * (1 if wanted.folder is None else 2) - there
     if free < needed:
         raise UserError(
-            f"{out}: room for {free:,} bytes; {offer.name} needs {needed:,}: make room or choose another --out"
+            f"{out}: room for {free:,} bytes; {wanted.name} needs {needed:,}: make room or choose another --out"
         )

@@ -1,13 +1,13 @@
-"""What a grid and its anchors can hold: objects that an anchor fits, and objects lost to a shared cell.
+"""Anchors against the boxes of a data set: clustering, how many objects an anchor fits, and anchor collisions.
 
-Sizes are those at the network's input: an object's side is the root of its area there.
+Sizes are those at the network's input: an object's side is the square root of its area there.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -21,35 +21,29 @@ from lookonce.model.boxes import shape_iou
 from lookonce.model.heads.region import Targets, encode
 from lookonce.model.resize import ResizeMode, fitted, geometry
 
-if TYPE_CHECKING:
-    from lookonce.data.dataset import Dataset
-
-
 FITS = 0.5
-"""Shape IoU from which on an anchor fits an object."""
-
-
+"""Least shape IoU of an anchor that fits an object."""
 SIZES = (("small", 0.0, 32.0), ("medium", 32.0, 96.0), ("large", 96.0, math.inf))
-"""Sides at the input, pixels: below a cell of YOLOv2, to three cells, above. Source of the steps: COCO, 32² and 96²."""
+"""Sides at the input, pixels: below a cell of YOLOv2, up to three cells, above. Source of the limits: COCO."""
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """The objects of one size."""
+    """How well the anchors cover the objects of one size."""
 
     size: str
     objects: int
     fit: float | None
-    """Share that some anchor fits; None: no objects."""
+    """Ratio of objects that an anchor fits; None: no objects."""
     lost: float | None
-    """Share whose cell and anchor another object of the image takes; None: no objects."""
+    """Ratio of objects in a collision: another object of the image takes their cell and anchor; None: no objects."""
 
 
 def coverage(dataset: Dataset, anchors: tuple[tuple[float, float], ...], input_size: tuple[int, int],
              mode: ResizeMode, stride: int = 32) -> tuple[Coverage, ...]:  # fmt: skip
-    """How the anchors (cells) hold a data set's objects as the network sees them: all, then by size.
+    """Return how well anchors (cells) cover a data set's objects as the network sees them: all, then by size.
 
-    input_size: (W, H) of the input, pixels; stride: input pixels a cell.
+    input_size: (W, H) of the input, pixels; stride: input pixels per cell.
     """
     boxes = torch.from_numpy(input_boxes(dataset, input_size, mode))
     wh = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)
@@ -67,9 +61,9 @@ def coverage(dataset: Dataset, anchors: tuple[tuple[float, float], ...], input_s
 
 def encoded(dataset: Dataset, anchors: tuple[tuple[float, float], ...], input_size: tuple[int, int],
             mode: ResizeMode, stride: int = 32) -> Targets:  # fmt: skip
-    """What the network is told of every object [N] of a data set, undistorted. Arguments as coverage."""
+    """Return the training targets of every object [N] of a data set, without augmentation. Arguments as coverage."""
     boxes = input_boxes(dataset, input_size, mode)
-    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1e-3)  # a box without area has a shape all the same
+    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1e-3)  # a box without area must have a shape
     return encode(
         torch.from_numpy(boxes), torch.from_numpy(dataset.classes), torch.from_numpy(dataset.image_of_box).long(),
         torch.tensor(anchors), (input_size[1] // stride, input_size[0] // stride), stride,
@@ -78,17 +72,17 @@ def encoded(dataset: Dataset, anchors: tuple[tuple[float, float], ...], input_si
 
 
 def is_lost(targets: Targets) -> NDArray[np.bool_]:
-    """[N] objects that are sought, and whose cell and anchor a later one holds."""
+    """Return which objects [N] count as ground truth and lose their cell and anchor to a later one."""
     return np.asarray((~targets.wins & ~targets.ignore).numpy())
 
 
 def input_scale(dataset: Dataset, input_size: tuple[int, int], mode: ResizeMode) -> NDArray[np.float64]:
-    """[M] input pixels for each image pixel of a side, the geometric mean of both directions."""
+    """Return input pixels per image pixel [M], the geometric mean of both directions."""
     return np.asarray(np.sqrt(geometry(dataset.sizes, input_size, mode)[:, :2].prod(-1)))
 
 
 def input_boxes(dataset: Dataset, input_size: tuple[int, int], mode: ResizeMode) -> NDArray[np.float32]:
-    """[N, 4] the boxes in input pixels, as resize.boxes_to_input gives them for one image."""
+    """Return the boxes [N, 4] in input pixels, as resize.boxes_to_input does for one image."""
     maps = geometry(dataset.sizes, input_size, mode)[dataset.image_of_box]  # [N, 4]
     return np.asarray(dataset.boxes * maps[:, [0, 1, 0, 1]] + maps[:, [2, 3, 2, 3]], np.float32)
 
@@ -104,19 +98,19 @@ def cluster_anchors(
     restarts: int = 20,
     seed: int = 0,
 ) -> Anchors:
-    """Find k anchors for the boxes of a data set. Every box counts, difficult ones too; so equal seeds, equal anchors.
+    """Find k anchors for the boxes of a data set. Difficult boxes count, too; equal seeds give equal anchors.
 
     Args:
-        dataset: images without boxes add nothing.
-        k: how many anchors; fewer are found, and a line says so, where the boxes have fewer distinct shapes.
-        size: of the network's input, px: a side or (width, height).
-        resize: how images become the input.
-        centre: what a cluster's boxes become.
-        stride: input px a cell.
-        restarts: first guesses tried; the best mean IoU wins.
-        seed: of the first guesses.
+        dataset: labelled images.
+        k: number of anchors; there are fewer if the boxes have fewer distinct shapes.
+        size: size of the network's input, px: a side or (width, height).
+        resize: how images are resized to the input.
+        centre: centre of a cluster: mean or median.
+        stride: input px per cell.
+        restarts: number of first guesses; the best mean IoU wins.
+        seed: seed of the first guesses.
     Raises:
-        UserError: no boxes, or a setting that is not allowed.
+        UserError: no boxes, or an invalid setting.
     """
     wh = shapes_in_cells(dataset, size, resize, stride)
     return measure(wh, cluster(wh, k, centre, restarts, seed)[0])
@@ -128,10 +122,10 @@ def shapes_in_cells(
     resize: ResizeMode = "letterbox_antialias",
     stride: int = STRIDE,
 ) -> NDArray[np.float64]:
-    """(w, h) of every box of a data set as the network sees it: [N, 2] cells.
+    """Return (w, h) of every box of a data set as the network sees it: [N, 2] cells.
 
     Args:
-        size: of the network's input, px: a side or (width, height), multiples of the stride.
+        size: size of the network's input, px: a side or (width, height), multiples of the stride.
     Raises:
         UserError: no boxes; a size that is not a multiple of the stride.
     """
@@ -144,7 +138,7 @@ def shapes_in_cells(
     if not len(dataset.boxes):
         raise UserError(
             f"{dataset.root}: no boxes on its {len(dataset)} images, so there is nothing to cluster; "
-            "expected at least one: is it the right split, and the right labels?"
+            "expected at least one: check the split and the labels"
         )
     scale = fitted(dataset.sizes.astype(np.int64), input_size, resize) / dataset.sizes  # [M, 2]
     boxes = dataset.boxes.astype(np.float64)

@@ -1,8 +1,8 @@
-"""The one warp of training: crop, scale, aspect, flip and the resize, as one affine map an image.
+"""Augmentation of training images: crop, scale, aspect, flip and resize as one affine map an image, then colour.
 
-Applied once to a whole batch, on the device. Colour is one 3x3 matrix an image. An image that shrinks is averaged
-with the same triangle as in detection (resize.py), so that both see the same pixels where nothing is drawn.
-A canvas [B, 3, S, S] uint8 becomes images [B, 3, H, W] of 0..1; boxes go from canvas to input pixels.
+Applied once to a whole batch, on the device. An image that shrinks is averaged with the same triangle as in detection
+(resize.py), so that both see the same pixels where nothing is augmented. Reduced images [B, 3, S, S] uint8 become
+inputs [B, 3, H, W] of 0..1; boxes go from pixels of the reduced images to input pixels.
 """
 
 from __future__ import annotations
@@ -25,49 +25,45 @@ from lookonce.model.boxes import area, clip
 from lookonce.model.resize import FILL, ResizeMode, fitted, geometry
 
 PARAMETERS = 10
-"""Uniform numbers that one image's augmentation takes."""
-
-
+"""Uniform random numbers that determine how one image is augmented."""
 AVERAGED = 0.5
-"""Squared half-width, canvas px², that the reducing of a canvas takes off a triangle's. In theory 1, for variances add;
-with .5 the noise of large images has the energy that it has in detection (.99 of it; with 1: 1.08)."""
-
-
+"""What reducing an image to the cache takes off the squared half-width of the triangle, pixels². Variances add, so in
+theory 1; with .5 the noise of large images has the energy that it has in detection (.99 of it; with 1: 1.08)."""
 GOLDEN = (5**0.5 - 1) / 2
-"""Uniform numbers turned by it, of a circle, are uniform again, and unlike those of before."""
+"""Uniform numbers shifted by it, modulo 1, are uniform again and unlike the first ones."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far training images may differ from the files. Augmentation.none() leaves them as they are."""
+    """How strongly training images are augmented. Augmentation.none() leaves them as they are."""
 
     aspect: float = 0.2
-    """Width and height are each stretched by up to this share, as Darknet's jitter."""
+    """Largest relative stretch of width and of height, as Darknet's jitter."""
     zoom: tuple[float, float] = (0.7, 1.4)
-    """Smallest and largest scale, of the size that fits the input; drawn on a log scale."""
+    """Smallest and largest scale, relative to the size that fits the input; sampled on a log scale."""
     flip: float = 0.5
-    """Share of images mirrored left to right."""
+    """Probability of a horizontal flip."""
     hue: float = 0.02
-    """Largest turn of the hue, of a full circle."""
+    """Largest hue shift, as a fraction of the full circle."""
     saturation: float = 1.3
-    """Largest factor on saturation; its inverse is the smallest."""
+    """Largest saturation factor; the smallest is its inverse."""
     exposure: float = 1.3
-    """Largest factor on brightness; its inverse is the smallest."""
+    """Largest brightness factor; the smallest is its inverse."""
     mosaic: float | None = None
-    """Share of batches whose inputs are put together from quarters of four images; none: all of them where objects
-    are small, no batch where a quarter would cut most of them."""
+    """Probability that the inputs of a batch are mosaics of four images; none: 1 if objects are small, 0 if a mosaic
+    would cut most of them."""
     keep: float = 0.25
-    """An object of which less than this share stays in view is neither sought nor background."""
+    """An object with less than this ratio of its area in view is ignored: neither ground truth nor background."""
 
     @staticmethod
     def none() -> Augmentation:
-        """The image as detection sees it."""
+        """Return no augmentation: the image as detection sees it."""
         return Augmentation(0.0, (1.0, 1.0), 0.0, 0.0, 1.0, 1.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         check_types(self, "augment.")
         low, high = self.zoom
-        laws = {
+        constraints = {
             "aspect": 0 <= self.aspect < 1,
             "zoom": 0 < low <= high < math.inf,
             "flip": 0 <= self.flip <= 1,
@@ -77,24 +73,24 @@ class Augmentation:
             "mosaic": self.mosaic is None or 0 <= self.mosaic <= 1,
             "keep": 0 <= self.keep <= 1,
         }
-        for name, holds in laws.items():
+        for name, holds in constraints.items():
             if not holds:
                 raise ConfigError(f"augment.{name}: {getattr(self, name)!r}; see its description for what is allowed")
 
 
 class InputBatch(NamedTuple):
-    """What the network sees of a batch, and what the loss asks of it; N objects."""
+    """The network's input for a batch, and its N objects."""
 
-    images: Tensor  # [B, 3, H, W] 0..1; [0] where outputs stand for them
+    images: Tensor  # [B, 3, H, W] 0..1; [0] if outputs replace them
     boxes: Tensor  # [N, 4] xyxy input px, each side at least 1 px
     labels: Tensor  # [N]
     image_index: Tensor  # [N]
     ignore: Tensor  # [N] bool
-    outputs: tuple[Tensor, ...] = ()  # of a frozen trunk, each [B, C, H', W']
+    outputs: tuple[Tensor, ...] = ()  # of a frozen backbone, each [B, C, H', W']
 
 
 def sample_parameters(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.float64]:
-    """[B, PARAMETERS] uniform numbers of (seed, epoch, image) alone, so that a resumed run draws the same."""
+    """Return uniform numbers [B, PARAMETERS] that depend only on (seed, epoch, image): a resumed run gets the same."""
     return np.array([np.random.default_rng((seed, epoch, int(i))).random(PARAMETERS) for i in index]).reshape(
         -1, PARAMETERS
     )
@@ -102,14 +98,14 @@ def sample_parameters(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArra
 
 def affine(sizes: NDArray[np.int64], input_size: tuple[int, int], mode: ResizeMode,
            augment: Augmentation, u: NDArray[np.float64]) -> NDArray[np.float64]:  # fmt: skip
-    """Maps from canvas pixels to input pixels: x' = sx * x + ox, y' = sy * y + oy.
+    """Return the maps from pixels of the reduced images to input pixels: x' = sx * x + ox, y' = sy * y + oy.
 
     Args:
-        sizes: [B, 2] (width, height) of the images on their canvases.
+        sizes: [B, 2] (width, height) of the reduced images.
         input_size: (W, H) of the input.
-        mode: what the image looks like where nothing is drawn, as in resize.to_input.
-        augment: how far the draws reach.
-        u: [B, PARAMETERS] in [0, 1).
+        mode: how the image is resized without augmentation, as in resize.to_input.
+        augment: ranges of the parameters.
+        u: [B, PARAMETERS] in [0, 1), from sample_parameters().
     Returns:
         [B, 4] (sx, sy, ox, oy); sx is negative in a mirrored image.
     Source of aspect and place: darknet/src/data.c, load_data_detection.
@@ -130,7 +126,7 @@ def affine(sizes: NDArray[np.int64], input_size: tuple[int, int], mode: ResizeMo
 
 
 def colour(augment: Augmentation, u: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[B, 3, 3] matrices on RGB: exposure times saturation (about the luma) times hue (a turn about grey)."""
+    """Return RGB matrices [B, 3, 3]: exposure times saturation (about the luma) times hue (rotation about grey)."""
     angle = 2 * math.pi * augment.hue * (2 * u[:, 6] - 1)
     saturation = augment.saturation ** (2 * u[:, 7] - 1)
     exposure = augment.exposure ** (2 * u[:, 8] - 1)
@@ -143,23 +139,23 @@ def colour(augment: Augmentation, u: NDArray[np.float64]) -> NDArray[np.float64]
 
 
 def augment_batch(batch: Batch, input_size: tuple[int, int], mode: ResizeMode, augment: Augmentation,
-         u: NDArray[np.float64]) -> InputBatch:  # fmt: skip
-    """The batch as the network sees it; outputs in place of images are passed on.
+                  u: NDArray[np.float64]) -> InputBatch:  # fmt: skip
+    """Return the network's input for a batch; outputs in place of images are passed on.
 
     u: [B, PARAMETERS] from sample_parameters().
     """
-    return _warp(batch, () if batch.outputs else _images(batch), input_size, mode, augment, u)
+    return _transform(batch, () if batch.outputs else _images(batch), input_size, mode, augment, u)
 
 
 def mosaic(batch: Batch, input_size: tuple[int, int], mode: ResizeMode, augment: Augmentation,
            u: NDArray[np.float64]) -> InputBatch:  # fmt: skip
-    """As warp, but each input shows parts of four neighbours of the batch, one in each quarter, at their usual scale.
+    """Like augment_batch, but each input shows parts of four images of the batch, one a quarter, at their usual scale.
 
-    Every image is in four inputs, each time with other draws. Source of the idea: YOLOv4, section 3.3.
+    Every image is in four inputs, each time with other parameters. Source of the idea: YOLOv4, section 3.3.
     """
     half, images = (input_size[0] // 2, input_size[1] // 2), _images(batch)
-    usual = replace(augment, zoom=(2 * augment.zoom[0], 2 * augment.zoom[1]))  # of half a input_size
-    parts = [_warp(batch, images, half, mode, usual, (u + quarter * GOLDEN) % 1) for quarter in range(4)]
+    usual = replace(augment, zoom=(2 * augment.zoom[0], 2 * augment.zoom[1]))  # of half the input
+    parts = [_transform(batch, images, half, mode, usual, (u + quarter * GOLDEN) % 1) for quarter in range(4)]
     places = [(0, 0), (half[0], 0), (0, half[1]), half]
     shape, kind = (len(batch), 3, input_size[1], input_size[0]), parts[0].images
     joined = torch.empty(shape, dtype=kind.dtype, device=kind.device, memory_format=torch.channels_last)
@@ -176,15 +172,15 @@ def mosaic(batch: Batch, input_size: tuple[int, int], mode: ResizeMode, augment:
     )
 
 
-def _warp(batch: Batch, images: Sequence[Tensor], input_size: tuple[int, int], mode: ResizeMode, augment: Augmentation,
-          u: NDArray[np.float64]) -> InputBatch:  # fmt: skip
-    """As warp; images: its _images, or none where a frozen trunk's outputs stand for them."""
+def _transform(batch: Batch, images: Sequence[Tensor], input_size: tuple[int, int], mode: ResizeMode,
+               augment: Augmentation, u: NDArray[np.float64]) -> InputBatch:  # fmt: skip
+    """Augment a batch. images: its _images, or none if a frozen backbone's outputs replace them."""
     sizes, reduced = batch.sizes.cpu().numpy(), batch.reduced.cpu().numpy()
     maps = affine(sizes, input_size, mode, augment, u)  # [B, 4]
-    seen = batch.canvas.new_zeros(0)
+    seen = batch.images.new_zeros(0)
     if images:
         shape = (len(batch), 3, input_size[1], input_size[0])
-        seen = torch.full(shape, FILL, device=batch.canvas.device).contiguous(memory_format=torch.channels_last)
+        seen = torch.full(shape, FILL, device=batch.images.device).contiguous(memory_format=torch.channels_last)
         for n, image in enumerate(images):
             _sample(image, maps[n], bool(reduced[n]), seen[n])
         seen = _coloured(seen, augment, u)
@@ -193,9 +189,9 @@ def _warp(batch: Batch, images: Sequence[Tensor], input_size: tuple[int, int], m
 
 def _place(batch: Batch, maps: NDArray[np.float64], input_size: tuple[int, int],
           keep: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Boxes [N, 4] in input pixels, labels, image_index and ignore of the objects that stay in view.
+    """Return boxes [N, 4] in input pixels, labels, image_index and ignore of the objects that stay in view.
 
-    maps: [B, 4] from affine(); keep: share in view below which an object is ignored.
+    maps: [B, 4] from affine(); keep: ratio in view below which an object is ignored.
     """
     of_box = torch.from_numpy(maps).to(batch.boxes)[batch.image_index]  # [N, 4]
     moved = batch.boxes * of_box[:, [0, 1, 0, 1]] + of_box[:, [2, 3, 2, 3]]
@@ -208,14 +204,14 @@ def _place(batch: Batch, maps: NDArray[np.float64], input_size: tuple[int, int],
 
 
 def _images(batch: Batch) -> list[Tensor]:
-    """The images as floats of 0..255, line by line: [h, 3, w]."""
-    pairs = zip(batch.canvas, batch.sizes.tolist(), strict=True)
-    parts = (canvas[:, :h, :w].transpose(0, 1) for canvas, (w, h) in pairs)
+    """Return the images as floats of 0..255, row by row: [h, 3, w]."""
+    pairs = zip(batch.images, batch.sizes.tolist(), strict=True)
+    parts = (image[:, :h, :w].transpose(0, 1) for image, (w, h) in pairs)
     return [part.to(torch.float32, memory_format=torch.contiguous_format) for part in parts]
 
 
 def _coloured(images: Tensor, augment: Augmentation, u: NDArray[np.float64]) -> Tensor:
-    """[B, 3, H, W] of 0..1 with their colours changed."""
+    """Return images [B, 3, H, W] of 0..1 with their colours changed."""
     if not (augment.hue or augment.saturation > 1 or augment.exposure > 1):
         return images
     matrix = torch.from_numpy(colour(augment, u)).to(images)
@@ -223,9 +219,9 @@ def _coloured(images: Tensor, augment: Augmentation, u: NDArray[np.float64]) -> 
 
 
 def _sample(image: Tensor, scales: NDArray[np.float64], reduced: bool, seen: Tensor) -> None:
-    """Lay an image [h, 3, w] into an input [3, H, W] of FILL by its map (sx, sy, ox, oy).
+    """Resample an image [h, 3, w] into an input [3, H, W] of FILL by its map (sx, sy, ox, oy).
 
-    The map keeps the axes apart, so that each is a weighted sum of a few rows, then of a few columns.
+    The map is separable: each pixel is a weighted sum of a few rows, then of a few columns.
     """
     sx, sy, ox, oy = scales
     top, rows, of_rows = _taps(image.shape[0], sy, oy, seen.shape[1], reduced)  # [h', K]
@@ -242,19 +238,20 @@ def _sample(image: Tensor, scales: NDArray[np.float64], reduced: bool, seen: Ten
 
 def _taps(size: int, scale: float, offset: float, length: int,
           reduced: bool) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:  # fmt: skip
-    """(first input pixel inside the image, pixels that each inside averages [L, K], their weights [L, K]), of an axis.
+    """Return (first input pixel inside the image, pixels that each averages [L, K], their weights [L, K]) of one axis.
 
-    A triangle, two input pixels wide where the image shrinks and two canvas pixels where it grows, as Pillow's. On a
-    canvas that was reduced it is narrower, since what reduced it has averaged already. The image ends as in detection:
-    with the input pixel whose centre is the last inside.
+    The filter is a triangle, two input pixels wide where the image shrinks and two image pixels where it grows, as in
+    Pillow. It is narrower for an image that was reduced, which averaged its pixels already. The image ends as in
+    detection: with the last input pixel whose centre is inside.
 
     Args:
-        size: of the image, canvas px.
+        size: size of the reduced image, px.
         scale, offset: of the map.
-        length: of the input, px.
+        length: size of the input, px.
+        reduced: whether the image was reduced.
     """
-    half = max(1.0, math.sqrt(max(scale**-2 - AVERAGED * reduced, 0)))  # canvas px
-    centres = (np.arange(length) + 0.5 - offset) / scale  # [length] canvas px
+    half = max(1.0, math.sqrt(max(scale**-2 - AVERAGED * reduced, 0)))  # image px
+    centres = (np.arange(length) + 0.5 - offset) / scale  # [length] image px
     inside = np.flatnonzero((centres > 0) & (centres < size))
     centres = centres[inside, None]
     taps = np.ceil(centres - half - 0.5) + np.arange(math.ceil(2 * half))  # [L, K]
@@ -266,6 +263,6 @@ def _taps(size: int, scale: float, offset: float, length: int,
 
 
 def _weighted(table: Tensor, taps: NDArray[np.int64], weights: NDArray[np.float32]) -> Tensor:
-    """Weighted sums of rows of a table [n, D]: [L, D]."""
+    """Return weighted sums of rows of a table [n, D]: [L, D]."""
     index, weight = torch.from_numpy(taps).to(table.device), torch.from_numpy(weights).to(table.device)
     return F.embedding_bag(index, table, per_sample_weights=weight, mode="sum")

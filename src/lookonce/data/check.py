@@ -1,15 +1,13 @@
-"""What may be wrong with a data set, kind by kind: the rules of `lookonce check`.
+"""What may be wrong with a data set, kind by kind, and the report of `lookonce check`.
 
-Every rule takes what was read, and gives findings: how many, where the first are, and what to do.
-
-What `check` found: the report, as tables for a terminal and as JSON.
+Each rule takes what was read and returns findings: how many, where the first ones are, and what to do about them.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations, starmap
 from pathlib import Path
@@ -31,75 +29,71 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-
 PLACES = 10
-"""Places told of each finding."""
-
-
+"""Places kept of each finding; SHOWN of them are printed."""
+SHOWN = 3
+MOST_CLASSES = 30
+"""Classes in the printed table; the page has all."""
 TINY = 3.0
-"""px: a box whose shorter side is less at the network's input is implausibly small (a tenth of a cell)."""
-
-
+"""px: a box whose shorter side is less at the network's input is too small (a tenth of a cell)."""
 RARE = 0.05
-"""A class with less than this share of another's objects, and nearly its name, may be that one misspelt."""
-
+"""A class with fewer than this ratio of another's objects, and nearly its name, may be a misspelling of it."""
 
 KINDS: dict[str, tuple[bool, str]] = {
-    "image missing": (True, "put the image there, or take it out of the annotations"),
-    "image unreadable": (True, "copy the image again, or take it out"),
-    "annotation missing": (True, "write the annotation, or take the name off the list"),
+    "image missing": (True, "add the image, or remove it from the annotations"),
+    "image unreadable": (True, "copy the image again, or remove it"),
+    "annotation missing": (True, "write the annotation, or remove the name from the list"),
     "annotation unreadable": (True, "write the file again"),
     "object unreadable": (True, "fix the line: until then the object counts as background"),
-    "entry unreadable": (True, "fix the entry: until then it and what belongs to it is left out"),
+    "entry unreadable": (True, "fix the entry: until then it and everything that refers to it is ignored"),
     "two images for one annotation": (True, "rename one of the images and give each its own annotation"),
     "polygon": (False, "nothing to do: its bounding box is used"),
     "class id as a float": (False, "nothing to do: it is read as a whole number"),
     "number as text": (False, "nothing to do: it is read as a number"),
     "corners exchanged": (False, "nothing to do: they are swapped when read"),
-    "box over the edge": (False, "nothing to do: at least half of it is in the image, and it is cut at the edge"),
+    "box over the edge": (False, "nothing to do: at least half of it is in the image, and it is clipped at the edge"),
     "box without area": (True, "draw the box again, or delete it: until then the object counts as background"),
     "box outside": (True, "draw the box again, or read with policy clip: until then the object counts as background"),
     "category missing": (True, "name the category, or delete the box"),
     "category id twice": (True, "give each category its own id: until then the first one has all boxes"),
     "category name twice": (False, "nothing to do if they are one class; otherwise give each its own name"),
-    "group category": (False, "nothing to do: it only groups other classes, so it is left out"),
-    "names and nc differ": (True, "write all names, and their number: labels may stand for another class"),
+    "group category": (False, "nothing to do: it only groups other classes, so it is ignored"),
+    "names and nc differ": (True, "list all names and set nc to their number: labels may mean another class"),
     "image id unknown": (True, "add the image to the file, or delete its boxes"),
     "image id twice": (True, "give each image its own id: until then the first one has all boxes"),
     "image listed twice": (False, "nothing to do: it is read once"),
     "image under two ids": (True, "give the image one id and keep one set of boxes: until then it has all of them"),
     "list missing": (True, "fix the path in the description"),
-    "encoding guessed": (False, "if the names are wrong, save the file as UTF-8"),
-    "annotation id twice": (False, "number the annotations anew: other tools keep only one of two"),
+    "encoding guessed": (False, "save the file as UTF-8 if the names are wrong"),
+    "annotation id twice": (False, "number the annotations again: other tools keep only one of the two"),
     "image annotated twice": (True, "keep one annotation of the image"),
-    "label file missing": (False, "if nothing is on it, write an empty file; else its objects count as background"),
-    "image without annotation": (False, "annotate it if it shows objects; it is left out until then"),
+    "label file missing": (False, "write an empty file if the image shows no object; otherwise label it"),
+    "image without annotation": (False, "annotate it if it shows objects; until then it is ignored"),
     "file not read": (False, "convert it to .jpg or .png if it is an image of the data set"),
-    "size mismatch": (True, "write the image's own size: until then the image is left out"),
-    "image in two splits": (True, "keep it in one: a detector is not to be scored on what it learnt from"),
-    "same image in two splits": (True, "keep one: a detector is not to be scored on what it learnt from"),
-    "nearly the same image in two splits": (True, "look at them; keep both on one side, or scores flatter"),
-    "same image twice": (False, "keep one; their boxes may contradict each other"),
-    "nearly the same image": (False, "look at them; many alike weigh as much as many different ones"),
-    "box twice": (False, "delete one: in evaluation the second counts as missed"),
-    "box with two classes": (False, "decide for one: of objects in one place only the last is learnt"),
-    "box tiny at the input": (False, "train at a larger --size, cut images into tiles, or drop such boxes"),
-    "object lost to another": (False, "train at a larger --size, or with more anchors; a few do no harm"),
-    "image without contrast": (
-        False,
-        "look at it: if it is empty by mistake, write it again or take it out",
-    ),
-    "class names alike": (True, "write it one way: two spellings are two classes"),
-    "class names nearly alike": (False, "if one is a slip, mend it: two spellings are two classes"),
-    "class without objects": (False, "label some, or take the class off the list"),
-    "class not in train": (True, "put some of its images into train: it cannot be learnt"),
-}
-"""Kind -> whether it would harm training or make its score untrue, and what to do."""
+    "size mismatch": (True, "write the image's own size into the annotation: until then the image is ignored"),
+    "image in two splits (data leak)": (True, "keep it in one split: scores on training images say nothing"),
+    "identical image in two splits (data leak)": (True, "keep one of them: scores on training images say nothing"),
+    "nearly identical image in two splits (data leak)": (
+        True, "look at them and move both into one split: scores on such images are too high"),
+    "duplicate image": (False, "keep one of them: their boxes may contradict each other"),
+    "near-duplicate image": (False, "look at them: many similar images weigh as much as many different ones"),
+    "duplicate box": (False, "delete one: evaluation counts the second as a missed object"),
+    "box with two classes": (False, "keep one class: of two objects in one place only the last is learnt"),
+    "box too small at the input size": (False, "train at a larger --size, cut images into tiles, or drop such boxes"),
+    "anchor collision (two objects share a cell and an anchor)": (
+        False, "train at a larger --size or with more anchors; a few collisions do no harm"),
+    "image without contrast": (False, "look at it: write it again or remove it if it is blank by mistake"),
+    "class names alike": (True, "write the name in one way: two spellings are two classes"),
+    "class names nearly alike": (False, "correct the name if one is a typing error: two spellings are two classes"),
+    "class without objects": (False, "label some, or remove the class from the list"),
+    "class missing from train": (True, "move some of its images into train: otherwise it cannot be learnt"),
+}  # fmt: skip
+"""Kind -> (whether it harms training or makes its score untrue, what to do)."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of thing that is wrong: how many, where, and what to do."""
+    """One kind of problem: how many there are, where, and what to do."""
 
     kind: str
     count: int
@@ -108,7 +102,7 @@ class Finding:
 
     @property
     def harms(self) -> bool:
-        """Whether it would harm training, or make its score untrue."""
+        """Whether it harms training, or makes its score untrue."""
         return KINDS[self.kind][0]
 
     @property
@@ -118,13 +112,13 @@ class Finding:
 
 
 def finding(kind: str, places: Iterable[str], count: int) -> list[Finding]:
-    """A finding of `count` things, the first of them at `places`; none where the count is 0."""
+    """Return a finding of `count` problems, the first of them at `places`; none if the count is 0."""
     first = [place for place, _ in zip(places, range(PLACES), strict=False)] if count else []
     return [Finding(kind, count, tuple(first))] if count else []
 
 
 def all_findings(whole: Whole, looks: Looks | None, input_size: tuple[int, int], resize: ResizeMode) -> list[Finding]:
-    """Everything but what depends on anchors. input_size: (width, height) of the network's input, px."""
+    """Return every finding that does not depend on anchors. input_size: (width, height) of the input, px."""
     for split in whole.splits:
         whole.members(split)  # notes names without an annotation
     splits = training_splits(whole)
@@ -135,13 +129,13 @@ def all_findings(whole: Whole, looks: Looks | None, input_size: tuple[int, int],
 
 
 def training_splits(whole: Whole) -> dict[str, NDArray[np.int64]]:
-    """train, val and test as training and evaluation take them, those that there are."""
+    """Return the images of train, val and test as training and evaluation use them, where they exist."""
     found = {name: whole.members(name) for name in whole.training}
     return {name: members for name, members in found.items() if len(members)}
 
 
 def read_findings(whole: Whole) -> Iterator[Finding]:
-    """What the reader noted."""
+    """Yield what the reader noted."""
     problems = [p for _, p in whole.found.problems]
     for kind in dict.fromkeys(p.kind for p in problems):
         mine = [p for p in problems if p.kind == kind]
@@ -149,7 +143,7 @@ def read_findings(whole: Whole) -> Iterator[Finding]:
 
 
 def class_findings(whole: Whole, splits: dict[str, NDArray[np.int64]]) -> Iterator[Finding]:
-    """Names of classes that differ by a letter, case or blanks; classes without objects, or none to learn from."""
+    """Yield similar class names, classes without objects, and classes that train lacks."""
     dataset = whole.dataset
     counts = np.bincount(dataset.classes, minlength=len(dataset.labels))
 
@@ -165,8 +159,8 @@ def class_findings(whole: Whole, splits: dict[str, NDArray[np.int64]]) -> Iterat
     yield from finding("class without objects", empty, len(empty))
     if "train" in splits and len(splits) > 1:
         learnt = set(dataset.select(splits["train"]).classes.tolist())
-        lost = [name for n, name in enumerate(dataset.labels) if counts[n] and n not in learnt]
-        yield from finding("class not in train", lost, len(lost))
+        missing = [name for n, name in enumerate(dataset.labels) if counts[n] and n not in learnt]
+        yield from finding("class missing from train", missing, len(missing))
 
 
 def alike(a: str, b: str) -> bool:
@@ -215,82 +209,71 @@ def letter_apart_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def split_findings(whole: Whole, splits: dict[str, NDArray[np.int64]]) -> list[Finding]:
-    """Images that two of train, val and test name."""
+    """Return the images that two of train, val and test name."""
     counts = Counter(n for members in splits.values() for n in set(members.tolist()))
     twice = sorted(n for n, count in counts.items() if count > 1)
-    places = (f"{whole.dataset.paths[n]}: in {_in_which(n, splits)}" for n in twice)
-    return finding("image in two splits", places, len(twice))
+    places = (f"{whole.dataset.paths[n]}: in {_splits_of(n, splits)}" for n in twice)
+    return finding("image in two splits (data leak)", places, len(twice))
 
 
-def _in_which(n: int, splits: dict[str, NDArray[np.int64]]) -> str:
+def _splits_of(n: int, splits: dict[str, NDArray[np.int64]]) -> str:
     return " and ".join(name for name, members in splits.items() if n in members) or "no split"
 
 
 def image_findings(whole: Whole, looks: Looks, splits: dict[str, NDArray[np.int64]]) -> Iterator[Finding]:
-    """What the images themselves show: cut ones, other sizes than annotated, twins, and twins across splits."""
+    """Yield what the images themselves show: unreadable ones, other sizes than annotated, and duplicates."""
     dataset = whole.dataset
     wrong = sorted(looks.errors)
     yield from finding("image unreadable", (f"{dataset.paths[n]}: {looks.errors[n]}" for n in wrong), len(wrong))
-    seen, said = looks.sizes, dataset.sizes
-    other = np.flatnonzero((seen != said).any(1) & (seen[:, 0] > 0)).tolist()
-    yield from finding("size mismatch", (_sizes(whole, n, seen[n]) for n in other), len(other))
+    other = np.flatnonzero((looks.sizes != dataset.sizes).any(1) & (looks.sizes[:, 0] > 0)).tolist()
+    yield from finding("size mismatch", (_size_mismatch(whole, n, looks.sizes[n]) for n in other), len(other))
     flat = np.flatnonzero(looks.flat).tolist()
-    yield from finding("image without contrast", (f"{dataset.paths[n]}: one grey all over" for n in flat), len(flat))
-    for twins, kind in ((same_content(looks), "same image"), (nearly_same(looks), "nearly the same image")):
-        later = np.flatnonzero(twins >= 0)
-        apart = _across(twins, later, splits)
-        describe = _twin_words(dataset.paths, twins, splits)
-        yield from finding(f"{kind} in two splits", map(describe, later[apart]), int(apart.sum()))
-        together = later[~apart]
-        name = "same image twice" if kind == "same image" else kind
-        yield from finding(name, map(describe, together), len(together))
-
-
-def _across(
-    twins: NDArray[np.int64], later: NDArray[np.int64], splits: dict[str, NDArray[np.int64]]
-) -> NDArray[np.bool_]:
-    """[len(later)] whether each image and its twin lie in different splits."""
-    of = np.full(len(twins), -1)
+    yield from finding(
+        "image without contrast", (f"{dataset.paths[n]}: all of it is one grey" for n in flat), len(flat)
+    )
+    split_of = np.full(len(dataset), -1)
     for number, members in enumerate(splits.values()):
-        of[members] = number
-    return np.asarray((of[later] != of[twins[later]]) & (of[later] >= 0) & (of[twins[later]] >= 0), bool)
+        split_of[members] = number
+    for twins, leak, kind in (
+        (same_content(looks), "identical image in two splits (data leak)", "duplicate image"),
+        (nearly_same(looks), "nearly identical image in two splits (data leak)", "near-duplicate image"),
+    ):
+        later = np.flatnonzero(twins >= 0)
+        here, there = split_of[later], split_of[twins[later]]
+        across = (here != there) & (here >= 0) & (there >= 0)
+        for name, images in ((leak, later[across]), (kind, later[~across])):
+            places = (
+                f"{dataset.paths[n]} (in {_splits_of(n, splits)}): same as {dataset.paths[twins[n]]} "
+                f"(in {_splits_of(int(twins[n]), splits)})" for n in images.tolist()
+            )  # fmt: skip
+            yield from finding(name, places, len(images))
 
 
-def _twin_words(paths: NDArray[np.str_], twins: NDArray[np.int64],
-                splits: dict[str, NDArray[np.int64]]) -> Callable[[int], str]:  # fmt: skip
-    def describe(n: int) -> str:
-        first = int(twins[n])
-        return f"{paths[n]} (in {_in_which(n, splits)}): as {paths[first]} (in {_in_which(first, splits)})"
-
-    return describe
-
-
-def _sizes(whole: Whole, n: int, seen: NDArray[np.int32]) -> str:
-    said = whole.dataset.sizes[n]
-    turned = "; turned by its EXIF tag?" if tuple(seen) == tuple(said[::-1]) else ""
-    place = whole.found.told((whole.found.files[n], 0))
-    return f"{place}: says {said[0]} x {said[1]}, and {whole.dataset.paths[n]} is {seen[0]} x {seen[1]}{turned}"
+def _size_mismatch(whole: Whole, n: int, size: NDArray[np.int32]) -> str:
+    annotated = whole.dataset.sizes[n]
+    turned = "; rotated by its EXIF tag?" if tuple(size) == tuple(annotated[::-1]) else ""
+    place, path = whole.found.told((whole.found.files[n], 0)), whole.dataset.paths[n]
+    return f"{place}: says {annotated[0]} x {annotated[1]}, but {path} is {size[0]} x {size[1]}{turned}"
 
 
 def box_findings(whole: Whole, input_size: tuple[int, int], resize: ResizeMode) -> Iterator[Finding]:
-    """Boxes that are there twice, and boxes too small for the network's input."""
-    dataset, image = whole.dataset, whole.dataset.image_of_box
-    keys = np.column_stack((image, np.rint(dataset.boxes).astype(np.int64), dataset.classes))  # [N, 6]
+    """Yield duplicate boxes, and boxes that are too small at the network's input."""
+    dataset = whole.dataset
+    keys = np.column_stack((dataset.image_of_box, np.rint(dataset.boxes).astype(np.int64), dataset.classes))  # [N, 6]
     again = repeated(keys)
-    yield from finding(
-        "box twice", (f"{whole.place(n)}: {dataset.labels[dataset.classes[n]]}" for n in again), len(again)
-    )
+    places = (f"{whole.place(n)}: {dataset.labels[dataset.classes[n]]}" for n in again.tolist())
+    yield from finding("duplicate box", places, len(again))
     other = np.setdiff1d(repeated(keys[:, :5]), again)
     yield from finding("box with two classes", map(whole.place, other.tolist()), len(other))
     boxes = input_boxes(dataset, input_size, resize)
     shapes = boxes[:, 2:] - boxes[:, :2]  # [N, 2] input px
     tiny = np.flatnonzero(shapes.min(1) < TINY)
     places = (f"{whole.place(n)}: {shapes[n, 0]:.1f} x {shapes[n, 1]:.1f} px of {input_size[0]}" for n in tiny.tolist())
-    yield from finding("box tiny at the input", places, len(tiny))
+    yield from finding("box too small at the input size", places, len(tiny))
 
 
 def repeated(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows [N, k] that an earlier row equals: their places, growing."""
+    """Return the indices of the rows [N, k] that equal an earlier row, in order."""
     if not len(rows):
         return np.zeros(0, np.int64)
     order = np.lexsort(rows.T[::-1])  # equal rows side by side, in their order
@@ -298,27 +281,21 @@ def repeated(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray(np.sort(order[1:][same]), np.int64)
 
 
-def lost_finding(whole: Whole, lost: NDArray[np.int64], winner: NDArray[np.int64],
-                 anchor: Sequence[str]) -> list[Finding]:  # fmt: skip
-    """Objects whose cell and anchor a later one takes. lost: [L] objects; winner: [L]; anchor: [L] its shape."""
+def collision_finding(whole: Whole, objects: NDArray[np.int64], winner: NDArray[np.int64],
+                      anchor: Sequence[str]) -> list[Finding]:  # fmt: skip
+    """Return the objects [L] whose cell and anchor (its shape as text, [L]) a later one takes, the winner [L]."""
     dataset = whole.dataset
     names = [dataset.labels[n] for n in dataset.classes]
-    places = (f"{whole.place(n)}: {names[n]}, to the {names[w]} of {whole.place(w)}; anchor {shape}"
-              for n, w, shape in zip(lost.tolist(), winner.tolist(), anchor, strict=True))  # fmt: skip
-    return finding("object lost to another", places, len(lost))
-
-
-SHOWN = 3
-"""Places told of each finding."""
-
-
-MOST_CLASSES = 30
-"""Classes in the table; the page has all."""
+    places = (
+        f"{whole.place(n)}: {names[n]}, collides with the {names[w]} of {whole.place(w)}; anchor {shape}"
+        for n, w, shape in zip(objects.tolist(), winner.tolist(), anchor, strict=True)
+    )
+    return finding("anchor collision (two objects share a cell and an anchor)", places, len(objects))
 
 
 @dataclass(frozen=True)
 class Counted:
-    """How much of everything there is."""
+    """How much there is of everything."""
 
     images: int
     objects: int
@@ -333,10 +310,9 @@ class Counted:
     split_source: str
     """Where train, val and test come from."""
     objects_an_image: tuple[float, int]
-    """(mean, most)"""
+    """(mean, most)."""
     box_side: tuple[float, float, float]
-    """Square root of a box's area at the input, px: a tenth of the boxes are below the first number, half of them
-    below the second, nine tenths below the third."""
+    """Square root of a box's area at the input, px: the 10th, 50th and 90th percentile."""
 
 
 @dataclass(frozen=True)
@@ -350,7 +326,7 @@ class CheckReport:
     counted: Counted
     anchors: Anchors
     lost: tuple[int, ...]
-    """Objects lost to others in their cell, by anchor."""
+    """Anchor collisions of each anchor."""
     findings: tuple[Finding, ...]
     looked: bool
     """Whether the images were opened."""
@@ -358,16 +334,16 @@ class CheckReport:
 
     @property
     def harms(self) -> bool:
-        """Whether something would harm training, or make its score untrue."""
+        """Whether something harms training, or makes its score untrue."""
         return any(finding.harms for finding in self.findings)
 
     @property
     def exit_code(self) -> int:
-        """1 where something would harm training, else 0."""
+        """1 if something harms training, else 0."""
         return int(self.harms)
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """Return the report as plain values."""
         whole = asdict(self) | {"page": None if self.page is None else str(self.page), "harms": self.harms}
         whole["findings"] = [asdict(f) | {"harms": f.harms, "remedy": f.remedy} for f in self.findings]
         return whole
@@ -376,42 +352,41 @@ class CheckReport:
         from rich.console import Group
 
         lines = summary(self).split("\n")
-        return Group(cells(lines), _classes(self), _anchors(self), *_findings(self), cell(verdict(self)))
+        return Group(cells(lines), _class_table(self), _anchor_table(self), *_shown_findings(self), cell(verdict(self)))
 
     def __str__(self) -> str:
         return rendered(self)
 
 
 def summary(report: CheckReport) -> str:
-    """What there is, in a few lines."""
+    """Return the counts in a few lines."""
     c = report.counted
     mean, most = c.objects_an_image
     marked = ", ".join(f"{n:,} {what}" for n, what in ((c.difficult - c.crowd, "difficult"), (c.crowd, "crowd")) if n)
     low, middle, high = c.box_side
+    splits = ", ".join(
+        f"{printable(name)} {images:,} ({objects:,} objects)" for name, (images, objects) in c.splits.items()
+    )
     lines = [
         f"{printable(report.data)} ({report.format}): {c.images:,} images, {c.objects:,} objects of "
         f"{len(c.classes)} classes" + (f" ({marked})" if marked else ""),
-        f"{mean:.1f} objects an image, {most} at most; {c.empty:,} images without any",
-        f"side of a box at {report.size} px: {low:.0f} to {high:.0f} px (8 of 10), {middle:.0f} in the middle",
-        "split: "
-        + ", ".join(f"{printable(name)} {p:,} ({o:,} objects)" for name, (p, o) in c.splits.items())
-        + f", {printable(c.split_source)}",
+        f"objects per image: mean {mean:.1f}, at most {most}; {c.empty:,} images without objects",
+        f"box side at {report.size} px (root of area): median {middle:.0f} px, 80 % from {low:.0f} to {high:.0f} px",
+        f"splits: {splits}, {printable(c.split_source)}",
     ]
-    if not report.looked:
-        lines.append("the images were not opened")
-    return "\n".join(lines)
+    return "\n".join(lines if report.looked else [*lines, "the images were not opened"])
 
 
 def verdict(report: CheckReport) -> str:
-    """One line: may it be trained on."""
+    """Return one line: what to fix before training."""
     page = f"; page: {report.page}" if report.page else ""
     harmful = [finding.kind for finding in report.findings if finding.harms]
     if harmful:
-        return f"To mend before training: {', '.join(harmful)}{page}"
-    return f"Nothing that would harm training{page}"
+        return f"Fix before training: {', '.join(harmful)}{page}"
+    return f"Found nothing that harms training{page}"
 
 
-def _classes(report: CheckReport) -> Table:
+def _class_table(report: CheckReport) -> Table:
     table = _table("class", "objects", "images")
     order = sorted(report.counted.classes.items(), key=lambda entry: -entry[1][0])
     for name, (objects, images) in order[:MOST_CLASSES]:
@@ -422,23 +397,21 @@ def _classes(report: CheckReport) -> Table:
     return table
 
 
-def _anchors(report: CheckReport) -> Table:
+def _anchor_table(report: CheckReport) -> Table:
     fit = report.anchors
-    table = _table(f"anchor, cells (mean best IoU {fit.mean_iou:.3f})", "boxes", "lost to another")
+    table = _table(f"anchor, cells (mean best IoU {fit.mean_iou:.3f})", "boxes", "collisions")
     for (w, h), boxes, lost in zip(fit.wh, fit.counts, report.lost, strict=True):
         table.add_row(f"{w:.2f} x {h:.2f}", f"{boxes:,}", f"{lost:,}")
     return table
 
 
-def _findings(report: CheckReport) -> list[Text]:
+def _shown_findings(report: CheckReport) -> list[Text]:
     from rich.text import Text
 
     found = []
     for finding in report.findings:
-        mark = "!!" if finding.harms else " -"
-        text = Text(
-            f"{mark} {finding.count:,} x {finding.kind}: {finding.remedy}", style="bold" if finding.harms else ""
-        )
+        mark, style = ("!!", "bold") if finding.harms else (" -", "")
+        text = Text(f"{mark} {finding.count:,} x {finding.kind}: {finding.remedy}", style=style)
         text.append("".join(f"\n     {printable(place)}" for place in finding.places[:SHOWN]), style="not bold")
         if finding.count > SHOWN:
             text.append(f"\n     and {finding.count - SHOWN:,} more", style="not bold")

@@ -1,4 +1,4 @@
-"""What a data set is once read: an index in packed arrays, and a light view of each image.
+"""A data set in memory: packed arrays, and a light view of each image.
 
 Boxes are xyxy float32 image pixels. No Python object is kept for a box or an image.
 """
@@ -16,12 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 DataPolicy = Literal["error", "drop", "clip"]
 """How to handle a box more than half outside its image: refuse the data set, drop the box, or clip it to the image.
 
-"error" refuses the data set for any other problem, too. A box at least half inside is clipped under each."""
+"error" refuses the data set for any other problem, too. A box at least half inside is always clipped."""
 
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """One image and what is on it; N objects."""
+    """One image and its N objects."""
 
     path: Path
     size: tuple[int, int]  # (width, height), image px, as seen (EXIF applied)
@@ -32,18 +32,18 @@ class Record:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with the data, and what was done about it."""
+    """A problem of the data, and what was done about it."""
 
     place: str
     """file:line, or file."""
     kind: str
-    """What to count it as: "box without area", "image missing" ..."""
+    """Kind of problem: "box without area", "image missing" ..."""
     found: str
-    """What was found, and what is allowed."""
+    """What was found, and what is expected."""
     action: str
-    """dropped, clipped, skipped or fixed; or how it was read all the same."""
+    """dropped, clipped, skipped or fixed; or how it was read."""
     times: int = 1
-    """How many it stands for: of very many in one file, the last stands for the rest."""
+    """Number of problems that it stands for: of very many in one file, the last stands for the rest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,33 +61,33 @@ class Dataset:
     difficult: NDArray[np.bool_]  # [N]
     problems: tuple[Problem, ...] = ()
     crowd: NDArray[np.bool_] | None = None
-    """[N] of the difficult objects, those that COCO calls a crowd (one box around many); None: no format says."""
+    """[N] difficult objects that COCO calls a crowd (one box around many); None: the format has none."""
     area: NDArray[np.float64] | None = None
-    """[N] image px² as COCO says it, of the mask where there is one; 0, or None for all: of the box."""
+    """[N] image px² from COCO, of the mask if there is one; 0, or None for all: of the box."""
     pixel_range: tuple[float, float] | None = None
-    """Values of images of more than 8 bits that become black and white; None: as data.images.load_rgb has it."""
+    """Values of images of more than 8 bits that become black and white; None: the default of data.images.load_rgb."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
     @property
     def records(self) -> Records:
-        """The images one by one; built when they are looked at."""
+        """Return the images one by one; each is built when it is accessed."""
         return Records(self)
 
     @property
     def image_of_box(self) -> NDArray[np.int64]:
-        """[N] which image each object is on."""
+        """Return the image of each object [N]."""
         return np.repeat(np.arange(len(self)), np.diff(self.first))
 
     @property
     def object_side(self) -> float:
-        """Median over the objects of the longer side, as a share of its image's longer side; 1 without objects."""
+        """Return the median ratio of an object's longer side to its image's longer side; 1 without objects."""
         sides = (self.boxes[:, 2:] - self.boxes[:, :2]).max(-1) / self.sizes.max(-1)[self.image_of_box]
         return float(np.median(sides)) if len(sides) else 1.0
 
     def select(self, index: ArrayLike) -> Dataset:
-        """These images (indices, or a mask), in this order."""
+        """Return these images (indices, or a mask), in this order."""
         chosen = np.arange(len(self))[np.asarray(index, dtype=None if len(np.atleast_1d(index)) else np.int64)]
         counts = np.diff(self.first)[chosen]
         first = np.concatenate(([0], counts.cumsum())).astype(np.int64)
@@ -105,7 +105,7 @@ class Dataset:
         )
 
     def with_objects(self) -> Dataset:
-        """Only the images that have at least one object."""
+        """Return the images that have at least one object."""
         return self.select(np.flatnonzero(np.diff(self.first)))
 
 
@@ -141,7 +141,7 @@ class Records(Sequence[Record]):
 
 def pack(name: str, root: Path, labels: tuple[str, ...], records: Iterable[Record],
          problems: tuple[Problem, ...] = ()) -> Dataset:  # fmt: skip
-    """Records in memory as a Dataset, paths kept relative to root where they lie in it."""
+    """Return records in memory as a Dataset; paths inside root become relative to it."""
     paths, sizes, counts = [], [], []
     boxes, classes, difficult = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)], [np.zeros(0, bool)]
     for record in records:

@@ -1,12 +1,8 @@
-"""Paper and ink for the demo's pages: varied backgrounds, and ink that can be read on them.
-
-Colours are RGB floats 0..1; every function draws from the generator that it is given.
-
-The demo's data set: pages of real handwritten digits with boxes, made offline.
+"""The demo's data set: pages of real handwritten digits with boxes, made offline.
 
 The scans are scikit-learn's bundled copy of the UCI set "Optical Recognition of Handwritten Digits"
 (Alpaydin & Kaynak, CC BY 4.0): 1,797 digits of 43 writers, 8x8 cells, each 0..16 = ink in a 4x4 block.
-Pages of train, val and test share no scan. Boxes are xyxy image pixels, tight around the ink.
+Pages of train, val and test share no scan. Boxes are xyxy image pixels, tight around the ink; colours are RGB 0..1.
 """
 
 from __future__ import annotations
@@ -26,116 +22,23 @@ from lookonce.files import temporary, write_text
 
 Floats = NDArray[np.float32]
 
-
+SPLITS = ("train", "val", "test")
+RATIOS = (0.7, 0.1, 0.2)
+"""Parts of the scans of each class for train, val and test."""
+COUNTS = (3, 7)
+"""Least and most digits of a page; those without room are dropped."""
+SMALLEST, LARGEST = 3 / 8, 3 / 4
+"""Longer side of a digit relative to the page's side, before rotation and shear."""
+OVERLAP = 0.04
+"""A digit's box may overlap others with at most this part of its own area."""
+THRESHOLD, STEEPEST = 0.5, 4.0
+"""Amount of ink in a cell that counts as the edge of a stroke; steepest rise of ink there."""
+INK = 0.25
+"""A pixel with at least this amount of ink belongs to the digit's box."""
 CONTRAST = 0.4
-"""Least difference of brightness between ink and the mean of the paper below it, of 0..1."""
-
-
+"""Least difference of brightness between ink and the mean of the background below it, of 0..1."""
 BRIGHTNESS = np.array((0.299, 0.587, 0.114), np.float32)
 """Weights of R, G, B. Source: ITU-R BT.601."""
-
-
-def draw_paper(side: int, rng: np.random.Generator) -> Floats:
-    """An empty page [S, S, 3]: light, tinted, with one of six patterns and a little noise."""
-    tint = rng.uniform(0.72, 0.97) + rng.uniform(-0.08, 0.08, 3)
-    pattern = (_plain, _gradient, _fibres, _ruled, _grid, _blotches)[rng.integers(6)]
-    page = tint + pattern(side, rng)  # [S, S, 3]
-    noise = rng.standard_normal((side, side, 1), np.float32) * rng.uniform(0, 0.035)
-    return np.clip(page + noise, 0, 1).astype(np.float32)
-
-
-def draw_ink(page: Floats, ink: Floats, rng: np.random.Generator) -> Floats:
-    """A piece of a page [h, w, 3] with ink [h, w] laid on it, in a colour that stands out from what is below."""
-    ground = float(page.mean((0, 1)) @ BRIGHTNESS)
-    colours = rng.uniform(0, 1, (24, 3)) * rng.uniform(0, 0.6, (24, 1))  # inks are dark, of any hue
-    bright = colours @ BRIGHTNESS
-    enough = np.flatnonzero(np.abs(bright - ground) >= CONTRAST)
-    colour = colours[enough[0]] if len(enough) else np.full(3, float(ground < 0.5))
-    cover = ink[..., None] * np.float32(rng.uniform(0.9, 1))
-    return page * (1 - cover) + colour.astype(np.float32) * cover  # [h, w, 3]
-
-
-def _plain(side: int, rng: np.random.Generator) -> Floats:
-    """Nothing: [1, 1, 1]."""
-    return np.zeros((1, 1, 1), np.float32)
-
-
-def _gradient(side: int, rng: np.random.Generator) -> Floats:
-    """Light that falls off in one direction: [S, S, 3]."""
-    angle = rng.uniform(0, 2 * np.pi)
-    line = np.linspace(-1, 1, side, dtype=np.float32)
-    ramp = np.cos(angle) * line[None] + np.sin(angle) * line[:, None]  # [S, S]
-    page: Floats = ramp[..., None] * rng.uniform(0.02, 0.14, 3).astype(np.float32)
-    return page
-
-
-def _fibres(side: int, rng: np.random.Generator) -> Floats:
-    """Rough paper: fine grain, a little longer in one direction: [S, S, 1]."""
-    short, long = int(rng.integers(1, 3)), int(rng.integers(3, 9))
-    shape = (side // short, side // long) if rng.random() < 0.5 else (side // long, side // short)
-    return _enlarged(rng.normal(0, rng.uniform(0.02, 0.06), shape), side)[..., None]
-
-
-def _ruled(side: int, rng: np.random.Generator) -> Floats:
-    """Writing paper: level lines: [S, 1, 3]."""
-    return _lines(side, side * rng.uniform(0.06, 0.15), rng)[:, None]
-
-
-def _grid(side: int, rng: np.random.Generator) -> Floats:
-    """Squared paper: [S, S, 3]."""
-    gap = side * rng.uniform(0.05, 0.12)
-    lines = _lines(side, gap, rng)  # [S, 3]
-    return np.where(np.abs(lines[None]) > np.abs(lines[:, None]), lines[None], lines[:, None])
-
-
-def _blotches(side: int, rng: np.random.Generator) -> Floats:
-    """Stains of colour: [S, S, 3]."""
-    cells = int(rng.integers(3, 8))
-    amount = rng.uniform(0.03, 0.1)
-    return np.stack([_enlarged(rng.normal(0, amount, (cells, cells)), side) for _ in range(3)], -1)
-
-
-def _lines(side: int, gap: float, rng: np.random.Generator) -> Floats:
-    """Coloured lines, a pixel or two thick, gap px apart, along one axis: [S, 3]."""
-    at = (np.arange(side) + rng.uniform(0, gap)) % gap  # [S]
-    colour = rng.uniform(-0.28, -0.06, 3) * rng.choice((1, -1))
-    lines: Floats = ((at < rng.uniform(1, 2.2))[:, None] * colour).astype(np.float32)
-    return lines
-
-
-def _enlarged(small: NDArray[np.float64], side: int) -> Floats:
-    """A coarse field [h, w] as a smooth one [S, S]."""
-    field = Image.fromarray(small.astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC)
-    return np.asarray(field, np.float32)
-
-
-SPLITS = ("train", "val", "test")
-
-
-SHARES = (0.7, 0.1, 0.2)
-"""Of the scans of each class: train, val, test."""
-
-
-COUNTS = (3, 7)
-"""Digits that a page is given, both included; those that find no room are left out."""
-
-
-SMALLEST, LARGEST = 3 / 8, 3 / 4
-"""Longer side of a digit, of the page's side (before its turn and shear)."""
-
-
-OVERLAP = 0.04
-"""A digit's box may lie on others with at most this share of its own area."""
-
-
-THRESHOLD, STEEPEST = 0.5, 4.0
-"""Share of ink in a cell that counts as the edge of a stroke; rise of ink over share there, at most."""
-
-
-INK = 0.25
-"""A pixel with at least this share of ink belongs to the digit's box."""
-
-
 README = """Pages of handwritten digits, made by lookonce (lookonce.data.digits).
 pages {pages[0]} train, {pages[1]} val, {pages[2]} test; side {side} px; seed {seed}
 Scans: "Optical Recognition of Handwritten Digits", E. Alpaydin and C. Kaynak, UCI Machine Learning Repository,
@@ -145,10 +48,10 @@ CC BY 4.0, as bundled with scikit-learn. No scan is on pages of two splits.
 
 @dataclass(frozen=True)
 class Page:
-    """One page and what is on it."""
+    """One page and its digits."""
 
     pixels: NDArray[np.uint8]  # [S, S, 3]
-    ink: Floats  # [S, S] share of ink, 0..1
+    ink: Floats  # [S, S] amount of ink, 0..1
     boxes: NDArray[np.float32]  # [N, 4] xyxy px
     scans: NDArray[np.int64]  # [N] which scan each digit is
 
@@ -164,25 +67,27 @@ def write_digits(
     """Write the pages as a Pascal VOC data set; the same arguments give the same bytes.
 
     Args:
-        folder: where to; appears whole or not at all. If it already holds this very set, nothing is done.
-        pages: how many for train, val and test.
-        side: of the square pages, px; digits are about 1/8 to 1/2 of it.
-        seed: of the division of the scans and of every page.
+        folder: written whole or not at all. If it already holds this very set, nothing is done.
+        pages: number of pages for train, val and test.
+        side: side of the square pages, px; digits are about 1/8 to 1/2 of it.
+        seed: seed of the split of the scans and of every page.
         progress: called after each page with (pages done, pages in all).
     Returns:
-        folder, with Annotations, JPEGImages, ImageSets/Main and a README.txt of where the scans come from.
+        folder, with Annotations, JPEGImages, ImageSets/Main and a README.txt that names the source of the scans.
     Raises:
-        UserError: scikit-learn is missing, the folder holds something else, or a number is out of its law.
+        UserError: scikit-learn is missing, the folder holds something else, or a number is out of range.
     """
     folder = Path(folder).expanduser()
     if len(pages) != len(SPLITS) or min(pages) < 1 or side < 64:
-        raise UserError(f"digits: pages {pages}, side {side}; expected three counts from 1 and a side from 64 px")
+        raise UserError(
+            f"digits: pages {pages}, side {side}; expected three counts of at least 1 and a side of at least 64 px"
+        )
     readme = README.format(pages=pages, side=side, seed=seed)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if (folder / "README.txt").is_file() and (folder / "README.txt").read_text(encoding="utf-8") == readme:
             return folder
         raise UserError(
-            f"{folder}: holds something else than these digits; expected an empty or a new folder: "
+            f"{folder}: holds other files than these digits; expected an empty or a new folder: "
             "name another one, or remove it first"
         )
     beside = temporary(folder)
@@ -203,7 +108,7 @@ def write_digits(
 def _write(
     folder: Path, pages: tuple[int, int, int], side: int, seed: int, progress: Callable[[int, int], None] | None
 ) -> None:
-    """Every page of every split, and the lists."""
+    """Write every page of every split, and the lists."""
     scans, labels = load_scans()
     (folder / "JPEGImages").mkdir(parents=True)
     stems: dict[str, list[str]] = {}
@@ -222,7 +127,7 @@ def _write(
 
 
 def load_scans() -> tuple[Floats, NDArray[np.int64]]:
-    """(scans [1797, 8, 8] share of ink 0..1, labels [1797] 0..9). UserError where scikit-learn is missing."""
+    """Return (scans [1797, 8, 8] amount of ink 0..1, labels [1797] 0..9). Raises UserError without scikit-learn."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -234,30 +139,26 @@ def load_scans() -> tuple[Floats, NDArray[np.int64]]:
 
 
 def divide(labels: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], ...]:
-    """Indices of the scans for train, val and test: disjoint, all used, the same shares of every class.
-
-    Args:
-        labels: [N] class of each scan.
-    """
+    """Split the scans with these classes [N]: indices for train, val and test, with the same parts of every class."""
     rng = np.random.default_rng(seed)
     parts: tuple[list[NDArray[np.int64]], ...] = ([], [], [])
     for label in np.unique(labels):
         mixed = rng.permutation(np.flatnonzero(labels == label))
-        cuts = np.round(np.cumsum(SHARES)[:-1] * len(mixed)).astype(int)
+        cuts = np.round(np.cumsum(RATIOS)[:-1] * len(mixed)).astype(int)
         for part, piece in zip(parts, np.split(mixed, cuts), strict=True):
             part.append(piece)
     return tuple(np.concatenate(part) for part in parts)
 
 
 def draw_page(scans: Floats, pool: NDArray[np.int64], side: int, rng: np.random.Generator) -> Page:
-    """A page with digits of the pool, the largest laid first wherever there is room.
+    """Draw a page with digits of the pool, the largest first, wherever there is room.
 
     Args:
-        scans: [M, 8, 8] share of ink, 0..1.
-        pool: indices of the scans that may be used, each at most once.
+        scans: [M, 8, 8] amount of ink, 0..1.
+        pool: indices of the scans to use, each at most once.
         side: S, px.
     """
-    page = draw_paper(side, rng)  # [S, S, 3] 0..1
+    page = draw_background(side, rng)  # [S, S, 3] 0..1
     ink = np.zeros((side, side), np.float32)
     boxes: list[tuple[int, int, int, int]] = []
     used: list[int] = []
@@ -283,7 +184,7 @@ def draw_page(scans: Floats, pool: NDArray[np.int64], side: int, rng: np.random.
 
 
 def shape_digit(scan: Floats, length: float, rng: np.random.Generator) -> Floats:
-    """A scan [8, 8] enlarged smoothly, turned and sheared a little: its ink [h, w], 0..1, cut to its box.
+    """Enlarge a scan [8, 8] smoothly, rotate and shear it a little: return its ink [h, w], 0..1, cropped to its box.
 
     Args:
         length: side that the scan's 8 cells take, px, before turning.
@@ -309,7 +210,7 @@ def shape_digit(scan: Floats, length: float, rng: np.random.Generator) -> Floats
 def _room(
     boxes: list[tuple[int, int, int, int]], shape: tuple[int, ...], side: int, rng: np.random.Generator
 ) -> tuple[int, int] | None:
-    """A random (y, x) where a box of this shape (h, w) lies almost free of the boxes; None where there is none."""
+    """Return a random (y, x) where a box of this shape (h, w) hardly overlaps the boxes; None if there is no room."""
     h, w = shape
     if h > side or w > side:
         return None
@@ -322,3 +223,77 @@ def _room(
         return None
     row, column = divmod(int(places[rng.integers(len(places))]), len(x))
     return row, column
+
+
+def draw_background(side: int, rng: np.random.Generator) -> Floats:
+    """Draw an empty page [S, S, 3]: light, tinted, with one of six patterns and a little noise."""
+    tint = rng.uniform(0.72, 0.97) + rng.uniform(-0.08, 0.08, 3)
+    pattern = (_plain, _gradient, _fibres, _ruled, _grid, _blotches)[rng.integers(6)]
+    page = tint + pattern(side, rng)  # [S, S, 3]
+    noise = rng.standard_normal((side, side, 1), np.float32) * rng.uniform(0, 0.035)
+    return np.clip(page + noise, 0, 1).astype(np.float32)
+
+
+def draw_ink(page: Floats, ink: Floats, rng: np.random.Generator) -> Floats:
+    """Draw ink [h, w] on a piece of a page [h, w, 3], in a colour that contrasts with it; return the new piece."""
+    ground = float(page.mean((0, 1)) @ BRIGHTNESS)
+    colours = rng.uniform(0, 1, (24, 3)) * rng.uniform(0, 0.6, (24, 1))  # inks are dark, of any hue
+    bright = colours @ BRIGHTNESS
+    enough = np.flatnonzero(np.abs(bright - ground) >= CONTRAST)
+    colour = colours[enough[0]] if len(enough) else np.full(3, float(ground < 0.5))
+    cover = ink[..., None] * np.float32(rng.uniform(0.9, 1))
+    return page * (1 - cover) + colour.astype(np.float32) * cover  # [h, w, 3]
+
+
+def _plain(side: int, rng: np.random.Generator) -> Floats:
+    """No pattern: [1, 1, 1]."""
+    return np.zeros((1, 1, 1), np.float32)
+
+
+def _gradient(side: int, rng: np.random.Generator) -> Floats:
+    """A brightness gradient in one direction: [S, S, 3]."""
+    angle = rng.uniform(0, 2 * np.pi)
+    line = np.linspace(-1, 1, side, dtype=np.float32)
+    ramp = np.cos(angle) * line[None] + np.sin(angle) * line[:, None]  # [S, S]
+    page: Floats = ramp[..., None] * rng.uniform(0.02, 0.14, 3).astype(np.float32)
+    return page
+
+
+def _fibres(side: int, rng: np.random.Generator) -> Floats:
+    """Fine grain, a little longer in one direction: [S, S, 1]."""
+    short, long = int(rng.integers(1, 3)), int(rng.integers(3, 9))
+    shape = (side // short, side // long) if rng.random() < 0.5 else (side // long, side // short)
+    return _enlarged(rng.normal(0, rng.uniform(0.02, 0.06), shape), side)[..., None]
+
+
+def _ruled(side: int, rng: np.random.Generator) -> Floats:
+    """Horizontal lines: [S, 1, 3]."""
+    return _lines(side, side * rng.uniform(0.06, 0.15), rng)[:, None]
+
+
+def _grid(side: int, rng: np.random.Generator) -> Floats:
+    """A grid of lines: [S, S, 3]."""
+    gap = side * rng.uniform(0.05, 0.12)
+    lines = _lines(side, gap, rng)  # [S, 3]
+    return np.where(np.abs(lines[None]) > np.abs(lines[:, None]), lines[None], lines[:, None])
+
+
+def _blotches(side: int, rng: np.random.Generator) -> Floats:
+    """Stains of colour: [S, S, 3]."""
+    cells = int(rng.integers(3, 8))
+    amount = rng.uniform(0.03, 0.1)
+    return np.stack([_enlarged(rng.normal(0, amount, (cells, cells)), side) for _ in range(3)], -1)
+
+
+def _lines(side: int, gap: float, rng: np.random.Generator) -> Floats:
+    """Coloured lines, a pixel or two thick, gap px apart, along one axis: [S, 3]."""
+    at = (np.arange(side) + rng.uniform(0, gap)) % gap  # [S]
+    colour = rng.uniform(-0.28, -0.06, 3) * rng.choice((1, -1))
+    lines: Floats = ((at < rng.uniform(1, 2.2))[:, None] * colour).astype(np.float32)
+    return lines
+
+
+def _enlarged(small: NDArray[np.float64], side: int) -> Floats:
+    """Enlarge a coarse field [h, w] smoothly to [S, S]."""
+    field = Image.fromarray(small.astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(field, np.float32)

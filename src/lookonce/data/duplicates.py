@@ -1,9 +1,9 @@
-"""Images looked at once each: are they whole, how large, and which of them are the same or nearly so."""
+"""Duplicate images: every image is opened once; which are unreadable, how large are they, and which look the same?"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,26 +17,16 @@ from lookonce.data.images import PixelRange, is_flat, load_for
 from lookonce.errors import ImageError
 
 SIDE = 32
-"""Of the small grey images that are compared, px."""
-
-
+"""Side of the small grey images that are compared, px."""
 HASH_SIDE = 8
-"""Of the perceptual hash: that many differences in each of that many rows."""
-
-
+"""Rows of the perceptual hash, and bits of each row."""
 NEAR_BITS = 8
-"""Perceptual hashes that differ in no more of their 64 bits may be of one image."""
-
-
+"""Perceptual hashes that differ in at most so many of their 64 bits may belong to one image."""
 ALIKE = 0.96
-"""Correlation of two small grey images from which on they are nearly the same: compressed anew, cut a
-little, the next of a film. Of the 364 of BCCD two (of one field) have .976 and all others less than .66."""
-
-
+"""Least correlation of two small grey images that are nearly identical: compressed again, cropped a little, the next of
+a video. Of the 364 images of BCCD two (of one field) have .976 and all others less than .66."""
 FLAT = 2.0
-"""A grey image whose brightness spreads no more (of 255) has nothing to compare."""
-
-
+"""A grey image whose brightness has a smaller standard deviation (of 255) has nothing to compare."""
 CHUNK = 64
 
 
@@ -48,22 +38,18 @@ class Looks:
     content: NDArray[np.void]  # [M] hash of the file's bytes
     hashes: NDArray[np.uint64]  # [M] perceptual hash
     small: NDArray[np.uint8]  # [M, SIDE * SIDE] grey
-    flat: NDArray[np.bool_]  # [M] nothing can be seen on it
+    flat: NDArray[np.bool_]  # [M] whether nothing can be seen on it
     errors: dict[int, str] = field(default_factory=dict)
     """Image -> why it cannot be decoded."""
 
 
-def look(paths: Sequence[Path], workers: int = 4, pixel_range: PixelRange | None = None,
-         progress: Callable[[int], None] | None = None) -> Looks:  # fmt: skip
-    """Decode every image once, at the least resolution that shows a cut or a twin.
-
-    In threads: decoding and hashing run outside Python's lock, and no process has to be started.
+def look(paths: Sequence[Path], workers: int = 4, pixel_range: PixelRange | None = None) -> Looks:
+    """Decode every image once, at the least resolution that shows damage and duplicates, in threads.
 
     Args:
         paths: images.
         workers: threads.
-        pixel_range: of images of more than 8 bits, as of images.load_rgb.
-        progress: called with the number of images done.
+        pixel_range: for images of more than 8 bits, as in images.load_rgb.
     """
     count = len(paths)
     found = Looks(np.zeros((count, 2), np.int32), np.zeros(count, "V16"), np.zeros(count, np.uint64),
@@ -77,13 +63,11 @@ def look(paths: Sequence[Path], workers: int = 4, pixel_range: PixelRange | None
                 found.small[index] = small.ravel()
                 found.hashes[index] = difference_hash(small)
                 found.flat[index] = one[3]
-            if progress is not None:
-                progress(index + 1)
     return found
 
 
 def _look(path: Path, pixel_range: PixelRange | None) -> tuple[tuple[int, int], bytes, NDArray[np.uint8], bool] | str:
-    """(size, hash of the content, small grey image, whether it is flat), or what is wrong."""
+    """Return (size, hash of the content, small grey image, whether it is flat), or what is wrong."""
     try:
         image = load_for(path, (SIDE, SIDE), pixel_range)
         with path.open("rb") as file:
@@ -97,7 +81,7 @@ def _look(path: Path, pixel_range: PixelRange | None) -> tuple[tuple[int, int], 
 
 
 def difference_hash(small: NDArray[np.uint8]) -> np.uint64:
-    """64 bits of a grey image [SIDE, SIDE]: whether it grows brighter to the right, in 8 rows of 8 places.
+    """Return 64 bits of a grey image [SIDE, SIDE]: whether it becomes brighter to the right, in 8 rows of 8 places.
 
     Source: N. Krawetz, "Kind of Like That" (2013), dHash.
     """
@@ -109,7 +93,7 @@ def difference_hash(small: NDArray[np.uint8]) -> np.uint64:
 
 
 def same_content(looks: Looks) -> NDArray[np.int64]:
-    """[M] the first image whose file is, byte for byte, that of each; -1: none before it."""
+    """Return for each image [M] the first one with the same bytes; -1: there is no earlier one."""
     first: dict[bytes, int] = {}
     twin = np.full(len(looks.sizes), -1, np.int64)
     for n in range(len(twin)):
@@ -120,9 +104,9 @@ def same_content(looks: Looks) -> NDArray[np.int64]:
 
 
 def nearly_same(looks: Looks) -> NDArray[np.int64]:
-    """[M] an earlier image, of another content, that looks nearly as each; -1: none.
+    """Return for each image [M] an earlier one, of other bytes, that looks nearly the same; -1: there is none.
 
-    Images that have such a one stand for no other, so that a film is one group and not all pairs of it.
+    An image that has one is not compared again, so that a video gives one group and not all pairs.
     """
     mean, spread = looks.small.mean(1, dtype=np.float32), looks.small.std(1, dtype=np.float32)  # [M]
     content = same_content(looks)

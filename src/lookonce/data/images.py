@@ -1,13 +1,8 @@
-"""What the bytes of an image file say without decoding it: which way up it is, and whether its end is there.
+"""Image files and images in memory: their size, their pixels as RGB, and whether they are complete.
 
-Damaged metadata never makes an image unreadable: what cannot be read counts as absent.
-Source: EXIF 2.3, section 4.6; PNG, section 11; JPEG (ITU T.81), annex B.
-
-Image files and images in memory: their size, their pixels as RGB, and whether they are whole.
-
-One truth for reading, checking, training and detection: what `_opening` says of a file. Images are upright everywhere,
-by their orientation in EXIF or XMP, so sizes and boxes are those of the image as seen. Images of more than 8 bits a
-value become bytes by one pixel range a data set, which its models keep.
+Reading, checking, training and detection all open an image with `_opening`, so they agree about it. Images are upright
+everywhere, by their orientation in EXIF or XMP: sizes and boxes are those of the image as seen. Images of more than
+8 bits a value become bytes by one pixel range per data set, which its models keep.
 """
 
 from __future__ import annotations
@@ -21,7 +16,7 @@ import threading
 import warnings
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -32,155 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
+from lookonce.data.image_metadata import PNG_START, has_end, orientation, png_chunks
 from lookonce.errors import ImageError, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-ORIENTATION = 0x0112
-
-
-MAX_METADATA = 1 << 20
-"""Bytes of one block of metadata that are read."""
-
-
-TAIL = 4096
-"""Bytes at the end of a file in which its end marker is looked for first."""
-
-
-PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
-
-
-JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
-
-
-_XMP = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']([1-8])["']|>\s*([1-8])\s*<)""")
-
-
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
-"""A marker in JPEG data; FF 00 is data, FF D0 to FF D7 restart it."""
-
-
-def orientation(info: Mapping[Any, Any]) -> int:
-    """Return the EXIF orientation, 1 (upright) to 8, that an image's metadata asks for.
-
-    EXIF comes first, then a PNG profile with EXIF in it, then XMP. 1 where there is none or it is damaged.
-    info: Image.info, or what png_chunks found.
-    """
-    exif = info.get("exif") or _profile(info.get("Raw profile type exif") or info.get("Raw profile type APP1"))
-    if (found := _exif_orientation(exif)) is not None:
-        return found
-    xmp = info.get("XML:com.adobe.xmp") or info.get("xmp") or b""
-    text = xmp.encode("utf-8", "replace") if isinstance(xmp, str) else xmp
-    match = _XMP.search(text) if isinstance(text, bytes) else None
-    return int(match[1] or match[2]) if match else 1
-
-
-def _exif_orientation(exif: object) -> int | None:
-    """The orientation in an EXIF block; None where there is none, or it cannot be read."""
-    if not isinstance(exif, bytes):
-        return None
-    data = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(data[:2])
-    if order is None:
-        return None
-    try:
-        (first,) = struct.unpack_from(f"{order}I", data, 4)
-        (count,) = struct.unpack_from(f"{order}H", data, first)
-        for place in range(first + 2, first + 2 + 12 * count, 12):
-            tag, kind = struct.unpack_from(f"{order}HH", data, place)
-            if tag == ORIENTATION:
-                (value,) = struct.unpack_from(order + {1: "B", 3: "H", 4: "I"}[kind], data, place + 8)
-                return int(value) if 1 <= value <= 8 else None
-    except (struct.error, KeyError):
-        pass
-    return None
-
-
-def _profile(text: object) -> bytes | None:
-    """The bytes of an ImageMagick profile: a line of its kind, one of its length, then hexadecimal."""
-    if isinstance(text, bytes):
-        text = text.decode("latin-1")
-    if not isinstance(text, str):
-        return None
-    try:
-        return bytes.fromhex("".join(text.strip("\n").split("\n")[2:]))
-    except ValueError:
-        return None
-
-
-def png_chunks(file: BinaryIO) -> tuple[bool, dict[str, bytes | str]]:
-    """Walk the chunks of a PNG: (whether the last one is there, the metadata in orientation's terms)."""
-    size = file.seek(0, os.SEEK_END)
-    place, found = len(PNG_START), dict[str, bytes | str]()
-    while place + 8 <= size:
-        file.seek(place)
-        length, kind = struct.unpack(">I4s", file.read(8))
-        if kind == PNG_END:
-            return True, found
-        if kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt") and length <= MAX_METADATA:
-            found |= _png_text(kind, file.read(length))
-        place += 12 + length
-    return False, found
-
-
-def _png_text(kind: bytes, body: bytes) -> dict[str, bytes | str]:
-    """The metadata in one chunk; nothing where it is damaged."""
-    if kind == b"eXIf":
-        return {"exif": body}
-    key, _, text = body.partition(b"\0")
-    name = key.decode("latin-1")
-    if kind == b"iTXt":
-        packed, text = text[:1] == b"\1", text[2:].partition(b"\0")[2].partition(b"\0")[2]
-    else:
-        packed, text = kind == b"zTXt", text[1:] if kind == b"zTXt" else text
-    if packed:
-        try:
-            text = zlib.decompressobj().decompress(text, MAX_METADATA)
-        except zlib.error:
-            return {}
-    return {name: text}
-
-
-def has_end(file: BinaryIO) -> bool:
-    """Whether the end of an image is there, as far as its bytes say so: False asks for decoding it.
-
-    JPEG, PNG and WebP only; any other format has its end. Whatever stands behind it does not count, such as the film
-    of a phone's motion photo.
-    """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    head = file.read(12)
-    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
-        return bool(int.from_bytes(head[4:8], "little") + 8 <= size)
-    marker = JPEG_END if head[:2] == JPEG_START else PNG_END if head[:8] == PNG_START else b""
-    file.seek(max(size - TAIL, 0))
-    if marker in file.read(TAIL):
-        return True
-    if marker == PNG_END:
-        return png_chunks(file)[0]
-    file.seek(0)
-    return _jpeg_ends(file.read())
-
-
-def _jpeg_ends(data: bytes) -> bool:
-    """Walk the markers of a JPEG until that of its end."""
-    place = len(JPEG_START)
-    while match := _MARKER.search(data, place):
-        if match[1] == JPEG_END[1:]:
-            return True
-        place = match.end()
-        if match[1] != b"\x01" and place + 2 <= len(data):  # every other marker has a length behind it
-            place += int.from_bytes(data[place : place + 2], "big")
-    return False
-
-
 log = logging.getLogger("lookonce")
-
-
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # or what it logs of a damaged TIFF reaches stderr as it is
-
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # or its log lines on damaged TIFFs reach stderr
 
 IMAGE_SUFFIXES = frozenset({
     ".apng", ".avif", ".avifs", ".blp", ".bmp", ".bw", ".cur", ".dcx", ".dds", ".dib", ".fit", ".fits", ".flc",
@@ -191,77 +45,45 @@ IMAGE_SUFFIXES = frozenset({
 })  # fmt: skip
 """Endings of image files, in any case: all that Pillow decodes, and HEIC. Written out, since asking Pillow for them
 imports every plugin; a test compares them."""
-
-
 NOT_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"})
-"""Formats of Pillow that are left out: stubs without a decoder, and programs that another program would have to run."""
-
-
+"""Formats of Pillow that are not read: stubs without a decoder, and programs that another program would have to run."""
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
-
-
 MOST_PIXELS = 200_000_000
 """A larger image is refused before it is decoded: it would take over 600 MB as RGB. Pillow's own limit is not used."""
-
-
-ALWAYS_DECODED = 10_000_000
-"""Pixels up to which a file may be as small as it likes."""
-
-
-PIXELS_A_BYTE = 5000
-"""Of a larger image: more pixels than that for each byte of its file are made up. A blank PNG has some 350."""
-
-
+ALWAYS_DECODED, PIXELS_A_BYTE = 10_000_000, 5000
+"""A larger image than ALWAYS_DECODED pixels with more than PIXELS_A_BYTE pixels for each byte of its file has a false
+header. A blank PNG has about 350."""
 BATCH = 8
 """Images that go through a network together in detection."""
-
-
 ENOUGH = 2
-"""Times the longer side of a network's input: what the shorter side of an image decoded for it has at least."""
-
-
+"""An image decoded for a network has a shorter side of at least this times the longer side of the input."""
 FLAT = 2.0
-"""An image whose grey values spread no more (standard deviation, of 255) shows nothing."""
-
-
+"""An image whose grey values have a smaller standard deviation (of 255) shows nothing."""
 DIM = 32
-"""An image of more than 8 bits whose bytes lie closer together than that is nearly flat: its pixel range is wrong."""
-
-
+"""An image of more than 8 bits whose bytes have a smaller spread is nearly flat: its pixel range is wrong."""
 MEASURED = 100
-"""Images of a data set at most from which its pixel range is measured, and values of each, in thousands."""
-
-
+"""Images from which the pixel range of a data set is measured, and values of each, in thousands; at most."""
 OUTLIERS = (0.1, 99.9)
 """Percentiles of a data set's values that become black and white."""
-
-
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, struct.error,
               zlib.error, Image.DecompressionBombError, MemoryError, RuntimeError)  # fmt: skip
-"""What Pillow raises for a file that is not as its format says."""
-
-
+"""What Pillow raises for a damaged file."""
 EXPECTED = (
     "an image is a path, the bytes of a file, a file opened with 'rb', a PIL image, or an array or tensor: "
     "uint8 (or uint16, or bool), [h, w, 3] RGB, [h, w, 4] RGBA, [h, w] or [h, w, 1] grey; "
     "arrays of OpenCV are BGR: give image[..., ::-1]"
 )
-
-
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-"""EXIF orientation -> what makes it upright."""
-
+"""EXIF orientation -> the operation that makes the image upright."""
 
 ImageSource: TypeAlias = "Path | str | bytes | BinaryIO | Image.Image | NDArray[np.generic] | Tensor"
-"""What may be given as an image."""
-
-
+"""What is accepted as an image."""
 PixelRange: TypeAlias = tuple[float, float]
-"""The values of images of more than 8 bits that become black and white; values between them are scaled, others cut."""
+"""The values of images of more than 8 bits that become black and white; values between are scaled, others clipped."""
 
 
 class Decoded(NamedTuple):
@@ -286,18 +108,21 @@ def load_rgb(
     """Return an image as RGB, upright.
 
     Args:
-        source: see EXPECTED. The first image of a file that holds several.
-        reduce_to: longest side wanted, pixels; a larger image is reduced, antialiased.
-        pixel_range: of images of more than 8 bits; None: 0 to 1 for floats up to 1, 0 to 255 for values up to
+        source: what EXPECTED lists; of a file with several images the first.
+        reduce_to: longest side, pixels; a larger image is reduced, antialiased.
+        pixel_range: for images of more than 8 bits; None: 0 to 1 for floats up to 1, 0 to 255 for values up to
             255, else 0 to 65535.
     Returns:
-        [h, w, 3] uint8. Transparent parts lie on white.
+        [h, w, 3] uint8. Transparent parts become white.
     Raises:
-        ImageError: a file that is no image, is cut, or is too large.
-        UserError: something else than an image.
+        ImageError: a file that is not an image, is incomplete, or is too large.
+        UserError: anything else than an image.
     """
     if isinstance(source, Image.Image):
-        return _from_pil(source, reduce_to, pixel_range)
+        with _readable(source):
+            _check_size(source.size, None, _name(source))
+            source.load()
+            return _upright_rgb(source, orientation(source.info), reduce_to, pixel_range, _name(source))
     if isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(source, "read"):
         with _opening(source) as (image, size, turn):
             if reduce_to and max(size) > reduce_to:
@@ -311,17 +136,17 @@ def load_rgb(
 
 def load_for(source: Path | str | bytes | BinaryIO, input_size: tuple[int, int],
              pixel_range: PixelRange | None = None) -> Decoded:  # fmt: skip
-    """Return a file as RGB, upright, no larger than a network's input asks for.
+    """Return a file as RGB, upright, not much larger than a network's input.
 
-    A JPEG far larger is decoded at a half, a quarter or an eighth, which costs a fraction and averages the pixels that
-    the resize would leave out; its shorter side stays ENOUGH times the input's longer one. Others come whole.
+    A far larger JPEG is decoded at a half, a quarter or an eighth of its size, which is faster and averages the pixels;
+    its shorter side stays at least ENOUGH times the input's longer one. Other formats are decoded in full.
 
     Args:
         source: a path, the bytes of a file, or a file opened with 'rb'.
         input_size: (width, height) of the network's input, pixels.
-        pixel_range: as of load_rgb.
+        pixel_range: as in load_rgb.
     Raises:
-        ImageError: as of load_rgb.
+        ImageError: as in load_rgb.
     """
     least = ENOUGH * max(input_size)
     with _opening(source) as (image, size, turn):
@@ -330,15 +155,15 @@ def load_for(source: Path | str | bytes | BinaryIO, input_size: tuple[int, int],
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """(width, height) as seen, from the header alone. Raises ImageError for what is no image."""
+    """Return (width, height) as seen, from the header alone. Raises ImageError for what is not an image."""
     with _opening(path) as (_, size, _):
         return size
 
 
 def inspect(path: Path | str) -> tuple[int, int]:
-    """(width, height) as seen, of a file that is whole: its end is there, or it decodes all the same.
+    """Return (width, height) as seen of a complete file: its end is there, or it decodes without it.
 
-    Raises ImageError for a missing, cut or foreign file.
+    Raises ImageError for a missing or incomplete file, and for what is not an image.
     """
     size = image_size(path)
     with open(path, "rb") as file:
@@ -350,8 +175,43 @@ def inspect(path: Path | str) -> tuple[int, int]:
     return size
 
 
+def open_ahead(paths: Iterable[Path | str], input_size: tuple[int, int], ahead: int = 2 * BATCH,
+               pixel_range: PixelRange | None = None) -> Iterator[tuple[str, Opened]]:  # fmt: skip
+    """Yield (path, image or its error) in the given order, while threads decode the next `ahead` images.
+
+    input_size: (width, height) of the network's input that they are for.
+    """
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        coming: deque[tuple[str, Future[Opened]]] = deque()
+        try:
+            for path in paths:
+                coming.append((str(path), pool.submit(_opened, path, input_size, pixel_range)))
+                if len(coming) > ahead:
+                    name, future = coming.popleft()
+                    yield name, future.result()
+            while coming:
+                name, future = coming.popleft()
+                yield name, future.result()
+        finally:
+            for _, future in coming:
+                future.cancel()
+
+
+def _opened(path: Path | str, input_size: tuple[int, int], pixel_range: PixelRange | None) -> Opened:
+    try:
+        return load_for(path, input_size, pixel_range)
+    except ImageError as error:
+        return error
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use: by its affinity (taskset, a batch system, a container)."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
 def is_flat(pixels: NDArray[np.uint8]) -> bool:
-    """Whether an image [h, w, ...] shows nothing: its values hardly spread."""
+    """Return whether an image [h, w, ...] shows nothing: its values hardly differ."""
     return bool(pixels.std() <= FLAT)
 
 
@@ -360,7 +220,7 @@ def measure_range(paths: Sequence[Path]) -> PixelRange | None:
 
     0 to 1 where floats lie in it; 0 to 255 where all values lie in it; else from the 0.1 to the 99.9 percentile of the
     values. None where no image has more than 8 bits: bytes are never changed.
-    paths: of its train images; at most MEASURED of them, from all over, are looked at.
+    paths: its training images; at most MEASURED of them, evenly spaced, are read.
     """
     found = [v for path in paths[:: -(-len(paths) // MEASURED) or 1] if (v := _deep_values(path)) is not None]
     values = np.concatenate(found) if found else np.zeros(0)
@@ -373,7 +233,7 @@ def measure_range(paths: Sequence[Path]) -> PixelRange | None:
 
 
 def _deep_values(path: Path) -> NDArray[np.generic] | None:
-    """Some finite values of an image of more than 8 bits; None for any other, or one that cannot be read."""
+    """Return some finite values of an image of more than 8 bits; None for others and for unreadable ones."""
     try:
         with _opening(path) as (image, _, _):
             if not _is_deep(image):
@@ -388,25 +248,54 @@ def _deep_values(path: Path) -> NDArray[np.generic] | None:
 
 @contextmanager
 def _opening(source: ImageSource) -> Iterator[tuple[Image.Image, tuple[int, int], int]]:
-    """(image, its (width, height) as seen, the EXIF orientation still to be applied), until the block ends.
+    """Open a file: (image, its (width, height) as seen, the orientation still to be applied), until the block ends."""
+    with _readable(source), _stream(source) as file:
+        length = file.seek(0, os.SEEK_END)
+        image = _identify(file, length)
+        _check_size(image.size, length, _name(source))
+        yield image, *_as_seen(image, file)
 
-    Whatever is wrong with the file is a ImageError; Pillow's warnings are not shown.
-    """
+
+@contextmanager
+def _readable(source: object) -> Iterator[None]:
+    """Turn whatever Pillow raises in the block into an ImageError, and keep Pillow's warnings from the user."""
     try:
-        with _quiet(), _stream(source) as file:
-            length = file.seek(0, os.SEEK_END)
-            image = _identify(file, length)
-            _check_size(image.size, length, _name(source))
-            yield image, *_as_seen(image, file)
+        with _quiet():
+            yield
     except UNREADABLE as error:
         if isinstance(error, UserError):
             raise
         raise ImageError(_name(source), _reason(source, error)) from None
 
 
+_quiet_lock = threading.Lock()
+_quiet_count = 0
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ignore Pillow's warnings while any thread is in here.
+
+    warnings.catch_warnings is not safe in threads: it can restore the filters of another one.
+    """
+    global _quiet_count
+    own = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+    with _quiet_lock:
+        if not _quiet_count:
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+        _quiet_count += 1
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_count -= 1
+            if not _quiet_count and own in warnings.filters:
+                warnings.filters.remove(own)  # type: ignore[attr-defined]
+
+
 @contextmanager
 def _stream(source: Any) -> Iterator[BinaryIO]:
-    """The file of a source, at its start."""
+    """Return the file of a source."""
     if isinstance(source, str | os.PathLike):
         with open(source, "rb") as file:
             yield file
@@ -416,7 +305,7 @@ def _stream(source: Any) -> Iterator[BinaryIO]:
             source.seek(0)
         source = source.read()
     if not isinstance(source, bytes | bytearray | memoryview):
-        raise UserError(f"a file that gives {type(source).__name__}; open it with 'rb'")
+        raise UserError(f"a file that returns {type(source).__name__}; open it with 'rb'")
     yield io.BytesIO(source)
 
 
@@ -443,7 +332,7 @@ def _identify(file: BinaryIO, length: int) -> Image.Image:
 
 @cache
 def _register_heif() -> None:
-    """Let Pillow read HEIC. Raises OSError where the package for it is missing."""
+    """Let Pillow read HEIC. Raises OSError if the package for it is missing."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
@@ -452,7 +341,7 @@ def _register_heif() -> None:
 
 
 def _as_seen(image: Image.Image, file: BinaryIO) -> tuple[tuple[int, int], int]:
-    """((width, height) as seen, orientation still to be applied): from the header alone, for any format."""
+    """Return ((width, height) as seen, orientation still to be applied), from the header alone."""
     width, height = image.size
     if image.format == "PNG":
         file.seek(0)
@@ -468,81 +357,20 @@ def _as_seen(image: Image.Image, file: BinaryIO) -> tuple[tuple[int, int], int]:
     return ((height, width) if turn > 4 else (width, height)), turn
 
 
-_silent_lock = threading.Lock()
-
-
-_silent: list[int] = []
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Pillow's warnings from the user while any thread is in here.
-
-    warnings.catch_warnings is not safe in threads: it can restore the filters of another one.
-    """
-    pattern = r"PIL\."
-    with _silent_lock:
-        if not _silent:
-            warnings.filterwarnings("ignore", module=pattern)
-        _silent.append(1)
-    try:
-        yield
-    finally:
-        with _silent_lock:
-            _silent.pop()
-            if not _silent:
-                own = ("ignore", None, Warning, re.compile(pattern), 0)
-                if own in warnings.filters:
-                    warnings.filters.remove(own)  # type: ignore[attr-defined]
-
-
-def open_ahead(paths: Iterable[Path | str], input_size: tuple[int, int], ahead: int = 2 * BATCH,
-               pixel_range: PixelRange | None = None) -> Iterator[tuple[str, Opened]]:  # fmt: skip
-    """Images in the order given, each with its path; those to come are decoded in threads meanwhile.
-
-    Memory holds `ahead` images, however many there are. An image that cannot be read comes as its error.
-    input_size: (width, height) of the network's input that they are for.
-    """
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        coming: deque[tuple[str, Future[Opened]]] = deque()
-        try:
-            for path in paths:
-                coming.append((str(path), pool.submit(_opened, path, input_size, pixel_range)))
-                if len(coming) > ahead:
-                    name, future = coming.popleft()
-                    yield name, future.result()
-            while coming:
-                name, future = coming.popleft()
-                yield name, future.result()
-        finally:
-            for _, future in coming:
-                future.cancel()
-
-
-def _opened(path: Path | str, input_size: tuple[int, int], pixel_range: PixelRange | None) -> Opened:
-    try:
-        return load_for(path, input_size, pixel_range)
-    except ImageError as error:
-        return error
-
-
-def _from_pil(image: Image.Image, reduce_to: int | None, pixel_range: PixelRange | None) -> NDArray[np.uint8]:
-    name = str(getattr(image, "filename", "")) or "the image"
-    try:
-        with _quiet():
-            _check_size(image.size, None, name)
-            image.load()
-            return _upright_rgb(image, orientation(image.info), reduce_to, pixel_range, name)
-    except UNREADABLE as error:
-        if isinstance(error, UserError):
-            raise
-        raise ImageError(name, _reason(image, error)) from None
+def _check_size(size: tuple[int, int], length: int | None, name: str) -> None:
+    """Refuse an image that is too large, or that a file of so many bytes cannot hold."""
+    width, height = size
+    pixels = width * height
+    if pixels > MOST_PIXELS:
+        raise ImageError(name, f"{width} x {height} pixels; at most {MOST_PIXELS:,} in all, so reduce it")
+    if length is not None and pixels > max(ALWAYS_DECODED, PIXELS_A_BYTE * length):
+        raise ImageError(name, f"says {width} x {height} pixels in {length:,} bytes, so its header is damaged")
 
 
 def _from_array(given: object, pixel_range: PixelRange | None) -> NDArray[np.uint8]:
-    """An array or tensor as RGB. Raises UserError for anything else."""
+    """Return an array or tensor as RGB. Raises UserError for anything else."""
     if given is None:
-        raise UserError(f"None is no image (cv2.imread returns None for a file that it cannot read); {EXPECTED}")
+        raise UserError(f"None is not an image (cv2.imread returns None for a file that it cannot read); {EXPECTED}")
     if type(given).__module__.partition(".")[0] == "torch" and hasattr(given, "detach"):
         array = given.detach().cpu().numpy()
         if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
@@ -550,7 +378,7 @@ def _from_array(given: object, pixel_range: PixelRange | None) -> NDArray[np.uin
     elif isinstance(given, np.ndarray):
         array = given
     else:
-        raise UserError(f"{type(given).__name__} {str(given)[:40]!r} is no image; {EXPECTED}")
+        raise UserError(f"{type(given).__name__} {str(given)[:40]!r} is not an image; {EXPECTED}")
     shape, kind = array.shape, array.dtype
     good = array.ndim == 2 or (array.ndim == 3 and shape[2] in (1, 3, 4))
     if not good or not array.size or kind not in (np.uint8, np.uint16, np.bool_):
@@ -567,30 +395,6 @@ def _from_array(given: object, pixel_range: PixelRange | None) -> NDArray[np.uin
     return np.array(np.broadcast_to(array, (*array.shape[:2], 3)), np.uint8, order="C")
 
 
-def _check_size(size: tuple[int, int], length: int | None, name: str) -> None:
-    """Refuse an image that is too large, or that a file of so many bytes cannot hold."""
-    width, height = size
-    pixels = width * height
-    if pixels > MOST_PIXELS:
-        raise ImageError(name, f"{width} x {height} pixels; at most {MOST_PIXELS:,} in all, so reduce it")
-    if length is not None and pixels > max(ALWAYS_DECODED, PIXELS_A_BYTE * length):
-        raise ImageError(name, f"says {width} x {height} pixels in {length:,} bytes, so its header is damaged")
-
-
-def _shrunk(size: tuple[int, int], side: int) -> tuple[int, int]:
-    longest = max(size)
-    return max(1, round(size[0] * side / longest)), max(1, round(size[1] * side / longest))
-
-
-def _reduced(image: Image.Image, side: int) -> Image.Image:
-    return image.resize(_shrunk(image.size, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
-
-
-def _is_deep(image: Image.Image) -> bool:
-    """Whether its values have more than 8 bits."""
-    return image.mode.startswith("I") or image.mode == "F"
-
-
 def _upright_rgb(image: Image.Image, turn: int, reduce_to: int | None, pixel_range: PixelRange | None,
                  name: str) -> NDArray[np.uint8]:  # fmt: skip
     if _is_deep(image):
@@ -603,51 +407,80 @@ def _upright_rgb(image: Image.Image, turn: int, reduce_to: int | None, pixel_ran
     return np.array(rgb.transpose(_TURNS[turn]) if turn in _TURNS else rgb)
 
 
+def _is_deep(image: Image.Image) -> bool:
+    """Return whether its values have more than 8 bits."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
 def _on_white(image: Image.Image) -> Image.Image:
     over = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
 
 
+def _shrunk(size: tuple[int, int], side: int) -> tuple[int, int]:
+    longest = max(size)
+    return max(1, round(size[0] * side / longest)), max(1, round(size[1] * side / longest))
+
+
+def _reduced(image: Image.Image, side: int) -> Image.Image:
+    return image.resize(_shrunk(image.size, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
 def _scaled(values: NDArray[np.generic], pixel_range: PixelRange | None, name: str) -> NDArray[np.uint8]:
-    """Values of more than 8 bits as bytes: black at the range's start, white at its end."""
+    """Return values of more than 8 bits as bytes: black at the range's start, white at its end."""
     with np.errstate(invalid="ignore"):
         floats = np.nan_to_num(np.asarray(values, np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
         low, high = pixel_range or _usual_range(floats, values.dtype.kind == "f")
         bytes_ = np.rint((np.clip(floats, low, high) - low) * (255 / (high - low))).astype(np.uint8)
     if int(bytes_.max()) - int(bytes_.min()) < DIM and floats.max() > floats.min():
-        _tell_flat(name, f"{floats.min():g} to {floats.max():g}", f"{low:g} to {high:g}")
+        _warn_flat(name, f"{floats.min():g} to {floats.max():g}", f"{low:g} to {high:g}")
     return bytes_
 
 
 def _usual_range(values: NDArray[np.float64], floating: bool) -> PixelRange:
-    """The range of an image that no data set stands behind."""
+    """Return the range of an image that belongs to no data set."""
     most = values[np.isfinite(values)].max(initial=0)
     return (0.0, 1.0) if floating and most <= 1 else (0.0, 255.0) if most <= 255 else (0.0, 65535.0)
 
 
-_flat_told: set[str] = set()
+_flat_warned: set[str] = set()
 
 
-def _tell_flat(name: str, values: str, pixel_range: str) -> None:
-    """Warn of an image that comes out nearly flat: the first of each range."""
-    if pixel_range not in _flat_told:
-        _flat_told.add(pixel_range)
+def _warn_flat(name: str, values: str, pixel_range: str) -> None:
+    """Warn of an image that becomes nearly flat, once for each range."""
+    if pixel_range not in _flat_warned:
+        _flat_warned.add(pixel_range)
         log.warning(
-            "%s: values of %s come out nearly flat in the pixel range %s, so little can be seen on it; a model "
-            "trained on such images keeps their range (train --pixel-range). Other such images are not reported",
+            "%s: its values, %s, are nearly flat in the pixel range %s, so little can be seen; a model trained on such "
+            "images keeps their range (train --pixel-range). Other such images are not reported",
             name, values, pixel_range,
         )  # fmt: skip
 
 
 def _name(source: object) -> str:
-    """What messages call a source."""
+    """Return what messages call a source."""
     if isinstance(source, str | os.PathLike):
-        return os.fspath(source) if isinstance(source, str) else str(source)
-    return str(getattr(source, "name", "")) or "the image"
+        return str(source)
+    return str(getattr(source, "filename", "") or getattr(source, "name", "")) or "the image"
+
+
+def _reason(source: object, error: BaseException) -> str:
+    if isinstance(source, str | os.PathLike) and (found := _wrong_path(Path(source))):
+        return found
+    message = " ".join(str(error).split())
+    if isinstance(error, UnidentifiedImageError):
+        return _unknown(source)
+    if isinstance(error, Image.DecompressionBombError):
+        return f"too many pixels; at most {MOST_PIXELS:,} in all, so reduce it"
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it; reduce it"
+    if "truncated" in message or "broken" in message.lower() or isinstance(error, EOFError):
+        return "the image is incomplete: the file ends too early; copy it again or remove it"
+    return message if "pillow-heif" in message else f"cannot be decoded ({message[:120]})"
 
 
 def _wrong_path(path: Path) -> str | None:
-    """Why there is no file to decode."""
+    """Return why there is no file to decode, or None."""
     try:
         if not path.exists():
             return "a web address; download it first" if "://" in str(path) or ":/" in str(path)[2:] else "no such file"
@@ -659,31 +492,10 @@ def _wrong_path(path: Path) -> str | None:
 
 
 def _unknown(source: object) -> str:
-    """Why bytes are no image."""
+    """Return why bytes are not an image."""
     with _stream(source) as file:
         start = file.read(256)
     if not start:
         return "an empty file, not an image"
     text = all(byte in b"\t\n\r\f\b" or byte >= 32 for byte in start)
-    return "a text file, not an image" if text else "not an image of a known format, or cut at its start"
-
-
-def _reason(source: object, error: BaseException) -> str:
-    if isinstance(source, str | os.PathLike) and (found := _wrong_path(Path(source))):
-        return found
-    said = " ".join(str(error).split())
-    if isinstance(error, UnidentifiedImageError):
-        return _unknown(source)
-    if isinstance(error, Image.DecompressionBombError):
-        return f"too many pixels; at most {MOST_PIXELS:,} in all, so reduce it"
-    if isinstance(error, MemoryError):
-        return "not enough memory to decode it; reduce it"
-    if "truncated" in said or "broken" in said.lower() or isinstance(error, EOFError):
-        return "the image is cut: it ends too early; copy it again or remove it"
-    return said if "pillow-heif" in said else f"cannot be decoded ({said[:120]})"
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use: by its affinity (taskset, a batch system, a container)."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
+    return "a text file, not an image" if text else "not an image of a known format, or its start is missing"

@@ -1,10 +1,7 @@
-"""Canvases: images reduced once, antialiased, and kept as uint8 in one file that all workers share.
+"""From a data set to packed batches: worker processes decode and copy images; every other step runs on the device.
 
-Reading is a copy out of the page cache; decoding happens once an image, when it is first asked for.
-
-From a data set to packed batches. Workers decode and copy; every other step is the device's.
-
-A Batch holds canvases, not network inputs: data.warp makes those.
+Images are reduced once, antialiased, and kept as uint8 in one file that all workers share (the image cache). A Batch
+holds these images, not network inputs: data.augment makes those.
 """
 
 from __future__ import annotations
@@ -30,37 +27,35 @@ from lookonce.data.images import load_rgb
 from lookonce.errors import ImageError
 
 log = logging.getLogger("lookonce")
-
-
 READY, FAILED = 1, 2
+DISK_RATIO = 0.5
+"""Part of the free disk that the image cache may take: checkpoints need room, too."""
+FILL_BYTE = 128
+"""Pixel value of a batch beside its images: as near to resize.FILL as a byte gets."""
 
 
-DISK_SHARE = 0.5
-"""Of the free disk, what canvases may take: checkpoints need room too."""
-
-
-def canvas_sizes(sizes: NDArray[np.integer], side: int) -> NDArray[np.int64]:
-    """[M, 2] sizes of images reduced so that no side exceeds `side`; smaller ones stay as they are."""
+def reduced_sizes(sizes: NDArray[np.integer], side: int) -> NDArray[np.int64]:
+    """Return the sizes [M, 2] of images reduced so that no side exceeds `side`; smaller ones keep theirs."""
     shrink = np.minimum(1.0, side / sizes.max(-1, keepdims=True))
     return np.asarray(np.maximum(np.rint(sizes * shrink), 1), np.int64)
 
 
-class Canvases:
-    """The canvases of a data set.
+class ImageCache:
+    """The images of a data set, reduced and kept in one file. An image is decoded when it is first read.
 
     Args:
         dataset: the images.
-        side: longest side of a canvas, pixels.
-        folder: where the file is kept; None: every image is decoded each time it is read.
+        side: longest side of a reduced image, pixels.
+        folder: folder of the file; None: every image is decoded each time it is read.
     """
 
     def __init__(self, dataset: Dataset, side: int, folder: Path | None) -> None:
         self.dataset, self.side = dataset, side
-        self.sizes = canvas_sizes(dataset.sizes, side)
+        self.sizes = reduced_sizes(dataset.sizes, side)
         bytes_each = self.sizes.prod(-1) * 3
         self.first = np.concatenate(([0], bytes_each.cumsum()))
-        self.file = None if folder is None else folder / "canvas.u8"
-        self.state_file = None if folder is None else folder / "canvas.state"
+        self.file = None if folder is None else folder / "images.u8"
+        self.state_file = None if folder is None else folder / "images.state"
         if self.file is not None:
             self._create()
 
@@ -69,18 +64,20 @@ class Canvases:
         assert self.state_file is not None
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
+            for old in ("canvas.u8", "canvas.state"):  # left by a killed run of version 0.1
+                (self.file.parent / old).unlink(missing_ok=True)
             free = shutil.disk_usage(self.file.parent).free
-            if self.first[-1] > free * DISK_SHARE:
-                raise OSError(errno.ENOSPC, f"canvases of {self.first[-1] / 1e9:.1f} GB, {free / 1e9:.1f} GB free")
+            if self.first[-1] > free * DISK_RATIO:
+                raise OSError(errno.ENOSPC, f"needs {self.first[-1] / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
             for file, size in ((self.file, int(self.first[-1])), (self.state_file, len(self.sizes))):
                 with file.open("wb") as handle:
                     handle.truncate(max(size, 1))
         except OSError as error:
-            log.warning("%s: %s; images are decoded in every epoch", self.file, error.strerror)
+            log.warning("%s: %s; images are decoded again in every epoch", self.file, error.strerror)
             self.file = self.state_file = None
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """Canvas [h, w, 3] of an image. Raises ImageError for one that cannot be decoded, each time."""
+        """Return an image [h, w, 3], reduced. Raises ImageError if it cannot be decoded, each time."""
         if self.file is None or self.state_file is None:
             return self._decode(index)
         width, height = self.sizes[index]
@@ -89,30 +86,29 @@ class Canvases:
             known = state.read(1)[0]
             file.seek(int(self.first[index]))
             if known == READY:
-                canvas = np.fromfile(file, np.uint8, height * width * 3)
-                return canvas.reshape(height, width, 3)
+                return np.fromfile(file, np.uint8, height * width * 3).reshape(height, width, 3)
             try:
-                canvas = self._decode(index)
+                image = self._decode(index)
             except ImageError:
                 state.seek(index)
                 state.write(bytes([FAILED]))
                 raise
             try:
-                if file.write(canvas.tobytes()) == canvas.size:
+                if file.write(image.tobytes()) == image.size:
                     state.seek(index)
                     state.write(bytes([READY]))
             except OSError:
-                pass  # a full disk costs speed, not the run: the image is decoded again next time
-            return canvas
+                pass  # a full disk only costs speed: the image is decoded again next time
+            return image
 
     def failed(self) -> list[int]:
-        """Images that could not be decoded so far."""
+        """Return the images that could not be decoded so far."""
         if self.state_file is None:
             return []
         return np.flatnonzero(np.fromfile(self.state_file, np.uint8) == FAILED).tolist()
 
     def close(self) -> None:
-        """Delete the file."""
+        """Delete the files."""
         for file in (self.file, self.state_file):
             if file is not None:
                 file.unlink(missing_ok=True)
@@ -125,37 +121,33 @@ class Canvases:
         return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
-FILL_BYTE = 128
-"""What a canvas holds beside its image: as near to resize.FILL as a byte gets."""
-
-
 @dataclass(eq=False)
 class Batch:
     """B images with their N objects. A class of its own, so that it moves to a device as one thing."""
 
-    canvas: Tensor  # [B, 3, S, S] uint8, the image at the top left; S is even
-    sizes: Tensor  # [B, 2] (width, height) of each image on its canvas
-    boxes: Tensor  # [N, 4] xyxy canvas px
+    images: Tensor  # [B, 3, S, S] uint8, each reduced image at the top left; S is even
+    sizes: Tensor  # [B, 2] (width, height) of each reduced image
+    boxes: Tensor  # [N, 4] xyxy, pixels of the reduced images
     labels: Tensor  # [N]
     image_index: Tensor  # [N] which image of the batch
-    ignore: Tensor  # [N] bool, objects neither sought nor background
+    ignore: Tensor  # [N] bool, objects that count neither as ground truth nor as background
     index: Tensor  # [B] which image of the data set
-    reduced: Tensor  # [B] bool, whether the canvas is smaller than the image, whose pixels it then averages
-    outputs: tuple[Tensor, ...] = ()  # of a frozen trunk, each [B, C, H, W], in place of canvases
+    reduced: Tensor  # [B] bool, whether the image is smaller than its file, whose pixels it then averages
+    outputs: tuple[Tensor, ...] = ()  # of a frozen backbone, each [B, C, H, W], in place of images
 
     def __len__(self) -> int:
         return len(self.index)
 
     def to(self, *args: object, **kwargs: object) -> Batch:
-        """The same on another device."""
+        """Return the batch on another device."""
         return self._each(lambda tensor: tensor.to(*args, **kwargs))  # type: ignore[call-overload]
 
     def pin_memory(self) -> Batch:
-        """The same in page-locked memory."""
+        """Return the batch in page-locked memory."""
         return self._each(Tensor.pin_memory)
 
     def with_outputs(self, outputs: tuple[Tensor, ...]) -> Batch:
-        """The same images with a frozen trunk's outputs in place of their canvases."""
+        """Return the batch with a frozen backbone's outputs in place of its images."""
         return replace(self, outputs=outputs)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -167,59 +159,59 @@ class Sample(NamedTuple):
     """One image on its way into a batch."""
 
     image: int  # index in the data set
-    canvas: NDArray[np.uint8]  # [h, w, 3]; [0, 0, 3] where outputs stand for it
-    size: tuple[int, int]  # (width, height) on the canvas
-    boxes: NDArray[np.float32]  # [n, 4] xyxy canvas px
+    pixels: NDArray[np.uint8]  # [h, w, 3], reduced; [0, 0, 3] if outputs replace it
+    size: tuple[int, int]  # (width, height) of the reduced image
+    boxes: NDArray[np.float32]  # [n, 4] xyxy, pixels of the reduced image
     labels: NDArray[np.int64]  # [n]
     ignore: NDArray[np.bool_]  # [n]
-    reduced: bool = False  # the canvas is smaller than the image
-    outputs: tuple[Tensor, ...] = ()  # of a frozen trunk, each [C, H, W]
+    reduced: bool = False  # the image is smaller than its file
+    outputs: tuple[Tensor, ...] = ()  # of a frozen backbone, each [C, H, W]
 
 
 class TrainingImages(TorchDataset[Sample | None]):
     """Images of a data set by index; None for one that cannot be decoded.
 
-    difficult: what becomes of difficult objects: ignore (neither sought nor background), train, or drop.
+    difficult: how to handle difficult objects: ignore (neither ground truth nor background), train, or drop.
     """
 
-    def __init__(self, canvases: Canvases, difficult: str = "ignore") -> None:
-        self.canvases, self.difficult = canvases, difficult
+    def __init__(self, cache: ImageCache, difficult: str = "ignore") -> None:
+        self.cache, self.difficult = cache, difficult
 
     def __len__(self) -> int:
-        return len(self.canvases.dataset)
+        return len(self.cache.dataset)
 
     def __getitem__(self, index: int) -> Sample | None:
         try:
-            return self.labelled(index, self.canvases.read(index))
+            return self.labelled(index, self.cache.read(index))
         except ImageError as error:
-            log.debug("skipped %s", error)
+            log.debug("ignored %s", error)
             return None
 
-    def labelled(self, index: int, canvas: NDArray[np.uint8]) -> Sample:
-        """The sample of an image whose canvas is this one."""
-        record = self.canvases.dataset.records[index]
-        width, height = (int(v) for v in self.canvases.sizes[index])
-        scale = np.tile(self.canvases.sizes[index] / np.asarray(record.size), 2).astype(np.float32)
+    def labelled(self, index: int, pixels: NDArray[np.uint8]) -> Sample:
+        """Return these pixels of an image with its objects."""
+        record = self.cache.dataset.records[index]
+        width, height = (int(v) for v in self.cache.sizes[index])
+        scale = np.tile(self.cache.sizes[index] / np.asarray(record.size), 2).astype(np.float32)
         keep = ~record.difficult if self.difficult == "drop" else np.ones(len(record.labels), bool)
         ignore = record.difficult if self.difficult == "ignore" else np.zeros(len(record.labels), bool)
         boxes = record.boxes[keep] * scale
         reduced = (width, height) != record.size
-        return Sample(index, canvas, (width, height), boxes, record.labels[keep], ignore[keep], reduced)
+        return Sample(index, pixels, (width, height), boxes, record.labels[keep], ignore[keep], reduced)
 
 
 def collate(samples: list[Sample | None]) -> Batch:
-    """Samples as one Batch; those that failed are left out, so it may be empty."""
+    """Pack samples into one Batch; those that failed are left out, so it may be empty."""
     good = [sample for sample in samples if sample is not None]
-    side = max((max(sample.canvas.shape[:2]) for sample in good), default=2)
+    side = max((max(sample.pixels.shape[:2]) for sample in good), default=2)
     side += side % 2
-    canvas = torch.full((len(good), side, side, 3), FILL_BYTE, dtype=torch.uint8)
-    for place, sample in zip(canvas, good, strict=True):
-        height, width = sample.canvas.shape[:2]
-        place[:height, :width] = torch.from_numpy(sample.canvas)
+    images = torch.full((len(good), side, side, 3), FILL_BYTE, dtype=torch.uint8)
+    for place, sample in zip(images, good, strict=True):
+        height, width = sample.pixels.shape[:2]
+        place[:height, :width] = torch.from_numpy(sample.pixels)
     counts = torch.tensor([len(sample.labels) for sample in good], dtype=torch.long)
     empty = np.zeros((0, 4), np.float32)
     batch = Batch(
-        canvas=canvas.permute(0, 3, 1, 2),  # [B, 3, S, S], channels last in memory
+        images=images.permute(0, 3, 1, 2),  # [B, 3, S, S], channels last in memory
         sizes=torch.tensor([sample.size for sample in good], dtype=torch.long).view(-1, 2),
         boxes=torch.from_numpy(np.concatenate([empty, *(sample.boxes for sample in good)])),
         labels=torch.from_numpy(np.concatenate([empty[:, 0].astype(np.int64), *(sample.labels for sample in good)])),
@@ -232,16 +224,16 @@ def collate(samples: list[Sample | None]) -> Batch:
 
 
 class Shuffled(Sampler[int]):
-    """A new order every epoch that depends on (seed, epoch) alone; its length is that of a whole epoch.
+    """A new order every epoch that depends only on (seed, epoch); its length is that of a whole epoch.
 
-    variants: of each image; an epoch gives one of them, as image + variant * length.
+    variants: number of variants of each image; an epoch uses one of them, as image + variant * length.
     """
 
     def __init__(self, length: int, seed: int, variants: int = 1) -> None:
         self.length, self.seed, self.variants, self.epoch, self.start = length, seed, variants, 0, 0
 
     def begin(self, epoch: int, images: int) -> None:
-        """Go on in an epoch of which so many images were given already."""
+        """Continue an epoch after so many images."""
         self.epoch, self.start = epoch, images
 
     def set_epoch(self, epoch: int) -> None:

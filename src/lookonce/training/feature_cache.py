@@ -145,7 +145,7 @@ class FeatureCache:
 
 
 class CachedImages(TorchDataset[Sample | None]):
-    """Training images by image + variant * length, their trunk outputs in place of canvases.
+    """Training images by image + variant * length, their trunk outputs in place of images.
 
     digests: of every variant of every image, in that order; b"" for one that could not be decoded.
     """
@@ -259,7 +259,7 @@ class Trunk:
 
     def training(self, images: TrainingImages) -> CachedImages:
         """Training images, every variant, as data.warp shows them to the network."""
-        config, how, dataset = self.config, self.config.settings, images.canvases.dataset
+        config, how, dataset = self.config, self.config.settings, images.cache.dataset
         about = f"warped {how.augment} seed {config.seed}" if how.variants else "warped"
         digests = [digest_of(dataset, index, f"{about} {variant} {index}" if how.variants else about)
                    for variant in range(max(1, how.variants)) for index in range(len(dataset))]  # fmt: skip

@@ -24,7 +24,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from lookonce.console import is_shown
-from lookonce.data.loader import Canvases, Shuffled, TrainingImages, collate
+from lookonce.data.loader import ImageCache, Shuffled, TrainingImages, collate
 from lookonce.errors import UserError
 from lookonce.training.advice import RunReport
 from lookonce.training.checkpoints import LastCheckpoint, Stopped, WholeFiles, ignore_interrupts
@@ -204,23 +204,17 @@ class Engine:
     Args:
         config: its settings fitted to the training set.
         folder: the run's folder.
-        canvases: the training images.
+        cache: the training images.
         report: writes the run's page; its validation set and detections are the run's.
         checkpoint: to go on from; None: from the start.
         keep: called with each new best checkpoint; without validation, with that of each epoch.
     """
 
-    def __init__(self, config: RunConfig, folder: Path, canvases: Canvases, report: RunReport, checkpoint: Path | None,
+    def __init__(self, config: RunConfig, folder: Path, cache: ImageCache, report: RunReport, checkpoint: Path | None,
                  keep: Callable[[Path], None]) -> None:  # fmt: skip
-        self.config, self.folder, self.canvases, self.report, self.checkpoint = (
-            config,
-            folder,
-            canvases,
-            report,
-            checkpoint,
-        )
+        self.config, self.folder, self.cache, self.report, self.checkpoint = config, folder, cache, report, checkpoint
         self.keep = keep
-        self.sampler = Shuffled(len(canvases.dataset), config.seed, max(1, config.settings.variants))
+        self.sampler = Shuffled(len(cache.dataset), config.seed, max(1, config.settings.variants))
         self.progress = Progress()
         self._held = ExitStack()
         self.history = History(folder / "metrics.csv")
@@ -283,7 +277,7 @@ class Engine:
         """Training and validation images; with features, what the frozen trunk makes of them."""
         how, workers = self.config.settings, self.config.workers
         own = torch.Generator()  # loaders draw a number each time; the global state is the network's (dropout)
-        images: Any = TrainingImages(self.canvases, how.difficult)
+        images: Any = TrainingImages(self.cache, how.difficult)
         inputs: Any = None if val is None else Inputs(val.dataset, val.input_size, val.mode)
         if how.features != "none":
             trunk = Trunk(module, self.config)

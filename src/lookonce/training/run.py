@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from lookonce.data.anchors import cluster_anchors
 from lookonce.data.dataset import Dataset
 from lookonce.data.images import measure_range
-from lookonce.data.loader import Canvases
+from lookonce.data.loader import ImageCache
 from lookonce.data.read import check_images, read_splits
 from lookonce.errors import ConfigError, Interrupted, NonFiniteLossError, UserError
 from lookonce.evaluation.average_precision import Metrics, best_thresholds, score
@@ -43,14 +43,15 @@ from lookonce.training.validation import Validation
 log = logging.getLogger("lookonce")
 
 CANVAS_TO_INPUT = 1.5
-"""Longest side of a canvas, of the largest training side."""
+"""Longest side of a cached image, of the largest training side."""
 
 
 MODEL = "model.safetensors"
 
 
 OF_A_START = {"config.yaml", "data.json", "network.cfg", "metrics.csv", "report.html", "tensorboard", "checkpoints",
-              "canvas.u8", "canvas.state", "pruned.cfg", "pruned.safetensors", LOCK}  # fmt: skip
+              "images.u8", "images.state", "canvas.u8", "canvas.state", "pruned.cfg", "pruned.safetensors",
+              LOCK}  # fmt: skip
 """What a run folder holds that never came to a checkpoint: nothing to keep."""
 
 
@@ -201,7 +202,7 @@ class Run:
         for line in report.data_advice:
             log.warning("%s", line)
         side = round(CANVAS_TO_INPUT * max(self.settings.size, *self.settings.multi_scale, 0))
-        canvases = Canvases(self.train_set, side, self.folder)
+        cache = ImageCache(self.train_set, side, self.folder)
 
         def keep(checkpoint: Path) -> None:
             """The model file is there as soon as there is a model: a run that stops or still runs can be used."""
@@ -209,10 +210,10 @@ class Run:
             save_model(self._model(module.network, checkpoint, metrics, finished=False), self.folder / MODEL)
 
         try:
-            self._fit(module, Engine(self.config, self.folder, canvases, report, self.checkpoint, keep))
+            self._fit(module, Engine(self.config, self.folder, cache, report, self.checkpoint, keep))
         finally:
-            failed = canvases.failed()
-            canvases.close()
+            failed = cache.failed()
+            cache.close()
         if failed:
             first = self.train_set.paths[failed[0]]
             log.warning("%d images could not be decoded and were skipped, the first: %s", len(failed), first)

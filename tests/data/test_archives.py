@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/archives.py."""
+"""Tests of lookonce.data.archives."""
 
 import errno
 import gzip
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from lookonce.data import download as archives
-from lookonce.data.download import unpack
+from lookonce.data import archives
+from lookonce.data.archives import unpack
 from lookonce.errors import UserError
 
 CASES = Path(__file__).parents[1] / "cases"
@@ -82,7 +82,7 @@ def test_two_archives_share_a_folder(tmp_path):
     assert contents(tmp_path / "out") == {**FILES, "VOC/b.xml": b"b"}
 
 
-def test_unpacking_again_changes_nothing_and_mends_what_is_missing(tmp_path):
+def test_unpacking_again_only_adds_what_is_missing(tmp_path):
     archive = tar(tmp_path / "a.tar", FILES.items())
     unpack(archive, tmp_path / "out")
     edited = tmp_path / "out" / "VOC" / "a.xml"
@@ -97,7 +97,7 @@ def test_what_is_in_the_way_is_kept(tmp_path):
     archive, there = tar(tmp_path / "a.tar", FILES.items()), tmp_path / "out" / "VOC" / "a.xml"
     there.parent.mkdir(parents=True)
     there.write_bytes(b"mine")
-    assert "there already, but not as in a.tar (4 bytes; expected 200)" in refused(archive, tmp_path)
+    assert "exists, but not as in a.tar (4 bytes; expected 200)" in refused(archive, tmp_path)
     assert there.read_bytes() == b"mine"
     there.unlink()
     there.parent.rmdir()
@@ -110,7 +110,7 @@ def test_a_link_in_the_way_is_not_followed(tmp_path, target):  # the second is a
     (tmp_path / "outside.txt").write_bytes(b"<a/>" * 50)
     (tmp_path / "out" / "VOC").mkdir(parents=True)
     (tmp_path / "out" / "VOC" / "a.xml").symlink_to(target)
-    assert "there already" in refused(tar(tmp_path / "a.tar", FILES.items()), tmp_path)
+    assert "exists, but" in refused(tar(tmp_path / "a.tar", FILES.items()), tmp_path)
 
 
 @pytest.mark.parametrize("name", [
@@ -134,7 +134,7 @@ def test_no_member_leaves_the_folder(tmp_path, name, kind):
 ])  # fmt: skip
 def test_only_files_and_folders(tmp_path, entry, what):
     archive = tar(tmp_path / "a.tar", [("VOC/a.xml", b"a"), entry])
-    assert f"is {what}; only files and folders are unpacked; none was" in refused(archive, tmp_path)
+    assert f"is {what}; expected files and folders; nothing was unpacked" in refused(archive, tmp_path)
 
 
 @pytest.mark.parametrize("mode, what", [(stat.S_IFLNK | 0o777, "a link"), (stat.S_IFIFO, "a device or pipe")])
@@ -165,17 +165,17 @@ def test_a_damaged_archive_is_one_line_and_leaves_nothing(tmp_path, kind, part):
     zipped(archive, entries) if kind == "zip" else tar(archive, entries, kind)
     data = bytearray(archive.read_bytes())
     archive.write_bytes(data[: int(len(data) * part)])
-    assert "cut off" in (said := refused(archive, tmp_path)) or "damaged" in said
+    assert "damaged" in refused(archive, tmp_path)
     if kind != "w":  # a plain tar has no checksum of its content: the download's own is for that
         data[int(len(data) * part)] ^= 0xFF
         archive.write_bytes(data)
-        assert "cut off" in (said := refused(archive, tmp_path)) or "damaged" in said
+        assert "damaged" in refused(archive, tmp_path)
 
 
 @pytest.mark.parametrize("data", [b"", b"no archive", b"PK\x03\x04" + b"\0" * 100])
 def test_what_is_no_archive_is_refused(tmp_path, data):
     (tmp_path / "a.tar").write_bytes(data)
-    assert "neither a tar nor a zip" in refused(tmp_path / "a.tar", tmp_path)
+    assert "not an archive" in refused(tmp_path / "a.tar", tmp_path)
 
 
 def test_a_locked_zip_is_refused(tmp_path):
@@ -236,14 +236,14 @@ LONG_NAME, PAX, SPARSE = tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.GNUT
 
 
 @pytest.mark.parametrize("parts, said", [
-    ([header("a", -512)], "'a' is said to have -512 bytes"),
+    ([header("a", -512)], "'a' claims to have -512 bytes"),
     ([header("a", 4, LONG_NAME), b"name", header("x", -(1 << 40))], "bytes"),
-    ([header("a", 8 << 30, LONG_NAME)], "is said to have 8,589,934,592 bytes"),
-    ([header("a", 1 << 60, PAX)], "is said to have"), ([header("a", -1, PAX)], "is said to have -1 bytes"),
-    ([header("a", 1 << 60)], "more than 20 times as many"), ([header("a", 4000)], "cut off"),
+    ([header("a", 8 << 30, LONG_NAME)], "claims to have 8,589,934,592 bytes"),
+    ([header("a", 1 << 60, PAX)], "claims to have"), ([header("a", -1, PAX)], "damaged"),
+    ([header("a", 1 << 60)], "more than 20 times as many"), ([header("a", 4000)], "unexpected end of data"),
     ([header("a", 9, SPARSE), b"123456789"], "is a sparse file"),
-    ([header("a", 26, PAX), b"26 size=-99999999999999999\n", header("x", 1), b"x"], "states a second size"),
-    ([header("a", 30, PAX), b"30 GNU.sparse.map=0,1,99999,1\n", header("x", 1), b"x"], "states a second size"),
+    ([header("a", 26, PAX), b"26 size=-99999999999999999\n", header("x", 1), b"x"], "claims to have -"),
+    ([header("a", 30, PAX), b"30 GNU.sparse.map=0,1,99999,1\n", header("x", 1), b"x"], "is a sparse file"),
     ([header("a", 4, LONG_NAME), b"name"], "damaged"),
 ])  # fmt: skip
 def test_sizes_that_a_tar_states_are_not_believed(tmp_path, parts, said):
@@ -329,4 +329,4 @@ def test_damaged_archives_are_unpacked_or_refused_in_one_line(tmp_path, mode):
 
 def test_a_zip_whose_extra_field_is_cut_is_refused(tmp_path):
     (tmp_path / "a.zip").write_bytes((CASES / "fuzz-zip" / "b0f7f523.bin").read_bytes())
-    assert "neither a tar nor a zip" in (said := refused(tmp_path / "a.zip", tmp_path)) or "damaged" in said
+    assert "damaged" in refused(tmp_path / "a.zip", tmp_path)

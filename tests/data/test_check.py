@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/findings.py."""
+"""Tests of lookonce.data.check."""
 
 import ast
 import difflib
@@ -7,33 +7,31 @@ import json
 import re
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
-from test_duplicates import photograph
 
-from lookonce.data import read as catalog
-from lookonce.data.check import KINDS, PLACES, alike_pairs, all_findings, finding, letter_apart_pairs, repeated
+from lookonce.commands.check import check
+from lookonce.data import read
+from lookonce.data.check import (
+    KINDS,
+    MOST_CLASSES,
+    PLACES,
+    SHOWN,
+    Finding,
+    alike_pairs,
+    all_findings,
+    finding,
+    letter_apart_pairs,
+    repeated,
+    summary,
+)
 from lookonce.data.duplicates import look
-from lookonce.data.formats import builder as gathering
-from lookonce.data.formats import coco, voc
-from lookonce.data.formats import coco as coco_folder
-from lookonce.data.formats import voc as voc_folder
-from lookonce.data.formats import yolo as yolo_folder
-from lookonce.data.formats import yolo as yolo_text
+from lookonce.data.formats import builder, coco, voc, yolo
 from lookonce.data.read import read_whole
-
-
-def add(root, stem, objects, size=(120, 90), seed=None):
-    (root / "JPEGImages").mkdir(parents=True, exist_ok=True)
-    photograph(abs(hash(stem)) % 1000 if seed is None else seed, size).save(root / "JPEGImages" / f"{stem}.png")
-    boxes = np.array([box for _, box in objects], np.float32).reshape(-1, 4)
-    names = [name for name, _ in objects]
-    voc.write_annotation(root / "Annotations" / f"{stem}.xml", f"{stem}.png", size, boxes, names)
-
-
-CAT, DOG = ("cat", [10, 10, 60, 60]), ("dog", [30, 30, 90, 80])
+from photographs import CAT, DOG, add, photograph
 
 
 @pytest.fixture
@@ -114,17 +112,17 @@ def test_names_of_two_common_classes_may_differ_by_a_letter(root):
     assert not set(found(root, images=False)) & {"class names alike", "class names nearly alike"}
 
 
-def test_a_class_that_train_has_not_cannot_be_learnt(root):
+def test_a_class_that_train_lacks_is_found(root):
     add(root, "p4", [CAT, ("bird", [30, 30, 90, 80])], seed=4)
-    assert found(root)["class not in train"].places == ("bird",)
+    assert found(root)["class missing from train"].places == ("bird",)
 
 
 def test_images_in_two_lists(root):
     voc.write_split(root / "ImageSets" / "Main" / "test.txt", ["p4", "p5", "p1"])
-    assert found(root)["image in two splits"].places == ("JPEGImages/p1.png: in train and test",)
+    assert found(root)["image in two splits (data leak)"].places == ("JPEGImages/p1.png: in train and test",)
 
 
-def test_lists_that_name_what_is_not_there_are_told_once(root):
+def test_a_missing_annotation_is_counted_once_over_all_lists(root):
     voc.write_split(root / "ImageSets" / "Main" / "more.txt", ["p0", "zz"])
     voc.write_split(root / "ImageSets" / "Main" / "val.txt", ["p3", *(f"x{n}" for n in range(300))])
     one = found(root, images=False)["annotation missing"]
@@ -132,16 +130,18 @@ def test_lists_that_name_what_is_not_there_are_told_once(root):
     assert one.places[0] == "ImageSets/Main/more.txt: names 'zz', which has none"
 
 
-def test_twins_are_leaks_across_splits_and_less_within(root):
+def test_duplicates_are_leaks_across_splits_and_less_within(root):
     shutil.copyfile(root / "JPEGImages" / "p0.png", root / "JPEGImages" / "p4.png")
     shutil.copyfile(root / "JPEGImages" / "p1.png", root / "JPEGImages" / "p2.png")
     photograph(3).resize((118, 88)).resize((120, 90)).save(root / "JPEGImages" / "p5.png")
     told = found(root)
-    assert told["same image in two splits"].places == ("JPEGImages/p4.png (in test): as JPEGImages/p0.png (in train)",)
-    assert told["same image twice"].places == ("JPEGImages/p2.png (in train): as JPEGImages/p1.png (in train)",)
-    assert told["nearly the same image in two splits"].count == 1
-    assert told["same image in two splits"].harms
-    assert not told["same image twice"].harms
+    assert told["identical image in two splits (data leak)"].places == (
+        "JPEGImages/p4.png (in test): same as JPEGImages/p0.png (in train)",
+    )
+    assert told["duplicate image"].places == ("JPEGImages/p2.png (in train): same as JPEGImages/p1.png (in train)",)
+    assert told["nearly identical image in two splits (data leak)"].count == 1
+    assert told["identical image in two splits (data leak)"].harms
+    assert not told["duplicate image"].harms
 
 
 def test_cut_images_and_other_sizes(root):
@@ -151,30 +151,30 @@ def test_cut_images_and_other_sizes(root):
     told = found(root)
     assert told["image unreadable"].places[0].startswith("JPEGImages/p0.png: ")
     [place] = told["size mismatch"].places
-    assert place.startswith("Annotations/p1.xml: says 120 x 90, and JPEGImages/p1.png is 90 x 120; turned by its EXIF")
+    assert place.startswith("Annotations/p1.xml: says 120 x 90, but JPEGImages/p1.png is 90 x 120; rotated by its EXIF")
 
 
 def test_boxes_come_with_their_line(root):
     add(root, "p0", [CAT, CAT, ("dog", CAT[1]), ("dog", [5, 5, 7, 50]), DOG], size=(600, 450), seed=0)
     lines = (root / "Annotations" / "p0.xml").read_text().splitlines()
     told = found(root)
-    for kind, place in (("box twice", 1), ("box with two classes", 2), ("box tiny at the input", 3)):
+    for kind, place in (("duplicate box", 1), ("box with two classes", 2), ("box too small at the input size", 3)):
         line = int(told[kind].places[0].split(":")[1])
         assert lines[line - 1].strip() == "<object>"
         assert sum(text.strip() == "<object>" for text in lines[:line]) == place + 1
         assert told[kind].count == 1
-    assert told["box tiny at the input"].places[0].endswith(": 1.4 x 31.2 px of 416")
+    assert told["box too small at the input size"].places[0].endswith(": 1.4 x 31.2 px of 416")
 
 
 def test_places_are_few_and_counts_are_whole():
-    [one] = finding("box twice", (str(n) for n in range(1000)), 1000)
+    [one] = finding("duplicate box", (str(n) for n in range(1000)), 1000)
     assert (one.count, len(one.places), one.harms) == (1000, PLACES, False)
-    assert finding("box twice", iter(()), 0) == []
+    assert finding("duplicate box", iter(()), 0) == []
 
 
 def test_every_kind_that_a_reader_notes_has_a_remedy():
     kinds = set()
-    for module in (catalog, coco, coco_folder, gathering, voc_folder, yolo_folder, yolo_text):
+    for module in (read, builder, coco, voc, yolo):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             named = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "kind"
             called = isinstance(node, ast.Call) and (
@@ -202,6 +202,41 @@ def test_what_coco_readers_note_is_found_with_file_and_line(tmp_path):
     value = {"images": [{"id": 1, "file_name": "a.png", "width": 120, "height": 90}],
              "categories": [{"id": 1, "name": "cat"}], "annotations": boxes}  # fmt: skip
     (tmp_path / "instances.json").write_text(text := json.dumps(value, indent=0))
-    [place] = found(tmp_path)["box twice"].places
+    [place] = found(tmp_path)["duplicate box"].places
     told = re.fullmatch(r"instances.json:(\d+): annotation 1 \(images/a.png\): cat", place)
     assert text.splitlines()[int(told[1])] == '"id": 1,'
+
+
+def test_findings_say_how_many_where_and_what_to_do(squares):
+    report = check(squares, anchors=2, images=False)
+    one = Finding("duplicate box", 1234, tuple(f"a.xml:{n}: cat" for n in range(10)))
+    two = Finding("image missing", 1, ("b.jpg",))
+    said = str(replace(report, findings=(one, two)))
+    assert " - 1,234 x duplicate box: delete one" in said
+    assert said.count("a.xml:") == SHOWN
+    assert f"and {1234 - SHOWN:,} more" in said
+    assert "!! 1 x image missing: add the image" in said
+    assert said.endswith("Fix before training: image missing")
+    assert max(map(len, said.splitlines())) <= 120
+
+
+def test_very_many_classes_are_summed_up(squares):
+    report = check(squares, anchors=2, images=False)
+    counted = replace(report.counted, classes={f"c{n}": (n, 1) for n in range(100)})
+    said = str(replace(report, counted=counted))
+    assert f"{100 - MOST_CLASSES} more" in said
+    assert "c99" in said
+
+
+def test_the_summary_names_crowd_and_unopened_images(squares):
+    report = check(squares, anchors=2, images=False)
+    counted = replace(report.counted, difficult=7, crowd=3)
+    said = summary(replace(report, counted=counted))
+    assert "(4 difficult, 3 crowd)" in said
+    assert "not opened" in said
+
+
+def test_the_summary_says_which_split_came_from_where(squares):
+    said = summary(check(squares, anchors=2, images=False))
+    assert said.splitlines()[-2].startswith("splits: train 24 (")
+    assert said.splitlines()[-2].endswith("objects), from ImageSets/Main/*.txt")

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/data/image_bytes.py. Oracle: Pillow's own exif_transpose and decoding."""
+"""Tests of lookonce.data.image_metadata. Oracle: Pillow's own exif_transpose and decoding."""
 
 import io
 import struct
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
-from lookonce.data.images import has_end, orientation, png_chunks
+from lookonce.data.image_metadata import has_end, orientation, png_chunks
 
 XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="{}"/></x:xmpmeta>'
 
