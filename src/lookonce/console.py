@@ -54,7 +54,7 @@ def shown_json(value: Any) -> str:
 
 
 def is_shown() -> bool:
-    """Return whether to draw progress bars: where stdout and stderr are terminals, so that logs and pipes stay clean."""
+    """Return whether to draw progress bars: only where stdout and stderr are terminals; logs and pipes get none."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
 
 
