@@ -145,9 +145,17 @@ def test_an_old_option_works_with_a_hint(command, old, new, caplog, tmp_path):
         caplog.clear()
         config.write_text(f"{key}: 1\nseed: 2\n")
         words = [command, "--config", str(config)]
-        assert cli._take_config(words) == {new: 1, "seed": 2}
+        assert cli._take_config(words) == {new.replace("-", "_"): 1, "seed": 2}
         assert words == [command]
         assert [record.getMessage() for record in caplog.records] == [f"{config}: {key} is now {new}; {hint}"]
+
+
+def test_a_config_may_spell_options_as_the_command_line_does(tmp_path):
+    (tmp_path / "c.yaml").write_text("val-split: none\nbatch_size: 2\n")
+    words = ["train", "--config", str(tmp_path / "c.yaml"), "x"]
+    config = cli._take_config(words)
+    found = bound(*words, config=config)
+    assert (found["val_split"], found["batch_size"]) == ("none", 2)
 
 
 def test_an_old_option_reaches_the_command(monkeypatch, capsys):

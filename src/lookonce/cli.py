@@ -144,10 +144,10 @@ def _take_config(words: list[str]) -> dict[str, Any]:
     renamed = RENAMED.get(next(iter(words), ""), {})
     found = {}
     for name, value in options.items():
-        new = renamed.get(str(name).replace("_", "-"))
-        if new:
-            log.warning("%s: %s is now %s; the old name works in this release only", file, name, new)
-        found[new or str(name)] = value
+        option = str(name).replace("_", "-")
+        if option in renamed:
+            log.warning("%s: %s is now %s; the old name works in this release only", file, name, renamed[option])
+        found[renamed.get(option, option).replace("-", "_")] = value
     return found
 
 
