@@ -8,7 +8,7 @@ from io import StringIO
 import pytest
 from rich.table import Table
 
-from lookonce.console import cell, cells, is_shown, rendered, shown_json, track
+from lookonce.console import cell, cells, is_shown, rendered, json_text, track
 
 HOSTILE = [
     "[red]",
@@ -51,7 +51,7 @@ def test_lines_stay_lines_and_long_ones_are_folded():
 
 
 def test_json_is_readable_valid_and_has_no_escape_sequences():
-    text = shown_json(HOSTILE)
+    text = json_text(HOSTILE)
     assert json.loads(text) == HOSTILE
     assert "猫" in text
     assert not set(text) & {"\x1b", "\u202e", "\x9b"}

@@ -10,9 +10,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
-from io import TextIOWrapper
+from contextlib import redirect_stdout, suppress
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 from types import NoneType
 from typing import Any, TextIO, get_args
@@ -24,7 +23,7 @@ from rich.console import Console
 
 from lookonce import __version__
 from lookonce.choices import choose, closest, literals
-from lookonce.console import shown_json
+from lookonce.console import json_text
 from lookonce.errors import UserError, printable
 
 log = logging.getLogger("lookonce")
@@ -64,12 +63,12 @@ BROKEN_PIPE = 141
 """Exit code when the program behind a pipe stops reading: 128 + SIGPIPE, as in a shell."""
 
 
-def make_app(config: dict[str, Any] | None = None, stdout: TextIO | None = None) -> cyclopts.App:
+def make_app(config: dict[str, Any] | None = None, console: Console | None = None) -> cyclopts.App:
     """Return the command line. Commands are imported when they are called.
 
     Args:
         config: values of options that the command line does not give, by name.
-        stdout: where to print help; None: sys.stdout.
+        console: prints help; None: on sys.stdout.
     """
     defaults = cyclopts.config.Dict(config, use_commands_as_keys=False, source="--config") if config else None
     app = cyclopts.App(
@@ -86,7 +85,7 @@ def make_app(config: dict[str, Any] | None = None, stdout: TextIO | None = None)
         exit_on_error=False,
         print_error=False,
         suppress_keyboard_interrupt=False,
-        console=_HelpConsole(file=stdout),
+        console=console,
     )
     for name, help_text in COMMANDS.items():
         app.command(f"lookonce.commands.{name}:{name}", name=name, help=help_text)
@@ -100,13 +99,15 @@ def main(argv: list[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     stdout = sys.stdout
+    help_page = StringIO()
     _log_to_stderr()
     try:
+        console = Console(file=help_page, force_terminal=stdout.isatty() or None)
         with redirect_stdout(_OtherOutput(stdout)):
             config = _take_config(words)
             as_json = _take_json(words, config)
-            result = make_app(config, stdout)(_current_names(words))
-        _print_result(result, stdout, as_json)
+            result = make_app(config, console)(_current_names(words))
+        _print(help_page.getvalue() + _result_text(result, as_json), stdout)
     except (UserError, cyclopts.CycloptsError) as error:
         print(f"lookonce: {_one_line(error)}", file=sys.stderr)
         return 2
@@ -214,28 +215,6 @@ class _BrokenPipe(Exception):
     """The program that reads the output, such as head, has stopped reading."""
 
 
-@contextmanager
-def _printing() -> Iterator[None]:
-    """Turn errors of printing into _BrokenPipe for a closed pipe, UserError for a full disk."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, BrokenPipeError) or error.errno == errno.EINVAL:  # the latter on Windows
-            raise _BrokenPipe from None
-        raise UserError(f"standard output: cannot be written: {error.strerror or error}") from None
-
-
-class _HelpConsole(Console):
-    """Print help; rich would end the process at a closed pipe."""
-
-    def print(self, *objects: Any, **how: Any) -> None:
-        with _printing():
-            super().print(*objects, **how)
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError(errno.EPIPE, "closed")
-
-
 class _LogFormatter(logging.Formatter):
     """Escape line ends and escape sequences in names of files and classes."""
 
@@ -275,14 +254,23 @@ def _one_line(error: Exception) -> str:
     return message[: suggestion.start()] + message[suggestion.end() :]
 
 
-def _print_result(result: Any, stdout: TextIO, as_json: bool) -> None:
-    """Print a result as text or as JSON: its to_json(), or its text as a JSON string."""
+def _result_text(result: Any, as_json: bool) -> str:
+    """Return the lines that show a result: its text, or as JSON its to_json() or its text as a string."""
     if result is None:
-        return
-    if isinstance(stdout, TextIOWrapper):
-        stdout.reconfigure(errors="backslashreplace")  # pipes on Windows cannot encode every letter
+        return ""
     text = str(result)
     if as_json:
-        text = shown_json(result.to_json() if hasattr(result, "to_json") else text)
-    with _printing():
-        print("\n".join(map(printable, text.split("\n"))), file=stdout, flush=True)
+        text = json_text(result.to_json() if hasattr(result, "to_json") else text)
+    return "\n".join(map(printable, text.split("\n"))) + "\n"
+
+
+def _print(text: str, stdout: TextIO) -> None:
+    """Print text. Raises _BrokenPipe for a closed pipe, UserError for a full disk."""
+    if isinstance(stdout, TextIOWrapper):
+        stdout.reconfigure(errors="backslashreplace")  # pipes on Windows cannot encode every letter
+    try:
+        print(text, end="", file=stdout, flush=True)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or error.errno == errno.EINVAL:  # the latter on Windows
+            raise _BrokenPipe from None
+        raise UserError(f"standard output: cannot be written: {error.strerror or error}") from None

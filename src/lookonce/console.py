@@ -47,7 +47,7 @@ def rendered(shown: RenderableType, width: int = 120, blank_lines: bool = True) 
     return "\n".join(line for line in lines if line or blank_lines)
 
 
-def shown_json(value: Any) -> str:
+def json_text(value: Any) -> str:
     """Return indented JSON: letters of every script as they are, escape sequences and invisible marks escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     return "\n".join(UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], line) for line in text.split("\n"))
