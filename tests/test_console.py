@@ -8,7 +8,7 @@ from io import StringIO
 import pytest
 from rich.table import Table
 
-from lookonce.console import cell, cells, is_shown, rendered, json_text, track
+from lookonce.console import cell, cells, is_shown, json_text, rendered, track
 
 HOSTILE = [
     "[red]",
