@@ -1,4 +1,4 @@
-# lookonce: `make demo` and `make test` do all set-up themselves. Needs Python 3.11-3.13 with pip (or uv), and make.
+# lookonce: `make demo` and `make test` set up everything they need. Needs Python 3.11-3.13 with pip (or uv), and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
@@ -20,11 +20,11 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The stamp is written last, so a set-up that broke off is done again; one that ended is not.
+# The stamp is written last, so that an interrupted set-up starts again.
 $(READY): requirements.lock requirements-cuda.lock requirements-cpu.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "lookonce needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d; try: make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv --clear $(VENV)
-	@# Where torch's small CPU build is at hand (the installer knows a place), it is taken; elsewhere this finds nothing.
+	@# Install torch's small CPU build if the installer knows where to find it; otherwise this does nothing.
 	@$(INSTALL) --quiet --require-hashes --no-deps -r requirements-cpu.lock 2>/dev/null || true
 	$(INSTALL) --quiet --require-hashes --no-deps -r requirements.lock
 	@if $(BIN)/python tools/needs_cuda.py; then echo "torch is a CUDA build: installing its libraries"; \
@@ -32,7 +32,7 @@ $(READY): requirements.lock requirements-cuda.lock requirements-cpu.lock pyproje
 	$(INSTALL) --quiet --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
-# Needs uv. Pins are exact and hashed, and no address is written.
+# Write the lock files again (needs uv): exact, hashed pins without addresses.
 lock:
 	uv pip compile pyproject.toml --extra demo --extra onnx --extra int8 --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --no-emit-index-url --quiet --constraint tools/constraints.txt -o .full.lock

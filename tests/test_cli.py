@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/cli.py."""
+"""Tests of lookonce.cli."""
 
 import io
 import json
@@ -11,14 +11,24 @@ from types import SimpleNamespace
 
 import pytest
 
+import lookonce
 from lookonce import cli
-from lookonce.cli import COMMANDS, main, make_app
+from lookonce.cli import COMMANDS, OFF_BY_DEFAULT, RENAMED, main, make_app
 from lookonce.errors import Interrupted
 
+HEAVY = ("cv2", "lightning", "matplotlib", "numpy", "onnx", "openvino", "PIL", "torch")
 
-def test_help_needs_no_torch():
-    code = "import sys; from lookonce.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+
+def test_help_loads_nothing_heavy():
+    code = (
+        f"import sys; from lookonce.cli import main; main(['--help']); sys.exit(bool({set(HEAVY)} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_the_package_runs_as_a_program():
+    done = subprocess.run([sys.executable, "-m", "lookonce", "--version"], capture_output=True, check=True, text=True)
+    assert done.stdout.strip() == lookonce.__version__
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
@@ -101,22 +111,79 @@ def bound(*words, config=None):
     return dict(make_app(config).parse_args(list(words))[1].arguments)
 
 
+def options(command):
+    """The options of a command: {name: its argument}."""
+    app = make_app()
+    arguments = app[command].assemble_argument_collection(default_parameter=app.default_parameter)
+    return {name: argument for argument in arguments for name in argument.names}
+
+
 @pytest.mark.parametrize("command", list(COMMANDS))
-def test_only_switches_have_a_twin_with_no(command):
-    arguments = make_app()[command].assemble_argument_collection()
-    twins = {n for argument in arguments for n in argument.names if n.startswith("--no-")}
-    switches = {argument.name for argument in arguments if argument.hint is bool}
-    assert twins == {f"--no-{name[2:]}" for name in switches}
+def test_only_switches_that_are_on_have_a_form_with_no(command):
+    found = options(command)
+    on = {name for name, argument in found.items() if argument.field_info.default is True and "--no-" not in name}
+    assert {name for name in found if name.startswith("--no-")} == {f"--no-{name[2:]}" for name in on}
+    off = {name[2:] for name, argument in found.items() if argument.field_info.default is False}
+    assert off <= set(OFF_BY_DEFAULT)
 
 
-def test_the_word_none_undoes_what_the_config_gives(tmp_path):
+OLD_OPTIONS = [(command, old, new) for command, names in RENAMED.items() for old, new in names.items()]
+
+
+@pytest.mark.parametrize("command, old, new", OLD_OPTIONS)
+def test_an_old_option_works_with_a_hint(command, old, new, caplog, tmp_path):
+    assert f"--{new}" in options(command)
+    assert f"--{old}" not in options(command)
+    hint = "the old name works in this release only"
+    for word, expected in ((f"--{old}", f"--{new}"), (f"--no-{old}", f"--no-{new}"), (f"--{old}=a=b", f"--{new}=a=b")):
+        caplog.clear()
+        assert cli._current_names([command, word, "x"]) == [command, expected, "x"]
+        said = f"{word.removesuffix('=a=b')} is now {expected.removesuffix('=a=b')}; {hint}"
+        assert [record.getMessage() for record in caplog.records] == [said]
     config = tmp_path / "c.yaml"
-    config.write_text(
-        "epochs: 5\nname: a\npatience: 3\nlabels: [a, b]\nweights: w\nmulti_scale: [320]\nval_split: val\n"
-    )
+    for key in {old, old.replace("-", "_")}:
+        caplog.clear()
+        config.write_text(f"{key}: 1\nseed: 2\n")
+        words = [command, "--config", str(config)]
+        assert cli._take_config(words) == {new.replace("-", "_"): 1, "seed": 2}
+        assert words == [command]
+        assert [record.getMessage() for record in caplog.records] == [f"{config}: {key} is now {new}; {hint}"]
+
+
+def test_a_config_may_spell_options_as_the_command_line_does(tmp_path):
+    (tmp_path / "c.yaml").write_text("val-split: none\nbatch_size: 2\n")
+    words = ["train", "--config", str(tmp_path / "c.yaml"), "x"]
+    config = cli._take_config(words)
+    found = bound(*words, config=config)
+    assert (found["val_split"], found["batch_size"]) == ("none", 2)
+
+
+def test_an_old_option_reaches_the_command(monkeypatch, capsys):
+    def detect(model: str, images: str, *, backend: str = "auto"):
+        return f"{images} {backend}"
+
+    monkeypatch.setattr("lookonce.commands.detect.detect", detect)
+    assert main(["detect", "m", "--pictures", "a.jpg", "--runtime", "torch"]) == 0
+    assert capsys.readouterr().out == "a.jpg torch\n"
+
+
+def test_an_option_that_only_looks_like_an_old_one_stays():
+    for words in (["detect", "m", "drawn", "-drawn", "a--drawn"], ["train", "--pictures"], ["--drawn"], []):
+        assert cli._current_names(words) == words
+
+
+@pytest.mark.parametrize("name", OFF_BY_DEFAULT)
+def test_the_no_form_of_a_switch_that_is_off_is_left_out_with_a_hint(name, caplog):
+    assert cli._current_names(["check", f"--no-{name}", "x"]) == ["check", "x"]
+    assert [record.getMessage() for record in caplog.records] == [f"--no-{name}: is the default; leave it out"]
+
+
+def test_the_word_none_unsets_what_the_config_gives():
+    config = {"epochs": 5, "name": "a", "patience": 3, "labels": ["a", "b"], "weights": "w", "multi_scale": [320],
+              "val_split": "val"}  # fmt: skip
     words = ["--epochs", "none", "--name", "None", "--weights", "none", "--labels", "--multi-scale"]
     words += ["--patience", "0", "--val-split", "none"]
-    found = bound("train", "x", *words, config=str(config))
+    found = bound("train", "x", *words, config=config)
     assert [found[n] for n in ("epochs", "name", "weights", "labels")] == [None] * 4
     assert (found["multi_scale"], found["patience"], found["val_split"]) == ((), 0, "none")
     assert bound("anchors", "x", "--plot", "none")["plot"] is None
@@ -129,16 +196,14 @@ def test_the_word_none_undoes_what_the_config_gives(tmp_path):
     ("train x --optimizer AdamW", "optimizer", "adamw"), ("train x --recipe Quick", "recipe", "quick"),
     ("train x --schedule one-cycle", "schedule", "one_cycle"), ("train x --device CPU", "device", "cpu"),
     ("convert x y --format COCO", "format", "coco"), ("evaluate m x --protocol VOC2007", "protocol", "voc2007"),
-    ("export m OpenVINO", "format", "openvino"), ("detect m x --backend ONNX-Backend", "backend", "onnxruntime"),
+    ("export m OpenVINO", "format", "openvino"), ("detect m x --backend ONNX-Runtime", "backend", "onnxruntime"),
     ("evaluate m x --difficult Ignore", "difficult", "ignore"),
 ])  # fmt: skip
-def test_names_may_be_spelt_as_one_likes(words, name, meant, tmp_path):
+def test_choices_may_be_spelt_freely(words, name, meant):
     assert bound(*words.split())[name] == meant
     command, *rest = words.split()
-    config = tmp_path / "c.yaml"
     if "--" in words:
-        config.write_text(f"{name}: {rest[-1]}\n")
-        assert bound(command, *rest[:-2], config=str(config))[name] == meant
+        assert bound(command, *rest[:-2], config={name: rest[-1]})[name] == meant
 
 
 @pytest.mark.parametrize("words, meant", [
@@ -167,7 +232,7 @@ class Closed(io.StringIO):
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(22, "Invalid argument")])
 def test_a_closed_pipe_ends_quietly(words, error, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdout", Closed(error))
-    assert main(words) == cli.NO_READER == 141
+    assert main(words) == cli.BROKEN_PIPE == 141
     assert capsys.readouterr().err == ""
 
 
@@ -181,7 +246,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(words, monkeypatch, caps
 @pytest.mark.skipif(os.name == "nt", reason="no shell with a pipe of its own")
 def test_head_ends_a_command_quietly():
     code = "from lookonce.cli import entry; entry()"
-    with subprocess.Popen([sys.executable, "-c", code, "train", "-h"], stdout=subprocess.PIPE,
+    with subprocess.Popen([sys.executable, "-c", code, "--help"], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE) as process:  # fmt: skip
         process.stdout.close()
         assert process.stderr.read() == b""
@@ -209,6 +274,18 @@ def test_standard_output_carries_the_result_alone(monkeypatch, capsys):
     assert "what a library prints" in said.err
 
 
+@pytest.mark.parametrize("result, printed", [
+    (SimpleNamespace(to_json=lambda: {"a": [1]}), {"a": [1]}), (Path("runs/x"), str(Path("runs/x"))), ("a\nb", "a\nb"),
+])  # fmt: skip
+def test_every_result_can_be_printed_as_json(result, printed, monkeypatch, capsys, tmp_path):
+    a_command(monkeypatch, result)
+    assert main(["demo", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == printed
+    (tmp_path / "c.yaml").write_text("json: true\n")
+    assert main(["demo", "--config", str(tmp_path / "c.yaml")]) == 0
+    assert json.loads(capsys.readouterr().out) == printed
+
+
 def test_what_is_no_result_goes_to_a_terminal_only_where_both_outputs_do(monkeypatch):
     for out, err in ((True, True), (True, False), (False, True)):
         outputs = [io.StringIO(), io.StringIO()]
@@ -228,12 +305,12 @@ ESCAPED = r"a\x1b[31mred\x1b[0m\n\u202eb \x9bc [bold]"
 
 def test_names_of_files_are_printed_escaped(monkeypatch, capsys, tmp_path):
     code = f"""
-import lookonce.demo, logging, sys
+import logging, sys, types
 from lookonce.cli import main
 def demo():
     logging.getLogger("lookonce").warning("%s: odd", {HOSTILE!r})
     return "two\\nlines \\x1b[2J"
-lookonce.commands.demo.demo = demo
+sys.modules["lookonce.commands.demo"] = types.SimpleNamespace(demo=demo)
 sys.exit(main(["demo"]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, encoding="utf-8")

@@ -1,4 +1,7 @@
-"""Mirrors src/lookonce/errors.py."""
+"""Tests of lookonce.errors."""
+
+import copy
+import pickle
 
 import pytest
 
@@ -14,6 +17,15 @@ def test_every_error_of_the_users_is_one_line_that_names_its_place():
     assert [str(e).split(":")[0] for e in said[:2]] == ["a.jpg", "a.txt"]
     assert "a.jpg, b.jpg" in str(said[2])
     assert all(isinstance(e, errors.UserError) and "\n" not in str(e) for e in said)
+
+
+@pytest.mark.parametrize("error", [
+    errors.UserError("a\nb"), errors.ConfigError("x"), errors.ImageError("a.jpg", "is cut"),
+    errors.AnnotationError("a.txt", 4, "7 fields", "5"), errors.NonFiniteLossError("wh", ["a.jpg"], 3),
+])  # fmt: skip
+def test_errors_pass_between_processes_unchanged(error):
+    for other in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert (type(other), other.args, vars(other)) == (type(error), error.args, vars(error))
 
 
 @pytest.mark.parametrize("given, shown", [
@@ -38,7 +50,7 @@ def test_letters_of_every_script_stay(text):
 
 def test_the_middle_of_an_endless_message_is_left_out():
     said = str(errors.UserError("a.yaml: " + "9" * 100_000 + "; expected names"))
-    assert len(said) == errors.LONGEST
+    assert len(said) == errors.MAX_LENGTH
     assert said.startswith("a.yaml: 999")
     assert said.endswith("999; expected names")
     assert " ... " in said

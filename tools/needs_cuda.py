@@ -1,4 +1,4 @@
-"""Exit 0 where the installed torch is a build that needs the CUDA libraries of requirements-cuda.lock, else 1."""
+"""Exit with 0 if the installed torch needs the CUDA libraries of requirements-cuda.lock, else with 1."""
 
 import importlib.metadata
 import sys

@@ -1,4 +1,4 @@
-"""Split a compiled lock: what every machine needs, what a CUDA build of torch needs beside it, torch's CPU build.
+"""Split a compiled lock file: for every machine, for a CUDA build of torch, and torch's CPU build.
 
 Usage: python tools/split_lock.py FULL (writes requirements.lock, requirements-cuda.lock, requirements-cpu.lock here)
 """
@@ -9,11 +9,11 @@ from pathlib import Path
 
 CUDA = re.compile(r"^(nvidia-|cuda-|triton==)")
 CPU_TORCH = {"2.13.0": ["6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"]}
-"""PyTorch's own CPU builds (version +cpu), for machines that have one at hand: sha256 of each."""
+"""sha256 of PyTorch's CPU builds (version +cpu)."""
 
 
 def main(full: Path) -> None:
-    """Write the parts of a full lock beside each other."""
+    """Write the three parts of a full lock file into the current folder."""
     entries = re.split(r"\n(?=\S)", full.read_text().strip())
     parts: dict[str, list[str]] = {"requirements.lock": [], "requirements-cuda.lock": []}
     for entry in entries:

@@ -1,4 +1,4 @@
-"""lookonce: You Only Look Once, v2. From a folder of labelled images to a detector that runs anywhere."""
+"""lookonce: You Only Look Once, v2. Train object detectors on labelled images and run them anywhere."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-# openvino and nncf would report that they are imported
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # openvino and nncf would call home
 
 if TYPE_CHECKING:
     from lookonce.commands.evaluate import Report, evaluate
@@ -24,35 +23,31 @@ if TYPE_CHECKING:
     from lookonce.model.network import Network
 
 __version__ = "0.1.0"
-
-_HOMES = {
-    "Anchors": "lookonce.model.anchors",
-    "Dataset": "lookonce.data.dataset",
-    "Detections": "lookonce.model.detections",
-    "Detector": "lookonce.inference.detector",
-    "Network": "lookonce.model.network",
-    "Record": "lookonce.data.dataset",
-    "Report": "lookonce.commands.evaluate",
-    "UserError": "lookonce.errors",
-    "cluster_anchors": "lookonce.data.anchors",
-    "evaluate": "lookonce.commands.evaluate",
-    "export": "lookonce.commands.export",
-    "load_darknet": "lookonce.model.darknet.files",
-    "read_dataset": "lookonce.data.read",
-    "save_darknet": "lookonce.model.darknet.files",
-    "train": "lookonce.commands.train",
-}
-
 __all__ = [
     "Anchors", "Dataset", "Detections", "Detector", "Network", "Record", "Report", "UserError",
     "cluster_anchors", "evaluate", "export", "load_darknet", "read_dataset", "save_darknet", "train",
 ]  # fmt: skip
 
+_MODULES = {
+    "commands.evaluate": ("Report", "evaluate"),
+    "commands.export": ("export",),
+    "commands.train": ("train",),
+    "data.anchors": ("cluster_anchors",),
+    "data.dataset": ("Dataset", "Record"),
+    "data.read": ("read_dataset",),
+    "errors": ("UserError",),
+    "inference.detector": ("Detector",),
+    "model.anchors": ("Anchors",),
+    "model.darknet.files": ("load_darknet", "save_darknet"),
+    "model.detections": ("Detections",),
+    "model.network": ("Network",),
+}
+
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `import lookonce` stays instant."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'lookonce' has no attribute {name!r}; it has {', '.join(__all__)}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+    for module, names in _MODULES.items():
+        if name in names:
+            globals()[name] = value = getattr(importlib.import_module(f"lookonce.{module}"), name)
+            return value
+    raise AttributeError(f"module 'lookonce' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -1,4 +1,4 @@
-"""`python -m lookonce`: the command line."""
+"""Run the command line: `python -m lookonce`."""
 
 from lookonce.cli import entry
 

@@ -1,6 +1,6 @@
-"""The command line: each command is the public function of the same name. The only place that prints.
+"""The command line: each command is the public function of the same name. The only module that prints.
 
-Standard output carries the result and nothing else; log lines, progress and what libraries print go to standard error.
+Standard output carries the result alone. Log lines, progress bars and what libraries print go to standard error.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
-from io import TextIOWrapper
+from contextlib import redirect_stdout, suppress
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 from types import NoneType
 from typing import Any, TextIO, get_args
@@ -24,166 +23,182 @@ from rich.console import Console
 
 from lookonce import __version__
 from lookonce.choices import choose, closest, literals
-from lookonce.console import shown_json
+from lookonce.console import json_text
 from lookonce.errors import UserError, printable
 
 log = logging.getLogger("lookonce")
 
 COMMANDS = {
-    "demo": ("lookonce.commands.demo:demo", "Train on embedded handwritten digits and show what it finds."),
-    "check": ("lookonce.commands.check:check", "Say what is wrong with a data set."),
-    "convert": ("lookonce.commands.convert:convert", "Write a data set in another format."),
-    "anchors": ("lookonce.commands.anchors:anchors", "Cluster anchor boxes on a data set."),
-    "train": ("lookonce.commands.train:train", "Train a detector on labelled images."),
-    "evaluate": ("lookonce.commands.evaluate:evaluate", "Score a detector on labelled images."),
-    "diagnose": ("lookonce.commands.diagnose:diagnose", "Say why a run finds nothing."),
-    "detect": ("lookonce.commands.detect:detect", "Find objects on images."),
-    "prune": ("lookonce.commands.prune:prune", "Cut the channels that count least and train on."),
-    "export": ("lookonce.commands.export:export", "Write a detector for other programs."),
-    "benchmark": ("lookonce.commands.benchmark:benchmark", "Measure how fast models are on this machine."),
-    "cache": ("lookonce.commands.cache:cache", "Show or empty the folder of what is computed once."),
-    "download": ("lookonce.commands.download:download", "Bring Pascal VOC or Darknet's weights."),
+    "demo": "Train on handwritten digits and write a page of what the detector finds.",
+    "check": "Report problems of a data set.",
+    "convert": "Write a data set in another format.",
+    "anchors": "Cluster anchor boxes on a data set.",
+    "train": "Train a detector on labelled images.",
+    "evaluate": "Score a detector on labelled images.",
+    "diagnose": "Explain why a run finds nothing.",
+    "detect": "Find objects in images.",
+    "prune": "Remove the least important channels and retrain.",
+    "export": "Write a detector for other programs.",
+    "benchmark": "Measure how fast models run on this machine.",
+    "cache": "Show or clear the cache folder.",
+    "download": "Download Pascal VOC or Darknet's weights.",
 }
-
+"""Command NAME is the function NAME in lookonce/commands/NAME.py."""
 
 RENAMED = {
-    "--runtime": "--backend", "--drawn": "--save-images", "--no-drawn": "--no-save-images",
-    "--no-pictures": "--no-images", "--pictures": "--images", "--share": "--ratio", "--given": "--compare",
-}  # fmt: skip
-"""Options of version 0.1 and their names now. The old names work for one release, with a hint."""
-WITHOUT_TWIN = (
-    "deterministic", "folded", "half", "int8", "json", "keep-empty", "keep-last", "overwrite", "raw", "train",
+    "anchors": {"given": "compare"},
+    "benchmark": {"pictures": "images"},
+    "check": {"pictures": "images"},
+    "detect": {"drawn": "save-images", "pictures": "images", "runtime": "backend"},
+    "evaluate": {"runtime": "backend"},
+    "prune": {"share": "ratio"},
+    "train": {"warm-up-images": "prior-loss-images"},
+}
+"""Options of version 0.1 by command, and their names now. The old names work for one release, with a hint."""
+OFF_BY_DEFAULT = (
+    "clear", "deterministic", "folded", "half", "int8", "json", "keep-empty", "keep-last", "overwrite", "raw", "train",
 )  # fmt: skip
-"""Switches that are off unless given. Version 0.1 also took their --no- forms, which change nothing."""
-NO_READER = 141
-"""Exit code where the program behind a pipe has stopped reading, as shells have it: 128 + SIGPIPE."""
+"""Switches. Version 0.1 also took their --no- forms, which change nothing."""
+BROKEN_PIPE = 141
+"""Exit code when the program behind a pipe stops reading: 128 + SIGPIPE, as in a shell."""
 
 
-def make_app(config: dict[str, Any] | None = None, stdout: TextIO | None = None) -> cyclopts.App:
-    """Return the commands; functions are imported when they are called.
+def make_app(config: dict[str, Any] | None = None, console: Console | None = None) -> cyclopts.App:
+    """Return the command line. Commands are imported when they are called.
 
     Args:
-        config: options that the command line does not give, by name.
-        stdout: where help is printed; None: to sys.stdout.
+        config: values of options that the command line does not give, by name.
+        console: prints help; None: on sys.stdout.
     """
-    read = cyclopts.config.Dict(config, use_commands_as_keys=False, source="--config") if config else None
+    defaults = cyclopts.config.Dict(config, use_commands_as_keys=False, source="--config") if config else None
     app = cyclopts.App(
         name="lookonce",
-        help="You only look once: detectors from labelled images.",
-        help_epilogue="Every command takes --config FILE.yaml with any of its options. The word none stands for "
-        "'not given': --name none undoes a name that the file gives.",
+        help="You only look once: train and run object detectors.",
+        help_epilogue="Every command also takes --json, which prints the result as JSON, and --config FILE.yaml, which "
+        "reads options from a file. The word none unsets an option of that file: --name none.",
         version=__version__,
         default_parameter=cyclopts.Parameter(
             consume_multiple=True, negative_bool="", negative_iterable="", negative_none=""
         ),
-        config=[*filter(None, [read]), _settle_words],
+        config=[*filter(None, [defaults]), _read_names],
         result_action="return_value",
         exit_on_error=False,
         print_error=False,
         suppress_keyboard_interrupt=False,
-        console=_HelpConsole(file=stdout),
+        console=console,
     )
-    for name, (path, help_text) in COMMANDS.items():
-        app.command(path, name=name, help=help_text)
+    for name, help_text in COMMANDS.items():
+        app.command(f"lookonce.commands.{name}:{name}", name=name, help=help_text)
     return app
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command. 0: done; 2: the user's input is wrong, said in one line; 128 + n: stopped by signal n.
+    """Run one command and return its exit code.
 
-    A result with an `exit_code` of its own ends with that one.
+    0: done; 2: wrong input, explained in one line; 128 + n: stopped by signal n; a result may have an `exit_code`.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    _log_to_stderr()
     stdout = sys.stdout
+    help_page = StringIO()
+    _log_to_stderr()
     try:
-        with redirect_stdout(_Strays(stdout)):
+        console = Console(file=help_page, force_terminal=stdout.isatty() or None)
+        with redirect_stdout(_OtherOutput(stdout)):
             config = _take_config(words)
             as_json = _take_json(words, config)
-            result = make_app(config, stdout)(_new_names(words))
-        _show(result, stdout, as_json)
+            result = make_app(config, console)(_current_names(words))
+        _print(help_page.getvalue() + _result_text(result, as_json), stdout)
     except (UserError, cyclopts.CycloptsError) as error:
         print(f"lookonce: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"lookonce: {printable(str(stop)) if stop.args else 'interrupted'}", file=sys.stderr)
         return getattr(stop, "exit_code", 130)
-    except _NoReader:
-        _drop_the_rest(stdout)
-        return NO_READER
+    except _BrokenPipe:
+        _discard_output(stdout)
+        return BROKEN_PIPE
     return int(getattr(result, "exit_code", 0))
 
 
 def entry() -> None:
-    """What the installed command runs."""
+    """Run the installed command."""
     sys.exit(main())
 
 
-def _take_config(words: list[str]) -> dict[str, Any] | None:
-    """Take `--config FILE` out of the command line and read it. Raises UserError for a file without options."""
+def _take_config(words: list[str]) -> dict[str, Any]:
+    """Remove `--config FILE` from the words and return the options in that file."""
     at = next((i for i, word in enumerate(words) if word == "--config" or word.startswith("--config=")), None)
     if at is None:
-        return None
+        return {}
     _, equals, file = words.pop(at).partition("=")
     if not equals:
         if at == len(words):
             raise UserError("--config: no file given; expected a YAML file of options")
         file = words.pop(at)
     try:
-        found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        options = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"{file}: cannot be read as YAML ({said}); expected lines like 'epochs: 30'") from None
-    if not isinstance(found, dict):
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file}: cannot be read as YAML ({reason}); expected lines like 'epochs: 30'") from None
+    if not isinstance(options, dict):
         raise UserError(f"{file}: no options in it; expected lines like 'epochs: 30'")
-    old = {name.removeprefix("--"): new.removeprefix("--") for name, new in RENAMED.items() if "--no-" not in name}
-    return {old.get(str(key), str(key)): value for key, value in found.items()}
+    renamed = RENAMED.get(next(iter(words), ""), {})
+    found = {}
+    for name, value in options.items():
+        option = str(name).replace("_", "-")
+        if option in renamed:
+            log.warning("%s: %s is now %s; the old name works in this release only", file, name, renamed[option])
+        found[renamed.get(option, option).replace("-", "_")] = value
+    return found
 
 
-def _take_json(words: list[str], config: dict[str, Any] | None) -> bool:
-    """Take `--json` out of the command line: the result is shown as JSON, where it has a to_json."""
+def _take_json(words: list[str], config: dict[str, Any]) -> bool:
+    """Remove `--json` from the words and the config and return whether it was there."""
     given = "--json" in words
     words[:] = [word for word in words if word != "--json"]
-    return bool((config or {}).pop("json", False)) or given
+    return bool(config.pop("json", False)) or given
 
 
-def _new_names(words: list[str]) -> list[str]:
-    """The command line with options of version 0.1 under their names of today, each with a hint."""
+def _current_names(words: list[str]) -> list[str]:
+    """Return the words with options of version 0.1 under their names of today, each with a hint."""
+    renamed = RENAMED.get(next(iter(words), ""), {})
     found = []
     for word in words:
-        name, equals, value = word.partition("=")
-        if name in RENAMED:
-            log.warning("%s is now %s; the old name works in this release only", name, RENAMED[name])
-            word = RENAMED[name] + equals + value
-        elif name.removeprefix("--no-") in WITHOUT_TWIN and name.startswith("--no-"):
-            log.warning("%s: leave it out; this is what happens without it", name)
+        option, equals, value = word.partition("=")
+        dashes, name = re.match(r"(--no-|--|)(.*)", option, re.DOTALL).groups()  # type: ignore[union-attr]
+        if dashes and name in renamed:
+            new = dashes + renamed[name]
+            log.warning("%s is now %s; the old name works in this release only", option, new)
+            word = new + equals + value
+        elif dashes == "--no-" and name in OFF_BY_DEFAULT:
+            log.warning("%s: is the default; leave it out", option)
             continue
         found.append(word)
     return found
 
 
-def _settle_words(app: cyclopts.App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
-    """Read words before cyclopts does: names in any spelling, and `none` where an option may be left out.
+def _read_names(app: cyclopts.App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection) -> None:
+    """Replace choices in any spelling by the program's own, and `none` by None where an option may be unset.
 
-    A class may be called none, so a list of names is left out by an option without any. Raises ConfigError for a name
-    that is no choice.
+    A class may be called none, so a list of names is unset by its option without a value. Raises ConfigError for an
+    unknown choice.
     """
     for argument in arguments:
         if len(argument.tokens) != 1 or argument.tokens[0].keys or not isinstance(argument.tokens[0].value, str):
             continue
         [token], kinds, choices = argument.tokens, get_args(argument.hint), literals(argument.hint)
         if tuple[str, ...] in kinds:
-            left_out = token.implicit_value in ((), [])
+            unset = token.implicit_value in ((), [])
         else:
-            left_out = token.value.lower() == "none" and "none" not in choices
-        if left_out and NoneType in kinds:
+            unset = token.value.lower() == "none" and "none" not in choices
+        if unset and NoneType in kinds:
             argument.tokens = [token.evolve(implicit_value=None)]
         elif choices:
             argument.tokens = [token.evolve(value=choose(token.value, choices, token.keyword or argument.name))]
 
 
-class _Strays:
-    """Where libraries print what is no result: standard error. It is a terminal where standard output is one, too."""
+class _OtherOutput:
+    """Standard error in place of standard output while a command runs; a terminal only where both are."""
 
     def __init__(self, stdout: TextIO) -> None:
         self._stdout = stdout
@@ -192,38 +207,16 @@ class _Strays:
         return getattr(sys.stderr, name)
 
     def isatty(self) -> bool:
-        """Whether both are terminals."""
+        """Return whether standard output and standard error are terminals."""
         return self._stdout.isatty() and sys.stderr.isatty()
 
 
-class _NoReader(Exception):
-    """The program that read what is printed, such as head, has stopped reading."""
+class _BrokenPipe(Exception):
+    """The program that reads the output, such as head, has stopped reading."""
 
 
-@contextmanager
-def _printing() -> Iterator[None]:
-    """Print something. Raises _NoReader for a closed pipe, UserError for a disk that is full."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, BrokenPipeError) or error.errno == errno.EINVAL:  # the latter on Windows
-            raise _NoReader from None
-        raise UserError(f"standard output: cannot be written: {error.strerror or error}") from None
-
-
-class _HelpConsole(Console):
-    """Prints help; a reader that has left does not end the program at once."""
-
-    def print(self, *objects: Any, **how: Any) -> None:
-        with _printing():
-            super().print(*objects, **how)
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError(errno.EPIPE, "closed")
-
-
-class _Printable(logging.Formatter):
-    """Log lines in which names of files and classes cannot be mistaken for ends of lines or escape sequences."""
+class _LogFormatter(logging.Formatter):
+    """Escape line ends and escape sequences in names of files and classes."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = printable(record.message)
@@ -231,47 +224,53 @@ class _Printable(logging.Formatter):
 
 
 def _log_to_stderr() -> None:
-    """Show what this program logs on standard error, a line each."""
-    root = logging.getLogger()
+    """Print log records of this program on standard error, a line each."""
     logging.basicConfig(level=logging.WARNING)
-    for handler in root.handlers:
+    for handler in logging.getLogger().handlers:
         if type(handler) is logging.StreamHandler:
-            handler.setFormatter(_Printable("lookonce: %(message)s"))
-    logging.getLogger("lookonce").setLevel(logging.INFO)
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what is wrong with an image is our message
+            handler.setFormatter(_LogFormatter("lookonce: %(message)s"))
+    log.setLevel(logging.INFO)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # our own message says what is wrong with an image
 
 
-def _drop_the_rest(stdout: TextIO) -> None:
-    """Send what is still to be printed nowhere, so that closing standard output raises nothing."""
+def _discard_output(stdout: TextIO) -> None:
+    """Send what is still buffered nowhere, so that closing standard output raises nothing."""
     with suppress(OSError, ValueError):  # no file, as in a notebook
         os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
 
 
 def _one_line(error: Exception) -> str:
-    said = printable(" ".join(str(error).split())) or type(error).__name__
+    """Return an error's message in one line, without a suggestion that is not close to the given word."""
+    message = printable(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, UnknownOptionError):
-        return _without_far_fetched(said, error.token.keyword or error.token.value)
-    if isinstance(error, UnknownCommandError) and error.unused_tokens:
-        return _without_far_fetched(said, error.unused_tokens[0])
-    return said
+        given = error.token.keyword or error.token.value
+    elif isinstance(error, UnknownCommandError) and error.unused_tokens:
+        given = error.unused_tokens[0]
+    else:
+        return message
+    suggestion = re.search(r' Did you mean "?([^"?]+)"?\?', message)
+    if suggestion is None or closest(given.partition("=")[0].strip("-"), [suggestion[1].strip("-")]):
+        return message
+    return message[: suggestion.start()] + message[suggestion.end() :]
 
 
-def _without_far_fetched(said: str, given: str) -> str:
-    """A message without its suggestion, where that is not close to the word that was given."""
-    found = re.search(r' Did you mean "?([^"?]+)"?\?', said)
-    if found is None or closest(given.partition("=")[0].strip("-"), [found[1].strip("-")]):
-        return said
-    return said[: found.start()] + said[found.end() :]
-
-
-def _show(result: Any, stdout: TextIO, as_json: bool) -> None:
+def _result_text(result: Any, as_json: bool) -> str:
+    """Return the lines that show a result: its text, or as JSON its to_json() or its text as a string."""
     if result is None:
-        return
-    if as_json and not hasattr(result, "to_json"):
-        raise UserError("--json: the result of this command is a line of text; leave --json out")
+        return ""
+    text = str(result)
+    if as_json:
+        text = json_text(result.to_json() if hasattr(result, "to_json") else text)
+    return "\n".join(map(printable, text.split("\n"))) + "\n"
+
+
+def _print(text: str, stdout: TextIO) -> None:
+    """Print text. Raises _BrokenPipe for a closed pipe, UserError for a full disk."""
     if isinstance(stdout, TextIOWrapper):
-        stdout.reconfigure(errors="backslashreplace")  # a pipe on Windows knows few letters
-    shown = shown_json(result.to_json()) if as_json else str(result)
-    lines = shown.split("\n")  # of tables too: a terminal wraps what a narrow table would cut
-    with _printing():
-        print("\n".join(map(printable, lines)), file=stdout, flush=True)
+        stdout.reconfigure(errors="backslashreplace")  # pipes on Windows cannot encode every letter
+    try:
+        print(text, end="", file=stdout, flush=True)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or error.errno == errno.EINVAL:  # the latter on Windows
+            raise _BrokenPipe from None
+        raise UserError(f"standard output: cannot be written: {error.strerror or error}") from None

@@ -1,7 +1,4 @@
-"""Tables as text. Names that come from files are shown as they are: neither markup nor escape sequences take effect.
-
-Progress bars: on a terminal alone, and on stderr, so that logs and pipes stay clean.
-"""
+"""Terminal output: tables, JSON and progress bars. Names from files are text, never markup or escape sequences."""
 
 from __future__ import annotations
 
@@ -11,25 +8,31 @@ from collections.abc import Iterable
 from io import StringIO
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import rich.progress
-from rich.console import Console
-
 from lookonce.errors import UNPRINTABLE, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
+Item = TypeVar("Item")
+
 
 def cell(name: str, style: str = "") -> Text:
-    """A name of a file or class as the cell of a table."""
+    """Return a table cell with the name of a file or class."""
     from rich.text import Text
 
     return Text(printable(name), style=style)
 
 
+def cells(lines: Iterable[str]) -> Text:
+    """Return lines that hold names of files or classes; long ones are folded."""
+    from rich.text import Text
+
+    return Text("\n".join(map(printable, lines)), overflow="fold")
+
+
 def rendered(shown: RenderableType, width: int = 120, blank_lines: bool = True) -> str:
-    """A table, or several, as text without colours.
+    """Return a table, or several, as text without colours.
 
     Args:
         shown: what rich can print.
@@ -44,28 +47,22 @@ def rendered(shown: RenderableType, width: int = 120, blank_lines: bool = True) 
     return "\n".join(line for line in lines if line or blank_lines)
 
 
-def cells(lines: Iterable[str]) -> Text:
-    """Lines that hold names of files or classes, one below the other; long ones are folded."""
-    from rich.text import Text
-
-    return Text("\n".join(map(printable, lines)), overflow="fold")
-
-
-def shown_json(value: Any) -> str:
-    """A value as JSON to read: letters of every script as they are, escape sequences and invisible marks escaped."""
+def json_text(value: Any) -> str:
+    """Return indented JSON: letters of every script as they are, escape sequences and invisible marks escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     return "\n".join(UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], line) for line in text.split("\n"))
 
 
-T = TypeVar("T")
-
-
 def is_shown() -> bool:
-    """Whether bars are drawn: where both stdout and stderr are a terminal."""
+    """Return whether to draw progress bars: only where stdout and stderr are terminals; logs and pipes get none."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
 
 
-def track(items: Iterable[T], description: str) -> Iterable[T]:
-    """The items, with a bar of how many have been taken; it goes when they are done."""
+def track(items: Iterable[Item], description: str) -> Iterable[Item]:
+    """Yield the items with a progress bar on stderr, which disappears at the end."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import track
+
     console = Console(stderr=True)
-    return rich.progress.track(items, description, console=console, transient=True, disable=not is_shown())
+    return track(items, escape(printable(description)), console=console, transient=True, disable=not is_shown())

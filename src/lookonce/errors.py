@@ -1,18 +1,21 @@
-"""Errors the user can mend. cli.py prints them; anything else is a bug and keeps its traceback."""
+"""Errors that the user can fix. cli.py prints them in one line; anything else is a bug and keeps its traceback."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
-"""Control characters, line ends, marks that turn text around or cannot be seen, and halves of characters."""
+"""Control characters, line ends, marks that are invisible or change the direction of text, and lone surrogates."""
+MAX_LENGTH = 1500
+"""Characters of a message; the contents of a file may be longer."""
 
 
 def printable(text: str) -> str:
-    """Text of a file, safe to print: one line, no escape sequences. Letters and emoji of every script stay.
+    """Escape what a terminal would obey. Letters and emoji of every script stay.
 
     >>> printable("red\\n\\x1b[31mcell")
     'red\\\\n\\\\x1b[31mcell'
@@ -20,23 +23,29 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-LONGEST = 1500
-"""Characters of a message; what a file holds can be longer."""
-
-
 class UserError(ValueError):
     """Invalid input. The message says where, what was found, what is expected and what to do, in one printable line.
 
-    Of a message longer than LONGEST the middle is left out: its ends say where, and what to do.
+    The middle of a message above MAX_LENGTH is left out: its start says where, its end says what to do.
     """
 
     def __init__(self, message: str = "") -> None:
-        said = printable(message)
-        super().__init__(said if len(said) <= LONGEST else f"{said[: LONGEST - 505]} ... {said[-500:]}")
+        line = printable(message)
+        super().__init__(line if len(line) <= MAX_LENGTH else f"{line[: MAX_LENGTH - 505]} ... {line[-500:]}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), str(self), self.__dict__)  # children have other parameters than `message`
+
+
+def _restore(kind: type[UserError], message: str, attributes: dict[str, Any]) -> UserError:
+    """Return an error from its pickle."""
+    error = kind.__new__(kind, message)
+    error.__dict__.update(attributes)
+    return error
 
 
 class ConfigError(UserError):
-    """A setting outside its law."""
+    """An invalid setting."""
 
 
 class ImageError(UserError):
@@ -50,25 +59,25 @@ class ImageError(UserError):
 class AnnotationError(UserError):
     """A label that cannot be read."""
 
-    def __init__(self, path: Path | str, line: int, found: str, law: str) -> None:
-        super().__init__(f"{path}:{line}: {found}; expected {law}")
+    def __init__(self, path: Path | str, line: int, found: str, expected: str) -> None:
+        super().__init__(f"{path}:{line}: {found}; expected {expected}")
 
 
 class NonFiniteLossError(UserError):
-    """Training met a loss that is not a number: the run stopped, its last good checkpoint stands."""
+    """A term of the loss is infinite or not a number."""
 
     def __init__(self, term: str, images: list[int] | list[str], batch: object = None) -> None:
         super().__init__(
             f"the loss term {term!r} is not a finite number on the images {', '.join(map(str, images))}; "
-            "the last good checkpoint stands: lower --learning-rate or set --gradient-clip, then --resume"
+            "lower --learning-rate or set --gradient-clip, then continue from the last checkpoint with --resume"
         )
         self.term, self.images, self.batch = term, images, batch
 
 
 class Interrupted(KeyboardInterrupt):
-    """Long work was asked to stop and did so in good order: the message says how to go on.
+    """A signal stopped the work after its state was saved. The message says how to continue.
 
-    exit_code: 128 + the signal's number, as shells have it.
+    exit_code: 128 + the signal's number, as in a shell.
     """
 
     def __init__(self, message: str, signal_number: int) -> None:

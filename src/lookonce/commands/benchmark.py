@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from lookonce.console import is_shown
@@ -31,7 +32,7 @@ from lookonce.deploy.benchmark import (
     this_machine,
     timed,
 )
-from lookonce.errors import ConfigError, Interrupted, UserError
+from lookonce.errors import ConfigError, Interrupted, UserError, printable
 from lookonce.files import check_output, write_text
 from lookonce.inference.backends.open import EXPORTED
 from lookonce.inference.backends.settings import Settings
@@ -162,7 +163,7 @@ def _progress(labels: Sequence[str], rounds: int) -> Iterator[Callable[[int], No
         task, done = bar.add_task("", total=rounds * len(labels)), count()
 
         def each(place: int) -> None:
-            bar.update(task, description=labels[place], completed=next(done), refresh=True)
+            bar.update(task, description=escape(printable(labels[place])), completed=next(done), refresh=True)
 
         yield each
 
