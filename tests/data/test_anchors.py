@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from test_matching import dataset_of
 
 from lookonce.data.anchors import coverage, encoded, input_boxes, input_scale, is_lost
 from lookonce.data.read import read_dataset
 from lookonce.model.heads import region
 from lookonce.model.resize import boxes_to_input
+from matching_cases import dataset_of
 
 FRAME = (416, 416)
 
