@@ -28,7 +28,7 @@ def test_only_a_failed_check_ends_with_1():
 
 
 def test_json_holds_the_same():
-    told = json.loads(str(Diagnosis("r", "d", (failed("a", "x", ("p",)),), (BARS,), json=True)))
+    told = json.loads(json.dumps(Diagnosis("r", "d", (failed("a", "x", ("p",)),), (BARS,)).to_json()))
     assert told["failed"] == ["a"]
     assert told["checks"] == [{"name": "a", "state": "FAIL", "said": "x", "places": ["p"]}]
     assert told["bars"][0]["rows"][1] == ["0.5", [20]]
