@@ -63,7 +63,7 @@ def test_a_stop_before_the_first_image_leaves_nothing(run, squares, tmp_path, mo
 
 def test_when_nothing_passes_the_highest_score_is_told(run, squares, tmp_path):
     file = str(squares / "JPEGImages" / "test000.png")
-    summary = detect(run, [file], out=tmp_path, threshold=1.0, drawn=False)
+    summary = detect(run, [file], out=tmp_path, threshold=1.0, save_images=False)
     assert summary.detections == 0
     assert summary.highest == Detector(run)(file).scores[0] > 0.3
     assert f"highest score is {summary.highest:.3f}" in str(summary)
@@ -76,7 +76,7 @@ def test_of_many_images_the_first_are_looked_at_for_scores_that_did_not_pass(run
     for n in range(LOOKED_AT):
         shutil.copy(tmp_path / "b.png", tmp_path / f"c{n:02}.png")
     shutil.copy(squares / "JPEGImages" / "test000.png", tmp_path / "d.png")
-    summary = detect(run, [str(tmp_path)], out=tmp_path / "out", threshold=1.0, drawn=False)
+    summary = detect(run, [str(tmp_path)], out=tmp_path / "out", threshold=1.0, save_images=False)
     assert f"highest score on the first {LOOKED_AT} images is {summary.highest:.3f}" in str(summary)
     assert summary.highest < 0.3
 
@@ -113,6 +113,15 @@ def test_an_image_of_the_users_is_never_replaced(run, squares, tmp_path):
     detect(run, [str(photo)], out=tmp_path / "photos", overwrite=True)  # its own earlier images go, the photos stay
     assert {p.name for p in photo.parent.iterdir()} == names - {"b-2.jpg"}
     assert photo.read_bytes() == before
+
+
+def test_overwrite_removes_what_version_0_1_wrote(run, squares, tmp_path):
+    photo = squares / "JPEGImages" / "test000.png"
+    (tmp_path / "old.jpg").write_bytes(photo.read_bytes())
+    (tmp_path / "mine.jpg").write_bytes(photo.read_bytes())
+    (tmp_path / "detections.json").write_text(json.dumps({"pictures": [{"file": "old.png", "drawn": "old.jpg"}]}))
+    detect(run, [str(photo)], out=tmp_path, overwrite=True)
+    assert {p.name for p in tmp_path.iterdir()} == {"mine.jpg", "test000.jpg", "detections.json"}
 
 
 def test_without_a_name_each_detect_has_a_folder_of_its_own(run, squares, tmp_path, monkeypatch):

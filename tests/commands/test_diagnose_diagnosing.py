@@ -64,7 +64,7 @@ DEFECTS = {
     "anchors in pixels": (lambda m: with_anchors(m, 32), {"anchors"}, "not in cells but in pixels, where it would be"),
     "anchors as shares": (lambda m: with_anchors(m, 1 / 3), {"anchors"}, "not in cells but in shares of the input"),
     "anchors of another set": (lambda m: with_anchors(m, 1.6), {"anchors", "detections"},
-                               r"boxes shifted or scaled: .* 1.\d\d x as wide"),
+                               r"predicted boxes are 1.\d\dx too wide"),
     "another resize mode": (lambda m: replace(m, resize="stretch"), {"resize"},
                             "says stretch to 96 x 96 px and letterbox_antialias to 96 x 96 px was what it was"),
     "last layer zeroed": (lambda m: broken(m, silent), {"weights"}, r"layer 11, conv.weight: every number is 0"),

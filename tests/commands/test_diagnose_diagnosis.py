@@ -15,7 +15,7 @@ def test_the_table_says_each_check_and_the_bars_need_no_colour():
     assert "anchors" in said
     assert "FAIL" in said
     assert "a.xml:3: cat" in said
-    assert said.endswith("to change, the first first: anchors")
+    assert said.endswith("Fix in this order: anchors")
     assert [line.count("#") for line in said.splitlines() if "#" in line] == [LONGEST, LONGEST // 4]
     assert "\x1b" not in said
     assert max(map(len, said.splitlines())) <= 120
@@ -28,7 +28,7 @@ def test_only_a_failed_check_ends_with_1():
 
 
 def test_json_holds_the_same():
-    told = json.loads(str(Diagnosis("r", "d", (failed("a", "x", ("p",)),), (BARS,), json=True)))
+    told = json.loads(json.dumps(Diagnosis("r", "d", (failed("a", "x", ("p",)),), (BARS,)).to_json()))
     assert told["failed"] == ["a"]
     assert told["checks"] == [{"name": "a", "state": "FAIL", "said": "x", "places": ["p"]}]
     assert told["bars"][0]["rows"][1] == ["0.5", [20]]

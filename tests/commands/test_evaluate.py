@@ -3,10 +3,10 @@
 import json
 import platform
 from dataclasses import replace
-from importlib.metadata import version
 
 import numpy as np
 import pytest
+from torch import __version__ as torch_version
 
 import lookonce
 from conftest import SHARED, needs_shared
@@ -49,7 +49,7 @@ def test_a_score_says_what_computed_it(run, squares, tmp_path, capsys):
     words = ["evaluate", str(run), str(squares), "--bootstrap", "0", "--backend", "torch", "--device", "cpu"]
     assert main([*words, "--json", "--report", str(tmp_path / "a.html")]) == 0
     told = json.loads(capsys.readouterr().out)
-    torch = version("torch")
+    torch = torch_version
     assert told["backend"] == {"name": "torch", "version": torch, "precision": "fp32", "device": "cpu"}
     assert told["versions"] | {"lookonce": lookonce.__version__, "python": platform.python_version(), "torch": torch} \
         == told["versions"]  # fmt: skip

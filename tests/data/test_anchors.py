@@ -11,6 +11,7 @@ from lookonce.data.dataset import Record, pack
 from lookonce.data.read import read_dataset
 from lookonce.model.heads import region
 from lookonce.model.resize import boxes_to_input
+from matching_cases import dataset_of
 
 INPUT_SIZE = (416, 416)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from test_matching import Objects, dataset_of, found, loop_match, random_case
 
 from conftest import SHARED, needs_shared
 from lookonce.data.dataset import Dataset
@@ -23,6 +21,7 @@ from lookonce.evaluation.average_precision import (
 )
 from lookonce.evaluation.matching import match
 from lookonce.model.detections import Detections
+from matching_cases import Objects, dataset_of, found, loop_ap, loop_match, random_case, read_voc100
 
 VOC_SMALL = {  # IoU threshold: (11-point, all-point); shared/data/README.md
     0.1: (0.3333333333, 0.3371980676),
@@ -36,21 +35,6 @@ VOC100 = {  # (protocol, difficult): mAP in percent; shared/data/README.md
     ("voc2010", "count"): 61.09,
     ("voc2007", "count"): 59.90,
 }
-
-
-def loop_ap(verdicts: list[bool], objects: int, protocol: ApProtocol) -> float:
-    """VOCap.m as its text reads: one point at a time."""
-    points = [
-        (sum(verdicts[: k + 1]) / objects, sum(verdicts[: k + 1]) / (k + 1)) for k in range(len(verdicts))
-    ]  # (recall, precision)
-    if protocol == "voc2007":
-        best = [max((p for r, p in points if r >= t * 0.1), default=0.0) for t in range(11)]
-        return sum(best) / 11
-    total, before = 0.0, 0.0
-    for k, (recall, _) in enumerate(points):
-        total += (recall - before) * max(p for _, p in points[k:])
-        before = recall
-    return total
 
 
 def read_voc_small() -> tuple[Dataset, list[Detections]]:
@@ -67,28 +51,6 @@ def read_voc_small() -> tuple[Dataset, list[Detections]]:
         scores = np.array([row[0] for row in rows])
         detections.append(Detections(boxes, scores, np.zeros(len(rows)), ("object",)))
     return dataset_of(truth, ("object",)), detections
-
-
-def read_voc100() -> tuple[Dataset, list[Detections]]:
-    """VOC XML and detection texts, both 1-based and inclusive: xmin - 1, ymin - 1, xmax, ymax.
-
-    The texts number the classes in alphabetical order.
-    """
-    folder = SHARED / "data" / "voc100"
-    names = tuple(sorted((folder / "yolo" / "obj.names").read_text().split()))
-    truth: list[Objects] = []
-    detections = []
-    for path in sorted((folder / "Annotations").glob("*.xml")):
-        truth.append([])
-        for one in ElementTree.parse(path).getroot().iter("object"):
-            x1, y1, x2, y2 = (float(one.findtext(f"bndbox/{key}") or "") for key in ("xmin", "ymin", "xmax", "ymax"))
-            label = names.index(one.findtext("name") or "")
-            truth[-1].append(([x1 - 1, y1 - 1, x2, y2], label, one.findtext("difficult") == "1"))
-        text = folder / "detections" / f"{path.stem}.txt"
-        rows = [[float(v) for v in line.split()] for line in text.read_text().splitlines()] if text.exists() else []
-        numbers = np.array(rows).reshape(-1, 6)
-        detections.append(Detections(numbers[:, 2:] - [1, 1, 0, 0], numbers[:, 1], numbers[:, 0], names))
-    return dataset_of(truth, names), detections
 
 
 @needs_shared

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from test_average_precision_metrics import loop_ap
 
 from lookonce.evaluation.average_precision import average_precision, best_point, mean_average_precision, pr_points
+from matching_cases import loop_ap
 
 
 def test_the_curve_by_hand():

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from test_matching import dataset_of, found
 
 from conftest import SHARED, needs_shared
 from lookonce.data.read import read_whole
 from lookonce.errors import UserError
 from lookonce.evaluation.coco import NAMES, score_coco
 from lookonce.evaluation.result_files import read_detections
+from matching_cases import dataset_of, found
 from sets import crowded
 
 SAMPLE = {  # shared/data/README.md

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from test_matching import dataset_of, random_case
 
 from lookonce.errors import UserError
 from lookonce.evaluation.average_precision import score
 from lookonce.evaluation.compare import Drop, measure_drop
 from lookonce.model.detections import Detections
+from matching_cases import dataset_of, random_case
 
 
 def weakened(found, generator):

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from test_matching import dataset_of, found, loop_iou, random_case
 
 from lookonce.evaluation.confusion import calibrate, confuse
 from lookonce.evaluation.matching import match
+from matching_cases import dataset_of, found, loop_iou, random_case
 
 
 def confusion_of(dataset, detections, least=0.5):

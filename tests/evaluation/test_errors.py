@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from test_average_precision_metrics import loop_ap
-from test_matching import dataset_of, found, loop_iou, random_case
 
 from lookonce.evaluation.average_precision import Rules
 from lookonce.evaluation.errors import BACKGROUND, BOTH, CLASS, DUPLICATE, KINDS, LOCATION, NEAR, find_errors
 from lookonce.evaluation.matching import match
+from matching_cases import dataset_of, found, loop_ap, loop_iou, random_case
 
 RULES = Rules()
 

@@ -4,10 +4,10 @@ import re
 
 import numpy as np
 import pytest
-from test_matching import dataset_of
 
 from lookonce.evaluation.localization import SCORES, STRONGEST, sight, verdict
 from lookonce.model.detections import Detections
+from matching_cases import dataset_of
 
 NAMES = ("ant", "bee", "cat")
 HALF = np.full(3, 0.5)
@@ -55,9 +55,12 @@ DEFECTS = {
     "permuted": ({"labels": lambda c: (c + 1) % 3}, "boxes right, classes permuted: ant is called bee"),
     "two exchanged": ({"labels": lambda c: np.array([1, 0, 2])[c]}, "ant is called bee"),
     "one name for all": ({"labels": lambda c: c * 0}, "classes wrong on .* of .*: bee is called ant .*train longer"),
-    "scaled": ({"boxes": grown(1.8)}, "shifted or scaled.*1.80 x as wide and 1.80 x as high"),
-    "shrunk": ({"boxes": grown(0.5)}, "0.50 x as wide and 0.50 x as high"),
-    "shifted": ({"boxes": grown(1, (0.4, -0.3))}, r"1.00 x as wide.*\+0.40 of a width and -0.30 of a height"),
+    "scaled": ({"boxes": grown(1.8)}, "boxes are 1.80x too wide and 1.80x too tall"),
+    "shrunk": ({"boxes": grown(0.5)}, "boxes are 2.00x too narrow and 2.00x too short"),
+    "shifted": (
+        {"boxes": grown(1, (0.4, -0.3))},
+        r"not too wide.*\+0.40 object widths and -0.30 object heights",
+    ),
     "faint": ({"score": 0.002}, "scores too low.*the highest score is 0.002"),
 }
 

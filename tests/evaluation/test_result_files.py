@@ -10,12 +10,12 @@ import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
-from test_average_precision_metrics import read_voc100
 
 from conftest import SHARED, needs_shared
 from lookonce.data.read import read_whole
 from lookonce.errors import UserError
 from lookonce.evaluation.result_files import holds_detections, read_detections
+from matching_cases import read_voc100
 from sets import write_squares
 
 st = hypothesis.strategies

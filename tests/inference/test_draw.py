@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lookonce.errors import UserError
-from lookonce.inference.draw import class_colour, contact_sheet, draw, draw_labels
+from lookonce.inference.draw import class_colour, draw, draw_labels
 from lookonce.model.detections import Detections
 
 GREY = 128
@@ -119,21 +119,6 @@ def test_twenty_classes_have_twenty_colours_the_same_on_every_image() -> None:
 def test_what_is_no_image_is_an_error(bad: NDArray[np.uint8]) -> None:
     with pytest.raises(UserError, match=r"expected \[h, w, 3\] of uint8"):
         draw(bad, one([0, 0, 2, 2]))
-
-
-def test_a_contact_sheet_shows_every_image_whole() -> None:
-    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
-    images = [Image.new("RGB", size, c) for size, c in zip([(100, 50), (50, 100), (10, 10)], colours, strict=True)]
-    sheet = contact_sheet(images, columns=2, side=100)
-    assert sheet.size == (2 * 102 + 2, 2 * 102 + 2)
-    pixels = np.asarray(sheet)
-    areas = [int((pixels == np.array(c)).all(-1).sum()) for c in colours]
-    assert areas == [5000, 5000, 10000]
-
-
-def test_a_contact_sheet_of_nothing_is_an_error() -> None:
-    with pytest.raises(UserError, match="0 images"):
-        contact_sheet([], columns=2, side=100)
 
 
 def test_labels_are_framed_in_the_colour_of_their_class():

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from test_matching import dataset_of
 
 from lookonce.data.anchors import Coverage
 from lookonce.training.advice import about_curves, about_data
+from matching_cases import dataset_of
 
 BOX = [0.0, 0.0, 10.0, 10.0]
 FINE = Coverage("all", 100, 1.0, 0.0)

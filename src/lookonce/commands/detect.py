@@ -142,7 +142,8 @@ def _remove_earlier(folder: Path, files: list[str]) -> None:
     sweep(folder)
     result = folder / RESULT
     try:
-        entries = json.loads(result.read_bytes())["images"]
+        earlier = json.loads(result.read_bytes())
+        entries = earlier["images"] if "images" in earlier else earlier["pictures"]  # "pictures": version 0.1
         names = [entry.get("drawn") for entry in entries]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return  # none, or not ours: its place alone is taken

@@ -100,7 +100,7 @@ class Diagnosis:
         from rich.console import Group
         from rich.text import Text
 
-        lines = [f"to change, the first first: {', '.join(self.failed)}" if self.failed else "every check passes"]
+        lines = [f"Fix in this order: {', '.join(self.failed)}" if self.failed else "every check passes"]
         bars = [_bars(entry) for entry in self.bars]
         return Group(cell(f"{self.run} on {self.data}"), _checks(self.checks), *bars, Text("\n".join(lines)))
 
@@ -269,7 +269,7 @@ def diagnose(
                if blocks and check.state == "FAIL"]  # fmt: skip
     bars: tuple[Bars, ...] = ()
     if blocked:
-        checks.append(skipped("detections", f"mend first: {', '.join(blocked)}"))
+        checks.append(skipped("detections", f"fix first: {', '.join(blocked)}"))
     else:
         seen, detections = check_detections(model, val_set)
         bars = seen.bars()
@@ -454,7 +454,7 @@ def check_memory(model: Model, dataset: Dataset, steps: int, blocked: Sequence[s
     """Whether the network, begun anew, learns five images by heart."""
     name = "five images"
     if blocked:
-        return skipped(name, f"mend first: {', '.join(blocked)}")
+        return skipped(name, f"fix first: {', '.join(blocked)}")
     if not steps:
         return skipped(name, "as asked (--steps 0)")
     if model.tree is not None:

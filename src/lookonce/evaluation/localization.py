@@ -142,10 +142,17 @@ def _displaced(seen: Sightings) -> str:
         return ""
     wide, tall = np.exp(middle[2:])
     return (
-        f"boxes shifted or scaled: beside {beside.sum():,} of {len(beside):,} objects lies one {wide:.2f} x as wide "
-        f"and {tall:.2f} x as high, {middle[0]:+.2f} of a width and {middle[1]:+.2f} of a height off: anchors or "
-        "resize are not those of the training; take the run's own model file"
+        f"predicted boxes are {_scale(wide, 'wide', 'narrow')} and {_scale(tall, 'tall', 'short')} "
+        f"({beside.sum():,} of {len(beside):,} objects), shifted by {middle[0]:+.2f} object widths and "
+        f"{middle[1]:+.2f} object heights: the anchors or the resize differ from training; use the run's own model file"
     )
+
+
+def _scale(ratio: float, larger: str, smaller: str) -> str:
+    """A ratio of predicted to true size in words: "1.20x too wide", "2.00x too narrow", "not too wide"."""
+    if abs(np.log(ratio)) < 0.01:
+        return f"not too {larger}"
+    return f"{ratio:.2f}x too {larger}" if ratio >= 1 else f"{1 / ratio:.2f}x too {smaller}"
 
 
 def _misnamed(seen: Sightings, names: Sequence[str]) -> str:

@@ -199,29 +199,6 @@ def class_colour(name: str, class_names: Sequence[str] = ()) -> Colour:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def contact_sheet(images: Sequence[Image.Image], columns: int, side: int) -> Image.Image:
-    """Images side by side, row by row, each fitted into a square of `side` pixels on white.
-
-    Raises UserError where there are no images, no columns or no pixels.
-    """
-    if not images or columns < 1 or side < 1:
-        raise UserError(
-            f"contact sheet: {len(images)} images, {columns} columns of {side} pixels; expected at least 1 of each"
-        )
-    gap = max(2, side // 50)
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * (side + gap) + gap, rows * (side + gap) + gap), WHITE)
-    for n, image in enumerate(images):
-        scale = min(side / image.width, side / image.height)
-        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-        small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-        left = gap + n % columns * (side + gap) + (side - size[0]) // 2
-        top = gap + n // columns * (side + gap) + (side - size[1]) // 2
-        sheet.paste(small, (left, top))
-    return sheet
-
-
 @dataclass(frozen=True)
 class _Tag:
     place: Rectangle
