@@ -2,7 +2,7 @@
 
 import pytest
 
-from lookonce.data.lookup import Folders, homes, sections, split_path, told_from
+from lookonce.data.lookup import Folders, image_folders, relative_path, sections, split_path
 from lookonce.errors import UserError
 from lookonce.text import read_lines
 
@@ -62,10 +62,10 @@ def test_the_nearest_meaning_wins_whatever_came_before(tmp_path):
 
 def test_paths_are_told_from_the_root(tmp_path):
     root = tmp_path / "set"
-    assert told_from(root / "images" / "a.jpg", root) == "images/a.jpg"
-    assert told_from(tmp_path / "a.jpg", root) == "../a.jpg"
+    assert relative_path(root / "images" / "a.jpg", root) == "images/a.jpg"
+    assert relative_path(tmp_path / "a.jpg", root) == "../a.jpg"
     assert split_path("D:\\x\\.\\y") == ["x", "y"]
-    assert tmp_path / "JPEGImages" in homes(root)
+    assert tmp_path / "JPEGImages" in image_folders(root)
 
 
 def test_an_image_that_alone_has_its_name_is_found_last(tmp_path):

@@ -268,7 +268,7 @@ def _twin_words(paths: NDArray[np.str_], twins: NDArray[np.int64],
 def _sizes(whole: Whole, n: int, seen: NDArray[np.int32]) -> str:
     said = whole.dataset.sizes[n]
     turned = "; turned by its EXIF tag?" if tuple(seen) == tuple(said[::-1]) else ""
-    place = whole.found.told((whole.found.files[n], 0))
+    place = whole.found.location((whole.found.files[n], 0))
     return f"{place}: says {said[0]} x {said[1]}, and {whole.dataset.paths[n]} is {seen[0]} x {seen[1]}{turned}"
 
 

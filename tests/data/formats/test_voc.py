@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from conftest import GOLDEN
 from lookonce.data.formats import voc
 from lookonce.errors import UserError
 
@@ -106,16 +105,6 @@ def test_names_are_read_in_the_encoding_of_their_file(tmp_path, declared, encodi
         assert thing.text["name"] == name
         assert thing.line == 2 + bool(declared)
     assert len(notes) == guessed
-
-
-def test_the_blogs_truncation_is_the_golden_one():
-    golden = np.load(GOLDEN / "seed_encode_bccd.npz")
-    for image, size in enumerate(golden["image_wh"]):
-        raw = golden["voc_boxes"][golden["voc_boxes"][:, 0] == image, 1:5]
-        expected = golden["scaled_boxes"][golden["scaled_boxes"][:, 0] == image, 1:5]
-        found, kept = voc.scale_as_blog(raw, tuple(size), 416)
-        np.testing.assert_array_equal(found, expected)
-        np.testing.assert_array_equal(kept, (expected[:, 2] > expected[:, 0]) & (expected[:, 3] > expected[:, 1]))
 
 
 @pytest.mark.parametrize(

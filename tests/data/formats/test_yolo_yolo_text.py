@@ -5,13 +5,13 @@ import re
 import numpy as np
 import pytest
 
-from lookonce.data.formats.builder import Gathering
+from lookonce.data.formats.builder import Builder
 from lookonce.data.formats.yolo import read_labels, read_line, write_labels
 
 
 def read(tmp_path, lines, size=(200, 100), keypoints=0):
-    found = Gathering(tmp_path, "drop", "yolo", ("cat", "dog"))
-    found.begin("p", "p.jpg", size, tmp_path / "p.txt")
+    found = Builder(tmp_path, "drop", "yolo", ("cat", "dog"))
+    found.add_image("p", "p.jpg", size, tmp_path / "p.txt")
     read_labels(found, "p", tmp_path / "p.txt", lines, size, keypoints)
     return found
 
