@@ -68,7 +68,8 @@ def test_a_guess_is_said_in_one_line(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("text, message", [
-    (b"[1,\n 2", "p.json:2: not valid JSON"), (b"[1,\n]", "p.json:2: not valid JSON"), (b"[1] 2", "trailing characters"),
+    (b"[1,\n 2", "p.json:2: not valid JSON"), (b"[1,\n]", "p.json:2: not valid JSON"),
+    (b"[1] 2", "trailing characters"),
     (b"[" * 200_000, "p.json: nested too deeply; expected a list"), (b"{}", "Expected array, got object"),
     (b"\xff\xfe\x00", "not a text file; expected a list"),
 ])  # fmt: skip

@@ -108,7 +108,8 @@ def read_json(path: Path, shape: type[Shape], expected: str, note: Note | None =
 
 def _without_python_values(content: bytes) -> bytes:
     """JSON with what Python writes and msgspec refuses made valid: NaN as "NaN", half a surrogate pair as U+FFFD."""
-    parts, at = [], 0
+    parts: list[bytes] = []
+    at = 0
     for token in TOKENS.finditer(content):
         text = token[0]
         if not text.startswith(b'"'):

@@ -77,7 +77,8 @@ def test_an_id_that_two_images_have_is_refused(coco, tmp_path):
     ({"image_id": [8]}, "which no image"),
     ({"category_id": 4}, "category_id 4, and the data set has 3 cat, 7 dog"),
     ({"category_id": {}}, "category_id"), ({"score": "high"}, "a score of high"), ({"score": True}, "a score of True"),
-    ({"score": 10**400}, "a score of 1000"), ({"bbox": [1, 2, 3]}, "bbox: expected 4 numbers, found 3"), ({"bbox": [1, 2, -3, 4]}, "negative"),
+    ({"score": 10**400}, "a score of 1000"),
+    ({"bbox": [1, 2, 3]}, "bbox: expected 4 numbers, found 3"), ({"bbox": [1, 2, -3, 4]}, "negative"),
     ({"bbox": [1, 2, 1e300, 4]}, "huge"), ({"bbox": None}, "found None"),
 ])  # fmt: skip
 def test_what_is_foreign_or_no_number_is_refused_with_its_line(coco, tmp_path, wrong, said):
@@ -258,7 +259,8 @@ def test_classes_of_the_model_that_the_data_set_has_not_are_left_out(voc, tmp_pa
 
 @pytest.mark.parametrize("entry, said", [
     (("red", 2e9, [1, 2, 3, 4]), "a score of"), (("red", 0.5, [3, 2, 1, 4]), "a box of"),
-    (("red", 0.5, [1, 2, 3]), "a box of"), (("red", 0.5, "box"), "a box of"), ((7, 0.5, [1, 2, 3, 4]), "Expected str, got int"),
+    (("red", 0.5, [1, 2, 3]), "a box of"), (("red", 0.5, "box"), "a box of"),
+    ((7, 0.5, [1, 2, 3, 4]), "Expected str, got int"),
     (("red", None, [1, 2, 3, 4]), "a score of"), (("red", 0.5, [1, 2, 3, True]), "a box of"),
 ])  # fmt: skip
 def test_a_wrong_entry_of_detect_is_refused_with_its_line(voc, tmp_path, entry, said):

@@ -228,7 +228,7 @@ def relative_path(path: Path, root: Path) -> str:
 
 
 def find_images(pattern: Path | str) -> list[str]:
-    """Return the image files that a path or pattern means, sorted: a file, a folder (with those below), or "some/*.jpg".
+    """Return the image files that a path or pattern means, sorted: a file, a folder and those below, or "some/*.jpg".
 
     A file or folder that exists is taken by its name, so `[1]` in it is no pattern. Paths are text: a million of them
     take some 100 MB. Raises UserError where there is none.

@@ -39,7 +39,7 @@ HEAD = 1 << 20
 
 
 def find_coco(root: Path, inside: Sections | None = None) -> list[Path]:
-    """Return the COCO files of a data set: those named instances*.json if any are. inside: sections(root), if known."""
+    """Return the COCO files of a data set: those named instances*.json if any. inside: sections(root), if known."""
     inside = inside or sections(root)
     files = [folder / name for folder, names in inside for name in names if name.lower().endswith(".json")]
     files = [file for file in files if is_coco(file)]
@@ -98,7 +98,7 @@ def _shared(contents: Iterable[Content]) -> set[str]:
 
 
 def split_name(file: Path) -> str:
-    """Return the split that a file holds, by its name, or its folder's: instances_val2017.json, valid/_annotations..."""
+    """Return the split that a file holds, by its name or its folder's: instances_val2017.json, valid/labels.json."""
     stem = file.parent.name if is_plain(file.stem) and is_split(file.parent.name) else file.stem
     name = re.sub(r"^instances[_-]?|[_-]?(instances|annotations|coco)$", "", stem) or stem
     return "val" if name == "valid" else name

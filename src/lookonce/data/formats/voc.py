@@ -51,7 +51,7 @@ MOST_BYTES = 32 << 20
 
 
 @dataclass
-class Object:
+class ObjectElement:
     """One <object> as its file says it, with the line it starts on."""
 
     line: int
@@ -67,7 +67,7 @@ class Annotation:
     filename: str = ""
     width: str = ""
     height: str = ""
-    objects: list[Object] = field(default_factory=list)
+    objects: list[ObjectElement] = field(default_factory=list)
 
 
 class _Target:
@@ -84,7 +84,7 @@ class _Target:
         self._path.append(tag)
         self._text = []
         if tag == "object" and len(self._path) == 2 and self.parser is not None:
-            self.annotation.objects.append(Object(self.parser.parser.CurrentLineNumber))
+            self.annotation.objects.append(ObjectElement(self.parser.parser.CurrentLineNumber))
 
     def data(self, text: str) -> None:
         if self._path and (self._path[-1] in TEXT_TAGS or (self._path[2:3] and self._path[2] in POLYGONS)):
@@ -168,21 +168,22 @@ def _text(path: Path, content: bytes, note: Note | None) -> str | None:
     return text if guess else None
 
 
-def read_box(object_: Object) -> Box | str:
+def read_box(element: ObjectElement) -> Box | str:
     """Corners of an object as its file counts them, or what is wrong with them; of a polygon alone, those around it."""
     try:
-        if object_.polygon[0] and not object_.text.keys() & set(CORNERS):
-            xs, ys = ([float(v) for v in values] for values in object_.polygon)
+        if element.polygon[0] and not element.text.keys() & set(CORNERS):
+            xs, ys = ([float(v) for v in values] for values in element.polygon)
             if len(xs) != len(ys) or len(xs) < 3:
                 return f"a polygon of {len(xs)} x and {len(ys)} y; expected at least three points"
             found = min(xs), min(ys), max(xs), max(ys)
         else:
-            found = tuple(float(object_.text[name]) for name in CORNERS)  # type: ignore[assignment]
+            found = tuple(float(element.text[name]) for name in CORNERS)  # type: ignore[assignment]
             xs, ys = list(found[::2]), list(found[1::2])
     except KeyError as error:
         return f"an object without {error.args[0]}; expected <bndbox> with {', '.join(CORNERS)}"
     except ValueError as error:
-        return f"a box of {[v[:20] for v in map(object_.text.get, CORNERS) if v]} ({str(error)[:60]}); expected four numbers"
+        values = [v[:20] for v in map(element.text.get, CORNERS) if v]
+        return f"a box of {values} ({str(error)[:60]}); expected four numbers"
     if not all(map(math.isfinite, (*xs, *ys))):
         return f"a box of {found}; expected four finite numbers"
     return found
@@ -429,23 +430,23 @@ def _read(found: Builder, key: str, file: Path, indexes: Sequence[dict[str, list
         found.problem(key, (file, 0), "image annotated twice", said, "the first file's boxes kept")
         return
     found.add_image(key, image, size, file)
-    for object_ in annotation.objects:
-        _add(found, key, file, object_, size)
+    for element in annotation.objects:
+        _add(found, key, file, element, size)
 
 
-def _add(found: Builder, key: str, file: Path, object_: Object, size: tuple[int, int]) -> None:
+def _add(found: Builder, key: str, file: Path, element: ObjectElement, size: tuple[int, int]) -> None:
     """Take one object in, or note why it is left out."""
-    name, box, place = object_.text.get("name", ""), read_box(object_), (file, object_.line)
+    name, box, place = element.text.get("name", ""), read_box(element), (file, element.line)
     if not name or isinstance(box, str):
         said = box if isinstance(box, str) else "an object without a name"
         found.problem(key, place, "object unreadable", said, "dropped")
         return
-    if "xmin" not in object_.text:
+    if "xmin" not in element.text:
         found.problem(key, place, "polygon", "a polygon without bndbox; read as its bounding box", FIXED)
     placed = found.fit_box(key, place, box, size, first=1)
     if placed is not None:
-        hard = object_.text.get("difficult", "0").strip() not in ("", "0", "0.0", "false")
-        found.add_object(name, placed, object_.line, hard)
+        hard = element.text.get("difficult", "0").strip() not in ("", "0", "0.0", "false")
+        found.add_object(name, placed, element.line, hard)
 
 
 def write_voc(root: Path, dataset: Dataset, names: list[str], splits: Mapping[str, NDArray[np.int64]]) -> Path:
