@@ -266,9 +266,7 @@ def test_classes_of_the_model_that_the_data_set_has_not_are_left_out(voc, tmp_pa
 def test_a_wrong_entry_of_detect_is_refused_with_its_line(voc, tmp_path, entry, said):
     with pytest.raises(UserError) as error:
         read_detections(own(tmp_path / "d.json", ("test000.png", entry)), voc, "test")
-    assert f"{tmp_path / 'd.json'}: $.images[0].detections[0]" in str(error.value) or "$.images[...]" in str(
-        error.value
-    )
+    assert f"{tmp_path / 'd.json'}: $.images[0].detections[0]" in str(error.value)
     assert said in str(error.value)
 
 
