@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_read_catalog import add
+from test_read import add
 
 from conftest import SHARED, needs_shared
 from lookonce.cli import main
