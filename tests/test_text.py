@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from lookonce.errors import UserError
-from lookonce.text import decode, read_text
+from lookonce.text import decode, read_json, read_text
 
 WORDS = {
     "gb2312": ["汽车\n自行车\n交通灯\n", "猫\n狗\n", "安全帽\n未戴安全帽\n", "划痕\n"],
@@ -65,3 +65,34 @@ def test_a_guess_is_said_in_one_line(tmp_path, caplog):
         read_text(tmp_path / "a.txt", "names", 3)
     with pytest.raises(UserError, match="cannot be read"):
         read_text(tmp_path / "none.txt", "names", 99)
+
+
+@pytest.mark.parametrize("text, message", [
+    (b"[1,\n 2", "p.json:2: not valid JSON"), (b"[1,\n]", "p.json:2: not valid JSON"),
+    (b"[1] 2", "trailing characters"),
+    (b"[" * 200_000, "p.json: nested too deeply; expected a list"), (b"{}", "Expected array, got object"),
+    (b"\xff\xfe\x00", "not a text file; expected a list"),
+])  # fmt: skip
+def test_what_is_no_json_is_refused_in_one_line(tmp_path, text, message):
+    (tmp_path / "p.json").write_bytes(text)
+    with pytest.raises(UserError) as error:
+        read_json(tmp_path / "p.json", list, "a list")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_json_is_read_in_any_encoding(tmp_path, encoding):
+    (tmp_path / "p.json").write_bytes('["caf\u00e9"]'.encode(encoding))
+    assert read_json(tmp_path / "p.json", list, "a list", print) == ["caf\u00e9"]
+
+
+def test_what_python_writes_and_json_forbids_is_read(tmp_path):
+    (tmp_path / "p.json").write_text('["NaN, \\"Infinity", NaN, -Infinity, "a\\ud800", "\\\\ud800"]')
+    assert read_json(tmp_path / "p.json", list, "a list") == [
+        'NaN, "Infinity',
+        "NaN",
+        "-Infinity",
+        "a\ufffd",
+        "\\ud800",
+    ]

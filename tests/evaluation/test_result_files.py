@@ -43,7 +43,7 @@ def coco(tmp_path_factory):
                  {"id": 2, "image_id": ids[1], "category_id": 3, "bbox": [1, 2, 30, 20]}]  # fmt: skip
         content = {"images": images, "categories": cats, "annotations": boxes}
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
-    return read_whole(root, absent=True)
+    return read_whole(root, images_optional=True)
 
 
 def entry(**other):
@@ -77,22 +77,23 @@ def test_an_id_that_two_images_have_is_refused(coco, tmp_path):
     ({"image_id": [8]}, "which no image"),
     ({"category_id": 4}, "category_id 4, and the data set has 3 cat, 7 dog"),
     ({"category_id": {}}, "category_id"), ({"score": "high"}, "a score of high"), ({"score": True}, "a score of True"),
-    ({"score": 10**400}, "a score of 1000"), ({"bbox": [1, 2, 3]}, "a bbox of"), ({"bbox": [1, 2, -3, 4]}, "negative"),
-    ({"bbox": [1, 2, 1e300, 4]}, "huge"), ({"bbox": None}, "a bbox of None"),
+    ({"score": 10**400}, "a score of 1000"),
+    ({"bbox": [1, 2, 3]}, "bbox: expected 4 numbers, found 3"), ({"bbox": [1, 2, -3, 4]}, "negative"),
+    ({"bbox": [1, 2, 1e300, 4]}, "huge"), ({"bbox": None}, "found None"),
 ])  # fmt: skip
 def test_what_is_foreign_or_no_number_is_refused_with_its_line(coco, tmp_path, wrong, said):
     path = written(tmp_path, "[\n" + json.dumps(entry()) + ",\n" + json.dumps(entry(**wrong)) + "\n]")
     with pytest.raises(UserError) as error:
         read_detections(path, coco, "train")
-    assert f"{path}:3: " in str(error.value)
+    assert f"{path}: $[1]" in str(error.value)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("content, said", [
-    ('[{"image_id": 8, "category_id": 3, "bbox": [1, 2, 3, NaN], "score": 1}]', "expected four finite numbers"),
-    ('{"images": []}', "at its start; expected a list"), ("[] []", "something after the list"), ("", "at its start"),
-    ("[3]", "'3'; expected a list"), ('[{"image_id": 8', "not whole JSON"),
+    ('[{"image_id": 8, "category_id": 3, "bbox": [1, 2, 3, NaN], "score": 1}]', "expected 4 finite numbers"),
+    ('{"images": []}', "none of its images is one of split"), ("[] []", "trailing characters"), ("", "not valid JSON"),
+    ("[3]", "$[0]: Expected object, got int"), ('[{"image_id": 8', "not valid JSON"),
 ])  # fmt: skip
 def test_what_is_no_list_of_detections_is_refused(coco, tmp_path, content, said):
     with pytest.raises(UserError) as error:
@@ -105,7 +106,7 @@ def test_other_data_sets_go_by_name_and_count_classes_from_1(voc, tmp_path):
     first, second = read_detections(written(tmp_path, given), voc, "test")
     assert (first.names, second.names) == (("red",), ("blue",))
     for wrong in (entry(image_id="test001", category_id=0), entry(image_id="train000", category_id=1)):
-        with pytest.raises(UserError, match=r"found\.json:2: (category_id|image_id)"):
+        with pytest.raises(UserError, match=r"found\.json: \$\[0\]: (category_id|image_id)"):
             read_detections(written(tmp_path, [wrong]), voc, "test")
 
 
@@ -250,19 +251,22 @@ def test_classes_of_the_model_that_the_data_set_has_not_are_left_out(voc, tmp_pa
     with caplog.at_level("INFO", "lookonce"):
         assert read_detections(file, voc, "test")[0].names == ("red",)
     assert "1 detections of classes that the data set does not have are left out" in caplog.text
-    with pytest.raises(UserError, match=r"d\.json:7: label 'cow', and the data set has blue, red"):
+    with pytest.raises(
+        UserError, match=r"d\.json: \$\.images\[0\]\.detections\[0\]: label 'cow', and the data set has blue, red"
+    ):
         read_detections(own(tmp_path / "d.json", found, labels=("red",)), voc, "test")
 
 
 @pytest.mark.parametrize("entry, said", [
     (("red", 2e9, [1, 2, 3, 4]), "a score of"), (("red", 0.5, [3, 2, 1, 4]), "a box of"),
-    (("red", 0.5, [1, 2, 3]), "a box of"), (("red", 0.5, "box"), "a box of"), ((7, 0.5, [1, 2, 3, 4]), "'label': 7"),
+    (("red", 0.5, [1, 2, 3]), "a box of"), (("red", 0.5, "box"), "a box of"),
+    ((7, 0.5, [1, 2, 3, 4]), "Expected str, got int"),
     (("red", None, [1, 2, 3, 4]), "a score of"), (("red", 0.5, [1, 2, 3, True]), "a box of"),
 ])  # fmt: skip
 def test_a_wrong_entry_of_detect_is_refused_with_its_line(voc, tmp_path, entry, said):
     with pytest.raises(UserError) as error:
         read_detections(own(tmp_path / "d.json", ("test000.png", entry)), voc, "test")
-    assert f"{tmp_path / 'd.json'}:8: " in str(error.value)
+    assert f"{tmp_path / 'd.json'}: $.images[0].detections[0]" in str(error.value)
     assert said in str(error.value)
 
 
@@ -420,6 +424,6 @@ def test_images_of_coco_need_not_be_there_but_are_found_where_they_are(coco, tmp
         "categories": [{"id": 1, "name": "cat"}],
         "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "area": 5.5}],
     }))  # fmt: skip
-    whole = read_whole(tmp_path / "a.json", absent=True)
+    whole = read_whole(tmp_path / "a.json", images_optional=True)
     assert whole.dataset.paths.tolist() == ["a.png"]  # the size of the other is nowhere
     assert whole.dataset.area.tolist() == [5.5]

@@ -190,7 +190,7 @@ def _from_model(detector: Detector, data: Path, split: str | None, labels: tuple
 def _from_files(path: Path, data: Path, split: str | None, labels: tuple[str, ...] | None
                 ) -> tuple[Dataset, list[Detections]]:  # fmt: skip
     """The images of a split, there or not, and what the files say was found on them."""
-    whole = read_whole(data, labels, absent=True)
+    whole = read_whole(data, labels, images_optional=True)
     dataset = whole.dataset.select(whole.members(split))
     if not len(dataset):
         raise UserError(f"{data}: split {split!r} has no images; expected some to score detections on")

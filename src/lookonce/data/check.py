@@ -252,7 +252,7 @@ def image_findings(whole: Whole, looks: Looks, splits: dict[str, NDArray[np.int6
 def _size_mismatch(whole: Whole, n: int, size: NDArray[np.int32]) -> str:
     annotated = whole.dataset.sizes[n]
     turned = "; rotated by its EXIF tag?" if tuple(size) == tuple(annotated[::-1]) else ""
-    place, path = whole.found.told((whole.found.files[n], 0)), whole.dataset.paths[n]
+    place, path = whole.found.location((whole.found.files[n], 0)), whole.dataset.paths[n]
     return f"{place}: says {annotated[0]} x {annotated[1]}, but {path} is {size[0]} x {size[1]}{turned}"
 
 

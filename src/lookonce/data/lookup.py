@@ -1,6 +1,6 @@
-"""What the names of lists, files and folders say of splits: train2017, valid, cells_test, images/val.
+"""Path lookup: which split a name means (train2017, valid, cells_test), and which file a written path means here.
 
-Text files and paths as they are found in the wild: other line ends, other roots, other slashes.
+Paths in data sets are often written for other folders and machines: other roots, other slashes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ WORDS = {
     "eval": "val", "evaluation": "val", "test": "test", "testing": "test", "holdout": "test",
 }  # fmt: skip
 """Word in a name -> the split that it means."""
-
-
 PLAIN = frozenset({
     "annotation", "annotations", "annots", "anns", "all", "box", "boxes", "bbox", "coco", "custom", "darknet",
     "data", "dataset", "default", "detection", "export", "file", "files", "image", "images", "img", "imgs",
@@ -30,16 +28,16 @@ PLAIN = frozenset({
     "objects", "photos", "pictures", "png", "result", "results", "set", "sets", "split", "splits", "txt", "via",
     "voc", "whole", "xml", "xmls", "yolo",
 })  # fmt: skip
-"""Words that say nothing of a split: what a folder or file holds."""
+"""Words that say nothing about a split: what a folder or file holds."""
 
 
 def words_of(name: str) -> list[str]:
-    """The words of a name, in lower case: cellsTrain_2017 -> cells, train."""
+    """Return the words of a name, in lower case: cellsTrain_2017 -> cells, train."""
     return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
 
 
 def split_word(name: str) -> str | None:
-    """The split that a name speaks of: cells_train -> train; None: none, or more than one."""
+    """Return the split that a name means: cells_train -> train; None: none, or more than one."""
     if name in WORDS.values():
         return name
     found = {WORDS[word] for word in words_of(name) if word in WORDS}
@@ -58,8 +56,10 @@ def is_split(name: str) -> bool:
 
 
 def folder_split(folders: Sequence[str]) -> str | None:
-    """The split of a file by its folders from the root, named by what is not plain: images/train -> train,
-    fold1/val/images -> fold1/val; None: no folder of it names one."""
+    """Return the split of a file by its folders from the root: images/train -> train, fold1/val/images -> fold1/val.
+
+    None: no folder of it names one.
+    """
     for at, folder in enumerate(folders):
         if is_split(folder):
             return "/".join(name for name in (*folders[:at], folder) if not is_plain(name))
@@ -72,15 +72,11 @@ def contradict(one: Sequence[str], other: Sequence[str]) -> bool:
     return bool(first and second and not first & second)
 
 
-MOST_PARTS = 64
+MAX_PARTS = 64
 """Folders in a path; no system allows many more."""
-
-
-HOMES = ("", "images", "JPEGImages", "Images", "data")
+IMAGE_FOLDERS = ("", "images", "JPEGImages", "Images", "data")
 """Folders that hold images, in the data set's own and in the one above it."""
-
-
-SECTIONS = re.compile(r"annot|label|xml|json|image|img|jpeg|obj|photo|image|input_size", re.IGNORECASE)
+SECTIONS = re.compile(r"annot|label|xml|json|image|img|jpeg|obj|photo|picture|frame", re.IGNORECASE)
 """How a folder's name begins that holds annotations or images of a data set, and no data set of its own."""
 
 
@@ -93,7 +89,7 @@ class Folders:
 
     def __init__(self, root: Path | None = None, shared: Collection[str] = ()) -> None:
         self._root, self._shared = root, shared
-        self._alone: dict[str, Path | None] | None = None
+        self._by_name: dict[str, Path | None] | None = None
         self._names: dict[str, dict[str, str]] = {}
         self._worked: dict[tuple[str, tuple[Path, ...], bool], tuple[str, int]] = {}
 
@@ -101,33 +97,29 @@ class Folders:
         """Whether a file or folder of this name is there."""
         return path.name in self._listing(str(path.parent))
 
-    def named(self, folder: Path) -> list[str]:
-        """Names of what is in a folder, sorted, hidden ones left out; empty where there is no such folder."""
+    def names_in(self, folder: Path) -> list[str]:
+        """Return the names in a folder, sorted, without hidden ones; empty where there is no such folder."""
         return sorted(name for name in self._listing(str(folder)) if not name.startswith("/") and not is_hidden(name))
 
-    def image(self, folder: Path, stem: str) -> str | None:
-        """Name of the image of this stem in a folder."""
-        return self._listing(str(folder)).get("/" + stem)
+    def by_name(self, text: str, image: bool = True) -> Path | None:
+        """Return the file below the root of this name, in any case, if only one has it: the last resort.
 
-    def alone(self, text: str, image: bool = True) -> Path | None:
-        """The file below the root of this name, in any case, where only one has it: the last resort.
-
-        A file in the folder of another split than the path names is not meant. image: an image of the same stem and
-        another ending will do.
+        A file in the folder of another split than the path names is not meant. image: accept an image of the same stem
+        and another ending.
         """
         parts = split_path(text)
         if self._root is None or not parts or parts[-1].lower() in self._shared:
             return None
-        if self._alone is None:
-            self._alone = _by_name(self._root)
+        if self._by_name is None:
+            self._by_name = _by_name(self._root)
         stem = os.path.splitext(parts[-1])[0]
-        found = self._alone.get(parts[-1].lower()) or (self._alone.get(f"/{stem}".lower()) if image else None)
+        found = self._by_name.get(parts[-1].lower()) or (self._by_name.get(f"/{stem}".lower()) if image else None)
         if found is None or contradict(parts[:-1], found.relative_to(self._root).parts[:-1]):
             return None
         return found
 
     def _listing(self, folder: str) -> dict[str, str]:
-        """Names in a folder, and the images among them by "/stem"."""
+        """Return the names in a folder, and the images among them by "/stem"."""
         if folder not in self._names:
             found = {}
             try:
@@ -142,19 +134,19 @@ class Folders:
         return self._names[folder]
 
     def resolve(self, text: str, bases: Sequence[Path], image: bool = False) -> Path | None:
-        """A path as a file says it -> the file or folder that it means here; None: nothing of that name.
+        """Return the file or folder that a written path means here; None: nothing has that name.
 
         Tried in order: an absolute path as it stands; then below each base; then below each base without its
         first part, its first two, and so on: lists are written relative to some other folder, or on another
         machine. What worked for the last path in the same folder and with the same bases is tried first; the name
-        of an image alone is tried last.
+        of an image without its folders is tried last.
 
         Args:
             bases: folders it may be relative to.
-            image: an image of the same stem and another ending (.JPG, .png) will do.
+            image: accept an image of the same stem and another ending (.JPG, .png).
         """
         parts = split_path(text)
-        if not parts or len(parts) > MOST_PARTS:
+        if not parts or len(parts) > MAX_PARTS:
             return None
         if os.path.isabs(text.strip()) and (found := self._there("/", parts, image)):
             return found
@@ -173,7 +165,7 @@ class Folders:
                 ):
                     self._worked[key] = base, drop
                     return found
-        return self.alone(text) if image else None
+        return self.by_name(text) if image else None
 
     def _there(self, base: str, parts: list[str], image: bool) -> Path | None:
         names = self._listing(os.path.join(base, *parts[:-1]))
@@ -182,7 +174,7 @@ class Folders:
 
 
 def _by_name(root: Path) -> dict[str, Path | None]:
-    """Files below a folder by name, and images by "/stem", in lower case; None: several have it."""
+    """Return the files below a folder by name, and images by "/stem", in lower case; None: several have it."""
     found: dict[str, Path | None] = {}
     for folder, names in walk_files(root):
         for name in names:
@@ -197,7 +189,7 @@ Sections: TypeAlias = Sequence[tuple[Path, list[str]]]
 
 
 def sections(root: Path) -> Sections:
-    """Folders in which a data set's annotations may lie, with the files in each.
+    """Return the folders in which a data set's annotations may lie, with the files in each.
 
     These are the data set's own folder, folders named after a split (train, valid) or after what they hold
     (Annotations, labels), and what lies in the latter.
@@ -215,18 +207,18 @@ def _is_section(parts: tuple[str, ...]) -> bool:
 
 
 def split_path(text: str) -> list[str]:
-    """Parts of a path of any machine: both slashes, no drive, no "." and no root."""
+    """Return the parts of a path of any machine: both slashes, no drive, no "." and no root."""
     clean = re.sub(r"^[A-Za-z]:", "", text.strip().replace("\\", "/"))
     return [part for part in clean.split("/") if part not in ("", ".") and "\0" not in part]
 
 
-def homes(root: Path, more: Iterable[str] = ()) -> list[Path]:
-    """Where a data set's images may lie: its folder, the one above, and the folders for images in both."""
-    return [place / name for place in (root, root.absolute().parent) for name in (*HOMES, *more)]
+def image_folders(root: Path, more: Iterable[str] = ()) -> list[Path]:
+    """Return where a data set's images may lie: its folder, the one above, and the folders for images in both."""
+    return [place / name for place in (root, root.absolute().parent) for name in (*IMAGE_FOLDERS, *more)]
 
 
-def told_from(path: Path, root: Path) -> str:
-    """A path as a Dataset keeps it: relative to root, with forward slashes; absolute on another drive."""
+def relative_path(path: Path, root: Path) -> str:
+    """Return a path as a Dataset keeps it: relative to root, with forward slashes; absolute on another drive."""
     if path.is_relative_to(root):
         return path.relative_to(root).as_posix()
     try:
@@ -236,10 +228,10 @@ def told_from(path: Path, root: Path) -> str:
 
 
 def find_images(pattern: Path | str) -> list[str]:
-    """Image files that a path or pattern means, sorted: a file, a folder (with those below), or "some/*.jpg".
+    """Return the image files that a path or pattern means, sorted: a file, a folder and those below, or "some/*.jpg".
 
-    A file or folder that exists is taken by its name, so `[1]` in it is no pattern. Paths as text: a million of them
-    are some 100 MB. Raises UserError where there is none.
+    A file or folder that exists is taken by its name, so `[1]` in it is no pattern. Paths are text: a million of them
+    take some 100 MB. Raises UserError where there is none.
     """
     path = Path(pattern).expanduser()
     if path.is_file():
@@ -259,7 +251,7 @@ def find_images(pattern: Path | str) -> list[str]:
 
 
 def _literal_parts(path: Path) -> str:
-    """The pattern with every folder that exists under its own name escaped."""
+    """Return the pattern with every folder that exists under its own name escaped."""
     base, parts = Path(path.anchor), path.parts[bool(path.anchor) :]
     escaped = []
     for part in parts:

@@ -1,7 +1,4 @@
-"""Annotations of tools whose formats are not read: named, with the way to one that is.
-
-From a folder to a Dataset: find its format, choose a split and classes, say what is wrong with it.
-"""
+"""From a folder to a Dataset: find its format, choose a split and classes, say what is wrong with it."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ from numpy.typing import NDArray
 from lookonce.choices import choose
 from lookonce.data.dataset import DataPolicy, Dataset, Problem
 from lookonce.data.formats import voc
-from lookonce.data.formats.builder import Gathering
+from lookonce.data.formats.builder import Builder
 from lookonce.data.formats.coco import find_coco, is_coco, read_coco
 from lookonce.data.formats.voc import EXPECTED as VOC_EXPECTED
 from lookonce.data.formats.voc import find_voc, of_one_class, read_voc, root_tag
@@ -35,16 +32,10 @@ from lookonce.errors import ConfigError, ImageError, UserError
 
 HEAD = 1 << 16
 """Bytes of a file by which its tool is recognised."""
-
-
 MOST_FOLDERS = 200
 """Folders that are looked into."""
-
-
 SHOWN = 6
 """Folders whose content is told."""
-
-
 TOOLS: tuple[tuple[str, str, str, str], ...] = (
     (".json", r'"shapes"\s*:\s*\[', "labelme's JSON", "convert it with labelme2coco or labelme2yolo"),
     (".json", r'^\s*\[.*"coordinates"\s*:', "CreateML's JSON", "export it as COCO or YOLO instead"),
@@ -128,16 +119,10 @@ Format = Literal["auto", "voc", "coco", "yolo"]
 
 
 EXPECTED = "Pascal VOC (Annotations/*.xml), COCO (annotations/*.json) or YOLO (data.yaml or obj.data)"
-
-
 HASHED = ("train", "val", "test")
 """Splits of a data set that brings no lists: 80, 10 and 10 % of its images, by a hash of their names."""
-
-
 DEEPEST = 4
 """Levels of folders in which a data set is looked for."""
-
-
 MOST_FOLDERS_CATALOG = 1000
 """Folders of one level that are looked into."""
 
@@ -254,7 +239,7 @@ def settle(problems: Sequence[Problem], policy: DataPolicy, place: str) -> None:
     if not problems:
         return
     if choose(policy, get_args(DataPolicy), "policy") == "error":
-        raise UserError(f"{place}: {summarise(problems)}; mend them, or use policy drop or clip")
+        raise UserError(f"{place}: {summarise(problems)}; fix them, or use policy drop or clip")
     log.warning("%s: %s", place, summarise(problems))
 
 
@@ -269,7 +254,7 @@ def _look(path: Path) -> tuple[int, int] | str:
 class Whole:
     """A data set read once: every image, and which images each split has."""
 
-    found: Gathering
+    found: Builder
     dataset: Dataset
     """All images, with the classes asked for; its problems are those of the whole."""
     rows: NDArray[np.int64]
@@ -278,7 +263,7 @@ class Whole:
     def place(self, n: int) -> str:
         """file:line of an object of the data set; of a file of many images (COCO), also which."""
         image = int(np.searchsorted(self.dataset.first, n, side="right")) - 1
-        return self.found.told_object(image, int(self.rows[n]))
+        return self.found.object_location(image, int(self.rows[n]))
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -330,18 +315,18 @@ class Whole:
         found = self.found
         if split is None:
             return np.arange(len(found.paths))
-        split = found.also.get(split, split)
+        split = found.aliases.get(split, split)
         if split not in found.splits:
             if split in HASHED and not self.brought and split in self._hashed:
                 return self._hashed[split]
             raise UserError(self._no_split(split))
         names = [name for name in found.splits[split]() if not is_hidden(name.rpartition("/")[2])]
         for name in names:
-            if name not in found.place and not found.noted & {name, f"{split}: {name}"}:
-                found.noted.add(f"{split}: {name}")
+            if name not in found.index and not found.with_problems & {name, f"{split}: {name}"}:
+                found.with_problems.add(f"{split}: {name}")
                 place = found.lists.get(split, found.root)
                 found.problem(split, (place, 0), "annotation missing", f"names {name!r}, which has none", "skipped")
-        places = dict.fromkeys(found.place[name] for name in names if name in found.place)
+        places = dict.fromkeys(found.index[name] for name in names if name in found.index)
         return np.array(list(places), np.int64)
 
     def _no_split(self, split: str) -> str:
@@ -369,11 +354,11 @@ class Whole:
         found = self.found
         if split is None:
             return tuple(p for _, p in found.problems)
-        split = found.also.get(split, split)
+        split = found.aliases.get(split, split)
         if split in found.splits:
             others = {name: {*keys(), name} for name, keys in found.splits.items() if name in (*self.training, split)}
         else:
-            first = {at: key for key, at in reversed(found.place.items())}  # the image's own, before any other name
+            first = {at: key for key, at in reversed(found.index.items())}  # the image's own, before any other name
             others = {name: {first[i] for i in self._hashed[name].tolist()} for name in self._hashed}
         mine = others.pop(split)
         elsewhere = set().union(*others.values()) if others else set()
@@ -393,27 +378,30 @@ def read_whole(
     labels: Sequence[str] | None = None,
     format: Format = "auto",
     policy: DataPolicy = "drop",
-    absent: bool = False,
+    images_optional: bool = False,
 ) -> Whole:
-    """A data set and its splits, without a word on its problems; absent: without COCO's images. As read_dataset."""
+    """Return a data set and its splits without reporting its problems. Arguments and errors as read_dataset.
+
+    images_optional: images of a COCO data set need not be there.
+    """
     format, policy = choose(format, get_args(Format), "format"), choose(policy, get_args(DataPolicy), "policy")
     root = Path(path).expanduser()
     if not root.exists():
         raise UserError(f"{root}: no such folder; expected a data set: {EXPECTED}")
-    found = _read(root, format, absent, policy)
+    found = _read(root, format, images_optional, policy)
     return Whole(found, *_dataset(found, tuple(labels) if labels is not None else None))
 
 
-Reader = Callable[[DataPolicy], Gathering]
+Reader = Callable[[DataPolicy], Builder]
 
 
-def _read(root: Path, format: Format, absent: bool, policy: DataPolicy) -> Gathering:
+def _read(root: Path, format: Format, images_optional: bool, policy: DataPolicy) -> Builder:
     """Read the data set at `root` in the format that its content shows, or in the one asked for.
 
     Of several formats that can be read, the one with the most labelled images is taken.
     """
-    place, ways = _named(root, format, absent) if root.is_file() else _find(root, format, absent)
-    read: dict[str, Gathering] = {}
+    place, ways = _named(root, format, images_optional) if root.is_file() else _find(root, format, images_optional)
+    read: dict[str, Builder] = {}
     failed: dict[str, UserError] = {}
     for name, way in ways.items():
         try:
@@ -433,11 +421,11 @@ def _read(root: Path, format: Format, absent: bool, policy: DataPolicy) -> Gathe
     return read[best]
 
 
-def _named(file: Path, format: Format, absent: bool) -> tuple[Path, dict[str, Reader]]:
+def _named(file: Path, format: Format, images_optional: bool) -> tuple[Path, dict[str, Reader]]:
     """What reads a file that describes a data set."""
     ending = file.suffix.lower()
     if ending == ".json" and format in ("auto", "coco") and (is_coco(file) or name_tool(file) is None):
-        return file, {"coco": partial(read_coco, file.parent, [file], absent=absent)}
+        return file, {"coco": partial(read_coco, file.parent, [file], images_optional=images_optional)}
     if ending in DESCRIPTIONS and format in ("auto", "yolo"):
         return file, {"yolo": partial(read_yolo, file.parent, file)}
     tool = name_tool(file)
@@ -446,11 +434,11 @@ def _named(file: Path, format: Format, absent: bool) -> tuple[Path, dict[str, Re
     )
 
 
-def _find(root: Path, format: Format, absent: bool) -> tuple[Path, dict[str, Reader]]:
+def _find(root: Path, format: Format, images_optional: bool) -> tuple[Path, dict[str, Reader]]:
     """The folder of the data set, `root` or the only one of those below it, and what can read it, by format."""
     level = [root]
     for _ in range(DEEPEST):
-        fitting = {place: ways for place in level if (ways := _ways(place, format, absent))}
+        fitting = {place: ways for place in level if (ways := _ways(place, format, images_optional))}
         if len(fitting) > 1:
             names = ", ".join(place.relative_to(root).as_posix() for place in list(fitting)[:MOST_NAMED])
             raise UserError(f"{root}: {len(fitting)} data sets lie in it: {names}; name one of them")
@@ -473,14 +461,14 @@ def _find_other(root: Path, format: Format) -> str:
     return f"; it looks like {' and '.join(fits)}" if fits else ""
 
 
-def _ways(place: Path, format: Format, absent: bool) -> dict[str, Reader]:
+def _ways(place: Path, format: Format, images_optional: bool) -> dict[str, Reader]:
     """What can read the data set in a folder, by format; empty: nothing."""
     ways: dict[str, Reader] = {}
     inside = sections(place)
     if format in ("auto", "voc") and find_voc(place, inside):
         ways["voc"] = partial(read_voc, place)
     if format in ("auto", "coco") and (files := find_coco(place, inside)):
-        ways["coco"] = partial(read_coco, place, files, absent=absent)
+        ways["coco"] = partial(read_coco, place, files, images_optional=images_optional)
     if format in ("auto", "yolo") and (file := find_yolo(place, inside)):
         ways["yolo"] = partial(read_yolo, place, file)
     return ways
@@ -493,7 +481,7 @@ def _folders_of(place: Path) -> list[Path]:
         return []
 
 
-def _dataset(found: Gathering, labels: tuple[str, ...] | None) -> tuple[Dataset, NDArray[np.int64]]:
+def _dataset(found: Builder, labels: tuple[str, ...] | None) -> tuple[Dataset, NDArray[np.int64]]:
     """Every image, with the classes asked for; and which objects found are in it."""
     if not found.ids:
         said = summarise([p for _, p in found.problems])
@@ -521,7 +509,7 @@ def _dataset(found: Gathering, labels: tuple[str, ...] | None) -> tuple[Dataset,
     return dataset, np.flatnonzero(keep)
 
 
-def class_order(found: Gathering, labels: tuple[str, ...] | None, counts: Counter[int]) -> tuple[str, ...]:
+def class_order(found: Builder, labels: tuple[str, ...] | None, counts: Counter[int]) -> tuple[str, ...]:
     """The classes asked for, or all, in the order of the format. counts: objects of each, for the error."""
     ids, given = found.ids, found.class_names
     if labels is None:

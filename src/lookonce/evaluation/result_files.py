@@ -21,38 +21,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from lookonce.data.formats.coco import Json, Line, read_box, read_text, reading
+from lookonce.data.formats.coco_json import read_box
 from lookonce.data.read import Whole, class_order
 from lookonce.errors import AnnotationError, UserError
 from lookonce.model.detections import Detections
+from lookonce.text import LIST_BYTES, read_json, read_text
 
 log = logging.getLogger("lookonce")
 
 
 MOST = 1e9
 """No score or pixel is beyond it."""
-
-
 BEYOND = 0.01
 """By so much a relative box may lie outside its image: such numbers are rounded."""
-
-
-JSON_LAW = (
+JSON_EXPECTED = (
     'a list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"}, or the detections.json of '
     "lookonce detect"
 )
+OWN_EXPECTED = (
+    '{"file", "detections": [{"label", "score", "box": [xmin, ymin, xmax, ymax]}]}, as lookonce detect writes it'
+)
 
 
-OWN_LAW = '{"file", "detections": [{"label", "score", "box": [xmin, ymin, xmax, ymax]}]}, as lookonce detect writes it'
-
-
-TEXT_LAW = "'class score xmin ymin xmax ymax', finite numbers, xmin <= xmax, ymin <= ymax"
-
-
-YOLO_LAW = "'class cx cy w h score', shares of the image from 0 to 1"
+TEXT_EXPECTED = "'class score xmin ymin xmax ymax', finite numbers, xmin <= xmax, ymin <= ymax"
+YOLO_EXPECTED = "'class cx cy w h score', shares of the image from 0 to 1"
 
 
 def holds_detections(path: Path) -> bool:
@@ -77,7 +73,7 @@ def read_detections(path: Path, whole: Whole, split: str | None) -> list[Detecti
     """
     names = class_order(whole.found, None, Counter(whole.found.names))
     images = whole.members(split)
-    found = _Gathered(_Places(whole, images, split), names, _categories(whole, images, names),
+    found = _Builder(_Places(whole, images, split), names, _categories(whole, images, names),
                       whole.dataset.sizes[images], first=int(whole.found.format == "voc"))  # fmt: skip
     place = (_inside(path) or path) if path.is_dir() else path
     (_take_texts if place.is_dir() else _take_json)(place, found)
@@ -90,7 +86,7 @@ def read_detections(path: Path, whole: Whole, split: str | None) -> list[Detecti
 
 
 @dataclass
-class _Gathered:
+class _Builder:
     """D detections as they are read."""
 
     places: _Places
@@ -127,7 +123,7 @@ class _Places:
             self.of_path[os.path.abspath(found.root / name)] = place
             keys: set[int | str] = {name.stem, name.name}
             if found.format == "coco":
-                keys.add(found.numbers[n])
+                keys.add(found.image_ids[n])
             elif name.stem.isdecimal() and len(name.stem) < 19:
                 keys.add(int(name.stem))
             self.twice |= keys & self.place.keys()
@@ -167,86 +163,90 @@ def _categories(whole: Whole, images: NDArray[np.int64], names: tuple[str, ...])
     return found
 
 
-def _take_json(path: Path, found: _Gathered) -> None:
-    text = read_text(path, JSON_LAW)
-    line = Line(text)
-    with reading(path, text, JSON_LAW) as json:
-        if json.sees("{"):
-            return _take_own(path, line, json, found)
-        if not json.sees("["):
-            raise AnnotationError(path, 1, f"{text[:20].strip()!r} at its start", JSON_LAW)
-        for entry, at in json.entries():
-            try:
-                found.add(*_entry(entry, path, found))
-            except _Wrong as wrong:
-                raise AnnotationError(path, line.of(at), str(wrong), JSON_LAW) from None
-        json.skip()
-        if json.at < len(text):
-            raise AnnotationError(path, line.of(json.at), "something after the list", JSON_LAW)
+class _Result(msgspec.Struct):
+    image_id: Any = None
+    category_id: Any = None
+    bbox: Any = None
+    score: Any = None
+
+
+class _OwnDetection(msgspec.Struct):
+    label: str
+    score: Any = None
+    box: Any = None
+
+
+class _OwnImage(msgspec.Struct):
+    file: str
+    detections: list[_OwnDetection]
+
+
+class _Own(msgspec.Struct):
+    """What `lookonce detect` wrote; version 0.1 called the images pictures."""
+
+    labels: Any = None
+    images: list[_OwnImage] | None = None
+    pictures: list[_OwnImage] | None = None
+
+
+def _take_json(path: Path, found: _Builder) -> None:
+    """Read a list of COCO results, or what `lookonce detect` wrote. Entries that are wrong raise with their place."""
+    whole = read_json(path, list[_Result] | _Own, JSON_EXPECTED)  # type: ignore[arg-type]
+    if isinstance(whole, _Own):
+        return _take_own(path, whole, found)
+    for index, entry in enumerate(whole):
+        try:
+            found.add(*_entry(entry, found))
+        except _Wrong as wrong:
+            raise UserError(f"{path}: $[{index}]: {wrong}; expected {JSON_EXPECTED}") from None
     if found.boxes and max(map(abs, found.boxes)) <= 1:
         raise UserError(f"{path}: no coordinate is greater than 1: relative coordinates? Expected pixels of the image")
 
 
-def _take_own(path: Path, line: Line, json: Json, found: _Gathered) -> None:
-    """What `lookonce detect` wrote. Images of other splits, and classes that the data set has not, are left out."""
+def _take_own(path: Path, whole: _Own, found: _Builder) -> None:
+    """Take the images of the split. Images of other splits, and classes that the data set lacks, are left out."""
+    images = whole.images if whole.images is not None else whole.pictures
+    if images is None:
+        raise UserError(f"{path}: no $.images; expected {JSON_EXPECTED}")
+    known = {name for name in whole.labels if isinstance(name, str)} if isinstance(whole.labels, list) else set()
     others: Counter[str] = Counter()
     seen: set[int] = set()
-    start = json.text[:20].strip()
-    known: set[Any] = set()  # the classes of the model
-    images = False
-    json.expect("{")
-    while True:
-        key = json.value()
-        json.expect(":")
-        if key in ("images", "pictures") and json.sees("["):
-            images = True
-            for entry, at in json.entries():
-                try:
-                    _take_own_entry(entry, found, seen, known, others)
-                except _Wrong as wrong:
-                    raise AnnotationError(path, line.of(at), str(wrong), OWN_LAW) from None
-        else:
-            value = json.value()
-            if key == "labels" and isinstance(value, list):
-                known = {name for name in value if isinstance(name, str)}
-        if json.expect(",}") == "}":
-            break
-    json.skip()
-    if json.at < len(json.text):
-        raise AnnotationError(path, line.of(json.at), "something after the end", OWN_LAW)
-    if not images:
-        raise AnnotationError(path, 1, f"{start!r} at its start", JSON_LAW)
+    for index, entry in enumerate(images):
+        try:
+            _take_own_image(entry, found, seen, known, others)
+        except _Wrong as wrong:
+            raise UserError(f"{path}: $.images[{index}]{wrong}; expected {OWN_EXPECTED}") from None
     if not seen:
         raise UserError(f"{path}: none of its images is one of {found.places.split}; score all of them with "
                         "--split all, or detect on the images of the split")  # fmt: skip
-    _say_left_out(path, others, found.places.count - len(seen))
+    _log_left_out(path, others, found.places.count - len(seen))
 
 
-def _take_own_entry(entry: Any, found: _Gathered, seen: set[int], known: set[Any], others: Counter[str]) -> None:
-    """One image of `lookonce detect`. others: what is left out, counted."""
-    file, detections = (entry.get("file"), entry.get("detections")) if isinstance(entry, dict) else (None, None)
-    if not isinstance(file, str) or not isinstance(detections, list):
-        raise _Wrong(f"{str(entry)[:40]!r}")
-    place = found.places.of_file(file)
+def _take_own_image(entry: _OwnImage, found: _Builder, seen: set[int], known: set[str], others: Counter[str]) -> None:
+    """Take one image of `lookonce detect`. others: counts what is left out."""
+    try:
+        place = found.places.of_file(entry.file)
+    except _Wrong as wrong:
+        raise _Wrong(f": {wrong}") from None
     if place is None:
         others["images"] += 1
         return
     if place in seen:
-        raise _Wrong(f"file {file!r} a second time")
+        raise _Wrong(f": file {entry.file!r} a second time")
     seen.add(place)
-    for one in detections:
-        label, box = (one.get("label"), one.get("box")) if isinstance(one, dict) else (None, None)
-        if not isinstance(label, str):
-            raise _Wrong(f"{str(one)[:40]!r}")
-        if label in found.names:
-            found.add(place, found.names.index(label), _score(one.get("score")), _corners(box))
-        elif label in known:
-            others["classes"] += 1
-        else:
-            raise _Wrong(f"label {label[:40]!r}, and the data set has {', '.join(found.names)[:400]}")
+    for index, one in enumerate(entry.detections):
+        try:
+            if one.label in found.names:
+                found.add(place, found.names.index(one.label), _score(one.score), _corners(one.box))
+            elif one.label in known:
+                others["classes"] += 1
+            else:
+                raise _Wrong(f"label {one.label[:40]!r}, and the data set has {', '.join(found.names)[:400]}")
+        except _Wrong as wrong:
+            raise _Wrong(f".detections[{index}]: {wrong}") from None
 
 
-def _say_left_out(path: Path, others: Counter[str], absent: int) -> None:
+def _log_left_out(path: Path, others: Counter[str], absent: int) -> None:
     """Log what an evaluation of `lookonce detect`'s own file leaves out."""
     said = [f"{count} {what}" for count, what in (
         (others["images"], "images that are not of this split are left out"),
@@ -271,35 +271,33 @@ def _score(score: Any) -> float:
     return float(score)
 
 
-def _entry(entry: Any, path: Path, found: _Gathered) -> tuple[int, int, float, tuple[float, ...]]:
-    """(image, class, score, xyxy box) of one entry."""
-    if not isinstance(entry, dict):
-        raise _Wrong(f"{str(entry)[:40]!r}")
-    box, category = read_box(entry.get("bbox")), entry.get("category_id")
+def _entry(entry: _Result, found: _Builder) -> tuple[int, int, float, tuple[float, ...]]:
+    """Return (image, class, score, xyxy box) of one entry."""
+    box, category = read_box(entry.bbox), entry.category_id
     if isinstance(box, str):
-        raise _Wrong(box)
+        raise _Wrong(f"bbox: {box}")
     if box[2] < box[0] or box[3] < box[1] or max(map(abs, box)) > MOST:
-        raise _Wrong(f"a bbox of {entry['bbox']} with a negative or huge number")
-    score = _score(entry.get("score"))
+        raise _Wrong(f"a bbox of {entry.bbox} with a negative or huge number")
+    score = _score(entry.score)
     if isinstance(category, bool) or not isinstance(category, int | str) or category not in found.categories:
         numbers = sorted((key, place) for key, place in found.categories.items() if isinstance(key, int))
         known = ", ".join(f"{number} {found.names[place]}" for number, place in numbers)[:400]
         raise _Wrong(f"category_id {repr(category)[:40]}, and the data set has {known}")
-    return found.places(entry.get("image_id"), "image_id"), found.categories[category], score, box
+    return found.places(entry.image_id, "image_id"), found.categories[category], score, box
 
 
-def _take_texts(folder: Path, found: _Gathered) -> None:
+def _take_texts(folder: Path, found: _Builder) -> None:
     numbers = {name: place for place, name in enumerate(found.names)}
     relative = _is_relative(folder)
-    law = YOLO_LAW if relative else TEXT_LAW
+    expected = YOLO_EXPECTED if relative else TEXT_EXPECTED
     if relative:
-        log.info("%s: read as YOLO's lines, %s", folder, YOLO_LAW)
+        log.info("%s: read as YOLO's lines, %s", folder, YOLO_EXPECTED)
     for file in sorted(folder.glob("*.txt")):
         at = 0
         try:
             place = found.places(file.stem, "the name")
             width, height = found.sizes[place].tolist()
-            for line, text in enumerate(read_text(file, law).splitlines(), 1):
+            for line, text in enumerate(read_text(file, expected, LIST_BYTES).splitlines(), 1):
                 at = line
                 if not text.strip():
                     continue
@@ -315,7 +313,7 @@ def _take_texts(folder: Path, found: _Gathered) -> None:
                         raise _Wrong(f"{text.strip()[:80]!r}")
                 found.add(place, label, score, box)
         except _Wrong as wrong:
-            raise AnnotationError(file, at, str(wrong), law) from None
+            raise AnnotationError(file, at, str(wrong), expected) from None
 
 
 def _is_relative(folder: Path) -> bool:
@@ -325,7 +323,7 @@ def _is_relative(folder: Path) -> bool:
     """
     fit, first = True, None
     for file in sorted(folder.glob("*.txt")):
-        for line, text in enumerate(read_text(file, TEXT_LAW).splitlines(), 1):
+        for line, text in enumerate(read_text(file, TEXT_EXPECTED, LIST_BYTES).splitlines(), 1):
             if not text.strip():
                 continue
             try:
@@ -341,7 +339,7 @@ def _is_relative(folder: Path) -> bool:
     if first and not fit:
         file, line, text = first
         said = f"{text!r}, and no number of any file is greater than 1: relative coordinates?"
-        raise AnnotationError(file, line, said, f"{TEXT_LAW}, in pixels, or {YOLO_LAW}")
+        raise AnnotationError(file, line, said, f"{TEXT_EXPECTED}, in pixels, or {YOLO_EXPECTED}")
     return first is not None
 
 

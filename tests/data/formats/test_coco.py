@@ -1,169 +1,254 @@
-"""Mirrors src/lookonce/data/coco.py."""
+"""Tests of lookonce.data.formats.coco."""
 
 import json
+import logging
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from lookonce.data.formats.coco import CROWD, IGNORE, POLYGON, TEXT, Ids, polygon_box, read_box
-from lookonce.data.formats.coco import parse as parse_noting
+from conftest import CASES, SHARED, needs_shared
+from lookonce.data.formats.coco import find_coco, is_coco, split_name, write_coco
+from lookonce.data.read import read_dataset
 from lookonce.errors import UserError
 
-WHOLE = {
-    "info": {"year": 2026},
-    "images": [{"id": 7, "file_name": "a.jpg", "width": 64, "height": 48}, {"id": 20180000001, "file_name": "b.jpg"}],
-    "categories": [{"id": 90, "name": "dog"}, {"id": 3, "name": " cat "}],
-    "annotations": [
-        {"id": 1, "image_id": 7, "category_id": 90, "bbox": [1, 2, 10, 20.5], "iscrowd": 0,
-         "segmentation": [[1, 2, 3, 4]]},
-        {"id": 2, "image_id": 7, "category_id": 3, "bbox": [1, 2, 10, 20], "iscrowd": 1,
-         "segmentation": {"counts": "x", "size": [1, 2]}},
-        {"id": 2, "image_id": 20180000001, "category_id": 3, "bbox": [5, 5, 1, 1], "ignore": 1},
-    ],
-}  # fmt: skip
+
+def add(root, name, images, annotations=(), folder="images", categories=((3, "dog"), (90, "cat"))):
+    """Write a json and its images. annotations: (image id, category id, bbox, more)."""
+    for _, file in images:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 48)).save(root / folder / file)
+    entries = [{"id": n, "image_id": i, "category_id": c, "bbox": b, **more}
+               for n, (i, c, b, more) in enumerate(annotations)]  # fmt: skip
+    found = {"images": [{"id": n, "file_name": f, "width": 64, "height": 48} for n, f in images],
+             "categories": [{"id": n, "name": name} for n, name in categories], "annotations": entries}  # fmt: skip
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(json.dumps(found, indent=1))
 
 
-def parse(file, notes=None):
-    return parse_noting(file, lambda *said: None if notes is None else notes.append(said))
+@pytest.fixture
+def root(tmp_path):
+    boxes = [(5, 90, [1, 2, 30, 20], {}), (5, 3, [0, 0, 64, 48], {"iscrowd": 1}), (9, 3, [1, 1, 2, 2], {"ignore": 1})]
+    add(tmp_path, "annotations/instances_train2017.json", [(5, "a.jpg"), (7, "b.jpg"), (9, "c.jpg")], boxes,
+        "train2017")  # fmt: skip
+    add(tmp_path, "annotations/instances_val2017.json", [(5, "d.jpg")], [(5, 90, [5, 5, 5, 5], {})], "val2017")
+    (tmp_path / "annotations" / "captions_val2017.json").write_text('{"images": [], "annotations": [{"caption": ""}]}')
+    return tmp_path
 
 
-def write(tmp_path, value, **how):
+def test_ids_with_gaps_become_places_and_images_without_boxes_stay(root, caplog):
+    with caplog.at_level(logging.INFO, "lookonce"):
+        found = read_dataset(root)
+    assert found.labels == ("dog", "cat")
+    assert [r.path.name for r in found.records] == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    assert [r.labels.tolist() for r in found.records] == [[1, 0], [], [0], [1]]
+    assert found.records[0].boxes.tolist() == [[1, 2, 31, 22], [0, 0, 64, 48]]
+    assert found.difficult.tolist() == [False, True, True, False]
+    assert found.crowd.tolist() == [False, True, False, False]
+    assert "1 crowd boxes are read as difficult objects" in caplog.text
+
+
+@pytest.mark.parametrize("split, count", [("train", 3), ("train2017", 3), ("val", 1), ("val2017", 1)])
+def test_each_file_is_a_split(root, split, count):
+    assert len(read_dataset(root, split)) == count
+
+
+def test_all_that_is_wrong_is_told_with_its_line(tmp_path):
+    boxes = [(1, 4, [1, 2, 3, 4], {}), (8, 3, [1, 2, 3, 4], {}), (1, 3, [1, 2, 0, 4], {}), (1, 3, [60, 2, 30, 4], {}),
+             (1, 3, "x", {}), (1, 3, [1, 2, 3, 4], {"id": 0})]  # fmt: skip
+    add(tmp_path, "instances.json", [(1, "a.jpg"), (2, "gone.jpg")], boxes)
+    (tmp_path / "images" / "gone.jpg").unlink()
+    found = read_dataset(tmp_path)
+    kinds = {p.kind: p for p in found.problems}
+    assert set(kinds) == {"category missing", "image missing", "image id unknown", "box without area", "box outside",
+                          "object unreadable", "annotation id twice"}  # fmt: skip
+    assert len(found.boxes) == 1
+    assert {kind: kinds[kind].place for kind in ("category missing", "image id unknown", "box without area")} == {
+        "category missing": "instances.json: $.annotations[0].category_id (id 0, images/a.jpg)",
+        "image id unknown": "instances.json: $.annotations[1].image_id (id 1)",
+        "box without area": "instances.json: $.annotations[2].bbox (id 2, images/a.jpg)",
+    }
+
+
+def test_an_image_in_two_files_is_read_once_and_differences_are_told(tmp_path):
+    add(tmp_path, "annotations/train.json", [(1, "a.jpg")], [(1, 3, [1, 2, 3, 4], {})])
+    add(tmp_path, "annotations/trainval.json", [(8, "a.jpg")], [(8, 3, [1, 2, 3, 4], {})])
+    found = read_dataset(tmp_path)
+    assert (len(found), len(found.boxes), found.problems) == (1, 1, ())
+    assert len(read_dataset(tmp_path, "trainval")) == 1
+    add(tmp_path, "annotations/z.json", [(8, "a.jpg")], [(8, 3, [1, 2, 3, 9], {})])
+    assert [p.kind for p in read_dataset(tmp_path).problems] == ["image annotated twice"]
+
+
+def test_places_in_a_file_of_one_line_are_told_by_annotation(tmp_path):
+    boxes = [(1, 3, [1, 2, 3, 4], {}), (1, 3, "x", {}), (1, "9", [1, 2, 3, 4], {}), (1, 3, "x", {"id": None})]
+    add(tmp_path, "instances.json", [(1, "a.jpg")], boxes)
     file = tmp_path / "instances.json"
-    file.write_text(value if isinstance(value, str) else json.dumps(value, **how))
-    return file
+    file.write_text(json.dumps(json.loads(file.read_text())))
+    assert [p.place for p in read_dataset(tmp_path).problems] == [
+        "instances.json: $.annotations[1].bbox (id 1, images/a.jpg)",
+        "instances.json: $.annotations[2].category_id (id 2, images/a.jpg)",
+        "instances.json: $.annotations[3].bbox (images/a.jpg)",
+    ]
 
 
-@pytest.mark.parametrize("how", [{}, {"indent": 1}, {"separators": (",", ":")}])
-def test_a_file_is_read_as_json_says(tmp_path, how):
-    found = parse(write(tmp_path, WHOLE, **how))
-    assert found.names == {90: "dog", 3: "cat"}
-    assert [entry[:3] for entry in found.images.values()] == [("a.jpg", 64, 48), ("b.jpg", 0, 0)]
-    assert found.image.tolist() == [7, 7, 20180000001]
-    assert found.category.tolist() == [90, 3, 3]
-    assert found.boxes.tolist() == [1, 2, 11, 22.5, 1, 2, 11, 22, 5, 5, 6, 6]
-    assert found.flags.tolist() == [0, CROWD, IGNORE]
-    assert found.entries.tolist() == [1, 2, 2]
+def test_roboflows_folders_are_splits(tmp_path):
+    for folder in ("train", "valid", "test"):
+        add(tmp_path, f"{folder}/_annotations.coco.json", [(0, f"{folder}.jpg")], [(0, 3, [1, 2, 3, 4], {})], folder)
+    for split, name in (("train", "train.jpg"), ("val", "valid.jpg"), ("test", "test.jpg")):
+        assert [r.path.name for r in read_dataset(tmp_path, split).records] == [name]
 
 
-def test_lines_are_those_of_the_file(tmp_path):
-    file = write(tmp_path, WHOLE, indent=1)
-    lines = file.read_text().splitlines()
-    for line in parse(file).lines:
-        assert lines[line - 1].strip() == "{"
-        assert '"id"' in lines[line]
+def test_a_file_may_be_named_itself_and_holds_all_or_a_split(root, tmp_path):
+    found = read_dataset(root / "annotations" / "instances_val2017.json")
+    assert [r.path.name for r in found.records] == ["d.jpg"]
+    with pytest.raises(UserError, match="a file; expected the folder"):
+        read_dataset(root / "annotations" / "instances_val2017.json", format="voc")
 
 
-@pytest.mark.parametrize("section, entry, kind, place", [
-    ("images", {"id": 7, "file_name": "other.jpg"}, "image id twice", "image 7"),
-    ("images", {"id": "7.0", "file_name": "a.jpg"}, "image listed twice", "image 7"),
-    ("images", {"id": None, "file_name": "a"}, "entry unreadable", "images[0]"),
-    ("images", {"id": 1}, "entry unreadable", "images[0]"),
-    ("images", 3, "entry unreadable", "images[0]"),
-    ("categories", {"id": 90, "name": "other"}, "category id twice", "category 90"),
-    ("categories", {"id": 1, "name": ""}, "entry unreadable", "categories[0]"),
-    ("categories", {"id": [], "name": "a"}, "entry unreadable", "categories[0]"),
-    ("categories", {"id": 1, "name": None}, "entry unreadable", "categories[0]"),
-    ("annotations", {"id": 1, "category_id": 3}, "image id unknown", "annotation 1"),
-    ("annotations", {"image_id": True}, "image id unknown", "annotations[0]"),
-    ("annotations", "x", "entry unreadable", "annotations[0]"),
-    ("annotations", {"id": "2", "image_id": 7, "category_id": 3, "bbox": [1, 2, 3, 4]}, "annotation id twice",
-     "annotation 2"),
+@pytest.mark.parametrize("path, split", [
+    ("annotations/instances_train2017.json", "train2017"), ("instances.json", "instances"),
+    ("train/_annotations.coco.json", "train"), ("valid/_annotations.coco.json", "val"), ("val_coco.json", "val"),
+    ("train/labels.json", "train"), ("cells_train.json", "cells_train"), ("labels.json", "labels"),
 ])  # fmt: skip
-def test_a_bad_entry_is_noted_with_its_place_and_reading_goes_on(tmp_path, section, entry, kind, place):
-    notes = []
-    at = 0 if place.endswith("[0]") else len(WHOLE[section])
-    entries = [*WHOLE[section][:at], entry, *WHOLE[section][at:]]
-    file = write(tmp_path, WHOLE | {section: entries}, indent=1)
-    found = parse(file, notes)
-    line = [line for line, *said in notes if said[:2] == [place, kind]][-1]
-    assert json.dumps(entry, indent=1).splitlines()[0] in file.read_text().splitlines()[line - 1]
-    assert found.names == {90: "dog", 3: "cat"}
-    assert [entry[0] for entry in found.images.values()] == ["a.jpg", "b.jpg"]
+def test_splits_are_named_by_their_file(tmp_path, path, split):
+    assert split_name(tmp_path / path) == split
 
 
-def test_an_id_is_one_whether_number_float_or_text():
-    ids = Ids()
-    assert {ids.number(v) for v in (1, 1.0, "1", " 1 ", "1.0", "01")} == {1}
-    assert ids.number(-3) == ids.number("-3") == -3
-    assert ids.number("a.jpg") == ids.number(" a.jpg ") != ids.number("b.jpg")
-    assert ids.number(1 << 70) == ids.number(str(1 << 70))
-    assert [ids.number(v) for v in (None, True, [], {}, "", float("nan"), 1.5)] == [None] * 7
-    assert [ids.told(ids.number(v)) for v in (5, "6", "a.jpg")] == ["5", "6", "'a.jpg'"]
+def test_what_is_written_reads_back_the_same(root, tmp_path):
+    dataset = read_dataset(root)
+    out = tmp_path / "out"
+    write_coco(out, dataset, ["a.jpg", "b.jpg", "c.jpg", "d.jpg"], {"x": np.arange(4)})
+    (out / "images").mkdir()
+    for name in "abcd":
+        (out / "images" / f"{name}.jpg").touch()
+    back = read_dataset(out)
+    assert back.labels == dataset.labels
+    for name in ("boxes", "classes", "difficult", "crowd", "first", "sizes"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(dataset, name))
 
 
-@pytest.mark.parametrize("entry, name", [
-    ({"file_name": "x/a.jpg", "coco_url": "http://h/b.jpg"}, "x/a.jpg"),
-    ({"coco_url": "http://h/train2017/b%20c.jpg"}, "/train2017/b c.jpg"),
-    ({"file_name": "", "url": "https://h/d.jpg?token=1.2"}, "/d.jpg"),
-    ({"path": "/data/e.jpg"}, "/data/e.jpg"),
-    ({"file_name": "http://h/data/local-files/?d=upload%5C1%5Cp0.jpg"}, "upload\\1\\p0.jpg"),
-    ({"file_name": "/data/local-files/?d=upload/1/p0.jpg"}, "upload/1/p0.jpg"),
-    ({"file_name": "what?.jpg"}, "what?.jpg"),
-    ({"file_name": "http://[bad/a.jpg"}, "http://[bad/a.jpg"),
+def test_only_coco_files_are_found(root):
+    (root / "results.json").write_text('[{"image_id": 1}]')
+    (root / "package.json").write_text('{"name": "x"}')
+    assert [file.name for file in find_coco(root)] == ["instances_train2017.json", "instances_val2017.json"]
+
+
+CAT_DOG = ("cat", "dog")
+
+
+@pytest.mark.parametrize("case, labels, objects, kinds", [
+    ("03-roboflow-root-named-as-class/rf-root-same", ("cat",), 12, ["group category"] * 3),
+    ("47-roboflow-phantom-class/rf-root-other", CAT_DOG, 12, ["group category"] * 3),
+    ("23-coco-string-category-ids/coco-strcat", CAT_DOG, 4, []),
+    ("23-coco-string-category-ids/coco-strcat-ann", CAT_DOG, 4, []),
+    ("28-coco-url-without-file_name/coco-url-only", CAT_DOG, 4, []),
+    ("28-coco-url-without-file_name/coco-urlpath", CAT_DOG, 4, []),
+    ("30-coco-duplicate-image/coco-dupimg-identical", CAT_DOG, 4, ["image listed twice"]),
+    ("30-coco-duplicate-image/coco-dupimg-other", CAT_DOG, 4, ["image id twice"]),
+    ("30-coco-duplicate-image/coco-samefile-twoids", CAT_DOG, 5, ["image under two ids"]),
+    ("32-coco-number-names/coco-dupcatname", CAT_DOG, 4, ["category name twice"]),
+    ("32-coco-number-names/coco-int-catname", ("0", "1"), 4, []),
+    ("33-coco-segmentation-only/coco-seg-no-bbox", CAT_DOG, 4, ["polygon"] * 4),
 ])  # fmt: skip
-def test_an_image_is_named_by_its_file_or_its_address(tmp_path, entry, name):
-    found = parse(write(tmp_path, WHOLE | {"images": [{"id": 1} | entry]}))
-    assert found.images[1][0] == name
+def test_odd_files_of_other_tools_are_read_whole(case, labels, objects, kinds):
+    found = read_dataset(CASES / case)
+    assert found.labels == labels
+    assert len(found.boxes) == objects
+    assert [p.kind for p in found.problems] == kinds
+    assert len(read_dataset(CASES / case, "train")) == 4
 
 
-@pytest.mark.parametrize("name, text", [(0, "0"), (7.5, "7.5"), (True, "true"), (" x ", "x")])
-def test_category_names_are_text_as_the_file_says_them(tmp_path, name, text):
-    assert parse(write(tmp_path, WHOLE | {"categories": [{"id": 1, "name": name}]})).names == {1: text}
+def test_a_group_with_annotations_stays_a_class(tmp_path):
+    categories = ((1, "vehicle"), (2, "car"))
+    add(tmp_path, "train.json", [(1, "a.jpg")], [(1, 2, [1, 2, 3, 4], {})], categories=categories)
+    add(tmp_path, "val.json", [(1, "b.jpg")], [(1, 2, [1, 2, 3, 4], {})], categories=categories)
+    for name in ("train", "val"):
+        file = tmp_path / f"{name}.json"
+        file.write_text(file.read_text().replace('"name": "car"', '"name": "car", "supercategory": "vehicle"'))
+    assert read_dataset(tmp_path).labels == ("car",)
+    assert [p.kind for p in read_dataset(tmp_path, "val").problems] == ["group category"] * 2
+    (tmp_path / "val.json").write_text(
+        (tmp_path / "val.json").read_text().replace('category_id": 2', 'category_id": 1')
+    )
+    assert read_dataset(tmp_path).labels == ("vehicle", "car")
 
 
-@pytest.mark.parametrize("mask, box", [
-    ([[10, 10, 40, 12, 40, 45]], (10, 10, 40, 45)), ([[10, 10, 40, 12, 40, 45], [1, 2, 3, 4, 5, 6]], (1, 2, 40, 45)),
-    ([10, 10, 40, 12, 40, 45], (10, 10, 40, 45)), ([[10, 10], [40, 12], [40, 45]], (10, 10, 40, 45)),
-    ([[10, 10, 40, 12]], None), ([[10, 10, 40, 12, 40]], None), ([], None), (None, None), ([[]], None),
-    ([["a"] * 6], None), ([[1, 2, 3, 4, 5, None]], None), ([[float("nan")] * 6], None), ("x", None),
+def test_equal_boxes_of_an_image_under_two_ids_are_kept_once(tmp_path):
+    boxes = [(1, 3, [1, 2, 3, 4], {}), (9, 3, [1, 2, 3, 4], {}), (9, 90, [1, 2, 3, 4], {})]
+    add(tmp_path, "train.json", [(1, "a.jpg"), (9, "a.jpg")], boxes)
+    found = read_dataset(tmp_path, "train")
+    assert (len(found), found.classes.tolist()) == (1, [0, 1])
+    assert [p.kind for p in found.problems] == ["image under two ids"]
+
+
+def test_boxes_that_are_clear_are_kept_and_counted_as_fixed(tmp_path):
+    boxes = [(1, 3, [40, 30, -20, -10], {}), (1, 3, [-5, -3, 40, 40], {}), (1, 3, ["1", 2, 3, 4], {}),
+             (1, 3, [-30, 0, 40, 40], {})]  # fmt: skip
+    add(tmp_path, "instances.json", [(1, "a.jpg")], boxes)
+    found = read_dataset(tmp_path)
+    assert found.boxes.tolist() == [[20, 20, 40, 30], [0, 0, 35, 37], [1, 2, 4, 6]]
+    assert [(p.kind, p.action) for p in found.problems] == [
+        ("corners exchanged", "fixed"), ("box over the edge", "fixed"), ("number as text", "fixed"),
+        ("box outside", "dropped"),
+    ]  # fmt: skip
+
+
+@needs_shared
+def test_voc_photographs_are_the_same_from_coco_json():
+    voc, coco = read_dataset(SHARED / "data" / "voc100"), read_dataset(SHARED / "data" / "voc100", format="coco")
+    assert coco.problems == ()
+    other = {record.path.name: record for record in coco.records}
+    assert other.keys() == {record.path.name for record in voc.records}
+    for a in voc.records:
+        b = other[a.path.name]
+        order_a, order_b = (np.lexsort(r.boxes.T) for r in (a, b))
+        assert [voc.labels[i] for i in a.labels[order_a]] == [coco.labels[i] for i in b.labels[order_b]]
+        # that file keeps VOC's xmin and ymin, which count from 1
+        np.testing.assert_array_equal(a.boxes[order_a] + [1, 1, 0, 0], b.boxes[order_b])
+
+
+@pytest.mark.parametrize("text, expected", [
+    ('{"images": [], "annotations": []}', True), ('\ufeff{"annotations" : [],\n"images":[]}', True),
+    ('{"categories": []}', False), ('{"images": []}', False), ('[{"images": [], "annotations": []}]', False),
+    ('{"images": 3, "annotations": []}', False), ("", False),
 ])  # fmt: skip
-def test_a_polygon_has_a_box(mask, box):
-    assert polygon_box(mask) == box
+def test_coco_has_lists_of_images_and_of_annotations(tmp_path, text, expected):
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    assert is_coco(tmp_path / "a.json") == expected
 
 
-@pytest.mark.parametrize("entry, flag, said", [
-    ({"segmentation": [[1, 1, 5, 1, 5, 9]]}, POLYGON, None),
-    ({"bbox": [], "segmentation": [[1, 1, 5, 1, 5, 9]]}, POLYGON, None),
-    ({"bbox": [0, 0, 0, 0], "segmentation": [[1, 1, 5, 1, 5, 9]]}, POLYGON, None),
-    ({"bbox": ["1", "1", "4", 8]}, TEXT, None),
-    ({"segmentation": {"counts": "abc", "size": [3, 4]}}, 0, "run-length encoded"),
-    ({"bbox": ["1", "x", "4", 8]}, 0, "four numbers"),
-    ({"bbox": [1, float("nan"), 4, 8]}, 0, "four finite numbers"),
-    ({}, 0, "a bbox of None"),
-])  # fmt: skip
-def test_a_box_that_something_else_says_clearly_is_read(tmp_path, entry, flag, said):
-    found = parse(write(tmp_path, WHOLE | {"annotations": [{"id": 1, "image_id": 7, "category_id": 3} | entry]}))
-    assert found.flags.tolist() == [flag]
-    if said:
-        assert said in found.wrong[0][1]
-    else:
-        assert found.boxes.tolist() == [1, 1, 5, 9]
-        assert found.wrong == {}
+def test_a_large_file_may_have_its_lists_far_apart(tmp_path):
+    (tmp_path / "a.json").write_text('{"images": [' + " " * (2 << 20) + '], "annotations": []}')
+    assert is_coco(tmp_path / "a.json")
 
 
-@pytest.mark.parametrize("text, message", [
-    ("", "not whole JSON"), ("[]", "where { belongs"), ('{"images": [', "not whole JSON"), ("{}", "no categories"),
-    ('{"images": []\n"b": 1}', r"instances.json:2: not whole JSON"), ('{"a": ' + "[" * 200_000, "nested too deep"),
-    ('{"a": 1' + "0" * 10_000 + "}", "not whole JSON"),
-    ('{"images": {}}', "no categories and no images and no annotations"),
-])  # fmt: skip
-def test_what_is_no_coco_json_is_one_line(tmp_path, text, message):
-    with pytest.raises(UserError, match=message) as error:
-        parse(write(tmp_path, text))
-    assert "\n" not in str(error.value)
+def test_a_name_that_images_of_two_folders_share_means_neither_of_them_alone(tmp_path):
+    add(tmp_path, "instances.json", [], [(n, 3, [n, 2, 3, 4], {}) for n in (1, 2, 3)])
+    file = tmp_path / "instances.json"
+    images = [{"id": n, "file_name": name, "width": 64, "height": 48}
+              for n, name in ((1, "cam0/a.jpg"), (2, "cam1/a.jpg"), (3, "cam0/b.jpg"))]  # fmt: skip
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"images": images}))
+    for name in ("cam1/a.jpg", "elsewhere/b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (64, 48)).save(tmp_path / name)
+    found = read_dataset(tmp_path)
+    assert {str(path): x for path, x in zip(found.paths, found.boxes[:, 0].tolist(), strict=True)} == {
+        "cam1/a.jpg": 2, "elsewhere/b.jpg": 3,
+    }  # fmt: skip
+    assert [p.kind for p in found.problems] == ["image missing"]
 
 
-@pytest.mark.parametrize(
-    "bbox",
-    [
-        None,
-        [1, 2, 3],
-        ["1", 2, 3, 4],
-        [1, 2, 3, True],
-        [1, 2, 3, float("nan")],
-        [1e308, 0, 1e308, 1],
-        [10**400, 1, 1, 1],
-        {"x": 1},
-    ],
-)
-def test_a_bbox_that_is_none_says_why(bbox):
-    assert "expected" in read_box(bbox)
+def test_images_of_one_name_in_split_folders_keep_their_own_boxes(tmp_path):
+    for number, split in enumerate(("train", "val")):
+        add(tmp_path, f"{split}/labels.json", [(1, "a.jpg")], [(1, 3, [1 + number, 2, 3, 4], {})], f"{split}/data")
+    for number, split in enumerate(("train", "val")):
+        assert read_dataset(tmp_path, split).boxes[:, 0].tolist() == [1 + number]
+
+
+def test_images_that_no_file_names_are_counted(tmp_path):
+    add(tmp_path, "instances.json", [(1, "a.jpg")], [(1, 3, [1, 2, 3, 4], {})])
+    Image.new("RGB", (64, 48)).save(tmp_path / "images" / "b.jpg")
+    assert [(p.kind, p.times) for p in read_dataset(tmp_path).problems] == [("image without annotation", 1)]
+    add(tmp_path, "val.json", [(1, "b.jpg")], [(1, 3, [1, 2, 3, 4], {})])
+    assert read_dataset(tmp_path / "val.json").problems == ()

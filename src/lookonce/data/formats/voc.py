@@ -1,10 +1,8 @@
-"""Pascal VOC: one XML an image, lists of names a split. Reader and writer.
+"""Pascal VOC: one XML file an image, lists of names a split. Parse, find, read, write.
 
 VOC counts pixels from 1 and includes both ends: a record holds [xmin - 1, ymin - 1, xmax, ymax], so that
 plain IoU equals the devkit's. "No area" is judged on the file's own numbers, before that.
 Source: the VOC 2012 devkit, VOCreadxml.m and VOCevaldet.m.
-
-A folder of Pascal VOC: Annotations, JPEGImages, ImageSets/Main. Reader and writer.
 """
 
 from __future__ import annotations
@@ -29,44 +27,31 @@ from lookonce.data.dataset import DataPolicy, Dataset
 from lookonce.data.formats.builder import (
     FIXED,
     Box,
-    Gathering,
-    guessed,
-    name_splits,
-    note_leftovers,
-    take_folder_splits,
+    Builder,
+    note_unused_files,
 )
 from lookonce.data.images import IMAGE_SUFFIXES, image_size
-from lookonce.data.lookup import Folders, Sections, is_hidden, is_split, sections, split_path, split_word, told_from
+from lookonce.data.lookup import Folders, Sections, is_hidden, is_split, relative_path, sections, split_path, split_word
 from lookonce.errors import ImageError, UserError
 from lookonce.files import write_text
-from lookonce.text import Note, decode, guess_note, read_lines
+from lookonce.text import Note, decode, note_guess, read_lines
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 """The twenty of VOC, in the devkit's order, which is kept for data sets that use these names."""
-
-
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-
-
 TEXT_TAGS = frozenset((*CORNERS, "name", "difficult", "width", "height", "filename"))
-
-
 POLYGONS = ("polygon", "segmentation")
 """Elements of an object with points x1, y1, x2 ... or a list of x and y."""
-
-
 ENDING = re.compile(rf"({'|'.join(map(re.escape, sorted({'.xml', *IMAGE_SUFFIXES})))})$", re.IGNORECASE)
-
-
 MOST_BYTES = 32 << 20
 """Of one annotation file; those of VOC itself stay below 20 kB."""
 
 
 @dataclass
-class Thing:
+class ObjectElement:
     """One <object> as its file says it, with the line it starts on."""
 
     line: int
@@ -76,20 +61,20 @@ class Thing:
 
 
 @dataclass
-class Page:
+class Annotation:
     """One annotation file as it stands."""
 
     filename: str = ""
     width: str = ""
     height: str = ""
-    objects: list[Thing] = field(default_factory=list)
+    objects: list[ObjectElement] = field(default_factory=list)
 
 
 class _Target:
-    """Builds a Page from parser events. What lies in <part> is no object's; namespaces are as nothing."""
+    """Builds a Annotation from parser events. What lies in <part> is no object's; namespaces are as nothing."""
 
     def __init__(self) -> None:
-        self.page = Page()
+        self.annotation = Annotation()
         self.parser: DefusedXMLParser | None = None
         self._path: list[str] = []
         self._text: list[str] = []
@@ -99,7 +84,7 @@ class _Target:
         self._path.append(tag)
         self._text = []
         if tag == "object" and len(self._path) == 2 and self.parser is not None:
-            self.page.objects.append(Thing(self.parser.parser.CurrentLineNumber))
+            self.annotation.objects.append(ObjectElement(self.parser.parser.CurrentLineNumber))
 
     def data(self, text: str) -> None:
         if self._path and (self._path[-1] in TEXT_TAGS or (self._path[2:3] and self._path[2] in POLYGONS)):
@@ -111,22 +96,22 @@ class _Target:
         inside = path[1] if len(path) > 1 else ""
         if inside == "object" and len(path) > 3 and path[2] in POLYGONS:
             if text and re.fullmatch(r"[xy]\d*", tag):
-                self.page.objects[-1].polygon[tag[0] == "y"].append(text)
+                self.annotation.objects[-1].polygon[tag[0] == "y"].append(text)
         elif inside == "object" and (path[2:] == [tag] or path[2:] == ["bndbox", tag]) and tag in TEXT_TAGS:
-            if tag not in self.page.objects[-1].text:
-                self.page.objects[-1].text[tag] = text
+            if tag not in self.annotation.objects[-1].text:
+                self.annotation.objects[-1].text[tag] = text
         elif path[1:] == ["filename"]:
-            self.page.filename = text
+            self.annotation.filename = text
         elif path[1:] in (["size", "width"], ["size", "height"]):
-            setattr(self.page, tag, text)
+            setattr(self.annotation, tag, text)
         path.pop()
         self._text = []
 
-    def close(self) -> Page:
-        return self.page
+    def close(self) -> Annotation:
+        return self.annotation
 
 
-def parse(path: Path, note: Note | None = None) -> Page:
+def parse(path: Path, note: Note | None = None) -> Annotation:
     """One annotation file. Raises UserError for one that is not whole XML, or that declares entities.
 
     note: takes a sentence where its encoding had to be guessed; None: that is logged.
@@ -140,12 +125,12 @@ def parse(path: Path, note: Note | None = None) -> Page:
         raise UserError(f"{place}: {len(content)} bytes; an annotation has at most {MOST_BYTES}")
     try:
         try:
-            return _page(content)
+            return _parse(content)
         except (ParseError, ValueError, LookupError):  # perhaps for its encoding
             text = _text(path, content, note)
             if text is None:
                 raise
-            return _page(text.encode(), "utf-8")
+            return _parse(text.encode(), "utf-8")
     except ParseError as error:
         raise UserError(f"{place}:{error.position[0]}: not whole XML ({error.msg}); write it again") from None
     except DefusedXmlException as error:
@@ -154,7 +139,7 @@ def parse(path: Path, note: Note | None = None) -> Page:
         raise UserError(f"{place}: not XML ({error})") from None
 
 
-def _page(content: bytes, encoding: str | None = None) -> Page:
+def _parse(content: bytes, encoding: str | None = None) -> Annotation:
     """Parse one annotation. encoding: of the content, whatever it declares; None: as it declares."""
     target = _Target()
     parser = DefusedXMLParser(
@@ -163,7 +148,7 @@ def _page(content: bytes, encoding: str | None = None) -> Page:
     target.parser = parser
     parser.feed(content)
     parser.close()
-    return target.page
+    return target.annotation
 
 
 def _text(path: Path, content: bytes, note: Note | None) -> str | None:
@@ -179,27 +164,26 @@ def _text(path: Path, content: bytes, note: Note | None) -> str | None:
     except ValueError:
         return None
     if guess:
-        guess_note(path, text, guess, note)
+        note_guess(path, text, guess, note)
     return text if guess else None
 
 
-def read_box(thing: Thing) -> Box | str:
+def read_box(element: ObjectElement) -> Box | str:
     """Corners of an object as its file counts them, or what is wrong with them; of a polygon alone, those around it."""
     try:
-        if thing.polygon[0] and not thing.text.keys() & set(CORNERS):
-            xs, ys = ([float(v) for v in values] for values in thing.polygon)
+        if element.polygon[0] and not element.text.keys() & set(CORNERS):
+            xs, ys = ([float(v) for v in values] for values in element.polygon)
             if len(xs) != len(ys) or len(xs) < 3:
                 return f"a polygon of {len(xs)} x and {len(ys)} y; expected at least three points"
             found = min(xs), min(ys), max(xs), max(ys)
         else:
-            found = tuple(float(thing.text[name]) for name in CORNERS)  # type: ignore[assignment]
+            found = tuple(float(element.text[name]) for name in CORNERS)  # type: ignore[assignment]
             xs, ys = list(found[::2]), list(found[1::2])
     except KeyError as error:
         return f"an object without {error.args[0]}; expected <bndbox> with {', '.join(CORNERS)}"
     except ValueError as error:
-        return (
-            f"a box of {[v[:20] for v in map(thing.text.get, CORNERS) if v]} ({str(error)[:60]}); expected four numbers"
-        )
+        values = [v[:20] for v in map(element.text.get, CORNERS) if v]
+        return f"a box of {values} ({str(error)[:60]}); expected four numbers"
     if not all(map(math.isfinite, (*xs, *ys))):
         return f"a box of {found}; expected four finite numbers"
     return found
@@ -220,20 +204,20 @@ def image_index(folders: Iterable[Path], root: Path) -> dict[str, list[str]]:
     return found
 
 
-def images_of(stem: str, page: Page, images: dict[str, list[str]]) -> list[str]:
+def images_of(stem: str, annotation: Annotation, images: dict[str, list[str]]) -> list[str]:
     """The images that an annotation may be of, the right one first: those of its own stem, else those it names."""
-    named = Path(page.filename.replace("\\", "/"))
+    named = Path(annotation.filename.replace("\\", "/"))
     found = images.get(stem) or images.get(named.stem) or []
     return sorted(found, key=lambda path: Path(path).name != named.name)
 
 
-def size_of(page: Page, image: Path) -> tuple[int, int]:
+def size_of(annotation: Annotation, image: Path) -> tuple[int, int]:
     """(width, height) as the XML says; as the image says where the XML does not.
 
     Raises ImageError where the image has to be opened and cannot be.
     """
     try:
-        size = (int(float(page.width)), int(float(page.height)))
+        size = (int(float(annotation.width)), int(float(annotation.height)))
     except (ValueError, OverflowError):
         size = (0, 0)
     return size if min(size) > 0 and max(size) < 1 << 24 else image_size(image)
@@ -261,24 +245,6 @@ def read_list(path: Path, known: Container[str] = (), note: Note | None = None) 
     return list(dict.fromkeys(names))
 
 
-def scale_as_blog(
-    boxes: NDArray[np.int_], size: tuple[int, int], side: int
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The blog's scaling of VOC corners to a square input: every corner cut to a whole pixel.
-
-    Args:
-        boxes: [N, 4] xmin, ymin, xmax, ymax as in the file.
-        size: (width, height) of the image.
-        side: of the input, pixels.
-    Returns:
-        (scaled [N, 4], kept [N]): boxes that still have an area.
-    Source: FairyOnIce, ObjectDetectionYolo, backend.py, the annotation's resize (int()).
-    """
-    scale = np.array([side / size[0], side / size[1]] * 2)
-    scaled = np.clip((boxes * scale).astype(np.int64), 0, side)
-    return scaled, (scaled[:, 2] > scaled[:, 0]) & (scaled[:, 3] > scaled[:, 1])
-
-
 def write_annotation(path: Path, image: str, size: tuple[int, int], boxes: NDArray[np.float32],
                      names: Sequence[str], difficult: Sequence[bool] | None = None) -> None:  # fmt: skip
     """Write one annotation. boxes: [N, 4] xyxy image pixels; names: [N]; image: the file's name."""
@@ -301,19 +267,11 @@ def write_split(path: Path, stems: Sequence[str]) -> None:
 
 
 EXPECTED = "Pascal VOC: Annotations/*.xml beside JPEGImages/"
-
-
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "data")
-
-
 TRIED = 20
 """Files of a folder that are looked into for a VOC annotation."""
-
-
 HEAD = 1 << 16
 """Bytes in which an XML file's root element is looked for."""
-
-
 ROOT = re.compile(rb"<(?:[\w.-]+:)?([\w.-]+)")
 
 
@@ -353,7 +311,7 @@ def root_tag(file: Path) -> str:
     return found[1].decode("ascii", "replace") if found else ""
 
 
-def read_voc(root: Path, policy: DataPolicy) -> Gathering:
+def read_voc(root: Path, policy: DataPolicy) -> Builder:
     """Every annotation of a VOC data set, and its splits. Raises UserError where there are no annotations.
 
     Splits are lists of names (ImageSets/Main/train.txt, or train.txt beside the folders), else folders (train/).
@@ -361,7 +319,7 @@ def read_voc(root: Path, policy: DataPolicy) -> Gathering:
     places = find_voc(root)
     if not places:
         raise UserError(f"{root}: no annotations found; expected {EXPECTED}")
-    found = Gathering(root, policy, "voc")
+    found = Builder(root, policy, "voc")
     stems = Counter(os.path.splitext(name)[0] for names in places.values() for name in names)
     folders = Folders(root, {f"{stem}.jpg".lower() for stem, count in stems.items() if count > 1})
     listing = cache(lambda place: image_index([place], root))
@@ -374,10 +332,10 @@ def read_voc(root: Path, policy: DataPolicy) -> Gathering:
         for name in names:
             file = folder / name
             _read(found, "/".join((*above, file.stem)), file, indexes, folders)
-    for key in [key for key in found.place if stems[Path(key).name] == 1]:
-        found.place.setdefault(Path(key).name, found.place[key])
+    for key in [key for key in found.index if stems[Path(key).name] == 1]:
+        found.index.setdefault(Path(key).name, found.index[key])
     _take_splits(found)
-    note_leftovers(found, folders)
+    note_unused_files(found, folders)
     return found
 
 
@@ -390,15 +348,15 @@ def _base(root: Path, folder: Path) -> tuple[Path, Path]:
     return folder, Path()
 
 
-def _take_splits(found: Gathering) -> None:
+def _take_splits(found: Builder) -> None:
     """The splits of lists, or of folders where there are no lists."""
     root = found.root
     main = root / "ImageSets" / "Main"
     place = main if main.is_dir() else root / "ImageSets"
     lists = {file.stem: file for file in sorted(place.glob("*.txt")) if not is_hidden(file.name)}
-    known = frozenset((*found.place, *found.noted))
+    known = frozenset((*found.index, *found.with_problems))
     readers: dict[str, Callable[[], list[str]]] = {
-        name: cache(partial(read_list, file, known, guessed(found, name, file))) for name, file in lists.items()
+        name: cache(partial(read_list, file, known, found.note_encoding(name, file))) for name, file in lists.items()
     }
     found.source = f"{place.relative_to(root).as_posix()}/*.txt"
     if not lists:
@@ -408,49 +366,49 @@ def _take_splits(found: Gathering) -> None:
     found.lists.update(lists)
     plain = {name: keys for name, keys in readers.items() if not of_one_class(name, found)}
     found.splits.update({name: keys for name, keys in readers.items() if name not in plain})
-    name_splits(found, plain)
+    found.add_splits(plain)
     if not lists:
-        take_folder_splits(found)
+        found.add_folder_splits()
 
 
-def of_one_class(name: str, found: Gathering) -> bool:
+def of_one_class(name: str, found: Builder) -> bool:
     """Whether a list is of one class only: aeroplane_train, or cell_train beside a list train."""
     head, _, tail = name.rpartition("_")
     return head in CLASSES or (head in found.ids and tail in found.lists)
 
 
-def _lists_annotations(file: Path, found: Gathering) -> bool:
+def _lists_annotations(file: Path, found: Builder) -> bool:
     """Whether the first line of a text file names an annotated image."""
     try:
         first = next((line for line in read_lines(file, "names of images") if line.strip()), "")
     except UserError:
         return split_word(file.stem) is not None
-    return not is_hidden(file.name) and _key(first, found) in found.place
+    return not is_hidden(file.name) and _key(first, found) in found.index
 
 
-def _list_of_paths(file: Path, found: Gathering) -> list[str]:
+def _list_of_paths(file: Path, found: Builder) -> list[str]:
     lines = read_lines(file, "one name of an image a line")
     return list(dict.fromkeys(_key(line, found) for line in lines if line.strip()))
 
 
-def _key(line: str, found: Gathering) -> str:
+def _key(line: str, found: Builder) -> str:
     """The image that a line names: the whole line, or its first word, by stem; the line itself where none is."""
     for text in (line, line.split()[0] if line.split() else ""):
         parts = split_path(text)
         name = "/".join((*parts[:-1], Path(parts[-1]).stem)) if parts else ""
         for key in (text.strip(), name, Path(name).name):
-            if key in found.place:
+            if key in found.index:
                 return key
     return line.strip()
 
 
-def _read(found: Gathering, key: str, file: Path, indexes: Sequence[dict[str, list[str]]], last: Folders) -> None:
+def _read(found: Builder, key: str, file: Path, indexes: Sequence[dict[str, list[str]]], last: Folders) -> None:
     """Take one annotation in, or note why it is left out. indexes: stem -> images, nearest first; last: the rest."""
     try:
-        page = parse(file, guessed(found, key, file))
-        choice = next((named for index in indexes if (named := images_of(file.stem, page, index))), [])
-        if not choice and (alone := last.alone(f"{file.stem}.jpg")):
-            choice = [told_from(alone, found.root)]
+        annotation = parse(file, found.note_encoding(key, file))
+        choice = next((named for index in indexes if (named := images_of(file.stem, annotation, index))), [])
+        if not choice and (alone := last.by_name(f"{file.stem}.jpg")):
+            choice = [relative_path(alone, found.root)]
         if not choice:
             if is_annotation(file):
                 found.problem(key, (file, 0), "image missing", f"no image {file.stem}.* beside it", "skipped")
@@ -460,35 +418,35 @@ def _read(found: Gathering, key: str, file: Path, indexes: Sequence[dict[str, li
         image = choice[0]
         if len(choice) > 1:
             names = " and ".join(Path(path).name for path in choice)
-            said = f"{names} have one stem, and the annotation names {page.filename!r}"
+            said = f"{names} have one stem, and the annotation names {annotation.filename!r}"
             found.problem(key, (file, 0), "two images for one annotation", said, f"{choice[0]} read")
-        size = size_of(page, found.root / image)
+        size = size_of(annotation, found.root / image)
     except UserError as error:
         kind = "image unreadable" if isinstance(error, ImageError) else "annotation unreadable"
         found.problem(key, (file, 0), kind, str(error).removeprefix(str(file)).lstrip(":"), "skipped")
         return
-    if key in found.place:
-        said = f"{found.told((found.files[found.place[key]], 0))} annotates the same image"
+    if key in found.index:
+        said = f"{found.location((found.files[found.index[key]], 0))} annotates the same image"
         found.problem(key, (file, 0), "image annotated twice", said, "the first file's boxes kept")
         return
-    found.begin(key, image, size, file)
-    for thing in page.objects:
-        _add(found, key, file, thing, size)
+    found.add_image(key, image, size, file)
+    for element in annotation.objects:
+        _add(found, key, file, element, size)
 
 
-def _add(found: Gathering, key: str, file: Path, thing: Thing, size: tuple[int, int]) -> None:
+def _add(found: Builder, key: str, file: Path, element: ObjectElement, size: tuple[int, int]) -> None:
     """Take one object in, or note why it is left out."""
-    name, box, place = thing.text.get("name", ""), read_box(thing), (file, thing.line)
+    name, box, place = element.text.get("name", ""), read_box(element), (file, element.line)
     if not name or isinstance(box, str):
         said = box if isinstance(box, str) else "an object without a name"
         found.problem(key, place, "object unreadable", said, "dropped")
         return
-    if "xmin" not in thing.text:
+    if "xmin" not in element.text:
         found.problem(key, place, "polygon", "a polygon without bndbox; read as its bounding box", FIXED)
-    placed = found.settled(key, place, box, size, first=1)
+    placed = found.fit_box(key, place, box, size, first=1)
     if placed is not None:
-        hard = thing.text.get("difficult", "0").strip() not in ("", "0", "0.0", "false")
-        found.add(name, placed, thing.line, hard)
+        hard = element.text.get("difficult", "0").strip() not in ("", "0", "0.0", "false")
+        found.add_object(name, placed, element.line, hard)
 
 
 def write_voc(root: Path, dataset: Dataset, names: list[str], splits: Mapping[str, NDArray[np.int64]]) -> Path:

@@ -29,22 +29,19 @@ from lookonce.data.dataset import DataPolicy, Dataset
 from lookonce.data.formats.builder import (
     FIXED,
     Box,
-    Gathering,
-    guessed,
-    name_splits,
-    note_leftovers,
-    shared_names,
-    take_folder_splits,
+    Builder,
+    note_unused_files,
+    repeated_names,
 )
 from lookonce.data.images import IMAGE_SUFFIXES, image_size
 from lookonce.data.lookup import (
     Folders,
     Sections,
-    homes,
+    image_folders,
     is_hidden,
+    relative_path,
     sections,
     split_path,
-    told_from,
     walk_files,
     walk_images,
 )
@@ -52,14 +49,12 @@ from lookonce.errors import ImageError, UserError
 from lookonce.files import write_text
 from lookonce.text import Note, read_lines
 
-LAW = "'class cx cy w h' as fractions of the image, or a polygon 'class x1 y1 x2 y2 x3 y3 ...'"
-
-
+EXPECTED = "'class cx cy w h' as fractions of the image, or a polygon 'class x1 y1 x2 y2 x3 y3 ...'"
 FARTHEST = 2.0
 """Fractions of an image beyond this are none: pixels, most likely."""
 
 
-def read_labels(found: Gathering, key: str, file: Path, lines: Sequence[str], size: tuple[int, int],
+def read_labels(found: Builder, key: str, file: Path, lines: Sequence[str], size: tuple[int, int],
                 keypoints: int = 0) -> None:  # fmt: skip
     """The boxes of one label file, added to the image begun last; each line that is none is noted.
 
@@ -87,29 +82,29 @@ def read_labels(found: Gathering, key: str, file: Path, lines: Sequence[str], si
             polygons.append(number)
         if not fields[0].isdecimal():
             floats.append(number)
-        if placed := found.settled(key, (file, number), box, size):
-            found.add(names[label], placed, number)
+        if placed := found.fit_box(key, (file, number), box, size):
+            found.add_object(names[label], placed, number)
     if polygons:
-        said = "a polygon; read as its bounding box"
-        found.problem(key, (file, polygons[0]), "polygon", said, FIXED, len(polygons))
+        message = "a polygon; read as its bounding box"
+        found.problem(key, (file, polygons[0]), "polygon", message, FIXED, len(polygons))
     if floats:
-        said = f"class {lines[floats[0] - 1].split()[0][:20]!r}; expected a whole number"
-        found.problem(key, (file, floats[0]), "class id as a float", said, FIXED, len(floats))
+        message = f"class {lines[floats[0] - 1].split()[0][:20]!r}; expected a whole number"
+        found.problem(key, (file, floats[0]), "class id as a float", message, FIXED, len(floats))
 
 
 def read_line(fields: Sequence[str], classes: int, size: tuple[int, int]) -> tuple[int, Box] | str:
     """(class, xyxy image px) of the fields of a line, or what is wrong. size: (width, height) of the image, px."""
     if len(fields) != 5 and (len(fields) < 7 or len(fields) % 2 == 0):
-        return f"{len(fields)} fields; expected {LAW}"
+        return f"{len(fields)} fields; expected {EXPECTED}"
     try:
         label, *numbers = (float(value) for value in fields)
     except ValueError:
-        return f"{' '.join(fields[:20])[:80]!r}; expected {LAW}"
+        return f"{' '.join(fields[:20])[:80]!r}; expected {EXPECTED}"
     if not label.is_integer() or not 0 <= label < classes:
         return f"class {fields[0][:20]}; expected 0 to {classes - 1}, as many as there are names"
     if not all(-FARTHEST <= value <= FARTHEST for value in numbers):  # also refuses nan
         pixels = ": pixels?" if max(numbers) > FARTHEST else ""
-        return f"{' '.join(fields[1:9])[:80]}; expected {LAW}{pixels}"
+        return f"{' '.join(fields[1:9])[:80]}; expected {EXPECTED}{pixels}"
     width, height = size
     if len(numbers) > 4:
         xs, ys = numbers[::2], numbers[1::2]
@@ -129,34 +124,18 @@ def write_labels(path: Path, size: tuple[int, int], boxes: NDArray[np.float32], 
 
 
 DESCRIPTIONS = (".yaml", ".yml", ".data")
-
-
 NAMES_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "predefined_classes.txt", "labels.txt")
-
-
 MOST_TRIED = 1000
 """Text files that are looked into for YOLO labels."""
-
-
 MOST_BYTES = 256 << 10
 """Of a description; names of 9,000 classes take two thirds."""
-
-
 MOST_CLASSES = 100_000
 """Of a description that says how many there are and names none."""
-
-
 DEEPEST = 20
-
-
 NOTHING = ("~", "null", "Null", "NULL")
 """What YAML writes for no value."""
-
-
 OTHER_KEYS = frozenset({"path", "names", "nc", "download", "roboflow", "kpt_shape", "flip_idx", "classes", "backup"})
 """Keys of a description that name no images."""
-
-
 IMAGE_FOLDERS = ("images", "JPEGImages")
 """Folders whose labels lie in `labels` beside them."""
 
@@ -244,25 +223,25 @@ def _looks_like(file: Path) -> bool:
     return re.search(rb"^\W*(names|nc)\s*[:=]", head, re.MULTILINE) is not None
 
 
-def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Gathering:
+def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Builder:
     """Every image of a YOLO data set with its label file. Raises UserError where the description cannot be read.
 
     Without a data.yaml or obj.data, `file` is the names file. Then the splits are lists of images (train.txt) in
     root, or else its folders.
     """
     notes: list[tuple[Path, str]] = []
-    what = describe(file, lambda place, said: notes.append((place, said)))
+    what = describe(file, lambda place, message: notes.append((place, message)))
     bare = file.suffix.lower() not in DESCRIPTIONS
     if bare:
         what = replace(what, root=root, sources=_lists_in(root) | {"": [str(root)]})
         for other in _inner_names(sections(root)):
             if other.name == file.name and _names_of(other) != what.names:
                 raise UserError(f"{file} and {other} name different classes; expected one names file for all labels")
-    found = Gathering(what.root, policy, "yolo", what.names)
-    for noted, said in notes:
-        guessed(found, "", noted)(said)
+    found = Builder(what.root, policy, "yolo", what.names)
+    for noted, message in notes:
+        found.note_encoding("", noted)(message)
     _check_description(found, what)
-    search = _Search(homes(what.root), what.keypoints, Folders(what.root))
+    search = _Search(image_folders(what.root), what.keypoints, Folders(what.root))
     labelled = 0
     lists: dict[str, Callable[[], list[str]]] = {}
     for split, sources in what.sources.items():
@@ -283,11 +262,11 @@ def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Gathering:
         )
     found.class_names = tuple(dict.fromkeys(what.names))
     if lists:
-        name_splits(found, lists)
+        found.add_splits(lists)
         found.source = ", ".join(f"{name}.txt" for name in lists) if bare else file.name
     else:
-        take_folder_splits(found)
-    note_leftovers(found, search.folders, is_label_file, unlabelled=False)
+        found.add_folder_splits()
+    note_unused_files(found, search.folders, is_label_file, unlabelled=False)
     return found
 
 
@@ -296,20 +275,22 @@ def _lists_in(root: Path) -> dict[str, list[str]]:
     folders = Folders(root)
     places = (root, root / "ImageSets" / "Main", root / "ImageSets")
     found: dict[str, list[str]] = {}
-    for file in (place / name for place in places for name in folders.named(place) if name.lower().endswith(".txt")):
+    for file in (place / name for place in places for name in folders.names_in(place) if name.lower().endswith(".txt")):
         first = _first_line(file)
-        if Path(first.strip()).suffix.lower() in IMAGE_SUFFIXES and folders.resolve(first, homes(root), image=True):
+        if Path(first.strip()).suffix.lower() in IMAGE_SUFFIXES and folders.resolve(
+            first, image_folders(root), image=True
+        ):
             found.setdefault(file.stem, [str(file)])
     return found
 
 
-def _check_description(found: Gathering, what: Description) -> None:
+def _check_description(found: Builder, what: Description) -> None:
     """Note what a description says of its classes and does not hold."""
     if what.count is not None and what.count != len(what.names):
-        said = f"it says {what.count} classes and has {len(what.names)} names; expected one name a class"
-        found.problem("", (what.file, 0), "names and nc differ", said, "the names count")
-    for said in shared_names(enumerate(what.names)):
-        found.problem("", (what.file, 0), "category name twice", said, "read as one class")
+        message = f"it says {what.count} classes and has {len(what.names)} names; expected one name a class"
+        found.problem("", (what.file, 0), "names and nc differ", message, "the names count")
+    for message in repeated_names(enumerate(what.names)):
+        found.problem("", (what.file, 0), "category name twice", message, "read as one class")
 
 
 def describe(file: Path, note: Callable[[Path, str], None] | None = None) -> Description:
@@ -419,18 +400,18 @@ def _check_names(file: Path, names: Any) -> tuple[str, ...]:
     return tuple(str(name).strip() for name in names)
 
 
-def _images(found: Gathering, split: str, sources: list[str], what: Description,
+def _images(found: Builder, split: str, sources: list[str], what: Description,
               folders: Folders) -> Iterator[tuple[tuple[Path, int], str]]:  # fmt: skip
     """((file, line) that names it, path as it says) of each image of a split."""
     for source in sources:
         place = Path(source) if not split else folders.resolve(source, [what.root, what.file.parent])
         if place is None:
-            said = f"{split}: {source!r}, which is not there"
-            found.problem(split, (what.file, 0), "list missing", said, "skipped")
+            message = f"{split}: {source!r}, which is not there"
+            found.problem(split, (what.file, 0), "list missing", message, "skipped")
         elif place.is_dir():
             yield from (((place, 0), path) for path in walk_images(place))
         else:
-            lines = read_lines(place, "one image a line", note=guessed(found, split, place))
+            lines = read_lines(place, "one image a line", note=found.note_encoding(split, place))
             for number, line in enumerate(lines, start=1):
                 if line.strip() and not any(map(is_hidden, split_path(line)[-1:])):
                     yield (place, number), line.strip()
@@ -447,7 +428,7 @@ class _Search:
     """Label file -> the first image that has it."""
 
 
-def _take_in(found: Gathering, place: tuple[Path, int], listed: str, search: _Search) -> tuple[str, bool]:
+def _take_in(found: Builder, place: tuple[Path, int], listed: str, search: _Search) -> tuple[str, bool]:
     """One image with its labels: (its key, whether it has a label file)."""
     folders = search.folders
     bases = [found.root, place[0].parent]
@@ -456,8 +437,8 @@ def _take_in(found: Gathering, place: tuple[Path, int], listed: str, search: _Se
     if path is None:
         found.problem(listed, place, "image missing", f"no image {listed[:200]!r} here", "skipped")
         return listed, False
-    key = told_from(path, found.root)
-    if key in found.place:
+    key = relative_path(path, found.root)
+    if key in found.index:
         return key, False
     file = _label_of(path, listed, bases, folders)
     try:
@@ -471,15 +452,15 @@ def _take_in(found: Gathering, place: tuple[Path, int], listed: str, search: _Se
                       "on it", "read as an image without objects")  # fmt: skip
     else:
         try:
-            lines = read_lines(file, "'class cx cy w h' a line", note=guessed(found, key, file))
+            lines = read_lines(file, "'class cx cy w h' a line", note=found.note_encoding(key, file))
         except UserError as error:
-            said = str(error).removeprefix(str(file)).lstrip(": ")
-            found.problem(key, (file, 0), "annotation unreadable", said, "skipped")
+            message = str(error).removeprefix(str(file)).lstrip(": ")
+            found.problem(key, (file, 0), "annotation unreadable", message, "skipped")
             return key, True
         if search.image_of.setdefault(file, key) != key:
-            said = f"the label file of {key} and of {search.image_of[file]}; expected one for each"
-            found.problem(key, (file, 0), "two images for one annotation", said, "read for both")
-    found.begin(key, key, size, file or path)
+            message = f"the label file of {key} and of {search.image_of[file]}; expected one for each"
+            found.problem(key, (file, 0), "two images for one annotation", message, "read for both")
+    found.add_image(key, key, size, file or path)
     read_labels(found, key, file or path, lines, size, search.keypoints)
     return key, file is not None
 
@@ -494,7 +475,7 @@ def _label_of(path: Path, listed: str, bases: list[Path], folders: Folders) -> P
     for text in dict.fromkeys((_in_labels(other), other)):
         if file_there := folders.resolve(str(text), bases):
             return file_there
-    return folders.alone(beside.name, image=False) if folders.alone(path.name) == path else None
+    return folders.by_name(beside.name, image=False) if folders.by_name(path.name) == path else None
 
 
 def _in_labels(file: Path) -> Path:

@@ -1,10 +1,59 @@
-"""Mirrors src/lookonce/data/finding.py."""
+"""Tests of lookonce.data.lookup."""
 
 import pytest
 
-from lookonce.data.lookup import Folders, homes, sections, split_path, told_from
+from lookonce.data.lookup import (
+    Folders,
+    contradict,
+    folder_split,
+    image_folders,
+    is_plain,
+    is_split,
+    relative_path,
+    sections,
+    split_path,
+    split_word,
+)
 from lookonce.errors import UserError
 from lookonce.text import read_lines
+
+
+@pytest.mark.parametrize("name, split", [
+    ("train", "train"), ("train2017", "train"), ("cells_train", "train"), ("cellsTrain", "train"), ("TRAIN", "train"),
+    ("valid", "val"), ("validation", "val"), ("val_coco", "val"), ("dev", "val"), ("holdout", "test"),
+    ("trainval", None), ("fold1", None), ("train_val", None), ("constrained", None), ("default", None), ("2007", None),
+])  # fmt: skip
+def test_a_name_speaks_of_one_split_or_of_none(name, split):
+    assert split_word(name) == split
+
+
+@pytest.mark.parametrize("name, expected", [
+    ("train", True), ("val2017", True), ("test_images", True), ("obj_train_data", True), ("Validation", True),
+    ("train_station", False), ("images", False), ("trainval", False), ("", False),
+])  # fmt: skip
+def test_a_folder_is_a_split_where_its_name_says_nothing_else(name, expected):
+    assert is_split(name) == expected
+
+
+@pytest.mark.parametrize("folders, split", [
+    (["images", "train"], "train"), (["train", "images"], "train"), (["valid"], "valid"),
+    (["fold1", "val", "images"], "fold1/val"), (["images", "cats"], None), ([], None),
+])  # fmt: skip
+def test_folders_name_a_split(folders, split):
+    assert folder_split(folders) == split
+
+
+def test_plain_names_say_what_a_folder_holds():
+    assert is_plain("_annotations.coco")
+    assert is_plain("JPEGImages")
+    assert not is_plain("cells")
+    assert not is_plain("2017")
+
+
+def test_two_paths_contradict_where_their_folders_are_of_different_splits():
+    assert contradict(["images", "train"], ["labels", "val"])
+    assert not contradict(["images", "train"], ["train2017"])
+    assert not contradict(["images"], ["val"])
 
 
 @pytest.mark.parametrize(
@@ -62,10 +111,10 @@ def test_the_nearest_meaning_wins_whatever_came_before(tmp_path):
 
 def test_paths_are_told_from_the_root(tmp_path):
     root = tmp_path / "set"
-    assert told_from(root / "images" / "a.jpg", root) == "images/a.jpg"
-    assert told_from(tmp_path / "a.jpg", root) == "../a.jpg"
+    assert relative_path(root / "images" / "a.jpg", root) == "images/a.jpg"
+    assert relative_path(tmp_path / "a.jpg", root) == "../a.jpg"
     assert split_path("D:\\x\\.\\y") == ["x", "y"]
-    assert tmp_path / "JPEGImages" in homes(root)
+    assert tmp_path / "JPEGImages" in image_folders(root)
 
 
 def test_an_image_that_alone_has_its_name_is_found_last(tmp_path):
