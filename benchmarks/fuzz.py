@@ -41,7 +41,7 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-from lookonce.errors import LONGEST, UserError, printable
+from lookonce.errors import MAX_LENGTH, UserError, printable
 
 SLOW = 5.0
 """Seconds from which an input is too slow."""
@@ -727,7 +727,7 @@ def judge(bench: Bench, content: bytes) -> Outcome:
     except UserError as error:
         said = str(error)
         kind, what = "UserError", said
-        if printable(said) != said or len(said.splitlines()) != 1 or len(said) > LONGEST:
+        if printable(said) != said or len(said.splitlines()) != 1 or len(said) > MAX_LENGTH:
             kind, what = "message", f"{type(error).__name__}: {said!r:.300}"
     except MemoryError:
         kind, what = "memory", _where()

@@ -48,7 +48,7 @@ def test_every_command_explains_itself(command, capsys):
     (["fly"], "fly"),
     (["train", "nowhere", "--network", "yolo9"], "network: 'yolo9'; expected one of"),
     (["train", "nowhere", "--no-patience"], "Unknown option: --no-patience"),
-    (["train", "none"], "data: none given"),
+    (["train", "none"], "data: missing"),
     (["train", "--config"], "no file given"),
     (["train", "--config", "none.yaml"], "none.yaml: cannot be read as YAML"),
     (["train", "--config=none.yaml"], "none.yaml: cannot be read as YAML"),
@@ -108,7 +108,8 @@ def test_work_that_was_stopped_says_how_to_go_on(monkeypatch, capsys):
 
 
 def bound(*words, config=None):
-    return dict(make_app(config).parse_args(list(words))[1].arguments)
+    arguments = dict(make_app(config).parse_args(list(words))[1].arguments)
+    return arguments | arguments.pop("options", {})
 
 
 def options(command):

@@ -193,6 +193,8 @@ def _read_names(app: cyclopts.App, commands: tuple[str, ...], arguments: cyclopt
             unset = token.value.lower() == "none" and "none" not in choices
         if unset and NoneType in kinds:
             argument.tokens = [token.evolve(implicit_value=None)]
+        elif unset and len(argument.keys) == 1 and str not in kinds:  # one of TrainOptions: back to the recipe's value
+            argument.tokens = []
         elif choices:
             argument.tokens = [token.evolve(value=choose(token.value, choices, token.keyword or argument.name))]
 

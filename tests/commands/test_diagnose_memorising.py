@@ -7,9 +7,9 @@ import torch
 from lookonce import read_dataset
 from lookonce.commands.diagnose import BY_HEART, LOOK, memorise
 from lookonce.errors import UserError
+from lookonce.model.heads.region import LOSSES
 from lookonce.model.model_file import Model
 from lookonce.model.network import Network
-from lookonce.training.step import LOSSES
 from sets import nano
 
 ANCHORS = ((1.0, 1.0), (1.7, 1.7))

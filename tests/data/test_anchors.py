@@ -1,29 +1,16 @@
 """Tests of lookonce.data.anchors."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from lookonce.data.anchors import coverage, encoded, input_boxes, input_scale, is_lost
-from lookonce.data.dataset import Record, pack
 from lookonce.data.read import read_dataset
 from lookonce.model.heads import region
 from lookonce.model.resize import boxes_to_input
 from matching_cases import dataset_of
 
 INPUT_SIZE = (416, 416)
-
-
-def dataset_of(images):
-    """A data set of images of 500 x 500 px with objects (box, class, difficult)."""
-    records = []
-    for n, objects in enumerate(images):
-        boxes = np.array([box for box, _, _ in objects], np.float32).reshape(-1, 4)
-        classes, hard = np.array([c for _, c, _ in objects], np.int64), np.array([d for _, _, d in objects], np.bool_)
-        records.append(Record(Path(f"{n}.jpg"), (500, 500), boxes, classes, hard))
-    return pack("images", Path("root"), ("cat", "dog"), records)
 
 
 def test_objects_are_counted_by_their_side_at_the_input_with_what_anchors_cover():

@@ -174,8 +174,8 @@ def test_variances_are_read_as_before():
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 30, float("nan")])
-def test_a_share_outside_its_law_is_refused(share):
-    with pytest.raises(ConfigError, match=r"share: .*; expected above 0 and below 1"):
+def test_a_ratio_outside_0_to_1_is_refused(share):
+    with pytest.raises(ConfigError, match=r"ratio: .*; expected above 0 and below 1"):
         choose(randomised(nano(2, ANCHORS)), share)
 
 

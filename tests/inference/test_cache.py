@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/cache.py."""
+"""Tests of lookonce.inference.cache."""
 
 import os
 import subprocess
@@ -89,28 +89,6 @@ with locked("forms", sys.argv[1]) as entry, in_use(entry):
     assert "half" in str(cache())
     assert main(["cache", "--clear"]) == 0
     assert "0 entries" in str(cache())
-
-
-def test_the_command_lists_and_empties_and_touches_nothing_else(folder, capsys):
-    put(KEYS[0], used=1e9)
-    put(KEYS[1], size=2_000_000, kind="features")
-    theirs = [folder / "photo.jpg", folder / "forms" / "notes" / "a.txt", folder / "features" / KEYS[2][:-1] / "a.txt"]
-    for file in theirs:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("mine")
-    assert main(["cache"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].split()[:2] == ["2.0", "MB"]
-    assert said[0].endswith("entry 1")
-    assert said[1].endswith("entry 0")
-    assert "2001" in said[1]
-    assert said[2] == f"{folder}: 2 entries, 2.0 MB of 20.0 GB"
-    with locked("features", KEYS[1]):
-        assert main(["cache", "--clear"]) == 0
-        assert f"{folder}: 1 entry, in use" in capsys.readouterr().out
-    assert main(["cache", "--clear"]) == 0
-    assert "1 entry removed" in capsys.readouterr().out
-    assert all(file.read_text() == "mine" for file in theirs)
 
 
 def test_a_folder_that_cannot_be_written_is_one_error(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/training/watch.py."""
+"""Tests of the page of a run while it trains."""
 
 from dataclasses import replace
 
@@ -6,6 +6,7 @@ import pytest
 
 from lookonce import evaluate, read_dataset
 from lookonce.model.model_file import load_model
+from lookonce.report.run_page import write_run_page
 from lookonce.training.advice import RunReport
 from lookonce.training.config import RunConfig
 from lookonce.training.validation import Validation
@@ -22,7 +23,8 @@ def watch(run, squares, tmp_path):
     val.detections, _ = detect_all(Detector(run), val.dataset)
     train_set = read_dataset(squares, "train")
     plan = RunConfig.from_yaml((run / "config.yaml").read_bytes(), run)
-    return RunReport(tmp_path, train_set, val, replace(plan, val_split="exam"), load_model(run).region.anchors)
+    return RunReport(tmp_path, train_set, val, replace(plan, val_split="exam"), load_model(run).region.anchors,
+                     write_page=write_run_page)  # fmt: skip
 
 
 def test_pages_come_after_validations_but_not_more_often_than_one_looks(watch, monkeypatch):
@@ -56,7 +58,7 @@ def test_an_image_that_is_gone_leaves_the_page_standing(watch, tmp_path, monkeyp
     def gone(path, **_):
         raise ImageError(path, "gone")
 
-    monkeypatch.setattr("lookonce.training.advice.load_rgb", gone)
+    monkeypatch.setattr("lookonce.report.run_page.load_rgb", gone)
     monkeypatch.setattr("lookonce.report.evaluation_page.load_rgb", gone)
     assert "<figcaption>" not in watch.write().read_text(encoding="utf-8")
 

@@ -13,7 +13,7 @@ FINE = Coverage("all", 100, 1.0, 0.0)
 
 def test_a_set_too_small_for_a_class_is_named_and_one_that_is_not_passes():
     small = dataset_of([[(BOX, 0, False)] * 40, [(BOX, 1, False)] * 7])
-    assert [line for line in about_data(small, [FINE]) if "too few training objects of: dog (7)" in line]
+    assert [line for line in about_data(small, [FINE]) if "too few examples of these classes: dog (7)" in line]
     assert about_data(dataset_of([[(BOX, 0, False)] * 40, [(BOX, 1, False)] * 40]), [FINE]) == []
 
 

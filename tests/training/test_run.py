@@ -285,7 +285,7 @@ def test_the_page_shows_how_the_run_stands(run):
     assert "some anchor fits" in page
     assert re.search(r"validation</th>\s*<td>torch [^,]+, fp32, c", page)
     assert "scores &gt; 0.005" in page
-    assert "too few training objects of: blue" in page
+    assert "too few examples of these classes: blue" in page
 
 
 @pytest.mark.parametrize("split", ["val", "none"])

@@ -1,0 +1,40 @@
+"""Tests of lookonce.commands.cache."""
+
+import os
+
+from lookonce.cli import main
+from lookonce.inference.cache import locked
+
+KEYS = [f"{n:032x}" for n in range(3)]
+
+
+def put(key, size, kind):
+    with locked(kind, key) as entry:
+        entry.empty()
+        (entry.folder / "a.bin").write_bytes(bytes(size))
+        entry.finish(f"entry {key[-1]}", entry.folder / "a.bin")
+    return entry.folder / "entry.json"
+
+
+def test_it_lists_and_clears_and_touches_nothing_else(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "c"
+    monkeypatch.setenv("LOOKONCE_CACHE", str(folder))
+    os.utime(put(KEYS[0], 1000, "forms"), (1e9, 1e9))
+    put(KEYS[1], 2_000_000, "features")
+    theirs = [folder / "photo.jpg", folder / "forms" / "notes" / "a.txt", folder / "features" / KEYS[2][:-1] / "a.txt"]
+    for file in theirs:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("mine")
+    assert main(["cache"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].split()[:2] == ["2.0", "MB"]
+    assert said[0].endswith("entry 1")
+    assert said[1].endswith("entry 0")
+    assert "2001" in said[1]
+    assert said[2] == f"{folder}: 2 entries, 2.0 MB of 20.0 GB"
+    with locked("features", KEYS[1]):
+        assert main(["cache", "--clear"]) == 0
+        assert f"{folder}: 1 entry, in use" in capsys.readouterr().out
+    assert main(["cache", "--clear"]) == 0
+    assert "1 entry removed" in capsys.readouterr().out
+    assert all(file.read_text() == "mine" for file in theirs)
