@@ -27,7 +27,6 @@ __all__ = [
     "Anchors", "Dataset", "Detections", "Detector", "Network", "Record", "Report", "UserError",
     "cluster_anchors", "evaluate", "export", "load_darknet", "read_dataset", "save_darknet", "train",
 ]  # fmt: skip
-
 _MODULES = {
     "commands.evaluate": ("Report", "evaluate"),
     "commands.export": ("export",),

@@ -12,7 +12,6 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from lookonce.errors import ConfigError
 
 Name = TypeVar("Name", bound=str)
-
 CLOSE = 0.7
 """Similarity (difflib's ratio, 0..1) from which a name is suggested; below it suggestions mislead."""
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "nothing"}

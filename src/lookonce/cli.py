@@ -27,7 +27,6 @@ from lookonce.console import json_text
 from lookonce.errors import UserError, printable
 
 log = logging.getLogger("lookonce")
-
 COMMANDS = {
     "demo": "Train on handwritten digits and write a page of what the detector finds.",
     "check": "Report problems of a data set.",
@@ -44,7 +43,6 @@ COMMANDS = {
     "download": "Download Pascal VOC or Darknet's weights.",
 }
 """Command NAME is the function NAME in lookonce/commands/NAME.py."""
-
 RENAMED = {
     "anchors": {"given": "compare"},
     "benchmark": {"pictures": "images"},

@@ -14,11 +14,9 @@ from typing import TypeVar
 from lookonce.errors import UserError
 
 log = logging.getLogger("lookonce")
-
 Shape = TypeVar("Shape")
 Note = Callable[[str], None]
 """Takes a sentence about a file."""
-
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark begins it

@@ -10,7 +10,7 @@ from lookonce.data.read import read_dataset
 from lookonce.errors import UserError
 from lookonce.model import zoo
 from lookonce.model.network import DARKNET, Network
-from lookonce.training.feature_cache import FeatureCache, digest_of, fill, trunk_key
+from lookonce.training.feature_cache import FeatureCache, backbone_key, digest_of, fill
 from sets import nano, write_squares
 
 SHAPES = ((2, 3, 3), (4, 1, 1))
@@ -111,16 +111,16 @@ def test_only_what_is_missing_is_computed_and_an_image_that_fails_is_left_out(tm
 def test_a_cache_belongs_to_one_trunk_and_one_way_of_seeing():
     torch.manual_seed(0)
     network = Network(nano(2, ANCHORS))
-    key = trunk_key(network, 8, "416")
-    assert trunk_key(network, 8, "416") == key
-    assert len({key, trunk_key(network, 8, "608"), trunk_key(network, 6, "416")}) == 3
+    key = backbone_key(network, 8, "416")
+    assert backbone_key(network, 8, "416") == key
+    assert len({key, backbone_key(network, 8, "608"), backbone_key(network, 6, "416")}) == 3
     with torch.no_grad():
         network.convolution_list()[-1].conv.weight.add_(1)
-    assert trunk_key(network, 8, "416") == key  # beyond the cut
+    assert backbone_key(network, 8, "416") == key  # beyond the cut
     network.convolution_list()[0].norm.sigma = DARKNET
-    other = trunk_key(network, 8, "416")
+    other = backbone_key(network, 8, "416")
     network.convolution_list()[0].norm.running_var.add_(1e-3)
-    assert len({key, other, trunk_key(network, 8, "416")}) == 3
+    assert len({key, other, backbone_key(network, 8, "416")}) == 3
 
 
 def test_an_image_is_known_by_its_content(tmp_path):
@@ -141,7 +141,7 @@ def test_a_network_cut_in_two_is_the_network():
         cut = network.split_index
         assert len([i for i in network.convolutions if int(i) < cut]) == frozen
         with torch.no_grad():
-            found = network.forward_head(network.forward_backbone(images, cut), cut)
+            found = network.forward_head(network.forward_backbone(images, split_index), cut)
             torch.testing.assert_close(found, network(images), rtol=0, atol=0)
     network.freeze(20)  # the passthrough is read beyond the cut
     assert len(network.reads(network.split_index)) == 2

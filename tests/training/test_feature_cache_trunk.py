@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/training/trunk.py: training on kept outputs against training on images."""
+"""Mirrors src/lookonce/training/backbone.py: training on kept outputs against training on images."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +13,7 @@ from lookonce.data.augment import Augmentation
 from lookonce.errors import UserError
 from lookonce.model.model_file import load_model
 from lookonce.training.config import RunConfig
-from lookonce.training.feature_cache import CachedImages, FeatureCache, Trunk
+from lookonce.training.feature_cache import CachedImages, FeatureCache, FrozenBackbone
 from lookonce.training.recipes import Settings
 from lookonce.training.step import Training
 from lookonce.training.validation import Inputs
@@ -83,10 +83,10 @@ def test_runs_at_once_compute_each_image_once_and_read_their_own(squares, tmp_pa
     monkeypatch.setattr(FeatureCache, "add", add)
 
     def fill(root):
-        inputs, trunk = Inputs(read_dataset(root, "train"), (64, 64), "stretch"), Trunk(module, plan)
-        cached = trunk.validation(inputs)
+        inputs, backbone = Inputs(read_dataset(root, "train"), (64, 64), "stretch"), FrozenBackbone(module, plan)
+        cached = backbone.validation(inputs)
         outputs = [cached[n].outputs for n in range(len(inputs))]
-        trunk.close()
+        backbone.close()
         return inputs, outputs
 
     with ThreadPoolExecutor(3) as pool:

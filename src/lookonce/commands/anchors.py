@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 log = logging.getLogger("lookonce")
-
 PLOT = Path("anchors.png")
 MOST = 10
 """Every number of anchors up to this one is tried, for the table and the plot."""

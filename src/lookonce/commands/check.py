@@ -23,7 +23,6 @@ from lookonce.model.anchors import STRIDE, Anchors, measure
 from lookonce.model.resize import ResizeMode
 
 log = logging.getLogger("lookonce")
-
 MANY = 2000
 """Opening so many images takes long enough for a log line."""
 

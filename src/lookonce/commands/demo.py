@@ -23,8 +23,6 @@ from lookonce.report.evaluation_page import sections
 from lookonce.report.run_page import Gallery, Page, compared, facts, write_report
 
 log = logging.getLogger("lookonce")
-
-
 SHOWN = 24
 """Test pages on the report."""
 

@@ -29,18 +29,10 @@ from lookonce.model.detections import Detections
 from lookonce.model.postprocess import Selection
 
 log = logging.getLogger("lookonce")
-
-
 DETECTIONS = Path("detections")
-
-
 RESULT = "detections.json"
-
-
 LONGEST = 200
 """Bytes of a drawn image's name before its number and ending; file systems take 255."""
-
-
 LOOKED_AT = 2 * BATCH
 """Files looked at once more where nothing was found on any, for the scores that did not pass."""
 

@@ -38,7 +38,6 @@ TINY = 3.0
 """px: a box whose shorter side is less at the network's input is too small (a tenth of a cell)."""
 RARE = 0.05
 """A class with fewer than this ratio of another's objects, and nearly its name, may be a misspelling of it."""
-
 KINDS: dict[str, tuple[bool, str]] = {
     "image missing": (True, "add the image, or remove it from the annotations"),
     "image unreadable": (True, "copy the image again, or remove it"),

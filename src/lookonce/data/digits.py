@@ -21,7 +21,6 @@ from lookonce.errors import UserError
 from lookonce.files import temporary, write_text
 
 Floats = NDArray[np.float32]
-
 SPLITS = ("train", "val", "test")
 RATIOS = (0.7, 0.1, 0.2)
 """Parts of the scans of each class for train, val and test."""

@@ -100,7 +100,6 @@ DOWNLOADS = (
              "sha512:8016f5b7ddc15c5d7dad231592f5351eea65f608ebdb204f545034dde904e119"
              "62f693080dfeb5a4510e7b71bdda151a9121ba0f8a243018d680f01b1efdbd31", (16,)),
 )  # fmt: skip
-
 TIMEOUT = 30.0
 """Seconds without a byte after which a mirror counts as silent."""
 REDIRECTS = 5

@@ -20,7 +20,6 @@ TAIL = 4096
 """Bytes at the end of a file in which its end marker is looked for first."""
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
-
 _XMP = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']([1-8])["']|>\s*([1-8])\s*<)""")
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 """A marker in JPEG data; FF 00 is data, FF D0 to FF D7 restart it."""

@@ -79,7 +79,6 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 """EXIF orientation -> the operation that makes the image upright."""
-
 ImageSource: TypeAlias = "Path | str | bytes | BinaryIO | Image.Image | NDArray[np.generic] | Tensor"
 """What is accepted as an image."""
 PixelRange: TypeAlias = tuple[float, float]

@@ -113,11 +113,7 @@ def _counted(names: Iterable[str]) -> str:
 
 
 log = logging.getLogger("lookonce")
-
-
 Format = Literal["auto", "voc", "coco", "yolo"]
-
-
 EXPECTED = "Pascal VOC (Annotations/*.xml), COCO (annotations/*.json) or YOLO (data.yaml or obj.data)"
 HASHED = ("train", "val", "test")
 """Splits of a data set that brings no lists: 80, 10 and 10 % of its images, by a hash of their names."""

@@ -1,11 +1,8 @@
-"""Precision against recall: the curve, the area under it, the point of best F1.
-
-K detections of one class by descending score, some of them right; all shares 0..1.
-
-Average precision by PASCAL VOC's rules; it sees records and detections, never a model.
+"""Average precision by PASCAL VOC's rules, precision against recall, and the operating point of best F1.
 
 voc2007: precision averaged over the 11 recalls 0, .1 ... 1.   voc2010: the area under the curve.
-Letters: M images, N objects, K detections of one class that count, C classes, R resamples.
+Letters: M images, N objects, K detections of one class by descending score, C classes, R bootstrap resamples. Recall,
+precision and AP are fractions, 0..1.
 Source: the VOC devkits of 2007 and 2010, VOCevaldet.m and VOCap.m.
 """
 
@@ -100,15 +97,9 @@ def best_point(score: NDArray[np.float64], tp: NDArray[np.floating], objects: in
 
 
 FULL_NAME = {"voc2007": "VOC 2007 (11-point)", "voc2010": "VOC 2010 (area under the curve)"}
-
-
 TREATED = {"ignore": "ignored", "count": "counted"}
-
-
 DEFAULT_THRESHOLD = 0.3
 """Where validation has nothing to choose a threshold by. Source: the blog's obj_threshold."""
-
-
 BLOCK = 4_000_000
 """Numbers in memory at once while resampling."""
 

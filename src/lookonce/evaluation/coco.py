@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 NAMES = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large",
          "AR1", "AR10", "AR100", "AR small", "AR medium", "AR large")  # fmt: skip
 """In COCO's order. AR: recall, averaged over the IoU thresholds, of so many detections an image and class."""
-
-
 TITLE = "COCO (101 recalls, IoU .5:.95, 100 detections a class and image, difficult objects counted, crowds ignored)"
 
 

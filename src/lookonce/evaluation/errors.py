@@ -20,11 +20,7 @@ from lookonce.evaluation.matching import Matched, best_object
 NEAR = 0.1
 """IoU from which on a detection is about an object at all. Source: TIDE, section 2.2, t_b; t_f is Rules.iou_threshold,
 .5 there."""
-
-
 KINDS = ("class", "location", "both", "duplicate", "background", "missed")
-
-
 CLASS, LOCATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(len(KINDS))
 
 

@@ -67,19 +67,11 @@ def analyse(dataset: Dataset, detections: Sequence[Detections], rules: Rules, bo
 
 
 Protocol = Literal["voc2007", "voc2010", "coco"]
-
-
 Difficult = Literal["ignore", "count"]
-
-
 SCORE_THRESHOLD = 0.005
 """Lowest score that counts when mAP is measured. Source: darknet/examples/detector.c, validate, thresh=.005."""
-
-
 SCORED = Selection(SCORE_THRESHOLD)
 """What is detected where mAP is measured."""
-
-
 RULES = Rules(score_threshold=SCORE_THRESHOLD)
 """By which models are compared: those of training, pruning and quantising."""
 

@@ -32,8 +32,6 @@ from lookonce.model.detections import Detections
 from lookonce.text import LIST_BYTES, read_json, read_text
 
 log = logging.getLogger("lookonce")
-
-
 MOST = 1e9
 """No score or pixel is beyond it."""
 BEYOND = 0.01
@@ -45,8 +43,6 @@ JSON_EXPECTED = (
 OWN_EXPECTED = (
     '{"file", "detections": [{"label", "score", "box": [xmin, ymin, xmax, ymax]}]}, as lookonce detect writes it'
 )
-
-
 TEXT_EXPECTED = "'class score xmin ymin xmax ymax', finite numbers, xmin <= xmax, ymin <= ymax"
 YOLO_EXPECTED = "'class cx cy w h score', shares of the image from 0 to 1"
 

@@ -1,11 +1,11 @@
-"""The cache folder: what was computed once and is used again, and the command that shows and empties it.
+"""The cache folder: results that are computed once and used again.
 
     <cache>/<kind>/<key>/          an entry: its files, and entry.json, which is written last
-    <cache>/<kind>/<key>.lock      held while the entry is written, or read where it must not go away
-    <cache>/<kind>/<key>.use-*     held by each process that goes on reading the entry
+    <cache>/<kind>/<key>.lock      held while an entry is written, or read and must not be removed
+    <cache>/<kind>/<key>.use-*     held by each process that keeps reading an entry
 
-A key is a digest of all that decides what the files hold. Entries that were used longest ago go first where there are
-too many, never one that is locked. Nothing else that lies in the folder is touched.
+A key is a digest of everything that determines the files. When the folder grows too large, the entries that were used
+longest ago are removed, never a locked one. Nothing else in the folder is touched.
 """
 
 from __future__ import annotations
@@ -28,18 +28,10 @@ from lookonce.errors import UserError
 from lookonce.files import write_text
 
 log = logging.getLogger("lookonce")
-
-
 MOST_BYTES = 20e9
 """Of all entries together."""
-
-
 KINDS = ("forms", "features")
-
-
 ABOUT = "entry.json"
-
-
 KEY_LENGTH = 32
 """Hexadecimal digits."""
 

@@ -1,12 +1,10 @@
-"""Letters of class names on images: a font that has them, or else the same name in Latin letters.
+"""Draw boxes on images: a colour for each class, a label with name and score for each box.
 
-Pillow's own font has Latin letters. DejaVu Sans, which comes with matplotlib, adds Cyrillic, Greek, Arabic and others;
-what it lacks (Chinese, Japanese, Korean, ...) is looked for in the fonts of this computer.
-
-Boxes drawn on images, to be looked at: each class its colour, each box its name and score.
-
-All sizes are image pixels. What was found is a solid frame with a filled tag; what is there (the
-truth) is a frame of black and white dashes with a black tag, so that neither needs colour to be told apart.
+Detections are solid boxes with a filled label. Ground truth is a dashed black and white box with a black label, so that
+neither needs colour to be recognized. All sizes are image pixels.
+Class names use Pillow's own font for Latin letters and DejaVu Sans (part of matplotlib) for Cyrillic, Greek, Arabic and
+others. For scripts that neither has (Chinese, Japanese, Korean) a font of this computer is used; without one the name
+is written in Latin letters.
 """
 
 from __future__ import annotations
@@ -29,12 +27,8 @@ from lookonce.errors import UserError, printable
 from lookonce.model.detections import Detections
 
 log = logging.getLogger("lookonce")
-
-
 NO_LETTERS = ("Last", "Adobe Blank", "AdobeBlank", "cm", "STIXNon", "STIXSize")
 """Names that begin so are of fonts with a box in place of every letter, or with signs of mathematics alone."""
-
-
 _told: set[str] = set()
 
 
@@ -119,26 +113,14 @@ def _letters(file: str) -> frozenset[int]:
 
 
 Colour = tuple[int, int, int]
-
-
 Rectangle = tuple[int, int, int, int]
-
-
 Found = tuple[NDArray[np.floating], Sequence[str], Sequence[float]]
 """boxes [N, 4] xyxy image pixels, N names, N scores"""
-
-
 Truth = tuple[NDArray[np.floating], Sequence[str]]
 """boxes [N, 4] xyxy image pixels, N names"""
-
-
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
-
-
 GOLDEN_ANGLE = 0.618034
 """Step of hue, in turns: as many hues as asked for, neighbours far apart."""
-
-
 TONES = ((0.9, 1.0), (1.0, 0.6), (0.5, 1.0))
 """(saturation, value): bright, dark, pale, so that near hues differ in lightness."""
 

@@ -49,7 +49,6 @@ MAX_SIDE = 2**14
 PIXELS, RAW = "pixels", "raw"
 IMAGES, BOXES, SCORES, DETECTIONS = "images", "boxes", "scores", "detections"
 SCORE_THRESHOLD, IOU_THRESHOLD = "score_threshold", "iou_threshold"
-
 Numbers = Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]
 """Weight [C_out, C_in, k, k] and bias [C_out] of each convolution, in layer order."""
 

@@ -20,20 +20,12 @@ from lookonce.training.validation import Validation
 
 FEW_OBJECTS = 30
 """Training objects below which a class is called small. Our choice: a tenth of what VOC has of its rarest class."""
-
-
 LOST = 0.02
 """Share of objects lost to a shared cell and anchor that is worth a word."""
-
-
 UNFIT = 0.05
 """Share of objects that no anchor fits that is worth a word."""
-
-
 PARTED = 1.1
 """Validation loss, of its lowest, from which on training and validation part."""
-
-
 Curve = Sequence[tuple[float, float]]
 """(epoch, value), in order."""
 

@@ -25,12 +25,8 @@ from lookonce.files import replacing
 from lookonce.training.history import History
 
 log = logging.getLogger("lookonce")
-
-
 NEEDED = {"epoch": int, "seen": int, "place": dict, "sigmas": list, "state_dict": dict}
 """What this package adds to a checkpoint of Lightning's, or reads from it itself."""
-
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What asks a run to stop: Ctrl-C, and the end of a session, a job or a container."""
 

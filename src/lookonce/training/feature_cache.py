@@ -1,10 +1,8 @@
-"""A frozen trunk's outputs, computed once for each image and kept on disk: epochs then run on them alone.
+"""Cached outputs of the frozen layers: computed once for each image, kept on disk, and trained on alone.
 
 A cache is a folder with features.bin (one slot an image) and index.bin (one record a slot: digest of the image, CRC of
-that digest and the slot). A record is written after its slot, so a pass that broke off goes on where it stood. One
-process writes at a time (trunk.py holds the lock); others read meanwhile, and each read is checked.
-
-Both splits through the frozen trunk, once: what the loaders then read in place of images.
+digest and slot). A record is written after its slot, so an interrupted pass continues where it stopped. One process
+writes at a time, under a lock; others read meanwhile, and every read is checked.
 """
 
 from __future__ import annotations
@@ -36,24 +34,16 @@ from lookonce.training.step import Training, choose_precision
 from lookonce.training.validation import Inputs
 
 log = logging.getLogger("lookonce")
-
-
 DIGEST = 16
 """Bytes of an image's digest."""
-
-
 RECORD = DIGEST + 4
-
-
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-
-
 BATCH = 8
-"""Images that go through the trunk at once."""
+"""Images that go through the backbone at once."""
 
 
-def trunk_key(network: Network, cut: int, about: str) -> str:
-    """Names a trunk: its layers, every number in it, and what else decides its outputs (about)."""
+def backbone_key(network: Network, split_index: int, about: str) -> str:
+    """Names a backbone: its layers, every number in it, and what else decides its outputs (about)."""
     found = hashlib.blake2b(f"{network.layers[:cut]} {about}".encode(), digest_size=DIGEST)
     frozen = [c for index, c in network.convolutions.items() if int(index) < cut]
     for convolution in frozen:
@@ -65,10 +55,10 @@ def trunk_key(network: Network, cut: int, about: str) -> str:
 
 
 class FeatureCache:
-    """Outputs of one trunk, by the digest of what they were computed from.
+    """Outputs of one backbone, by the digest of what they were computed from.
 
     Args:
-        folder: of this trunk alone.
+        folder: of this backbone alone.
         shapes: (C, H, W) of each output.
         kind: bf16 or fp32.
     """
@@ -145,7 +135,7 @@ class FeatureCache:
 
 
 class CachedImages(TorchDataset[Sample | None]):
-    """Training images by image + variant * length, their trunk outputs in place of images.
+    """Training images by image + variant * length, their backbone outputs in place of images.
 
     digests: of every variant of every image, in that order; b"" for one that could not be decoded.
     """
@@ -172,14 +162,14 @@ def digest_of(dataset: Dataset, index: int, about: str) -> bytes:
     return hashlib.blake2b(content + about.encode(), digest_size=DIGEST).digest()
 
 
-def fill(cache: FeatureCache, digests: list[bytes], trunk: Callable[[Tensor], tuple[Tensor, ...]],
+def fill(cache: FeatureCache, digests: list[bytes], backbone: Callable[[Tensor], tuple[Tensor, ...]],
          image: Callable[[int], Tensor | None], told: str) -> None:  # fmt: skip
     """Compute what is missing; digests of images that cannot be decoded become b"".
 
     Args:
         cache: takes the outputs.
         digests: of the images, by place.
-        trunk: [B, 3, H, W] to the outputs, each [B, C, H', W'].
+        backbone: [B, 3, H, W] to the outputs, each [B, C, H', W'].
         image: place to [3, H, W], floats 0..1; None: it cannot be decoded.
         told: what the progress bar calls the work.
     """
@@ -187,7 +177,7 @@ def fill(cache: FeatureCache, digests: list[bytes], trunk: Callable[[Tensor], tu
     if not rest:
         return
     cache.make_room(len(rest))
-    log.info("%s: %d of %d images through the frozen trunk, %.1f GB in %s", told, len(rest), len(digests),
+    log.info("%s: %d of %d images through the frozen backbone, %.1f GB in %s", told, len(rest), len(digests),
              len(rest) * cache.slot_bytes / 1e9, cache.folder)  # fmt: skip
     for start in track(range(0, len(rest), BATCH), told):
         places, images = [], []
@@ -201,7 +191,7 @@ def fill(cache: FeatureCache, digests: list[bytes], trunk: Callable[[Tensor], tu
         if not images:
             continue
         with torch.inference_mode():
-            outputs = trunk(torch.stack(images).contiguous(memory_format=torch.channels_last))
+            outputs = backbone(torch.stack(images).contiguous(memory_format=torch.channels_last))
         for row, place in enumerate(places):
             if digests[place] not in cache.slots:  # two files of one content
                 cache.add(digests[place], [output[row] for output in outputs])
@@ -211,26 +201,26 @@ SCHEMA = 1
 """Raised whenever the same image would be seen otherwise: kept features are then computed anew."""
 
 
-class Trunk:
+class FrozenBackbone:
     """The frozen layers of a module and the cache of their outputs.
 
-    The cache folder keeps them for other runs with this trunk, also for one that trains at the same time: one run
+    The cache folder keeps them for other runs with this backbone, also for one that trains at the same time: one run
     computes, the other waits and then reads. Where it cannot be written they last as long as the run.
 
     Args:
-        module: its network's trunk is frozen; from here on it runs on outputs alone.
+        module: its network's backbone is frozen; from here on it runs on outputs alone.
         config: says how images are seen.
     """
 
     def __init__(self, module: Training, config: RunConfig) -> None:
         self.config, how = config, config.settings
-        module.cut = module.network.split_index
-        self.run = outputs_of(module.network, module.cut, how.features == "bf16")
+        module.split_index = module.network.split_index
+        self.run = outputs_of(module.network, module.split_index, how.features == "bf16")
         input_size = (how.size, how.size)
         half = choose_precision("cpu")[0] == "bf16-mixed"
         means = f"{SCHEMA} {input_size} {how.resize} {how.features} {half} {how.pixel_range}"
-        self.key = trunk_key(module.network, module.cut, means)
-        self.what = f"features of the first {module.cut} layers of {how.network}, {how.size} px, {how.features}"
+        self.key = backbone_key(module.network, module.split_index, means)
+        self.what = f"features of the first {module.split_index} layers of {how.network}, {how.size} px, {how.features}"
         with torch.inference_mode():
             shapes = [
                 (int(o.shape[1]), int(o.shape[2]), int(o.shape[3])) for o in self.run(torch.zeros(1, 3, *input_size))
@@ -293,22 +283,22 @@ class Trunk:
             fill(self.cache, digests, self.run, image, told)
 
 
-def outputs_of(network: Network, cut: int, fast: bool) -> Callable[[Tensor], tuple[Tensor, ...]]:
+def outputs_of(network: Network, split_index: int, fast: bool) -> Callable[[Tensor], tuple[Tensor, ...]]:
     """The layers below the cut. fast: batch norm folded in, bf16 where the CPU computes in it; else as in training."""
     if not fast:
-        return lambda images: network.forward_backbone(images, cut)
+        return lambda images: network.forward_backbone(images, split_index)
     plain = folded(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     half = choose_precision("cpu")[0] == "bf16-mixed"
 
     def run(images: Tensor) -> tuple[Tensor, ...]:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            return tuple(plain.forward_backbone(images, cut))
+            return tuple(plain.forward_backbone(images, split_index))
 
     return run
 
 
 class CachedInputs(TorchDataset[InputBatch]):
-    """Inputs with a frozen trunk's outputs in their place; digests as in CachedImages."""
+    """Inputs with a frozen layers' outputs in their place; digests as in CachedImages."""
 
     def __init__(self, inputs: Inputs, cache: FeatureCache, digests: Sequence[bytes]) -> None:
         self.inputs, self.cache, self.digests = inputs, cache, digests

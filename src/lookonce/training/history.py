@@ -14,8 +14,6 @@ from lookonce.errors import UserError
 from lookonce.files import write_text
 
 STEP_NUMBERS = ("xy", "wh", "ciou", "objectness", "background", "class", "prior", "loss", "recall")
-
-
 COLUMNS = (
     "epoch", "step", "seen", "rate", "images_per_s", "waiting", "val/mAP", "val/loss",
     *(f"{name}_step" for name in STEP_NUMBERS), *(f"{name}_epoch" for name in STEP_NUMBERS),
@@ -98,8 +96,6 @@ class Means:
 
 GREATEST = 1e30
 """Numbers of a run beyond it are damage: a figure could not show them either."""
-
-
 Curves = dict[str, list[tuple[float, float]]]
 
 

@@ -19,8 +19,6 @@ from lookonce.errors import UserError
 from lookonce.files import write_text
 
 FILE = "data.json"
-
-
 FORMAT = 1
 
 

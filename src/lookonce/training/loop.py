@@ -1,7 +1,4 @@
-"""What happens around the steps: the choice of the best, patience, the average of weights, the progress.
-
-Lightning's Trainer as this project drives it: callbacks, logs, checkpoints, quiet.
-"""
+"""The training loop: Lightning's Trainer with its callbacks, loggers and data loaders."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ from lookonce.errors import UserError
 from lookonce.training.advice import RunReport
 from lookonce.training.checkpoints import LastCheckpoint, Stopped, WholeFiles, ignore_interrupts
 from lookonce.training.config import RunConfig
-from lookonce.training.feature_cache import Trunk
+from lookonce.training.feature_cache import FrozenBackbone
 from lookonce.training.history import History
 from lookonce.training.step import Training, choose_device, choose_precision
 from lookonce.training.validation import Inputs, Validation, together
@@ -184,8 +181,6 @@ class Progress(TQDMProgressBar):
 
 VALIDATIONS = 20
 """About so many times a run is validated; each epoch at most once."""
-
-
 ADVERTISEMENTS = (
     ".*does not have many workers.*",
     ".*smaller than the logging interval.*",
@@ -274,15 +269,15 @@ class Engine:
                 raise Stopped(self.last.asked)
 
     def _loaders(self, module: Training, device: str, val: Validation | None) -> tuple[DataLoader[Any], Any]:
-        """Training and validation images; with features, what the frozen trunk makes of them."""
+        """Training and validation images; with features, what the frozen backbone makes of them."""
         how, workers = self.config.settings, self.config.workers
         own = torch.Generator()  # loaders draw a number each time; the global state is the network's (dropout)
         images: Any = TrainingImages(self.cache, how.difficult)
         inputs: Any = None if val is None else Inputs(val.dataset, val.input_size, val.mode)
         if how.features != "none":
-            trunk = Trunk(module, self.config)
-            self._held.callback(trunk.close)
-            images, inputs = trunk.training(images), None if inputs is None else trunk.validation(inputs)
+            backbone = FrozenBackbone(module, self.config)
+            self._held.callback(backbone.close)
+            images, inputs = backbone.training(images), None if inputs is None else backbone.validation(inputs)
         training = DataLoader(
             images, how.batch_size, sampler=self.sampler, collate_fn=collate, num_workers=workers,
             persistent_workers=workers > 0, pin_memory=device == "cuda", worker_init_fn=ignore_interrupts,

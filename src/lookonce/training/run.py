@@ -41,20 +41,13 @@ from lookonce.training.step import Training, choose_device, expect_little, froze
 from lookonce.training.validation import Validation
 
 log = logging.getLogger("lookonce")
-
 CANVAS_TO_INPUT = 1.5
 """Longest side of a cached image, of the largest training side."""
-
-
 MODEL = "model.safetensors"
-
-
 OF_A_START = {"config.yaml", "data.json", "network.cfg", "metrics.csv", "report.html", "tensorboard", "checkpoints",
               "images.u8", "images.state", "canvas.u8", "canvas.state", "pruned.cfg", "pruned.safetensors",
               LOCK}  # fmt: skip
 """What a run folder holds that never came to a checkpoint: nothing to keep."""
-
-
 FEW_TO_VALIDATE = 20
 """Validation images below which training warns."""
 

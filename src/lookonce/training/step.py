@@ -1,4 +1,4 @@
-"""One training step as the method reads: warp, network, targets, loss. The engine is Lightning's Trainer."""
+"""One training step as the method reads: augment, network, targets, loss. The engine is Lightning's Trainer."""
 
 from __future__ import annotations
 
@@ -26,12 +26,8 @@ from lookonce.training.recipes import Settings, learning_rate_factor
 
 WHOLE_IMAGES = 0.3
 """Last share of a run that shows no mosaics, so that the network and its batch norm end on what detection sees."""
-
-
 STEPS_A_ROW = 10
 """Steps from one row of numbers to the next."""
-
-
 STEPS_A_SIDE = 10
 """Steps between two draws of the input side. Source: YOLO9000, section 2, multi-scale training."""
 
@@ -50,7 +46,7 @@ class Training(lightning.LightningModule):
         self.network, self.settings, self.seed = network, settings, seed
         self.seen = 0
         self.means = Means()
-        self.cut = 0  # layers below it are not run: their outputs come from a cache
+        self.split_index = 0  # layers below it are not run: their outputs come from a cache
         network.freeze(frozen_convolutions(network, settings.freeze))
 
     @property
@@ -109,7 +105,7 @@ class Training(lightning.LightningModule):
         """Return the raw maps, one a head, from the images or from the outputs of the frozen backbone."""
         if not given.outputs:
             return cast(tuple[Tensor, ...], self.network(given.images))
-        return self.network.forward_head(tuple(output.float() for output in given.outputs), self.cut)
+        return self.network.forward_head(tuple(output.float() for output in given.outputs), self.split_index)
 
     def loss_terms(self, raws: tuple[Tensor, ...], given: InputBatch) -> dict[str, Tensor]:
         """Return the loss terms of the raw maps, summed over heads, in float32."""
@@ -172,7 +168,7 @@ def expect_little(network: Network, prior: float) -> None:
 def frozen_convolutions(network: Network, freeze: str) -> int:
     """How many convolutions from the start stay as they are.
 
-    Raises ConfigError where the network has no Darknet-19 trunk, not that many, or would learn nothing.
+    Raises ConfigError where the network has no Darknet-19 backbone, not that many, or would learn nothing.
     """
     own = len(network.convolution_list())
     count = {"none": 0, "features": 18, "all_but_last": own - 1}.get(freeze)

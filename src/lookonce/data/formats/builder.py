@@ -22,7 +22,6 @@ from lookonce.data.lookup import Folders, folder_split, relative_path, split_wor
 Box = tuple[float, float, float, float]
 Location = tuple[Path, object]
 """A file, and where in it: its line, or what names the entry; 0: the file as a whole."""
-
 MOST_LISTED = 100
 """Problems of one kind in one file that are kept one by one; the next stands for all others."""
 SLACK = 1.0

@@ -31,7 +31,6 @@ SECTIONS = ("categories", "images", "annotations")
 MAX_ID = 1 << 62
 """Whole numbers below stand for themselves."""
 CROWD, IGNORE, POLYGON, TEXT = 1, 2, 4, 8
-
 Note = Callable[[str, str, str, str], None]
 """Takes (entry, kind of problem, what was found, what was done)."""
 

@@ -26,15 +26,9 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("lookonce")
-
-
 EXPORTED = (".onnx", ".xml")
-
-
 ENDINGS = {"openvino": ".xml", "onnxruntime": ".onnx"}
 """Of the form that a backend reads."""
-
-
 SCHEMA = 1
 """Raised whenever the same model would be converted to another form: kept ones are then made anew."""
 

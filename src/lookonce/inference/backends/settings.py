@@ -1,11 +1,7 @@
-"""How many cores this process may use, which can be fewer than the machine has.
+"""Settings of a backend, what it reports about itself, and what happens to it in a forked process.
 
-What may be asked of a backend, and what it says of itself.
-
-What becomes of an open backend in a forked process: its threads stay in the parent.
-
-A network that waits for them would wait for ever, and so would one that is closed. So a forked process lets go of what
-it inherited without closing it, and opens its own when it is first called.
+The threads of a backend stay in the parent process: a forked child that used or closed the backend would wait for them
+for ever. So a child drops what it inherited without closing it, and opens its own backend at its first call.
 """
 
 from __future__ import annotations
@@ -20,8 +16,6 @@ from lookonce.choices import choose, key
 from lookonce.errors import ConfigError
 
 BackendName = Literal["auto", "torch", "openvino", "onnxruntime"]
-
-
 Precision = Literal["auto", "fp32", "bf16"]
 
 
