@@ -43,9 +43,9 @@ BATCH = 8
 
 
 def backbone_key(network: Network, split_index: int, about: str) -> str:
-    """Names a backbone: its layers, every number in it, and what else decides its outputs (about)."""
-    found = hashlib.blake2b(f"{network.layers[:cut]} {about}".encode(), digest_size=DIGEST)
-    frozen = [c for index, c in network.convolutions.items() if int(index) < cut]
+    """Return the key of a backbone: a digest of its layers, its numbers and what else its outputs depend on (about)."""
+    found = hashlib.blake2b(f"{network.layers[:split_index]} {about}".encode(), digest_size=DIGEST)
+    frozen = [c for index, c in network.convolutions.items() if int(index) < split_index]
     for convolution in frozen:
         norm = getattr(convolution, "norm", None)
         found.update(repr(norm.sigma if norm is not None else None).encode())
@@ -284,7 +284,7 @@ class FrozenBackbone:
 
 
 def outputs_of(network: Network, split_index: int, fast: bool) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """The layers below the cut. fast: batch norm folded in, bf16 where the CPU computes in it; else as in training."""
+    """Return a function that runs the frozen layers. fast: batch norm folded, bf16 where the CPU has it."""
     if not fast:
         return lambda images: network.forward_backbone(images, split_index)
     plain = folded(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

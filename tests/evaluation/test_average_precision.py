@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/metrics.py: published numbers, and slow loops written from the devkit's text."""
+"""Tests of lookonce.evaluation.average_precision."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from lookonce.evaluation.average_precision import (
     ApProtocol,
     Rules,
     average_precision,
+    best_point,
     best_thresholds,
+    mean_average_precision,
+    pr_points,
     score,
     score_sizes,
 )
@@ -227,3 +230,36 @@ def test_one_size_is_scored_alone_and_the_other_sizes_do_not_count():
     assert (cat.objects, cat.ap) == (1, 1.0)
     doubled = score_sizes(dataset, given, 0, 32, one * 4).classes[0]
     assert doubled.objects == 0
+
+
+def test_the_curve_by_hand():
+    found = pr_points(np.array([0.9, 0.8, 0.8]), np.array([True, False, True]), 4)
+    np.testing.assert_allclose(found, [[0.9, 0.25, 1], [0.8, 0.25, 0.5], [0.8, 0.5, 2 / 3]])
+    assert pr_points(np.zeros(0), np.zeros(0, bool), 0).shape == (0, 3)
+
+
+@pytest.mark.parametrize("protocol", ["voc2007", "voc2010"])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_mean_is_that_of_the_classes_one_by_one(protocol, seed):
+    draw = np.random.default_rng(seed)
+    label, right = draw.integers(0, 4, 60), draw.random(60) < 0.5
+    objects = np.bincount(label[right], minlength=4) + np.array([1, 3, 0, 2])
+    objects[3] = 0
+    aps = [loop_ap(right[label == c].tolist(), int(objects[c]), protocol) for c in range(3)]
+    assert mean_average_precision(label, right, objects, protocol) == pytest.approx(np.mean(aps))
+    assert mean_average_precision(label, right, objects * 0, protocol) is None
+    assert average_precision(np.zeros(0), np.zeros(0), protocol) == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_threshold_gives_a_better_f1(seed):
+    draw = np.random.default_rng(seed)
+    score = np.sort(draw.integers(1, 9, 40) / 8)[::-1]
+    right = draw.random(40) < 0.4
+    best = best_point(score, np.cumsum(right), 25, 0.0)
+    tried = {limit: right[score > limit].sum() * 2 / (25 + (score > limit).sum()) for limit in np.arange(0, 1, 1 / 16)}
+    above = score > best.threshold
+    assert best.f1 == pytest.approx(max(tried.values()))
+    assert best.f1 == pytest.approx(2 * right[above].sum() / (25 + above.sum()))
+    assert (best.precision, best.recall) == pytest.approx((right[above].mean(), right[above].sum() / 25))
+    assert all(f1 < best.f1 for limit, f1 in tried.items() if limit > best.threshold + 1 / 16)

@@ -1,5 +1,8 @@
 """Tests of lookonce.training.loop."""
 
+import logging
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from lookonce.model.network import Network
-from lookonce.training.loop import BestCheckpoint, Patience, Progress, averaging
+from lookonce.training.loop import BestCheckpoint, Patience, Progress, averaging, quiet, validate_every
 from lookonce.training.recipes import Settings
 from lookonce.training.step import Training
 from sets import nano
@@ -99,3 +102,36 @@ def test_where_there_is_no_bar_an_epoch_is_one_line(scored, monkeypatch, caplog)
     said = ", val mAP 0.250" if scored else ""
     assert caplog.messages == [f"epoch 2/4: loss 2.5{said}, 2.0 images/s, 2 min left"]
     assert bar._scored is False
+
+
+@pytest.mark.parametrize("epochs, every", [(1, 1), (19, 1), (20, 1), (40, 2), (58, 2), (59, 1), (160, 8), (300, 15)])
+def test_the_last_epoch_is_always_validated(epochs, every):
+    assert validate_every(epochs) == every
+
+
+def test_lightning_is_quiet_inside_and_as_it_was_outside():
+    engine = logging.getLogger("lightning.pytorch")
+    before = engine.level
+    with quiet():
+        assert not engine.isEnabledFor(logging.INFO)
+    assert engine.level == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone hands memory back")
+def test_freed_memory_is_kept_for_the_next_step():
+    code = """
+import resource
+from lookonce.training.loop import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytes(bytearray(2**26))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+before = faults()
+keep_freed_memory()
+faults()
+print(before, faults())
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert int(found[0]) > 1000
+    assert int(found[1]) < 100
