@@ -26,7 +26,7 @@ def test_a_sound_set_ends_with_0_and_a_harmed_one_with_1(tmp_path, capsys):
     assert "Found nothing that harms training" in said
     add(tmp_path, "q", [CAT, ("dog", [30, 30, 30, 80])], seed=20)
     assert main(["check", str(tmp_path)]) == 1
-    assert "Annotations/q.xml:10: a box without area" in capsys.readouterr().out
+    assert "Annotations/q.xml:10: a box with no area" in capsys.readouterr().out
     assert main(["check", str(tmp_path / "nowhere")]) == 2
 
 
@@ -37,7 +37,7 @@ def test_json_says_the_same(tmp_path, capsys):
     assert main(["check", str(tmp_path), "--json", "--no-images"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert (told["harms"], told["looked"], told["counted"]["images"]) == (True, False, 13)
-    [finding] = [one for one in told["findings"] if one["kind"] == "box without area"]
+    [finding] = [one for one in told["findings"] if one["kind"] == "box with no area"]
     assert finding["count"] == 1
     assert finding["places"][0].startswith("Annotations/q.xml:10: ")
     assert "draw the box again" in finding["remedy"]
@@ -82,11 +82,11 @@ def test_bccd_has_two_boxes_without_area_and_one_field_in_train_and_val():
     report = check(SHARED / "data" / "bccd")
     told = {one.kind: one for one in report.findings}
     assert set(told) == {
-        "box without area",
+        "box with no area",
         "nearly identical image in two splits (data leak)",
         "anchor collision (two objects share a cell and an anchor)",
     }
-    assert told["box without area"].count == 2
+    assert told["box with no area"].count == 2
     [place] = told[LEAK].places
     assert "BloodImage_00038.jpg (in train): same as JPEGImages/BloodImage_00037.jpg (in val)" in place
     assert report.counted.classes == {"Platelets": (361, 201), "RBC": (4153, 349), "WBC": (372, 358)}

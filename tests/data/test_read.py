@@ -177,13 +177,13 @@ def test_all_problems_are_found_in_one_pass_with_file_and_line(root, caplog):
     with caplog.at_level(logging.WARNING, "lookonce"):
         found = read_dataset(root)
     kinds = {(p.kind, p.action) for p in found.problems}
-    assert kinds == {("box without area", "dropped"), ("box outside", "dropped"), ("image missing", "skipped"),
+    assert kinds == {("box with no area", "dropped"), ("box outside", "dropped"), ("image missing", "skipped"),
                      ("annotation unreadable", "skipped")}  # fmt: skip
-    assert {p.place for p in found.problems if p.kind == "box without area"} == {"Annotations/d.xml:5"}
+    assert {p.place for p in found.problems if p.kind == "box with no area"} == {"Annotations/d.xml:5"}
     assert len(caplog.records) == 1
     assert [len(r.labels) for r in found.records if r.path.name == "d.jpg"] == [1]
     assert [len(r.labels) for r in read_dataset(root, policy="clip").records if r.path.name == "d.jpg"] == [2]
-    with pytest.raises(UserError, match=r"1 x box without area.*fix them") as error:
+    with pytest.raises(UserError, match=r"1 x box with no area.*fix them") as error:
         read_dataset(root, policy="error")
     assert "\n" not in str(error.value)
 

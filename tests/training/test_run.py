@@ -111,7 +111,7 @@ def test_images_of_extreme_shape_train_like_others(tmp_path):
         Image.new("RGB", size).save(root / "JPEGImages" / f"{stem}.png")
         write_annotation(root / "Annotations" / f"{stem}.xml", f"{stem}.png", size, np.array([box]), ["red"])
     found = read_dataset(root, "train")
-    assert [p.kind for p in found.problems] == ["box without area"]  # 1 to 1, in VOC's own counting
+    assert [p.kind for p in found.problems] == ["box with no area"]  # 1 to 1, in VOC's own counting
     assert (train(root, out=tmp_path, **SMALL) / "model.safetensors").is_file()
 
 

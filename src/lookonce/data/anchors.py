@@ -63,7 +63,7 @@ def encoded(dataset: Dataset, anchors: tuple[tuple[float, float], ...], input_si
             mode: ResizeMode, stride: int = 32) -> Targets:  # fmt: skip
     """Return the training targets of every object [N] of a data set, without augmentation. Arguments as coverage."""
     boxes = input_boxes(dataset, input_size, mode)
-    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1e-3)  # a box without area must have a shape
+    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1e-3)  # a box with no area must have a shape
     return encode(
         torch.from_numpy(boxes), torch.from_numpy(dataset.classes), torch.from_numpy(dataset.image_of_box).long(),
         torch.tensor(anchors), (input_size[1] // stride, input_size[0] // stride), stride,

@@ -51,7 +51,7 @@ KINDS: dict[str, tuple[bool, str]] = {
     "number as text": (False, "nothing to do: it is read as a number"),
     "corners exchanged": (False, "nothing to do: they are swapped when read"),
     "box over the edge": (False, "nothing to do: at least half of it is in the image, and it is clipped at the edge"),
-    "box without area": (True, "draw the box again, or delete it: until then the object counts as background"),
+    "box with no area": (True, "draw the box again, or delete it: until then the object counts as background"),
     "box outside": (True, "draw the box again, or read with policy clip: until then the object counts as background"),
     "category missing": (True, "name the category, or delete the box"),
     "category id twice": (True, "give each category its own id: until then the first one has all boxes"),

@@ -37,7 +37,7 @@ class Problem:
     place: str
     """file:line, or file."""
     kind: str
-    """Kind of problem: "box without area", "image missing" ..."""
+    """Kind of problem: "box with no area", "image missing" ..."""
     found: str
     """What was found, and what is expected."""
     action: str

@@ -226,7 +226,7 @@ def summarise(problems: Sequence[Problem]) -> str:
     said = []
     for (kind, action), count in kinds.most_common():
         first = next(p for p in problems if (p.kind, p.action) == (kind, action))
-        said.append(f"{count} x {kind}, {action} (first: {first.place}: {first.found})")
+        said.append(f"{action} {count} x {kind} (first: {first.place}: {first.found})")
     return "; ".join(said)
 
 

@@ -33,7 +33,7 @@ def test_numbers_are_packed_in_order(found):
 @pytest.mark.parametrize("box, policy, expected, kinds", [
     ((0, 0, 64, 48), "drop", (0, 0, 64, 48), []),
     ((-1, -0.5, 65, 49), "drop", (0, 0, 64, 48), []),
-    ((10, 10, 10, 20), "clip", None, ["box without area"]),
+    ((10, 10, 10, 20), "clip", None, ["box with no area"]),
     ((10, 10, 70, 20), "drop", (10, 10, 64, 20), ["box over the edge"]),
     ((10, 10, 118, 20), "drop", (10, 10, 64, 20), ["box over the edge"]),
     ((10, 10, 118.1, 20), "drop", None, ["box outside"]),
@@ -41,9 +41,9 @@ def test_numbers_are_packed_in_order(found):
     ((-20, -20, 40, 40), "drop", None, ["box outside"]),
     ((40, 10, 10, 20), "drop", (10, 10, 40, 20), ["corners exchanged"]),
     ((40, 50, 10, 20), "drop", (10, 20, 40, 48), ["corners exchanged", "box over the edge"]),
-    ((40, 20, 10, 20), "drop", None, ["corners exchanged", "box without area"]),
+    ((40, 20, 10, 20), "drop", None, ["corners exchanged", "box with no area"]),
     ((64.5, 10, 64.9, 20), "clip", None, ["box outside"]),
-    ((float("nan"), 10, 64.9, 20), "clip", None, ["box without area"]),
+    ((float("nan"), 10, 64.9, 20), "clip", None, ["box with no area"]),
 ])  # fmt: skip
 def test_boxes_are_settled_by_the_policy(found, box, policy, expected, kinds):
     found.policy = policy
@@ -54,8 +54,8 @@ def test_boxes_are_settled_by_the_policy(found, box, policy, expected, kinds):
 @pytest.mark.parametrize("box, policy, expected, kinds", [
     ((1, 1, 64, 48), "drop", (0, 0, 64, 48), []),
     ((0, 0, 65, 49), "drop", (0, 0, 64, 48), []),
-    ((10, 10, 10, 20), "clip", None, ["box without area"]),
-    ((11, 10, 10, 20), "drop", None, ["box without area"]),
+    ((10, 10, 10, 20), "clip", None, ["box with no area"]),
+    ((11, 10, 10, 20), "drop", None, ["box with no area"]),
     ((40, 40, 10, 10), "drop", (9, 9, 40, 40), ["corners exchanged"]),
     ((10, 10, 70, 20), "drop", (9, 9, 64, 20), ["box over the edge"]),
     ((-5, 10, 20, 20), "drop", (0, 9, 20, 20), ["box over the edge"]),

@@ -60,13 +60,13 @@ def test_all_that_is_wrong_is_told_with_its_line(tmp_path):
     (tmp_path / "images" / "gone.jpg").unlink()
     found = read_dataset(tmp_path)
     kinds = {p.kind: p for p in found.problems}
-    assert set(kinds) == {"category missing", "image missing", "image id unknown", "box without area", "box outside",
+    assert set(kinds) == {"category missing", "image missing", "image id unknown", "box with no area", "box outside",
                           "object unreadable", "annotation id twice"}  # fmt: skip
     assert len(found.boxes) == 1
-    assert {kind: kinds[kind].place for kind in ("category missing", "image id unknown", "box without area")} == {
+    assert {kind: kinds[kind].place for kind in ("category missing", "image id unknown", "box with no area")} == {
         "category missing": "instances.json: $.annotations[0].category_id (id 0, images/a.jpg)",
         "image id unknown": "instances.json: $.annotations[1].image_id (id 1)",
-        "box without area": "instances.json: $.annotations[2].bbox (id 2, images/a.jpg)",
+        "box with no area": "instances.json: $.annotations[2].bbox (id 2, images/a.jpg)",
     }
 
 

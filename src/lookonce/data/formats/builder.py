@@ -164,15 +164,15 @@ class Builder:
             first: the number of the first pixel, whose both ends count (VOC: 1); 0: plain px.
         """
         x1, y1, x2, y2 = box
-        exchanged = x1 - first > x2, y1 - first > y2  # one pixel less is a box without area in VOC's numbers
+        exchanged = x1 - first > x2, y1 - first > y2  # one pixel less is a box with no area in VOC's numbers
         if any(exchanged):
             found = f"a box {short(box)}; expected the lower corner first"
             self.problem(key, where, "corners exchanged", found, FIXED)
             x1, x2 = (x2, x1) if exchanged[0] else (x1, x2)
             y1, y2 = (y2, y1) if exchanged[1] else (y1, y2)
         if not (x2 > x1 and y2 > y1):  # also of a box that is not a number
-            found = f"a box without area {short(box)}; expected width and height above 0"
-            self.problem(key, where, "box without area", found, "dropped")
+            found = f"a box with no area {short(box)}; expected width and height above 0"
+            self.problem(key, where, "box with no area", found, "dropped")
             return None
         x1, y1 = x1 - first, y1 - first
         width, height = size
