@@ -9,7 +9,7 @@ import torch
 from conftest import GOLDEN
 from lookonce import Network
 from lookonce.data.images import load_rgb
-from lookonce.deploy.export import LOWEST_SCORE, Options, write
+from lookonce.deploy.export import LOWEST_SCORE, Options, write_darknet
 from lookonce.model import zoo
 from lookonce.model.boxes import cxcywh_to_xyxy
 from lookonce.model.detections import Predictions
@@ -56,7 +56,7 @@ def detections(predictions, scores):
 @torch.no_grad()
 def agree(model, x, stem):
     """Export folded, let OpenCV detect, compare with ours; the number of detections."""
-    cfg, weights, _ = write(model, stem, Options(folded=True)).files
+    cfg, weights, _ = write_darknet(model, stem, Options(folded=True)).files
     theirs = opencv(cfg, weights, x)
     side = torch.tensor([x.shape[-1], x.shape[-2]] * 2)
     raw = decode(model.network(x), model.network.heads)
@@ -106,7 +106,7 @@ def test_opencv_finds_the_same_with_a_trained_detector(run, squares, tmp_path):
 
 def test_a_trained_model_comes_back_from_darknets_files_whole(run, tmp_path):
     model = load_model(run)
-    write(model, tmp_path / "n", Options())
+    write_darknet(model, tmp_path / "n", Options())
     found = load_model(tmp_path / "n.cfg")
     assert (found.labels, found.input_size, found.seen) == (model.labels, model.input_size, model.seen)
     assert found.region == model.region
@@ -122,7 +122,7 @@ def test_a_tree_goes_along(tmp_path):
     save_model(model, tmp_path / "n.safetensors")
     again = load_model(tmp_path / "n.safetensors")
     assert again.tree == model.tree
-    files = write(again, tmp_path / "d" / "n", Options()).files
+    files = write_darknet(again, tmp_path / "d" / "n", Options()).files
     assert files[-1].read_text() == (GOLDEN / "dk_tree30.tree").read_text()
     assert load_model(tmp_path / "d" / "n.cfg").tree == model.tree
     assert (tmp_path / "d" / "n.weights").read_bytes()[20:] == (GOLDEN / "dk_tree_96x64.weights").read_bytes()[20:]
@@ -130,7 +130,7 @@ def test_a_tree_goes_along(tmp_path):
 
 def test_a_resize_that_darknet_has_not_is_told(tmp_path, caplog):
     model = Model(Network(nano(2, ((1.0, 1.0),))), ("a\nb", "c"), resize="stretch")
-    write(model, tmp_path / "n", Options())
+    write_darknet(model, tmp_path / "n", Options())
     assert "this model stretches images" in caplog.text
     assert (tmp_path / "n.names").read_text() == "a b\nc\n"
     assert np.frombuffer((tmp_path / "n.weights").read_bytes()[:12], "<i4").tolist() == [0, 2, 0]
@@ -139,7 +139,7 @@ def test_a_resize_that_darknet_has_not_is_told(tmp_path, caplog):
 def test_a_region_without_softmax_is_said_to_be_no_file_of_opencvs(tmp_path, caplog):
     model = load_model(GOLDEN / "dk_logistic_96.cfg")
     assert not model.region.softmax
-    cfg, weights, _ = write(model, tmp_path / "m", Options()).files
+    cfg, weights, _ = write_darknet(model, tmp_path / "m", Options()).files
     assert "m.cfg: OpenCV does not read it: its region layer judges each class alone (softmax=0)" in caplog.text
     if hasattr(getattr(cv2, "dnn", None), "readNetFromDarknet"):
         with pytest.raises(cv2.error, match="useLogistic"):

@@ -1,16 +1,15 @@
-"""export: a detector written for other programs. Each format is a module with a function `write`."""
+"""export: write a detector for other programs."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
 
 from lookonce.choices import choose
 from lookonce.data.lookup import find_images
-from lookonce.deploy.export import Exported, Options
+from lookonce.deploy.export import Exported, Options, write_darknet, write_onnx, write_openvino
 from lookonce.errors import ConfigError, UserError
 from lookonce.files import check_output, sweep
 from lookonce.model.model_file import Model, load_model
@@ -18,16 +17,22 @@ from lookonce.model.model_file import Model, load_model
 Format = Literal["darknet", "onnx", "openvino"]
 
 
-ENDINGS = {"darknet": (".cfg", ".weights", ".names"), "onnx": (".onnx",), "openvino": (".xml", ".bin")}
-"""Of the files of each format."""
+@dataclass(frozen=True)
+class Writer:
+    """How a format is written."""
+
+    write: Callable[[Model, Path, Options], Exported]
+    """Writes a model to a path without an ending, and names the files."""
+    endings: tuple[str, ...]
+    options: frozenset[str]
+    """The options that concern the format."""
 
 
-TAKES = {"darknet": {"folded"}, "onnx": {"raw", "data"}, "openvino": {"raw", "half", "int8", "max_drop", "data"}}
-"""The options that concern a format."""
-
-
-Writer = Callable[[Model, Path, Options], Exported]
-"""Writes a model beside `stem`, a path without an ending, and says which files it wrote."""
+WRITERS: dict[Format, Writer] = {
+    "darknet": Writer(write_darknet, (".cfg", ".weights", ".names"), frozenset({"folded"})),
+    "onnx": Writer(write_onnx, (".onnx",), frozenset({"raw", "data"})),
+    "openvino": Writer(write_openvino, (".xml", ".bin"), frozenset({"raw", "half", "int8", "max_drop", "data"})),
+}
 
 
 def export(
@@ -72,19 +77,19 @@ def export(
     format = choose(format, get_args(Format), "format")
     options = Options(folded, raw, half, int8, max_drop, Path(data).expanduser() if data else None)
     given = {option.name for option in fields(Options) if getattr(options, option.name) not in (None, False)}
-    if foreign := sorted(given - TAKES[format]):
-        raise ConfigError(f"--{foreign[0]}: not an option of {format}; it takes {', '.join(sorted(TAKES[format]))}")
+    writer = WRITERS[format]
+    if foreign := sorted(given - writer.options):
+        raise ConfigError(f"--{foreign[0]}: not an option of {format}; it takes {', '.join(sorted(writer.options))}")
     _check_int8(options)
     source = Path(model).expanduser()
     loaded = load_model(source)
     stem = _stem(source, Path(out).expanduser() if out else None)
     if source.suffix in (".cfg", ".weights") and stem.resolve() == _plain(source).resolve():
         raise ConfigError(f"{source}: the export would overwrite the model itself; give --out")
-    for ending in ENDINGS[format]:
+    for ending in writer.endings:
         check_output(stem.with_name(stem.name + ending), overwrite)
     sweep(stem.parent)
-    write: Writer = getattr(importlib.import_module("lookonce.deploy.export"), f"write_{format}")
-    return write(loaded, stem, options)
+    return writer.write(loaded, stem, options)
 
 
 def _check_int8(options: Options) -> None:

@@ -1,10 +1,6 @@
-"""What may be asked of an export, and what it gives. A format reads what concerns it.
+"""Write a model for other programs: Darknet's files, ONNX, OpenVINO. Each writer compares its file with the model.
 
-A model as Darknet's files: .cfg, .weights, .names, and .tree where classes contain each other.
-
-A model as ONNX: one file from pixels to rows, for ONNX Runtime and what else reads it.
-
-A model as OpenVINO's .xml and .bin. It goes through ONNX: openvino.convert_model would report to Intel.
+OpenVINO's files are made from ONNX without `openvino.convert_model`, which would report to Intel.
 """
 
 from __future__ import annotations
@@ -45,7 +41,7 @@ class Options:
     int8: bool = False
     """Convolutions in 8 bits."""
     max_drop: float | None = None
-    """mAP on the validation images that int8 may cost; None: as exporting.int8 has it."""
+    """mAP on the validation images that int8 may cost; None: the default of int8.py."""
     data: Path | None = None
     """Images to compare the file with the model on; a labelled data set for int8."""
 

@@ -50,7 +50,7 @@ def test_a_line_is_a_box_in_pixels(tmp_path):
     ("-1 .1 .1 .2 .2", "object unreadable", "class -1"),
     ("0 nan .1 .2 .2", "object unreadable", "nan"),
     ("0 100 50 20 20", "object unreadable", "pixels"),
-    ("0 .5 .5 0 .2", "box with no area", "without area"),
+    ("0 .5 .5 0 .2", "box with no area", "with no area"),
     ("0 1.1 .5 .5 .2", "box outside", "outside the image of 200 x 100"),
 ])  # fmt: skip
 def test_a_wrong_line_is_told_and_left_out(tmp_path, line, kind, said):
