@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -276,8 +276,7 @@ class Machine:
     versions: dict[str, str]
 
     def __str__(self) -> str:
-        has = self.features
-        known = [] if has is None else [f"{name} {'yes' if has[name] else 'no'}" for name in FEATURES]
+        known = [f"{name} {'yes' if has else 'no'}" for name, has in (self.features or {}).items()]
         features = ", ".join(known) or "instructions unknown"
         lines = [f"{self.cpu}; {features}; {self.cores} of {self.all_cores} cores; {self.system}"]
         lines += [self.gpu] if self.gpu else []
@@ -547,9 +546,7 @@ def files_series(model: Path, files: Sequence[str], rounds: int, threads: int) -
         cpu = [[took.cpu or 0.0 for took in each] for each in rounds]
         return {"network and decoding alone, share of the CPU time": median((a + b) / c for a, b, c in cpu)}
 
-    runs: Mapping[str, Callable[[], None]] = {
-        "network alone": network, "decoding alone": decode, "files to JSON": detect
-    }  # fmt: skip
+    runs = {"network alone": network, "decoding alone": decode, "files to JSON": detect}
     heading = f"{short(str(model))}: from {len(files)} files to JSON, {size} a round, {info}"
     made = [Candidate(heading, name, str(model), info.precision, info.device, size, timed(run), run is not detect)
             for name, run in runs.items()]  # fmt: skip
