@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/benchmarking.py: the command as a user has it. No test depends on how fast anything is."""
+"""The command as a user has it. No test depends on how fast anything is."""
 
 import itertools
 import json
@@ -8,23 +8,32 @@ from PIL import Image
 
 from lookonce.cli import main
 from lookonce.commands import benchmark as benchmarking
-from lookonce.commands.benchmark import WARM_UP, benchmark
-from lookonce.deploy import benchmark as networks
+from lookonce.commands.benchmark import benchmark
+from lookonce.deploy import benchmark as measuring
 from lookonce.deploy import step_speed as steps
-from lookonce.deploy.benchmark import PLAIN, FilesSpeed, StepSpeed
+from lookonce.deploy.benchmark import PLAIN, Candidate, Series, Took
 from lookonce.errors import ConfigError, UserError
 
-FILES = FilesSpeed("m", "torch", 40, 9.0, 10.0, 0.9, 100.0, 2.0, 0.95)
-STEPS = StepSpeed("m", 96, 2, "fp32", 5.0, 4.5, 3.0, 0.9, 1.5, 0.02)
+WARM_UP = 2  # of the networks
+
+
+def series_of(name, raised=None):
+    """A series of one candidate that takes no time, or raises."""
+
+    def run():
+        if raised:
+            raise raised
+        return Took(0.5)
+
+    return Series([Candidate(f"table of {name}", name, "m", "fp32", "cpu", 2, run)], 2)
 
 
 @pytest.fixture
 def small(monkeypatch):
     """Two rows alone, which are opened in no time, and no rest between runs."""
-    monkeypatch.setattr(networks, "missing", lambda _: "left out of this test")
-    monkeypatch.setattr(networks, "computes_bf16", lambda: False)
-    real = benchmarking.timed
-    monkeypatch.setattr(benchmarking, "timed", lambda run: real(run, rest=0))
+    monkeypatch.setattr(measuring, "missing", lambda _: "left out of this test")
+    monkeypatch.setattr(measuring, "computes_bf16", lambda: False)
+    monkeypatch.setattr(measuring, "REST", 0)
 
 
 @pytest.fixture
@@ -35,7 +44,7 @@ def model(run):
 def test_the_table_is_printed_and_says_what_was_left_out(small, run, capsys):
     assert main(["benchmark", str(run), "--rounds", "2", "--batch", "3", "--threads", "1"]) == 0
     said = capsys.readouterr().out
-    for part in ("threads: 1; rounds: 2", "batch 1, cpu", "batch 3, cpu", "torch", PLAIN, "x plain PyTorch",
+    for part in ("threads: 1", "batch 1, cpu, 2 rounds", "batch 3, cpu, 2 rounds", "torch", PLAIN, "x plain PyTorch",
                  "onnxruntime: left out of this test", "give --images FOLDER"):  # fmt: skip
         assert part in said, part
 
@@ -46,8 +55,9 @@ def test_json_is_the_same_as_in_the_folder_beside_table_and_plot(small, model, t
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((tmp_path / "out" / "speed.json").read_text())
     table = (tmp_path / "out" / "speed.txt").read_text()
-    assert len(printed["networks"]) == 4
-    for row in printed["networks"]:
+    rows = [row for shown in printed["tables"] for row in shown["rows"]]
+    assert len(rows) == 4
+    for row in rows:
         assert f"{row['images_per_s']:.1f}" in table
         assert f"{row['median_ms']:.1f}" in table
     with Image.open(tmp_path / "out" / "speed.png") as image:
@@ -74,30 +84,28 @@ def test_wrong_input_is_one_line_and_code_2(model, tmp_path, words, message, cap
 
 def stopping(monkeypatch, calls):
     """Ctrl-C comes in the run after so many."""
-    numbers = itertools.count(1)
+    numbers, real = itertools.count(1), measuring.timed
 
     def timed(run):
         def measured():
             if next(numbers) > calls:
                 raise KeyboardInterrupt
-            return benchmarking_real(run)()
+            return real(run)()
 
         return measured
 
-    benchmarking_real = benchmarking.timed
-    monkeypatch.setattr(benchmarking, "timed", timed)
+    monkeypatch.setattr(measuring, "timed", timed)
 
 
 def test_ctrl_c_gives_what_was_measured_so_far(small, model, monkeypatch, capsys, tmp_path):
     stopping(monkeypatch, calls=4 * (WARM_UP + 3) + 1)  # in the fourth of nine rounds
+    monkeypatch.setattr(steps, "step_series", lambda *_: pytest.fail("what comes after is not begun"))
     words = ["benchmark", str(model), "--rounds", "9", "--batch", "2", "--train", "--out", str(tmp_path)]
     assert main(words) == 130
     assert "stopped before the last round" in capsys.readouterr().out
     found = json.loads((tmp_path / "speed.json").read_text())
     assert found["stopped"]
-    assert found["rounds"] == 3
-    assert len(found["networks"]) == 4
-    assert found["training"] == []  # what comes behind is not begun
+    assert [(len(table["rows"]), table["rounds"]) for table in found["tables"]] == [(2, 3)] * 2
 
 
 def test_ctrl_c_before_the_first_round_is_told(small, model, monkeypatch, capsys):
@@ -106,38 +114,46 @@ def test_ctrl_c_before_the_first_round_is_told(small, model, monkeypatch, capsys
     assert "nothing was measured" in capsys.readouterr().err
 
 
-def test_files_and_training_are_measured_on_request(small, model, exported, squares, monkeypatch, tmp_path):
+def test_files_and_training_are_measured_on_request(small, model, squares, monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(
-        benchmarking.from_files, "measure_files", lambda *given: asked.append(given[:4]) or (FILES, False)
-    )
-    monkeypatch.setattr(steps, "measure_steps", lambda *given: asked.append(given[2:5]) or (STEPS, False))
+    monkeypatch.setattr(benchmarking, "files_series", lambda *given: asked.append(given) or series_of("files"))
+    monkeypatch.setattr(steps, "step_series", lambda *given: asked.append(given[2:5]) or series_of("steps"))
     found = benchmark([model], rounds=2, batch=2, threads=1, images=squares, train=True, out=tmp_path)
     (file, files, *numbers), of_steps = asked
     assert (file, len(files), numbers, of_steps) == (model, 40, [2, 1], (2, 2, 1))
-    assert (found.files, found.training, found.notes) == ((FILES,), (STEPS,), ())
-    assert "from 40 files to JSON" in (tmp_path / "speed.txt").read_text()
+    assert [table.heading for table in found.tables[2:]] == ["table of files", "table of steps"]
+    assert not any("not measured" in note for note in found.notes)
+    assert "table of files, 2 rounds" in (tmp_path / "speed.txt").read_text()
 
 
 def test_what_has_no_training_steps_says_why(small, model, exported, monkeypatch):
     def refuse(*_):
         raise ConfigError("training takes square inputs")
 
-    monkeypatch.setattr(networks, "missing", lambda name: "left out" if name != "openvino" else None)
-    monkeypatch.setattr(steps, "measure_steps", refuse)
-    found = benchmark([model, exported / "m.xml"], rounds=1, batch=2, train=True)
-    assert found.notes[0] == f"{model}: no training steps: training takes square inputs"
-    assert found.notes[1] == f"{exported / 'm.xml'}: no training steps of an exported file; give the model file too"
+    monkeypatch.setattr(measuring, "missing", lambda name: "left out" if name != "openvino" else None)
+    monkeypatch.setattr(steps, "step_series", refuse)
+    notes = benchmark([model, exported / "m.xml"], rounds=1, batch=2, train=True).notes
+    assert f"{model}: no training steps: training takes square inputs" in notes
+    assert f"{exported / 'm.xml'}: no training steps: this file is exported; give the model file too" in notes
 
 
-def test_ctrl_c_while_images_are_drawn_keeps_the_networks(small, model, monkeypatch):
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), UserError("the process failed")])
+def test_what_ends_the_training_steps_keeps_the_networks(small, model, monkeypatch, raised):
+    monkeypatch.setattr(steps, "step_series", lambda *_: series_of("steps", raised))
+    found = benchmark([model], rounds=1, batch=2, train=True)
+    assert [len(table.rows) for table in found.tables] == [2, 2]
+    assert found.stopped == isinstance(raised, KeyboardInterrupt)
+    assert found.stopped or f"{model}: no training steps: the process failed" in found.notes
+
+
+def test_ctrl_c_while_images_are_written_keeps_the_networks(small, model, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(steps, "measure_steps", stop)
+    monkeypatch.setattr(steps, "step_series", stop)
     found = benchmark([model], rounds=1, batch=2, train=True)
     assert found.stopped
-    assert len(found.networks) == 4
+    assert [len(table.rows) for table in found.tables] == [2, 2]
 
 
 def test_a_result_replaces_nothing(run, tmp_path):

@@ -1,8 +1,7 @@
-"""Pascal VOC sets to measure on: images of smooth noise, a few boxes each.
+"""Measure training steps in images/s: the step alone, the same through `train`, and the loop that one writes first.
 
-Training's images/s: the bare step, the same through `train`, and the loop that one writes first.
-
-Each kind runs in a process of its own, round by round, so that none inherits another's memory.
+The images are noise with a few boxes each. Each kind runs in a process of its own, round by round, so that none
+inherits another's memory.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import mean, median
 
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from lookonce.data.augment import InputBatch
 from lookonce.data.formats.voc import write_annotation, write_split
-from lookonce.deploy.benchmark import Rounds, StepSpeed, interleave, ratio
+from lookonce.deploy.benchmark import Candidate, Series, Took, short
 from lookonce.errors import ConfigError, UserError
 from lookonce.files import write_text
 from lookonce.model.darknet.cfg import Cfg, write_cfg
@@ -37,18 +37,81 @@ from lookonce.training.loop import keep_freed_memory
 from lookonce.training.recipes import STRIDE, settings
 from lookonce.training.step import Training, choose_precision, make_optimizer
 
+ROUNDS = 3  # at most: one takes minutes
+STEPS = 10  # timed, after one that is not
+LABELS = ("a", "b", "c")
+OBJECTS = 8  # on each image
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained."""
+
+    cfg: str
+    """The network's layers."""
+    data: str
+    """Images of 640 x 480, STEPS batches of them."""
+    out: str
+    size: int
+    batch: int
+    threads: int
+    steps: int = STEPS
+
+
+def step_series(name: str, model: Model, batch: int, rounds: int, threads: int, folder: Path) -> Series:
+    """Train a network with a model's layers, for three classes and from random weights, on images of noise.
+
+    Args:
+        name: the model as it was given.
+        model: whose layers and input size are taken.
+        batch: images of a step.
+        rounds: rounds that count, ROUNDS at most.
+        threads: of the CPU.
+        folder: for images and runs; the caller removes it.
+    Raises:
+        ConfigError: an input size that training does not take.
+    """
+    task = prepare(model, batch, threads, folder)
+    device = _device()
+    precision = "bf16" if choose_precision(device)[0] == "bf16-mixed" else "fp32"
+    heading = f"{short(name)}: training steps, {task.size} x {task.size}, batch {batch}, {device}"
+    made = [
+        Candidate(heading, label, name, "fp32" if kind == "plain" else precision, device, batch,
+                  partial(in_process, kind, task, folder), kind != "train")
+        for kind, (label, _) in KINDS.items()
+    ]  # fmt: skip
+    return Series(made, min(rounds, ROUNDS), shares=shares)
+
+
+def shares(rounds: Sequence[Sequence[Took]]) -> dict[str, float]:
+    """Return how close `train` comes to the step alone, and how long it waits. rounds: [rounds][KINDS]."""
+    return {
+        "train, share of the step alone": median(bare.seconds / train.seconds for _, bare, train in rounds),
+        "waiting for images": median(train.waiting or 0.0 for _, _, train in rounds),
+    }
+
+
+def prepare(model: Model, batch: int, threads: int, folder: Path) -> Task:
+    """Write the network as .cfg, and the images."""
+    width, height = model.input_size
+    if width != height or width % STRIDE:
+        raise ConfigError(f"training takes square inputs that divide by {STRIDE}, and this one is {width} x {height}")
+    write_text(folder / "network.cfg", write_cfg(Cfg(model.network.layers, width, height, model.network.channels)))
+    write_set(folder / "set", STEPS * batch, (640, 480), LABELS, (OBJECTS, OBJECTS + 1))
+    return Task(str(folder / "network.cfg"), str(folder / "set"), str(folder / "runs"), width, batch, threads)
+
 
 def write_set(root: Path, count: int, size: tuple[int, int], labels: Sequence[str], boxes: tuple[int, int],
               image: Callable[[Path, int], None] | None = None) -> None:  # fmt: skip
-    """Write JPEGs, their annotations and the list "train".
+    """Write a Pascal VOC set of JPEGs with the one list "train".
 
     Args:
         root: the set's folder.
         count: images.
         size: (width, height), 300 px at least.
-        labels: the classes, drawn evenly.
+        labels: the classes, equally frequent.
         boxes: fewest objects of an image, and one more than the most.
-        image: writes the image of a number to a path; None: noise.
+        image: writes the image of a number to a path; None: smooth noise.
     """
     draw = np.random.default_rng(0)
     (root / "JPEGImages").mkdir(parents=True)
@@ -67,89 +130,24 @@ def write_set(root: Path, count: int, size: tuple[int, int], labels: Sequence[st
     write_split(root / "ImageSets" / "Main" / "train.txt", stems)
 
 
-ROUNDS = 3
-"""Rounds at most: one takes minutes."""
-
-
-STEPS = 10
-"""Steps that are timed, after one that is not."""
-
-
-LABELS = ("a", "b", "c")
-
-
-OBJECTS = 8
-"""On each image."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is trained."""
-
-    cfg: str
-    """The network's layers."""
-    data: str
-    """Images of 640 x 480, STEPS batches of them."""
-    out: str
-    size: int
-    batch: int
-    threads: int
-    steps: int = STEPS
-
-
-def measure_steps(
-    name: str, model: Model, batch: int, rounds: int, threads: int, folder: Path, each: Callable[[int], None]
-) -> tuple[StepSpeed | None, bool]:
-    """Train a network with a model's layers, for three classes and from new numbers, on images of noise.
-
-    Args:
-        name: of the model.
-        model: whose layers and input side are taken.
-        batch: images of a step.
-        rounds: how many count; ROUNDS at most.
-        threads: of the CPU.
-        folder: for images and runs; its owner removes it.
-        each: called with 0, 1 or 2 before each run.
-    Returns:
-        (what was measured, None where not one round was; whether Ctrl-C came).
-    Raises:
-        ConfigError: an input that training does not take.
-    """
-    task = prepare(model, batch, threads, folder)
-    runs = [partial(in_process, kind, task, folder) for kind in KINDS]
-    found = interleave(runs, min(rounds, ROUNDS), 0, each)
-    return (steps_speed(name, task, found) if found.found else None), found.stopped
-
-
-def prepare(model: Model, batch: int, threads: int, folder: Path) -> Task:
-    """Write the network as cfg and the images."""
-    width, height = model.input_size
-    if width != height or width % STRIDE:
-        raise ConfigError(f"training takes square inputs that divide by {STRIDE}, and this one is {width} x {height}")
-    write_text(folder / "network.cfg", write_cfg(Cfg(model.network.layers, width, height, model.network.channels)))
-    write_set(folder / "set", STEPS * batch, (640, 480), LABELS, (OBJECTS, OBJECTS + 1))
-    return Task(str(folder / "network.cfg"), str(folder / "set"), str(folder / "runs"), width, batch, threads)
-
-
-def in_process(kind: str, task: Task, folder: Path) -> dict[str, float]:
-    """What a kind of step gives in a process of its own. Raises UserError with the last thing it said if it fails."""
+def in_process(kind: str, task: Task, folder: Path) -> Took:
+    """Time one step of a kind in a process of its own. Raises UserError with the process's last line if it fails."""
     given, result = folder / "task.json", folder / "result.json"
     write_text(given, json.dumps(asdict(task)))
     result.unlink(missing_ok=True)
-    words = [sys.executable, "-m", "lookonce.deploy.step_speed", kind, str(given), str(result)]
+    command = [sys.executable, "-m", "lookonce.deploy.step_speed", kind, str(given), str(result)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(task.threads)}
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode in (-2, 130):  # SIGINT, which a shell gives to both
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode in (-2, 130):  # SIGINT, which a shell sends to both processes
         raise KeyboardInterrupt
     if done.returncode or not result.is_file():
-        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        raise UserError(f"training steps ({kind}): the process failed: {said[:200]}")
-    found: dict[str, float] = json.loads(result.read_text(encoding="utf-8"))
-    return found
+        message = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        raise UserError(f"training steps ({kind}): the process failed: {message[:200]}")
+    return Took(*json.loads(result.read_text(encoding="utf-8")))
 
 
-def bare(task: Task) -> dict[str, float]:
-    """The step alone, with what `train` does for its speed: its precision, channels_last, freed memory kept."""
+def bare(task: Task) -> Took:
+    """Time the step alone, as fast as `train` makes it: its precision, channels_last, freed memory kept."""
     keep_freed_memory()
     device, module = _device(), _module(task)
     module.to(device=device, memory_format=torch.channels_last).train()
@@ -158,19 +156,15 @@ def bare(task: Task) -> dict[str, float]:
     half = choose_precision(device)[0] == "bf16-mixed"
 
     def step() -> Tensor:
-        optimizer.zero_grad()
         with torch.autocast(device, torch.bfloat16, enabled=half):
             raws = module.raws(batch)
-        loss = module.loss_terms(raws, batch)["total"]
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return loss
+        return _update(module.loss_terms(raws, batch)["total"], optimizer)
 
-    return {"images_per_s": task.batch * steps_a_second(step, task.steps)}
+    return Took(seconds_a_step(step, task.steps))
 
 
-def through_train(task: Task) -> dict[str, float]:
-    """The same steps through `train`, without its first epoch (which decodes), validation and checkpoints."""
+def through_train(task: Task) -> Took:
+    """Time the same steps through `train`, without its first epoch (which decodes), validation and checkpoints."""
     number = len(list(Path(task.out).glob("*")))
     run = Path(task.out, f"run-{number}")
     words = ["train", task.data, "--network", task.cfg, "--size", task.size, "--batch-size", task.batch,
@@ -179,49 +173,50 @@ def through_train(task: Task) -> dict[str, float]:
     with (run / "metrics.csv").open(newline="", encoding="utf-8") as text:
         rows = [row for row in csv.DictReader(text) if row["images_per_s"]]
     rate = mean(float(row["images_per_s"]) for row in rows[1:])
-    return {"images_per_s": rate, "waiting": float(rows[-1]["waiting"])}
+    return Took(task.batch / rate, waiting=float(rows[-1]["waiting"]))
 
 
-def plain(task: Task) -> dict[str, float]:
-    """The loop that one writes first: fp32, NCHW, eager; arrays decoded, resized and stacked one by one; Adam."""
+def plain(task: Task) -> Took:
+    """Time the loop that one writes first: fp32, NCHW, eager, Adam; images decoded, resized and stacked one by one."""
     device, module = _device(), _module(task).train()
     module.to(device)
     optimizer = torch.optim.Adam(module.network.parameters(), 1e-4)
-    files, place = sorted(Path(task.data, "JPEGImages").iterdir()), 0
+    files = cycle(sorted(Path(task.data, "JPEGImages").iterdir()))
 
     def step() -> Tensor:
-        nonlocal place
-        chosen = [files[(place + n) % len(files)] for n in range(task.batch)]
-        place += task.batch
         side = (task.size, task.size)
-        arrays = [np.asarray(Image.open(f).convert("RGB").resize(side), np.float32) / 255 for f in chosen]
+        arrays = [np.asarray(Image.open(file).convert("RGB").resize(side), np.float32) / 255
+                  for file in islice(files, task.batch)]  # fmt: skip
         images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()  # [B, 3, H, W]
         batch = fixed(task, images, device)
-        optimizer.zero_grad()
-        loss = module.loss_terms(module.raws(batch), batch)["total"]
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return loss
+        return _update(module.loss_terms(module.raws(batch), batch)["total"], optimizer)
 
-    return {"images_per_s": task.batch * steps_a_second(step, task.steps)}
+    return Took(seconds_a_step(step, task.steps))
 
 
-KINDS = {"bare": bare, "train": through_train, "plain": plain}
-"""In the order of a round."""
+KINDS = {"plain": ("plain loop", plain), "bare": ("step alone", bare), "train": ("through train", through_train)}
+"""By kind, in the order of a round: name of the row, and what runs in a process."""
 
 
-def steps_a_second(step: Callable[[], Tensor], steps: int, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Steps a second, one before them left out. The last loss is waited for, which a GPU needs."""
+def _update(loss: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss
+
+
+def seconds_a_step(step: Callable[[], Tensor], steps: int) -> float:
+    """Return the mean time of a step after a first one. The last loss is waited for, which a GPU needs."""
     step().item()
-    began = clock()
+    began = time.perf_counter()
     for _ in range(steps):
         last = step()
     last.item()
-    return steps / (clock() - began)
+    return (time.perf_counter() - began) / steps
 
 
 def fixed(task: Task, images: Tensor, device: str) -> InputBatch:
-    """A batch with OBJECTS objects on each image, the same in every call. images: [B, 3, H, W]."""
+    """Return a batch with OBJECTS objects on each image, the same in every call. images: [B, 3, H, W]."""
     draw = torch.Generator().manual_seed(0)
     count = task.batch * OBJECTS
     corner = torch.rand(count, 2, generator=draw) * task.size * 0.7
@@ -232,20 +227,8 @@ def fixed(task: Task, images: Tensor, device: str) -> InputBatch:
     return InputBatch(images.to(device), boxes.to(device), labels.to(device), image.to(device), ignore.to(device))
 
 
-def steps_speed(name: str, task: Task, found: Rounds[dict[str, float]]) -> StepSpeed:
-    """What the rounds of KINDS tell."""
-    rates = [[one["images_per_s"] for one in found.of(place)] for place in range(len(KINDS))]
-    own, trained, loop = rates
-    precision = "bf16" if choose_precision(_device())[0] == "bf16-mixed" else "fp32"
-    return StepSpeed(
-        name, task.size, task.batch, precision, median(own), median(trained), median(loop),
-        train_of_bare=ratio(trained, own), train_of_plain=ratio(trained, loop),
-        waiting=median(one["waiting"] for one in found.of(1)),
-    )  # fmt: skip
-
-
 def _module(task: Task) -> Training:
-    """The network as `train` would make it, by the quick recipe."""
+    """Return the network as `train` makes it with the quick recipe."""
     how = settings("quick", network=task.cfg, size=task.size, batch_size=task.batch, anchors=0)
     cfg = detector_of(Path(task.cfg), len(LABELS))
     return Training(Network(cfg.layers, cfg.channels), how, seed=0)
@@ -256,10 +239,10 @@ def _device() -> str:
 
 
 def main(kind: str, given: Path, result: Path) -> None:
-    """What a process of its own runs: the task in a file, what came of it into another."""
+    """Run one kind in this process: read the task from a file and write what it took to another."""
     task = Task(**json.loads(given.read_text(encoding="utf-8")))
     torch.set_num_threads(task.threads)
-    write_text(result, json.dumps(KINDS[kind](task)))
+    write_text(result, json.dumps(KINDS[kind][1](task)))
 
 
 if __name__ == "__main__":
