@@ -12,7 +12,7 @@ from lookonce.cli import main
 from lookonce.commands import prune as pruning
 from lookonce.commands.prune import Pruned, Round, prune
 from lookonce.data.formats.voc import write_annotation
-from lookonce.evaluation.compare import Drop
+from lookonce.evaluation.compare import Comparison
 from lookonce.model.darknet.cfg import Cfg, read_cfg
 from lookonce.model.layers import Conv, num_floats
 from lookonce.model.model_file import load_model, save_model
@@ -40,12 +40,12 @@ def test_the_result_is_a_run_like_any_other(pruned, run, squares, tmp_path):
 
 
 def test_accuracy_is_measured_on_the_validation_images(pruned, run, squares):
-    drop = pruned.kept.drop
-    assert drop.images == 8
-    assert ", fp32, " in drop.computed_by
-    assert drop.computed_by in str(pruned)
-    assert drop.before == pytest.approx(evaluate(run, squares, split="val").mean_ap, abs=0.01)
-    assert drop.after == pytest.approx(evaluate(pruned.run, squares, split="val").mean_ap, abs=0.01)
+    comparison = pruned.kept.comparison
+    assert comparison.images == 8
+    assert ", fp32, " in comparison.computed_by
+    assert comparison.computed_by in str(pruned)
+    assert comparison.before == pytest.approx(evaluate(run, squares, split="val").mean_ap, abs=0.01)
+    assert comparison.after == pytest.approx(evaluate(pruned.run, squares, split="val").mean_ap, abs=0.01)
 
 
 def test_layers_keep_what_the_table_says(pruned):
@@ -73,7 +73,7 @@ def test_training_starts_from_the_whole_cut_network(run, squares, tmp_path):
 
 def test_rounds_go_on_until_too_much_is_lost(run, squares, tmp_path, monkeypatch):
     drops = iter([0.0, 0.005, 0.02])
-    monkeypatch.setattr(pruning, "measure_drop", lambda *_: Drop(0.9, 0.9 - next(drops), (0.0, 0.1), 8))
+    monkeypatch.setattr(pruning, "compare_detections", lambda *_: Comparison(0.9, 0.9 - next(drops), (0.0, 0.1), 8))
     found = prune(run, squares, ratio=0.8, rounds=4, steps=1, out=tmp_path)
     assert [one.run.name for one in found.rounds] == [f"{run.name}-pruned-{n}" for n in (1, 2, 3)]
     assert found.run.name == f"{run.name}-pruned-2"
@@ -84,7 +84,7 @@ def test_rounds_go_on_until_too_much_is_lost(run, squares, tmp_path, monkeypatch
 
 def test_a_first_round_that_loses_too_much_is_exit_code_1():
     layers = nano(2, ANCHORS)
-    lost = Round(torch.__path__[0], layers, layers, (96, 96), Drop(0.9, 0.8, (0.05, 0.15), 8))
+    lost = Round(torch.__path__[0], layers, layers, (96, 96), Comparison(0.9, 0.8, (0.05, 0.15), 8))
     found = Pruned((lost,), 0.01)
     assert (found.exit_code, found.run) == (1, None)
     assert "lost more than 0.01: not to be used" in str(found)

@@ -53,7 +53,7 @@ def test_what_loses_too_much_is_not_written(run, squares, tmp_path, monkeypatch)
     class Lost:
         before, after, drop = 0.9, 0.7, 0.2
 
-    monkeypatch.setattr("lookonce.deploy.int8.measure_drop", lambda *_: Lost())
+    monkeypatch.setattr("lookonce.deploy.int8.compare_detections", lambda *_: Lost())
     with pytest.raises(DropError, match=r"more than --max-drop 0.005 on the val images"):
         export(run, "openvino", int8=True, data=squares, out=tmp_path / "m")
     assert list(tmp_path.iterdir()) == []

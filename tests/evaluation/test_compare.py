@@ -1,11 +1,11 @@
-"""Mirrors src/lookonce/drop.py. Oracle: the two data sets drawn by hand, and scored one resample after the other."""
+"""Oracle of the interval: a loop that makes each resample a data set of its own and scores it."""
 
 import numpy as np
 import pytest
 
 from lookonce.errors import UserError
 from lookonce.evaluation.average_precision import score
-from lookonce.evaluation.compare import Drop, measure_drop
+from lookonce.evaluation.compare import Comparison, compare_detections
 from lookonce.model.detections import Detections
 from matching_cases import dataset_of, random_case
 
@@ -26,11 +26,11 @@ def apart_in_score(found):
             for one in found]  # fmt: skip
 
 
-def test_the_interval_is_that_of_drawing_the_same_images_for_both():
+def test_the_interval_is_that_of_resampling_the_same_images_for_both():
     dataset, found = random_case(5)
     found = apart_in_score(found)
     worse = weakened(found, np.random.default_rng(1))
-    drop = measure_drop(dataset, found, worse)
+    comparison = compare_detections(dataset, found, worse)
     apart = []
     generator = np.random.default_rng(0)
     for _ in range(1000):  # a slow loop: each resample is a data set of its own
@@ -39,38 +39,38 @@ def test_the_interval_is_that_of_drawing_the_same_images_for_both():
         first, second = (score(many, [each[i] for i in drawn], bootstrap=0) for each in (found, worse))
         if first.mean_ap is not None:
             apart.append(first.mean_ap - second.mean_ap)
-    assert drop.drop == pytest.approx(score(dataset, found).mean_ap - score(dataset, worse).mean_ap)
-    assert drop.interval == pytest.approx(np.quantile(apart, (0.025, 0.975)), abs=1e-6)
-    assert drop.images == len(dataset)
+    assert comparison.drop == pytest.approx(score(dataset, found).mean_ap - score(dataset, worse).mean_ap)
+    assert comparison.interval == pytest.approx(np.quantile(apart, (0.025, 0.975)), abs=1e-6)
+    assert comparison.images == len(dataset)
 
 
 def test_the_same_detections_lose_nothing():
     dataset, found = random_case(3)
-    drop = measure_drop(dataset, found, found)
-    assert drop.drop == 0
-    assert drop.interval == (0, 0)
+    comparison = compare_detections(dataset, found, found)
+    assert comparison.drop == 0
+    assert comparison.interval == (0, 0)
 
 
-def test_pairs_are_told_closer_than_two_intervals_would():
+def test_the_paired_interval_is_narrower_than_that_of_one_detector():
     """One detection more or less on one image: far less than the spread from image to image."""
     dataset, found = random_case(5)
     less = list(found)
     less[0] = found[0].above(np.full(len(dataset.labels), 0.5))
-    low, high = measure_drop(dataset, found, less).interval
+    low, high = compare_detections(dataset, found, less).interval
     alone = score(dataset, found).interval
     assert high - low < (alone[1] - alone[0]) / 2
 
 
-def test_images_without_objects_compare_nothing():
-    with pytest.raises(UserError, match="no objects"):
-        measure_drop(dataset_of([[]]), [none()], [none()])
+def test_images_without_objects_cannot_be_compared():
+    with pytest.raises(UserError, match="none of its 1 images has an object"):
+        compare_detections(dataset_of([[]]), [none()], [none()])
 
 
 def none():
     return Detections([], [], [], ("cat", "dog"))
 
 
-def test_it_reads_as_a_sentence():
-    said = str(Drop(0.8134, 0.8101, (-0.001, 0.0075), 73))
-    assert said == "mAP 0.8134 -> 0.8101: drop 0.0033 [-0.0010, 0.0075] on 73 images"
-    assert str(Drop(0.8, 0.8, (0.0, 0.0), 73, "torch 2, fp32, cpu")).endswith("on 73 images (torch 2, fp32, cpu)")
+def test_the_text_gives_both_scores_the_drop_and_its_interval():
+    text = str(Comparison(0.8134, 0.8101, (-0.001, 0.0075), 73))
+    assert text == "mAP 0.8134 -> 0.8101: drop 0.0033 [-0.0010, 0.0075] on 73 images"
+    assert str(Comparison(0.8, 0.8, (0.0, 0.0), 73, "torch 2, fp32, cpu")).endswith("on 73 images (torch 2, fp32, cpu)")

@@ -1,11 +1,11 @@
-"""Mirrors src/lookonce/sightings.py: what is there is broken in one known way, and that way must be told."""
+"""Ground truth is changed in one known way to make detections, and the message must name that defect."""
 
 import re
 
 import numpy as np
 import pytest
 
-from lookonce.evaluation.localization import SCORES, STRONGEST, sight, verdict
+from lookonce.evaluation.localization import SCORE_BINS, STRONGEST, explain, localize
 from lookonce.model.detections import Detections
 from matching_cases import dataset_of
 
@@ -14,7 +14,7 @@ HALF = np.full(3, 0.5)
 
 
 def scene(images=12, seed=0):
-    """TrainingImages with one to three objects far apart, of three classes and many sizes."""
+    """Return images with one to three objects far apart, of three classes and many sizes."""
     draw = np.random.default_rng(seed)
     made = []
     for _ in range(images):
@@ -26,8 +26,8 @@ def scene(images=12, seed=0):
     return dataset_of(made, NAMES)
 
 
-def seen(dataset, boxes=lambda b: b, labels=lambda c: c, score=0.9):
-    """Detections that are the objects, changed."""
+def detected(dataset, boxes=lambda b: b, labels=lambda c: c, score=0.9):
+    """Return the objects, changed, as detections."""
     return [Detections(boxes(r.boxes), np.full(len(r.labels), score), labels(r.labels), NAMES) for r in dataset.records]
 
 
@@ -52,9 +52,12 @@ def noise(dataset, seed=1):
 
 
 DEFECTS = {
-    "permuted": ({"labels": lambda c: (c + 1) % 3}, "boxes right, classes permuted: ant is called bee"),
-    "two exchanged": ({"labels": lambda c: np.array([1, 0, 2])[c]}, "ant is called bee"),
-    "one name for all": ({"labels": lambda c: c * 0}, "classes wrong on .* of .*: bee is called ant .*train longer"),
+    "permuted": ({"labels": lambda c: (c + 1) % 3}, "correct boxes, permuted classes: ant is predicted as bee"),
+    "two exchanged": ({"labels": lambda c: np.array([1, 0, 2])[c]}, "ant is predicted as bee"),
+    "one name for all": (
+        {"labels": lambda c: c * 0},
+        "wrong classes on .* of .*: bee is predicted as ant .*train longer",
+    ),
     "scaled": ({"boxes": grown(1.8)}, "boxes are 1.80x too wide and 1.80x too tall"),
     "shrunk": ({"boxes": grown(0.5)}, "boxes are 2.00x too narrow and 2.00x too short"),
     "shifted": (
@@ -65,61 +68,65 @@ DEFECTS = {
 }
 
 
-@pytest.mark.parametrize("how, said", DEFECTS.values(), ids=DEFECTS)
-def test_each_defect_is_told_from_the_others(how, said):
+@pytest.mark.parametrize("changes, expected", DEFECTS.values(), ids=DEFECTS)
+def test_each_defect_has_its_own_message(changes, expected):
     dataset = scene()
-    good, told = verdict(sight(dataset, seen(dataset, **how)), NAMES, HALF)
-    assert not good
-    assert re.search(said, told)
-    assert "\n" not in told
+    sound, message = explain(localize(dataset, detected(dataset, **changes)), NAMES, HALF)
+    assert not sound
+    assert re.search(expected, message)
+    assert "\n" not in message
 
 
-def test_what_is_right_passes_and_its_numbers_are_told():
+def test_correct_detections_are_sound_and_counted():
     dataset = scene()
-    good, told = verdict(sight(dataset, seen(dataset)), NAMES, HALF)
+    sound, message = explain(localize(dataset, detected(dataset)), NAMES, HALF)
     count = len(dataset.boxes)
-    assert good
-    assert told.startswith(f"{count} of {count} objects are found as what they are, {count} of the {count} strongest")
+    assert sound
+    assert message.startswith(
+        f"{count} of {count} objects are found with their class; {count} of the {count} strongest"
+    )
 
 
-def test_boxes_by_chance_are_no_finding_and_no_boxes_neither():
+def test_random_boxes_and_no_boxes_count_as_nothing_found():
     dataset = scene()
     for detections in (noise(dataset), [Detections([], [], [], NAMES)] * len(dataset)):
-        good, told = verdict(sight(dataset, detections), NAMES, HALF)
-        assert not good
-        assert told.startswith("nothing found")
+        sound, message = explain(localize(dataset, detections), NAMES, HALF)
+        assert not sound
+        assert message.startswith("nothing found")
 
 
-def test_names_drawn_by_chance_are_told():
+def test_random_classes_are_reported():
     dataset, draw = scene(40), np.random.default_rng(2)
-    good, told = verdict(sight(dataset, seen(dataset, labels=lambda c: draw.integers(0, 3, len(c)))), NAMES, HALF)
-    assert not good
-    assert told.startswith("boxes right, classes wrong on ")
+    sound, message = explain(
+        localize(dataset, detected(dataset, labels=lambda c: draw.integers(0, 3, len(c)))), NAMES, HALF
+    )
+    assert not sound
+    assert message.startswith("correct boxes, wrong classes on ")
 
 
-def test_one_weak_class_is_no_permutation():
+def test_one_confused_class_is_no_permutation():
     dataset = scene()
-    good, _ = verdict(sight(dataset, seen(dataset, labels=lambda c: np.array([0, 1, 0])[c])), NAMES, HALF)
-    assert good  # cats are called ants, but ants are ants
+    sound, _ = explain(localize(dataset, detected(dataset, labels=lambda c: np.array([0, 1, 0])[c])), NAMES, HALF)
+    assert sound  # cats are called ants, but ants are ants
 
 
-def test_only_the_strongest_count_and_difficult_objects_are_not_sought():
+def test_only_the_strongest_detections_count_and_difficult_objects_are_ignored():
     box, far = [10.0, 10, 60, 60], [200.0, 200, 260, 260]
     dataset = dataset_of([[(box, 0, False), (far, 1, True)]])
     boxes = np.array([far] * STRONGEST + [box])
     weak = Detections(boxes, np.linspace(0.9, 0.1, len(boxes)), np.zeros(len(boxes)), ("cat", "dog"))
-    found = sight(dataset, [weak])
+    found = localize(dataset, [weak])
     assert found.label.tolist() == [0]
-    assert found.best.tolist() == [0.0]
+    assert found.best_iou.tolist() == [0.0]
     assert len(found.scores) == STRONGEST
 
 
-def test_histograms_hold_every_object_and_every_detection():
+def test_histograms_count_every_object_and_every_detection():
     dataset = scene()
-    found = sight(dataset, seen(dataset, labels=lambda c: (c + 1) % 3, score=1.0))
-    scores, overlaps = found.bars()
+    found = localize(dataset, detected(dataset, labels=lambda c: (c + 1) % 3, score=1.0))
+    scores, overlaps = found.histograms()
     assert sum(n for _, (n,) in scores.rows) == len(found.scores) == scores.rows[-1][1][0]
-    assert len(scores.rows) == len(SCORES) - 1
+    assert len(scores.rows) == len(SCORE_BINS) - 1
     own, any_class = np.array([counts for _, counts in overlaps.rows]).T
     assert own.sum() == any_class.sum() == len(dataset.boxes)
     assert (own[0], any_class[-1]) == (len(dataset.boxes), len(dataset.boxes))

@@ -13,7 +13,7 @@ from lookonce.data.dataset import Dataset
 from lookonce.deploy.prune import choose, cut
 from lookonce.errors import ConfigError, UserError
 from lookonce.evaluation.average_precision import Rules
-from lookonce.evaluation.compare import Drop, measure_drop
+from lookonce.evaluation.compare import Comparison, compare_detections
 from lookonce.evaluation.evaluate import RULES, detect_all
 from lookonce.files import write_text
 from lookonce.inference.detector import Detector
@@ -45,7 +45,7 @@ class Round:
     """The network that was given, uncut."""
     after: tuple[Layer, ...]
     input_size: tuple[int, int]
-    drop: Drop
+    comparison: Comparison
     """On the validation images, against the model that was given."""
     input_channels: int = 3
     """Of the network: 3, or 1 where it reads grey images."""
@@ -84,7 +84,7 @@ class Pruned:
     @property
     def kept(self) -> Round | None:
         """The last round that lost no more than max_drop."""
-        return next((one for one in reversed(self.rounds) if one.drop.drop <= self.max_drop), None)
+        return next((one for one in reversed(self.rounds) if one.comparison.drop <= self.max_drop), None)
 
     @property
     def run(self) -> Path | None:
@@ -100,7 +100,7 @@ class Pruned:
         from rich.console import Group
         from rich.text import Text
 
-        said = [f"{one.run}: {one.drop}" for one in self.rounds]
+        said = [f"{one.run}: {one.comparison}" for one in self.rounds]
         if self.kept is None:
             said.append(f"lost more than {self.max_drop:g}: not to be used; give a smaller --ratio, or more --steps")
         else:
@@ -228,13 +228,13 @@ def _rounds(given: Model, config: RunConfig, places: list[Place], ratio: float, 
     for number, place in enumerate(places):
         each = ratio / len(places)
         current, folder = _round(current, place, each / (1 - each * number), config)  # of what is left so far
-        drop = measure_drop(val_set, before, *_detected(current, val_set))
-        log.info("round %d of %d: %s", number + 1, len(places), drop)
-        done = Round(folder, given.network.layers, current.network.layers, given.input_size, drop,
+        comparison = compare_detections(val_set, before, *_detected(current, val_set))
+        log.info("round %d of %d: %s", number + 1, len(places), comparison)
+        done = Round(folder, given.network.layers, current.network.layers, given.input_size, comparison,
                      given.network.channels)  # fmt: skip
-        save_figure(channels_figure(done.channels, str(drop)), folder / "channels.png")
+        save_figure(channels_figure(done.channels, str(comparison)), folder / "channels.png")
         yield done
-        if drop.drop > max_drop:
+        if comparison.drop > max_drop:
             return
 
 

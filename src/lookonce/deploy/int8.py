@@ -26,7 +26,7 @@ from lookonce.data.images import load_for, open_ahead
 from lookonce.data.read import read_splits
 from lookonce.errors import ConfigError, ImageError, UserError
 from lookonce.evaluation.average_precision import score
-from lookonce.evaluation.compare import Drop, measure_drop
+from lookonce.evaluation.compare import Comparison, compare_detections
 from lookonce.evaluation.evaluate import RULES, detect_all
 from lookonce.inference.backends.openvino import the_core
 from lookonce.inference.backends.settings import BackendInfo
@@ -57,7 +57,7 @@ class Quantised:
     """From "pixels" to "raw"."""
     calibration: int
     """Images of the train split that it was calibrated on."""
-    drop: Drop
+    comparison: Comparison
     kept: tuple[str, ...]
     """Convolutions that stayed in float32, by their place in the network; others are 8 bits."""
     convolutions: int
@@ -65,7 +65,7 @@ class Quantised:
     def __str__(self) -> str:
         kept = f"in float32: {', '.join(self.kept)}" if self.kept else "none in float32"
         return (
-            f"int8, calibrated on {self.calibration} images of the train split; val: {self.drop}\n"
+            f"int8, calibrated on {self.calibration} images of the train split; val: {self.comparison}\n"
             f"{self.convolutions - len(self.kept)} of {self.convolutions} convolutions in 8 bits; {kept}"
         )
 
@@ -109,17 +109,17 @@ def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
             ),
         )  # fmt: skip
     before, after = (_found(each, about, val, kind) for each, kind in ((network, "fp32"), (made, "int8")))
-    drop = measure_drop(val, before, after, RULES, str(_backend("fp32 -> int8")))
+    comparison = compare_detections(val, before, after, RULES, str(_backend("fp32 -> int8")))
     convolutions = [op for op in made.get_ops() if op.get_type_name() == "Convolution"]
     kept = tuple(op.get_friendly_name().split("/")[0] for op in convolutions if not _is_quantised(op))
     none_left = len(kept) == len(convolutions)
-    if drop.drop > max_drop or none_left:
-        found = "all convolutions went back to float32" if none_left else drop
+    if comparison.drop > max_drop or none_left:
+        found = "all convolutions went back to float32" if none_left else comparison
         raise DropError(
             f"int8 loses more than --max-drop {max_drop:g} on the val images ({found}), and nothing was written; "
             "allow more, or calibrate on more train images"
         )
-    return Quantised(made, len(train), drop, kept, len(convolutions))
+    return Quantised(made, len(train), comparison, kept, len(convolutions))
 
 
 @dataclass

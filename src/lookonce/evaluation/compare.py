@@ -1,6 +1,6 @@
-"""What a change of a detector costs in accuracy: before and after on the same images, compared by a paired bootstrap.
+"""Comparison of a detector before and after a change on the same images, by a paired bootstrap.
 
-The same resamples of the images score both, so that what makes an image hard counts on both sides and falls out.
+Both are scored on the same resamples of the images, so that hard images affect both scores alike.
 Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13 (percentile intervals).
 """
 
@@ -18,20 +18,20 @@ from lookonce.model.detections import Detections
 
 
 @dataclass(frozen=True)
-class Drop:
-    """mAP before and after a change, 0..1."""
+class Comparison:
+    """mAP of a detector before and after a change, in 0..1."""
 
     before: float
     after: float
     interval: tuple[float, float]
-    """95 %, about before - after."""
+    """95 % confidence interval of before - after."""
     images: int
     computed_by: str = ""
-    """Backend, precision and device."""
+    """Backend, precision and device, or empty."""
 
     @property
     def drop(self) -> float:
-        """What was lost; negative: gained."""
+        """mAP lost; negative if the change improved it."""
         return self.before - self.after
 
     def __str__(self) -> str:
@@ -42,21 +42,23 @@ class Drop:
         )
 
 
-def measure_drop(dataset: Dataset, before: Sequence[Detections], after: Sequence[Detections],
-                 rules: Rules = Rules(), computed_by: str = "") -> Drop:  # fmt: skip
+def compare_detections(dataset: Dataset, before: Sequence[Detections], after: Sequence[Detections],
+                       rules: Rules = Rules(), computed_by: str = "") -> Comparison:  # fmt: skip
     """Compare two detectors on the same images.
 
     Args:
         dataset: M images and their objects.
-        before, after: M each, in the same order, cut at a low score.
-        rules: by which both are scored.
-        computed_by: what ran both detectors, for people to read.
+        before, after: detections of the M images, in the same order, down to a low score.
+        rules: how both are scored.
+        computed_by: backend that ran both detectors, printed with the result.
     Raises:
-        UserError: no objects to be found.
+        UserError: the images have no objects to score.
     """
     first, second = (score(dataset, found, rules) for found in (before, after))
     if first.mean_ap is None or second.mean_ap is None:
-        raise UserError(f"{dataset.name}: no objects on its {len(dataset)} images; accuracy cannot be compared there")
-    apart = first.resampled - second.resampled  # [R], each of one draw of images
-    low, high = np.quantile(apart[np.isfinite(apart)], (0.025, 0.975))
-    return Drop(first.mean_ap, second.mean_ap, (float(low), float(high)), len(dataset), computed_by)
+        raise UserError(
+            f"{dataset.name}: none of its {len(dataset)} images has an object, so accuracy cannot be compared"
+        )
+    difference = first.resampled - second.resampled  # [R] resamples
+    low, high = np.quantile(difference[np.isfinite(difference)], (0.025, 0.975))
+    return Comparison(first.mean_ap, second.mean_ap, (float(low), float(high)), len(dataset), computed_by)

@@ -1,6 +1,7 @@
-"""What a detector's strongest detections lie on: the right objects, other classes, beside them, or nothing.
+"""Localization analysis: what a detector's strongest detections lie on, whatever their scores.
 
-Scores are not asked to be high, so that it can be told why nothing is found. Letters: N objects, D detections.
+It explains why a detector finds nothing: the boxes may be displaced, the classes permuted, or the scores too low.
+Letters: N ground-truth objects, D detections, C classes. Boxes are xyxy, image px.
 """
 
 from __future__ import annotations
@@ -17,168 +18,164 @@ from lookonce.model.boxes import iou, xyxy_to_cxcywh
 from lookonce.model.detections import Detections
 
 STRONGEST = 2
-"""Detections of an image that are looked at, of its objects: few, so that chance does not find much."""
-
-
-HIT = 0.5
-"""IoU from which on a detection lies on an object, as in mAP@.5."""
-
-
-BESIDE = 0.05
-"""IoU from which on it lies beside one."""
-
-
+"""Detections analysed for each object of an image: few, so that few lie on an object by chance."""
+ON_OBJECT = 0.5
+"""IoU from which a detection lies on an object, as in mAP@.5."""
+NEAR_OBJECT = 0.05
+"""IoU from which a detection lies near an object."""
 ENOUGH = 0.25
-"""Share of the objects that makes a finding; a run of mAP 0 is far below, one that works far above."""
+"""Ratio of the objects that makes a result; a run of mAP 0 is far below it, one that works far above."""
+SAME_SCALE = 0.2
+"""Boxes are displaced alike if the middle half of log(predicted size / true size) is no wider than this."""
+DISPLACED = 0.2
+"""Median shift in object sizes, or median log of the size ratio, from which such boxes count as displaced."""
+SCORE_BINS = (0.0, 0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+"""Edges of the histogram of scores. mAP counts detections from .005."""
 
 
-SAME = 0.2
-"""Boxes are moved all alike if the middle half of their sizes, of the objects', is within this of its logarithm."""
+@dataclass(frozen=True)
+class Histogram:
+    """One or more histograms over the same bins."""
 
-
-MOVED = 0.2
-"""Such boxes are displaced if the median is off by more: of an object's size, or the logarithm of the size."""
-
-
-SCORES = (0.0, 0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-"""Steps of the histogram of scores; mAP counts from .005 on."""
+    heading: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[int, ...]], ...]
+    """Lower edge of the bin -> one count for each column."""
 
 
 @dataclass(frozen=True, eq=False)
-class Sightings:
-    """The objects of some images beside the strongest detections there."""
+class Localization:
+    """Ground-truth objects with the strongest detections of their images."""
 
     label: NDArray[np.int64]  # [N] class of the object
-    own: NDArray[np.float64]  # [N] best IoU with a detection of its class
-    best: NDArray[np.float64]  # [N] best IoU with a detection of any class
-    called: NDArray[np.int64]  # [N] class of the strongest detection on it; -1: none
-    score: NDArray[np.float64]  # [N] that one's score; 0: none
-    moved: NDArray[np.float64]  # [N, 4] of the detection of best IoU: shift x, y in sizes of the object, log of w, h
+    own_iou: NDArray[np.float64]  # [N] best IoU with a detection of its class
+    best_iou: NDArray[np.float64]  # [N] best IoU with a detection of any class
+    predicted: NDArray[np.int64]  # [N] class of the strongest detection on the object; -1: none
+    score: NDArray[np.float64]  # [N] score of that detection; 0: none
+    offset: NDArray[np.float64]  # [N, 4] of the detection of best IoU: shift x, y in object sizes, log of w, h ratios
     scores: NDArray[np.float64]  # [D]
     labels: NDArray[np.int64]  # [D]
 
     @property
-    def right(self) -> NDArray[np.bool_]:
-        """[N] whether the strongest detection on the object is of its class."""
-        return np.asarray(self.called == self.label)
+    def true_positive(self) -> NDArray[np.bool_]:
+        """[N] whether the strongest detection on the object has its class."""
+        return np.asarray(self.predicted == self.label)
 
-    def bars(self) -> tuple[Bars, Bars]:
-        """Histograms of the scores, and of the best IoU."""
-        steps = np.linspace(0, 1, 11)
-        own, any_class = (np.histogram(values, steps)[0].tolist() for values in (self.own, self.best))
-        counts = np.histogram(self.scores, SCORES)[0].tolist()
+    def histograms(self) -> tuple[Histogram, Histogram]:
+        """Return the histograms of the scores and of the best IoU."""
+        edges = np.linspace(0, 1, 11)
+        own, any_class = (np.histogram(values, edges)[0].tolist() for values in (self.own_iou, self.best_iou))
+        counts = np.histogram(self.scores, SCORE_BINS)[0].tolist()
         return (
-            Bars("score from", ("strongest detections",),
-                 tuple((f"{low:g}", (n,)) for low, n in zip(SCORES[:-1], counts, strict=True))),
-            Bars("best IoU from", ("objects: its class", "objects: any class"),
-                 tuple((f"{low:.1f}", (n, m)) for low, n, m in zip(steps[:-1], own, any_class, strict=True))),
+            Histogram("score from", ("strongest detections",),
+                      tuple((f"{low:g}", (n,)) for low, n in zip(SCORE_BINS[:-1], counts, strict=True))),
+            Histogram("best IoU from", ("objects: own class", "objects: any class"),
+                      tuple((f"{low:.1f}", (n, m)) for low, n, m in zip(edges[:-1], own, any_class, strict=True))),
         )  # fmt: skip
 
 
-def sight(dataset: Dataset, detections: Sequence[Detections]) -> Sightings:
-    """Compare what is there with the strongest detections. detections: of each image, classes as dataset.labels."""
+def localize(dataset: Dataset, detections: Sequence[Detections]) -> Localization:
+    """Compare ground truth with the strongest detections of each image. Difficult objects are ignored.
+
+    Args:
+        dataset: M images.
+        detections: M, in the same order, the highest score first; classes as dataset.labels.
+    """
     parts = []
     for record, found in zip(dataset.records, detections, strict=True):
-        sought = np.flatnonzero(~record.difficult)
-        top = slice(STRONGEST * len(sought))
+        kept = np.flatnonzero(~record.difficult)
+        top = slice(STRONGEST * len(kept))
         boxes, labels, scores = found.boxes[top], found.labels[top], found.scores[top].astype(np.float64)
-        parts.append(_sight(record.boxes[sought], record.labels[sought], boxes, labels, scores))
-    return Sightings(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Sightings)))
+        parts.append(_localize_image(record.boxes[kept], record.labels[kept], boxes, labels, scores))
+    return Localization(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Localization)))
 
 
-def _sight(objects: NDArray[np.float32], label: NDArray[np.int64], boxes: NDArray[np.float32],
-           labels: NDArray[np.int64], scores: NDArray[np.float64]) -> Sightings:  # fmt: skip
-    """One image: objects [n, 4] of classes [n]; detections [d, 4] of classes and scores [d], the best first."""
+def _localize_image(objects: NDArray[np.float32], label: NDArray[np.int64], boxes: NDArray[np.float32],
+                    labels: NDArray[np.int64], scores: NDArray[np.float64]) -> Localization:  # fmt: skip
+    """Compare objects [n, 4] of classes [n] with detections [d, 4] of classes and scores [d] on one image."""
     count = len(label)
     if not len(boxes) or not count:
         zero = np.zeros(count)
-        return Sightings(label, zero, zero, np.full(count, -1), zero, np.zeros((count, 4)), scores, labels)
-    there, seen = (torch.from_numpy(part).double() for part in (objects, boxes))
-    overlap = iou(there[:, None], seen).numpy()  # [n, d]
-    best, rows = overlap.argmax(1), np.arange(count)
-    hit = overlap >= HIT
-    first = hit.argmax(1)
-    a, b = xyxy_to_cxcywh(there).numpy(), xyxy_to_cxcywh(seen).numpy()[best]
-    moved = np.concatenate(((b[:, :2] - a[:, :2]) / a[:, 2:], np.log(np.maximum(b[:, 2:], 1e-6) / a[:, 2:])), 1)
+        return Localization(label, zero, zero, np.full(count, -1), zero, np.zeros((count, 4)), scores, labels)
+    truth, predicted = (torch.from_numpy(part).double() for part in (objects, boxes))
+    overlap = iou(truth[:, None], predicted).numpy()  # [n, d]
+    best, on = overlap.argmax(1), overlap >= ON_OBJECT
+    first, any_on = on.argmax(1), on.any(1)
+    a, b = xyxy_to_cxcywh(truth).numpy(), xyxy_to_cxcywh(predicted).numpy()[best]
+    offset = np.concatenate(((b[:, :2] - a[:, :2]) / a[:, 2:], np.log(np.maximum(b[:, 2:], 1e-6) / a[:, 2:])), 1)
     own = np.where(labels == label[:, None], overlap, 0).max(1)
-    return Sightings(label, own, overlap[rows, best], np.where(hit.any(1), labels[first], -1),
-                     np.where(hit.any(1), scores[first], 0.0), moved, scores, labels)  # fmt: skip
+    return Localization(label, own, overlap[np.arange(count), best], np.where(any_on, labels[first], -1),
+                        np.where(any_on, scores[first], 0.0), offset, scores, labels)  # fmt: skip
 
 
-def verdict(seen: Sightings, names: Sequence[str], thresholds: NDArray[np.float64]) -> tuple[bool, str]:
-    """(whether it is as it should be, what was found and what to change). thresholds: [C] recommended scores."""
-    count, right = len(seen.label), int(seen.right.sum())
-    highest = seen.scores.max(initial=0.0)
-    above = int((seen.scores > thresholds[seen.labels]).sum())
-    told = (f"{above:,} of the {len(seen.scores):,} strongest detections are above the model's thresholds, the highest "
-            f"score is {highest:.2g}")  # fmt: skip
-    if not len(seen.scores):
-        return False, f"nothing found: not one detection; {count} objects are there: train longer"
-    placed = int((seen.best >= HIT).sum())
-    displaced = _displaced(seen) if placed < count / 2 else ""
+def explain(found: Localization, names: Sequence[str], thresholds: NDArray[np.float64]) -> tuple[bool, str]:
+    """Return whether the detections are sound, and a message: what they lie on and what to change.
+
+    Args:
+        found: N objects, at least one.
+        names: C class names.
+        thresholds: [C] scores recommended for detection.
+    """
+    count, correct = len(found.label), int(found.true_positive.sum())
+    if not len(found.scores):
+        return False, f"nothing found: there are no detections of {count:,} objects. Train longer."
+    above = int((found.scores > thresholds[found.labels]).sum())
+    strongest = (f"{above:,} of the {len(found.scores):,} strongest detections score above the model's thresholds, "
+                 f"and the highest score is {found.scores.max():.2g}")  # fmt: skip
+    on_object = int((found.best_iou >= ON_OBJECT).sum())
+    displaced = _explain_displaced(found) if on_object < count / 2 else ""
     if displaced:
         return False, displaced
-    if placed < ENOUGH * count:
-        return False, (f"nothing found: {placed:,} of {count:,} objects have a detection on them, {told}: train "
-                       "longer, or at a larger --size for small objects")  # fmt: skip
-    misnamed = _misnamed(seen, names)
-    if misnamed:
-        return False, misnamed
-    loud = int((seen.right & (seen.score > thresholds[seen.label])).sum())
-    if loud < ENOUGH * right:
-        return False, (f"scores too low: the strongest detections lie on {right} of {count} objects, but {told} "
-                       f"({thresholds.min():.2g} to {thresholds.max():.2g}): detect with a lower --threshold, or train "
-                       "longer")  # fmt: skip
-    return True, f"{right} of {count} objects are found as what they are, {told}"
+    if on_object < ENOUGH * count:
+        return False, (f"nothing found: detections lie on {on_object:,} of {count:,} objects. {strongest}. Train "
+                       "longer, or at a larger --size if the objects are small.")  # fmt: skip
+    misclassified = _explain_misclassified(found, names)
+    if misclassified:
+        return False, misclassified
+    confident = int((found.true_positive & (found.score > thresholds[found.label])).sum())
+    if confident < ENOUGH * correct:
+        return False, (f"scores too low: the strongest detections lie on {correct:,} of {count:,} objects, but only "
+                       f"{strongest} (thresholds: {thresholds.min():.2g} to {thresholds.max():.2g}). Detect with a "
+                       "lower --threshold, or train longer.")  # fmt: skip
+    return True, f"{correct:,} of {count:,} objects are found with their class; {strongest}"
 
 
-def _displaced(seen: Sightings) -> str:
-    """Boxes that lie beside their objects, all in one way; empty: they do not."""
-    beside = seen.best >= BESIDE
-    if beside.mean() < ENOUGH:
+def _explain_displaced(found: Localization) -> str:
+    """Return a message if the boxes near objects are all displaced in the same way, else ""."""
+    near = found.best_iou >= NEAR_OBJECT
+    if near.mean() < ENOUGH:
         return ""
-    low, middle, high = np.quantile(seen.moved[beside], (0.25, 0.5, 0.75), axis=0)
-    if (high - low)[2:].max() > SAME or np.abs(middle).max() < MOVED:
+    low, middle, high = np.quantile(found.offset[near], (0.25, 0.5, 0.75), axis=0)
+    if (high - low)[2:].max() > SAME_SCALE or np.abs(middle).max() < DISPLACED:
         return ""
-    wide, tall = np.exp(middle[2:])
-    return (
-        f"predicted boxes are {_scale(wide, 'wide', 'narrow')} and {_scale(tall, 'tall', 'short')} "
-        f"({beside.sum():,} of {len(beside):,} objects), shifted by {middle[0]:+.2f} object widths and "
-        f"{middle[1]:+.2f} object heights: the anchors or the resize differ from training; use the run's own model file"
-    )
+    width, height = np.exp(middle[2:])
+    return (f"predicted boxes are {_scale(width, 'wide', 'narrow')} and {_scale(height, 'tall', 'short')} "
+            f"({near.sum():,} of {len(near):,} objects), shifted by {middle[0]:+.2f} object widths and "
+            f"{middle[1]:+.2f} object heights. The anchors or the resize mode differ from training: use the run's own "
+            "model file.")  # fmt: skip
 
 
 def _scale(ratio: float, larger: str, smaller: str) -> str:
-    """A ratio of predicted to true size in words: "1.20x too wide", "2.00x too narrow", "not too wide"."""
+    """Return a ratio of predicted to true size in words: "1.20x too wide", "2.00x too narrow", "not too wide"."""
     if abs(np.log(ratio)) < 0.01:
         return f"not too {larger}"
     return f"{ratio:.2f}x too {larger}" if ratio >= 1 else f"{1 / ratio:.2f}x too {smaller}"
 
 
-def _misnamed(seen: Sightings, names: Sequence[str]) -> str:
-    """Classes that are called by other names; empty: most are called what they are."""
-    on = seen.called >= 0
-    table = np.zeros((len(names), len(names)), np.int64)
-    np.add.at(table, (seen.label[on], seen.called[on]), 1)
-    called, most, all_of = table.argmax(1), table.max(1), table.sum(1)
-    other = {a: int(called[a]) for a in np.flatnonzero(2 * most > all_of).tolist() if called[a] != a}
-    permuted = bool(other) and set(other) == set(other.values())
-    if not permuted and 2 * seen.right.sum() >= on.sum():
+def _explain_misclassified(found: Localization, names: Sequence[str]) -> str:
+    """Return a message if the detections on objects are mostly of other classes, else ""."""
+    on = found.predicted >= 0
+    table = np.zeros((len(names), len(names)), np.int64)  # [C, C] true class, predicted class
+    np.add.at(table, (found.label[on], found.predicted[on]), 1)
+    usual, most, total = table.argmax(1), table.max(1), table.sum(1)
+    confused = {a: int(usual[a]) for a in np.flatnonzero(2 * most > total).tolist() if usual[a] != a}
+    permuted = bool(confused) and set(confused) == set(confused.values())
+    if not permuted and 2 * found.true_positive.sum() >= on.sum():
         return ""
-    told = [f"{names[a]} is called {names[b]} ({most[a]} of {all_of[a]})" for a, b in other.items()]
-    said = (", ".join(told[:3]) or "by chance") + (f" and {len(told) - 3} more" if len(told) > 3 else "")
+    pairs = [f"{names[a]} is predicted as {names[b]} ({most[a]} of {total[a]})" for a, b in confused.items()]
+    examples = (", ".join(pairs[:3]) or "at random") + (f" and {len(pairs) - 3} more" if len(pairs) > 3 else "")
     if permuted:
-        return (f"boxes right, classes permuted: {said}: the order of the class names is not the training's; write "
-                "them in its order, in the data or the model file")  # fmt: skip
-    return (f"boxes right, classes wrong on {on.sum() - seen.right.sum():,} of {on.sum():,}: {said}: compare the order "
-            "of the class names with the training's; if it agrees, train longer")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Bars:
-    """A histogram, or several over the same steps."""
-
-    heading: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[int, ...]], ...]
-    """Step -> one count for each column."""
+        return (f"correct boxes, permuted classes: {examples}. The class names are not in the order of training: "
+                "restore that order in the data or in the model file.")  # fmt: skip
+    return (f"correct boxes, wrong classes on {on.sum() - found.true_positive.sum():,} of {on.sum():,}: {examples}. "
+            "Compare the order of the class names with training's; if they agree, train longer.")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/diagnosing.py: a trained network is broken on purpose; the right check fails, no other."""
+"""Each test breaks a trained network or its data in one way: the check for that defect fails, and no other."""
 
 import json
 import re
@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from lookonce.cli import main
-from lookonce.commands import diagnose as diagnosing
-from lookonce.commands.diagnose import diagnose, pair_names
+from lookonce.commands.diagnose import BAR, Check, Diagnosis, diagnose, pair_names
 from lookonce.errors import UserError
+from lookonce.evaluation.localization import Histogram
 from lookonce.model.detections import Detections
 from lookonce.model.layers import Region
 from lookonce.model.model_file import load_model, save_model
@@ -21,7 +21,7 @@ from sets import write_squares
 
 
 def broken(model, change):
-    """A copy of a model with its numbers changed in place."""
+    """Copy a model and change its numbers."""
     network = Network(model.network.layers)
     network.load_state_dict(model.network.state_dict())
     with torch.no_grad():
@@ -60,42 +60,44 @@ def untrained(convolutions):
 
 DEFECTS = {
     "labels permuted": (lambda m: replace(m, labels=m.labels[::-1]), {"class names", "detections"},
-                        "boxes right, classes permuted: "),
-    "anchors in pixels": (lambda m: with_anchors(m, 32), {"anchors"}, "not in cells but in pixels, where it would be"),
-    "anchors as shares": (lambda m: with_anchors(m, 1 / 3), {"anchors"}, "not in cells but in shares of the input"),
+                        "correct boxes, permuted classes: "),
+    "anchors in pixels": (lambda m: with_anchors(m, 32), {"anchors"},
+                          "They are in pixels, not in cells: converted, they fit"),
+    "anchors as ratios of the input": (lambda m: with_anchors(m, 1 / 3), {"anchors"},
+                                       "They are in ratios of the input, not in cells: converted, they fit"),
     "anchors of another set": (lambda m: with_anchors(m, 1.6), {"anchors", "detections"},
                                r"predicted boxes are 1.\d\dx too wide"),
     "another resize mode": (lambda m: replace(m, resize="stretch"), {"resize"},
-                            "says stretch to 96 x 96 px and letterbox_antialias to 96 x 96 px was what it was"),
-    "last layer zeroed": (lambda m: broken(m, silent), {"weights"}, r"layer 11, conv.weight: every number is 0"),
+                            "says stretch to 96 x 96 px, but the run was trained with letterbox_antialias to 96 x 96"),
+    "last layer zeroed": (lambda m: broken(m, silent), {"weights"}, r"layer 11, conv.weight: all numbers are 0"),
     "weights not a number": (lambda m: broken(m, nan), {"weights"}, "layer 4, conv.weight: 1 of 2,304 numbers are not"),
-    "variance below zero": (lambda m: broken(m, variance), {"weights"}, "layer 2, norm.running_var: -1 to"),
-    "faint": (lambda m: broken(m, faint), {"detections"}, "scores too low: .*detect with a lower --threshold"),
+    "variance below zero": (lambda m: broken(m, variance), {"weights"}, "layer 2, norm.running_var: found -1 to"),
+    "faint": (lambda m: broken(m, faint), {"detections"}, "scores too low: .*Detect with a lower --threshold"),
     "untrained": (lambda m: broken(m, untrained), {"detections"}, "nothing found: "),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("change, checks, said", DEFECTS.values(), ids=DEFECTS)
-def test_each_defect_fails_its_check_and_no_other(change, checks, said, run, squares, tmp_path):
+@pytest.mark.parametrize("change, checks, message", DEFECTS.values(), ids=DEFECTS)
+def test_each_defect_fails_its_check_and_no_other(change, checks, message, run, squares, tmp_path):
     save_model(change(load_model(run)), tmp_path / "model.safetensors")
     found = diagnose(tmp_path, squares, steps=0)
     assert set(found.failed) == checks
-    assert any(re.search(said, check.said) for check in found.checks if check.name in checks)
-    assert all("\n" not in check.said for check in found.checks)
+    assert any(re.search(message, check.message) for check in found.checks if check.name in checks)
+    assert all("\n" not in check.message for check in found.checks)
 
 
 def test_a_sound_run_passes_every_check_and_nothing_is_written(run, squares):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     found = diagnose(run, squares, steps=200)
     assert {check.state for check in found.checks} == {"pass"}
-    assert any(", fp32, " in check.said for check in found.checks if check.name == "detections")
+    assert any(", fp32, " in check.message for check in found.checks if check.name == "detections")
     assert len(found.checks) == 9
     assert found.exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
 def renamed(squares, tmp_path, names):
-    """The squares under other names of classes."""
+    """Copy the squares with other class names."""
     root = tmp_path / "data"
     shutil.copytree(squares, root)
     for file in (root / "Annotations").iterdir():
@@ -106,18 +108,18 @@ def renamed(squares, tmp_path, names):
     return root
 
 
-@pytest.mark.parametrize("names, said", [
-    ({"red": "Red"}, "'red' is 'Red' in the data: write it one way"),
+@pytest.mark.parametrize("names, message", [
+    ({"red": "Red"}, "'red' is 'Red' in the data. Use one spelling"),
     ({"blue": "bluе", "red": "RED"}, "'blue' is 'bluе' in the data, 'red' is 'RED' in the data"),
-    ({"red": "crimson"}, "no object or class of the data is 'red'"),
+    ({"red": "crimson"}, "the data has no class or object of 'red'"),
 ])  # fmt: skip
-def test_names_that_do_not_agree_are_told(names, said, run, squares, tmp_path):
+def test_class_names_that_differ_fail(names, message, run, squares, tmp_path):
     found = diagnose(run, renamed(squares, tmp_path, names), steps=0)
     assert found.failed == ("class names",)
-    assert said in {check.name: check.said for check in found.checks}["class names"]
+    assert message in {check.name: check.message for check in found.checks}["class names"]
 
 
-def test_a_subset_in_an_order_of_its_own_is_no_defect(run, squares, tmp_path):
+def test_a_class_order_that_differs_from_the_data_passes_if_the_detections_do(run, squares, tmp_path):
     data = renamed(squares, tmp_path, {})
     file = next((data / "Annotations").glob("train*.xml"))
     file.write_text(file.read_text().replace("<name>blue</name>", "<name>green</name>"))
@@ -134,7 +136,7 @@ def test_a_subset_in_an_order_of_its_own_is_no_defect(run, squares, tmp_path):
     assert found.failed == ()
 
 
-def test_objects_that_share_a_cell_are_told_with_their_files(run, squares, tmp_path):
+def test_objects_that_share_a_cell_are_listed_with_their_files(run, squares, tmp_path):
     data = renamed(squares, tmp_path, {})
     for file in (data / "Annotations").iterdir():
         objects = re.findall(r"<object>.*?</object>", file.read_text(), re.DOTALL)
@@ -142,49 +144,52 @@ def test_objects_that_share_a_cell_are_told_with_their_files(run, squares, tmp_p
     found = diagnose(run, data, steps=0)
     [check] = [check for check in found.checks if check.name == "shared cells"]
     assert found.failed == ("shared cells",)
-    assert "(50.0%)" in check.said
+    assert "(50.0%)" in check.message
     assert re.match(
-        r"Annotations/test000.xml:\d+: (red|blue), to the (red|blue) of Annotations/test000", check.places[0]
+        r"Annotations/test000.xml:\d+: (red|blue), collides with the (red|blue) of Annotations/test000",
+        check.locations[0],
     )
 
 
-@pytest.mark.parametrize("loss, scores, state, said", [
-    ([9.0, 3.0, 1.0], [0.0, 0.0, 0.001], "FAIL", "what is learnt is not what is scored"),
+@pytest.mark.parametrize("loss, scores, state, message", [
+    ([9.0, 3.0, 1.0], [0.0, 0.0, 0.001], "FAIL", "the network learns something other than what is evaluated"),
     ([9.0, 9.1, 8.9], [0.0, 0.0, 0.0], "FAIL", "the loss did not fall"),
     ([9.0, 3.0, 1.0], [0.0, 0.1, 0.3], "pass", "loss from 9 to 1, best val/mAP 0.300"),
-    ([], [], "skipped", "no epoch"),
+    ([], [], "skipped", "no epoch has been validated yet"),
 ])  # fmt: skip
-def test_curves_tell_a_falling_loss_from_one_that_stands(loss, scores, state, said, run, squares, tmp_path):
+def test_curves_distinguish_a_loss_that_fell_from_one_that_did_not(
+    loss, scores, state, message, run, squares, tmp_path
+):
     shutil.copy(run / "model.safetensors", tmp_path)
     rows = "".join(f"{n},{n},{a},{b}\n" for n, (a, b) in enumerate(zip(loss, scores, strict=True)))
     (tmp_path / "metrics.csv").write_text("epoch,step,loss_epoch,val/mAP\n" + rows)
     [check] = [check for check in diagnose(tmp_path, squares, steps=0).checks if check.name == "curves"]
     assert check.state == state
-    assert said in check.said
+    assert message in check.message
 
 
-def test_images_that_do_not_show_their_objects_cannot_be_learnt(run, squares, tmp_path):
+def test_images_that_do_not_show_their_objects_fail_the_overfit_check(run, squares, tmp_path):
     data = renamed(squares, tmp_path, {})
     first = data / "JPEGImages" / "train000.png"
     for file in (data / "JPEGImages").glob("train*.png"):
         file.write_bytes(first.read_bytes())
     found = diagnose(run, data, steps=60)
-    assert found.failed == ("five images",)
+    assert found.failed == ("overfit",)
 
 
-def test_a_stop_in_the_last_check_keeps_the_answers_before(run, squares, monkeypatch):
+def test_an_interrupt_in_the_overfit_check_keeps_the_other_results(run, squares, monkeypatch):
     def stopped(model, images, steps):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(diagnosing, "memorise", stopped)
+    monkeypatch.setattr("lookonce.commands.diagnose.overfit", stopped)
     found = diagnose(run, squares)
-    assert (found.checks[-1].state, found.checks[-1].said) == ("skipped", "stopped")
+    assert (found.checks[-1].state, found.checks[-1].message) == ("skipped", "stopped")
     assert len(found.checks) == 9
 
 
-def test_the_command_ends_with_0_1_or_2_and_speaks_json(run, squares, tmp_path, capsys):
+def test_the_exit_code_is_0_1_or_2_and_json_is_printed(run, squares, tmp_path, capsys):
     assert main(["diagnose", str(run), str(squares), "--steps", "0"]) == 0
-    assert "every check passes" in capsys.readouterr().out
+    assert "All checks passed." in capsys.readouterr().out
     save_model(replace(load_model(run), resize="stretch"), tmp_path / "m.safetensors")
     assert main(["diagnose", str(tmp_path / "m.safetensors"), str(squares), "--steps", "0", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["failed"] == ["resize"]
@@ -193,19 +198,19 @@ def test_the_command_ends_with_0_1_or_2_and_speaks_json(run, squares, tmp_path, 
     for file in (empty / "Annotations").iterdir():
         file.write_text(re.sub(r"<object>.*</object>", "", file.read_text(), flags=re.DOTALL))
     wrong = [(tmp_path / "none", squares), (run, tmp_path / "none"), (run, other), (run, empty), (empty, squares)]
-    for given in wrong:
-        assert main(["diagnose", *map(str, given)]) == 2
-        said = capsys.readouterr().err
-        assert said.startswith("lookonce: ")
-        assert said.count("\n") == 1
+    for arguments in wrong:
+        assert main(["diagnose", *map(str, arguments)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("lookonce: ")
+        assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("given, message", [
+@pytest.mark.parametrize("options, message", [
     ({"steps": -1}, "steps: -1"), ({"val_split": "vla"}, "no split 'vla'"),
 ])  # fmt: skip
-def test_wrong_options_are_told(given, message, run, squares):
+def test_wrong_options_are_refused(options, message, run, squares):
     with pytest.raises(UserError, match=message):
-        diagnose(run, squares, **given)
+        diagnose(run, squares, **options)
 
 
 def test_another_resize_that_finds_more_is_named(run, squares, tmp_path, monkeypatch):
@@ -218,12 +223,44 @@ def test_another_resize_that_finds_more_is_named(run, squares, tmp_path, monkeyp
     save_model(replace(load_model(run), training={}), tmp_path / "m.safetensors")
     found = diagnose(tmp_path / "m.safetensors", squares, steps=0)
     assert found.failed == ("detections",)
-    said = {check.name: check.said for check in found.checks}
-    assert "100% of the objects are found with stretch_antialias, 0% with letterbox_antialias" in said["detections"]
-    assert said["resize"] == "letterbox_antialias; the file does not say how it was trained"
+    messages = {check.name: check.message for check in found.checks}
+    assert (
+        "100% of the objects are found with stretch_antialias, 0% with letterbox_antialias. Use stretch_antialias."
+        in messages["detections"]
+    )
+    assert messages["resize"] == "letterbox_antialias; the model file has no record of its training"
 
 
-def test_names_are_paired_exactly_first_then_by_likeness():
+def test_equal_names_are_paired_before_similar_ones():
     assert pair_names(("cat", "Dog", "horse"), ("dog", "horsse", "cat", "Cat")) == {
         "cat": "cat", "Dog": "dog", "horse": "horsse"}  # fmt: skip
     assert pair_names(("cat",), ("dog",)) == {}
+
+
+SCORES = Histogram("score from", ("detections",), (("0", (0,)), ("0.5", (20,)), ("0.9", (5,))))
+
+
+def test_the_table_shows_each_check_and_histograms_without_colour():
+    checks = (Check("weights", "pass", "all finite"), Check("anchors", "FAIL", "in pixels: divide", ("a.xml:3: cat",)),
+              Check("curves", "skipped", "no metrics.csv"))  # fmt: skip
+    text = str(Diagnosis("run", "data", checks, (SCORES,)))
+    assert "anchors" in text
+    assert "FAIL" in text
+    assert "a.xml:3: cat" in text
+    assert text.endswith("Fix in this order: anchors")
+    assert [line.count("#") for line in text.splitlines() if "#" in line] == [BAR, BAR // 4]
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_the_exit_code_is_1_only_if_a_check_failed():
+    assert Diagnosis("r", "d", (Check("a", "pass", ""), Check("b", "skipped", ""))).exit_code == 0
+    found = Diagnosis("r", "d", (Check("a", "pass", ""), Check("b", "FAIL", "")))
+    assert (found.exit_code, found.failed) == (1, ("b",))
+
+
+def test_json_holds_checks_and_histograms():
+    values = json.loads(json.dumps(Diagnosis("r", "d", (Check("a", "FAIL", "x", ("p",)),), (SCORES,)).to_json()))
+    assert values["failed"] == ["a"]
+    assert values["checks"] == [{"name": "a", "state": "FAIL", "message": "x", "locations": ["p"]}]
+    assert values["histograms"][0]["rows"][1] == ["0.5", [20]]
