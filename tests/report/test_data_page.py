@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/view/data_report.py."""
+"""The page of a data set."""
 
 import re
 import shutil

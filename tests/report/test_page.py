@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/view/page.py."""
+"""What all pages share: no other file, no script, the page's own colours."""
 
 import base64
 import io
