@@ -27,7 +27,7 @@ from lookonce.report.figures import (
     rates_figure,
     save_figure,
 )
-from lookonce.report.page import PAGE
+from lookonce.report.page import PALETTE
 
 MARKUP = ["$a$", "$", "$\\frac$", "a_b^c", "\\frac", "<b>", "&amp;", "кот", "\u732b", "a\nb\x1b[1m"]
 WH = np.random.default_rng(0).uniform(0.3, 9, (5000, 2))
@@ -49,8 +49,8 @@ def test_each_figure_is_svg_in_the_pages_colours(what):
     before = dict(matplotlib.rcParams)
     svg = MADE[what]()
     ElementTree.fromstring(svg)
-    assert not set(re.findall(r"#[0-9a-f]{6}", svg)) & set(PAGE)
-    assert "currentColor" in svg
+    assert not set(re.findall(r"#[0-9a-f]{6}", svg)) & {light for light, _ in PALETTE.values()}
+    assert "var(--ink)" in svg
     assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"|rdf:\w+="[^"]*"', "", svg).replace("http://www.w3.org", "")
     assert dict(matplotlib.rcParams) == before
 
@@ -178,6 +178,6 @@ def test_figures_are_svg_with_their_numbers():
     assert ElementTree.fromstring(text).tag.endswith("svg")
     draw = np.random.default_rng(0).random(500)
     drawn = calibration_figure(calibrate(draw, draw > 0.5))
-    assert "as it should be" in drawn
+    assert "perfect calibration" in drawn
     assert ElementTree.fromstring(drawn).tag.endswith("svg")
     assert calibration_figure(calibrate(np.ones(1), np.ones(1, bool)))
