@@ -33,8 +33,8 @@ def test_the_page_needs_no_other_file_and_runs_nothing(page):
 def test_the_page_says_everything(page, run):
     text = page.read_text(encoding="utf-8")
     for word in ("VOC 2010 (area under the curve), IoU &gt;= 0.5", "40 images", "--split all", str(run), "numpy ",
-                 ", fp32, ", "Precision against recall", "Errors by kind", "What is taken for what", "to be believed",
-                 "Misses", "Hits", "duplicate", "TIDE", "small"):  # fmt: skip
+                 ", fp32, ", "Precision-recall curves", "Errors by kind", "Confusion matrix", "Calibration of scores",
+                 "Missed objects", "True positives", "duplicate", "TIDE", "small"):  # fmt: skip
         assert word in text, word
     assert text.count('<img src="data:image/jpeg') >= 4
     assert text.count("<polyline") == 2  # a curve a class
@@ -48,9 +48,9 @@ def test_coco_s_numbers_stand_on_the_page_and_many_classes_make_a_list(tmp_path)
     text = write_evaluation_report(tmp_path / "p.html", dataset, analysis, coco, [("protocol", "COCO")]).read_text()
     for name, value in coco.numbers.items():
         assert f"<td>{name}</td><td>{value:.3f}</td>" in text
-    assert "taken for</th>" in text
+    assert "detected as</th>" in text
     assert 'class="matrix' not in text
-    assert "<h2>Hits</h2>" not in text  # its images are not there
+    assert "<h2>True positives</h2>" not in text  # its images are not there
 
 
 def test_names_cannot_break_the_page_and_nothing_to_say_is_no_error(squares, tmp_path):
@@ -92,23 +92,23 @@ def scored(tmp_path_factory):
 
 def test_every_sort_is_shown_and_said(scored):
     dataset, analysis = scored
-    told = choose_examples(dataset, analysis)
-    assert len(told.hits) == SHOWN
-    assert len(told.misses) == sum(len(dataset.records[n].boxes) for n in range(0, 20, 3)) <= SHOWN
-    assert 0 < len(told.alarms) <= SHOWN
-    assert all(": background, test" in one.caption or ": both, test" in one.caption for one in told.alarms)
+    examples = choose_examples(dataset, analysis)
+    assert len(examples.true_positives) == SHOWN
+    assert len(examples.missed) == sum(len(dataset.records[n].boxes) for n in range(0, 20, 3)) <= SHOWN
+    assert 0 < len(examples.false_positives) <= SHOWN
+    assert all(": background, test" in one.caption or ": both, test" in one.caption for one in examples.false_positives)
     missed = {f"test{n:03}.png" for n in range(0, 20, 3)}
-    assert all(one.caption.rpartition(", ")[2] in missed for one in told.misses)
-    assert {one.caption.split()[0] for one in told.hits} == set(dataset.labels)  # the classes in turn
-    for one in (*told.hits, *told.misses, *told.alarms):
-        assert one.there.size == one.found.size
-        assert max(one.there.size) == SIDE
+    assert all(one.caption.rpartition(", ")[2] in missed for one in examples.missed)
+    assert {one.caption.split()[0] for one in examples.true_positives} == set(dataset.labels)  # the classes in turn
+    for one in (*examples.true_positives, *examples.missed, *examples.false_positives):
+        assert one.truth.size == one.detections.size
+        assert max(one.truth.size) == SIDE
 
 
 def test_what_is_there_and_what_was_found_are_drawn_apart(scored):
     dataset, analysis = scored
-    told = choose_examples(dataset, analysis)
-    assert any(np.any(np.asarray(one.there) != np.asarray(one.found)) for one in told.misses)
+    examples = choose_examples(dataset, analysis)
+    assert any(np.any(np.asarray(one.truth) != np.asarray(one.detections)) for one in examples.missed)
 
 
 def test_images_that_do_not_open_are_left_out(tmp_path):
@@ -117,8 +117,8 @@ def test_images_that_do_not_open_are_left_out(tmp_path):
     for file in (root / "JPEGImages").iterdir():
         file.write_text("text")
     nothing = [Detections([], [], [], dataset.labels)] * 3
-    told = choose_examples(dataset, analyse(dataset, nothing, Rules(), bootstrap=0))
-    assert told.hits == told.misses == told.alarms == []
+    examples = choose_examples(dataset, analyse(dataset, nothing, Rules(), bootstrap=0))
+    assert examples.true_positives == examples.missed == examples.false_positives == []
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -53,6 +53,7 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
 
     environment = jinja2.Environment(loader=jinja2.PackageLoader("lookonce", "report"), autoescape=True)
     environment.filters["ratio"] = lambda value: "-" if value is None else f"{value:.3f}"
+    environment.filters["sentence"] = lambda text: f"{text[:1].upper()}{text[1:].removesuffix('.')}."
     write_text(path, environment.get_template(template).render(version=__version__, palette=PALETTE, **values))
     return path
 

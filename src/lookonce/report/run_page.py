@@ -107,7 +107,7 @@ def facts(recipe: Mapping[str, Any], data: str, images: int, anchors: Shapes) ->
         ("network", f"{recipe.get('network')}, input {size} x {size}, {recipe.get('resize')}"),
         ("trained on", f"{images} images of {data}, {recipe.get('epochs')} epochs of batches of {batch}"),
         ("loss", str(recipe.get("loss"))),
-        ("optimiser", f"{recipe.get('optimizer')}, rate {recipe.get('learning_rate')}, {recipe.get('schedule')}"),
+        ("optimizer", f"{recipe.get('optimizer')}, rate {recipe.get('learning_rate')}, {recipe.get('schedule')}"),
         ("anchors (cells)", "  ".join(f"{w:.2f} x {h:.2f}" for w, h in anchors)),
     ]
 
@@ -201,9 +201,12 @@ def _galleries(run: RunReport, metrics: Metrics | None) -> list[Gallery]:
     skip = val.dataset.difficult
     f1 = image_f1(val.dataset, match(val.dataset, found, skip, metrics.rules.iou_threshold), skip)
     order = np.argsort(f1, kind="stable")
-    told = "F1 of the image at each class's best threshold. Solid: found. Dashed: what is there."
+    told = "F1 of the image, each class at its best threshold. Solid: detections. Dashed: ground truth."
     galleries = []
-    for heading, chosen in (("Worst validation images", order[:SHOWN]), ("Best", order[::-1][:SHOWN])):
+    for heading, chosen in (
+        ("Worst validation images", order[:SHOWN]),
+        ("Best validation images", order[::-1][:SHOWN]),
+    ):
         images: list[tuple[str, Image.Image]] = []
         for index in chosen:
             record = val.dataset.records[int(index)]
