@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/view/data_report.py."""
+"""The page of a data set."""
 
 import re
 import shutil
@@ -27,7 +27,7 @@ def test_the_page_needs_no_other_file_and_runs_nothing(page):
     assert "<script" not in text
     assert not re.search(r"""(?:src|href|action)=["'](?!data:|#)""", text)
     assert not re.search(r"url\((?!#|\"?data:)", text)
-    assert "Nothing that would harm" in text or "nothing that would harm" in text
+    assert "Ready for training" in text
     assert text.count('<img src="data:image/jpeg') == IMAGES
 
 
@@ -38,7 +38,7 @@ def test_names_cannot_break_the_page(squares, tmp_path):
         tmp_path / "p.html", replace(report, findings=(evil,)), read_dataset(squares), "letterbox"
     ).read_text(encoding="utf-8")
     assert "<script" not in text
-    assert "to mend before training" in text
+    assert "Fix before training" in text
     assert "&lt;script&gt;" in text
 
 

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/view/page.py."""
+"""What all pages share: no other file, no script, the page's own colours."""
 
 import base64
 import io
@@ -11,17 +11,17 @@ from PIL import Image
 
 from browser import needs_browser, opened
 from lookonce.report import page
-from lookonce.report.page import Drawing, data_uri, write_page
+from lookonce.report.page import PALETTE, data_uri, styled_figure, to_svg, write_page
 
 
 def test_a_figure_takes_the_pages_colours():
-    with Drawing(3, 2) as drawing:
-        drawing.figure.subplots().plot([0, 1], color=page.ACCENT)
-        svg = drawing.svg()
+    with styled_figure(3, 2) as figure:
+        figure.subplots().plot([0, 1], color=page.ACCENT)
+        svg = to_svg(figure)
     ElementTree.fromstring(svg)
     assert "var(--accent)" in svg
-    assert "currentColor" in svg
-    assert not set(re.findall(r"#[0-9a-f]{6}", svg)) & set(page.PAGE)
+    assert "var(--ink)" in svg
+    assert not set(re.findall(r"#[0-9a-f]{6}", svg)) & {light for light, _ in PALETTE.values()}
 
 
 def test_an_image_is_within_the_page():

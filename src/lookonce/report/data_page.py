@@ -155,6 +155,6 @@ def _objects(dataset: Dataset, record: Record, report: CheckReport, mode: Resize
             "cx": (x1 + x2) / 2, "cy": (y1 + y2) / 2, "anchor": int(told.anchor[n]) + 1,
             "ax": float(drawn[n, 0]), "ay": float(drawn[n, 1]), "aw": float(shapes[n, 0]), "ah": float(shapes[n, 1]),
             "iou": float(overlap[n]), "txy": told.txy[n].tolist(), "twh": told.twh[n].tolist(),
-            "fate": "lost to another" if lost else "difficult: not sought" if told.ignore[n] else "",
+            "fate": "anchor collision" if lost else "difficult: ignored" if told.ignore[n] else "",
         })  # fmt: skip
     return found

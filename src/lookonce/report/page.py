@@ -1,6 +1,7 @@
-"""What every page has in common: its template, its figures in its own colours, its images within it.
+"""What all pages and plots share: one palette, one figure style, one template.
 
-A page is one HTML file that opens offline: no script, no other file, no address.
+A page is one HTML file that opens offline: it has no script and loads nothing. Its figures are SVG in the page's own
+colours, so that they follow its light and dark theme.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import base64
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,63 +21,68 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
+PALETTE = {
+    "ink": ("#1b1d20", "#e8e6e1"),
+    "muted": ("#63686f", "#9aa1ab"),
+    "card": ("#ffffff", "#1c1f25"),
+    "accent": ("#0072b2", "#5ab0ec"),
+    "warm": ("#c04f00", "#f58b4c"),
+    "green": ("#007a58", "#3fc79c"),
+    "pink": ("#b3588a", "#e39ac2"),
+    "orange": ("#b07800", "#f0c04a"),
+    "sky": ("#3d94c9", "#a9dcf7"),
+}
+"""Name -> (light, dark). After the colour-blind safe palette of Okabe and Ito, darkened so that text can be read."""
 
-INK, SOFT, CARD, ACCENT, WARM = "#0b0c0d", "#8a8b8c", "#fbfcfd", "#1f5fa8", "#b3401c"
-"""Colours while drawing; the page puts its own in their place."""
-
-
-PAGE = {INK: "currentColor", SOFT: "var(--muted)", CARD: "var(--card)", ACCENT: "var(--accent)", WARM: "var(--warm)"}
-
+INK, MUTED, CARD, ACCENT, WARM, *_ = (light for light, _ in PALETTE.values())
+SERIES = [light for name, (light, _) in PALETTE.items() if name not in ("ink", "muted", "card")]
 
 STYLE = {
     "svg.fonttype": "none", "text.parse_math": False, "svg.hashsalt": "lookonce", "font.size": 10,
-    "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": SOFT,
+    "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": MUTED,
     "axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none",
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+    "axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False, "legend.fontsize": 9,
+    "grid.color": MUTED, "grid.alpha": 0.3, "grid.linewidth": 0.6,
 }  # fmt: skip
 
 
 def write_page(path: Path, template: str, **values: Any) -> Path:
-    """Write a page, whole or not at all; values are what its template names. Text in them cannot break it."""
+    """Write a page from a template of this package, whole or not at all. All text in values is escaped."""
     import jinja2
 
     environment = jinja2.Environment(loader=jinja2.PackageLoader("lookonce", "report"), autoescape=True)
-    environment.filters["share"] = lambda value: "-" if value is None else f"{value:.3f}"
-    write_text(path, environment.get_template(template).render(version=__version__, **values))
+    environment.filters["ratio"] = lambda value: "-" if value is None else f"{value:.3f}"
+    environment.filters["sentence"] = lambda text: f"{text[:1].upper()}{text[1:].removesuffix('.')}."
+    write_text(path, environment.get_template(template).render(version=__version__, palette=PALETTE, **values))
     return path
 
 
 def data_uri(image: Image) -> str:
-    """An image as a data: address, so that the page needs no other file."""
+    """Return an image as a data: address, so that the page needs no other file."""
     content = io.BytesIO()
     image.save(content, "JPEG", quality=87)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
 
 
-class Drawing:
-    """A figure in the page's style. width, height: inches of 72 CSS px; close it by leaving `with`."""
+@contextmanager
+def styled_figure(width: float, height: float) -> Iterator[Figure]:
+    """Make a figure in the common style, which holds within `with`. width, height: inches (72 CSS px each)."""
+    import matplotlib
+    from cycler import cycler
+    from matplotlib.figure import Figure
 
-    def __init__(self, width: float, height: float) -> None:
-        import matplotlib
-        from matplotlib.figure import Figure
+    with matplotlib.rc_context(STYLE | {"axes.prop_cycle": cycler(color=SERIES)}):  # type: ignore[arg-type]
+        yield Figure(figsize=(width, height), dpi=110, layout="constrained")
 
-        self._style = matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
-        self._style.__enter__()
-        self.figure: Figure = Figure(figsize=(width, height), layout="constrained")
 
-    def __enter__(self) -> Drawing:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._style.__exit__(None, None, None)
-
-    def svg(self) -> str:
-        """The figure as an <svg> element that scales with the page and takes its colours."""
-        text = io.StringIO()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph")  # the reader's browser has its own letters
-            self.figure.savefig(text, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
-        whole = text.getvalue()
-        for mine, theirs in PAGE.items():
-            whole = whole.replace(mine, theirs)
-        return whole[whole.index("<svg") :]
+def to_svg(figure: Figure) -> str:
+    """Return the figure as an <svg> element that scales with the page and takes its colours."""
+    text = io.StringIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the reader's browser has its own letters
+        figure.savefig(text, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    for name, (light, _) in PALETTE.items():
+        svg = svg.replace(light, f"var(--{name})")
+    return svg[svg.index("<svg") :]

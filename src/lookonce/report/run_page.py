@@ -22,7 +22,7 @@ from lookonce.evaluation.matching import image_f1, match
 from lookonce.inference.draw import draw
 from lookonce.model.detections import Detections
 from lookonce.report.evaluation_page import sections
-from lookonce.report.page import SOFT, Drawing, data_uri, write_page
+from lookonce.report.page import WARM, data_uri, styled_figure, to_svg, write_page
 from lookonce.training.advice import RunReport
 from lookonce.training.history import Curves, read_curves
 
@@ -107,17 +107,17 @@ def facts(recipe: Mapping[str, Any], data: str, images: int, anchors: Shapes) ->
         ("network", f"{recipe.get('network')}, input {size} x {size}, {recipe.get('resize')}"),
         ("trained on", f"{images} images of {data}, {recipe.get('epochs')} epochs of batches of {batch}"),
         ("loss", str(recipe.get("loss"))),
-        ("optimiser", f"{recipe.get('optimizer')}, rate {recipe.get('learning_rate')}, {recipe.get('schedule')}"),
+        ("optimizer", f"{recipe.get('optimizer')}, rate {recipe.get('learning_rate')}, {recipe.get('schedule')}"),
         ("anchors (cells)", "  ".join(f"{w:.2f} x {h:.2f}" for w, h in anchors)),
     ]
 
 
 def curves_figure(by_epoch: Curves) -> str:
-    """<svg> against images seen: loss terms; both losses; validation mAP; learning rate and images/s."""
+    """Draw loss terms, losses, validation mAP, learning rate and images/s against images seen. <svg>"""
     epochs, seen = by_epoch["seen"][-1] if by_epoch.get("seen") else (1.0, 1.0)
     curves = {name: [(x * seen / epochs, y) for x, y in points] for name, points in by_epoch.items()}
-    with Drawing(9.5, 6.6) as drawing:
-        terms, losses, score, pace = drawing.figure.subplots(2, 2).flat
+    with styled_figure(9.5, 6.6) as figure:
+        terms, losses, score, pace = figure.subplots(2, 2).flat
         for term, line in zip(TERMS, LINES, strict=True):
             _line(terms, curves, f"{term}_epoch", line, term)
         _log_scale(terms, "loss term, mean of an epoch")
@@ -125,20 +125,21 @@ def curves_figure(by_epoch: Curves) -> str:
         _line(losses, curves, "val/loss", "--", "validation", marker="o")
         _log_scale(losses, "loss")
         _line(score, curves, "val/mAP", "-", "validation mAP@0.5", marker="o")
-        score.set(ylabel="validation mAP@0.5", ylim=(0, 1))
+        score.set(ylabel="validation mAP@0.5", ylim=(0, 1.02))
         _line(pace, curves, "rate", "-", "learning rate")
         pace.set(ylabel="learning rate", ylim=(0, None))
         if curves.get("images_per_s"):
             twin = pace.twinx()
-            _line(twin, curves, "images_per_s", ":", "images/s", marker=".")
+            _line(twin, curves, "images_per_s", ":", "images/s", marker=".", color=WARM)
             twin.set(ylabel="images/s (dotted)", ylim=(0, None))
         for axes in (terms, losses, score, pace):
             axes.set(xlabel="images seen" if by_epoch.get("seen") else "epoch")
-            axes.grid(color=SOFT, alpha=0.3)
+            axes.grid()
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            axes.xaxis.set_major_formatter("{x:,.0f}")
             if axes in (terms, losses) and axes.lines:
-                axes.legend(fontsize="small", ncols=2)
-        return drawing.svg()
+                axes.legend(ncols=2)
+        return to_svg(figure)
 
 
 def _log_scale(axes: Axes, name: str) -> None:
@@ -148,9 +149,10 @@ def _log_scale(axes: Axes, name: str) -> None:
     axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
 
 
-def _line(axes: Axes, curves: Curves, name: str, line: object, label: str, marker: str = "") -> None:
+def _line(axes: Axes, curves: Curves, name: str, line: object, label: str, marker: str = "",
+          color: str | None = None) -> None:  # fmt: skip
     if points := curves.get(name):
-        axes.plot(*zip(*points, strict=True), linestyle=line, marker=marker, markersize=4, label=label)
+        axes.plot(*zip(*points, strict=True), linestyle=line, marker=marker, markersize=4, label=label, color=color)
 
 
 SHOWN = 6
@@ -199,9 +201,12 @@ def _galleries(run: RunReport, metrics: Metrics | None) -> list[Gallery]:
     skip = val.dataset.difficult
     f1 = image_f1(val.dataset, match(val.dataset, found, skip, metrics.rules.iou_threshold), skip)
     order = np.argsort(f1, kind="stable")
-    told = "F1 of the image at each class's best threshold. Solid: found. Dashed: what is there."
+    told = "F1 of the image, each class at its best threshold. Solid: detections. Dashed: ground truth."
     galleries = []
-    for heading, chosen in (("Worst validation images", order[:SHOWN]), ("Best", order[::-1][:SHOWN])):
+    for heading, chosen in (
+        ("Worst validation images", order[:SHOWN]),
+        ("Best validation images", order[::-1][:SHOWN]),
+    ):
         images: list[tuple[str, Image.Image]] = []
         for index in chosen:
             record = val.dataset.records[int(index)]
