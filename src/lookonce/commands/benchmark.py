@@ -167,7 +167,7 @@ def _write(speed: Speed, folder: Path) -> None:
     panels = {}
     for table in speed.tables:
         panels[table.heading] = [
-            Bar(f"{row.name}, {row.precision}", row.images_per_s,
+            Bar(", ".join(filter(None, (row.name, row.precision))), row.images_per_s,
                 "" if row.ratio is None or row.name == table.against else f"  {row.ratio:.2f} x", not row.is_peer)
             for row in table.rows
         ]  # fmt: skip

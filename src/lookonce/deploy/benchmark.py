@@ -137,7 +137,8 @@ class Table:
         from rich import box
         from rich.table import Table
 
-        headings = ("precision", "ms", "p95 ms", "images/s", "CPU ms/image", f"x {self.against or 'no peer'}")
+        headings: tuple[str, ...] = ("precision", "ms", "p95 ms", "images/s", "CPU ms/image")
+        headings += (f"x {self.against}" if self.against else "no peer",)
         shown = Table(
             box=box.SIMPLE,
             title=cell(f"{self.heading}, {self.rounds} rounds"),
@@ -548,6 +549,6 @@ def files_series(model: Path, files: Sequence[str], rounds: int, threads: int) -
 
     runs = {"network alone": network, "decoding alone": decode, "files to JSON": detect}
     heading = f"{short(str(model))}: from {len(files)} files to JSON, {size} a round, {info}"
-    made = [Candidate(heading, name, str(model), info.precision, info.device, size, timed(run), run is not detect)
-            for name, run in runs.items()]  # fmt: skip
+    made = [Candidate(heading, name, str(model), "" if run is decode else info.precision, info.device, size, timed(run),
+                      run is not detect) for name, run in runs.items()]  # fmt: skip
     return Series(made, rounds, warm_up=1, shares=shares)
