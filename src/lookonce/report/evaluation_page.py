@@ -66,8 +66,9 @@ def choose_examples(dataset: Dataset, analysis: Analysis) -> Examples:
     found, errors = analysis.found, analysis.errors
     threshold = analysis.confusion.at.threshold if analysis.confusion else 0.0
     shown = found.score > threshold
-    hits, alarms = np.flatnonzero(shown & found.right), np.flatnonzero(shown & ~found.right & ~found.ignored)
-    unfound = ~analysis.skip
+    hits = np.flatnonzero(shown & found.true_positive)
+    alarms = np.flatnonzero(shown & ~found.true_positive & ~found.ignored)
+    unfound = ~analysis.ignore
     unfound[found.object[hits]] = False
     area = np.prod(dataset.boxes[:, 2:] - dataset.boxes[:, :2], axis=1)
     misses = np.argsort(-area, kind="stable")
