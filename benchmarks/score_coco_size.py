@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lookonce.data.dataset import Dataset
-from lookonce.evaluation.average_precision import Rules, score_matched, skipped
+from lookonce.evaluation.average_precision import Rules, ignored_objects, score_matched
 from lookonce.evaluation.coco import NAMES, index_boxes, judge, score_coco
 from lookonce.evaluation.confusion import calibrate, confuse
 from lookonce.evaluation.errors import find_errors
@@ -78,12 +78,12 @@ def main() -> None:
         profile.runcall(score_coco, dataset, detections)
         pstats.Stats(profile).sort_stats("tottime").print_stats(25)
         return
-    rules, skip = Rules(), skipped(dataset, Rules())
+    rules, skip = Rules(), ignored_objects(dataset, Rules())
     found, *_ = timed("match", match, dataset, detections, skip, 0.5)
     timed("AP, P, R, F1, 1000 resamples", score_matched, dataset, found, rules, bootstrap=1000)
     timed("errors by kind and cost", find_errors, dataset, found, skip, rules)
     timed("confusion", confuse, dataset, found, skip, 0.5)
-    timed("calibration", calibrate, found.score, found.right)
+    timed("calibration", calibrate, found.score, found.true_positive)
     _, wall, processor = timed("all of these, and AP by size", analyse, dataset, detections, rules)
     told, coco_wall, coco_processor = timed("COCO's twelve numbers, loading included", score_coco, dataset, detections)
     print(f"ALL METRICS {wall + coco_wall:.2f} s, {processor + coco_processor:.2f} s processor", flush=True)

@@ -174,7 +174,7 @@ def test_errors_by_kind_are_told(run, squares):
     report = evaluate(run, squares, bootstrap=0)
     assert "errors by kind" in str(report)
     wrong = sum(kind.count for kind in report.analysis.errors.kinds[:-1])
-    right = int(report.analysis.found.right.sum())
+    right = int(report.analysis.found.true_positive.sum())
     assert right + wrong == sum(c.detections for c in report.metrics.classes)
     assert np.isclose(report.analysis.metrics.mean_ap, report.mean_ap)
 

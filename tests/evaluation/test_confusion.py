@@ -32,7 +32,7 @@ def slow_counts(dataset, matched, threshold, least):
     objects = {n for n in range(len(dataset.boxes)) if not dataset.difficult[n]}
     wrong = []
     for k in shown:
-        if matched.right[k]:
+        if matched.true_positive[k]:
             counts[matched.label[k], matched.label[k]] += 1
             objects.remove(matched.object[k])
         else:

@@ -122,7 +122,11 @@ def test_kinds_and_costs_are_those_of_the_slow_loop(seed):
     matched, errors = errors_of(dataset, detections)
     rows = []  # (score, image, rank, label, right, kind, object)
     for k in range(len(matched.score)):
-        right, kind, about = bool(matched.right[k]), -1, int(matched.object[k]) if matched.right[k] else -1
+        right, kind, about = (
+            bool(matched.true_positive[k]),
+            -1,
+            int(matched.object[k]) if matched.true_positive[k] else -1,
+        )
         if not right and not matched.ignored[k]:
             kind, about = slow_kind(dataset, matched.label[k], matched.image[k], matched.boxes[k], least)
         assert errors.kind[k] == kind
@@ -175,7 +179,7 @@ def test_mended_detections_are_right_when_they_are_matched_anew(seed):
         _, again = errors_of(dataset, [found(boxes, scores, labels)])
         matched = match(dataset, [found(boxes, scores, labels)], dataset.difficult, 0.5)
         rows = [(s, 0, k, int(c), bool(r)) for k, (s, c, r) in
-                enumerate(zip(matched.score, matched.label, matched.right, strict=True))]  # fmt: skip
+                enumerate(zip(matched.score, matched.label, matched.true_positive, strict=True))]  # fmt: skip
         assert len(again.kinds) == len(KINDS)
         return slow_mean(rows, np.bincount(dataset.classes, minlength=2).tolist())
 

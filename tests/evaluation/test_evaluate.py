@@ -15,10 +15,10 @@ def test_the_parts_agree_with_each_other(difficult):
     told = analyse(dataset, detections, rules, bootstrap=10)
     assert told.metrics.mean_ap == score(dataset, detections, rules, bootstrap=0).mean_ap
     assert told.metrics.interval is not None
-    np.testing.assert_array_equal(told.skip, dataset.crowd)  # crowds need never be found
+    np.testing.assert_array_equal(told.ignore, dataset.crowd)  # crowds need never be found
     objects = sum(c.objects for c in told.metrics.classes)
     assert sum(size.objects for size in told.sizes) == objects == int((~dataset.crowd).sum())
     wrong = sum(kind.count for kind in told.errors.kinds[:-1])
-    assert wrong + told.found.right.sum() + told.found.ignored.sum() == sum(map(len, detections))
+    assert wrong + told.found.true_positive.sum() + told.found.ignored.sum() == sum(map(len, detections))
     assert told.calibration.counts.sum() == (~told.found.ignored).sum()
     assert told.confusion.counts[:-1].sum() == objects

@@ -21,20 +21,20 @@ def test_every_detection_is_judged_as_the_devkit_loop_judges_it(
     dataset, detections = random_case(seed)
     for skip in (dataset.difficult, np.zeros_like(dataset.difficult)):
         matched = match(dataset, detections, skip, least)
-        verdicts = np.where(matched.right, "tp", np.where(matched.ignored, "ignored", "fp")).tolist()
+        verdicts = np.where(matched.true_positive, "tp", np.where(matched.ignored, "ignored", "fp")).tolist()
         assert verdicts == loop_match(dataset, detections, skip, least)
 
 
 def test_a_second_detection_of_one_object_is_wrong() -> None:
     dataset = dataset_of([[([0, 0, 10, 10], 0, False)]])
     matched = match(dataset, [found([[0, 0, 10, 10]] * 2, [0.5, 0.9])], dataset.difficult, 0.5)
-    assert matched.right.tolist() == [True, False]
+    assert matched.true_positive.tolist() == [True, False]
     assert matched.score.tolist() == pytest.approx([0.9, 0.5])
 
 
 def test_an_iou_of_just_the_threshold_is_enough() -> None:
     dataset = dataset_of([[([0, 0, 10, 10], 0, False)]])
-    assert match(dataset, [found([[0, 0, 10, 5]], [0.9])], dataset.difficult, 0.5).right.tolist() == [True]
+    assert match(dataset, [found([[0, 0, 10, 5]], [0.9])], dataset.difficult, 0.5).true_positive.tolist() == [True]
 
 
 def test_of_two_objects_overlapped_alike_the_first_is_taken() -> None:
@@ -47,7 +47,7 @@ def test_class_names_in_another_order_are_matched_by_name() -> None:
     dataset = dataset_of([[([0, 0, 10, 10], 1, False)]])
     one = Detections(np.array([[0, 0, 10, 10]]), np.array([0.9]), np.array([0]), ("dog", "cat"))
     matched = match(dataset, [one], dataset.difficult, 0.5)
-    assert (matched.label.tolist(), matched.right.tolist()) == ([1], [True])
+    assert (matched.label.tolist(), matched.true_positive.tolist()) == ([1], [True])
 
 
 def test_a_misspelt_class_is_an_error_and_never_a_zero() -> None:
@@ -65,9 +65,9 @@ def test_another_number_of_images_is_an_error() -> None:
 
 def test_nothing_at_all_is_matched_to_nothing() -> None:
     dataset = dataset_of([])
-    assert len(match(dataset, [], dataset.difficult, 0.5).right) == 0
+    assert len(match(dataset, [], dataset.difficult, 0.5).true_positive) == 0
     dataset = dataset_of([[], []])
-    assert len(match(dataset, [found([], [])] * 2, dataset.difficult, 0.5).right) == 0
+    assert len(match(dataset, [found([], [])] * 2, dataset.difficult, 0.5).true_positive) == 0
 
 
 def test_images_are_judged_by_f1_of_what_was_found_on_them():

@@ -67,7 +67,7 @@ def demo(folder: Path = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
     detect(run, [str(record.path) for record in shown], out=folder / "detections", overwrite=True)
     detector = Detector(run)
     images = [drawn(detector, record) for record in shown]
-    note = "Pages that training never saw. Solid: found, with its score. Dashed: what is there."
+    note = "Pages that training never saw. Solid: detections, with scores. Dashed: ground truth."
     model = detector.about
     told = facts(model.training["recipe"], model.training["data"], model.training["images"], model.region.anchors)
     gallery = Gallery("What it finds", note, images)

@@ -205,14 +205,14 @@ def score(
         UserError: another number of images or other class names than the data set's.
     Detections of equal score count in the order of images, then in their own.
     """
-    skip = skipped(dataset, rules)
-    found = match(dataset, detections, skip, rules.iou_threshold)
+    ignore = ignored_objects(dataset, rules)
+    found = match(dataset, detections, ignore, rules.iou_threshold)
     return score_matched(dataset, found, rules, bootstrap=bootstrap, seed=seed)
 
 
 def score_matched(dataset: Dataset, found: Matched, rules: Rules, *, bootstrap: int = 0, seed: int = 0) -> Metrics:
     """As score(), of detections that are matched by the same rules already."""
-    return _scored(dataset, found, skipped(dataset, rules), rules, _draws(len(dataset), bootstrap, seed))
+    return _scored(dataset, found, ignored_objects(dataset, rules), rules, _draws(len(dataset), bootstrap, seed))
 
 
 def score_sizes(dataset: Dataset, found: Matched, low: float, high: float,
@@ -226,28 +226,28 @@ def score_sizes(dataset: Dataset, found: Matched, low: float, high: float,
     """
     width, height = np.maximum(dataset.boxes[:, 2:] - dataset.boxes[:, :2], 0).astype(np.float64).T
     side = np.sqrt(width * height) * scale[dataset.image_of_box]  # [N]
-    skip = skipped(dataset, rules) | (side < low) | (side >= high)
-    found = found.sought(skip)
+    ignore = ignored_objects(dataset, rules) | (side < low) | (side >= high)
+    found = found.ignoring(ignore)
     seen = found.side * scale[found.image]
-    other = ~found.right & ((seen < low) | (seen >= high))
-    return _scored(dataset, replace(found, ignored=found.ignored | other), skip, rules, _draws(len(dataset), 0, 0))
+    other = ~found.true_positive & ((seen < low) | (seen >= high))
+    return _scored(dataset, replace(found, ignored=found.ignored | other), ignore, rules, _draws(len(dataset), 0, 0))
 
 
-def skipped(dataset: Dataset, rules: Rules) -> NDArray[np.bool_]:
+def ignored_objects(dataset: Dataset, rules: Rules) -> NDArray[np.bool_]:
     """[N] objects that need not be found: difficult ones where they are ignored; crowds, boxes around many, always."""
     if rules.difficult == "ignore":
         return dataset.difficult
     return np.zeros_like(dataset.difficult) if dataset.crowd is None else dataset.crowd
 
 
-def _scored(dataset: Dataset, found: Matched, skip: NDArray[np.bool_], rules: Rules,
+def _scored(dataset: Dataset, found: Matched, ignore: NDArray[np.bool_], rules: Rules,
             draws: NDArray[np.integer]) -> Metrics:  # fmt: skip
     scores, resampled = [], np.full((len(dataset.labels), draws.shape[1]), np.nan)  # [C, R]
     for label, name in enumerate(dataset.labels):
         mine = found.label == label
         rows = np.flatnonzero(mine & ~found.ignored)
-        image, right = found.image[rows], found.right[rows]
-        objects = dataset.image_of_box[(dataset.classes == label) & ~skip]
+        image, right = found.image[rows], found.true_positive[rows]
+        objects = dataset.image_of_box[(dataset.classes == label) & ~ignore]
         curve = pr_points(found.score[rows], right, len(objects))
         scores.append(_class_score(name, len(objects), int(mine.sum()), curve, rules))
         resampled[label] = _resampled_ap(image, right, objects, draws, rules.protocol)

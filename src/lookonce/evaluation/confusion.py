@@ -40,7 +40,7 @@ class Calibration:
     """Expected calibration error: the mean of |score - precision| over bins, by their counts."""
 
 
-def confuse(dataset: Dataset, found: Matched, skip: NDArray[np.bool_], iou_threshold: float,
+def confuse(dataset: Dataset, found: Matched, ignore: NDArray[np.bool_], iou_threshold: float,
             least: float = 0.0) -> Confusion | None:  # fmt: skip
     """The confusion matrix at the threshold of best F1; None: no objects or nothing right was found.
 
@@ -49,21 +49,21 @@ def confuse(dataset: Dataset, found: Matched, skip: NDArray[np.bool_], iou_thres
     second one on an object), and an object left was not found. Rows sum to objects, columns to detections.
 
     Args:
-        found: from match(); skip: [N] objects that need not be found, both as there.
+        found: from match(); ignore: [N] objects that need not be found, both as there.
         least: what the scores were cut at.
     """
     many = len(dataset.labels)
-    given, objects = ~found.ignored, int((~skip).sum())
-    if not objects or not found.right.any():
+    given, objects = ~found.ignored, int((~ignore).sum())
+    if not objects or not found.true_positive.any():
         return None
-    at = best_point(found.score[given], np.cumsum(found.right[given]), objects, least)
+    at = best_point(found.score[given], np.cumsum(found.true_positive[given]), objects, least)
     shown = given & (found.score > at.threshold)
-    right = np.flatnonzero(shown & found.right)
+    right = np.flatnonzero(shown & found.true_positive)
     counts = np.zeros((many + 1, many + 1), np.int64)
     np.add.at(counts, (found.label[right], found.label[right]), 1)
-    unfound = ~skip
+    unfound = ~ignore
     unfound[found.object[right]] = False
-    wrong, left = np.flatnonzero(shown & ~found.right), np.flatnonzero(unfound)
+    wrong, left = np.flatnonzero(shown & ~found.true_positive), np.flatnonzero(unfound)
     while True:
         rows, columns = _pairs(dataset, found, wrong, left, iou_threshold)
         if not len(rows):

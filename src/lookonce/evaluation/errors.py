@@ -30,7 +30,7 @@ class Kind:
 
     name: str
     count: int  # detections; of the missed: objects
-    cost: float | None  # by how much mean AP rises when this kind alone is mended; None: there is no mean AP
+    cost: float | None  # by how much mean AP rises when this kind alone is fixed; None: there is no mean AP
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Errors:
     kinds: tuple[Kind, ...]  # in the order of KINDS
     kind: NDArray[np.int64]  # [D] index into KINDS; -1: right, or ignored
     about: NDArray[np.int64]  # [D] the object that one of wrong class or location is about; -1: none
-    missed: NDArray[np.bool_]  # [N] sought, not found, and nothing of wrong class or location is about it
+    missed: NDArray[np.bool_]  # [N] not ignored, not found, and no detection of wrong class or location is near
 
     @property
     def dearest(self) -> list[Kind]:
@@ -48,48 +48,48 @@ class Errors:
         return sorted(self.kinds, key=lambda kind: -(kind.cost or 0))
 
 
-def find_errors(dataset: Dataset, found: Matched, skip: NDArray[np.bool_], rules: Rules) -> Errors:
-    """Sort what is wrong by kind, and mend each kind alone.
+def find_errors(dataset: Dataset, found: Matched, ignore: NDArray[np.bool_], rules: Rules) -> Errors:
+    """Sort what is wrong by kind, and fix each kind alone.
 
     class: on an object of another class. location: on an object of its class, from NEAR on and below the IoU that
     counts. both: near an object of another class. duplicate: on an object that a better one found. background: near
     nothing. missed: an object that was not found, nor by one of wrong class or location.
-    A wrong class or place is mended to the object's own; of several on one object only that of highest score stays.
-    Wrong ones of the kinds both, duplicate and background go; missed objects are no longer sought, and a class with
-    nothing left to seek leaves the mean.
+    A wrong class or place is fixed to the object's own; of several on one object only that of highest score stays.
+    Wrong ones of the kinds both, duplicate and background go; missed objects are ignored, and a class with no
+    other objects leaves the mean.
 
     Args:
         found: from match(), by the same rules.
-        skip: [N] objects that need not be found; nothing is about them.
+        ignore: [N] objects that need not be found; nothing is about them.
     """
-    sought = np.flatnonzero(~skip)
-    kind, about = _kinds(dataset, found, sought, rules.iou_threshold)
-    unfound = ~skip
-    unfound[found.object[found.right]] = False
+    truths = np.flatnonzero(~ignore)
+    kind, about = _kinds(dataset, found, truths, rules.iou_threshold)
+    unfound = ~ignore
+    unfound[found.object[found.true_positive]] = False
     unfound[about[about >= 0]] = False
-    objects = np.bincount(dataset.classes[sought], minlength=len(dataset.labels))
+    objects = np.bincount(dataset.classes[truths], minlength=len(dataset.labels))
     given = ~found.ignored
-    base = mean_average_precision(found.label[given], found.right[given], objects, rules.protocol)
+    base = mean_average_precision(found.label[given], found.true_positive[given], objects, rules.protocol)
     kinds = []
     for number, name in enumerate(KINDS):
         if number == MISSED:
             fewer = objects - np.bincount(dataset.classes[unfound], minlength=len(objects))
-            label, right, keep, count = found.label, found.right, given, int(unfound.sum())
+            label, right, keep, count = found.label, found.true_positive, given, int(unfound.sum())
         else:
             fewer, count = objects, int((kind == number).sum())
-            label, right, keep = _mended(dataset, found, kind == number, about)
+            label, right, keep = _fixed(dataset, found, kind == number, about)
             keep &= given
-        mended = mean_average_precision(label[keep], right[keep], fewer, rules.protocol)
-        kinds.append(Kind(name, count, None if base is None or mended is None else mended - base))
+        fixed = mean_average_precision(label[keep], right[keep], fewer, rules.protocol)
+        kinds.append(Kind(name, count, None if base is None or fixed is None else fixed - base))
     return Errors(tuple(kinds), kind, about, unfound)
 
 
-def _kinds(dataset: Dataset, found: Matched, sought: NDArray[np.int64],
+def _kinds(dataset: Dataset, found: Matched, truths: NDArray[np.int64],
            enough: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
     """([D] kind, [D] about) of the wrong ones; -1 elsewhere."""
-    wrong = np.flatnonzero(~found.right & ~found.ignored)
+    wrong = np.flatnonzero(~found.true_positive & ~found.ignored)
     image, label, boxes = found.image[wrong], found.label[wrong], found.boxes[wrong]
-    image_of, class_of, objects = dataset.image_of_box[sought], dataset.classes[sought], dataset.boxes[sought]
+    image_of, class_of, objects = dataset.image_of_box[truths], dataset.classes[truths], dataset.boxes[truths]
     many = len(dataset.labels)
     own, own_iou = best_object(objects, image_of * many + class_of, boxes, image * many + label)
     other, other_iou = best_object(objects, image_of, boxes, image, apart=(class_of, label))
@@ -100,23 +100,23 @@ def _kinds(dataset: Dataset, found: Matched, sought: NDArray[np.int64],
         BACKGROUND: np.maximum(own_iou, other_iou) < NEAR,
     }
     which = np.select(list(tests.values()), list(tests), BOTH)
-    kind, about = np.full(len(found.right), -1), np.full(len(found.right), -1)
+    kind, about = np.full(len(found.true_positive), -1), np.full(len(found.true_positive), -1)
     kind[wrong] = which
     for number, target in ((LOCATION, own), (CLASS, other)):
         rows = which == number
-        about[wrong[rows]] = sought[target[rows]]
+        about[wrong[rows]] = truths[target[rows]]
     return kind, about
 
 
-def _mended(dataset: Dataset, found: Matched, these: NDArray[np.bool_], about: NDArray[np.int64]
+def _fixed(dataset: Dataset, found: Matched, these: NDArray[np.bool_], about: NDArray[np.int64]
             ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:  # fmt: skip
-    """(label, right, whether it stays) [D] of all detections once these are mended."""
-    label, right, keep = found.label.copy(), found.right.copy(), ~these
+    """(label, right, whether it stays) [D] of all detections once these are fixed."""
+    label, right, keep = found.label.copy(), found.true_positive.copy(), ~these
     rows = np.flatnonzero(these & (about >= 0))
     targets = np.full(len(these), -1)
-    targets[found.right] = found.object[found.right]
+    targets[found.true_positive] = found.object[found.true_positive]
     targets[rows] = about[rows]
-    rivals = np.flatnonzero(np.isin(targets, about[rows]))  # those to be mended, and those already right on the same
+    rivals = np.flatnonzero(np.isin(targets, about[rows]))  # those to be fixed, and those already right on the same
     rivals = rivals[targets[rivals] >= 0]
     _, first = np.unique(targets[rivals], return_index=True)  # rows are by descending score
     keep[rivals] = False

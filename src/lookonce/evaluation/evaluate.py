@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lookonce.data.anchors import SIZES
 from lookonce.data.dataset import Dataset
 from lookonce.errors import ImageError
-from lookonce.evaluation.average_precision import Metrics, Rules, score_matched, score_sizes, skipped
+from lookonce.evaluation.average_precision import Metrics, Rules, ignored_objects, score_matched, score_sizes
 from lookonce.evaluation.confusion import Calibration, Confusion, calibrate, confuse
 from lookonce.evaluation.errors import Errors, find_errors
 from lookonce.evaluation.matching import Matched, match
@@ -45,13 +45,13 @@ class Analysis:
     calibration: Calibration | None  # None: no detections, or scores that are no shares
     sizes: tuple[SizeScore, ...]
     found: Matched
-    skip: NDArray[np.bool_]  # [N] objects that need not be found
+    ignore: NDArray[np.bool_]  # [N] objects that need not be found
 
 
 def analyse(dataset: Dataset, detections: Sequence[Detections], rules: Rules, bootstrap: int = 1000) -> Analysis:
     """Score and explain. Arguments and errors as metrics.score."""
-    skip = skipped(dataset, rules)
-    found = match(dataset, detections, skip, rules.iou_threshold)
+    ignore = ignored_objects(dataset, rules)
+    found = match(dataset, detections, ignore, rules.iou_threshold)
     unit = np.ones(len(dataset))
     sizes = []
     for size, low, high in SIZES:
@@ -59,10 +59,10 @@ def analyse(dataset: Dataset, detections: Sequence[Detections], rules: Rules, bo
         sizes.append(SizeScore(size, low, high, sum(c.objects for c in part.classes), part.mean_ap))
     return Analysis(
         score_matched(dataset, found, rules, bootstrap=bootstrap),
-        find_errors(dataset, found, skip, rules),
-        confuse(dataset, found, skip, rules.iou_threshold, rules.score_threshold or 0.0),
-        calibrate(found.score[~found.ignored], found.right[~found.ignored]),
-        tuple(sizes), found, skip,
+        find_errors(dataset, found, ignore, rules),
+        confuse(dataset, found, ignore, rules.iou_threshold, rules.score_threshold or 0.0),
+        calibrate(found.score[~found.ignored], found.true_positive[~found.ignored]),
+        tuple(sizes), found, ignore,
     )  # fmt: skip
 
 

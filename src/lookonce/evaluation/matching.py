@@ -1,4 +1,4 @@
-"""Which detection is right: each goes to an object of its image and class, the best score first.
+"""Matching of detections with ground truth: each goes to an object of its image and class, the best score first.
 
 Letters: M images, N objects, D detections. Source: the VOC devkits, VOCevaldet.m.
 """
@@ -30,34 +30,36 @@ class Matched:
     score: NDArray[np.float64]  # [D]
     boxes: NDArray[np.float64]  # [D, 4] xyxy image px
     object: NDArray[np.int64]  # [D] that of highest IoU, from the threshold on, of its image and class; -1: none
-    right: NDArray[np.bool_]  # [D] the first on an object that is to be found
-    ignored: NDArray[np.bool_]  # [D] on an object that need not be found: neither right nor wrong
+    true_positive: NDArray[np.bool_]  # [D] the first on an object that is not ignored
+    ignored: NDArray[np.bool_]  # [D] on an ignored object: neither a true nor a false positive
 
     @property
     def side(self) -> NDArray[np.float64]:
         """[D] root of the box's area, image px."""
         return np.asarray(np.sqrt(np.maximum(self.boxes[:, 2:] - self.boxes[:, :2], 0).prod(1)))
 
-    def sought(self, skip: NDArray[np.bool_]) -> Matched:
-        """The same, where other objects need not be found. skip: [N]."""
+    def ignoring(self, ignore: NDArray[np.bool_]) -> Matched:
+        """Return the same detections where other objects are ignored. ignore: [N]."""
         hit = self.object >= 0
         ignored = np.zeros_like(hit)
-        ignored[hit] = skip[self.object[hit]]
+        ignored[hit] = ignore[self.object[hit]]
         claims = np.flatnonzero(hit & ~ignored)
         _, first = np.unique(self.object[claims], return_index=True)
-        right = np.zeros_like(hit)
-        right[claims[first]] = True
-        return replace(self, right=right, ignored=ignored)
+        true_positive = np.zeros_like(hit)
+        true_positive[claims[first]] = True
+        return replace(self, true_positive=true_positive, ignored=ignored)
 
 
-def match(dataset: Dataset, detections: Sequence[Detections], skip: NDArray[np.bool_], iou_threshold: float) -> Matched:
+def match(
+    dataset: Dataset, detections: Sequence[Detections], ignore: NDArray[np.bool_], iou_threshold: float
+) -> Matched:
     """Give each detection the object of highest IoU among those of its image and class.
 
     Args:
         dataset:    M images with N objects.
         detections: M, in the same order; class names the same as dataset.labels, in any order.
-        skip:       [N] objects that need not be found.
-        iou_threshold: with a lower IoU a detection has no object. Of several on one object the first is right.
+        ignore:     [N] objects that need not be found, as difficult ones.
+        iou_threshold: a detection of lower IoU has no object. The first on an object is its true positive.
     Raises:
         UserError: another number of images or other class names than the data set's.
     """
@@ -70,7 +72,7 @@ def match(dataset: Dataset, detections: Sequence[Detections], skip: NDArray[np.b
     )
     best[overlap < iou_threshold] = -1
     nothing = np.zeros(len(best), bool)
-    return Matched(image, label, score, boxes, best, nothing, nothing).sought(skip)
+    return Matched(image, label, score, boxes, best, nothing, nothing).ignoring(ignore)
 
 
 def gather(dataset: Dataset, detections: Sequence[Detections]
@@ -93,15 +95,15 @@ def gather(dataset: Dataset, detections: Sequence[Detections]
     return image, label, score, boxes
 
 
-def image_f1(dataset: Dataset, found: Matched, skip: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """[M] how well each image came out: F1 of its detections, all classes together; 1 where nothing is and was found.
+def image_f1(dataset: Dataset, found: Matched, ignore: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return [M] the F1 of each image over all classes; 1 where there are neither objects nor detections.
 
-    found: from match(), of detections that count as found; skip: as given there.
+    found: from match(), of detections above a threshold. ignore: as in match().
     """
-    objects = np.bincount(dataset.image_of_box[~skip], minlength=len(dataset))
-    given = np.bincount(found.image[~found.ignored], minlength=len(dataset))
-    right = np.bincount(found.image[found.right], minlength=len(dataset))
-    return np.asarray((2 * right + 1e-9) / (objects + given + 1e-9))
+    objects = np.bincount(dataset.image_of_box[~ignore], minlength=len(dataset))
+    counted = np.bincount(found.image[~found.ignored], minlength=len(dataset))
+    correct = np.bincount(found.image[found.true_positive], minlength=len(dataset))
+    return np.asarray((2 * correct + 1e-9) / (objects + counted + 1e-9))
 
 
 def _places(dataset: Dataset, names: tuple[str, ...]) -> NDArray[np.int64]:
