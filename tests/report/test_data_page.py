@@ -11,7 +11,7 @@ from conftest import SHARED, needs_shared
 from lookonce.commands.check import check
 from lookonce.data.check import Finding
 from lookonce.data.read import read_dataset
-from lookonce.report.data_page import IMAGES, contact, explained, telling, write_data_report
+from lookonce.report.data_page import IMAGES, contact, explained, most_instructive, write_data_report
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +53,10 @@ def test_every_class_is_on_the_contact_sheet(squares):
 def test_what_is_explained_is_what_the_boxes_say(squares):
     dataset = read_dataset(squares)
     report = check(squares, size=96, anchors=2, images=False)
-    told = explained(dataset, report, "letterbox")
-    record = next(record for record in dataset.records if record.path.name == told["name"])
-    assert record.path == dataset.records[telling(dataset)[0]].path
-    for o, box in zip(told["objects"], record.boxes.tolist(), strict=True):
+    shown = explained(dataset, report, "letterbox")
+    record = next(record for record in dataset.records if record.path.name == shown["name"])
+    assert record.path == dataset.records[most_instructive(dataset)[0]].path
+    for o, box in zip(shown["objects"], record.boxes.tolist(), strict=True):
         assert (o["x"], o["y"], o["x"] + o["w"], o["y"] + o["h"]) == pytest.approx(box)
         assert (o["col"], o["row"]) == (int((box[0] + box[2]) / 2 // 32), int((box[1] + box[3]) / 2 // 32))
         w, h = report.anchors.wh[o["anchor"] - 1]

@@ -35,9 +35,9 @@ class Outside(HTMLParser):
 def test_the_page_is_one_file_that_needs_no_other(run, squares, tmp_path):
     report = evaluate(run, squares, bootstrap=20)
     gallery = Gallery("Some", "<note>", [("a <b> & c", Image.new("RGB", (20, 10)))])
-    told = facts({"network": "nano", "size": 96}, "squares", 24, ((1.0, 2.0),))
+    rows = facts({"network": "nano", "size": 96}, "squares", 24, ((1.0, 2.0),))
     sizes = [SizeRow("small", 0, None, None, None), SizeRow("large", 7, 0.5, 0.25, 0.125)]
-    page = Page(run, report.metrics, "test", told, ["take <care>"], sizes, [gallery])
+    page = Page(run, report.metrics, "test", rows, ["take <care>"], sizes, [gallery])
     text = write_report(tmp_path / "r.html", page).read_text(encoding="utf-8")
     outside = Outside()
     outside.feed(text)

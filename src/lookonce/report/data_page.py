@@ -1,7 +1,4 @@
-"""The page of a data set: counts, findings, shapes, labelled images, and what the encoder makes of one of them.
-
-One self-contained HTML file that opens offline.
-"""
+"""The page of a data set: counts, problems, box shapes, labelled images, and the training targets of one of them."""
 
 from __future__ import annotations
 
@@ -32,20 +29,10 @@ from lookonce.report.figures import (
 )
 from lookonce.report.page import data_uri, write_page
 
-IMAGES = 12
-"""On the contact sheet."""
-
-
-WIDTH = 640
-"""Longest side of an image on it, px."""
-
-
-CANDIDATES = 400
-"""Images among which the one to explain is sought."""
-
-
-BEST_COUNT = 5
-"""Objects with which the grid is full, and can still be read."""
+IMAGES = 12  # labelled images on the page
+WIDTH = 640  # longest side of such an image, px
+CANDIDATES = 400  # images among which the one to explain is chosen
+BEST_COUNT = 5  # objects that fill its grid and can still be targets apart
 
 
 def write_data_report(path: Path, report: CheckReport, dataset: Dataset, mode: ResizeMode) -> Path:
@@ -71,7 +58,7 @@ def write_data_report(path: Path, report: CheckReport, dataset: Dataset, mode: R
 
 
 def contact(dataset: Dataset) -> list[tuple[str, str]]:
-    """(name, data: address) of some labelled images: one of each class first, then a seeded choice."""
+    """Return (caption, data: address) of labelled images: one of each class first, then a seeded sample."""
     rng = np.random.default_rng(0)
     image, order = dataset.image_of_box, rng.permutation(len(dataset))
     rank = np.empty(len(dataset), np.int64)
@@ -92,7 +79,7 @@ def contact(dataset: Dataset) -> list[tuple[str, str]]:
         try:
             pixels = load_rgb(record.path, WIDTH, dataset.pixel_range)
         except ImageError:
-            continue  # it is among the findings
+            continue  # it is among the problems
         scale = pixels.shape[1] / record.size[0]
         names = [dataset.labels[label] for label in record.labels]
         drawn = draw_labels(pixels, record.boxes * scale, names, dataset.labels)
@@ -103,8 +90,8 @@ def contact(dataset: Dataset) -> list[tuple[str, str]]:
 
 
 def explained(dataset: Dataset, report: CheckReport, mode: ResizeMode) -> dict[str, Any] | None:
-    """What the encoder makes of one image: its boxes, their cells, anchors and targets; None: no image opens."""
-    for n in telling(dataset):
+    """Return the boxes, cells, anchors and training targets of one image; None: no image can be opened."""
+    for n in most_instructive(dataset):
         record = dataset.records[n]
         try:
             image = load_rgb(record.path, pixel_range=dataset.pixel_range)
@@ -120,41 +107,43 @@ def explained(dataset: Dataset, report: CheckReport, mode: ResizeMode) -> dict[s
     return None
 
 
-def telling(dataset: Dataset) -> list[int]:
-    """Images, those first that show most: several classes and shapes, and not too many objects."""
+def most_instructive(dataset: Dataset) -> list[int]:
+    """Return image indices, most instructive first: several classes and shapes, but not too many objects."""
     several = np.flatnonzero(np.diff(dataset.first))[:CANDIDATES].tolist()
 
-    def worth(n: int) -> float:
+    def value(n: int) -> float:
         record = dataset.records[n]
         shapes = np.log2(record.boxes[:, 2:] - record.boxes[:, :2]).round()
         kinds = len(np.unique(record.labels)) + len(np.unique(shapes, axis=0))
         return min(kinds, 2 * BEST_COUNT) - abs(len(record.labels) - BEST_COUNT)
 
-    return sorted(several, key=lambda n: -worth(n))
+    return sorted(several, key=lambda n: -value(n))
 
 
 def _objects(dataset: Dataset, record: Record, report: CheckReport, mode: ResizeMode) -> list[dict[str, Any]]:
-    """One entry an object: what stands on the grid and in the table. Lengths in input px."""
+    """Return for each object what the grid and the table show. Lengths in input px."""
     anchors = torch.tensor(report.anchors.wh)
     side = report.size // STRIDE
     boxes = boxes_to_input(torch.from_numpy(record.boxes), record.size, (report.size, report.size), mode)
     labels = torch.from_numpy(record.labels)
-    told: Targets = encode(boxes, labels, torch.zeros_like(labels), anchors, (side, side), STRIDE,
+    targets: Targets = encode(boxes, labels, torch.zeros_like(labels), anchors, (side, side), STRIDE,
                            torch.from_numpy(record.difficult))  # fmt: skip
-    shapes = anchors[told.anchor] * STRIDE  # [N, 2]
-    overlap = shape_iou(told.boxes[:, 2:], anchors[told.anchor])
-    drawn = cxcywh_to_xyxy(torch.cat((told.boxes[:, :2] * STRIDE, shapes), -1))  # [N, 4] anchors on the boxes' centres
+    shapes = anchors[targets.anchor] * STRIDE  # [N, 2]
+    overlap = shape_iou(targets.boxes[:, 2:], anchors[targets.anchor])
+    placed = cxcywh_to_xyxy(
+        torch.cat((targets.boxes[:, :2] * STRIDE, shapes), -1)
+    )  # [N, 4] anchors on the boxes' centres
     found = []
     for n in range(len(labels)):
         name = dataset.labels[int(labels[n])]
         x1, y1, x2, y2 = boxes[n].tolist()
-        lost = not bool(told.wins[n]) and not bool(told.ignore[n])
+        collides = not bool(targets.wins[n]) and not bool(targets.ignore[n])
         found.append({
             "number": n + 1, "name": name, "colour": "#{:02x}{:02x}{:02x}".format(*class_colour(name, dataset.labels)),
-            "x": x1, "y": y1, "w": x2 - x1, "h": y2 - y1, "row": int(told.row[n]), "col": int(told.col[n]),
-            "cx": (x1 + x2) / 2, "cy": (y1 + y2) / 2, "anchor": int(told.anchor[n]) + 1,
-            "ax": float(drawn[n, 0]), "ay": float(drawn[n, 1]), "aw": float(shapes[n, 0]), "ah": float(shapes[n, 1]),
-            "iou": float(overlap[n]), "txy": told.txy[n].tolist(), "twh": told.twh[n].tolist(),
-            "fate": "anchor collision" if lost else "difficult: ignored" if told.ignore[n] else "",
+            "x": x1, "y": y1, "w": x2 - x1, "h": y2 - y1, "row": int(targets.row[n]), "col": int(targets.col[n]),
+            "cx": (x1 + x2) / 2, "cy": (y1 + y2) / 2, "anchor": int(targets.anchor[n]) + 1,
+            "ax": float(placed[n, 0]), "ay": float(placed[n, 1]), "aw": float(shapes[n, 0]), "ah": float(shapes[n, 1]),
+            "iou": float(overlap[n]), "txy": targets.txy[n].tolist(), "twh": targets.twh[n].tolist(),
+            "note": "anchor collision" if collides else "difficult: ignored" if targets.ignore[n] else "",
         })  # fmt: skip
     return found

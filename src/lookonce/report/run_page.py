@@ -26,28 +26,21 @@ from lookonce.report.page import WARM, data_uri, styled_figure, to_svg, write_pa
 from lookonce.training.advice import RunReport
 from lookonce.training.history import Curves, read_curves
 
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (5, 3)))
-"""Line styles, so that curves part without colour too."""
-
-
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (5, 3)))  # told apart without colour too
 TERMS = ("xy", "wh", "ciou", "objectness", "background", "class", "prior")
-
-
-SHOWN_SIDE = 560
-"""Longest side of an image on the page, pixels."""
-
-
+SHOWN_SIDE = 560  # longest side of an image on the page, px
+SHOWN = 6  # images in each gallery
 Shapes = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class SizeRow:
-    """Objects of one size at the input: how many there are, what anchors can hold, what is found."""
+    """Objects of one size at the input: their number, how well anchors fit them, and their AP."""
 
     size: str
     objects: int  # of the training set
-    fit: float | None  # share that some anchor fits
-    lost: float | None  # share that shares its cell and anchor with another
+    fit: float | None  # fraction that an anchor fits
+    lost: float | None  # fraction in an anchor collision
     ap: float | None  # mean AP on the scored images
 
 
@@ -62,7 +55,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Page:
-    """What a run's page says."""
+    """The content of a run's page."""
 
     run: Path
     """The run folder, for its name and its metrics.csv."""
@@ -74,7 +67,7 @@ class Page:
     sizes: Sequence[SizeRow] = ()
     galleries: Sequence[Gallery] = ()
     found: Mapping[str, Any] | None = None
-    """What evaluation_report.sections says of the split; None: nothing."""
+    """Values of evaluation_page.sections for the split; None: leave these sections out."""
 
 
 def write_report(path: Path, page: Page) -> Path:
@@ -92,7 +85,7 @@ def write_report(path: Path, page: Page) -> Path:
 
 
 def compared(image: Image.Image, found: Detections, record: Record, labels: Sequence[str]) -> Image.Image:
-    """An image with what was found on it and what is there, at a size at which both can be told apart."""
+    """Return an image, enlarged, with its detections and its ground truth."""
     scale = SHOWN_SIDE / max(image.size)
     large = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     boxes = Detections(found.boxes * scale, found.scores, found.labels, found.class_names)
@@ -101,14 +94,14 @@ def compared(image: Image.Image, found: Detections, record: Record, labels: Sequ
 
 
 def facts(recipe: Mapping[str, Any], data: str, images: int, anchors: Shapes) -> list[tuple[str, str]]:
-    """What stands in the page's table. recipe: settings by name; data, images: the training set; anchors: cells."""
+    """Return the rows of the page's table. recipe: settings by name; data, images: the training set; anchors: cells."""
     size, batch = recipe.get("size"), recipe.get("batch_size")
     return [
         ("network", f"{recipe.get('network')}, input {size} x {size}, {recipe.get('resize')}"),
         ("trained on", f"{images} images of {data}, {recipe.get('epochs')} epochs of batches of {batch}"),
         ("loss", str(recipe.get("loss"))),
         ("optimizer", f"{recipe.get('optimizer')}, rate {recipe.get('learning_rate')}, {recipe.get('schedule')}"),
-        ("anchors (cells)", "  ".join(f"{w:.2f} x {h:.2f}" for w, h in anchors)),
+        ("anchors (cells)", ", ".join(f"{w:.2f} x {h:.2f}" for w, h in anchors)),
     ]
 
 
@@ -155,23 +148,19 @@ def _line(axes: Axes, curves: Curves, name: str, line: object, label: str, marke
         axes.plot(*zip(*points, strict=True), linestyle=line, marker=marker, markersize=4, label=label, color=color)
 
 
-SHOWN = 6
-"""Images in each gallery."""
-
-
 def write_run_page(run: RunReport, whole: bool) -> Path:
-    """Write the page of what is known now. whole: with curves, errors, confusion and calibration: some seconds."""
+    """Write the page of a run as it stands. whole: with errors, confusion and calibration, which take seconds."""
     val = run.validation
     metrics = None if val is None else val.metrics
     analysis = analyse(val.dataset, val.detections, metrics.rules, bootstrap=0) if val and metrics else None
-    told = facts(asdict(run.config.settings), run.train_set.name, len(run.train_set), run.anchors)
+    rows = facts(asdict(run.config.settings), run.train_set.name, len(run.train_set), run.anchors)
     if val is not None and val.computed_by:
-        told.append(("validation", val.computed_by))
+        rows.append(("validation", val.computed_by))
     page = Page(
         run.folder,
         metrics,
         run.config.val_split,
-        told,
+        rows,
         run.advice(),
         _sizes(run, analysis),
         _galleries(run, metrics),
@@ -192,16 +181,16 @@ def _sizes(run: RunReport, analysis: Analysis | None) -> list[SizeRow]:
 
 
 def _galleries(run: RunReport, metrics: Metrics | None) -> list[Gallery]:
-    """The validation images that come out worst and best at the thresholds of best F1."""
+    """Return the validation images of lowest and highest F1, each class at its best threshold."""
     val = run.validation
     if val is None or metrics is None:
         return []
     thresholds = best_thresholds(metrics)
     found = [one.above(thresholds) for one in val.detections]
-    skip = val.dataset.difficult
-    f1 = image_f1(val.dataset, match(val.dataset, found, skip, metrics.rules.iou_threshold), skip)
+    ignore = val.dataset.difficult
+    f1 = image_f1(val.dataset, match(val.dataset, found, ignore, metrics.rules.iou_threshold), ignore)
     order = np.argsort(f1, kind="stable")
-    told = "F1 of the image, each class at its best threshold. Solid: detections. Dashed: ground truth."
+    note = "F1 of the image, each class at its best threshold. Solid: detections. Dashed: ground truth."
     galleries = []
     for heading, chosen in (
         ("Worst validation images", order[:SHOWN]),
@@ -216,5 +205,5 @@ def _galleries(run: RunReport, metrics: Metrics | None) -> list[Gallery]:
                 continue
             caption = f"{record.path.name}: F1 {f1[index]:.2f}"
             images.append((caption, compared(image, found[index], record, val.dataset.labels)))
-        galleries.append(Gallery(heading, told, images))
+        galleries.append(Gallery(heading, note, images))
     return galleries
