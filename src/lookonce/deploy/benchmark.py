@@ -53,7 +53,6 @@ FEATURES = {  # instructions that decide the speed of fp32, bf16 and int8: their
     "VNNI": {"avx512_vnni", "avx_vnni", "amx_int8"},
 }
 log = logging.getLogger("lookonce")
-
 Run = Callable[[NDArray[np.float32]], object]
 """Runs a batch of inputs [B, 3, H, W], floats 0..1."""
 

@@ -62,8 +62,6 @@ class Exported:
 
 LOWEST_SCORE = 0.01
 """thresh= of a folded cfg. It is a key of training, which such a file is not for; OpenCV hides scores below it."""
-
-
 log = logging.getLogger("lookonce")
 
 
@@ -100,8 +98,6 @@ def write_darknet(model: Model, stem: Path, options: Options) -> Exported:
 
 
 READERS = "for ONNX Runtime and OpenVINO; for OpenCV use --raw, or for OpenCV 4 --format darknet"
-
-
 RAW_READERS = (
     "for every reader of ONNX, OpenCV too: float RGB pixels in 0..1, [1, 3, height, width], to the raw map; decode it "
     "and suppress in your own program"

@@ -36,11 +36,7 @@ from lookonce.model.onnx_graph import network_model
 from lookonce.model.resize import to_input
 
 log = logging.getLogger("lookonce")
-
-
 MAX_DROP = 0.005
-
-
 CALIBRATION = 300
 """Images at most from which the ranges of activations are taken. Source: NNCF, quantize, subset_size."""
 

@@ -20,12 +20,8 @@ from lookonce.model.network import Network, empty
 
 MULTIPLE = 8
 """Channels that a cut layer keeps: a multiple of this, which processors compute in one go; at least so many."""
-
-
 RGB = -1
 """Stands for the input among the convolutions that a map is made of."""
-
-
 Keep = Mapping[int, NDArray[np.bool_]]
 """[filters] of each convolution, by its layer: which channels stay."""
 

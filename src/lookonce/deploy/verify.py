@@ -28,15 +28,9 @@ from lookonce.model.postprocess import PLAIN_THRESHOLD, Selection, nms_per_class
 from lookonce.model.resize import to_input
 
 MOST_IMAGES = 16
-
-
 BATCH = 4
-
-
 BEST = 100
 """Predictors of an image whose boxes are compared: those of highest score."""
-
-
 Run = Callable[[NDArray[Any]], dict[str, NDArray[np.float32]]]
 """The file's input, uint8 images [B, 3, H, W] or floats of a raw one, to its tensors by name."""
 
@@ -55,12 +49,8 @@ class Tolerance:
 
 
 EXACT = Tolerance(0.05, 1e-4)
-
-
 HALF = Tolerance(1.0, 0.01)
 """Weights of 16-bit floats: 11 bits of precision where bfloat16 has 8."""
-
-
 BY_ACCURACY = Tolerance(math.inf, math.inf)
 """int8: mAP is the judge, see int8.py; only the suppression must still be exact."""
 

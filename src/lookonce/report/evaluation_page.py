@@ -155,7 +155,10 @@ def choose_examples(dataset: Dataset, analysis: Analysis) -> Examples:
     found, errors = analysis.found, analysis.errors
     threshold = analysis.confusion.at.threshold if analysis.confusion else 0.0
     shown = found.score > threshold
-    correct, wrong = np.flatnonzero(shown & found.true_positive), np.flatnonzero(shown & ~found.true_positive & ~found.ignored)
+    correct, wrong = (
+        np.flatnonzero(shown & found.true_positive),
+        np.flatnonzero(shown & ~found.true_positive & ~found.ignored),
+    )
     unmatched = ~analysis.ignore
     unmatched[found.object[correct]] = False
     area = np.prod(dataset.boxes[:, 2:] - dataset.boxes[:, :2], axis=1)
