@@ -8,7 +8,7 @@ from PIL import Image
 
 from conftest import SHARED, needs_shared
 from lookonce.data.formats import voc
-from lookonce.data.read import check_images, name_tool, read_dataset, read_splits, read_whole, what_lies_there
+from lookonce.data.read import check_images, read_dataset, read_splits, read_whole
 from lookonce.errors import UserError
 
 
@@ -270,26 +270,3 @@ def test_voc_photographs_have_their_boxes_and_difficult_ones():
     found = read_dataset(SHARED / "data" / "voc100")
     assert (len(found), len(found.boxes), int(found.difficult.sum()), len(found.labels)) == (100, 273, 38, 20)
     assert found.problems == ()
-
-
-def test_a_file_of_no_tool_is_named_nothing(tmp_path):
-    (tmp_path / "package.json").write_text('{"name": "x"}')
-    (tmp_path / "a.xml").write_text("<project/>")
-    assert name_tool(tmp_path / "package.json") is None
-    assert name_tool(tmp_path / "a.xml") is None
-    assert name_tool(tmp_path / "gone.json") is None
-    assert name_tool(tmp_path / "notes") is None
-
-
-def test_what_lies_there_is_counted_by_folder_and_ending(tmp_path):
-    assert what_lies_there(tmp_path) == "there are no files"
-    (tmp_path / "sub").mkdir()
-    for name in ("a.jpg", "b.JPG", "sub/c.png", "sub/LICENSE", ".DS_Store"):
-        (tmp_path / name).touch()
-    assert what_lies_there(tmp_path) == "there are 2 .jpg; sub/: 1 without ending, 1 .png"
-
-
-def test_cvats_xml_is_named_whatever_stands_before_its_root(tmp_path):
-    file = tmp_path / "annotations.xml"
-    file.write_text('<?xml version="1.0"?>\n<!-- <annotation> -->\n<annotations>')
-    assert "CVAT" in name_tool(file)

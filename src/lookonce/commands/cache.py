@@ -32,12 +32,12 @@ class Contents:
 def cache(*, clear: bool = False) -> Contents:
     """Show what the cache holds: networks converted for a backend, and features of frozen layers.
 
-    It lies where LOOKONCE_CACHE says, else where this system keeps caches. Everything in it is made again when needed.
+    The cache is the folder LOOKONCE_CACHE, or the system's cache folder. Everything in it is made again when needed.
 
     Args:
-        clear: remove all that is not in use.
+        clear: Remove everything that is not in use.
     Returns:
-        What it holds, with size and time of the last use.
+        The entries, with size and time of last use.
     """
     removed = sum(_removed(entry) for entry in list(_entries())) if clear else None
     left = sorted(_entries(), key=lambda entry: -entry.used)

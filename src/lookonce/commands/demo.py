@@ -39,15 +39,15 @@ class DemoResult:
 
 
 def demo(folder: Path = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
-    """Train a detector of handwritten digits from nothing and show what it finds.
+    """Train a detector of handwritten digits from scratch and show what it finds.
 
     Args:
-        folder: where the pages, the run and the report are written.
-        seed: of the pages and of the training.
+        folder: Folder for the data set, the run and the report.
+        seed: Seed of the data set and of the training.
     Returns:
-        mAP@0.5 on test pages whose digits training never saw, and the page to look at.
+        mAP@0.5 on test pages with digits that training never saw, and the page to open.
     Raises:
-        UserError: scikit-learn, which brings the digits, is not installed; a folder that cannot be written.
+        UserError: scikit-learn, which contains the digits, is not installed; a folder that cannot be written.
     """
     began = time.perf_counter()
     folder = Path(folder)

@@ -78,26 +78,26 @@ def detect(
     device: str | None = None,
     precision: Precision = "auto",
 ) -> Summary:
-    """Find objects on images.
+    """Find objects in images.
 
     Args:
-        model: a model file, the folder of a run, a Darknet .cfg beside its .weights, or an exported .onnx or .xml.
-        images: files, folders or patterns such as "holiday/*.jpg".
-        out: folder for the drawn images and detections.json (boxes xyxy, pixels of the image as seen), new or empty;
-            none: detections, or the first of detections-2, detections-3, ... that does not exist.
-        overwrite: write into a folder that holds files already. Only what an earlier detect wrote there is replaced.
-        threshold: lowest score of a detection; none: the model's own, for each class, from validation.
-        iou_threshold: of two boxes of one class that overlap more than this, the better stays.
-        save_images: also write each image with its detections drawn.
-        backend: what runs the network; auto: the fastest at hand.
-        device: where it runs: cpu, cuda, or tensorrt of onnxruntime; none: the backend's own choice.
-        precision: auto: bf16 where the processor has instructions for it (boxes within 1 px), else fp32.
+        model: Model file, run folder, Darknet .cfg with its .weights beside it, or exported .onnx or .xml.
+        images: Files, folders or patterns such as "holiday/*.jpg".
+        out: New or empty folder for the images with boxes and detections.json (boxes xyxy, in pixels of the upright
+            image); none: detections, or detections-2, detections-3, ... if that exists.
+        overwrite: Write into a folder that holds files. Only what an earlier detect wrote there is replaced.
+        threshold: Lowest score of a detection; none: the model's own threshold of each class, from validation.
+        iou_threshold: Non-maximum suppression: of two boxes of a class with a higher IoU than this, keep the better.
+        save_images: Write each image with its boxes.
+        backend: Library that runs the network; auto: the fastest that is installed.
+        device: cpu, cuda, or tensorrt (onnxruntime only); none: the backend's default.
+        precision: fp32 or bf16 (boxes within 1 px of fp32); auto: bf16 if the processor supports it.
     Returns:
         A summary. An image that cannot be read is reported, skipped and counted.
     Raises:
-        UserError: no images found, a model that cannot be read, no image that could be read, an output folder that
-            holds files already.
-        Interrupted: Ctrl-C; what was found so far is written.
+        UserError: no image found or none that can be read, a model that cannot be read, an output folder that holds
+            files.
+        Interrupted: Ctrl-C; the detections so far are written.
     """
     place = numbered_folder(DETECTIONS, start=2) if out is None else new_folder(Path(out).expanduser(), overwrite)
     with place as folder:

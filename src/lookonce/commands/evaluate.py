@@ -118,27 +118,27 @@ def evaluate(
     """Score a detector on labelled images.
 
     Args:
-        model: a model file, a run's folder, a Darknet .cfg beside its .weights, an exported .onnx or .xml. Or
-            detections that exist: what detect wrote, COCO's result .json, or a folder of IMAGE.txt with lines
-            class score xmin ymin xmax ymax, or YOLO's class cx cy w h score.
-        data: a data set; its format is found, not asked.
-        split: which images; all: every image there is.
-        labels: score these classes only, by name; none: those that the model knows, or all of the data set.
-        protocol: how precision becomes AP: voc2007 (11 points), voc2010 (the area), or coco (its twelve numbers).
-        iou_threshold: a detection is right from this IoU with an object on; of coco all but its numbers follow it.
-        difficult: ignore: difficult objects neither help nor harm; count: they are objects like others; none: as the
-            protocol has it, VOC ignores and COCO counts them.
-        bootstrap: resamples of the images for the interval around mAP; 0: none.
-        backend: what runs the network; auto takes the fastest at hand. The report names it.
-        device: none: the backend's own choice; cpu or cuda.
-        precision: fp32, so that the score is the model's and not this machine's; bf16; or auto: bf16 where the
-            processor has instructions for it. An int8 file stays int8.
-        report: also write this page (.html): curves, confusion, calibration, errors by kind and cost, hits and misses.
-        overwrite: replace the page if it exists, or write it into the data set's folder.
+        model: Model file, run folder, Darknet .cfg with its .weights beside it, or exported .onnx or .xml. Or existing
+            detections: what detect wrote, a COCO result .json, or a folder of IMAGE.txt files with lines
+            "class score xmin ymin xmax ymax" or YOLO's "class cx cy w h score".
+        data: Data set: its folder, or its COCO .json, data.yaml or obj.data.
+        split: Split to score; all: every image.
+        labels: Score these classes only; none: the classes that the model knows, or all of the data set.
+        protocol: How AP is computed: voc2007 (11 points), voc2010 (area under the curve) or coco (12 metrics).
+        iou_threshold: IoU from which a detection is a true positive. COCO's own metrics do not change with it.
+        difficult: ignore: difficult objects do not count for or against; count: they count like others; none: ignore
+            for VOC, count for COCO.
+        bootstrap: Resamples of the images for the interval of mAP; 0: no interval.
+        backend: Library that runs the network; auto: the fastest that is installed.
+        device: cpu or cuda; none: the backend's default.
+        precision: fp32, so that two machines agree; bf16; or auto: bf16 if the processor supports it. An int8 file
+            stays int8.
+        report: Write an .html page: curves, confusion matrix, calibration, errors by kind, examples.
+        overwrite: Replace the page if it exists, or write it into the data set's folder.
     Returns:
-        Report: AP of each class, their mean with its interval, the rules by name, the errors by kind.
+        Report: AP of each class, mAP with its interval, the rules, the errors by kind, and what computed it.
     Raises:
-        UserError: a model or data set that cannot be read; classes of the one that the other does not know.
+        UserError: a model or data set that cannot be read; classes that only one of the two knows.
     """
     protocol = choose(protocol, get_args(Protocol), "protocol")
     if difficult is not None:

@@ -51,28 +51,28 @@ def export(
     """Write a detector for other programs.
 
     Args:
-        model: a model file, the folder of a run, or a Darknet .cfg beside its .weights.
-        format: darknet: .cfg, .weights and .names, for Darknet, OpenCV and what else reads them.
+        model: Model file, run folder, or Darknet .cfg with its .weights beside it.
+        format: darknet: .cfg, .weights and .names, for Darknet, OpenCV and other readers.
             onnx: one file from pixels to rows of image, class, box and score, for ONNX Runtime and others.
             openvino: the same as .xml and .bin.
-        out: where to write, a name without its ending ("out/cells" gives out/cells.cfg and so on), or the folder of a
-            run or another that exists and holds no images; none: beside the model, under its name.
-        folded: fold batch norm into the convolutions: every reader computes the same, whatever its epsilon.
-            For detection only. Of darknet; the other formats are always folded.
-        raw: the network alone, for OpenCV and all that has no NonMaxSuppression: float pixels 0..1
-            [1, 3, height, width] to the map before the region layer. Of onnx and openvino.
-        half: weights as 16-bit floats: half the size, boxes within 1 px. Of openvino.
-        int8: convolutions in 8 bits, the fastest: calibrated on the train images of --data, and judged by mAP on
-            its val images; layers that cost too much stay in float32. Of openvino.
-        max_drop: mAP that int8 may lose on the val images, 0 to 1; none: 0.005.
-        data: a folder with images to compare the file with the model on; none: drawn ones. For int8 a labelled data
-            set. Of onnx and openvino.
-        overwrite: replace files that exist; never those of the model itself.
+        out: Name without an ending ("out/cells" gives out/cells.cfg and so on), or a folder that holds no images; none:
+            beside the model, under its name.
+        folded: Darknet: fold batch norm into the convolutions. Every reader then computes the same, whatever its
+            epsilon; for detection only. The other formats are always folded.
+        raw: ONNX and OpenVINO: write the network alone, for OpenCV and readers without NonMaxSuppression: from float
+            pixels 0..1 [1, 3, height, width] to the maps before the detection heads.
+        half: OpenVINO: weights as 16-bit floats; half the size, boxes within 1 px.
+        int8: OpenVINO: convolutions in 8 bits, calibrated on the training images of --data and checked by mAP on its
+            validation images. Layers that cost too much accuracy stay in float32.
+        max_drop: Largest mAP loss of --int8 on the validation images, 0 to 1; none: 0.005.
+        data: ONNX and OpenVINO: folder of images on which the file is compared with the model; none: generated images.
+            --int8 needs a labelled data set.
+        overwrite: Replace files that exist, except those of the model itself.
     Returns:
-        The files written, how far they are from the model, and what int8 costs.
+        The files written, their largest difference from the model, and the cost of int8.
     Raises:
-        UserError: a model that cannot be read, a file that cannot be written, an export onto the model itself,
-            a foreign option, a file that does not give what the model gives or loses too much (none is kept).
+        UserError: a model that cannot be read, a file that cannot be written, an export onto the model itself, an
+            option of another format, a file that differs from the model or loses too much (it is not kept).
     """
     format = choose(format, get_args(Format), "format")
     options = Options(folded, raw, half, int8, max_drop, Path(data).expanduser() if data else None)

@@ -127,31 +127,31 @@ def prune(
     name: str | None = None,
     seed: int = 0,
 ) -> Pruned:
-    """Cut the channels of a detector that count least, train on, and measure what it cost.
+    """Remove the least important channels of a detector, retrain it, and measure what that cost.
 
-    Channels go by |gamma| of their batch norm, the smallest of the whole network first; each layer keeps a multiple of
-    8. The result is a run like any other, whose network is smaller. Its training ends with the weights that were best
-    on the validation images, on which mAP is measured before and after: the test split is never read.
+    A channel's importance is |gamma| of its batch norm, compared across the whole network; each layer keeps a multiple
+    of 8 channels. The result is an ordinary run with a smaller network. mAP is measured on the validation images before
+    and after; the test images are never read.
 
     Args:
-        model: a model file with batch norm, a run's folder, or a Darknet .cfg beside its .weights.
-        data: the data set to train on and, by its split val, to measure on; its format is found, not asked.
-        ratio: the part of all channels that may go, that do go: above 0 and below 1.
-        rounds: reach that ratio in so many cuts of equal size, with a training and a run after each.
-        steps: optimiser steps after each cut. The learning rate is the model's own.
-        max_drop: mAP@0.5 that may be lost, 0..1. The last round within it is kept; a round beyond it is the last.
-        out: where run folders are made.
-        name: the run's folder, with a number behind it where there are several rounds; none: the model's name and
-            a number.
-        seed: every random draw derives from it.
+        model: Model file with batch norm, run folder, or Darknet .cfg with its .weights beside it.
+        data: Data set to retrain on; its split val is used to measure.
+        ratio: Fraction of the removable channels to remove, above 0 and below 1.
+        rounds: Number of equal steps to that ratio, each followed by training and a run of its own.
+        steps: Optimizer steps after each round. The learning rate is the model's own.
+        max_drop: Largest mAP@0.5 loss, 0 to 1. The last round within it is kept; a round beyond it ends the pruning.
+        out: Folder for run folders.
+        name: Name of the run folder, followed by a number if there are several rounds; none: the model's name and a
+            number.
+        seed: Seed of all random numbers.
     Returns:
-        Pruned: channels, parameters and GFLOP before and after, mAP and its interval. Exit code 1 where even the first
-        round lost more than max_drop. In the run folder also channels.png, and pruned.cfg and pruned.safetensors: the
-        network as it was cut, before training.
+        Pruned: channels, parameters and GFLOP before and after, and mAP with its interval. The exit code is 1 if even
+        the first round lost more than max_drop. The run folder also holds channels.png, and pruned.cfg with
+        pruned.safetensors: the network before it was retrained.
     Raises:
-        UserError: a model that cannot be pruned or trained on, data without its classes or without validation
-            images, a number outside its law, a run folder that is there.
-        Interrupted: Ctrl-C in training, after a checkpoint: lookonce train --resume goes on from there.
+        UserError: a model that cannot be pruned or trained, data without its classes or without validation images, a
+            number that is not allowed, a run folder that exists.
+        Interrupted: Ctrl-C during training, after a checkpoint; continue with lookonce train --resume.
     """
     _check(rounds, steps, max_drop)
     source = Path(model).expanduser()

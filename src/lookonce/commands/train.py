@@ -44,28 +44,28 @@ def train(
     """Train a detector on labelled images.
 
     Args:
-        data: labelled images: a Pascal VOC, COCO or YOLO data set. With --resume: where that run's data is now.
-        recipe: named set of defaults for the settings below: quick or paper.
-        labels: train on these classes only, by name, in this order.
-        train_split: split to train on.
-        val_split: split that selects the best model; none: keep the last model.
-        policy: boxes less than half inside their image: drop or clip them, or stop with an error, which refuses any
+        data: Labelled images: a Pascal VOC, COCO or YOLO data set. With --resume: where that run's data is now.
+        recipe: Named set of defaults for the settings below: quick or paper.
+        labels: Train on these classes only, by name, in this order.
+        train_split: Split to train on.
+        val_split: Split that selects the best model; none: keep the last model.
+        policy: Boxes less than half inside their image: drop or clip them, or stop with an error, which refuses any
             other problem as well. A box at least half inside is always clipped.
-        keep_empty: with --labels, keep images that show none of these classes.
-        out: folder for run folders.
-        name: name of the run folder; none: the data set's name and a number.
-        resume: continue the run in this folder; all other settings come from its config.yaml.
-        seed: seed of all random numbers.
-        workers: processes that load images in parallel with training; 0: none.
-        device: auto uses a GPU if there is one.
-        precision: auto uses bf16 where the hardware supports it.
-        deterministic: use deterministic algorithms only: a seed then gives the same weights on a GPU too, more slowly.
-        checkpoint_minutes: longest time between two checkpoints; every epoch also ends with one.
-        weights: start from these weights: a model file, a run, or Darknet weights, complete or partial (such as
+        keep_empty: With --labels, keep images that show none of these classes.
+        out: Folder for run folders.
+        name: Name of the run folder; none: the data set's name and a number.
+        resume: Continue the run in this folder; all other settings come from its config.yaml.
+        seed: Seed of all random numbers.
+        workers: Processes that load images in parallel with training; 0: none.
+        device: Auto uses a GPU if there is one.
+        precision: Auto uses bf16 where the hardware supports it.
+        deterministic: Use deterministic algorithms only: a seed then gives the same weights on a GPU too, more slowly.
+        checkpoint_minutes: Longest time between two checkpoints; every epoch also ends with one.
+        weights: Start from these weights: a model file, a run, or Darknet weights, complete or partial (such as
             darknet19_448.conv.23). Every layer that fits is loaded; the last one starts from scratch.
-        keep_last: with --weights, load the last layer as well. Classes and anchors must be the same: give its .cfg as
+        keep_last: With --weights, load the last layer as well. Classes and anchors must be the same: give its .cfg as
             --network, and --anchors 0.
-        options: see `lookonce.training.options.TrainOptions`.
+        options: See `lookonce.training.options.TrainOptions`.
     Returns:
         The run folder: model.safetensors (from the first validation on), checkpoints/, metrics.csv, config.yaml,
         data.json, network.cfg, report.html and tensorboard/.

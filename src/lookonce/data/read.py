@@ -1,17 +1,15 @@
-"""From a folder to a Dataset: find its format, choose a split and classes, say what is wrong with it."""
+"""Read a data set: find its format, choose a split and classes, report its problems."""
 
 from __future__ import annotations
 
 import difflib
 import logging
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -24,93 +22,12 @@ from lookonce.data.formats import voc
 from lookonce.data.formats.builder import Builder
 from lookonce.data.formats.coco import find_coco, is_coco, read_coco
 from lookonce.data.formats.voc import EXPECTED as VOC_EXPECTED
-from lookonce.data.formats.voc import find_voc, of_one_class, read_voc, root_tag
+from lookonce.data.formats.voc import find_voc, of_one_class, read_voc
 from lookonce.data.formats.yolo import DESCRIPTIONS, find_yolo, has_labels, read_yolo
 from lookonce.data.images import inspect
 from lookonce.data.lookup import is_hidden, sections, walk_files
+from lookonce.data.other_formats import describe_folder, name_tool
 from lookonce.errors import ConfigError, ImageError, UserError
-
-HEAD = 1 << 16
-"""Bytes of a file by which its tool is recognised."""
-MOST_FOLDERS = 200
-"""Folders that are looked into."""
-SHOWN = 6
-"""Folders whose content is told."""
-TOOLS: tuple[tuple[str, str, str, str], ...] = (
-    (".json", r'"shapes"\s*:\s*\[', "labelme's JSON", "convert it with labelme2coco or labelme2yolo"),
-    (".json", r'^\s*\[.*"coordinates"\s*:', "CreateML's JSON", "export it as COCO or YOLO instead"),
-    (".json", r'"_via_|"regions"\s*:|"shape_attributes"', "VGG Image Annotator's JSON", "export it as COCO instead"),
-    (".json", r'"completions"\s*:|"rectanglelabels"|"from_name"\s*:', "Label Studio's own JSON",
-     "export it as COCO, YOLO or Pascal VOC instead"),
-    (".json", r'"classTitle"\s*:', "Supervisely's JSON", "export it as COCO or YOLO instead"),
-    (".json", r'"items"\s*:\s*\[', "Datumaro's JSON", "export it as COCO or YOLO instead"),
-    (".json", r'^\s*\[\s*\{[^{}]*"image_id"\s*:', "detections (COCO results)", "name the COCO file with the images"),
-    (".ndjson", r"", "a file of JSON lines", "export it as COCO or YOLO instead"),
-    (".csv", r"", "a CSV file (as Roboflow and TensorFlow write them)",
-     "export it as COCO, YOLO or Pascal VOC instead"),
-    (".tfrecord", r"", "a TFRecord file", "export it as COCO, YOLO or Pascal VOC instead"),
-    (".record", r"", "a TFRecord file", "export it as COCO, YOLO or Pascal VOC instead"),
-    (".zip", r"", "an archive", "unpack it, and name the folder"),
-    (".tar", r"", "an archive", "unpack it, and name the folder"),
-    (".gz", r"", "an archive", "unpack it, and name the folder"),
-    (".7z", r"", "an archive", "unpack it, and name the folder"),
-)  # fmt: skip
-"""Ending, what the head of a file shows, the tool, and what to do."""
-
-
-def name_tool(file: Path) -> str | None:
-    """What a file of another tool is, and what to do; None: it is of no tool known here."""
-    ending = file.suffix.lower()
-    if ending == ".xml":
-        cvat = root_tag(file) == "annotations"
-        return (
-            "looks like CVAT's own XML (CVAT for images); export it as Pascal VOC, COCO or YOLO instead"
-            if cvat
-            else None
-        )
-    known = [tool for tool in TOOLS if tool[0] == ending]
-    if not known:
-        return None
-    try:
-        with file.open("rb") as content:
-            head = content.read(HEAD).decode("utf-8", "replace")
-    except OSError:
-        return None
-    for _, shows, tool, way in known:
-        if re.search(shows, head, re.DOTALL):
-            return f"looks like {tool}; {way}"
-    return None
-
-
-def what_lies_there(root: Path) -> str:
-    """What was seen in which folder, and the first file of another tool with what to do; for an error."""
-    seen: list[str] = []
-    tool = ""
-    for folder, names in islice(walk_files(root), MOST_FOLDERS):
-        where = Path(folder).relative_to(root).as_posix()
-        if names and len(seen) < SHOWN:
-            seen.append(f"{'' if where == '.' else where + '/: '}{_counted(names)}")
-        for name in _one_of_each(names) if not tool else ():
-            if said := name_tool(Path(folder, name)):
-                tool = f"; {name if where == '.' else f'{where}/{name}'} {said}"
-                break
-    return (f"there are {'; '.join(seen)}" if seen else "there are no files") + tool
-
-
-def _one_of_each(names: Iterable[str]) -> list[str]:
-    """A file for each ending."""
-    first: dict[str, str] = {}
-    for name in names:
-        if not is_hidden(name):
-            first.setdefault(Path(name).suffix.lower(), name)
-    return list(first.values())
-
-
-def _counted(names: Iterable[str]) -> str:
-    """Files by ending: 3 .jpg, 1 .csv."""
-    counts = Counter(Path(name).suffix.lower() or "without ending" for name in names)
-    return ", ".join(f"{count:,} {ending}" for ending, count in counts.most_common(4))
-
 
 log = logging.getLogger("lookonce")
 Format = Literal["auto", "voc", "coco", "yolo"]
@@ -119,7 +36,7 @@ HASHED = ("train", "val", "test")
 """Splits of a data set that brings no lists: 80, 10 and 10 % of its images, by a hash of their names."""
 DEEPEST = 4
 """Levels of folders in which a data set is looked for."""
-MOST_FOLDERS_CATALOG = 1000
+MOST_FOLDERS = 1000
 """Folders of one level that are looked into."""
 
 
@@ -440,7 +357,7 @@ def _find(root: Path, format: Format, images_optional: bool) -> tuple[Path, dict
             raise UserError(f"{root}: {len(fitting)} data sets lie in it: {names}; name one of them")
         if fitting:
             return next(iter(fitting.items()))
-        level = [below for place in level for below in _folders_of(place)][:MOST_FOLDERS_CATALOG]
+        level = [below for place in level for below in _folders_of(place)][:MOST_FOLDERS]
     if format in ("auto", "yolo") and has_labels(walk_files(root)):
         raise UserError(
             f"{root}: YOLO labels are here but no class names: write classes.txt, one name a line in the order of "
@@ -448,7 +365,7 @@ def _find(root: Path, format: Format, images_optional: bool) -> tuple[Path, dict
         )
     expected = EXPECTED if format == "auto" else {"voc": VOC_EXPECTED}.get(format, f"a {format.upper()} data set")
     other = _find_other(root, format)
-    raise UserError(f"{root}: no annotations found; {what_lies_there(root)}{other}; expected {expected}")
+    raise UserError(f"{root}: no annotations found; {describe_folder(root)}{other}; expected {expected}")
 
 
 def _find_other(root: Path, format: Format) -> str:
