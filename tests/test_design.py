@@ -98,7 +98,7 @@ def test_every_module_has_a_test_file_of_its_name():
     missing = []
     for name in NAMES - {"__main__"}:
         *packages, module = name.split(".")
-        if not list(TESTS.joinpath(*packages).glob(f"test_{module}*.py")):
+        if not TESTS.joinpath(*packages, f"test_{module}.py").is_file():
             missing.append(name)
     assert not missing
 

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/text.py."""
+"""Tests of lookonce.text."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/demo.py."""
+"""Tests of lookonce.commands.demo."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/evaluation.py."""
+"""Tests of lookonce.commands.evaluate."""
 
 import json
 import platform

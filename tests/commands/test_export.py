@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/exporting/command.py."""
+"""Tests of lookonce.commands.export."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/pruning.py: from a run to a smaller one, as a user has it."""
+"""Tests of lookonce.commands.prune: from a run to a smaller one, as a user has it."""
 
 from dataclasses import replace
 

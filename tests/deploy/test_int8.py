@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/exporting/int8.py. Oracle: the float model's mAP and numbers."""
+"""Tests of lookonce.deploy.int8. Oracle: the float model's mAP and numbers."""
 
 import shutil
 import sys

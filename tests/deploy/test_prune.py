@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/channels.py."""
+"""Tests of lookonce.deploy.prune."""
 
 import numpy as np
 import pytest

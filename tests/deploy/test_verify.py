@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/exporting/parity.py: a file that gives other numbers must not pass."""
+"""Tests of lookonce.deploy.verify: a file that gives other numbers must not pass."""
 
 import numpy as np
 import pytest

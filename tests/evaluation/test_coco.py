@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/coco_metrics.py: published numbers, and pycocotools on seeded random cases."""
+"""Tests of lookonce.evaluation.coco: published numbers, and pycocotools on seeded random cases."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/confusion.py: by hand, and against a loop over all pairs."""
+"""Tests of lookonce.evaluation.confusion: by hand, and against a loop over all pairs."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/error_kinds.py: by hand, and against a loop that mends the detections and matches them anew."""
+"""Tests of lookonce.evaluation.errors: by hand, and against a loop that mends the detections and matches them anew."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/analysis.py: its parts are those of the modules it asks."""
+"""Tests of lookonce.evaluation.evaluate: its parts are those of the modules it asks."""
 
 import numpy as np
 import pytest

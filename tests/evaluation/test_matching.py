@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/matching.py: against a loop written from the devkit's text."""
+"""Tests of lookonce.evaluation.matching: against a loop written from the devkit's text."""
 
 from __future__ import annotations
 

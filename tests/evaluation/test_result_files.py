@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/detection_files.py: what comes back is what was written, and nothing foreign comes in."""
+"""Tests of lookonce.evaluation.result_files: what comes back is what was written, and nothing foreign comes in."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/detector.py."""
+"""Tests of lookonce.inference.detector."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/anchors.py."""
+"""Tests of lookonce.model.anchors."""
 
 from __future__ import annotations
 

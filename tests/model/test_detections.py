@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/detections.py."""
+"""Tests of lookonce.model.detections."""
 
 from __future__ import annotations
 

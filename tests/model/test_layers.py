@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/layers.py."""
+"""Tests of lookonce.model.layers."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/loss.py. Oracles: the blog's loss under TensorFlow, Darknet's own deltas, slow loops."""
+"""Tests of lookonce.model.losses. Oracles: the blog's loss under TensorFlow, Darknet's own deltas, slow loops."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/postprocess.py: against Darknet, the blog, and a loop that removes one box at a time."""
+"""Tests of lookonce.model.postprocess: against Darknet, the blog, and a loop that removes one box at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/resize.py. Oracles: Darknet's letterbox_image, OpenCV-like loops."""
+"""Tests of lookonce.model.resize. Oracles: Darknet's letterbox_image, OpenCV-like loops."""
 
 from typing import get_args
 

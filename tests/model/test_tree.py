@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/tree.py. Oracles: Darknet's numbers for a tree of 30 classes, and its loops."""
+"""Tests of lookonce.model.tree. Oracles: Darknet's numbers for a tree of 30 classes, and its loops."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/zoo.py. Oracle: the sizes of Darknet's published weight files."""
+"""Tests of lookonce.model.zoo. Oracle: the sizes of Darknet's published weight files."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/training/advice.py."""
+"""Tests of lookonce.training.advice."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/training/saving.py; tests/test_training_run.py stops and resumes whole runs."""
+"""Tests of lookonce.training.checkpoints; test_run.py stops and resumes whole runs."""
 
 import io
 import signal

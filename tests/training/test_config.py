@@ -1,4 +1,4 @@
-"""Tests of lookonce.training.recipes."""
+"""Tests of lookonce.training.config."""
 
 from dataclasses import replace
 from pathlib import Path

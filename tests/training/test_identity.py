@@ -1,4 +1,4 @@
-"""Tests of lookonce.training.run."""
+"""Tests of lookonce.training.identity."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/training/transfer.py."""
+"""Tests of lookonce.training.pretrained."""
 
 import logging
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/training/module.py."""
+"""Tests of lookonce.training.step."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/training/validation.py."""
+"""Tests of lookonce.training.validation."""
 
 from types import SimpleNamespace
 

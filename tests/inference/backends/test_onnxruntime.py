@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/backends/onnxruntime.py. Oracle: the network itself, run by PyTorch."""
+"""Tests of lookonce.inference.backends.onnxruntime. Oracle: the network itself, run by PyTorch."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/backends/opening.py."""
+"""Tests of lookonce.inference.backends.open."""
 
 import copy
 import html

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/backends/openvino.py. Oracle: the network itself, run by PyTorch."""
+"""Tests of lookonce.inference.backends.openvino. Oracle: the network itself, run by PyTorch."""
 
 import subprocess
 import sys

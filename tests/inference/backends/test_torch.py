@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/backends/torch.py. Oracle: the network itself, unfolded."""
+"""Tests of lookonce.inference.backends.torch. Oracle: the network itself, unfolded."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/darknet/cfg.py."""
+"""Tests of lookonce.model.darknet.cfg."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/darknet/pair.py. Oracle: what Darknet itself computed with these cfgs and weights."""
+"""Tests of lookonce.model.darknet.files. Oracle: what Darknet itself computed with these cfgs and weights."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Mirrors src/lookonce/region.py."""
+"""Tests of lookonce.model.heads.region."""
 
 import numpy as np
 import pytest

@@ -1,21 +1,29 @@
-"""Mirrors src/lookonce/exporting/darknet.py. The judge: OpenCV's reader of Darknet's files, which shares no code."""
+"""Tests of lookonce.deploy.export."""
 
-from dataclasses import replace
+import inspect
+import json
+from dataclasses import fields, replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from conftest import GOLDEN
-from lookonce import Network
+from lookonce import Detector, Network, export
+from lookonce.cli import main
 from lookonce.data.images import load_rgb
+from lookonce.deploy import export as writer
 from lookonce.deploy.export import LOWEST_SCORE, Options, write_darknet
+from lookonce.deploy.verify import ParityError
+from lookonce.inference.backends.openvino import the_core
 from lookonce.model import zoo
 from lookonce.model.boxes import cxcywh_to_xyxy
 from lookonce.model.detections import Predictions
 from lookonce.model.heads import decode
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import DARKNET
+from lookonce.model.onnx_graph import detector_model
 from lookonce.model.postprocess import Selection, nms_per_class
 from lookonce.model.resize import to_input
 from sets import nano
@@ -144,3 +152,89 @@ def test_a_region_without_softmax_is_said_to_be_no_file_of_opencvs(tmp_path, cap
     if hasattr(getattr(cv2, "dnn", None), "readNetFromDarknet"):
         with pytest.raises(cv2.error, match="useLogistic"):
             cv2.dnn.readNetFromDarknet(str(cfg), str(weights)).forward()
+
+
+def spoilt(model):
+    """A graph of other numbers than the model's."""
+    convolution = model.network.convolution_list()[0].conv
+    before = convolution.weight.detach().clone()
+    with torch.no_grad():
+        convolution.weight.mul_(1.05)
+        made = detector_model(model)
+        convolution.weight.copy_(before)
+    return made
+
+
+def test_the_command_writes_one_file_and_a_table_and_says_who_reads_it(run, squares, tmp_path, capsys, caplog):
+    words = ["export", str(run), "--format", "onnx", "--out", str(tmp_path / "cells"), "--data", str(squares)]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert said.splitlines()[0] == str(tmp_path / "cells.onnx")
+    assert "largest difference" in said
+    assert "for ONNX Runtime and OpenVINO; for OpenCV use --raw, or for OpenCV 4 --format darknet" in caplog.text
+    assert [p.name for p in tmp_path.iterdir()] == ["cells.onnx"]
+    assert [o.name for o in onnx.load(tmp_path / "cells.onnx").graph.output] == ["detections"]
+
+
+def test_raw_is_the_network_alone_for_opencv_too(run, squares, tmp_path, caplog):
+    """Oracle: our own raw map, from the model file."""
+    caplog.set_level("INFO", "lookonce")
+    found = export(run, "onnx", raw=True, out=tmp_path / "cells")
+    assert "for every reader of ONNX, OpenCV too" in caplog.text
+    assert "scores" in found.parity
+    graph = onnx.load(found.files[0]).graph
+    assert [(o.name, o.type.tensor_type.elem_type) for o in graph.output] == [("raw", onnx.TensorProto.FLOAT)]
+    assert [(i.name, i.type.tensor_type.elem_type) for i in graph.input] == [("pixels", onnx.TensorProto.FLOAT)]
+    cv2 = pytest.importorskip("cv2", reason="OpenCV is one of its readers")
+    given = np.random.default_rng(0).random((1, 3, 96, 96), np.float32)
+    network = cv2.dnn.readNetFromONNX(str(found.files[0]))
+    network.setInput(given)
+    expected = Detector(run, "torch", device="cpu", precision="fp32").backend(given)
+    np.testing.assert_allclose(network.forward(), expected[0], atol=1e-4)
+
+
+def test_a_file_that_is_not_the_same_is_not_kept_and_the_one_before_stays(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "detector_model", spoilt)
+    (tmp_path / "old.onnx").write_bytes(b"before")
+    with pytest.raises(ParityError, match="does not give what the model gives"):
+        export(run, "onnx", out=tmp_path / "old", overwrite=True)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"old.onnx": b"before"}
+
+
+def test_without_onnxruntime_openvino_checks_it(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "OpenVINO" in export(run, "onnx", out=tmp_path / "cells").parity
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_files_describe_themselves_and_half_is_half_the_size(run, squares, tmp_path, half):
+    found = export(run, "openvino", half=half, out=tmp_path / "cells", data=squares)
+    assert [p.name for p in found.files] == ["cells.xml", "cells.bin"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cells.bin", "cells.xml"]
+    read = the_core().read_model(found.files[0])
+    about = json.loads(read.get_rt_info("lookonce").value)
+    assert about["labels"] == list(load_model(run).labels)
+    assert [o.get_any_name() for o in read.outputs] == ["detections"]
+    weights = sum(p.numel() for p in load_model(run).network.parameters())
+    assert (found.files[1].stat().st_size < 3 * weights) == half
+
+
+def test_raw_is_the_network_alone(run, tmp_path):
+    found = export(run, "openvino", raw=True, out=tmp_path / "cells")
+    read = the_core().read_model(found.files[0])
+    assert [name in o.get_names() for name, o in zip(("pixels", "raw"), (*read.inputs, *read.outputs), strict=True)]
+    given = np.random.default_rng(0).random((2, 3, 96, 96), np.float32)
+    mine, theirs = (Detector(model, "openvino", precision="fp32").backend(given) for model in (run, found.files[0]))
+    np.testing.assert_allclose(theirs, mine, atol=1e-4)
+
+
+def test_files_that_are_not_the_same_are_not_kept(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "detector_model", spoilt)
+    with pytest.raises(ParityError):
+        export(run, "openvino", out=tmp_path / "cells")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_choice_is_an_option_of_the_command_with_the_same_default():
+    said = inspect.signature(export).parameters
+    assert {f.name: f.default for f in fields(Options)} == {f.name: said[f.name].default for f in fields(Options)}
