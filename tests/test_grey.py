@@ -91,5 +91,5 @@ def test_fine_tuning_takes_rgb_weights_but_for_the_first_layer(run):
     trained = load_model(run)
     network = Network(trained.network.layers, channels=1)
     rows = start_from(network, run, 0, trained.input_size)
-    assert rows[0].came == "anew: the file has 8 x 3 x 3 x 3"
-    assert rows[1].came == "taken"
+    assert rows[0].status == "random: the file has 8 x 3 x 3 x 3"
+    assert rows[1].status == "loaded"

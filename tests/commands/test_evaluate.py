@@ -114,7 +114,7 @@ def test_detections_in_texts_score_as_the_detector_that_found_them(run, squares,
         mine = [one.of_classes(dataset.labels) for one in detections]
         report = evaluate(write_texts(tmp_path / str(names), dataset, mine, names), squares, bootstrap=0)
         assert report.mean_ap == pytest.approx(expected.mean_ap, abs=1e-9)
-        assert "scores not told" in str(report)
+        assert "scores unknown" in str(report)
         assert "detections read from files" in str(report)
         assert report.to_json()["backend"] is None
     one = evaluate(tmp_path / "True", squares, labels=("red",), bootstrap=0)

@@ -36,7 +36,7 @@ def test_every_layer_that_fits_is_taken_and_the_last_starts_anew(tmp_path):
     file, source = model_file(tmp_path, nano(2, ANCHORS), sigma=DARKNET)
     network = Network(nano(3, ANCHORS))
     rows = start_from(network, file, frozen=4, input_size=(96, 96))
-    assert [row.came for row in rows] == ["taken"] * 6 + ["last: starts anew"]
+    assert [row.status for row in rows] == ["loaded"] * 6 + ["random: last layer"]
     assert [row.frozen for row in rows] == [True] * 4 + [False] * 3
     for ours, theirs in list(zip(network.convolution_list(), source.convolution_list(), strict=True))[:-1]:
         assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in ours.state_dict().items())
@@ -49,7 +49,7 @@ def test_every_layer_that_fits_is_taken_and_the_last_starts_anew(tmp_path):
 def test_the_last_layer_is_taken_where_it_is_asked_for(tmp_path):
     file, source = model_file(tmp_path, nano(2, ANCHORS))
     network = Network(nano(2, ANCHORS))
-    assert [row.came for row in start_from(network, file, 0, (96, 96), ("blue", "red"))] == ["taken"] * 7
+    assert [row.status for row in start_from(network, file, 0, (96, 96), ("blue", "red"))] == ["loaded"] * 7
     theirs = source.state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in network.state_dict().items())
 
@@ -65,7 +65,7 @@ def test_keep_last_goes_on_from_a_detector(run, squares, tmp_path, caplog):
 
 @pytest.mark.parametrize("given, message", [
     ({}, "keep-last: no layer to keep"),
-    ({"weights": "m.safetensors"}, "keep-last: the last layer cannot be kept .anew: the file has 21 x 48 x 1 x 1"),
+    ({"weights": "m.safetensors"}, "keep-last: the last layer cannot be kept .random: the file has 21 x 48 x 1 x 1"),
 ])  # fmt: skip
 def test_a_last_layer_that_is_not_there_cannot_be_kept(given, message, squares, tmp_path):
     model_file(tmp_path, nano(2, (*ANCHORS, (2.0, 2.0))))
@@ -78,16 +78,16 @@ def test_layers_of_another_shape_start_anew_and_say_why(tmp_path):
     layers = list(nano(2, ANCHORS))
     layers[2] = replace(layers[2], filters=24)
     file, _ = model_file(tmp_path, tuple(layers))
-    came = [row.came for row in start_from(Network(nano(2, ANCHORS)), file, 0, (64, 64))]
-    assert came[:3] == ["taken", "anew: the file has 24 x 8 x 3 x 3", "anew: the file has 16 x 24 x 3 x 3"]
-    assert came[3:] == ["taken"] * 3 + ["last: starts anew"]
+    status = [row.status for row in start_from(Network(nano(2, ANCHORS)), file, 0, (64, 64))]
+    assert status[:3] == ["loaded", "random: the file has 24 x 8 x 3 x 3", "random: the file has 16 x 24 x 3 x 3"]
+    assert status[3:] == ["loaded"] * 3 + ["random: last layer"]
 
 
-def test_a_file_of_which_nothing_fits_is_told(tmp_path):
+def test_a_file_of_which_nothing_fits_is_refused(tmp_path):
     layers = tuple(replace(x, filters=x.filters + 1) if isinstance(x, Conv) and x.batch_normalize else x
                    for x in nano(2, ANCHORS))  # fmt: skip
     file, _ = model_file(tmp_path, layers)
-    with pytest.raises(UserError, match="none of its 7 convolutions fits this network's 7"):
+    with pytest.raises(UserError, match="none of its 7 convolutions fits this network"):
         start_from(Network(nano(2, ANCHORS)), file, 0, (64, 64))
 
 
@@ -107,11 +107,11 @@ def test_darknets_weights_without_a_cfg_start_the_same_network_with_other_classe
     network = Network(nano(3, ANCHORS))
     with caplog.at_level(logging.INFO, "lookonce"):
         rows = start_from(network, tmp_path / "n.weights", frozen=4, input_size=(96, 96))
-    assert [row.came for row in rows] == ["taken"] * 6 + ["last: starts anew"]
+    assert [row.status for row in rows] == ["loaded"] * 6 + ["random: last layer"]
     assert [c.norm.sigma for c in network.convolution_list()[:-1]] == [DARKNET] * 4 + [TRAINED_HERE] * 2
     for ours, theirs in list(zip(network.convolution_list(), source.convolution_list(), strict=True))[:-1]:
         assert torch.equal(ours.conv.weight, theirs.conv.weight)
-    assert "that model had seen 32013312" in caplog.text
+    assert "the other model has seen 32013312" in caplog.text
 
 
 def test_a_prefix_file_starts_the_layers_that_it_goes_to(tmp_path):
@@ -122,8 +122,8 @@ def test_a_prefix_file_starts_the_layers_that_it_goes_to(tmp_path):
     rows = start_from(network, tmp_path / "nano.conv.3", frozen=0, input_size=(64, 64))
     count = len(source.convolution_list())
     assert 0 < count < 6
-    assert [row.came for row in rows[:count]] == ["taken"] * count
-    assert [row.came for row in rows[count:-1]] == ["anew: the file has no such layer"] * (6 - count)
+    assert [row.status for row in rows[:count]] == ["loaded"] * count
+    assert [row.status for row in rows[count:-1]] == ["random: the file has no such layer"] * (6 - count)
     assert torch.equal(network.convolution_list()[count - 1].conv.weight, source.convolution_list()[-1].conv.weight)
 
 
@@ -137,7 +137,7 @@ def test_weights_of_another_network_of_the_zoo_name_it(tmp_path):
         start_from(Network(nano(2, ANCHORS)), file, 0, (64, 64))
 
 
-def test_weights_cut_off_within_a_number_are_told(tmp_path):
+def test_weights_cut_off_within_a_number_are_refused(tmp_path):
     darknet_file(tmp_path / "n.weights", nano(2, ANCHORS))
     whole = (tmp_path / "n.weights").read_bytes()
     (tmp_path / "n.weights").write_bytes(whole + b"\0\0")
@@ -149,7 +149,7 @@ def test_a_run_starts_from_another_run_and_counts_anew(run, squares, tmp_path, c
     with caplog.at_level(logging.INFO, "lookonce"):
         made = train(squares, out=tmp_path, weights=run, freeze="6", ema=0.0, **SMALL)
     assert "frozen" in caplog.text
-    assert "fine-tuning counts images from 0: that model had seen" in caplog.text
+    assert "fine-tuning counts images from 0: the other model has seen" in caplog.text
     before, after = load_model(run), load_model(made)
     assert after.seen == 24
     first = "convolutions.0.conv.weight"
@@ -169,7 +169,7 @@ def test_a_resumed_run_keeps_how_frozen_layers_read_their_variances(squares, tmp
 
 @pytest.mark.parametrize("theirs, message", [
     (("red", "blue"), r"same classes in another order; give theirs: --labels red blue$"),
-    (("blue", "dark red"), r"class 1 is 'dark red' in .*m\.safetensors and 'red' in the data; leave --keep-last out"),
+    (("blue", "dark red"), r"class 1 is 'dark red' in .*m\.safetensors and 'red' in the data; leave out --keep-last"),
     (("blue",), r"has 1 classes and the data has 2"),
 ])  # fmt: skip
 def test_a_last_layer_of_other_classes_is_not_kept(theirs, message):
@@ -181,4 +181,4 @@ def test_a_last_layer_of_other_classes_is_not_kept(theirs, message):
 @pytest.mark.parametrize("theirs", [(), ("class 0", "class 1")])
 def test_classes_without_names_cannot_be_compared_which_is_said(theirs, caplog):
     check_classes(Path("m.weights"), theirs, ("blue", "red"))
-    assert "m.weights: brings no class names" in caplog.text
+    assert "m.weights: has no class names" in caplog.text

@@ -564,7 +564,7 @@ def test_a_last_layer_is_kept_for_the_same_classes_alone(small, data, tmp_path):
     with pytest.raises(UserError, match=r"same classes in another order; give theirs: --labels blue red"):
         train(data, weights=small, keep_last=True, labels=("red", "blue"), **own)
     renamed(data, "red", "aqua")
-    with pytest.raises(UserError, match=r"class 0 is 'blue' in .* and 'aqua' in the data; leave --keep-last out"):
+    with pytest.raises(UserError, match=r"class 0 is 'blue' in .* and 'aqua' in the data; leave out --keep-last"):
         train(data, weights=small, keep_last=True, **own)
     assert not (tmp_path / "runs").exists()
 

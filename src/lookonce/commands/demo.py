@@ -69,9 +69,9 @@ def demo(folder: Path = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
     images = [drawn(detector, record) for record in shown]
     note = "Pages that training never saw. Solid: detections, with scores. Dashed: ground truth."
     model = detector.about
-    told = facts(model.training["recipe"], model.training["data"], model.training["images"], model.region.anchors)
+    details = facts(model.training["recipe"], model.training["data"], model.training["images"], model.region.anchors)
     gallery = Gallery("What it finds", note, images)
-    about = Page(run, report.metrics, "test", told, galleries=[gallery], found=sections(test, report.analysis))
+    about = Page(run, report.metrics, "test", details, galleries=[gallery], found=sections(test, report.analysis))
     page = write_report(run / "demo.html", about)
     log.info("the demo took %.0f s", time.perf_counter() - began)
     return DemoResult(report.mean_ap or 0.0, page.resolve())
@@ -93,4 +93,4 @@ DIGITS: dict[str, Any] = {
     "learning_rate": 1.5e-3,
     "augment": Augmentation(aspect=0.1, zoom=(0.85, 1.15), flip=0.0, hue=0.02, saturation=1.2, exposure=1.2),
 }
-"""What the demo's training is told beyond the quick recipe: small pages, few shapes, and digits are never mirrored."""
+"""Settings of the demo beyond the quick recipe: small pages, few shapes; digits are never mirrored."""

@@ -204,7 +204,9 @@ def _run_config(model: Model, place: Path, data: Path, seed: int) -> RunConfig:
         recipe = model.training.get("recipe")
         how = Settings.from_plain(recipe) if recipe else RECIPES["quick"]
     except (KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{place}: a recipe that this version does not know ({error}); train it anew") from None
+        raise ConfigError(
+            f"{place}: settings that this version does not know ({error}); train the model again"
+        ) from None
     how = replace(
         how, size=model.input_size[0], resize=model.resize, pixel_range=model.pixel_range, anchors=0,
         schedule="one_cycle", prior_loss_images=0, freeze="none", features="none", variants=0, patience=0,

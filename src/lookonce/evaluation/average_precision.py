@@ -115,7 +115,7 @@ class Rules:
     difficult: Literal["ignore", "count"] = "ignore"
     """ignore: difficult objects need not be found, and what finds them is neither right nor wrong."""
     score_threshold: float | None = None
-    """What the detections were cut at, for the report; None: not told."""
+    """Lowest score of the detections, for the report; None: unknown."""
 
     def __post_init__(self) -> None:
         if self.protocol not in FULL_NAME:
@@ -126,7 +126,7 @@ class Rules:
             raise ConfigError(f"iou_threshold: {self.iou_threshold}; expected above 0, at most 1")
 
     def __str__(self) -> str:
-        least = "not told" if self.score_threshold is None else f"> {self.score_threshold:g}"
+        least = "unknown" if self.score_threshold is None else f"> {self.score_threshold:g}"
         return (
             f"{FULL_NAME[self.protocol]}, IoU >= {self.iou_threshold:g}, "
             f"difficult objects {TREATED[self.difficult]}, scores {least}"

@@ -31,22 +31,23 @@ log = logging.getLogger("lookonce")
 
 
 class Detector:
-    """Finds objects on images.
+    """Finds objects in images.
 
-    It may be called from several threads at once and after a fork; a copy (pickle, deepcopy) opens the model anew.
+    A Detector may be called from several threads at once and after a fork. A copy (pickle, deepcopy) opens the model
+    again.
 
     Args:
-        model: a model file, a run folder, a Darknet .cfg beside its .weights, an exported .onnx or .xml, a Model in
-            memory, or a backend that is open already: then the four settings of backends below do not count.
-        backend: what runs the network; auto takes the fastest at hand and says which: a GPU, else OpenVINO. For it and
-            for onnxruntime a file is converted once, and the cache keeps the converted form (lookonce cache).
-        device: None: the backend's own choice; cpu, cuda, or tensorrt of onnxruntime.
-        precision: auto: bf16 where the processor has instructions for it, with boxes within 1 px; else fp32.
-        throughput: for many images at once: OpenVINO then runs several at a time.
-        threshold: lowest score of a detection, 0 to 1; None: the model's own, found on its validation images.
-        iou_threshold: of two boxes of one class that overlap more than this, the better stays.
+        model: Model file, run folder, Darknet .cfg with its .weights beside it, exported .onnx or .xml, a Model in
+            memory, or an open backend, for which backend, device, precision and throughput do not count.
+        backend: Library that runs the network; auto: a GPU with PyTorch, else the fastest that is installed; a log line
+            names it. OpenVINO and ONNX Runtime convert a model once and keep the result in the cache folder.
+        device: cpu, cuda, or tensorrt (onnxruntime only); None: the backend's default.
+        precision: fp32 or bf16 (boxes within 1 px of fp32); auto: bf16 if the processor supports it.
+        throughput: For many images: OpenVINO runs several at a time.
+        threshold: Lowest score of a detection, 0 to 1; None: the model's own thresholds, from its validation.
+        iou_threshold: Of two boxes of one class with a higher IoU than this, the better one is kept.
     Raises:
-        UserError: a model that cannot be read, a threshold outside its law, a backend that is not there.
+        UserError: a model that cannot be read, a threshold outside 0 to 1, a backend that is not installed.
 
     >>> detections = Detector("runs/cells-1")("image.jpg")      # doctest: +SKIP
     >>> detections.boxes, detections.scores, detections.names     # doctest: +SKIP
@@ -59,8 +60,8 @@ class Detector:
         if source is None or isinstance(source, int | float | bytes | list | tuple | dict | np.ndarray):
             raise ConfigError(f"model: {model!r:.60}; expected a model file, a run's folder, or a model in memory")
         if threshold is not None:
-            _check_share("threshold", threshold)
-        _check_share("iou_threshold", iou_threshold)
+            _check_fraction("threshold", threshold)
+        _check_fraction("iou_threshold", iou_threshold)
         if isinstance(source, Backend):
             self.backend: Backend = source
         else:
@@ -145,7 +146,7 @@ def _is_one(images: ImageSource | Iterable[ImageSource]) -> bool:
     return not several or hasattr(images, "read") or hasattr(images, "detach")
 
 
-def _check_share(name: str, value: object) -> None:
+def _check_fraction(name: str, value: object) -> None:
     """Raises ConfigError for anything but a number of 0 to 1."""
     if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:
         raise ConfigError(f"{name}: {value!r}; expected a number from 0 to 1")

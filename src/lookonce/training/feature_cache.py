@@ -88,7 +88,7 @@ class FeatureCache:
         for digest in damaged:
             del self.slots[digest]
         if damaged:
-            log.warning("%s: %d damaged features are computed anew", self.folder, len(damaged))
+            log.warning("%s: %d damaged features are computed again", self.folder, len(damaged))
         return [place for place, digest in enumerate(digests) if digest not in self.slots]
 
     def make_room(self, count: int) -> None:
@@ -163,7 +163,7 @@ def digest_of(dataset: Dataset, index: int, about: str) -> bytes:
 
 
 def fill(cache: FeatureCache, digests: list[bytes], backbone: Callable[[Tensor], tuple[Tensor, ...]],
-         image: Callable[[int], Tensor | None], told: str) -> None:  # fmt: skip
+         image: Callable[[int], Tensor | None], label: str) -> None:  # fmt: skip
     """Compute what is missing; digests of images that cannot be decoded become b"".
 
     Args:
@@ -171,15 +171,15 @@ def fill(cache: FeatureCache, digests: list[bytes], backbone: Callable[[Tensor],
         digests: of the images, by place.
         backbone: [B, 3, H, W] to the outputs, each [B, C, H', W'].
         image: place to [3, H, W], floats 0..1; None: it cannot be decoded.
-        told: what the progress bar calls the work.
+        label: names the work in the progress bar.
     """
     rest = [place for place in cache.missing(digests) if digests[place]]
     if not rest:
         return
     cache.make_room(len(rest))
-    log.info("%s: %d of %d images through the frozen backbone, %.1f GB in %s", told, len(rest), len(digests),
+    log.info("%s: %d of %d images through the frozen backbone, %.1f GB in %s", label, len(rest), len(digests),
              len(rest) * cache.slot_bytes / 1e9, cache.folder)  # fmt: skip
-    for start in track(range(0, len(rest), BATCH), told):
+    for start in track(range(0, len(rest), BATCH), label):
         places, images = [], []
         for place in rest[start : start + BATCH]:
             seen = image(place)
@@ -198,7 +198,7 @@ def fill(cache: FeatureCache, digests: list[bytes], backbone: Callable[[Tensor],
 
 
 SCHEMA = 1
-"""Raised whenever the same image would be seen otherwise: kept features are then computed anew."""
+"""Raised whenever the same image would be seen otherwise: cached features are then computed again."""
 
 
 class FrozenBackbone:
@@ -272,15 +272,15 @@ class FrozenBackbone:
         self._fill(digests, inputs.image, "validation images")
         return CachedInputs(inputs, self.cache, digests)
 
-    def _fill(self, digests: list[bytes], image: Callable[[int], Tensor | None], told: str) -> None:
+    def _fill(self, digests: list[bytes], image: Callable[[int], Tensor | None], label: str) -> None:
         """Compute what is missing, while no other run writes."""
         if not self.is_shared:
-            fill(self.cache, digests, self.run, image, told)
+            fill(self.cache, digests, self.run, image, label)
             return
         with locked("features", self.key):
             self.cache.look()
             make_room(len(set(digests) - self.cache.slots.keys()) * self.cache.slot_bytes)
-            fill(self.cache, digests, self.run, image, told)
+            fill(self.cache, digests, self.run, image, label)
 
 
 def outputs_of(network: Network, split_index: int, fast: bool) -> Callable[[Tensor], tuple[Tensor, ...]]:

@@ -1,4 +1,4 @@
-"""Weights of another network as a start: what is taken, what starts anew, what is frozen, in one table."""
+"""Start from the weights of another network: which layers are loaded, random or frozen, as one table."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import logging
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from lookonce.console import rendered
 from lookonce.errors import ConfigError, UserError
 from lookonce.model import zoo
 from lookonce.model.darknet.weights import layers_of, numbers_in, read_weights
@@ -25,31 +24,36 @@ log = logging.getLogger("lookonce")
 
 
 @dataclass(frozen=True)
-class Taken:
+class LoadedLayer:
     """One convolution of the network that is trained."""
 
     layer: int
     shape: tuple[int, ...]  # [filters, channels, k, k]
-    came: str
-    """taken, or why it starts anew."""
+    status: str
+    """loaded, or random and why."""
     frozen: bool
 
 
 def start_from(network: Network, weights: Path, frozen: int, input_size: tuple[int, int],
-               keep_last: tuple[str, ...] | None = None) -> list[Taken]:  # fmt: skip
-    """Fill a network from another's weights, the last convolution excepted.
+               keep_last: tuple[str, ...] | None = None) -> list[LoadedLayer]:  # fmt: skip
+    """Load another network's weights into a network, except the last convolution.
 
-    weights: a model file, the folder of a run, a Darknet .cfg beside its .weights, or a file of Darknet weights
-    alone: those of this same network with any number of classes, or of its start (darknet19_448.conv.23).
-    keep_last: take the last convolution like the others; these are the classes of the data, which must be those of the
-    weights, in the same order. None: it starts anew.
+    A convolution is loaded if the one at its place there has the same shape. The last one depends on classes and
+    anchors: it starts random, normal with deviation 1 / (cells of the map for inputs of input_size). Frozen layers
+    read variances as the file does, others as networks trained here.
 
-    Every convolution takes the numbers of the one at its place there, where both have the same shape. The
-    last, which speaks of classes and anchors, starts anew unless it is asked for: normal, with deviation 1 / (cells of
-    the map that it is trained on, for inputs of input_size). Frozen layers read variances as the file does; others as
-    networks trained here.
-    Returns what became of each convolution.
-    Raises UserError where nothing fits, for other classes, or for a file that cannot be read.
+    Args:
+        network: filled in place.
+        weights: a model file, a run folder, a Darknet .cfg with its .weights beside it, or Darknet weights alone: those
+            of this network with any number of classes, or of its start (darknet19_448.conv.23).
+        frozen: number of frozen convolutions.
+        input_size: (width, height) of the input in training.
+        keep_last: load the last convolution as well. These are the classes of the data, which must be those of the
+            weights, in the same order.
+    Returns:
+        What happened to each convolution.
+    Raises:
+        UserError: nothing fits, the classes differ, or the file cannot be read.
     Source of the last layer's start: the blog's part on training, np.random.normal / (GRID_H * GRID_W).
     """
     source, seen, classes = _source(weights, network)
@@ -61,31 +65,31 @@ def start_from(network: Network, weights: Path, frozen: int, input_size: tuple[i
     found = []
     for place, (layer, convolution) in enumerate(own):
         shape = tuple(convolution.conv.weight.shape)
-        came = "last: starts anew"
+        status = "random: last layer"
         if keep_last is not None or place < len(own) - 1:
-            came = _take(convolution, theirs[place] if place < len(theirs) else None, place < frozen)
-        found.append(Taken(layer, shape, came, place < frozen))
-    if not any(row.came == "taken" for row in found):
+            status = _take(convolution, theirs[place] if place < len(theirs) else None, place < frozen)
+        found.append(LoadedLayer(layer, shape, status, place < frozen))
+    if not any(row.status == "loaded" for row in found):
         raise UserError(
-            f"{weights}: none of its {len(theirs)} convolutions fits this network's {len(own)}; is --network the one "
-            "that it was trained as?"
+            f"{weights}: none of its {len(theirs)} convolutions fits this network; give the network "
+            "that it was trained as: --network"
         )
-    if found[-1].came != "taken":
+    if found[-1].status != "loaded":
         _start_last(own[-1][1].conv, cells)
-    for line in (str(weights), *told(found).splitlines()):
+    for line in (str(weights), *layer_table(found).splitlines()):
         log.info("%s", line)
     if seen:
-        log.info("fine-tuning counts images from 0: that model had seen %d (--resume would go on counting)", seen)
+        log.info("fine-tuning counts images from 0: the other model has seen %d", seen)
     return found
 
 
 def check_classes(weights: Path, theirs: tuple[str, ...], ours: tuple[str, ...]) -> None:
     """Raise ConfigError unless the classes of weights are those of the data, in the same order.
 
-    theirs: empty, or "class 0", "class 1" ... where their files have no names: then that is said.
+    theirs: empty, or "class 0", "class 1" ... where their file has no names; a warning says so.
     """
     if not theirs or theirs == tuple(f"class {index}" for index in range(len(theirs))):
-        log.warning("%s: brings no class names, so that they are those of the data (%s) cannot be checked", weights,
+        log.warning("%s: has no class names; expected those of the data in this order: %s", weights,
                     ", ".join(ours[:10]))  # fmt: skip
         return
     if theirs == ours:
@@ -98,7 +102,7 @@ def check_classes(weights: Path, theirs: tuple[str, ...], ours: tuple[str, ...])
     else:
         index = next(n for n, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
         said = f"class {index} is {theirs[index]!r} in {weights} and {ours[index]!r} in the data"
-    raise ConfigError(f"keep-last: {said}; leave --keep-last out, and the last layer starts anew")
+    raise ConfigError(f"keep-last: {said}; leave out --keep-last; the last layer then starts from random weights")
 
 
 def _start_last(convolution: nn.Conv2d, cells: int) -> None:
@@ -108,21 +112,19 @@ def _start_last(convolution: nn.Conv2d, cells: int) -> None:
                 numbers.normal_(std=1 / cells)
 
 
-def told(rows: Sequence[Taken]) -> str:
-    """The table, as text."""
+def layer_table(rows: Sequence[LoadedLayer]) -> str:
+    """Return the layers as a table in text."""
     table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
     for heading in ("layer", "filters x channels x k x k", "weights", "in training"):
         table.add_column(heading, no_wrap=True)
     for row in rows:
         shape = " x ".join(map(str, row.shape))
-        table.add_row(str(row.layer), shape, row.came, "frozen" if row.frozen else "trained")
-    text = StringIO()
-    Console(file=text, width=120, color_system=None).print(table)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
+        table.add_row(str(row.layer), shape, row.status, "frozen" if row.frozen else "trained")
+    return rendered(table, blank_lines=False)
 
 
 def _source(weights: Path, ours: Network) -> tuple[Network, int, tuple[str, ...]]:
-    """The network that the weights are of, the images that it has seen, and its classes where they have names.
+    """Return the network of the weights, the number of images that it has seen, and its classes if they have names.
 
     Darknet's weights alone may be of this network or its start, for RGB images too where this network's are grey.
     """
@@ -145,15 +147,15 @@ def _source(weights: Path, ours: Network) -> tuple[Network, int, tuple[str, ...]
 
 
 def _take(convolution: Convolution, theirs: Convolution | None, frozen: bool) -> str:
-    """Copy one convolution where it fits: "taken", or why not."""
+    """Load one convolution if it fits. Returns "loaded", or "random" and why."""
     if theirs is None:
-        return "anew: the file has no such layer"
+        return "random: the file has no such layer"
     ours, given = convolution.conv.weight.shape, theirs.conv.weight.shape
     if ours != given:
-        return f"anew: the file has {' x '.join(map(str, given))}"
+        return f"random: the file has {' x '.join(map(str, given))}"
     if (convolution.norm is None) != (theirs.norm is None):
-        return "anew: with batch norm here, without there" if theirs.norm is None else "anew: batch norm there alone"
+        return "random: no batch norm in the file" if theirs.norm is None else "random: batch norm in the file only"
     convolution.load_state_dict(theirs.state_dict())
     if convolution.norm is not None and theirs.norm is not None:
         convolution.norm.sigma = theirs.norm.sigma if frozen else TRAINED_HERE
-    return "taken"
+    return "loaded"

@@ -101,7 +101,7 @@ class Settings:
     def _check_features(self) -> None:
         if self.features == "none":
             _check(
-                self.variants == 0, "variants", self.variants, "0 without --features, where every epoch augments anew"
+                self.variants == 0, "variants", self.variants, "0 without --features, where every epoch augments again"
             )
             return
         _check(

@@ -277,8 +277,8 @@ class Run:
         frozen = frozen_convolutions(network, self.settings.freeze)
         labels = self.train_set.labels if keep_last else None
         last = start_from(network, Path(self.config.weights), frozen, self.input_size, labels)[-1]
-        if keep_last and last.came != "taken":
-            raise ConfigError(f"keep-last: the last layer cannot be kept ({last.came}); classes and number of anchors "
+        if keep_last and last.status != "loaded":
+            raise ConfigError(f"keep-last: the last layer cannot be kept ({last.status}); classes and anchors "
                               "must be those of the weights")  # fmt: skip
         return keep_last
 
