@@ -140,7 +140,7 @@ class Table:
         headings += (f"x {self.against}" if self.against else "no peer",)
         shown = Table(
             box=box.SIMPLE,
-            title=cell(f"{self.heading}, {self.rounds} rounds"),
+            title=cell(f"{self.heading}, {self.rounds} round{'s' * (self.rounds != 1)}"),
             title_justify="left",
             caption=", ".join(f"{name}: {share:.1%}" for name, share in self.shares.items()) or None,
             caption_justify="left",
