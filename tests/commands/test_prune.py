@@ -9,9 +9,10 @@ from PIL import Image
 
 from lookonce import Detector, evaluate, export
 from lookonce.cli import main
-from lookonce.commands import prune as pruning
-from lookonce.commands.prune import Pruned, Round, prune
+from lookonce.commands.prune import prune
 from lookonce.data.formats.voc import write_annotation
+from lookonce.deploy import prune as pruning
+from lookonce.deploy.prune import Pruned, Round
 from lookonce.evaluation.compare import Comparison
 from lookonce.model.darknet.cfg import Cfg, read_cfg
 from lookonce.model.layers import Conv, num_floats
@@ -87,7 +88,7 @@ def test_a_first_round_that_loses_too_much_is_exit_code_1():
     lost = Round(torch.__path__[0], layers, layers, (96, 96), Comparison(0.9, 0.8, (0.05, 0.15), 8))
     found = Pruned((lost,), 0.01)
     assert (found.exit_code, found.run) == (1, None)
-    assert "lost more than 0.01: not to be used" in str(found)
+    assert "lost more than 0.01; give a smaller --ratio" in str(found)
     assert Pruned((lost,), 0.2).exit_code == 0
 
 
