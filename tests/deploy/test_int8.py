@@ -24,7 +24,7 @@ def test_convolutions_are_eight_bits_and_the_file_is_a_detector(int8, run, squar
     assert "of the train split" in int8.accuracy
     assert "val: mAP" in int8.accuracy
     assert ", fp32 -> int8, cpu)" in int8.accuracy
-    assert "mAP judges" in int8.parity
+    assert "by mAP" in int8.verification
     read = the_core().read_model(int8.files[0])
     weights = [op for op in read.get_ops() if op.get_type_name() == "Constant" and op.get_element_type().size == 1]
     assert len(weights) >= 2

@@ -16,7 +16,7 @@ import onnx
 import openvino
 from numpy.typing import NDArray
 
-from lookonce.deploy.verify import BY_ACCURACY, EXACT, HALF, Run, check_parity, from_raw
+from lookonce.deploy.verify import BY_ACCURACY, EXACT, HALF, Run, from_raw, verify
 from lookonce.files import replacing, write_text
 from lookonce.inference.backends.openvino import openvino_model, saved, the_core
 from lookonce.model.darknet.files import save_darknet
@@ -30,7 +30,7 @@ from lookonce.model.tree import write_tree
 
 @dataclass(frozen=True)
 class Options:
-    """Choices of an export, whatever its format."""
+    """Options of an export; each format takes some."""
 
     folded: bool = False
     """Batch norm folded into the convolutions."""
@@ -41,7 +41,7 @@ class Options:
     int8: bool = False
     """Convolutions in 8 bits."""
     max_drop: float | None = None
-    """mAP on the validation images that int8 may cost; None: the default of int8.py."""
+    """Largest mAP loss of int8 on the validation images; None: int8.MAX_DROP."""
     data: Path | None = None
     """Images to compare the file with the model on; a labelled data set for int8."""
 
@@ -51,22 +51,22 @@ class Exported:
     """What `lookonce export` wrote."""
 
     files: tuple[Path, ...]
-    parity: str = ""
-    """How far the file is from the model, as a table."""
+    verification: str = ""
+    """The table of differences between the file and the model."""
     accuracy: str = ""
-    """What it costs in mAP, where that is not nothing."""
+    """What int8 costs in mAP."""
 
     def __str__(self) -> str:
-        return "\n".join([*map(str, self.files), *filter(None, [self.accuracy, self.parity])])
+        return "\n".join([*map(str, self.files), *filter(None, [self.accuracy, self.verification])])
 
 
 LOWEST_SCORE = 0.01
-"""thresh= of a folded cfg. It is a key of training, which such a file is not for; OpenCV hides scores below it."""
+"""thresh= of a folded cfg: OpenCV hides scores below it. Training uses the key, but nobody trains a folded file."""
 log = logging.getLogger("lookonce")
 
 
 def write_darknet(model: Model, stem: Path, options: Options) -> Exported:
-    """Write a model for Darknet, OpenCV's dnn and what else reads these files.
+    """Write .cfg, .weights and .names files for Darknet, OpenCV's dnn and others.
 
     Raises UserError for a file that cannot be written.
     """
@@ -105,21 +105,21 @@ RAW_READERS = (
 
 
 def write_onnx(model: Model, stem: Path, options: Options) -> Exported:
-    """Write a model as one .onnx file, compare it with the model on images, and keep it only if it is the same.
+    """Write one .onnx file, verify it, and keep it only if it computes what the model does.
 
-    Raises UserError for a file that cannot be written, or one that does not give what the model gives.
+    Raises UserError for a file that cannot be written, VerificationError for one that computes something else.
     """
     path = stem.with_name(stem.name + ".onnx")
     with replacing(path) as beside:
         onnx.save_model(raw_model(model) if options.raw else detector_model(model), beside)
         run, backend = _runner(beside)
-        parity = check_parity(model, from_raw(model, run) if options.raw else run, backend, options.data)
+        verified = verify(model, from_raw(model, run) if options.raw else run, backend, options.data)
     log.info("%s: %s", path, RAW_READERS if options.raw else READERS)
-    return Exported((path,), str(parity))
+    return Exported((path,), str(verified))
 
 
 def _runner(path: Path) -> tuple[Run, str]:
-    """Runs the file: in ONNX Runtime, or in OpenVINO where that is not installed."""
+    """Return what runs an .onnx file: ONNX Runtime, or OpenVINO if that is not installed; and its name."""
     if importlib.util.find_spec("onnxruntime") is None:
         return run_openvino(path)
     import onnxruntime
@@ -141,9 +141,9 @@ def _runner(path: Path) -> tuple[Run, str]:
 
 
 def write_openvino(model: Model, stem: Path, options: Options) -> Exported:
-    """Write a model as .xml and .bin, compare them with the model on images, and keep them only if they are the same.
+    """Write .xml and .bin, verify them, and keep them only if they compute what the model does.
 
-    Raises UserError for a file that cannot be written, or one that does not give what the model gives.
+    Raises UserError for a file that cannot be written, VerificationError for one that computes something else.
     """
     xml = stem.with_name(stem.name + ".xml")
     made = raw_model(model) if options.raw else detector_model(model)
@@ -153,24 +153,24 @@ def write_openvino(model: Model, stem: Path, options: Options) -> Exported:
     if options.int8:
         from lookonce.deploy.int8 import MAX_DROP, quantise
 
-        assert options.data is not None  # which the command checks
+        assert options.data is not None  # the command checks it
         quantised = quantise(model, options.data, MAX_DROP if options.max_drop is None else options.max_drop)
         whole, tolerance, accuracy = _with_network(whole, quantised.network), BY_ACCURACY, str(quantised)
     with saved(whole, xml, options.half) as beside:
         run, backend = run_openvino(beside)
-        parity = check_parity(model, from_raw(model, run) if options.raw else run, backend, options.data, tolerance)
+        verified = verify(model, from_raw(model, run) if options.raw else run, backend, options.data, tolerance)
     log.info("%s: for OpenVINO; for OpenCV use --format onnx --raw, or for OpenCV 4 --format darknet", xml)
-    return Exported((xml, xml.with_suffix(".bin")), str(parity), accuracy)
+    return Exported((xml, xml.with_suffix(".bin")), str(verified), accuracy)
 
 
 def _with_network(whole: openvino.Model, network: openvino.Model) -> openvino.Model:
-    """A detector with its network, the part from "pixels" to the raw maps, replaced."""
+    """Return a detector with another network: the part from "pixels" to the raw maps."""
     tensors = {name: output for op in whole.get_ops() for output in op.outputs() for name in output.get_names()}
     for reader in network.input(0).get_target_inputs():
         reader.replace_source_output(tensors[PIXELS])
     for output in network.outputs:
         name = output.get_any_name()
-        made = output.get_node().input_value(0)  # behind the result is what makes it
+        made = output.get_node().input_value(0)  # the node before the result
         for reader in tensors[name].get_target_inputs():
             reader.replace_source_output(made)
         tensors[name].set_names(set())
@@ -181,7 +181,7 @@ def _with_network(whole: openvino.Model, network: openvino.Model) -> openvino.Mo
 
 
 def run_openvino(path: Path) -> tuple[Run, str]:
-    """Runs an .onnx or .xml file in float32."""
+    """Return what runs an .onnx or .xml file in OpenVINO, in float32; and its name."""
     core = the_core()
     read = core.read_model(path)
     inside = {name for op in read.get_ops() for output in op.outputs() for name in output.get_names()}

@@ -1,4 +1,4 @@
-"""Is an exported file the same detector? Its numbers beside PyTorch's, on real images.
+"""Verify an exported file: its boxes and scores must be those of the model in PyTorch, on real or synthetic images.
 
 Letters: B images, N predictors, C classes, M rows.
 """
@@ -35,13 +35,13 @@ Run = Callable[[NDArray[Any]], dict[str, NDArray[np.float32]]]
 """The file's input, uint8 images [B, 3, H, W] or floats of a raw one, to its tensors by name."""
 
 
-class ParityError(UserError):
-    """An exported file that does not give what its model gives."""
+class VerificationError(UserError):
+    """An exported file computes something else than its model."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far numbers may lie apart."""
+    """Largest allowed differences."""
 
     boxes: float
     """Input pixels."""
@@ -52,28 +52,28 @@ EXACT = Tolerance(0.05, 1e-4)
 HALF = Tolerance(1.0, 0.01)
 """Weights of 16-bit floats: 11 bits of precision where bfloat16 has 8."""
 BY_ACCURACY = Tolerance(math.inf, math.inf)
-"""int8: mAP is the judge, see int8.py; only the suppression must still be exact."""
+"""int8: judged by mAP, see int8.py. Only non-maximum suppression must be exact."""
 
 
 @dataclass
-class Parity:
-    """The largest differences found."""
+class Verification:
+    """The largest differences between a file and its model."""
 
     backend: str
     images: str
     tolerance: Tolerance
     boxes: float = 0.0
-    """Input pixels, of boxes cut to the input."""
+    """Input pixels, of boxes clipped to the input."""
     scores: float = 0.0
     rows: int = 0
     same_rows: int = 0
-    """Rows that greedy suppression of the file's own predictions gives too."""
+    """Rows that equal those of our own suppression on the file's predictions."""
 
     @property
     def holds(self) -> bool:
-        """Within tolerance; a difference that is not a number is none."""
-        near = self.boxes <= self.tolerance.boxes and self.scores <= self.tolerance.scores
-        return near and self.rows == self.same_rows
+        """Whether all differences are allowed. One that is not a number is not."""
+        close = self.boxes <= self.tolerance.boxes and self.scores <= self.tolerance.scores
+        return close and self.rows == self.same_rows
 
     def __str__(self) -> str:
         lines = [("", "largest difference", "allowed"),
@@ -82,23 +82,23 @@ class Parity:
         if self.rows:
             lines.append(("rows", str(self.rows - self.same_rows), f"0 of {self.rows}"))
         table = "\n".join(f"{name:<10} {found:>20} {allowed:>10}" for name, found, allowed in lines)
-        return f"the file in {self.backend} beside the model in PyTorch, {self.images}\n{table}"
+        return f"verified: {self.backend} against PyTorch on {self.images}\n{table}"
 
 
-def check_parity(model: Model, run: Run, backend: str, data: Path | None, tolerance: Tolerance = EXACT) -> Parity:
+def verify(model: Model, run: Run, backend: str, data: Path | None, tolerance: Tolerance = EXACT) -> Verification:
     """Compare a file with the model that it was made from.
 
     Args:
         model: what was exported.
         run: runs the file.
-        backend: what runs it, for people to read.
-        data: an image, or a folder with images in it; none: drawn ones.
-        tolerance: what is allowed.
+        backend: name and version of what runs it.
+        data: an image or a folder of images; None: synthetic ones.
+        tolerance: largest allowed differences.
     Raises:
-        ParityError: the numbers lie further apart than that.
+        VerificationError: a difference beyond that.
         UserError: no images at `data`.
     """
-    found = Parity(backend, f"on {'images of ' + str(data) if data else 'drawn images'}", tolerance)
+    found = Verification(backend, "", tolerance)
     network, count = folded(model.network), 0
     for images in _batches(_images(data), model):
         count += len(images)
@@ -108,14 +108,14 @@ def check_parity(model: Model, run: Run, backend: str, data: Path | None, tolera
         _measure(found, boxes, scores, theirs, model.input_size)
         if DETECTIONS in theirs:
             _count_rows(found, theirs, min(model.thresholds, default=PLAIN_THRESHOLD))
-    found.images = f"{found.images} ({count})"
+    found.images = f"{count} images of {data}" if data else f"{count} synthetic images"
     if not found.holds:
-        raise ParityError(f"the export does not give what the model gives, and was not kept: {found}")
+        raise VerificationError(f"the exported file does not compute what the model does, so it was not kept: {found}")
     return found
 
 
 def from_raw(model: Model, run: Run) -> Run:
-    """Runs a file that ends in the raw maps, one image at a time, and decodes what it gives."""
+    """Return what runs a file that ends in raw maps: one image at a time, then decode. run: runs the file alone."""
     names = raws(model.network.layers)
 
     def decoded(images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -129,29 +129,31 @@ def from_raw(model: Model, run: Run) -> Run:
 
 
 def _decoded(model: Model, maps: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Raw maps as boxes [B, N, 4] and scores [B, N, C]."""
+    """Return boxes [B, N, 4] and scores [B, N, C] of raw maps."""
     found = decode(maps, model.network.heads, model.tree)
     return found.boxes, found.objectness[..., None] * found.class_prob
 
 
-def _measure(found: Parity, boxes: torch.Tensor, scores: torch.Tensor, theirs: dict[str, NDArray[np.float32]],
+def _measure(found: Verification, boxes: torch.Tensor, scores: torch.Tensor, theirs: dict[str, NDArray[np.float32]],
              input_size: tuple[int, int]) -> None:  # fmt: skip
-    """Note the largest differences of a batch: boxes [B, N, 4], scores [B, N, C]."""
+    """Keep the largest differences of a batch: boxes [B, N, 4], scores [B, N, C]."""
     best = scores.amax(-1).topk(min(BEST, scores.shape[1])).indices[..., None].expand(-1, -1, 4)  # [B, K, 4]
-    near = clip(boxes, *input_size).gather(1, best) - clip(torch.from_numpy(theirs[BOXES]), *input_size).gather(1, best)
-    found.boxes = _worst(found.boxes, near.abs().numpy())
+    apart = clip(boxes, *input_size).gather(1, best) - clip(torch.from_numpy(theirs[BOXES]), *input_size).gather(
+        1, best
+    )
+    found.boxes = _worst(found.boxes, apart.abs().numpy())
     found.scores = _worst(found.scores, np.abs(scores.numpy() - theirs[SCORES]))
 
 
 def _allowed(most: float) -> str:
-    return f"{most:g}" if math.isfinite(most) else "mAP judges"
+    return f"{most:g}" if math.isfinite(most) else "by mAP"
 
 
 def _worst(before: float, differences: NDArray[np.float32]) -> float:
-    return float(np.max([before, differences.max(initial=0)]))  # which passes nan on
+    return float(np.max([before, differences.max(initial=0)]))  # np.max keeps nan
 
 
-def _count_rows(found: Parity, theirs: dict[str, NDArray[np.float32]], threshold: float) -> None:
+def _count_rows(found: Verification, theirs: dict[str, NDArray[np.float32]], threshold: float) -> None:
     """Count the rows of a batch, and those that suppression here gives from the same predictions."""
     selection = Selection(threshold, max_candidates=20_000)
     expected = []
@@ -168,7 +170,7 @@ def _count_rows(found: Parity, theirs: dict[str, NDArray[np.float32]], threshold
 
 
 def _images(data: Path | None) -> Iterator[NDArray[np.uint8]]:
-    """A few images [h, w, 3] from all over a folder; drawn ones are smooth noise."""
+    """Yield a few images [h, w, 3] from all over a folder, or synthetic ones of smooth noise."""
     if data is not None:
         files = find_images(data)
         for file in files[:: -(-len(files) // MOST_IMAGES)]:
@@ -181,7 +183,7 @@ def _images(data: Path | None) -> Iterator[NDArray[np.uint8]]:
 
 
 def _batches(images: Iterator[NDArray[np.uint8]], model: Model) -> Iterator[NDArray[np.uint8]]:
-    """Images as the file takes them: [B, 3, H, W], resized, rounded."""
+    """Yield batches [B, 3, H, W] as the file takes them: resized and rounded."""
     waiting: list[NDArray[np.uint8]] = []
     for image in images:
         waiting.append(np.rint(to_input(image, model.input_size, model.resize) * 255).astype(np.uint8))
