@@ -1,4 +1,4 @@
-"""Average precision by PASCAL VOC's rules, precision against recall, and the operating point of best F1.
+"""Average precision by PASCAL VOC's rules, precision-recall curves, and the threshold of best F1.
 
 voc2007: precision averaged over the 11 recalls 0, .1 ... 1.   voc2010: the area under the curve.
 Letters: M images, N objects, K detections of one class by descending score, C classes, R bootstrap resamples. Recall,
@@ -31,34 +31,36 @@ ApProtocol = Literal["voc2007", "voc2010"]
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """The threshold of best F1 on the scored images, and what it gives there."""
+    """The threshold of best F1 on the scored images, with its precision and recall."""
 
-    threshold: float  # detections with a greater score count; half-way to the next lower score
+    threshold: float  # detections above it count; midway between two scores
     f1: float
     precision: float
     recall: float
 
 
-def pr_points(score: NDArray[np.float64], right: NDArray[np.bool_], objects: int) -> NDArray[np.float64]:
-    """[K, 3] score, recall, precision after each detection. Recall is 0 without objects."""
-    tp = np.cumsum(right)
-    return np.stack((score, tp / max(objects, 1), tp / np.arange(1, len(right) + 1)), 1)
+def pr_points(score: NDArray[np.float64], true_positive: NDArray[np.bool_], objects: int) -> NDArray[np.float64]:
+    """Return score, recall and precision [K, 3] after each detection. Recall is 0 without objects."""
+    tp = np.cumsum(true_positive)
+    return np.stack((score, tp / max(objects, 1), tp / np.arange(1, len(true_positive) + 1)), 1)
 
 
 def average_precision(
     recall: NDArray[np.float64], precision: NDArray[np.float64], protocol: ApProtocol
 ) -> NDArray[np.float64]:
-    """AP of curves: recall [..., K] rising, precision [..., K], to [...]; no points: 0.
+    """Return the AP [...] of curves: rising recall [..., K], precision [..., K]. 0 without points.
 
-    The recalls of voc2007 are the floats k * .1, as in the Python ports of the devkit: .3, .6 and .7 come
-    out a hair above, so that a recall of just 3 of 10 does not reach the fourth point.
+    The recalls of voc2007 are the floats k * .1, as in the Python ports of the devkit. The floats .3, .6 and .7 are
+    slightly too large, so that a recall of exactly 3 of 10 does not reach the fourth point.
     Source: VOCap.m of 2007 (best precision at recall >= t) and of 2010 (area under that envelope);
     voc_eval.py (np.arange(0., 1.1, 0.1)).
     """
-    envelope = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]  # best precision from here on
+    envelope = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]  # best precision at this recall or above
     if protocol == "voc2010":
         return np.asarray((np.diff(recall, axis=-1, prepend=0) * envelope).sum(-1))
-    padded = np.concatenate((envelope, np.zeros((*recall.shape[:-1], 1))), -1)  # recalls never reached give 0
+    padded = np.concatenate(
+        (envelope, np.zeros((*recall.shape[:-1], 1))), -1
+    )  # precision 0 at recalls that are not reached
     total = np.zeros(recall.shape[:-1])
     for tenth in range(11):
         first = (recall < tenth * 0.1).sum(-1)  # [...] index of the first point at that recall
@@ -66,14 +68,14 @@ def average_precision(
     return total / 11
 
 
-def mean_average_precision(label: NDArray[np.int64], right: NDArray[np.bool_], objects: NDArray[np.int64],
+def mean_average_precision(label: NDArray[np.int64], true_positive: NDArray[np.bool_], objects: NDArray[np.int64],
                            protocol: ApProtocol) -> float | None:  # fmt: skip
-    """The mean AP of the classes that have objects; None: none has.
+    """Return the mean AP of the classes that have objects; None if no class has any.
 
-    label, right: of all detections by descending score; objects: [C] of each class.
+    label, true_positive: of all detections by descending score; objects: [C] of each class.
     """
     order = np.argsort(label, kind="stable")
-    parts = np.split(right[order], np.cumsum(np.bincount(label, minlength=len(objects)))[:-1])
+    parts = np.split(true_positive[order], np.cumsum(np.bincount(label, minlength=len(objects)))[:-1])
     aps = []
     for part, many in zip(parts, objects.tolist(), strict=True):
         if many:
@@ -83,13 +85,13 @@ def mean_average_precision(label: NDArray[np.int64], right: NDArray[np.bool_], o
 
 
 def best_point(score: NDArray[np.float64], tp: NDArray[np.floating], objects: int, least: float) -> OperatingPoint:
-    """The threshold of best F1, of equals the higher; at least one detection.
+    """Return the threshold of best F1 (the highest of equals) of at least one detection.
 
-    tp: [K] how many are right up to each; least: what the scores were cut at.
+    tp: [K] true positives up to each detection; least: lowest score that detection kept.
     """
     many = np.arange(1, len(score) + 1)
     f1 = 2 * tp / (objects + many)
-    f1[:-1][score[:-1] == score[1:]] = -1  # no threshold parts equal scores
+    f1[:-1][score[:-1] == score[1:]] = -1  # no threshold separates equal scores
     at = int(f1.argmax())
     lower = score[at + 1] if at + 1 < len(score) else min(least, score[-1])
     recall = float(tp[at]) / max(objects, 1)
@@ -99,23 +101,23 @@ def best_point(score: NDArray[np.float64], tp: NDArray[np.floating], objects: in
 FULL_NAME = {"voc2007": "VOC 2007 (11-point)", "voc2010": "VOC 2010 (area under the curve)"}
 TREATED = {"ignore": "ignored", "count": "counted"}
 DEFAULT_THRESHOLD = 0.3
-"""Where validation has nothing to choose a threshold by. Source: the blog's obj_threshold."""
+"""Threshold of a class for which validation found no true positive. Source: the blog's obj_threshold."""
 BLOCK = 4_000_000
-"""Numbers in memory at once while resampling."""
+"""Most numbers in memory at once while resampling."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """By which rules detections are scored; checked at birth."""
+    """How detections are scored. Raises ConfigError for invalid values."""
 
     protocol: ApProtocol = "voc2010"
     """How precision becomes AP."""
     iou_threshold: float = 0.5
-    """A detection is right from this IoU on; above 0, to 1."""
+    """Lowest IoU of a true positive; above 0, at most 1."""
     difficult: Literal["ignore", "count"] = "ignore"
-    """ignore: difficult objects need not be found, and what finds them is neither right nor wrong."""
+    """ignore: difficult objects need not be found, and their detections are neither true nor false positives."""
     score_threshold: float | None = None
-    """Lowest score of the detections, for the report; None: unknown."""
+    """Lowest score that detection kept; None: unknown."""
 
     def __post_init__(self) -> None:
         if self.protocol not in FULL_NAME:
@@ -135,27 +137,29 @@ class Rules:
 
 @dataclass(frozen=True, eq=False)
 class ClassScore:
-    """One class; all shares 0..1."""
+    """Scores of one class, 0..1."""
 
     name: str
-    objects: int  # to be found: without the difficult ones where they are ignored
-    detections: int  # as given, those on ignored objects included
+    objects: int  # that count: without difficult ones if they are ignored
+    detections: int  # all, including those of ignored objects
     ap: float | None  # None: no objects
-    recall: float | None  # of all detections given; None: no objects
-    best: OperatingPoint | None  # None: no objects, or nothing right was found
+    recall: float | None  # of all detections; None: no objects
+    best: OperatingPoint | None  # None: no objects, or no true positives
     curve: NDArray[np.float64] = field(repr=False)  # [K, 3] score, recall, precision, down the scores
 
 
 @dataclass(frozen=True, eq=False)
 class Metrics:
-    """Scores of a detector on a data set, with the rules they were made by."""
+    """Scores of a detector on a data set, and the rules that they follow."""
 
     rules: Rules
     images: int
     classes: tuple[ClassScore, ...]  # in the order of the data set's labels
     mean_ap: float | None  # over the classes that have objects; None: no objects
-    interval: tuple[float, float] | None  # 95 %, about mean_ap; None: no objects, or not asked for
-    resampled: NDArray[np.float64] = field(repr=False)  # [R] mean_ap of each resample; one seed draws the same images
+    interval: tuple[float, float] | None  # 95 % interval of mean_ap; None: no objects, or not asked for
+    resampled: NDArray[np.float64] = field(
+        repr=False
+    )  # [R] mean_ap of each resample; the same seed takes the same images
 
     def __rich__(self) -> Table:
         from rich import box
@@ -177,7 +181,7 @@ class Metrics:
 
     def __str__(self) -> str:
         longest = max((len(printable(c.name)) for c in self.classes), default=0)
-        width = 140 + 2 * longest  # some letters take two columns
+        width = 140 + 2 * longest  # some letters are two columns wide
         return rendered(self, width, blank_lines=False)
 
     def _mean_text(self) -> str:
@@ -194,16 +198,16 @@ def score(
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Metrics:
-    """Score what was found against what is there.
+    """Score detections against ground truth.
 
     Args:
         dataset:    M images and their objects.
         detections: M, in the same order; class names the same as dataset.labels, in any order.
-        bootstrap:  resamples of the images for the 95 % interval of the mean; 0: no interval.
-        seed:       of the resampling; one seed draws the same images for every detector.
+        bootstrap:  resamples of the images for the 95 % interval of mAP; 0: no interval.
+        seed:       of the resampling; the same seed takes the same images for every detector.
     Raises:
-        UserError: another number of images or other class names than the data set's.
-    Detections of equal score count in the order of images, then in their own.
+        UserError: a number of images or class names that differ from the data set's.
+    Detections of equal score keep the order of their images.
     """
     ignore = ignored_objects(dataset, rules)
     found = match(dataset, detections, ignore, rules.iou_threshold)
@@ -211,17 +215,16 @@ def score(
 
 
 def score_matched(dataset: Dataset, found: Matched, rules: Rules, *, bootstrap: int = 0, seed: int = 0) -> Metrics:
-    """As score(), of detections that are matched by the same rules already."""
+    """Score detections that are matched by the same rules. Arguments as `score`."""
     return _scored(dataset, found, ignored_objects(dataset, rules), rules, _draws(len(dataset), bootstrap, seed))
 
 
 def score_sizes(dataset: Dataset, found: Matched, low: float, high: float,
                 scale: NDArray[np.float64], rules: Rules = Rules()) -> Metrics:  # fmt: skip
-    """Score the objects of one size alone: those whose side, the root of the area times scale, is in [low, high).
+    """Score the objects of one size: those whose side (root of the area, times scale) is in [low, high).
 
-    found: detections matched by the same rules. Objects of other sizes need not be found;
-    a detection of another size on nothing is not counted.
-    scale: [M] of each image, for sides at another size than the file's; 1: image pixels.
+    found: detections matched by the same rules. Objects of other sizes are ignored, and so are false positives of
+    other sizes. scale: [M] of each image, to measure sides in input pixels; 1: image pixels.
     Source: the COCO API, cocoeval.py, evaluateImg (areaRng).
     """
     width, height = np.maximum(dataset.boxes[:, 2:] - dataset.boxes[:, :2], 0).astype(np.float64).T
@@ -234,7 +237,7 @@ def score_sizes(dataset: Dataset, found: Matched, low: float, high: float,
 
 
 def ignored_objects(dataset: Dataset, rules: Rules) -> NDArray[np.bool_]:
-    """[N] objects that need not be found: difficult ones where they are ignored; crowds, boxes around many, always."""
+    """Return which objects [N] are ignored: crowds always, difficult ones if the rules say so."""
     if rules.difficult == "ignore":
         return dataset.difficult
     return np.zeros_like(dataset.difficult) if dataset.crowd is None else dataset.crowd
@@ -246,11 +249,11 @@ def _scored(dataset: Dataset, found: Matched, ignore: NDArray[np.bool_], rules: 
     for label, name in enumerate(dataset.labels):
         mine = found.label == label
         rows = np.flatnonzero(mine & ~found.ignored)
-        image, right = found.image[rows], found.true_positive[rows]
+        image, true_positive = found.image[rows], found.true_positive[rows]
         objects = dataset.image_of_box[(dataset.classes == label) & ~ignore]
-        curve = pr_points(found.score[rows], right, len(objects))
+        curve = pr_points(found.score[rows], true_positive, len(objects))
         scores.append(_class_score(name, len(objects), int(mine.sum()), curve, rules))
-        resampled[label] = _resampled_ap(image, right, objects, draws, rules.protocol)
+        resampled[label] = _resampled_ap(image, true_positive, objects, draws, rules.protocol)
     aps = [c.ap for c in scores if c.ap is not None]
     means = _mean(resampled)
     mean_ap = sum(aps) / len(aps) if aps else None
@@ -258,48 +261,48 @@ def _scored(dataset: Dataset, found: Matched, ignore: NDArray[np.bool_], rules: 
 
 
 def best_thresholds(metrics: Metrics, default: float = DEFAULT_THRESHOLD) -> NDArray[np.float64]:
-    """[C] score above which each class has its best F1; of equals the higher threshold.
+    """Return the threshold [C] of best F1 of each class (the highest of equals).
 
-    Classes without objects, or of which nothing right was found, take the default.
+    Classes without objects or true positives get the default.
     """
     return np.array([c.best.threshold if c.best else default for c in metrics.classes], np.float64)
 
 
-def _class_score(name: str, objects: int, given: int, curve: NDArray[np.float64], rules: Rules) -> ClassScore:
+def _class_score(name: str, objects: int, detections: int, curve: NDArray[np.float64], rules: Rules) -> ClassScore:
     if not objects:
-        return ClassScore(name, 0, given, None, None, None, curve)
+        return ClassScore(name, 0, detections, None, None, None, curve)
     value, recall, precision = curve.T
     ap = float(average_precision(recall, precision, rules.protocol))
     if not precision.any():
-        return ClassScore(name, objects, given, ap, 0.0, None, curve)
+        return ClassScore(name, objects, detections, ap, 0.0, None, curve)
     best = best_point(value, np.rint(recall * objects), objects, rules.score_threshold or 0.0)
-    return ClassScore(name, objects, given, ap, float(recall[-1]), best, curve)
+    return ClassScore(name, objects, detections, ap, float(recall[-1]), best, curve)
 
 
 def _draws(images: int, resamples: int, seed: int) -> NDArray[np.integer]:
-    """[M, R] how often each image is in each resample: M drawn of M with replacement."""
+    """Return how often [M, R] each image is in each resample of M images with replacement."""
     generator = np.random.default_rng(seed)
     counts = np.zeros((images, resamples), np.int32)
     for column in range(resamples if images else 0):
         counts[:, column] = np.bincount(generator.integers(0, images, images), minlength=images)
-    return counts.astype(np.min_scalar_type(counts.max(initial=0)))  # bytes: four times as fast to add up
+    return counts.astype(np.min_scalar_type(counts.max(initial=0)))  # sums of bytes are four times as fast
 
 
 def _resampled_ap(
     image: NDArray[np.int64],
-    right: NDArray[np.bool_],
+    true_positive: NDArray[np.bool_],
     objects: NDArray[np.int64],
     draws: NDArray[np.integer],
     protocol: ApProtocol,
 ) -> NDArray[np.float64]:
-    """[R] AP of one class in each resample; nan where it has no objects.
+    """Return the AP [R] of one class in each resample; nan without objects.
 
-    image, right: [K], by descending score; objects: the image of each object; draws: [M, R].
-    Matching looks at one image only, so a resample only weighs detections anew: an image drawn
-    twice is each of its detections twice. Only right detections shape the curve, so only they are kept.
+    image, true_positive: [K], by descending score; objects: the image of each object; draws: [M, R].
+    Matching concerns one image at a time, so a resample only changes how often each detection counts. Only true
+    positives shape the curve, so only they are kept.
     """
     total = draws[objects].sum(0, dtype=np.int32)  # [R] objects in each resample
-    hits = np.flatnonzero(right)
+    hits = np.flatnonzero(true_positive)
     image = image[: hits[-1] + 1] if len(hits) else image[:0]
     starts = np.concatenate(([0], hits[:-1] + 1))[: len(hits)].astype(np.int64)
     ap = np.full(draws.shape[1], np.nan)
@@ -317,17 +320,17 @@ def _resampled_ap(
 
 
 def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[C, R] to [R]: the mean of those that are there; nan where none is."""
+    """Return the mean [R] of the numbers [C, R] that are not nan; nan if all are."""
     there = np.isfinite(values)
     total = np.where(there, values, 0).sum(0)
     return np.where(there.any(0), total / np.maximum(there.sum(0), 1), np.nan)
 
 
 def _interval(means: NDArray[np.float64], mean_ap: float | None) -> tuple[float, float] | None:
-    """The middle 95 % of the resampled means [R], moved to have mean_ap for their mean, within 0..1.
+    """Return the middle 95 % of the resampled means [R], shifted to have mean_ap as their mean, within 0..1.
 
-    Moved, because images drawn twice lift AP a little: with many classes the bare percentiles may
-    lie wholly above what was measured.
+    They are shifted because images that are taken twice raise AP a little: with many classes even the lower percentile
+    may exceed the measured value.
     """
     known = means[np.isfinite(means)]
     if mean_ap is None or not len(known):

@@ -1,8 +1,8 @@
 """COCO's twelve numbers, computed by faster-coco-eval.
 
 AP is the mean over IoU thresholds .5, .55 ... .95, 101 recalls and the classes; at most 100 detections of a class on a
-image. An object's area is what its COCO file says (that of its mask), else its box's. Crowds need not be found;
-a detection mostly inside one is neither right nor wrong. COCO knows no difficult objects: they are objects like others.
+image. An object's area is that of its COCO file (the area of its mask), else that of its box. Crowds are ignored, and
+so are detections mostly inside one. COCO has no difficult objects: they count like others.
 Source: the COCO API, cocoeval.py.
 """
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 NAMES = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large",
          "AR1", "AR10", "AR100", "AR small", "AR medium", "AR large")  # fmt: skip
-"""In COCO's order. AR: recall, averaged over the IoU thresholds, of so many detections an image and class."""
+"""In COCO's order. AR1: recall with one detection of each class on an image, averaged over the IoU thresholds."""
 TITLE = "COCO (101 recalls, IoU .5:.95, 100 detections a class and image, difficult objects counted, crowds ignored)"
 
 
 @dataclass(frozen=True)
 class CocoMetrics:
-    """What a detector scores by COCO's rules; all shares 0..1."""
+    """Scores of a detector by COCO's rules, 0..1."""
 
-    numbers: dict[str, float | None]  # by NAMES; None: no such objects
+    numbers: dict[str, float | None]  # in the order of NAMES; None: no such objects
     classes: tuple[tuple[str, float | None, float | None], ...]  # (name, AP, AP50); None: no objects
 
     def __rich__(self) -> Table:
@@ -55,18 +55,18 @@ def _share(value: float | None) -> str:
 
 
 def score_coco(dataset: Dataset, detections: Sequence[Detections]) -> CocoMetrics:
-    """Score what was found against what is there by COCO's rules.
+    """Score detections against ground truth by COCO's rules.
 
     Args:
         dataset:    M images and their objects.
         detections: M, in the same order; class names the same as dataset.labels, in any order.
     Raises:
-        UserError: another number of images or other class names than the data set's.
+        UserError: a number of images or class names that differ from the data set's.
     """
-    truth, given = index_boxes(dataset, detections)
+    truth, predicted = index_boxes(dataset, detections)
     if not len(dataset.labels) or not len(dataset):
         return CocoMetrics(dict.fromkeys(NAMES), tuple((name, None, None) for name in dataset.labels))
-    result = judge(truth, given)
+    result = judge(truth, predicted)
     precision = result.eval["precision"][:, :, :, 0, -1]  # [T, R, C]
     classes = tuple(
         (name, _mean(precision[:, :, number]), _mean(precision[0, :, number]))
@@ -76,17 +76,17 @@ def score_coco(dataset: Dataset, detections: Sequence[Detections]) -> CocoMetric
     return CocoMetrics({name: _mean(np.array([value])) for name, value in numbers}, classes)
 
 
-def judge(truth: Any, given: Any) -> Any:
-    """The API's evaluation of two indices, done."""
+def judge(truth: Any, predicted: Any) -> Any:
+    """Evaluate one index against another with the API."""
     from faster_coco_eval import COCOeval_faster
 
-    result = COCOeval_faster(truth, given, "bbox", print_function=lambda *_: None)
+    result = COCOeval_faster(truth, predicted, "bbox", print_function=lambda *_: None)
     result.run()
     return result
 
 
 def index_boxes(dataset: Dataset, detections: Sequence[Detections]) -> tuple[Any, Any]:
-    """What is there and what was found as two indices of the API. Arguments and errors as score_coco."""
+    """Return ground truth and detections as two indices of the API. Arguments and errors as score_coco."""
     image, label, score, boxes = gather(dataset, detections)
     area = _area(dataset.boxes)
     if dataset.area is not None:
@@ -101,14 +101,14 @@ def _area(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:
-    """The mean of the API's numbers, in which -1 stands for: no objects."""
+    """Return the mean of the API's numbers without -1, which means no objects."""
     known = values[values > -1]
     return float(known.mean()) if len(known) else None
 
 
 def _index(dataset: Dataset, image: NDArray[np.int64], label: NDArray[np.int64], boxes: NDArray[np.floating],
            **more: NDArray[np.generic]) -> Any:  # fmt: skip
-    """Boxes xyxy as the API's index; more: further entries of each."""
+    """Return boxes (xyxy) as an index of the API. more: further fields of each box."""
     from faster_coco_eval import COCO
 
     xywh = np.hstack((boxes[:, :2], boxes[:, 2:].astype(np.float64) - boxes[:, :2])).tolist()

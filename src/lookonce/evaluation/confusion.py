@@ -1,4 +1,4 @@
-"""Which class is taken for which, at one threshold; and whether scores are to be believed.
+"""The confusion matrix at one threshold, and the calibration of scores.
 
 Letters: D detections, N objects, C classes.
 """
@@ -15,54 +15,54 @@ from lookonce.evaluation.average_precision import OperatingPoint, best_point
 from lookonce.evaluation.matching import Matched, best_object
 
 BINS = 10
-"""Of the calibration, equally wide."""
+"""Bins of the calibration, of equal width."""
 
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """What objects were taken for, among detections of a score above one threshold."""
+    """Predicted class of each object, among detections above one threshold."""
 
     names: tuple[str, ...]  # [C]
-    at: OperatingPoint  # of best F1 of all classes together
+    at: OperatingPoint  # best F1 of all classes together
     iou_threshold: float
-    counts: NDArray[np.int64]  # [C + 1, C + 1] row: what is there, or nothing; column: what was found, or nothing
+    counts: NDArray[np.int64]  # [C + 1, C + 1] row: true class or background; column: predicted class or none
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Scores against the share that is right, in bins of equal width over 0..1."""
+    """Scores against precision, in bins of equal width over 0..1."""
 
     edges: NDArray[np.float64]  # [B + 1]
     counts: NDArray[np.int64]  # [B] detections
-    score: NDArray[np.float64]  # [B] their mean; nan where there are none
-    precision: NDArray[np.float64]  # [B] the share that is right; nan where there are none
+    score: NDArray[np.float64]  # [B] mean score; nan in an empty bin
+    precision: NDArray[np.float64]  # [B] fraction of true positives; nan in an empty bin
     error: float
-    """Expected calibration error: the mean of |score - precision| over bins, by their counts."""
+    """Expected calibration error: mean of |score - precision| over the bins, weighted by their counts."""
 
 
 def confuse(dataset: Dataset, found: Matched, ignore: NDArray[np.bool_], iou_threshold: float,
             least: float = 0.0) -> Confusion | None:  # fmt: skip
-    """The confusion matrix at the threshold of best F1; None: no objects or nothing right was found.
+    """Return the confusion matrix at the threshold of best F1; None without objects or true positives.
 
-    Right detections stand on the diagonal. Of what is left, detections and objects of different classes go together
-    from the highest IoU down to the threshold, each once; a detection left then found nothing that is there (also a
-    second one on an object), and an object left was not found. Rows sum to objects, columns to detections.
+    True positives are on the diagonal. The remaining detections and objects of different classes are paired from the
+    highest IoU down to the threshold, each at most once. A detection without a partner counts as background (also a
+    duplicate), an object without one as missed. Rows sum to objects, columns to detections.
 
     Args:
-        found: from match(); ignore: [N] objects that need not be found, both as there.
-        least: what the scores were cut at.
+        found, ignore: as in match().
+        least: lowest score that detection kept.
     """
     many = len(dataset.labels)
-    given, objects = ~found.ignored, int((~ignore).sum())
+    counted, objects = ~found.ignored, int((~ignore).sum())
     if not objects or not found.true_positive.any():
         return None
-    at = best_point(found.score[given], np.cumsum(found.true_positive[given]), objects, least)
-    shown = given & (found.score > at.threshold)
-    right = np.flatnonzero(shown & found.true_positive)
+    at = best_point(found.score[counted], np.cumsum(found.true_positive[counted]), objects, least)
+    shown = counted & (found.score > at.threshold)
+    true_positive = np.flatnonzero(shown & found.true_positive)
     counts = np.zeros((many + 1, many + 1), np.int64)
-    np.add.at(counts, (found.label[right], found.label[right]), 1)
+    np.add.at(counts, (found.label[true_positive], found.label[true_positive]), 1)
     unfound = ~ignore
-    unfound[found.object[right]] = False
+    unfound[found.object[true_positive]] = False
     wrong, left = np.flatnonzero(shown & ~found.true_positive), np.flatnonzero(unfound)
     while True:
         rows, columns = _pairs(dataset, found, wrong, left, iou_threshold)
@@ -77,7 +77,7 @@ def confuse(dataset: Dataset, found: Matched, ignore: NDArray[np.bool_], iou_thr
 
 def _pairs(dataset: Dataset, found: Matched, wrong: NDArray[np.int64], left: NDArray[np.int64],
            iou_threshold: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
-    """Detections and objects of different classes, each of highest IoU for the other."""
+    """Pair detections with objects of other classes, each the one of highest IoU for the other."""
     image, label = found.image[wrong], found.label[wrong]
     image_of, class_of = dataset.image_of_box[left], dataset.classes[left]
     boxes, objects = found.boxes[wrong], dataset.boxes[left].astype(np.float64)
@@ -88,18 +88,18 @@ def _pairs(dataset: Dataset, found: Matched, wrong: NDArray[np.int64], left: NDA
     return wrong[rows], left[forth[rows]]
 
 
-def calibrate(score: NDArray[np.float64], right: NDArray[np.bool_], bins: int = BINS) -> Calibration | None:
-    """Whether scores [D] are the share of right ones; None: no detections, or scores that are no shares, 0..1.
+def calibrate(score: NDArray[np.float64], true_positive: NDArray[np.bool_], bins: int = BINS) -> Calibration | None:
+    """Compare scores [D] with precision; None without detections, or if scores are not in 0..1.
 
     Source of the error: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 2.
     """
     if not len(score) or score.min() < 0 or score.max() > 1:
         return None
     edges = np.linspace(0, 1, bins + 1)
-    place = np.minimum((score * bins).astype(np.int64), bins - 1)  # a bin begins with its lower edge
+    place = np.minimum((score * bins).astype(np.int64), bins - 1)  # a bin includes its lower edge
     counts = np.bincount(place, minlength=bins)
     with np.errstate(invalid="ignore"):
         mean = np.bincount(place, score, bins) / counts
-        precision = np.bincount(place, right, bins) / counts
+        precision = np.bincount(place, true_positive, bins) / counts
     error = float(np.nansum(np.abs(mean - precision) * counts) / len(score))
     return Calibration(edges, counts, mean, precision, error)

@@ -18,8 +18,7 @@ from lookonce.evaluation.average_precision import Rules, mean_average_precision
 from lookonce.evaluation.matching import Matched, best_object
 
 NEAR = 0.1
-"""IoU from which on a detection is about an object at all. Source: TIDE, section 2.2, t_b; t_f is Rules.iou_threshold,
-.5 there."""
+"""Lowest IoU of an error on an object. Source: TIDE, section 2.2, t_b; its t_f is Rules.iou_threshold, .5 there."""
 KINDS = ("class", "location", "both", "duplicate", "background", "missed")
 CLASS, LOCATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(len(KINDS))
 
@@ -29,38 +28,37 @@ class Kind:
     """One kind of error."""
 
     name: str
-    count: int  # detections; of the missed: objects
-    cost: float | None  # by how much mean AP rises when this kind alone is fixed; None: there is no mean AP
+    count: int  # detections; of kind missed: objects
+    cost: float | None  # mAP gained if this kind alone were fixed; None: there is no mAP
 
 
 @dataclass(frozen=True, eq=False)
 class Errors:
-    """What is wrong with detections, in the order in which they were matched."""
+    """The error of each detection, in the order of the matching."""
 
     kinds: tuple[Kind, ...]  # in the order of KINDS
-    kind: NDArray[np.int64]  # [D] index into KINDS; -1: right, or ignored
-    about: NDArray[np.int64]  # [D] the object that one of wrong class or location is about; -1: none
-    missed: NDArray[np.bool_]  # [N] not ignored, not found, and no detection of wrong class or location is near
+    kind: NDArray[np.int64]  # [D] index into KINDS; -1: true positive or ignored
+    about: NDArray[np.int64]  # [D] the object of an error of class or location; -1: none
+    missed: NDArray[np.bool_]  # [N] not ignored, not found, and without an error of class or location
 
     @property
     def dearest(self) -> list[Kind]:
-        """The kinds, the one that costs most first."""
+        """Return the kinds, the most expensive first."""
         return sorted(self.kinds, key=lambda kind: -(kind.cost or 0))
 
 
 def find_errors(dataset: Dataset, found: Matched, ignore: NDArray[np.bool_], rules: Rules) -> Errors:
-    """Sort what is wrong by kind, and fix each kind alone.
+    """Find the kind of each error, and the mAP gained by fixing each kind alone.
 
-    class: on an object of another class. location: on an object of its class, from NEAR on and below the IoU that
-    counts. both: near an object of another class. duplicate: on an object that a better one found. background: near
-    nothing. missed: an object that was not found, nor by one of wrong class or location.
-    A wrong class or place is fixed to the object's own; of several on one object only that of highest score stays.
-    Wrong ones of the kinds both, duplicate and background go; missed objects are ignored, and a class with no
-    other objects leaves the mean.
+    class: the IoU is high enough, the class is wrong. location: the class is right, the IoU between NEAR and the
+    threshold. both: such an IoU and a wrong class. duplicate: an object that a detection of higher score found.
+    background: IoU below NEAR with every object. missed: an object without a detection of any of the first two kinds.
+    To fix an error of class or location, the detection gets the class and box of its object; of several on one object
+    only the one of highest score is kept. Errors of the kinds both, duplicate and background are removed. Missed
+    objects are ignored, and a class without other objects is left out of the mean.
 
     Args:
-        found: from match(), by the same rules.
-        ignore: [N] objects that need not be found; nothing is about them.
+        found, ignore: from match(), by the same rules.
     """
     truths = np.flatnonzero(~ignore)
     kind, about = _kinds(dataset, found, truths, rules.iou_threshold)
@@ -68,25 +66,25 @@ def find_errors(dataset: Dataset, found: Matched, ignore: NDArray[np.bool_], rul
     unfound[found.object[found.true_positive]] = False
     unfound[about[about >= 0]] = False
     objects = np.bincount(dataset.classes[truths], minlength=len(dataset.labels))
-    given = ~found.ignored
-    base = mean_average_precision(found.label[given], found.true_positive[given], objects, rules.protocol)
+    counted = ~found.ignored
+    base = mean_average_precision(found.label[counted], found.true_positive[counted], objects, rules.protocol)
     kinds = []
     for number, name in enumerate(KINDS):
         if number == MISSED:
             fewer = objects - np.bincount(dataset.classes[unfound], minlength=len(objects))
-            label, right, keep, count = found.label, found.true_positive, given, int(unfound.sum())
+            label, true_positive, keep, count = found.label, found.true_positive, counted, int(unfound.sum())
         else:
             fewer, count = objects, int((kind == number).sum())
-            label, right, keep = _fixed(dataset, found, kind == number, about)
-            keep &= given
-        fixed = mean_average_precision(label[keep], right[keep], fewer, rules.protocol)
+            label, true_positive, keep = _fixed(dataset, found, kind == number, about)
+            keep &= counted
+        fixed = mean_average_precision(label[keep], true_positive[keep], fewer, rules.protocol)
         kinds.append(Kind(name, count, None if base is None or fixed is None else fixed - base))
     return Errors(tuple(kinds), kind, about, unfound)
 
 
 def _kinds(dataset: Dataset, found: Matched, truths: NDArray[np.int64],
            enough: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
-    """([D] kind, [D] about) of the wrong ones; -1 elsewhere."""
+    """Return (kind [D], about [D]) of the errors; -1 elsewhere."""
     wrong = np.flatnonzero(~found.true_positive & ~found.ignored)
     image, label, boxes = found.image[wrong], found.label[wrong], found.boxes[wrong]
     image_of, class_of, objects = dataset.image_of_box[truths], dataset.classes[truths], dataset.boxes[truths]
@@ -110,16 +108,16 @@ def _kinds(dataset: Dataset, found: Matched, truths: NDArray[np.int64],
 
 def _fixed(dataset: Dataset, found: Matched, these: NDArray[np.bool_], about: NDArray[np.int64]
             ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:  # fmt: skip
-    """(label, right, whether it stays) [D] of all detections once these are fixed."""
-    label, right, keep = found.label.copy(), found.true_positive.copy(), ~these
+    """Return (label, true positive, kept) [D] of all detections after these are fixed."""
+    label, true_positive, keep = found.label.copy(), found.true_positive.copy(), ~these
     rows = np.flatnonzero(these & (about >= 0))
     targets = np.full(len(these), -1)
     targets[found.true_positive] = found.object[found.true_positive]
     targets[rows] = about[rows]
-    rivals = np.flatnonzero(np.isin(targets, about[rows]))  # those to be fixed, and those already right on the same
+    rivals = np.flatnonzero(np.isin(targets, about[rows]))  # to be fixed, and true positives of the same objects
     rivals = rivals[targets[rivals] >= 0]
     _, first = np.unique(targets[rivals], return_index=True)  # rows are by descending score
     keep[rivals] = False
     best = rivals[first]
-    keep[best], right[best], label[best] = True, True, dataset.classes[targets[best]]
-    return label, right, keep
+    keep[best], true_positive[best], label[best] = True, True, dataset.classes[targets[best]]
+    return label, true_positive, keep

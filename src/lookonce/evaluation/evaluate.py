@@ -1,4 +1,4 @@
-"""Everything there is to say of detections on a data set, from one matching."""
+"""Run a detector on a data set and analyse its detections, all from one matching."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ log = logging.getLogger("lookonce")
 
 @dataclass(frozen=True)
 class SizeScore:
-    """The objects of one size on the image; its side is the root of its box's area."""
+    """The score of objects of one size; the side of an object is the square root of its box's area."""
 
     size: str
-    low: float  # px, the side from which on
-    high: float  # px, below which
+    low: float  # px, smallest side
+    high: float  # px, upper limit
     objects: int
     mean_ap: float | None  # None: no objects
 
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """AP, errors by kind, confusion, calibration and sizes, by one set of rules."""
+    """AP, errors by kind, confusion matrix, calibration and sizes, by one set of rules."""
 
     metrics: Metrics
     errors: Errors
-    confusion: Confusion | None  # None: no objects, or nothing right was found
-    calibration: Calibration | None  # None: no detections, or scores that are no shares
+    confusion: Confusion | None  # None: no objects, or no true positives
+    calibration: Calibration | None  # None: no detections, or scores outside 0..1
     sizes: tuple[SizeScore, ...]
     found: Matched
-    ignore: NDArray[np.bool_]  # [N] objects that need not be found
+    ignore: NDArray[np.bool_]  # [N] ignored objects
 
 
 def analyse(dataset: Dataset, detections: Sequence[Detections], rules: Rules, bootstrap: int = 1000) -> Analysis:
-    """Score and explain. Arguments and errors as metrics.score."""
+    """Score detections and analyse their errors. Arguments and errors as average_precision.score."""
     ignore = ignored_objects(dataset, rules)
     found = match(dataset, detections, ignore, rules.iou_threshold)
     unit = np.ones(len(dataset))
@@ -69,16 +69,16 @@ def analyse(dataset: Dataset, detections: Sequence[Detections], rules: Rules, bo
 Protocol = Literal["voc2007", "voc2010", "coco"]
 Difficult = Literal["ignore", "count"]
 SCORE_THRESHOLD = 0.005
-"""Lowest score that counts when mAP is measured. Source: darknet/examples/detector.c, validate, thresh=.005."""
+"""Lowest score of detections when mAP is measured. Source: darknet/examples/detector.c, validate, thresh=.005."""
 SCORED = Selection(SCORE_THRESHOLD)
-"""What is detected where mAP is measured."""
+"""Which detections are kept when mAP is measured."""
 RULES = Rules(score_threshold=SCORE_THRESHOLD)
-"""By which models are compared: those of training, pruning and quantising."""
+"""The rules of training, pruning and quantization."""
 
 
 def detect_all(detector: Detector, dataset: Dataset,
                selection: Selection = SCORED) -> tuple[list[Detections], int]:  # fmt: skip
-    """Detections on every image of a data set, and how many could not be decoded."""
+    """Return the detections on every image of a data set, and the number of images that could not be decoded."""
     found: list[Detections] = []
     skipped = 0
     paths = (record.path for record in dataset.records)

@@ -1,4 +1,4 @@
-"""Matching of detections with ground truth: each goes to an object of its image and class, the best score first.
+"""Match detections with ground truth: each detection with an object of its image and class, highest score first.
 
 Letters: M images, N objects, D detections. Source: the VOC devkits, VOCevaldet.m.
 """
@@ -23,23 +23,23 @@ PAIRS = 1_000_000
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """All detections of a data set by descending score; of equals the earlier image, then detection, first."""
+    """All detections of a data set, by descending score, then image, then place in the image."""
 
     image: NDArray[np.int64]  # [D]
     label: NDArray[np.int64]  # [D] index into the data set's labels
     score: NDArray[np.float64]  # [D]
     boxes: NDArray[np.float64]  # [D, 4] xyxy image px
-    object: NDArray[np.int64]  # [D] that of highest IoU, from the threshold on, of its image and class; -1: none
-    true_positive: NDArray[np.bool_]  # [D] the first on an object that is not ignored
+    object: NDArray[np.int64]  # [D] the object of its class with the highest IoU at or above the threshold; -1: none
+    true_positive: NDArray[np.bool_]  # [D] the first detection of an object that is not ignored
     ignored: NDArray[np.bool_]  # [D] on an ignored object: neither a true nor a false positive
 
     @property
     def side(self) -> NDArray[np.float64]:
-        """[D] root of the box's area, image px."""
+        """Square root of each box's area [D], image px."""
         return np.asarray(np.sqrt(np.maximum(self.boxes[:, 2:] - self.boxes[:, :2], 0).prod(1)))
 
     def ignoring(self, ignore: NDArray[np.bool_]) -> Matched:
-        """Return the same detections where other objects are ignored. ignore: [N]."""
+        """Return the same matching with other ignored objects. ignore: [N]."""
         hit = self.object >= 0
         ignored = np.zeros_like(hit)
         ignored[hit] = ignore[self.object[hit]]
@@ -53,15 +53,15 @@ class Matched:
 def match(
     dataset: Dataset, detections: Sequence[Detections], ignore: NDArray[np.bool_], iou_threshold: float
 ) -> Matched:
-    """Give each detection the object of highest IoU among those of its image and class.
+    """Match each detection with the object of highest IoU of its image and class.
 
     Args:
         dataset:    M images with N objects.
         detections: M, in the same order; class names the same as dataset.labels, in any order.
         ignore:     [N] objects that need not be found, as difficult ones.
-        iou_threshold: a detection of lower IoU has no object. The first on an object is its true positive.
+        iou_threshold: lowest IoU of a match. The first detection of an object is its true positive.
     Raises:
-        UserError: another number of images or other class names than the data set's.
+        UserError: a number of images or class names that differ from the data set's.
     """
     image, label, score, boxes = gather(dataset, detections)
     order = np.argsort(-score, kind="stable")
@@ -107,7 +107,7 @@ def image_f1(dataset: Dataset, found: Matched, ignore: NDArray[np.bool_]) -> NDA
 
 
 def _places(dataset: Dataset, names: tuple[str, ...]) -> NDArray[np.int64]:
-    """Where each of the detector's classes stands among the data set's labels; they must be the same names."""
+    """Return the index of each of the detector's classes among the data set's labels. The names must be the same."""
     only_data = [name for name in dataset.labels if name not in names]
     only_found = [name for name in names if name not in dataset.labels]
     if only_data or only_found or len(set(names)) != len(names):
@@ -125,16 +125,16 @@ def best_object(
     group: NDArray[np.int64],
     apart: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Of the objects of a detection's group the one of highest IoU, of equals the first; and that IoU.
+    """Return the object of highest IoU in each detection's group (the first of equals), and that IoU.
 
     Args:
         objects:         [N, 4] xyxy image px.
-        group_of_object: [N] such as image and class as one number.
+        group_of_object: [N] a number for each image and class, for example.
         boxes:           [D, 4] of the detections.
         group:           [D]
-        apart:           ([N], [D]) numbers; objects with the detection's own number do not count.
+        apart:           ([N], [D]) numbers; an object with the detection's own number is left out.
     Returns:
-        [D] the object, and [D] its IoU; -1 and 0 where there is none.
+        (index of the object [D], its IoU [D]); -1 and 0 without one.
     """
     order = np.argsort(group_of_object, kind="stable")
     ranked = group_of_object[order]

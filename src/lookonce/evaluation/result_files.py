@@ -1,13 +1,13 @@
-"""Detections that some detector wrote, in place of a model.
+"""Read detections from files, which `evaluate` scores in place of a model.
 
-What `lookonce detect` writes: detections.json, or the folder that holds it. An entry belongs to the image of its path,
-or else of its file name.
-COCO's results: [{"image_id", "category_id", "bbox": [x, y, width, height], "score"}, ...], image pixels. Of a COCO data
-set the ids are those of its files. Of others image_id is the image's name, or its number where the name is one, and
-category_id the class by name, or counted from 1 in the data set's order, as `lookonce convert` writes it.
-Text: IMAGE.txt for each image with any, a line a detection: class score xmin ymin xmax ymax, corners as those of the
-data set: of a VOC one from 1 and both included, else plain pixels. Or YOLO's lines: class cx cy w h score, as shares of
-the image. The class is a name, or counted from 0 in the data set's order.
+From `lookonce detect`: detections.json, or the folder that holds it. An entry belongs to the image with its path, else
+to the image with its file name.
+COCO results: [{"image_id", "category_id", "bbox": [x, y, width, height], "score"}, ...], image pixels. With a COCO data
+set the ids are those of its files. With others, image_id is the name of the image (or the number that its name is), and
+category_id is the name of the class or its number from 1 in the data set's order, as `lookonce convert` writes it.
+Text: IMAGE.txt for each image with detections, with lines "class score xmin ymin xmax ymax". Corners are as in the data
+set: in VOC pixels start at 1 and both corners are included, else they are plain pixels. Or lines of YOLO, "class cx cy
+w h score", as fractions of the image. The class is a name, or a number from 0 in the data set's order.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from lookonce.text import LIST_BYTES, read_json, read_text
 
 log = logging.getLogger("lookonce")
 MOST = 1e9
-"""No score or pixel is beyond it."""
+"""Largest score or pixel coordinate that is accepted."""
 BEYOND = 0.01
-"""By so much a relative box may lie outside its image: such numbers are rounded."""
+"""A relative box may exceed its image by this fraction, because such numbers are rounded."""
 JSON_EXPECTED = (
     'a list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"}, or the detections.json of '
     "lookonce detect"
@@ -48,24 +48,24 @@ YOLO_EXPECTED = "'class cx cy w h score', shares of the image from 0 to 1"
 
 
 def holds_detections(path: Path) -> bool:
-    """Whether a path is one of detections and not of a model: a .json, or a folder with such files that is no run's."""
+    """Return whether a path holds detections, not a model: a .json, or a folder with such files that is not a run."""
     if path.is_dir():
         return not (path / "model.safetensors").is_file() and _inside(path) is not None
     return path.suffix.lower() == ".json"
 
 
 def _inside(folder: Path) -> Path | None:
-    """What a folder holds: its detections.json, or the folder of its texts (labels, where Ultralytics wrote them)."""
+    """Return detections.json of a folder, or the folder of its text files (labels, if Ultralytics wrote them)."""
     if (folder / "detections.json").is_file():
         return folder / "detections.json"
     return next((place for place in (folder, folder / "labels") if any(place.glob("*.txt"))), None)
 
 
 def read_detections(path: Path, whole: Whole, split: str | None) -> list[Detections]:
-    """The detections of a file or folder, for each image of a split in its order; all classes of the data set.
+    """Return the detections of a file or folder for each image of a split, with all classes of the data set.
 
     Raises:
-        UserError: what cannot be read, is no finite number, or is on an image or of a class that is not there.
+        UserError: a file that cannot be read, a number that is not finite, an unknown image or class.
     """
     names = class_order(whole.found, None, Counter(whole.found.names))
     images = whole.members(split)
@@ -83,15 +83,15 @@ def read_detections(path: Path, whole: Whole, split: str | None) -> list[Detecti
 
 @dataclass
 class _Builder:
-    """D detections as they are read."""
+    """Detections while they are read."""
 
     places: _Places
     names: tuple[str, ...]
     categories: dict[int | str, int]
-    """What stands for a class in json -> its place among the names."""
+    """How JSON names a class -> its index among the names."""
     sizes: NDArray[np.int32]  # [images, 2] width, height
     first: int
-    """The number of the first pixel in texts, which then hold both corners; 0: plain px."""
+    """1 if text files count pixels from 1 and include both corners; 0: plain pixels."""
     image: array[int] = field(default_factory=lambda: array("q"))
     label: array[int] = field(default_factory=lambda: array("q"))
     score: array[float] = field(default_factory=lambda: array("d"))
@@ -105,7 +105,7 @@ class _Builder:
 
 
 class _Places:
-    """Where the images of a split stand, by number or name."""
+    """The images of a split, by number or name."""
 
     def __init__(self, whole: Whole, images: NDArray[np.int64], split: str | None) -> None:
         self.split = "the data set" if split is None else f"split {split!r} (all: every image there is)"
@@ -126,7 +126,7 @@ class _Places:
             self.place |= dict.fromkeys(keys, place)
 
     def __call__(self, key: Any, what: str) -> int:
-        """The place of an image by its key."""
+        """Return the index of an image by its key."""
         if isinstance(key, bool) or not isinstance(key, int | str) or key not in self.place:
             raise _Wrong(f"{what} {repr(key)[:60]}, which no image of {self.split} has")
         if key in self.twice:
@@ -134,7 +134,7 @@ class _Places:
         return self.place[key]
 
     def of_file(self, file: str) -> int | None:
-        """The place of an image by the path of its file, or else by its name; None: it is none of these."""
+        """Return the index of an image by the path of its file, else by its name; None: unknown."""
         place = self.of_path.get(os.path.abspath(file))
         name = re.split(r"[\\/]", file)[-1]
         if place is None and name in self.place:
@@ -143,11 +143,11 @@ class _Places:
 
 
 class _Wrong(Exception):
-    """What is wrong with one detection."""
+    """An invalid detection."""
 
 
 def _categories(whole: Whole, images: NDArray[np.int64], names: tuple[str, ...]) -> dict[int | str, int]:
-    """What stands for a class in json -> its place among the names."""
+    """How JSON names a class -> its index among the names."""
     by_name: dict[int | str, int] = {name: place for place, name in enumerate(names)}
     if whole.found.format != "coco":
         return by_name | {place + 1: place for place in range(len(names))}
@@ -178,7 +178,7 @@ class _OwnImage(msgspec.Struct):
 
 
 class _Own(msgspec.Struct):
-    """What `lookonce detect` wrote; version 0.1 called the images pictures."""
+    """The file of `lookonce detect`; version 0.1 called the images pictures."""
 
     labels: Any = None
     images: list[_OwnImage] | None = None
@@ -186,7 +186,7 @@ class _Own(msgspec.Struct):
 
 
 def _take_json(path: Path, found: _Builder) -> None:
-    """Read a list of COCO results, or what `lookonce detect` wrote. Entries that are wrong raise with their place."""
+    """Read COCO results or the file of `lookonce detect`. Raises for an invalid entry, with its location."""
     whole = read_json(path, list[_Result] | _Own, JSON_EXPECTED)  # type: ignore[arg-type]
     if isinstance(whole, _Own):
         return _take_own(path, whole, found)
@@ -200,7 +200,7 @@ def _take_json(path: Path, found: _Builder) -> None:
 
 
 def _take_own(path: Path, whole: _Own, found: _Builder) -> None:
-    """Take the images of the split. Images of other splits, and classes that the data set lacks, are left out."""
+    """Read the images of the split. Images of other splits and unknown classes are left out."""
     images = whole.images if whole.images is not None else whole.pictures
     if images is None:
         raise UserError(f"{path}: no $.images; expected {JSON_EXPECTED}")
@@ -219,7 +219,7 @@ def _take_own(path: Path, whole: _Own, found: _Builder) -> None:
 
 
 def _take_own_image(entry: _OwnImage, found: _Builder, seen: set[int], known: set[str], others: Counter[str]) -> None:
-    """Take one image of `lookonce detect`. others: counts what is left out."""
+    """Read one image of `lookonce detect`. others: counts what is left out."""
     try:
         place = found.places.of_file(entry.file)
     except _Wrong as wrong:
@@ -244,17 +244,17 @@ def _take_own_image(entry: _OwnImage, found: _Builder, seen: set[int], known: se
 
 def _log_left_out(path: Path, others: Counter[str], absent: int) -> None:
     """Log what an evaluation of `lookonce detect`'s own file leaves out."""
-    said = [f"{count} {what}" for count, what in (
+    parts = [f"{count} {what}" for count, what in (
         (others["images"], "images that are not of this split are left out"),
         (others["classes"], "detections of classes that the data set does not have are left out"),
         (absent, "images of this split are not in it and count as images without detections"),
     ) if count]  # fmt: skip
-    said.append("detect writes no scores below its threshold, so AP is lower than lookonce evaluate MODEL gives")
-    log.info("%s: %s", path, "; ".join(said))
+    parts.append("detect writes no scores below its threshold, so AP is lower than that of lookonce evaluate MODEL")
+    log.info("%s: %s", path, "; ".join(parts))
 
 
 def _corners(box: Any) -> tuple[float, ...]:
-    """xyxy of one detection, pixels."""
+    """Return xyxy of one detection, pixels."""
     numbers = isinstance(box, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in box)
     if not numbers or len(box) != 4 or not all(abs(v) <= MOST for v in box) or box[2] < box[0] or box[3] < box[1]:
         raise _Wrong(f"a box of {str(box)[:60]}")
@@ -313,9 +313,9 @@ def _take_texts(folder: Path, found: _Builder) -> None:
 
 
 def _is_relative(folder: Path) -> bool:
-    """Whether the lines are YOLO's, as shares of the image: every number of every line is one, and every box fits.
+    """Return whether the lines are YOLO's: every number is a fraction and every box fits into its image.
 
-    Raises UserError for other lines whose numbers are all shares: what they mean cannot be known.
+    Raises UserError for other lines whose numbers are all fractions, because their meaning is unknown.
     """
     fit, first = True, None
     for file in sorted(folder.glob("*.txt")):
@@ -325,7 +325,7 @@ def _is_relative(folder: Path) -> bool:
             try:
                 _, values = _fields(text)
             except _Wrong:
-                return False  # it is refused with its place when it is read
+                return False  # refused with its location when it is read
             if not all(-BEYOND <= value <= 1 + BEYOND for value in values):  # also nan
                 return False
             cx, cy, w, h, score = values
@@ -334,13 +334,13 @@ def _is_relative(folder: Path) -> bool:
             first = first or (file, line, text.strip()[:80])
     if first and not fit:
         file, line, text = first
-        said = f"{text!r}, and no number of any file is greater than 1: relative coordinates?"
-        raise AnnotationError(file, line, said, f"{TEXT_EXPECTED}, in pixels, or {YOLO_EXPECTED}")
+        found = f"{text!r}, and no number of any file is greater than 1: relative coordinates?"
+        raise AnnotationError(file, line, found, f"{TEXT_EXPECTED}, in pixels, or {YOLO_EXPECTED}")
     return first is not None
 
 
 def _fields(text: str) -> tuple[str, tuple[float, float, float, float, float]]:
-    """(class, the five numbers behind it) of one line; a name may hold blanks."""
+    """Return (class, the five numbers after it) of one line. A class name may contain spaces."""
     word, *numbers = text.rsplit(None, 5)
     try:
         one, two, three, four, five = map(float, numbers)
@@ -350,7 +350,7 @@ def _fields(text: str) -> tuple[str, tuple[float, float, float, float, float]]:
 
 
 def _without_score(text: str) -> str:
-    """What to say of a line of labels, which has no score."""
+    """Return the hint for a line of labels, which has no score."""
     try:
         box = [float(value) for value in text.split()[1:]]
     except ValueError:
@@ -360,7 +360,7 @@ def _without_score(text: str) -> str:
 
 
 def _label(word: str, names: dict[str, int]) -> int:
-    """The place of a class, by its name or number."""
+    """Return the index of a class by its name or number."""
     number = re.fullmatch(r"([0-9]{1,8})(\.0*)?", word)
     label = names.get(word, int(number[1]) if number else -1)
     if not 0 <= label < len(names):
