@@ -29,25 +29,25 @@ from lookonce.files import write_text
 
 log = logging.getLogger("lookonce")
 MOST_BYTES = 20e9
-"""Of all entries together."""
+"""Size limit of all entries together."""
 KINDS = ("forms", "features")
 ABOUT = "entry.json"
 KEY_LENGTH = 32
-"""Hexadecimal digits."""
+"""Hexadecimal digits of a key."""
 
 
 class CacheError(UserError):
-    """A cache folder that cannot be written."""
+    """The cache folder cannot be written."""
 
 
 def cache_folder() -> Path:
-    """Where it is: LOOKONCE_CACHE, or where this system keeps caches."""
+    """Return the cache folder: LOOKONCE_CACHE, or the system's folder for caches."""
     return Path(os.environ.get("LOOKONCE_CACHE") or user_cache_dir("lookonce", appauthor=False)).expanduser()
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What stands under one key."""
+    """The files of one key."""
 
     folder: Path
 
@@ -61,26 +61,26 @@ class Entry:
 
     @property
     def what(self) -> str:
-        """For people to read; empty: it was not finished."""
+        """Description of the entry; empty: it was not finished."""
         return str(self._about.get("what", ""))
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return sum(_stat(file).st_size for file in self.folder.glob("*"))
 
     @property
     def used(self) -> float:
-        """When it was last used, seconds since 1970."""
+        """Time of the last use, seconds since 1970."""
         return _stat(self.folder / ABOUT).st_mtime
 
     def finish(self, what: str, *files: Path) -> None:
-        """The entry holds what it should; files are those that must not change from here on."""
+        """Mark the entry as complete. what: its description; files: those that must not change any more."""
         digests = {file.name: _digest(file) for file in files}
         write_text(self.folder / ABOUT, json.dumps({"what": what, "digests": digests}))
 
     def is_whole(self) -> bool:
-        """Whether it was finished, and each file is the one that was written. Marks it as used."""
+        """Return whether the entry is complete and its files are unchanged. Marks it as used."""
         digests = self._about.get("digests")
         if not isinstance(digests, dict):
             return False
@@ -92,16 +92,16 @@ class Entry:
         return whole
 
     def empty(self) -> None:
-        """Remove what stands there, and begin anew."""
+        """Remove all files of the entry."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
 def locked(kind: str, key: str) -> Iterator[Entry]:
-    """The entry of a key, for this process alone until the block ends. It waits for another process that has it.
+    """Lock the entry of a key until the block ends. Waits for a process that holds it.
 
-    Raises CacheError where the cache folder cannot be written.
+    Raises CacheError if the cache folder cannot be written.
     """
     entry = Entry(cache_folder() / kind / key)
     lock = _lock(entry, ".lock")
@@ -112,7 +112,7 @@ def locked(kind: str, key: str) -> Iterator[Entry]:
         except Timeout:
             log.info("waiting for another process, which has %s", entry.folder)
             lock.acquire()
-        entry.folder.mkdir(exist_ok=True)  # it may have been removed meanwhile
+        entry.folder.mkdir(exist_ok=True)  # it may have been removed in the meantime
     except (OSError, NotImplementedError) as error:
         lock.release()
         raise CacheError(f"{cache_folder()}: the cache folder cannot be written ({error})") from None
@@ -124,7 +124,7 @@ def locked(kind: str, key: str) -> Iterator[Entry]:
 
 @contextmanager
 def in_use(entry: Entry) -> Iterator[None]:
-    """Keep an entry from being removed until the block ends. The block must begin while the entry is locked."""
+    """Protect an entry from removal until the block ends. Enter the block while the entry is locked."""
     lock = _lock(entry, f".use-{uuid4().hex}")
     try:
         with lock:
@@ -134,7 +134,7 @@ def in_use(entry: Entry) -> Iterator[None]:
 
 
 def make_room(need: float = 0) -> None:
-    """Remove entries, those used longest ago first, until they and `need` bytes more are within MOST_BYTES."""
+    """Remove the least recently used entries until `need` more bytes fit within MOST_BYTES."""
     entries = sorted(_entries(), key=lambda entry: entry.used)
     total = sum(entry.size for entry in entries) + need
     for entry in entries:
@@ -147,7 +147,7 @@ def make_room(need: float = 0) -> None:
 
 
 def _entries() -> Iterator[Entry]:
-    """Every folder whose name is a key."""
+    """Yield an entry for each folder whose name is a key."""
     for kind in KINDS:
         for folder in sorted((cache_folder() / kind).glob("*")):
             if len(folder.name) == KEY_LENGTH and set(folder.name) <= set("0123456789abcdef") and folder.is_dir():
@@ -155,7 +155,7 @@ def _entries() -> Iterator[Entry]:
 
 
 def _removed(entry: Entry) -> bool:
-    """Remove an entry unless a process has it; whether it is gone."""
+    """Remove an entry unless a process uses it, and return whether it was removed."""
     lock = _lock(entry, ".lock")
     try:
         with lock.acquire(timeout=0):
@@ -174,7 +174,7 @@ def _lock(entry: Entry, ending: str) -> FileLock:
 
 
 def _stat(file: Path) -> os.stat_result:
-    """Of a file that another process may just have removed: zeros."""
+    """Return a file's status; zeros if another process has just removed it."""
     try:
         return file.stat()
     except OSError:

@@ -89,17 +89,17 @@ class Detector:
         An image is a path, the bytes of a file, a file opened with 'rb', a PIL image (its EXIF rotation is applied),
         or an array or tensor of uint8: [h, w, 3] RGB, [h, w, 4] RGBA, [h, w] or [h, w, 1] grey; uint16 is scaled by
         the model's pixel range. Arrays of OpenCV are BGR: give image[..., ::-1].
-        A JPEG file far larger than the input is decoded at a fraction (images.load_for); boxes are of the whole.
-        Raises ImageError for one that cannot be read, UserError for what is no image.
+        A JPEG file far larger than the input is decoded at a fraction of its size (images.load_for); boxes refer to the
+        whole image. Raises ImageError for an image that cannot be read, UserError for what is no image.
         """
         if _is_one(images):
             return self._detect([self._open(cast(ImageSource, images))])[0]
         return self._detect([self._open(image) for image in cast(Iterable[ImageSource], images)])
 
     def detect(self, images: Sequence[NDArray[np.uint8]], selection: Selection | None = None) -> list[Detections]:
-        """Detections on RGB arrays [h, w, 3] uint8, BATCH at a time.
+        """Return the detections on RGB arrays [h, w, 3] uint8, BATCH at a time.
 
-        selection: take these in place of the detector's own thresholds.
+        selection: use these thresholds instead of the detector's own.
         """
         return self._detect([Decoded(image, image.shape[1::-1]) for image in images], selection)
 
@@ -113,10 +113,10 @@ class Detector:
     def detect_files(
         self, paths: Iterable[Path | str], selection: Selection | None = None
     ) -> Iterator[tuple[str, Opened, Detections]]:
-        """(path, image, its detections) of files, in order; an image that cannot be read comes as its error.
+        """Yield (path, image, its detections) of files in order; an ImageError in place of an unreadable image.
 
-        TrainingImages are decoded ahead, in threads, while the network runs; memory holds a few batches of them.
-        selection: take these in place of the detector's own thresholds.
+        Threads decode images ahead while the network runs; memory holds a few batches of them.
+        selection: use these thresholds instead of the detector's own.
         """
         opened = open_ahead(paths, self.about.input_size, pixel_range=self.about.pixel_range)
         nothing = Detections([], [], [], self.labels)  # type: ignore[arg-type]
@@ -141,21 +141,21 @@ class Detector:
 
 
 def _is_one(images: ImageSource | Iterable[ImageSource]) -> bool:
-    """Whether this is one image, not several: arrays, tensors, bytes and files can be iterated as well."""
+    """Return whether this is one image, not several. Arrays, tensors, bytes and files can be iterated as well."""
     several = isinstance(images, Iterable) and not isinstance(images, str | bytes | bytearray | np.ndarray)
     return not several or hasattr(images, "read") or hasattr(images, "detach")
 
 
 def _check_fraction(name: str, value: object) -> None:
-    """Raises ConfigError for anything but a number of 0 to 1."""
+    """Raise ConfigError for anything but a number from 0 to 1."""
     if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:
         raise ConfigError(f"{name}: {value!r}; expected a number from 0 to 1")
 
 
 def write_entry(text: TextIO, file: str, found: Detections, first: bool, drawn: str | None = None) -> None:
-    """Write one image's detections as an element of a JSON list. first: nothing stands before it.
+    """Write one image's detections as an element of a JSON list. first: it is the first element.
 
-    drawn: the name of the drawn image, if there is one.
+    drawn: name of the drawn image, if there is one.
     """
     entry = {"file": file, **({"drawn": drawn} if drawn else {}), "detections": found.to_json()}
     text.write(("" if first else ",") + "\n" + json.dumps(entry))

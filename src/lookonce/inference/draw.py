@@ -28,16 +28,16 @@ from lookonce.model.detections import Detections
 
 log = logging.getLogger("lookonce")
 NO_LETTERS = ("Last", "Adobe Blank", "AdobeBlank", "cm", "STIXNon", "STIXSize")
-"""Names that begin so are of fonts with a box in place of every letter, or with signs of mathematics alone."""
+"""Beginnings of names of fonts that have only boxes or mathematical signs."""
 _told: set[str] = set()
 
 
 @lru_cache(maxsize=4096)
 def lettering(name: str, own: bool = False) -> tuple[str, str | None]:
-    """(what to draw for a name, the file of the font that has all of it; None: Pillow's own font).
+    """Return (the text to draw for a name, the file of a font that has all its letters; None: Pillow's own font).
 
-    Where no font has the letters, those that are missing are transliterated, and a line says so once.
-    own: take DejaVu Sans alone, as plots do.
+    Letters that no font has are transliterated, and a warning is logged once.
+    own: use DejaVu Sans only, as plots do.
     """
     text = printable(unicodedata.normalize("NFC", name)).replace("\ufe0f", "")
     if text.isascii():
@@ -58,18 +58,18 @@ def lettering(name: str, own: bool = False) -> tuple[str, str | None]:
 
 
 def _spelled(letter: str) -> str:
-    """A letter in Latin ones; marks above others may have none."""
+    """Return a letter in Latin letters; nothing for a combining mark without any."""
     return anyascii(letter) or ("" if unicodedata.category(letter)[0] == "M" else "?")
 
 
 @lru_cache(maxsize=64)
 def font(file: str | None, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """A font by its file, at a size in pixels; None: Pillow's own."""
+    """Return a font by its file (None: Pillow's own) at a size in pixels."""
     return ImageFont.load_default(size=size) if file is None else ImageFont.truetype(file, size)
 
 
 def _can_be_drawn(text: str) -> bool:
-    """Whether Pillow can join and order letters as scripts such as Arabic and Devanagari need it, or need not."""
+    """Return whether Pillow can draw this text: scripts such as Arabic need libraries that join and order letters."""
     joined = any(unicodedata.bidirectional(c) in ("R", "AL", "AN") or unicodedata.category(c)[0] == "M" for c in text)
     return not joined or bool(features.check("raqm") and features.check("fribidi"))
 
@@ -84,7 +84,7 @@ def _dejavu() -> tuple[str, frozenset[int]]:
 
 @lru_cache(maxsize=1)
 def _fonts() -> tuple[tuple[str, frozenset[int]], ...]:
-    """(file, its letters) of DejaVu Sans, then of each font of this computer that has letters which none before has."""
+    """Return (file, letters) of DejaVu Sans, then of each installed font that adds letters to those before it."""
     from matplotlib.font_manager import fontManager
 
     found = [_dejavu()]
@@ -102,7 +102,7 @@ def _fonts() -> tuple[tuple[str, frozenset[int]], ...]:
 
 
 def _letters(file: str) -> frozenset[int]:
-    """Code points that a font has; none, where Pillow cannot draw with it, as with bitmaps of emoji."""
+    """Return the code points of a font; none if Pillow cannot draw with it (bitmaps of emoji)."""
     from matplotlib.ft2font import FT2Font
 
     try:
@@ -120,22 +120,22 @@ Truth = tuple[NDArray[np.floating], Sequence[str]]
 """boxes [N, 4] xyxy image pixels, N names"""
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 GOLDEN_ANGLE = 0.618034
-"""Step of hue, in turns: as many hues as asked for, neighbours far apart."""
+"""Step of hue, in turns: any number of hues, with neighbours far apart."""
 TONES = ((0.9, 1.0), (1.0, 0.6), (0.5, 1.0))
 """(saturation, value): bright, dark, pale, so that near hues differ in lightness."""
 
 
 def draw(image: NDArray[np.uint8], found: Detections | Found, truth: Truth | None = None) -> Image.Image:
-    """The image with what was found on it, and what is there.
+    """Draw detections on a copy of an image, and optionally the ground truth.
 
     Args:
         image: [h, w, 3] RGB. It is not changed.
         found: detections of this image, or boxes, names and scores.
-        truth: boxes and names of the objects on it; drawn dashed, below what was found.
+        truth: boxes and names of the objects; drawn dashed, below the detections.
     Returns:
-        A new image of the same size. Tags stay inside it and, where there is room, off each other.
+        A new image of the same size. Labels are inside it and do not overlap if there is room.
     Raises:
-        UserError: an array that is no RGB image of bytes.
+        UserError: an array that is not an RGB image of uint8.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise UserError(f"draw: an array {image.shape} of {image.dtype}; expected [h, w, 3] of uint8, RGB")
@@ -160,12 +160,12 @@ def draw(image: NDArray[np.uint8], found: Detections | Found, truth: Truth | Non
 
 def draw_labels(image: NDArray[np.uint8], boxes: NDArray[np.floating], names: Sequence[str],
                 class_names: Sequence[str] = ()) -> Image.Image:  # fmt: skip
-    """The image [h, w, 3] with its labelled objects: each a frame in the colour of its class, tagged with its name.
+    """Draw labelled objects on a copy of an image [h, w, 3]: a box in the colour of its class and the class name.
 
-    boxes: [N, 4] xyxy image pixels; names: [N]; class_names: the data set's, for the colours. Returns a new image.
+    boxes: [N, 4] xyxy image pixels; names: [N]; class_names: those of the data set, for the colours.
     """
     sheet = _Sheet(image)
-    order = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable")  # the small on top
+    order = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable")  # small boxes on top
     for n in order:
         sheet.solid(boxes[n], class_colour(names[n], class_names))
     for n in order[::-1]:
@@ -174,7 +174,7 @@ def draw_labels(image: NDArray[np.uint8], boxes: NDArray[np.floating], names: Se
 
 
 def class_colour(name: str, class_names: Sequence[str] = ()) -> Colour:
-    """RGB of a class, 0..255: by its place in class_names, else by its name; the same on every image."""
+    """Return RGB (0..255) of a class, the same on every image: from its index in class_names, else from its name."""
     place = class_names.index(name) if name in class_names else zlib.crc32(name.encode())
     hue = place * GOLDEN_ANGLE % 1
     red, green, blue = colorsys.hsv_to_rgb(hue, *TONES[place % len(TONES)])
@@ -191,7 +191,7 @@ class _Tag:
 
 
 class _Sheet:
-    """One image being drawn on: frames at once, tags at the end, above all frames."""
+    """An image to draw on: boxes at once, labels at the end, above all boxes."""
 
     def __init__(self, image: NDArray[np.uint8]) -> None:
         self.image = Image.fromarray(image)  # a copy
@@ -203,18 +203,18 @@ class _Sheet:
         self.tags: list[_Tag] = []
 
     def corners(self, box: NDArray[np.floating]) -> Rectangle:
-        """First and last pixel of a box, inside the image."""
+        """Return the first and last pixel of a box, inside the image."""
         width, height = self.image.size
         x1, y1, x2, y2 = (float(v) for v in np.clip(box, 0, (width, height, width, height)))
         left, top = min(int(x1), width - 1), min(int(y1), height - 1)
         return left, top, max(left, round(x2) - 1), max(top, round(y2) - 1)
 
     def solid(self, box: NDArray[np.floating], colour: Colour) -> None:
-        """A frame inside the edge of the box."""
+        """Draw a solid box."""
         self.pen.rectangle(self.corners(box), outline=colour, width=self.line)
 
     def dashed(self, box: NDArray[np.floating]) -> None:
-        """A frame of black and white dashes."""
+        """Draw a box of black and white dashes."""
         left, top, right, bottom = self.corners(box)
         self.pen.rectangle((left, top, right, bottom), outline=BLACK, width=self.line)
         dash, thick = 4 * self.line, self.line - 1
@@ -228,7 +228,7 @@ class _Sheet:
             self.pen.rectangle((max(right - thick, left), y, right, end), fill=WHITE)
 
     def note(self, box: NDArray[np.floating], name: str, fill: Colour, score: str = "", below: bool = False) -> None:
-        """Find a place for the tag of a box: at its upper edge, or its lower one; off other tags if one is."""
+        """Place the label of a box at its upper or lower edge, free of other labels if possible."""
         width, height = self.image.size
         text, file = lettering(name)
         text += score
@@ -245,19 +245,19 @@ class _Sheet:
         self.tags.append(_Tag((free or places)[0], text, file, fill))
 
     def extent(self, text: str, file: str | None) -> tuple[int, int]:
-        """(width, height) of a tag; the height is that of any text in its font. file: of the font."""
+        """Return (width, height) of a label; all labels of a font have the same height. file: of the font."""
         letters = font(file, self.letters)
         high = int(max(letters.getbbox(some)[3] for some in ("\u00c5gjy|", text)))
         return int(self.pen.textlength(text, letters)) + 1 + 2 * self.margin, high + 2
 
     def inside(self, left: int, top: int, wide: int, high: int) -> Rectangle:
-        """The tag moved into the image; cut where the image is smaller."""
+        """Return the label's place moved into the image, clipped if the image is smaller."""
         width, height = self.image.size
         left, top = max(0, min(left, width - wide)), max(0, min(top, height - high))
         return left, top, min(left + wide, width) - 1, min(top + high, height) - 1
 
     def finished(self) -> Image.Image:
-        """The image with its tags, the first asked for on top."""
+        """Return the image with its labels, the first one on top."""
         for tag in reversed(self.tags):
             self.pen.rectangle(tag.place, fill=tag.fill)
             light = np.dot(tag.fill, (0.299, 0.587, 0.114)) > 130  # luma of ITU-R BT.601

@@ -18,21 +18,21 @@ from lookonce.model.model_file import ModelFileError
 from lookonce.model.onnx_graph import PIXELS, network_part, read_description, read_onnx
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
-"""ONNX Runtime's words for devices."""
+"""Names of devices in ONNX Runtime."""
 
 
 class OnnxruntimeBackend:
-    """Runs a network: [B, 3, H, W] floats 0..1 to the raw maps, one a head, float32.
+    """Run a network: [B, 3, H, W] floats 0..1 to the raw maps, one for each head, float32.
 
-    May be called from several threads at once; in a forked process it opens anew.
+    May be called from several threads at once. A forked process opens a session of its own.
 
     Args:
         source: an .onnx file of ours, or an ONNX model in memory.
-        settings: how it runs; without a device CUDA where this ONNX Runtime has it. TensorRT only when asked for: it
-            spends minutes on building an engine.
+        settings: how it runs. Without a device it uses CUDA if this ONNX Runtime has it, never TensorRT, which takes
+            minutes to build an engine.
     Raises:
-        ModelFileError: a file that is not ours, or that ONNX Runtime cannot read.
-        ConfigError: the package or a device is not there, or a precision that it does not run.
+        ModelFileError: a file that lookonce did not export, or that ONNX Runtime cannot read.
+        ConfigError: the package or device is missing, or it does not support the precision.
     """
 
     def __init__(self, source: Path | onnx.ModelProto, settings: Settings) -> None:
@@ -52,34 +52,34 @@ class OnnxruntimeBackend:
         self.about = read_description(made, place)
         self._model = network_part(made, self.about, place).SerializeToString()
         self._place, self._settings, self._lock = place, settings, Lock()
-        chosen = list(dict.fromkeys((PROVIDERS[device], PROVIDERS["cpu"])))  # what a GPU lacks runs on the CPU
+        chosen = list(dict.fromkeys((PROVIDERS[device], PROVIDERS["cpu"])))  # operators that a GPU lacks run on the CPU
         self._providers = [(name, {"use_tf32": "0"} if name == PROVIDERS["cuda"] else {}) for name in chosen]
         self._session: Any = self._open()
         self.info = BackendInfo("onnxruntime", backend.__version__, "fp32", device)
         follow_forks(self)
 
     def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """The network's raw maps for a batch of input images."""
+        """Return the network's raw maps for a batch of input images."""
         with self._lock:
             self._session = self._session or self._open()
         return tuple(self._session.run(None, {PIXELS: images}))
 
     def forked(self) -> None:
-        """Let go of the parent's session."""
+        """Drop the parent's session."""
         abandon(self._session)
         self._session, self._lock = None, Lock()
 
     def _open(self) -> Any:
-        """A session. Raises ModelFileError where ONNX Runtime cannot read the model."""
+        """Open a session. Raises ModelFileError if ONNX Runtime cannot read the model."""
         backend = _package()
         quiet = backend.SessionOptions()
         quiet.log_severity_level = 3
-        quiet.intra_op_num_threads = self._settings.threads or usable_cores()  # left alone it takes the machine's
+        quiet.intra_op_num_threads = self._settings.threads or usable_cores()  # its default is all cores of the machine
         try:
             return backend.InferenceSession(self._model, quiet, providers=self._providers)
-        except Exception as error:  # it has a class for each kind of failure, all beside Exception
-            said = " ".join(str(error).split())[:160].encode("unicode_escape").decode()
-            raise ModelFileError(f"{self._place}: ONNX Runtime cannot read it ({said})") from None
+        except Exception as error:  # its error classes share no base but Exception
+            reason = " ".join(str(error).split())[:160].encode("unicode_escape").decode()
+            raise ModelFileError(f"{self._place}: ONNX Runtime cannot read it ({reason})") from None
 
 
 def _package() -> Any:

@@ -1,4 +1,4 @@
-"""Which backend runs a model, and the converted form that the cache folder keeps of it."""
+"""Choose the backend that runs a model, and keep the model's converted form in the cache folder."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ if TYPE_CHECKING:
 log = logging.getLogger("lookonce")
 EXPORTED = (".onnx", ".xml")
 ENDINGS = {"openvino": ".xml", "onnxruntime": ".onnx"}
-"""Of the form that a backend reads."""
+"""Ending of the file that a backend reads."""
 SCHEMA = 1
-"""Raised whenever the same model would be converted to another form: kept ones are then made anew."""
+"""Version of the conversion. Increase it when the converted form of a model changes, so that old ones are not used."""
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """Runs a network. It may be called from several threads at once."""
+    """What runs a network. It may be called from several threads at once."""
 
     info: BackendInfo
     about: Model
 
     def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """[B, 3, H, W] floats 0..1 to the raw maps, one a head, float32."""
+        """Run [B, 3, H, W] floats 0..1 and return the raw maps, one for each head, float32."""
 
 
 class Opened:
-    """A backend that knows what it was opened from: a copy of it, in this process or another, opens that anew."""
+    """A backend that remembers its source, so that a copy, in this process or another, opens it again."""
 
     def __init__(self, backend: Backend, source: Model | Path, settings: Settings) -> None:
         self._runtime, self._source, self._settings = backend, source, settings
         self.info, self.about = backend.info, backend.about
 
     def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """[B, 3, H, W] floats 0..1 to the raw maps, one a head, float32."""
+        """Run [B, 3, H, W] floats 0..1 and return the raw maps, one for each head, float32."""
         return self._runtime(images)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
@@ -60,13 +60,13 @@ class Opened:
 
 
 def open_backend(model: Model | Path, settings: Settings) -> Backend:
-    """A backend with a model in it. It can be pickled and copied, and used after a fork.
+    """Open a model in a backend, which can be pickled, copied, and used after a fork.
 
     Args:
-        model: a model in memory, which PyTorch runs unless another is asked for, or a file: a model file, a run's
-            folder, Darknet's .cfg or .weights, or an exported .onnx or .xml. For OpenVINO and ONNX Runtime a file is
-            converted once; the converted form is kept in the cache folder, or in memory where that cannot be written.
-        settings: what is asked for.
+        model: a model in memory (run by PyTorch unless settings name another backend), a model file, a run folder,
+            Darknet's .cfg or .weights, or an exported .onnx or .xml. For OpenVINO and ONNX Runtime a file is converted
+            once and kept in the cache folder, or in memory if that cannot be written.
+        settings: how to run it.
     Raises:
         UserError: a file that cannot be read, a backend that is not installed or cannot run such a file.
     """
@@ -74,7 +74,7 @@ def open_backend(model: Model | Path, settings: Settings) -> Backend:
     name = _choose(source if isinstance(source, Path) else None, settings)
     found = _opened(source, name, settings)
     if isinstance(source, Path):
-        source = source.absolute()  # a copy may be opened in another folder
+        source = source.absolute()  # a copy may be opened from another working folder
     return Opened(found, source, replace(settings, backend=name))
 
 
@@ -96,7 +96,7 @@ def _opened(source: Model | Path, name: BackendName, settings: Settings) -> Back
 
 
 def _choose(path: Path | None, settings: Settings) -> BackendName:
-    """The backend asked for, or the fastest at hand. Raises ConfigError for one that cannot run such a file."""
+    """Return the requested backend, or the fastest that is installed. Raises ConfigError if it cannot run the file."""
     ending = path.suffix if path else ""
     if settings.backend == "openvino" and importlib.util.find_spec("openvino") is None:
         raise ConfigError("backend: 'openvino': the package is not installed; run: pip install openvino")
@@ -115,7 +115,7 @@ def _choose(path: Path | None, settings: Settings) -> BackendName:
 
 
 def _cuda(device: str | None) -> bool:
-    """Whether PyTorch would run on a GPU. It is asked only where there may be one: importing it takes seconds."""
+    """Return whether PyTorch would use a GPU. Imports torch, which takes seconds, only if there may be one."""
     if device is not None:
         return device.startswith("cuda")
     if shutil.which("nvidia-smi") is None:
@@ -132,7 +132,7 @@ def _onnxruntime_has_cuda() -> bool:
 
 
 def _whole(path: Path) -> Path:
-    """The file that a path means. Raises UserError where an exported file is missing."""
+    """Return the file that a path means. Raises UserError if an exported file is missing."""
     path = path.expanduser()
     if path.is_dir():
         return path / "model.safetensors"  # a run folder
@@ -142,7 +142,7 @@ def _whole(path: Path) -> Path:
 
 
 def _open_kept(model: Path, name: BackendName, opening: Callable[[Path | onnx.ModelProto], Backend]) -> Backend:
-    """A backend on the converted form of a model file, which the cache keeps, else on one in memory."""
+    """Open the converted form of a model file, from the cache or else in memory."""
     from lookonce.model.darknet.files import source_files
 
     files = source_files(model)
@@ -168,32 +168,32 @@ def _open_kept(model: Path, name: BackendName, opening: Callable[[Path | onnx.Mo
 
 
 def _loaded(path: Path) -> Model:
-    from lookonce.model.model_file import load_model  # which needs torch, and a kept form does not
+    from lookonce.model.model_file import load_model  # needs torch, which a cached form does not
 
     return load_model(path)
 
 
 def _key(files: tuple[Path, ...], name: BackendName) -> str:
-    """Of what the files hold and of what converts them."""
+    """Return the cache key: a digest of the files' content and of the versions that convert them."""
     makers = ("onnx", "openvino") if name == "openvino" else ("onnx",)
     found = hashlib.sha256(f"{SCHEMA} {FORMAT} {name} {[(maker, version(maker)) for maker in makers]}".encode())
     for file in files:
         found.update(file.suffix.encode())
-        if file.is_file():  # else load_model says that it is not there
+        if file.is_file():  # load_model reports a missing file
             with file.open("rb") as content:
                 found.update(hashlib.file_digest(content, "sha256").digest())
     return found.hexdigest()[:KEY_LENGTH]
 
 
 def _convert(model: Model) -> onnx.ModelProto:
-    """The network alone, with its description."""
+    """Return the network without decoding, with its description."""
     from lookonce.model.onnx_graph import network_model
 
     return network_model(model)
 
 
 def _keep(made: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
-    """Write the converted form; its files. Raises CacheError where they cannot be written."""
+    """Write the converted form and return its files. Raises CacheError if they cannot be written."""
     try:
         if path.suffix == ".onnx":
             with replacing(path) as beside:

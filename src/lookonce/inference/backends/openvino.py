@@ -1,7 +1,7 @@
 """OpenVINO as a backend: the fastest on a CPU. No torch here.
 
-Nothing is reported to anyone: lookonce/__init__.py keeps the package that does it away, and models are read by
-Core.read_model, never by openvino.convert_model.
+No telemetry: lookonce/__init__.py blocks the package that sends it, and models are read by Core.read_model, never by
+openvino.convert_model.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from lookonce.model.onnx_graph import PIXELS, network_part, raw_shapes, raws, re
 
 @cache
 def the_core() -> openvino.Core:
-    """The one Core of this process.
+    """Return the one Core of this process.
 
-    Each Core gives its thread another stack to handle signals on, and at its end puts back the one of before. Two that
-    do not end in the reverse order of their beginning leave one that is gone, and the next Ctrl-C crashes Python.
+    Each Core replaces its thread's signal stack and restores the previous one when it is destroyed. If two are not
+    destroyed in reverse order, a freed stack stays in use, and the next Ctrl-C crashes Python.
     """
     return openvino.Core()
 
 
 def _forked() -> None:
-    """A forked process makes a Core of its own: the threads of this one stay in the parent."""
+    """Make a forked process create its own Core: the threads of this one stay in the parent."""
     if the_core.cache_info().currsize:
         abandon(the_core())
         the_core.cache_clear()
@@ -52,17 +52,17 @@ if hasattr(os, "register_at_fork"):
 
 
 class OpenvinoBackend:
-    """Runs a network: [B, 3, H, W] floats 0..1 to the raw maps, one a head, float32.
+    """Run a network: [B, 3, H, W] floats 0..1 to the raw maps, one for each head, float32.
 
-    Images run one by one, each on all cores; under settings.throughput several at once. It may be called from several
-    threads at once; in a forked process it compiles anew.
+    Images run one by one, each on all cores; with settings.throughput several at once. It may be called from several
+    threads at once. A forked process compiles the model again.
 
     Args:
         source: an .onnx or .xml file of ours, or an ONNX model in memory.
         settings: how it runs.
     Raises:
-        ModelFileError: a file that is not ours, or that OpenVINO cannot read.
-        ConfigError: a device that is not there.
+        ModelFileError: a file that lookonce did not export, or that OpenVINO cannot read.
+        ConfigError: a device that is missing.
     """
 
     def __init__(self, source: Path | onnx.ModelProto, settings: Settings) -> None:
@@ -76,7 +76,7 @@ class OpenvinoBackend:
         native = "BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
         if settings.precision == "bf16" and not native:  # OpenVINO would silently run fp32
             raise ConfigError("precision: 'bf16': this machine has no instructions for it; take fp32")
-        rest = settings.precision_where(native)  # of an int8 file: what its other layers run in
+        rest = settings.precision_where(native)  # precision of the layers of an int8 file that are not int8
         is_int8 = any(op.get_type_name() == "FakeQuantize" for op in self._network.get_ops())
         self._hints = {
             "PERFORMANCE_HINT": "THROUGHPUT" if settings.throughput else "LATENCY",
@@ -91,10 +91,10 @@ class OpenvinoBackend:
         follow_forks(self)
 
     def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """The network's raw maps for a batch of input images.
+        """Return the network's raw maps for a batch of input images.
 
-        A call runs on requests that no other call has. Each is waited for, in turn, and calls nothing back: a thread
-        of OpenVINO's that has yet to let go of a Python function when Python ends is killed, and the process with it.
+        A call uses requests that no other call has, and waits for each in turn. It sets no callbacks: an OpenVINO
+        thread that still holds a Python function when Python ends would be killed, and the process with it.
         """
         requests = self._take(len(images))
         try:
@@ -103,7 +103,7 @@ class OpenvinoBackend:
             for image, request in zip(images, cycle(requests), strict=False):
                 if len(running) == len(requests):
                     found.append(_outputs(running.popleft()))
-                request.wait()  # one that an interrupted call left
+                request.wait()  # it may still run for an interrupted call
                 request.start_async({0: image[None]})
                 running.append(request)
             found += map(_outputs, running)
@@ -112,7 +112,7 @@ class OpenvinoBackend:
         return tuple(np.stack(maps) for maps in zip(*found, strict=True))
 
     def forked(self) -> None:
-        """Let go of what runs in the parent."""
+        """Drop what runs in the parent."""
         abandon(self._compiled, *self._idle)
         self._compiled, self._lock = None, Lock()
 
@@ -126,7 +126,7 @@ class OpenvinoBackend:
         return compiled
 
     def _take(self, images: int) -> list[openvino.InferRequest]:
-        """Requests for one call to use alone; those of calls that have ended first."""
+        """Return requests for one call, first those of calls that have ended."""
         with self._lock:
             if self._compiled is None:
                 self._compiled = self._compile()
@@ -141,7 +141,7 @@ def _outputs(request: openvino.InferRequest) -> list[NDArray[np.float32]]:
 
 
 def openvino_model(made: onnx.ModelProto) -> openvino.Model:
-    """An ONNX model of ours as OpenVINO's, with its description."""
+    """Convert an ONNX model of lookonce, with its description."""
     read = the_core().read_model(made.SerializeToString())
     read.set_rt_info(json.dumps(read_description(made, "the model").to_json()), KEY)
     return read
@@ -149,12 +149,12 @@ def openvino_model(made: onnx.ModelProto) -> openvino.Model:
 
 @contextmanager
 def saved(model: openvino.Model, xml: Path, half: bool = False) -> Iterator[Path]:
-    """Write a model as .xml, and its numbers as .bin; the .xml as it stands until the block ends well.
+    """Write a model as .xml and .bin under temporary names, which become final when the block ends without an error.
 
-    Raises UserError where they cannot be written; neither stands then.
+    Raises UserError if they cannot be written; then neither exists.
     """
-    with replacing(xml) as beside, replacing(xml.with_suffix(".bin")) as numbers:  # the numbers stand first
-        assert beside.with_suffix(".bin") == numbers  # where OpenVINO looks for them
+    with replacing(xml) as beside, replacing(xml.with_suffix(".bin")) as numbers:  # .bin is renamed first
+        assert beside.with_suffix(".bin") == numbers  # where OpenVINO looks for it
         try:
             openvino.save_model(model, beside, compress_to_fp16=half)
         except RuntimeError as error:
@@ -163,7 +163,7 @@ def saved(model: openvino.Model, xml: Path, half: bool = False) -> Iterator[Path
 
 
 def _open(core: openvino.Core, source: Path | onnx.ModelProto) -> tuple[openvino.Model, Model]:
-    """The network in a file of ours, from "pixels" to "raw", and what the file says of it."""
+    """Return the network of a file of lookonce, from "pixels" to "raw", and its description."""
     if isinstance(source, onnx.ModelProto) or source.suffix == ".onnx":
         place = "the model" if isinstance(source, onnx.ModelProto) else str(source)
         made = read_onnx(source) if isinstance(source, Path) else source
@@ -177,7 +177,7 @@ def _open(core: openvino.Core, source: Path | onnx.ModelProto) -> tuple[openvino
         whole = root is not None and root.tag == "net"
     except (OSError, ParseError, DefusedXmlException):
         whole = False
-    if not whole:  # OpenVINO would try it as other formats, loudly
+    if not whole:  # OpenVINO would try other formats and print errors
         raise ModelFileError(f"{source}: not an OpenVINO file; write one with lookonce export --format openvino")
     read = _read(core, source, str(source))
     if not read.has_rt_info(KEY):
@@ -194,13 +194,13 @@ def _read(core: openvino.Core, source: Path | bytes, place: str) -> openvino.Mod
 
 
 def _reason(error: RuntimeError) -> str:
-    """What OpenVINO says, without where in its code it says so; what a file holds is escaped."""
-    said = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
-    return said[0][:160].encode("unicode_escape").decode() if said else "it gives no reason"
+    """Return OpenVINO's message without its place in the source code; content of the file is escaped."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from")]
+    return lines[0][:160].encode("unicode_escape").decode() if lines else "it gives no reason"
 
 
 def _fixed(read: openvino.Model, about: Model, place: str) -> openvino.Model:
-    """The network for one image of its own size. Raises ModelFileError where it gives another map than described."""
+    """Return the network for one image of its input size. Raises ModelFileError if its maps are not as described."""
     width, height = about.input_size
     expected = [[1, *shape] for shape in raw_shapes(about, place)]
     try:
@@ -217,7 +217,7 @@ def _fixed(read: openvino.Model, about: Model, place: str) -> openvino.Model:
 
 
 def _network_part(read: openvino.Model, names: list[str], place: str) -> openvino.Model:
-    """The part from "pixels" to the raw maps."""
+    """Return the part from "pixels" to the raw maps."""
     tensors = {name: output for op in read.get_ops() for output in op.outputs() for name in output.get_names()}
     if not tensors.keys() >= {PIXELS, *names}:
         raise ModelFileError(f"{place}: no tensors {PIXELS!r} and {names[0]!r} in it; write it with lookonce export")

@@ -1,7 +1,7 @@
-"""Settings of a backend, what it reports about itself, and what happens to it in a forked process.
+"""Settings of a backend, its report of what computed a result, and its behaviour in a forked process.
 
-The threads of a backend stay in the parent process: a forked child that used or closed the backend would wait for them
-for ever. So a child drops what it inherited without closing it, and opens its own backend at its first call.
+The threads of a backend stay in the parent process. A forked child that used or closed the backend would wait for them
+forever, so it drops the backend without closing it and opens its own at the first call.
 """
 
 from __future__ import annotations
@@ -24,16 +24,15 @@ class Settings:
     """How a network runs."""
 
     backend: BackendName = "auto"
-    """auto: the fastest at hand."""
+    """auto: the fastest that is installed."""
     device: str | None = None
     """None: the backend's own choice. torch: cpu, cuda, cuda:1, ...; onnxruntime: cpu, cuda, tensorrt."""
     precision: Precision = "auto"
-    """auto: bf16 where the processor has instructions for it, else fp32."""
+    """auto: bf16 if the processor has instructions for it, else fp32."""
     throughput: bool = False
-    """Many images at once count, not how long one takes. OpenVINO then runs as many as suit the machine."""
+    """Optimize for many images, not for the time of one: OpenVINO then runs several at once."""
     threads: int | None = None
-    """Of the CPU. None: the backend's own choice, the cores that this process may use. PyTorch has one number for the
-    whole process, and it is changed."""
+    """CPU threads; None: the cores that this process may use. PyTorch has one number for the whole process."""
 
     def __post_init__(self) -> None:
         for name, allowed in (("backend", BackendName), ("precision", Precision)):
@@ -44,7 +43,7 @@ class Settings:
             raise ConfigError(f"threads: {self.threads}; expected at least 1")
 
     def precision_where(self, native: bool) -> Literal["fp32", "bf16"]:
-        """What is meant on a machine. native: it has instructions for bf16."""
+        """Return the precision on a machine. native: it has instructions for bf16."""
         if self.precision == "auto":
             return "bf16" if native else "fp32"
         return self.precision
@@ -52,7 +51,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """What computes: two results are comparable only where it is the same."""
+    """What computed a result. Results of different backends or precisions differ slightly."""
 
     name: str
     """torch, openvino or onnxruntime."""
@@ -66,22 +65,22 @@ class BackendInfo:
 
 
 class Forks(Protocol):
-    """A backend that a forked process may inherit."""
+    """A backend that a forked process inherits."""
 
     def forked(self) -> None:
-        """Called in the forked process, before anything else runs there."""
+        """Handle a fork. Called in the child before anything else runs there."""
 
 
 _opened: WeakSet[Forks] = WeakSet()
 
 
 def follow_forks(backend: Forks) -> None:
-    """Have the backend's `forked` called in each process that is forked from this one."""
+    """Call the backend's `forked` in each process that is forked from this one."""
     _opened.add(backend)
 
 
 def abandon(*inherited: object) -> None:
-    """Never close these: their threads are not in this process."""
+    """Keep these objects for ever, so that they are never closed: their threads are not in this process."""
     for one in inherited:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
 

@@ -16,10 +16,10 @@ from lookonce.model.network import folded
 
 
 class TorchBackend:
-    """Runs a model's network: [B, 3, H, W] floats 0..1 to the raw maps, one a head, float32.
+    """Run a model's network: [B, 3, H, W] floats 0..1 to the raw maps, one for each head, float32.
 
-    May be called from several threads at once, and in a forked process, there on one thread and not on a GPU.
-    Raises ConfigError for a device that is not there.
+    May be called from several threads at once, and in a forked process on one thread of the CPU.
+    Raises ConfigError for a device that is missing.
     """
 
     def __init__(self, model: Model, settings: Settings) -> None:
@@ -36,18 +36,18 @@ class TorchBackend:
         self.network.to(dtype=kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.kind = kind
         if self.device.type == "cuda" and kind == torch.float32:
-            torch.backends.cudnn.allow_tf32 = False  # which would be another precision under the same name
+            torch.backends.cudnn.allow_tf32 = False  # TF32 is another precision than fp32
         self.info = BackendInfo("torch", torch.__version__, precision, str(self.device))
         self._is_inherited = False
         follow_forks(self)
 
     def forked(self) -> None:
-        """OpenMP's threads stay in the parent: one thread needs none of them."""
+        """Use one thread: those of OpenMP stay in the parent."""
         self._is_inherited = True
         torch.set_num_threads(1)
 
     def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """The network's raw maps for a batch of input images. Raises UserError for a GPU in a forked process."""
+        """Return the network's raw maps for a batch of input images. Raises UserError on a GPU in a forked process."""
         if self._is_inherited and self.device.type == "cuda":
             raise UserError(
                 "a GPU cannot be used in a forked process; start processes with spawn, or make the Detector in each"
@@ -59,7 +59,7 @@ class TorchBackend:
 
 
 def computes_bf16(device: str = "cpu") -> bool:
-    """Whether this machine's CPU (AVX512-BF16 or AMX) or its GPU has instructions for bfloat16."""
+    """Return whether this machine's CPU (AVX512-BF16 or AMX) or GPU has instructions for bfloat16."""
     if device != "cpu":
         return device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     found: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.12; before, these probes
