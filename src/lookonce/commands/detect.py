@@ -54,15 +54,15 @@ class Summary:
         self.detections += len(found)
 
     def __str__(self) -> str:
-        said = f"{self.detections} detections on {self.images} images: {self.out / 'detections.json'}"
+        text = f"{self.detections} detections on {self.images} images: {self.out / 'detections.json'}"
         if self.skipped:
-            said += f"; {self.skipped} images skipped"
+            text += f"; {self.skipped} images skipped"
         if not self.detections:
             seen = "" if self.images + self.skipped <= LOOKED_AT else f" on the first {LOOKED_AT} images"
-            said += (
+            text += (
                 f"; nothing passed the threshold, and the highest score{seen} is {self.highest:.3f} (see --threshold)"
             )
-        return said
+        return text
 
 
 def detect(

@@ -86,17 +86,17 @@ class Report:
         return (self.coco or self.metrics).__rich__()
 
     def __str__(self) -> str:
-        said = [f"{self.model} on {self.data} ({self.split or 'all'}); {self.computed_by}"]
-        said += [str(self.coco)] if self.coco else []
+        lines = [f"{self.model} on {self.data} ({self.split or 'all'}); {self.computed_by}"]
+        lines += [str(self.coco)] if self.coco else []
         kinds = (
             f"{k.count:,} {k.name}" + ("" if k.cost is None else f" {k.cost:+.4f}")
             for k in self.analysis.errors.dearest
         )
-        said += [
+        lines += [
             str(self.metrics),
             f"errors by kind, and mAP@{self.metrics.rules.iou_threshold:g} regained without each: {', '.join(kinds)}",
         ]
-        return "\n".join([*said, *([f"page: {self.page}"] if self.page else [])])
+        return "\n".join([*lines, *([f"page: {self.page}"] if self.page else [])])
 
 
 def evaluate(

@@ -43,7 +43,7 @@ class Problem:
     action: str
     """dropped, clipped, skipped or fixed; or how it was read."""
     times: int = 1
-    """Number of problems that it stands for: of very many in one file, the last stands for the rest."""
+    """Number of problems: of very many in one file, the last represents the rest."""
 
 
 @dataclass(frozen=True, eq=False)

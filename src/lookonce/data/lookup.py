@@ -45,12 +45,12 @@ def split_word(name: str) -> str | None:
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name only says what a file or folder holds: annotations, obj_data, _annotations.coco."""
+    """Return whether a name only describes content: annotations, obj_data, _annotations.coco."""
     return not set(words_of(name)) - PLAIN and bool(words_of(name))
 
 
 def is_split(name: str) -> bool:
-    """Whether a folder's name only says which split it holds: train, val2017, test_images."""
+    """Return whether a folder's name only names a split: train, val2017, test_images."""
     rest = [word for word in words_of(name) if word not in PLAIN]
     return len(rest) == 1 and rest[0] in WORDS
 
@@ -67,7 +67,7 @@ def folder_split(folders: Sequence[str]) -> str | None:
 
 
 def contradict(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether two paths, as their folders, lie in different splits."""
+    """Return whether two paths, given as their folders, belong to different splits."""
     first, second = ({split_word(folder) for folder in folders if is_split(folder)} for folders in (one, other))
     return bool(first and second and not first & second)
 
@@ -81,10 +81,10 @@ SECTIONS = re.compile(r"annot|label|xml|json|image|img|jpeg|obj|photo|picture|fr
 
 
 class Folders:
-    """What exists, from one listing a folder: a data set asks for as many files as it has images.
+    """Which files exist, from one listing of each folder, since a data set asks for as many files as it has images.
 
-    root: below it an image may also be found by its name alone; none: nowhere. shared: names that several images of
-    the data set have, in lower case, so that such a name alone means none of them.
+    root: below it an image may also be found by its name alone; None: nowhere. shared: names in lower case that several
+    images have, so that the name alone is ambiguous.
     """
 
     def __init__(self, root: Path | None = None, shared: Collection[str] = ()) -> None:
@@ -94,7 +94,7 @@ class Folders:
         self._worked: dict[tuple[str, tuple[Path, ...], bool], tuple[str, int]] = {}
 
     def has(self, path: Path) -> bool:
-        """Whether a file or folder of this name is there."""
+        """Return whether a file or folder exists."""
         return path.name in self._listing(str(path.parent))
 
     def names_in(self, folder: Path) -> list[str]:
@@ -129,17 +129,16 @@ class Folders:
                     if ending.lower() in IMAGE_SUFFIXES and not is_hidden(name):
                         found["/" + stem] = name
             except (OSError, ValueError):
-                pass  # no such folder: nothing is in it
+                pass  # no such folder
             self._names[folder] = found
         return self._names[folder]
 
     def resolve(self, text: str, bases: Sequence[Path], image: bool = False) -> Path | None:
         """Return the file or folder that a written path means here; None: nothing has that name.
 
-        Tried in order: an absolute path as it stands; then below each base; then below each base without its
-        first part, its first two, and so on: lists are written relative to some other folder, or on another
-        machine. What worked for the last path in the same folder and with the same bases is tried first; the name
-        of an image without its folders is tried last.
+        Tried in order: the path itself if it is absolute; below each base; below each base without its first folder,
+        its first two, and so on, because lists may be relative to another folder or written on another machine. What
+        worked for the last path of the same folder and bases is tried first, the bare name of an image last.
 
         Args:
             bases: folders it may be relative to.
@@ -189,10 +188,10 @@ Sections: TypeAlias = Sequence[tuple[Path, list[str]]]
 
 
 def sections(root: Path) -> Sections:
-    """Return the folders in which a data set's annotations may lie, with the files in each.
+    """Return the folders that may hold a data set's annotations, with the files in each.
 
     These are the data set's own folder, folders named after a split (train, valid) or after what they hold
-    (Annotations, labels), and what lies in the latter.
+    (Annotations, labels), and the folders in the latter.
     """
     return [(Path(folder), names) for folder, names in walk_files(root, _is_section)]
 
@@ -213,7 +212,7 @@ def split_path(text: str) -> list[str]:
 
 
 def image_folders(root: Path, more: Iterable[str] = ()) -> list[Path]:
-    """Return where a data set's images may lie: its folder, the one above, and the folders for images in both."""
+    """Return the folders that may hold a data set's images: its own, the one above, and image folders in both."""
     return [place / name for place in (root, root.absolute().parent) for name in (*IMAGE_FOLDERS, *more)]
 
 
@@ -230,8 +229,8 @@ def relative_path(path: Path, root: Path) -> str:
 def find_images(pattern: Path | str) -> list[str]:
     """Return the image files that a path or pattern means, sorted: a file, a folder and those below, or "some/*.jpg".
 
-    A file or folder that exists is taken by its name, so `[1]` in it is no pattern. Paths are text: a million of them
-    take some 100 MB. Raises UserError where there is none.
+    The name of an existing file or folder is never a pattern, even with `[1]` in it. Paths are text: a million take
+    about 100 MB. Raises UserError if there is none.
     """
     path = Path(pattern).expanduser()
     if path.is_file():
@@ -261,20 +260,20 @@ def _literal_parts(path: Path) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name holds no data: it begins with a dot, or is macOS's __MACOSX."""
+    """Return whether a name is hidden: it begins with a dot, or is macOS's __MACOSX."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def walk_files(
     root: Path | str, enters: Callable[[tuple[str, ...]], bool] = lambda _: True
 ) -> Iterator[tuple[str, list[str]]]:
-    """Walk a folder and those below it: (folder, names of the files in it), both sorted, hidden names left out.
+    """Yield (folder, names of its files) of a folder and all below it, both sorted, without hidden names.
 
     Links to folders are followed after everything else. No folder is visited twice, so loops end.
 
     Args:
         root: the folder.
-        enters: whether to go into a folder, by the parts of its path below the root.
+        enters: returns whether to enter a folder, given the parts of its path below the root.
     """
     seen: set[str] = set()
     waiting: list[tuple[str, tuple[str, ...]]] = [(str(root), ())]
@@ -289,7 +288,7 @@ def walk_files(
             with os.scandir(folder) as listed:
                 entries = sorted((entry for entry in listed if not is_hidden(entry.name)), key=lambda e: e.name)
         except OSError:
-            continue  # it cannot be read, so nothing is found in it
+            continue  # the folder cannot be read
         names: list[str] = []
         below: list[tuple[str, tuple[str, ...]]] = []
         for entry in entries:
@@ -309,7 +308,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def walk_images(root: Path | str) -> Iterator[str]:
-    """Image files in a folder and below it, sorted within each folder, as walk_files finds them."""
+    """Yield the image files in a folder and below it, sorted within each folder, as walk_files finds them."""
     for folder, names in walk_files(root):
         for name in names:
             if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:

@@ -33,11 +33,11 @@ log = logging.getLogger("lookonce")
 Format = Literal["auto", "voc", "coco", "yolo"]
 EXPECTED = "Pascal VOC (Annotations/*.xml), COCO (annotations/*.json) or YOLO (data.yaml or obj.data)"
 HASHED = ("train", "val", "test")
-"""Splits of a data set that brings no lists: 80, 10 and 10 % of its images, by a hash of their names."""
+"""Splits of a data set without lists: 80, 10 and 10 % of its images, by a hash of their names."""
 DEEPEST = 4
-"""Levels of folders in which a data set is looked for."""
+"""Most levels of folders that are searched for a data set."""
 MOST_FOLDERS = 1000
-"""Folders of one level that are looked into."""
+"""Most folders of one level that are searched."""
 
 
 def read_dataset(
@@ -47,7 +47,7 @@ def read_dataset(
     format: Format = "auto",
     policy: DataPolicy = "drop",
 ) -> Dataset:
-    """Read labelled images; the images themselves stay closed.
+    """Read the labels of a data set; its images are not opened.
 
     Args:
         path: folder of the data set, or its COCO .json, data.yaml or obj.data.
@@ -55,14 +55,14 @@ def read_dataset(
             obj.data says; of any: folders of this name); None: all. A data set that brings no splits is divided
             80/10/10 into train, val and test by a hash of the file names, the same each time.
         labels: keep these classes, by name, in this order. Images without any of them stay, empty.
-        format: voc, coco or yolo; auto finds it by looking. YOLO and COCO describe their classes, so all of them
+        format: voc, coco or yolo; auto: recognize it. YOLO and COCO describe their classes, so all of them
             are kept, in that order (COCO: by id).
         policy: how to handle a box less than half inside its image: drop it, clip it to the image, or error.
             Boxes without area are dropped. A box whose place is clear is kept and counted as fixed: at least half
             inside (clipped), corners exchanged, a polygon (its bounding box). All problems are found in one pass.
     Returns:
         Dataset. Classes are those of the whole data set, whatever the split; of a VOC data set those with objects,
-        in VOC's own order or by name. What was wrong is in .problems, and said in one warning.
+        in VOC's own order or by name. Problems are in .problems and reported in one warning.
     Raises:
         UserError: no such folder, nothing labelled in it, no such split (with those that there are), no such class,
             a list that cannot be read, nothing left; any problem
@@ -78,10 +78,10 @@ def read_splits(
     format: Format = "auto",
     policy: DataPolicy = "drop",
 ) -> list[Dataset]:
-    """Several splits of one data set, read in one pass. Arguments and errors as read_dataset."""
+    """Read several splits of one data set in one pass. Arguments and errors as read_dataset."""
     whole = read_whole(path, labels, format, policy)
     found = []
-    said: dict[Problem, None] = {}
+    problems_found: dict[Problem, None] = {}
     for split in splits:
         chosen = whole.members(split)
         problems = whole.problems_of(split)
@@ -89,9 +89,9 @@ def read_splits(
         if not len(part):
             why = summarise(whole.problems_of(split, alone=True)) or "its list is empty"
             raise UserError(f"{path}: split {split!r} has no readable images; {why}")
-        said.update(dict.fromkeys(problems))
+        problems_found.update(dict.fromkeys(problems))
         found.append(part)
-    settle(tuple(said), policy, str(path))
+    settle(tuple(problems_found), policy, str(path))
     if any(split is not None for split in splits):
         log.info("%s: %s", path, whole.say_splits())
     if whole.dataset.crowd is not None:
@@ -105,7 +105,7 @@ def check_images(
     workers: int = 8,
     progress: Callable[[int], None] | None = None,
 ) -> Dataset:
-    """Look at the header and the end of every image file, in one pass, before anything is trained on them.
+    """Check the header and the end of every image file in one pass, before training.
 
     Args:
         dataset: any.
@@ -113,7 +113,7 @@ def check_images(
         workers: threads.
         progress: called with the number of images done.
     Returns:
-        The data set without images that are missing, cut, foreign, or of another size than their annotation says.
+        The data set without images that are missing, truncated, no images, or not of their annotation's size.
     """
     files = [record.path for record in dataset.records]
     problems, keep = [], np.ones(len(files), bool)
@@ -124,8 +124,8 @@ def check_images(
                 kind = "image missing" if found == "no such file" else "image unreadable"
                 problems.append(Problem(str(dataset.paths[index]), kind, found, "skipped"))
             elif found != size:
-                said = f"the image is {found[0]} x {found[1]} and its annotation says {size[0]} x {size[1]}"
-                problems.append(Problem(str(dataset.paths[index]), "size mismatch", said, "skipped"))
+                mismatch = f"the image is {found[0]} x {found[1]} and its annotation says {size[0]} x {size[1]}"
+                problems.append(Problem(str(dataset.paths[index]), "size mismatch", mismatch, "skipped"))
             keep[index] = not problems or problems[-1].place != str(dataset.paths[index])
             if progress is not None:
                 progress(index + 1)
@@ -136,15 +136,15 @@ def check_images(
 
 
 def summarise(problems: Sequence[Problem]) -> str:
-    """Problems in one line, by kind: how many, what was done, the first place."""
+    """Return problems in one line, by kind: the count, the action, the first location."""
     kinds: Counter[tuple[str, str]] = Counter()
     for p in problems:
         kinds[p.kind, p.action] += p.times
-    said = []
+    parts = []
     for (kind, action), count in kinds.most_common():
         first = next(p for p in problems if (p.kind, p.action) == (kind, action))
-        said.append(f"{action} {count} x {kind} (first: {first.place}: {first.found})")
-    return "; ".join(said)
+        parts.append(f"{action} {count} x {kind} (first: {first.place}: {first.found})")
+    return "; ".join(parts)
 
 
 def settle(problems: Sequence[Problem], policy: DataPolicy, place: str) -> None:
@@ -165,22 +165,22 @@ def _look(path: Path) -> tuple[int, int] | str:
 
 @dataclass(frozen=True)
 class Whole:
-    """A data set read once: every image, and which images each split has."""
+    """A whole data set: every image, and the images of each split."""
 
     found: Builder
     dataset: Dataset
-    """All images, with the classes asked for; its problems are those of the whole."""
+    """All images with the requested classes, and all problems."""
     rows: NDArray[np.int64]
-    """[N] which object of `found` each of the data set is."""
+    """[N] index in `found` of each object of the data set."""
 
     def place(self, n: int) -> str:
-        """file:line of an object of the data set; of a file of many images (COCO), also which."""
+        """Return the location of object n: file:line, or in a COCO file its entry."""
         image = int(np.searchsorted(self.dataset.first, n, side="right")) - 1
         return self.found.object_location(image, int(self.rows[n]))
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the splits that it brings; those of VOC for one class each are left out. Empty: it brings none."""
+        """Names of the data set's own splits, without VOC's lists for one class each. Empty: it has none."""
         found = self.found
         return tuple(name for name in found.splits if found.format != "voc" or not of_one_class(name, found))
 
@@ -193,14 +193,14 @@ class Whole:
 
     @property
     def training(self) -> tuple[str, ...]:
-        """Those of train, val and test that there are: its own, or, where it brings no splits, those by hash."""
+        """Names of train, val and test that exist: its own splits, or those by hash if it has none."""
         if self.brought:
             return tuple(name for name in HASHED if name in self.found.splits)
         return HASHED if len(self._hashed) > 1 else ("train",)
 
     @property
     def source(self) -> str:
-        """Where the splits come from: a file, its lists, its folders, or a hash of the names."""
+        """Source of the splits: a file, lists, folders, or a hash of the file names."""
         if self.brought:
             return f"from {self.found.source}"
         if len(self._hashed) > 1:
@@ -208,13 +208,13 @@ class Whole:
         return f"no lists, and {_count(len(self.found.paths))}: too few to split"
 
     def say_splits(self) -> str:
-        """One line: train, val and test, how many images each has, and where they come from."""
+        """Return one line: train, val and test, the number of images of each, and their source."""
         counts = ", ".join(f"{name} {len(self.members(name)):,}" for name in self.training or self.brought)
         return f"split: {counts} images, {self.source}"
 
     @cached_property
     def _hashed(self) -> dict[str, NDArray[np.int64]]:
-        """train, val and test of a data set without splits: exactly 80, 10 and 10 % by the hash of the file names."""
+        """Divide a data set without splits into exactly 80, 10 and 10 % by the hash of the file names."""
         paths = self.found.paths
         order = sorted(range(len(paths)), key=lambda i: (sha256(Path(paths[i]).stem.encode()).digest(), paths[i]))
         if len(order) < len(HASHED):
@@ -224,7 +224,7 @@ class Whole:
         return {name: np.array(sorted(part), np.int64) for name, part in parts.items()}
 
     def members(self, split: str | None) -> NDArray[np.int64]:
-        """Indices of a split's images; None: of all. Names without an image become problems."""
+        """Return the indices of a split's images (None: all). Names without an image become problems."""
         found = self.found
         if split is None:
             return np.arange(len(found.paths))
@@ -243,26 +243,28 @@ class Whole:
         return np.array(list(places), np.int64)
 
     def _no_split(self, split: str) -> str:
-        """That there is no such split, which there are, and what to do."""
+        """Return the message for an unknown split: the splits that exist, and what to do."""
         root, images = self.found.root, _count(len(self.found.paths))
         if not self.brought and split in HASHED:
             return f"{root}: {images}, too few for train, val and test; train with --val-split none"
         names = self.brought or (*self.splits, *self._hashed)
         known = ", ".join(f"{name} ({_count(len(self.members(name)))})" for name in names[:MOST_NAMED])
         known += f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-        said = f"{root}: no split {split!r}; there are {known}"
+        unknown = f"{root}: no split {split!r}; there are {known}"
         if self.brought and not self.training:
-            return f"{said}: say which to use with --train-split NAME and --val-split NAME (or none), or --split NAME"
+            return (
+                f"{unknown}: say which to use with --train-split NAME and --val-split NAME (or none), or --split NAME"
+            )
         if split == "val":
-            return f"{said}: use one of them with --val-split NAME, or train without validation: --val-split none"
-        return f"{said}: use one of them with {'--train-split' if split == 'train' else '--split'} NAME" + (
+            return f"{unknown}: use one of them with --val-split NAME, or train without validation: --val-split none"
+        return f"{unknown}: use one of them with {'--train-split' if split == 'train' else '--split'} NAME" + (
             ", or --split all" if split == "test" else ""
         )
 
     def problems_of(self, split: str | None, alone: bool = False) -> tuple[Problem, ...]:
-        """Problems of a split's images and list, and those of no split: of the data set; None: of everything.
+        """Return the problems of a split's images and list (None: of all splits), and those of the data set itself.
 
-        alone: without those of the data set.
+        alone: without those of the data set itself.
         """
         found = self.found
         if split is None:
@@ -271,7 +273,7 @@ class Whole:
         if split in found.splits:
             others = {name: {*keys(), name} for name, keys in found.splits.items() if name in (*self.training, split)}
         else:
-            first = {at: key for key, at in reversed(found.index.items())}  # the image's own, before any other name
+            first = {at: key for key, at in reversed(found.index.items())}  # its own name comes before aliases
             others = {name: {first[i] for i in self._hashed[name].tolist()} for name in self._hashed}
         mine = others.pop(split)
         elsewhere = set().union(*others.values()) if others else set()
@@ -279,7 +281,7 @@ class Whole:
 
 
 MOST_NAMED = 12
-"""Splits that an error names."""
+"""Most splits that a message lists."""
 
 
 def _count(images: int) -> str:
@@ -309,9 +311,9 @@ Reader = Callable[[DataPolicy], Builder]
 
 
 def _read(root: Path, format: Format, images_optional: bool, policy: DataPolicy) -> Builder:
-    """Read the data set at `root` in the format that its content shows, or in the one asked for.
+    """Read the data set at `root` in the requested format, or in the one that its content shows.
 
-    Of several formats that can be read, the one with the most labelled images is taken.
+    If several formats can be read, the one with the most labelled images is used.
     """
     place, ways = _named(root, format, images_optional) if root.is_file() else _find(root, format, images_optional)
     read: dict[str, Builder] = {}
@@ -335,7 +337,7 @@ def _read(root: Path, format: Format, images_optional: bool, policy: DataPolicy)
 
 
 def _named(file: Path, format: Format, images_optional: bool) -> tuple[Path, dict[str, Reader]]:
-    """What reads a file that describes a data set."""
+    """Return (root, reader by format) of a file that describes a data set."""
     ending = file.suffix.lower()
     if ending == ".json" and format in ("auto", "coco") and (is_coco(file) or name_tool(file) is None):
         return file, {"coco": partial(read_coco, file.parent, [file], images_optional=images_optional)}
@@ -348,7 +350,7 @@ def _named(file: Path, format: Format, images_optional: bool) -> tuple[Path, dic
 
 
 def _find(root: Path, format: Format, images_optional: bool) -> tuple[Path, dict[str, Reader]]:
-    """The folder of the data set, `root` or the only one of those below it, and what can read it, by format."""
+    """Return the data set's folder (`root`, or the only one below it) and the readers that fit, by format."""
     level = [root]
     for _ in range(DEEPEST):
         fitting = {place: ways for place in level if (ways := _ways(place, format, images_optional))}
@@ -369,13 +371,13 @@ def _find(root: Path, format: Format, images_optional: bool) -> tuple[Path, dict
 
 
 def _find_other(root: Path, format: Format) -> str:
-    """The format in which a data set could be read, where another was asked for."""
+    """Return a hint if the data set has another format than the requested one."""
     fits = [] if format == "auto" else list(_ways(root, "auto", True))
     return f"; it looks like {' and '.join(fits)}" if fits else ""
 
 
 def _ways(place: Path, format: Format, images_optional: bool) -> dict[str, Reader]:
-    """What can read the data set in a folder, by format; empty: nothing."""
+    """Return the readers that fit the data set in a folder, by format; empty: none."""
     ways: dict[str, Reader] = {}
     inside = sections(place)
     if format in ("auto", "voc") and find_voc(place, inside):
@@ -395,10 +397,10 @@ def _folders_of(place: Path) -> list[Path]:
 
 
 def _dataset(found: Builder, labels: tuple[str, ...] | None) -> tuple[Dataset, NDArray[np.int64]]:
-    """Every image, with the classes asked for; and which objects found are in it."""
+    """Return every image with the requested classes, and the indices of its objects in `found`."""
     if not found.ids:
-        said = summarise([p for _, p in found.problems])
-        after = f"; {said}" if said else ""
+        summary = summarise([p for _, p in found.problems])
+        after = f"; {summary}" if summary else ""
         raise UserError(f"{found.root}: no objects in {len(found.paths)} annotated images{after}")
     names = np.frombuffer(found.names, np.int64)
     order = class_order(found, labels, Counter(names.tolist()))
@@ -423,7 +425,7 @@ def _dataset(found: Builder, labels: tuple[str, ...] | None) -> tuple[Dataset, N
 
 
 def class_order(found: Builder, labels: tuple[str, ...] | None, counts: Counter[int]) -> tuple[str, ...]:
-    """The classes asked for, or all, in the order of the format. counts: objects of each, for the error."""
+    """Return the requested classes, or all in the format's order. counts: objects of each, for the message."""
     ids, given = found.ids, found.class_names
     if labels is None:
         if given is not None:

@@ -1,7 +1,7 @@
-"""A data set while it is read: what every format's reader fills. Packed numbers, no Python object for a box.
+"""A data set while it is read; every format's reader fills one. Packed numbers, no Python object for a box.
 
-Also what all formats share: which splits the names of lists and folders mean, and a count of the files that lie among
-the labelled ones and are not read, so that nothing is left out silently.
+All formats also share the splits that lists and folders mean, and the report of files beside the labelled ones that are
+not read, so that nothing is left out silently.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ Box = tuple[float, float, float, float]
 Location = tuple[Path, object]
 """A file, and where in it: its line, or what names the entry; 0: the file as a whole."""
 MOST_LISTED = 100
-"""Problems of one kind in one file that are kept one by one; the next stands for all others."""
+"""Problems of one kind in one file that are kept one by one; one more represents all others."""
 SLACK = 1.0
-"""px outside an image that are cut silently: rounding, and counting from 0 or from 1."""
+"""Pixels outside an image that are clipped silently: rounding, and counting from 0 or from 1."""
 INSIDE = 0.5
-"""A box with at least this fraction of its area inside the image is cut to the image and kept."""
+"""A box with at least this fraction of its area inside the image is clipped and kept."""
 FIXED = "fixed"
-"""The action for an object whose box is clear although it is written wrongly."""
+"""Action for an object whose box is unambiguous although it is written wrongly."""
 NO_ID = -(1 << 63)
-"""Stands for an id that is no whole number."""
+"""An id that is not a whole number."""
 SIDE_FILES = frozenset({".txt", ".xml", ".json", ".csv", ".yaml", ".yml", ".md", ".cache", ".npy", ".names", ".labels"})
-"""Endings of files that are no image although an image of their stem is missing."""
+"""Endings of files that are never images."""
 OTHER_IMAGES = frozenset({".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".raw",
                           ".psd", ".svg", ".dcm", ".exr", ".jxl", ".nii", ".mp4", ".mov", ".avi"}
                          - IMAGE_SUFFIXES)  # fmt: skip
@@ -51,26 +51,26 @@ class Builder:
     policy: DataPolicy
     format: str
     class_names: tuple[str, ...] | None = None
-    """The order of classes that the format gives; None: it gives none, so only classes with objects exist."""
+    """Classes in the format's order; None: it has none, so only classes with objects exist."""
     images_optional: bool = False
-    """Images need not be there, where the format says their size."""
+    """Images may be missing if the format gives their size."""
     paths: list[str] = field(default_factory=list)
     sizes: array[int] = field(default_factory=lambda: array("l"))
     files: list[Path] = field(default_factory=list)
-    """Of each image, the file that annotates it."""
+    """The file that annotates each image."""
     image_ids: array[int] = field(default_factory=lambda: array("q"))
     """COCO: the id of each image in its file."""
     counts: array[int] = field(default_factory=lambda: array("q"))
-    """Of each image, how many objects it has."""
+    """Number of objects of each image."""
     boxes: array[float] = field(default_factory=lambda: array("f"))
     names: array[int] = field(default_factory=lambda: array("q"))
-    """Of each object, its class: a value of `ids`."""
+    """Class of each object: a value of `ids`."""
     difficult: array[int] = field(default_factory=lambda: array("b"))
     crowd: array[int] = field(default_factory=lambda: array("b"))
     areas: array[float] = field(default_factory=lambda: array("d"))
-    """Of each object, px², where the format says it; else 0."""
+    """Area of each object, px²; 0 if the format does not give it."""
     lines: array[int] = field(default_factory=lambda: array("q"))
-    """Of each object, its line; COCO: its place in the list of annotations."""
+    """Line of each object; COCO: its index in the list of annotations."""
     annotation_ids: array[int] = field(default_factory=lambda: array("q"))
     """COCO: the id of each object's annotation, or NO_ID."""
     ids: dict[str, int] = field(default_factory=dict)
@@ -81,23 +81,23 @@ class Builder:
     """Key -> image."""
     splits: dict[str, Callable[[], list[str]]] = field(default_factory=dict)
     lists: dict[str, Path] = field(default_factory=dict)
-    """Split -> the file that lists it, where one does."""
+    """Split -> the file that lists it, if one does."""
     aliases: dict[str, str] = field(default_factory=dict)
     """Other name of a split -> its name: train2017 -> train."""
     source: str = ""
-    """Where the splits come from, for messages."""
+    """Source of the splits, for messages."""
     with_problems: set[str] = field(default_factory=set)
-    """Keys of everything that has a problem."""
+    """Keys with a problem."""
     _problems: list[tuple[str, Problem]] = field(default_factory=list)
     _seen: Counter[tuple[str, str]] = field(default_factory=Counter)
     _last: dict[tuple[str, str], int] = field(default_factory=dict)
-    """(file, kind) -> the problem that stands for all further ones."""
+    """(file, kind) -> the problem that represents all further ones."""
     _more: Counter[int] = field(default_factory=Counter)
-    """How many those are."""
+    """Their number."""
 
     @property
     def problems(self) -> list[tuple[str, Problem]]:
-        """What is wrong, with the key of its image or its split."""
+        """Problems, each with the key of its image or split."""
         more = self._more
         return [(key, replace(p, times=more[at]) if at in more else p) for at, (key, p) in enumerate(self._problems)]
 
@@ -122,7 +122,7 @@ class Builder:
         self.areas.append(area)
 
     def problem(self, key: str, where: Location, kind: str, found: str, action: str, times: int = 1) -> None:
-        """Note what is wrong at a location. key: of the image or the split; "": the data set as a whole."""
+        """Note a problem at a location. key: of the image or the split; "": the data set as a whole."""
         self.with_problems.add(key)
         counted = (str(where[0]), kind)
         self._seen[counted] += 1
@@ -149,19 +149,19 @@ class Builder:
         return self.location((self.files[image], f"$.annotations[{self.lines[n]}] ({label})"))
 
     def note_encoding(self, key: str, file: Path) -> Callable[[str], None]:
-        """Return what notes that the encoding of a file was guessed. key: as problem."""
+        """Return a function that notes that the encoding of a file was guessed. key: as in problem()."""
         return lambda message: self.problem(key, (file, 0), "encoding guessed", message, "read all the same")
 
     def fit_box(self, key: str, where: Location, box: Box, size: tuple[int, int], first: int = 0) -> Box | None:
-        """Return a box as xyxy image px inside the image, or None where it is dropped; note what was wrong.
+        """Return a box as xyxy image px inside the image, or None if it is dropped; note what was wrong.
 
-        A clear box is kept and counted as fixed: one whose corners are exchanged, and one over the edge with at
-        least INSIDE of its area in the image, which is cut. The policy decides about other boxes outside.
+        An unambiguous box is kept and counted as fixed: one with exchanged corners, and one over the edge with at
+        least INSIDE of its area in the image, which is clipped. The policy decides about other boxes outside.
 
         Args:
             box: corners as the file gives them.
             size: (width, height) of the image, px.
-            first: the number of the first pixel, whose both ends count (VOC: 1); 0: plain px.
+            first: number of the first pixel if both corners are included (VOC: 1); 0: plain pixels.
         """
         x1, y1, x2, y2 = box
         exchanged = x1 - first > x2, y1 - first > y2  # one pixel less is a box with no area in VOC's numbers
@@ -170,7 +170,7 @@ class Builder:
             self.problem(key, where, "corners exchanged", found, FIXED)
             x1, x2 = (x2, x1) if exchanged[0] else (x1, x2)
             y1, y2 = (y2, y1) if exchanged[1] else (y1, y2)
-        if not (x2 > x1 and y2 > y1):  # also of a box that is not a number
+        if not (x2 > x1 and y2 > y1):  # also true of nan
             found = f"a box with no area {short(box)}; expected width and height above 0"
             self.problem(key, where, "box with no area", found, "dropped")
             return None
@@ -191,9 +191,9 @@ class Builder:
         return None if drop else cut
 
     def add_splits(self, lists: Mapping[str, Callable[[], list[str]]]) -> None:
-        """Add splits, each as what gives the keys of its images. A name that means train, val or test gives that split.
+        """Add splits, each as a function that returns the keys of its images. A name may mean train, val or test.
 
-        Where several names mean one split (train2014 and train2017), each keeps its own: the user has to choose.
+        If several names mean one split (train2014 and train2017), each keeps its own name, and the user has to choose.
         """
         meanings = [split_word(name) for name in lists]
         for (name, keys), word in zip(lists.items(), meanings, strict=True):
@@ -206,7 +206,7 @@ class Builder:
                 self.lists[word] = self.lists[name]
 
     def add_folder_splits(self) -> None:
-        """Add the splits of a data set without lists: those after which the folders of its images are named."""
+        """Add the splits of a data set without lists: those that the folders of its images name."""
         first: dict[int, str] = {}
         for key, at in self.index.items():
             first.setdefault(at, key)
@@ -284,14 +284,14 @@ def _is_image(name: str) -> bool:
 
 
 def _has_problem(builder: Builder, path: str) -> bool:
-    """Whether an image has a problem already, under its path or its stem."""
+    """Return whether an image has a problem already, under its path or its stem."""
     stem = os.path.splitext(path)[0]
     return bool(builder.with_problems & {path, stem, Path(stem).name})
 
 
 def _note_orphans(builder: Builder, folders: Folders, images: Iterable[Path], labels: Iterable[Path],
                   is_label: Callable[[Path], bool]) -> None:  # fmt: skip
-    """Note label files, beside ones that are used, whose image is nowhere."""
+    """Note label files without an image in folders of label files that are used."""
     used = {os.fspath(file) for file in builder.files}
     stems = {
         folder: {os.path.splitext(name)[0] for name in folders.names_in(folder) if _is_image(name)} for folder in images
@@ -308,7 +308,7 @@ def _note_orphans(builder: Builder, folders: Folders, images: Iterable[Path], la
 
 
 def _belong_together(images: Path, labels: Path) -> bool:
-    """Whether a folder of labels may be that of a folder of images: the same, or labels/ in place of images/."""
+    """Return whether labels belong to a folder of images: the same folder, or labels/ in place of images/."""
     return images == labels or [p for p in labels.parts if p != "labels"] == [
         p for p in images.parts if p not in ("images", "JPEGImages")
     ]

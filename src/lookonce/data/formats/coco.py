@@ -1,4 +1,4 @@
-"""A data set of COCO files, each a split: find, read, write.
+"""A data set of COCO files, one for each split: find, read, write.
 
 A crowd (one box around many) is read as a difficult object.
 """
@@ -35,7 +35,7 @@ from lookonce.errors import ImageError
 from lookonce.files import write_text
 
 HEAD = 1 << 20
-"""Bytes of a file in which its sections are looked for."""
+"""Bytes of a file that are searched for its sections."""
 
 
 def find_coco(root: Path, inside: Sections | None = None) -> list[Path]:
@@ -47,7 +47,7 @@ def find_coco(root: Path, inside: Sections | None = None) -> list[Path]:
 
 
 def is_coco(file: Path) -> bool:
-    """Whether a .json file has COCO's lists of images and annotations; of a large file one of them in its head."""
+    """Return whether a .json file has COCO's lists of images and annotations; in a large file one of them is enough."""
     try:
         with file.open("rb") as content:
             head = content.read(HEAD)
@@ -61,7 +61,7 @@ def is_coco(file: Path) -> bool:
 def read_coco(root: Path, files: list[Path], policy: DataPolicy, images_optional: bool = False) -> Builder:
     """Return every image and box of some COCO files, each a split. Raises UserError for a file that is not COCO JSON.
 
-    images_optional: images need not be there where the file gives their size.
+    images_optional: images may be missing if the file gives their size.
     """
     builder = Builder(root, policy, "coco", images_optional=images_optional)
     contents = {file: parse(file, _note(builder, file)) for file in files}
@@ -86,7 +86,7 @@ def read_coco(root: Path, files: list[Path], policy: DataPolicy, images_optional
 
 
 def _note(builder: Builder, file: Path) -> Note:
-    """Return what notes a problem of an entry of a file; its key "" means that it belongs to every split."""
+    """Return a function that notes a problem of an entry of a file, for every split."""
     return lambda entry, kind, found, action: builder.problem("", (file, entry), kind, found, action)
 
 
@@ -107,8 +107,8 @@ def split_name(file: Path) -> str:
 def _classes(builder: Builder, contents: Mapping[Path, Content]) -> tuple[str, ...]:
     """Return the classes of all files, each file's by id. Categories of one name are one class.
 
-    A category that others name as their supercategory, and that no annotation has, is no class but a group of them:
-    Roboflow writes one into each file. Such categories are taken out of the contents.
+    A category that others name as their supercategory and that no annotation uses is a group, not a class: Roboflow
+    writes one into each file. Such categories are removed.
     """
     used = {(n, content.names.get(n)) for content in contents.values() for n in set(content.category)}
     for file, content in contents.items():
@@ -246,7 +246,7 @@ def _add_box(builder: Builder, key: str, file: Path, content: Content, n: int, s
 
 
 def write_coco(root: Path, dataset: Dataset, names: list[str], splits: Mapping[str, NDArray[np.int64]]) -> Path:
-    """Write one file for each split of a data set whose images lie in root/images under `names` [M].
+    """Write one file for each split of a data set whose images are in root/images under `names` [M].
 
     Ids count from 1, in the order of the data set and its classes. A difficult object has "ignore": 1, which COCO
     itself does not define and this reader reads back. splits: name -> indices of images. Returns the folder.

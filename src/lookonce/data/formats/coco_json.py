@@ -1,8 +1,8 @@
 """One COCO JSON file: its categories, images and annotations, packed.
 
-msgspec splits the file into its entries; each is judged by itself, so one that cannot be read is noted with its place
-($.annotations[12]) and the others are read. Of an annotation with polygons only the box is kept. Masks in run-length
-encoding are not read.
+msgspec splits the file into its entries, which are decoded one by one, so that an invalid one is noted with its place
+($.annotations[12]) and the others are read. Of polygons only the bounding box is kept. Masks in run-length encoding are
+not read.
 Source: cocodataset.org, "Data format"; pycocotools/coco.py.
 """
 
@@ -29,10 +29,10 @@ from lookonce.text import read_json
 EXPECTED = "COCO JSON with categories, images and annotations"
 SECTIONS = ("categories", "images", "annotations")
 MAX_ID = 1 << 62
-"""Whole numbers below stand for themselves."""
+"""Whole numbers below this are their own number."""
 CROWD, IGNORE, POLYGON, TEXT = 1, 2, 4, 8
 Note = Callable[[str, str, str, str], None]
-"""Takes (entry, kind of problem, what was found, what was done)."""
+"""Called with (entry, kind of problem, what was found, what was done)."""
 
 
 class _File(msgspec.Struct):
@@ -50,7 +50,7 @@ class _Category(msgspec.Struct):
 class _Image(msgspec.Struct):
     id: Any = None
     file_name: Any = None
-    coco_url: Any = None  # LVIS has this alone
+    coco_url: Any = None  # LVIS has only this
     url: Any = None
     path: Any = None
     width: Any = None
@@ -65,7 +65,7 @@ class _Annotation(msgspec.Struct):
     area: Any = None
     iscrowd: Any = None
     ignore: Any = None
-    segmentation: msgspec.Raw = msgspec.Raw()  # decoded only where the bbox does not say the box
+    segmentation: msgspec.Raw = msgspec.Raw()  # decoded only if the bbox is not valid
 
 
 class Ids:
@@ -76,7 +76,7 @@ class Ids:
         self._texts: list[str] = []
 
     def number(self, value: Any) -> int | None:
-        """Return the number of an id; None: it is none."""
+        """Return the number of an id; None: not an id."""
         if type(value) is int and abs(value) < MAX_ID:
             return value
         if type(value) is float and value.is_integer() and abs(value) < MAX_ID:

@@ -1,7 +1,7 @@
 """Pascal VOC: one XML file an image, lists of names a split. Parse, find, read, write.
 
-VOC counts pixels from 1 and includes both ends: a record holds [xmin - 1, ymin - 1, xmax, ymax], so that
-plain IoU equals the devkit's. "No area" is judged on the file's own numbers, before that.
+VOC counts pixels from 1 and includes both corners: a record holds [xmin - 1, ymin - 1, xmax, ymax], so that plain IoU
+equals the devkit's. A box with no area is one whose own numbers say so.
 Source: the VOC 2012 devkit, VOCreadxml.m and VOCevaldet.m.
 """
 
@@ -40,29 +40,29 @@ CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-"""The twenty of VOC, in the devkit's order, which is kept for data sets that use these names."""
+"""The 20 classes of VOC, in the devkit's order. Data sets that use these names keep that order."""
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 TEXT_TAGS = frozenset((*CORNERS, "name", "difficult", "width", "height", "filename"))
 POLYGONS = ("polygon", "segmentation")
 """Elements of an object with points x1, y1, x2 ... or a list of x and y."""
 ENDING = re.compile(rf"({'|'.join(map(re.escape, sorted({'.xml', *IMAGE_SUFFIXES})))})$", re.IGNORECASE)
 MOST_BYTES = 32 << 20
-"""Of one annotation file; those of VOC itself stay below 20 kB."""
+"""Size limit of an annotation file; those of VOC have less than 20 kB."""
 
 
 @dataclass
 class ObjectElement:
-    """One <object> as its file says it, with the line it starts on."""
+    """One <object> as written in its file, with its first line."""
 
     line: int
     text: dict[str, str] = field(default_factory=dict)
     polygon: tuple[list[str], list[str]] = field(default_factory=lambda: ([], []))
-    """x and y of its points, where it has some."""
+    """x and y of its points, if it has any."""
 
 
 @dataclass
 class Annotation:
-    """One annotation file as it stands."""
+    """One annotation file as written."""
 
     filename: str = ""
     width: str = ""
@@ -71,7 +71,7 @@ class Annotation:
 
 
 class _Target:
-    """Builds a Annotation from parser events. What lies in <part> is no object's; namespaces are as nothing."""
+    """Build an Annotation from parser events. The content of <part> is skipped; namespaces are ignored."""
 
     def __init__(self) -> None:
         self.annotation = Annotation()
@@ -112,9 +112,9 @@ class _Target:
 
 
 def parse(path: Path, note: Note | None = None) -> Annotation:
-    """One annotation file. Raises UserError for one that is not whole XML, or that declares entities.
+    """Parse one annotation file. Raises UserError for incomplete XML or XML that declares entities.
 
-    note: takes a sentence where its encoding had to be guessed; None: that is logged.
+    note: called with a sentence if the encoding had to be guessed; None: log it.
     """
     place = str(path)
     try:
@@ -126,7 +126,7 @@ def parse(path: Path, note: Note | None = None) -> Annotation:
     try:
         try:
             return _parse(content)
-        except (ParseError, ValueError, LookupError):  # perhaps for its encoding
+        except (ParseError, ValueError, LookupError):  # perhaps because of its encoding
             text = _text(path, content, note)
             if text is None:
                 raise
@@ -140,7 +140,7 @@ def parse(path: Path, note: Note | None = None) -> Annotation:
 
 
 def _parse(content: bytes, encoding: str | None = None) -> Annotation:
-    """Parse one annotation. encoding: of the content, whatever it declares; None: as it declares."""
+    """Parse one annotation. encoding: of the content, whatever it declares; None: the declared one."""
     target = _Target()
     parser = DefusedXMLParser(
         target=target, encoding=encoding, forbid_dtd=False, forbid_entities=True, forbid_external=True
@@ -152,13 +152,13 @@ def _parse(content: bytes, encoding: str | None = None) -> Annotation:
 
 
 def _text(path: Path, content: bytes, note: Note | None) -> str | None:
-    """The text of an XML file by the encoding that it declares, else guessed; None: it is UTF-8 or no text."""
+    """Return the text of an XML file in its declared encoding, else in a guessed one; None: UTF-8, or no text."""
     declared = re.match(rb"""\s*<\?xml[^>]*\bencoding\s*=\s*["']([\w.-]+)["']""", content[:200], re.ASCII)
     if declared:
         try:
             return content.decode(declared[1].decode())
         except (LookupError, ValueError):
-            pass  # it is not what it declares
+            pass  # the declaration is wrong
     try:
         text, guess = decode(content)
     except ValueError:
@@ -169,7 +169,7 @@ def _text(path: Path, content: bytes, note: Note | None) -> str | None:
 
 
 def read_box(element: ObjectElement) -> Box | str:
-    """Corners of an object as its file counts them, or what is wrong with them; of a polygon alone, those around it."""
+    """Return an object's corners as its file counts them (of a polygon, its bounding box), or what is wrong."""
     try:
         if element.polygon[0] and not element.text.keys() & set(CORNERS):
             xs, ys = ([float(v) for v in values] for values in element.polygon)
@@ -190,9 +190,9 @@ def read_box(element: ObjectElement) -> Box | str:
 
 
 def image_index(folders: Iterable[Path], root: Path) -> dict[str, list[str]]:
-    """Stem of each image -> its path relative to root, from one listing a folder; endings in any case.
+    """Return stem -> paths of images relative to root, from one listing of each folder; endings in any case.
 
-    Images of one stem in one folder are all of them; a folder further down the list adds none to a stem.
+    Several images of a folder may have one stem; a later folder adds no images to a known stem.
     """
     found: dict[str, list[str]] = {}
     for folder in folders:
@@ -205,16 +205,16 @@ def image_index(folders: Iterable[Path], root: Path) -> dict[str, list[str]]:
 
 
 def images_of(stem: str, annotation: Annotation, images: dict[str, list[str]]) -> list[str]:
-    """The images that an annotation may be of, the right one first: those of its own stem, else those it names."""
+    """Return the images that an annotation may describe, the likeliest first: of its own stem, else as it names."""
     named = Path(annotation.filename.replace("\\", "/"))
     found = images.get(stem) or images.get(named.stem) or []
     return sorted(found, key=lambda path: Path(path).name != named.name)
 
 
 def size_of(annotation: Annotation, image: Path) -> tuple[int, int]:
-    """(width, height) as the XML says; as the image says where the XML does not.
+    """Return (width, height) from the XML, else from the image.
 
-    Raises ImageError where the image has to be opened and cannot be.
+    Raises ImageError if the image has to be opened and cannot be.
     """
     try:
         size = (int(float(annotation.width)), int(float(annotation.height)))
@@ -224,16 +224,16 @@ def size_of(annotation: Annotation, image: Path) -> tuple[int, int]:
 
 
 def read_list(path: Path, known: Container[str] = (), note: Note | None = None) -> list[str]:
-    """Names in a split list, a line each, which may hold blanks; of a path the last part.
+    """Return the names in a split list, one a line, possibly with spaces; of a path the last part.
 
-    A line is a name where an annotation has it; else without its last word, where that is 1, 0 or -1, by which VOC
-    says whether a class is on the image.
+    A line is a name if an annotation has it. Otherwise a last word 1, 0 or -1 is removed, with which VOC says whether
+    an image shows a class.
 
     Args:
         known: names of annotations.
-        note: takes a sentence where the encoding had to be guessed; None: that is logged.
+        note: called with a sentence if the encoding had to be guessed; None: log it.
     Raises:
-        UserError: a list that is no text.
+        UserError: a list that is not text.
     """
     names = []
     for line in read_lines(path, "one name of an image a line", note=note):
@@ -262,23 +262,23 @@ def write_annotation(path: Path, image: str, size: tuple[int, int], boxes: NDArr
 
 
 def write_split(path: Path, stems: Sequence[str]) -> None:
-    """Write a split list, a name a line."""
+    """Write a split list, one name a line."""
     write_text(path, "".join(f"{stem}\n" for stem in stems))
 
 
 EXPECTED = "Pascal VOC: Annotations/*.xml beside JPEGImages/"
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "data")
 TRIED = 20
-"""Files of a folder that are looked into for a VOC annotation."""
+"""Most files of a folder that are searched for a VOC annotation."""
 HEAD = 1 << 16
-"""Bytes in which an XML file's root element is looked for."""
+"""Bytes that are searched for an XML file's root element."""
 ROOT = re.compile(rb"<(?:[\w.-]+:)?([\w.-]+)")
 
 
 def find_voc(root: Path, inside: Sections | None = None) -> dict[Path, list[str]]:
-    """Folders of a data set that hold VOC annotations, each with its .xml files; empty: it is no VOC data set.
+    """Return the folders with VOC annotations and their .xml files; empty: it is not a VOC data set.
 
-    inside: sections(root), where that is known.
+    inside: sections(root), if known.
     """
     found = {}
     for folder, names in inside or sections(root):
@@ -289,12 +289,12 @@ def find_voc(root: Path, inside: Sections | None = None) -> dict[Path, list[str]
 
 
 def is_annotation(file: Path) -> bool:
-    """Whether the root element of an XML file is <annotation>."""
+    """Return whether the root element of an XML file is <annotation>."""
     return root_tag(file) == "annotation"
 
 
 def root_tag(file: Path) -> str:
-    """Name of a file's root element, without its namespace, from the first HEAD bytes; "" where there is none."""
+    """Return the name of a file's root element without namespace, from the first HEAD bytes; "" without one."""
     try:
         with file.open("rb") as content:
             head = content.read(HEAD).replace(b"\0", b"")  # UTF-16, too
@@ -312,7 +312,7 @@ def root_tag(file: Path) -> str:
 
 
 def read_voc(root: Path, policy: DataPolicy) -> Builder:
-    """Every annotation of a VOC data set, and its splits. Raises UserError where there are no annotations.
+    """Read every annotation of a VOC data set, and its splits. Raises UserError if there are no annotations.
 
     Splits are lists of names (ImageSets/Main/train.txt, or train.txt beside the folders), else folders (train/).
     """
@@ -340,7 +340,7 @@ def read_voc(root: Path, policy: DataPolicy) -> Builder:
 
 
 def _base(root: Path, folder: Path) -> tuple[Path, Path]:
-    """The folder whose JPEGImages a folder of annotations belongs to, and its path inside the annotations."""
+    """Return the folder whose JPEGImages belong to a folder of annotations, and its path inside the annotations."""
     parts = folder.relative_to(root).parts
     for at, part in enumerate(parts):
         if not is_split(part):
@@ -349,7 +349,7 @@ def _base(root: Path, folder: Path) -> tuple[Path, Path]:
 
 
 def _take_splits(found: Builder) -> None:
-    """The splits of lists, or of folders where there are no lists."""
+    """Add the splits of lists, or of folders if there are no lists."""
     root = found.root
     main = root / "ImageSets" / "Main"
     place = main if main.is_dir() else root / "ImageSets"
@@ -372,13 +372,13 @@ def _take_splits(found: Builder) -> None:
 
 
 def of_one_class(name: str, found: Builder) -> bool:
-    """Whether a list is of one class only: aeroplane_train, or cell_train beside a list train."""
+    """Return whether a list is for one class only: aeroplane_train, or cell_train if there is a list train."""
     head, _, tail = name.rpartition("_")
     return head in CLASSES or (head in found.ids and tail in found.lists)
 
 
 def _lists_annotations(file: Path, found: Builder) -> bool:
-    """Whether the first line of a text file names an annotated image."""
+    """Return whether the first line of a text file names an annotated image."""
     try:
         first = next((line for line in read_lines(file, "names of images") if line.strip()), "")
     except UserError:
@@ -392,7 +392,7 @@ def _list_of_paths(file: Path, found: Builder) -> list[str]:
 
 
 def _key(line: str, found: Builder) -> str:
-    """The image that a line names: the whole line, or its first word, by stem; the line itself where none is."""
+    """Return the image that a line names (the line or its first word, by stem); without one the line itself."""
     for text in (line, line.split()[0] if line.split() else ""):
         parts = split_path(text)
         name = "/".join((*parts[:-1], Path(parts[-1]).stem)) if parts else ""
@@ -403,7 +403,7 @@ def _key(line: str, found: Builder) -> str:
 
 
 def _read(found: Builder, key: str, file: Path, indexes: Sequence[dict[str, list[str]]], last: Folders) -> None:
-    """Take one annotation in, or note why it is left out. indexes: stem -> images, nearest first; last: the rest."""
+    """Add one annotation, or note why it is left out. indexes: stem -> images, nearest first; last: the rest."""
     try:
         annotation = parse(file, found.note_encoding(key, file))
         choice = next((named for index in indexes if (named := images_of(file.stem, annotation, index))), [])
@@ -418,16 +418,16 @@ def _read(found: Builder, key: str, file: Path, indexes: Sequence[dict[str, list
         image = choice[0]
         if len(choice) > 1:
             names = " and ".join(Path(path).name for path in choice)
-            said = f"{names} have one stem, and the annotation names {annotation.filename!r}"
-            found.problem(key, (file, 0), "two images for one annotation", said, f"{choice[0]} read")
+            text = f"{names} have one stem, and the annotation names {annotation.filename!r}"
+            found.problem(key, (file, 0), "two images for one annotation", text, f"{choice[0]} read")
         size = size_of(annotation, found.root / image)
     except UserError as error:
         kind = "image unreadable" if isinstance(error, ImageError) else "annotation unreadable"
         found.problem(key, (file, 0), kind, str(error).removeprefix(str(file)).lstrip(":"), "skipped")
         return
     if key in found.index:
-        said = f"{found.location((found.files[found.index[key]], 0))} annotates the same image"
-        found.problem(key, (file, 0), "image annotated twice", said, "the first file's boxes kept")
+        text = f"{found.location((found.files[found.index[key]], 0))} annotates the same image"
+        found.problem(key, (file, 0), "image annotated twice", text, "the first file's boxes kept")
         return
     found.add_image(key, image, size, file)
     for element in annotation.objects:
@@ -435,11 +435,11 @@ def _read(found: Builder, key: str, file: Path, indexes: Sequence[dict[str, list
 
 
 def _add(found: Builder, key: str, file: Path, element: ObjectElement, size: tuple[int, int]) -> None:
-    """Take one object in, or note why it is left out."""
+    """Add one object, or note why it is left out."""
     name, box, place = element.text.get("name", ""), read_box(element), (file, element.line)
     if not name or isinstance(box, str):
-        said = box if isinstance(box, str) else "an object without a name"
-        found.problem(key, place, "object unreadable", said, "dropped")
+        text = box if isinstance(box, str) else "an object without a name"
+        found.problem(key, place, "object unreadable", text, "dropped")
         return
     if "xmin" not in element.text:
         found.problem(key, place, "polygon", "a polygon without bndbox; read as its bounding box", FIXED)
@@ -450,7 +450,7 @@ def _add(found: Builder, key: str, file: Path, element: ObjectElement, size: tup
 
 
 def write_voc(root: Path, dataset: Dataset, names: list[str], splits: Mapping[str, NDArray[np.int64]]) -> Path:
-    """Write annotations and lists of a data set whose images lie in root/JPEGImages under `names` [M].
+    """Write annotations and lists of a data set whose images are in root/JPEGImages under `names` [M].
 
     splits: name -> indices of images. Returns the folder of the annotations.
     """

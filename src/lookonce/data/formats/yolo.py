@@ -1,13 +1,10 @@
-"""YOLO text labels: one line a box, `class cx cy w h` as fractions of the image. Parser and writer of one file.
+"""YOLO text labels: one line a box, `class cx cy w h` as fractions of the image; read and written.
 
-The only module in which normalised numbers exist. A line `class x1 y1 x2 y2 x3 y3 ...` is a polygon (or an oriented
-box) and is read as its bounding box.
-Source: darknet/src/data.c, read_boxes and fill_truth_detection.
-
-A data set of YOLO text labels: Ultralytics' data.yaml, Darknet's obj.data, or images/ and labels/.
-
-Paths in these files are meant for other folders and machines; they are resolved by what exists.
-Source: darknet/src/option_list.c and data.c (find_replace of "images" by "labels"); docs.ultralytics.com/datasets.
+A data set has Ultralytics' data.yaml, Darknet's obj.data, or only images/ and labels/. Paths in these files are often
+meant for other folders and machines, and are resolved by what exists. A line `class x1 y1 x2 y2 x3 y3 ...` is a polygon
+(or an oriented box) and is read as its bounding box.
+Source: darknet/src/data.c (read_boxes, fill_truth_detection, find_replace of "images" by "labels") and option_list.c;
+docs.ultralytics.com/datasets.
 """
 
 from __future__ import annotations
@@ -51,15 +48,15 @@ from lookonce.text import Note, read_lines
 
 EXPECTED = "'class cx cy w h' as fractions of the image, or a polygon 'class x1 y1 x2 y2 x3 y3 ...'"
 FARTHEST = 2.0
-"""Fractions of an image beyond this are none: pixels, most likely."""
+"""Numbers beyond this are not fractions of an image, but pixels most likely."""
 
 
 def read_labels(found: Builder, key: str, file: Path, lines: Sequence[str], size: tuple[int, int],
                 keypoints: int = 0) -> None:  # fmt: skip
-    """The boxes of one label file, added to the image begun last; each line that is none is noted.
+    """Add the boxes of one label file to the last image; note each line that is not one.
 
     Args:
-        found: has the classes' names.
+        found: the data set so far, with its class names.
         key: of the image.
         file: of the lines.
         size: (width, height) of the image, px.
@@ -93,7 +90,7 @@ def read_labels(found: Builder, key: str, file: Path, lines: Sequence[str], size
 
 
 def read_line(fields: Sequence[str], classes: int, size: tuple[int, int]) -> tuple[int, Box] | str:
-    """(class, xyxy image px) of the fields of a line, or what is wrong. size: (width, height) of the image, px."""
+    """Return (class, xyxy image px) of a line's fields, or what is wrong. size: (width, height) of the image, px."""
     if len(fields) != 5 and (len(fields) < 7 or len(fields) % 2 == 0):
         return f"{len(fields)} fields; expected {EXPECTED}"
     try:
@@ -126,40 +123,40 @@ def write_labels(path: Path, size: tuple[int, int], boxes: NDArray[np.float32], 
 DESCRIPTIONS = (".yaml", ".yml", ".data")
 NAMES_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "predefined_classes.txt", "labels.txt")
 MOST_TRIED = 1000
-"""Text files that are looked into for YOLO labels."""
+"""Most text files that are searched for YOLO labels."""
 MOST_BYTES = 256 << 10
-"""Of a description; names of 9,000 classes take two thirds."""
+"""Size limit of a description; the names of 9,000 classes take two thirds of it."""
 MOST_CLASSES = 100_000
-"""Of a description that says how many there are and names none."""
+"""Most classes of a description that gives their number but no names."""
 DEEPEST = 20
 NOTHING = ("~", "null", "Null", "NULL")
-"""What YAML writes for no value."""
+"""YAML's words for no value."""
 OTHER_KEYS = frozenset({"path", "names", "nc", "download", "roboflow", "kpt_shape", "flip_idx", "classes", "backup"})
 """Keys of a description that name no images."""
 IMAGE_FOLDERS = ("images", "JPEGImages")
-"""Folders whose labels lie in `labels` beside them."""
+"""Folders of images whose labels are in the folder `labels` next to them."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a data set says of itself."""
+    """The description of a data set."""
 
     file: Path
     root: Path
     names: tuple[str, ...]
-    """[C] by number; a name may be there twice."""
+    """[C] by number; a name may appear twice."""
     sources: dict[str, list[str]]
-    """Split -> folders, lists or images, as the file says them."""
+    """Split -> folders, lists or images, as written."""
     count: int | None = None
-    """Number of classes as nc or classes says it."""
+    """Number of classes according to nc or classes."""
     keypoints: int = 0
-    """Numbers that follow each box, as kpt_shape says."""
+    """Numbers after each box, according to kpt_shape."""
 
 
 def find_yolo(root: Path, inside: Sections | None = None) -> Path | None:
-    """The file that describes a YOLO data set, or the names file of one that has only that; None: neither.
+    """Return the file that describes a YOLO data set, or else its names file; None: neither.
 
-    inside: sections(root), where that is known.
+    inside: sections(root), if known.
     """
     try:
         files = sorted(p for p in root.iterdir() if p.suffix.lower() in DESCRIPTIONS and not is_hidden(p.name))
@@ -176,13 +173,13 @@ def find_yolo(root: Path, inside: Sections | None = None) -> Path | None:
 
 
 def has_labels(inside: Iterable[tuple[Path | str, list[str]]]) -> bool:
-    """Whether label files of YOLO lie in some folders, whatever else does. inside: folders, with the files in each."""
+    """Return whether some folders hold YOLO label files. inside: folders, with the files in each."""
     files = (Path(folder, name) for folder, names in inside for name in names if name.lower().endswith(".txt"))
     return any(map(is_label_file, islice(files, MOST_TRIED)))
 
 
 def is_label_file(file: Path) -> bool:
-    """Whether a text file's first line is one of YOLO labels: a class, and at least four numbers."""
+    """Return whether a text file's first line is a YOLO label: a class and at least four numbers."""
     fields = _first_line(file).split()
     try:
         return len(fields) >= 5 and float(fields[0]) >= 0 and all(math.isfinite(float(field)) for field in fields)
@@ -191,7 +188,7 @@ def is_label_file(file: Path) -> bool:
 
 
 def _first_line(file: Path) -> str:
-    """The first line that is not blank, of the first kilobyte of a file; "" where it is no text."""
+    """Return the first line that is not blank in the first kilobyte of a file; "" if it is not text."""
     try:
         with file.open("rb") as content:
             head = content.read(1 << 10)
@@ -202,7 +199,7 @@ def _first_line(file: Path) -> str:
 
 
 def _inner_names(inside: Sections) -> Iterator[Path]:
-    """Names files in the folders of a data set."""
+    """Yield the names files in the folders of a data set."""
     for folder, names in inside:
         for name in names:
             named = name.lower().endswith((".names", "_darknet.labels")) or name in ("classes.txt", "labels.txt")
@@ -224,10 +221,10 @@ def _looks_like(file: Path) -> bool:
 
 
 def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Builder:
-    """Every image of a YOLO data set with its label file. Raises UserError where the description cannot be read.
+    """Read every image of a YOLO data set with its label file. Raises UserError for an unreadable description.
 
-    Without a data.yaml or obj.data, `file` is the names file. Then the splits are lists of images (train.txt) in
-    root, or else its folders.
+    Without a data.yaml or obj.data, `file` is the names file, and the splits are lists of images (train.txt) in root,
+    or else its folders.
     """
     notes: list[tuple[Path, str]] = []
     what = describe(file, lambda place, message: notes.append((place, message)))
@@ -271,7 +268,7 @@ def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Builder:
 
 
 def _lists_in(root: Path) -> dict[str, list[str]]:
-    """Lists of images in a folder, by name: text files whose first line names one that is there."""
+    """Return the lists of images in a folder, by name: text files whose first line names an existing image."""
     folders = Folders(root)
     places = (root, root / "ImageSets" / "Main", root / "ImageSets")
     found: dict[str, list[str]] = {}
@@ -285,7 +282,7 @@ def _lists_in(root: Path) -> dict[str, list[str]]:
 
 
 def _check_description(found: Builder, what: Description) -> None:
-    """Note what a description says of its classes and does not hold."""
+    """Note contradictions in a description's classes."""
     if what.count is not None and what.count != len(what.names):
         message = f"it says {what.count} classes and has {len(what.names)} names; expected one name a class"
         found.problem("", (what.file, 0), "names and nc differ", message, "the names count")
@@ -294,9 +291,9 @@ def _check_description(found: Builder, what: Description) -> None:
 
 
 def describe(file: Path, note: Callable[[Path, str], None] | None = None) -> Description:
-    """A data.yaml, an obj.data, or the names file of a folder without either.
+    """Read a data.yaml, an obj.data, or the names file of a folder without either.
 
-    note: takes a file whose encoding had to be guessed, and a sentence that says so; None: that is logged.
+    note: called with a file whose encoding had to be guessed, and a sentence; None: log it.
     """
 
     def noted(place: Path) -> Note | None:
@@ -341,22 +338,22 @@ def describe(file: Path, note: Callable[[Path, str], None] | None = None) -> Des
 
 
 def _whole(value: Any) -> int | None:
-    """A number of at most nine digits that a description says as text; None: it is none."""
+    """Return a number of at most nine digits that is given as text; None: it is not one."""
     return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value) else None
 
 
 def _read_yaml(file: Path, note: Note | None = None) -> dict[str, Any]:
-    """The entries of a YAML file, each scalar as the text that it is: a class may be named no, 007 or 12:30."""
+    """Return the entries of a YAML file, with each scalar as text: a class may be named no, 007 or 12:30."""
     text = "\n".join(read_lines(file, "a data.yaml with names: and train:", MOST_BYTES, note))
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
         depth = 0
         for event in yaml.parse(text, Loader=loader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:  # a few lines of them may mean gigabytes
+            if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:  # a few lines of aliases can expand to gigabytes
                 line = event.start_mark.line + 1 if event.start_mark else 0
                 raise UserError(f"{file}:{line}: an alias or deep nesting; expected plain names: and train:")
-        found = yaml.load(text, Loader=loader)  # makes text, lists and mappings, and nothing else of any tag
+        found = yaml.load(text, Loader=loader)  # makes only text, lists and mappings, whatever the tags
     except yaml.YAMLError as error:
         way = "; write paths with /, or in single quotes" if "escape character" in str(error) else ""
         raise UserError(f"{file}: not YAML ({' '.join(str(error).split())[:200]}){way}") from None
@@ -370,7 +367,7 @@ def _read_yaml(file: Path, note: Note | None = None) -> dict[str, Any]:
 
 
 def _read_data(file: Path, note: Note | None = None) -> dict[str, Any]:
-    """Darknet's `key = value` lines."""
+    """Read Darknet's `key = value` lines."""
     pairs = {}
     for line in read_lines(file, "lines like 'names = obj.names'", MOST_BYTES, note):
         key, equals, value = line.partition("=")
@@ -387,7 +384,7 @@ def _names_of(file: Path, note: Note | None = None) -> tuple[str, ...]:
 
 
 def _check_names(file: Path, names: Any) -> tuple[str, ...]:
-    """Names as data.yaml has them: a list, or number -> name without gaps."""
+    """Return the names of a data.yaml, which are a list, or number -> name without gaps."""
     if isinstance(names, dict):
         by_number = {_whole(number): name for number, name in names.items()}
         if len(by_number) < len(names) or by_number.keys() != set(range(len(names))):
@@ -402,7 +399,7 @@ def _check_names(file: Path, names: Any) -> tuple[str, ...]:
 
 def _images(found: Builder, split: str, sources: list[str], what: Description,
               folders: Folders) -> Iterator[tuple[tuple[Path, int], str]]:  # fmt: skip
-    """((file, line) that names it, path as it says) of each image of a split."""
+    """Yield ((file, line) that names it, path as written) for each image of a split."""
     for source in sources:
         place = Path(source) if not split else folders.resolve(source, [what.root, what.file.parent])
         if place is None:
@@ -419,20 +416,20 @@ def _images(found: Builder, split: str, sources: list[str], what: Description,
 
 @dataclass
 class _Search:
-    """Where the images and labels of a data set are looked for, and what was found."""
+    """Where to look for a data set's images and labels, and the images found so far."""
 
     places: list[Path]
     keypoints: int
     folders: Folders
     image_of: dict[Path, str] = field(default_factory=dict)
-    """Label file -> the first image that has it."""
+    """Label file -> the first image with it."""
 
 
 def _take_in(found: Builder, place: tuple[Path, int], listed: str, search: _Search) -> tuple[str, bool]:
-    """One image with its labels: (its key, whether it has a label file)."""
+    """Add one image with its labels; return (its key, whether it has a label file)."""
     folders = search.folders
     bases = [found.root, place[0].parent]
-    walked = not place[1]  # found by looking, so it is there
+    walked = not place[1]  # found in a folder, so it exists
     path = Path(listed) if walked else folders.resolve(listed, [*bases, *search.places], image=True)
     if path is None:
         found.problem(listed, place, "image missing", f"no image {listed[:200]!r} here", "skipped")
@@ -466,7 +463,7 @@ def _take_in(found: Builder, place: tuple[Path, int], listed: str, search: _Sear
 
 
 def _label_of(path: Path, listed: str, bases: list[Path], folders: Folders) -> Path | None:
-    """The label file of an image: in labels/ for images/, beside it, or where the list says that it would be."""
+    """Return the label file of an image: in labels/ for images/, beside it, or below the path as listed."""
     beside = path.with_suffix(".txt")
     for file in (_in_labels(beside), beside):
         if folders.has(file):
@@ -479,7 +476,7 @@ def _label_of(path: Path, listed: str, bases: list[Path], folders: Folders) -> P
 
 
 def _in_labels(file: Path) -> Path:
-    """The path with its last `images` replaced by `labels`."""
+    """Return the path with its last `images` replaced by `labels`."""
     parts = list(file.parts)
     for at in range(len(parts) - 2, -1, -1):
         if parts[at] in IMAGE_FOLDERS:
@@ -489,7 +486,7 @@ def _in_labels(file: Path) -> Path:
 
 
 def write_yolo(root: Path, dataset: Dataset, names: list[str], splits: Mapping[str, NDArray[np.int64]]) -> Path:
-    """Write labels, lists, data.yaml and obj.data of a data set whose images lie in root/images under `names` [M].
+    """Write labels, lists, data.yaml and obj.data of a data set whose images are in root/images under `names` [M].
 
     splits: name -> indices of images. Returns data.yaml.
     """
@@ -498,7 +495,7 @@ def write_yolo(root: Path, dataset: Dataset, names: list[str], splits: Mapping[s
     for split, members in splits.items():
         write_text(root / f"{split}.txt", "".join(f"./images/{names[i]}\n" for i in members))
     lists = {split: f"{split}.txt" for split in splits}
-    entries = {**lists, "names": dict(enumerate(dataset.labels))}  # no path: Ultralytics looks beside the file then
+    entries = {**lists, "names": dict(enumerate(dataset.labels))}  # without a path Ultralytics looks beside the file
     write_text(root / "data.yaml", yaml.safe_dump(entries, sort_keys=False, allow_unicode=True))
     write_text(root / "obj.names", "".join(f"{name}\n" for name in dataset.labels))
     pairs = {"classes": len(dataset.labels), **lists, "names": "obj.names"}
