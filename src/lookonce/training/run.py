@@ -31,13 +31,12 @@ from lookonce.model.darknet.files import detector_of, read_text
 from lookonce.model.layers import Region, check_input_size, region_of, stride
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, Sigma, empty
-from lookonce.training.advice import RunReport, WritePage
 from lookonce.training.checkpoints import Stopped, read_checkpoint
-from lookonce.training.config import RunConfig, plain
-from lookonce.training.identity import Identity
+from lookonce.training.config import DataIdentity, RunConfig, plain
+from lookonce.training.history import RunReport, WritePage
 from lookonce.training.loop import Engine
 from lookonce.training.pretrained import start_from
-from lookonce.training.step import Training, choose_device, expect_little, frozen_convolutions
+from lookonce.training.step import Training, choose_device, frozen_convolutions, set_objectness_prior
 from lookonce.training.validation import Validation
 
 log = logging.getLogger("lookonce")
@@ -147,7 +146,7 @@ class Run:
         if not place.exists():
             raise ConfigError(f"{place}: the data of {folder} is not there; if it has moved, give its place: "
                               f"lookonce train NEWPATH --resume {folder}")  # fmt: skip
-        before = Identity.read(folder)
+        before = DataIdentity.read(folder)
         if before is None:
             log.warning("%s: a run of an earlier version, which kept no list of its data; whether classes, splits and "
                         "labels are still the same cannot be compared", folder)  # fmt: skip
@@ -160,10 +159,10 @@ class Run:
                             f"run: {again}")  # fmt: skip
         return run
 
-    def identity(self) -> Identity:
+    def identity(self) -> DataIdentity:
         """What it learns from and what judges it."""
         splits = {self.config.train_split: self.train_set}
-        return Identity.of(splits if self.val_set is None else {**splits, self.config.val_split: self.val_set})
+        return DataIdentity.of(splits if self.val_set is None else {**splits, self.config.val_split: self.val_set})
 
     def finished(self) -> bool:
         """Whether a resumed run has nothing left to do, which is then said."""
@@ -236,7 +235,7 @@ class Run:
             raise UserError(f"{self.folder}: training stopped: {error.strerror or error}; free space or rights, "
                             f"then {self._again()}") from None  # fmt: skip
         log.info("%.1f images/s; data loading: %.1f %% of training time",
-                 engine.progress.rate, 100 * engine.progress.loader_share)  # fmt: skip
+                 engine.progress.rate, 100 * engine.progress.loading_fraction)  # fmt: skip
 
     def _again(self) -> str:
         """How to go on after a stop."""
@@ -263,7 +262,7 @@ class Run:
             network = Network(asked.layers, asked.channels)
             taken = self._start(network)
         if not taken:
-            expect_little(network, how.objectness_prior)
+            set_objectness_prior(network, how.objectness_prior)
         write_text(cfg, write_cfg(Cfg(network.layers, *self.input_size, network.channels)))
         return network
 
