@@ -133,7 +133,7 @@ def test_weights_of_another_network_of_the_zoo_name_it(tmp_path):
     with pytest.raises(UserError, match=r"11,237,145 numbers.*they fit --network yolov2_tiny$"):
         start_from(Network(nano(2, ANCHORS)), file, 0, (64, 64))
     file.write_bytes(Header().pack() + bytes(4 * 1001))
-    with pytest.raises(UserError, match=r"1,001 numbers.*put the \.cfg"):
+    with pytest.raises(UserError, match=r"1,001 numbers.*put their \.cfg"):
         start_from(Network(nano(2, ANCHORS)), file, 0, (64, 64))
 
 
@@ -149,7 +149,7 @@ def test_a_run_starts_from_another_run_and_counts_anew(run, squares, tmp_path, c
     with caplog.at_level(logging.INFO, "lookonce"):
         made = train(squares, out=tmp_path, weights=run, freeze="6", ema=0.0, **SMALL)
     assert "frozen" in caplog.text
-    assert "fine-tuning counts images from 0: the other model has seen" in caplog.text
+    assert "fine-tuning counts images from 0; the other model has seen" in caplog.text
     before, after = load_model(run), load_model(made)
     assert after.seen == 24
     first = "convolutions.0.conv.weight"

@@ -14,7 +14,7 @@ from lookonce.report.run_page import write_run_page
 from lookonce.training.checkpoints import listening
 from lookonce.training.config import Device, Precision, RunConfig
 from lookonce.training.recipes import RecipeName, TrainOptions, settings
-from lookonce.training.run import Run, _absolute, run_folder
+from lookonce.training.run import Run, absolute_path, run_folder
 from lookonce.training.step import choose_device
 
 
@@ -80,11 +80,11 @@ def train(
         raise ConfigError("data: missing; expected a folder of labelled images: lookonce train FOLDER")
     how = settings(recipe, **options)
     if how.network.endswith(".cfg"):
-        how = replace(how, network=_absolute(how.network))
-    start = None if weights is None else _absolute(weights)
+        how = replace(how, network=absolute_path(how.network))
+    start = None if weights is None else absolute_path(weights)
     labels = labels if labels is None or isinstance(labels, str) else tuple(labels)
     config = RunConfig(
-        _absolute(data), labels, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
+        absolute_path(data), labels, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
         deterministic, checkpoint_minutes, start, how, keep_last,
     )  # fmt: skip
     choose_device(config.device)
