@@ -17,6 +17,7 @@ from lookonce.evaluation.compare import Comparison, compare_detections
 from lookonce.evaluation.evaluate import RULES, detect_all
 from lookonce.files import write_text
 from lookonce.inference.detector import Detector
+from lookonce.model.anchors import STRIDE
 from lookonce.model.darknet.cfg import Cfg, write_cfg
 from lookonce.model.detections import Detections
 from lookonce.model.layers import Conv, Layer, num_floats, num_operations
@@ -25,7 +26,7 @@ from lookonce.report.figures import channels_figure, save_figure
 from lookonce.report.run_page import write_run_page
 from lookonce.training.checkpoints import listening
 from lookonce.training.config import RunConfig
-from lookonce.training.recipes import RECIPES, STRIDE, Settings
+from lookonce.training.recipes import RECIPES, Settings
 from lookonce.training.run import Run, read_both, run_folder
 
 if TYPE_CHECKING:
