@@ -249,8 +249,7 @@ def _round(model: Model, place: Place, ratio: float, config: RunConfig) -> tuple
         write_text(cfg, write_cfg(Cfg(less.layers, *model.input_size, less.channels)))
         save_model(replace(model, loaded=less), start)
         settings = replace(config.settings, network=str(cfg.absolute()))
-        Run.new(replace(config, weights=str(start.absolute()), settings=settings), folder, exact_batch=False,
-                write_page=write_run_page).go()  # fmt: skip
+        Run(replace(config, weights=str(start.absolute()), settings=settings), folder, write_page=write_run_page).go()
     return load_model(folder), folder
 
 

@@ -89,8 +89,7 @@ def train(
     )  # fmt: skip
     choose_device(config.device)
     with listening(), run_folder(Path(out).expanduser(), name, Path(config.data).resolve().name) as folder:
-        return Run.new(config, folder, exact_batch=options.get("batch_size") is not None,
-                       write_page=write_run_page).go()  # fmt: skip
+        return Run(config, folder, options.get("batch_size") is not None, write_page=write_run_page).go()
 
 
 def _resume(folder: Path, data: Path | None, arguments: dict[str, Any]) -> Path:

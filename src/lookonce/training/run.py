@@ -98,11 +98,21 @@ def _clear(folder: Path) -> None:
 
 
 class Run:
-    """One run: its config, its data, its folder. write_page writes its page while it trains; None: no page."""
+    """One run: its config, its data, its folder.
+
+    Args:
+        config: of the run; its settings are fitted to the data.
+        folder: made by the caller, for this run only.
+        exact_batch: keep the batch size.
+        checkpoint: where to resume; None: a new run.
+        write_page: writes the page while the run trains; None: no page.
+    """
 
     def __init__(self, config: RunConfig, folder: Path, exact_batch: bool = False, checkpoint: Path | None = None,
                  write_page: WritePage | None = None) -> None:  # fmt: skip
         self.folder, self.checkpoint, self.write_page = folder, checkpoint, write_page
+        if checkpoint is None:
+            write_text(folder / "config.yaml", config.to_yaml())  # before the data is read, which may take long
         self.train_set, self.val_set = read_both(config)
         images = len(self.train_set)
         if exact_batch and config.settings.batch_size > images:
@@ -117,12 +127,6 @@ class Run:
         self.settings = replace(settings, pixel_range=pixel_range)
         self.config = replace(config, settings=self.settings)
         self.input_size = (settings.size, settings.size)
-
-    @staticmethod
-    def new(config: RunConfig, folder: Path, exact_batch: bool, write_page: WritePage | None = None) -> Run:
-        """Return a new run in a folder that the caller has made for it."""
-        write_text(folder / "config.yaml", config.to_yaml())  # before the data is read, which may take long
-        return Run(config, folder, exact_batch, write_page=write_page)
 
     @staticmethod
     def resumed(folder: Path, data: Path | None = None, write_page: WritePage | None = None) -> Run:
