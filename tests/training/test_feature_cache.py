@@ -45,7 +45,7 @@ def test_outputs_come_back_as_they_were_put_in_also_later(kind, tmp_path):
 
 
 @pytest.mark.parametrize("lost", [1, 19])
-def test_a_pass_that_broke_off_goes_on_where_it_stood(lost, tmp_path):
+def test_an_interrupted_pass_continues_where_it_stopped(lost, tmp_path):
     cache = FeatureCache(tmp_path / "c", SHAPES, "fp32")
     for n in range(3):
         cache.add(bytes([n]) * 16, outputs(n))
@@ -58,7 +58,7 @@ def test_a_pass_that_broke_off_goes_on_where_it_stood(lost, tmp_path):
 
 
 @pytest.mark.parametrize("what", ["content", "digest"])
-def test_a_damaged_slot_is_not_trained_on_and_is_computed_anew(what, tmp_path, caplog):
+def test_a_damaged_slot_is_not_trained_on_and_is_computed_again(what, tmp_path, caplog):
     cache = FeatureCache(tmp_path / "c", SHAPES, "fp32")
     keys = [bytes([n]) * 16 for n in range(3)]
     for n, key in enumerate(keys):
@@ -91,7 +91,7 @@ def test_what_another_run_wrote_over_a_slot_is_not_taken_for_ones_own(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(second.read(b"b" * 16), outputs(2), strict=True))
 
 
-def test_a_cache_too_large_for_the_disk_is_told_with_the_numbers_before_it_is_begun(tmp_path, monkeypatch):
+def test_a_cache_too_large_for_the_disk_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
     cache = FeatureCache(tmp_path / "c", ((1024, 13, 13),), "bf16")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5e9))
     cache.check_disk(10_000)
@@ -191,7 +191,7 @@ def test_kept_variants_are_the_augmented_images_of_the_first_epochs(squares, tmp
     torch.testing.assert_close(torch.tensor(cached), torch.tensor(straight), rtol=1e-5, atol=1e-6)
 
 
-def test_a_second_run_computes_nothing_anew_wherever_it_lies(squares, tmp_path, monkeypatch):
+def test_a_second_run_computes_no_features(squares, tmp_path, monkeypatch):
     given = {**SMALL, "features": "bf16", "epochs": 1}
     train(squares, out=tmp_path / "a", **given)
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["squares-1"]
@@ -271,7 +271,7 @@ def test_where_the_cache_cannot_be_written_features_last_as_long_as_the_run(squa
     ({"variants": 3}, "0 without --features"),
     ({"features": "int8"}, "features: 'int8'"),
 ])  # fmt: skip
-def test_what_cannot_go_together_is_told_before_anything_is_computed(given, said, squares, tmp_path):
+def test_options_that_exclude_each_other_are_refused_before_anything_is_computed(given, said, squares, tmp_path):
     with pytest.raises(UserError, match=said):
         train(squares, out=tmp_path, **{**SMALL, **given})
     assert not list(tmp_path.iterdir())

@@ -31,7 +31,7 @@ def test_rows_are_appended_and_unknown_numbers_left_out(tmp_path):
     assert "odd" not in rows[0]
 
 
-def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path):
+def test_a_resumed_run_removes_the_rows_after_its_checkpoint(tmp_path):
     history = History(tmp_path / "metrics.csv")
     history.truncate(5)  # nothing there yet
     for step in (1, 4, 5, 9):
@@ -44,7 +44,7 @@ def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path):
     assert steps(history.file) == []
 
 
-def test_a_run_of_before_keeps_its_numbers_under_todays_columns(tmp_path):
+def test_rows_of_version_0_1_are_kept_under_the_columns_of_today(tmp_path):
     history = History(tmp_path / "metrics.csv")
     history.file.write_text("epoch,step,gone,loss_epoch\n0,1,5,2.5\n0,2,5,1.5\n", encoding="utf-8")
     history.truncate(2)
@@ -55,7 +55,7 @@ def test_a_run_of_before_keeps_its_numbers_under_todays_columns(tmp_path):
     assert "gone" not in rows[0]
 
 
-def test_means_weigh_each_step_with_its_images_and_leave_out_what_is_not_finite():
+def test_means_weight_each_step_by_its_images_and_leave_out_values_that_are_not_finite():
     draw, means = np.random.default_rng(0), Means()
     assert means.reset() == {}
     for _ in range(2):  # the second epoch starts anew
@@ -101,7 +101,7 @@ def test_a_set_too_small_for_a_class_is_named_and_one_that_is_not_passes():
     (Coverage("all", 100, 1.0, 0.05), "5.0% of the training objects are lost to anchor collisions"),
     (Coverage("all", 100, 0.9, 0.0), "no anchor fits 10.0% of the training objects"),
 ])  # fmt: skip
-def test_objects_that_grid_or_anchors_cannot_hold_are_told(covered, said):
+def test_objects_lost_to_collisions_or_without_a_fitting_anchor_give_advice(covered, said):
     full = dataset_of([[(BOX, 0, False), (BOX, 1, False)] * 40])
     found = about_data(full, [covered])
     assert len(found) == 1
@@ -114,7 +114,7 @@ def curves(val, train, score):
             for name, values in (("val/loss", val), ("loss_epoch", train), ("val/mAP", score))}  # fmt: skip
 
 
-def test_training_and_validation_that_part_are_told():
+def test_overfitting_gives_advice():
     falling = np.linspace(10, 1, 10).tolist()
     parted = curves([5, 4, 3, 2, 2.2, 2.5, 2.8, 3, 3.2, 3.4], falling, [0.5] * 10)
     found = about_curves(parted, 10)
@@ -124,7 +124,7 @@ def test_training_and_validation_that_part_are_told():
     assert about_curves({}, 10) == []
 
 
-def test_a_run_that_ends_while_it_gains_is_told_and_one_under_way_is_not():
+def test_a_run_that_ends_while_it_improves_gives_advice_and_one_under_way_does_not():
     flat = [1.0] * 8
     rising = curves(flat, flat, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
     assert "still rose by 0.200" in about_curves(rising, 8)[0]

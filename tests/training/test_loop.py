@@ -26,7 +26,7 @@ from lookonce.training.step import Training
 from sets import nano
 
 
-def test_the_average_is_young_at_first_and_old_in_the_end():
+def test_the_decay_of_the_average_grows_to_its_limit():
     average = averaging(0.9)._kwargs["multi_avg_fn"]
 
     def after(updates, old, new):
@@ -42,7 +42,7 @@ def test_the_average_is_young_at_first_and_old_in_the_end():
 
 
 @pytest.mark.parametrize("callback", [BestCheckpoint(Path(), print), Patience("val/mAP", 0.0, 1, mode="max")])
-def test_warm_up_is_neither_best_nor_a_trial_of_patience(callback, monkeypatch):
+def test_validations_under_the_prior_loss_are_neither_best_nor_count_for_patience(callback, monkeypatch):
     judged = []
     monkeypatch.setattr(type(callback).__mro__[1], "on_validation_end", lambda *_: judged.append(1))
     module = SimpleNamespace(uses_prior_loss=True)
@@ -79,7 +79,7 @@ def test_the_bar_shows_the_numbers_of_the_last_step(monkeypatch):
     assert shown == {"val/mAP": "0.512", "loss": "2.35", "images/s": "0.0", "left": "0 min"}
 
 
-def test_the_bar_tells_what_is_left_of_the_whole_run():
+def test_the_bar_shows_the_time_left_of_the_whole_run():
     bar = Progress()
     bar.working, bar.waiting, bar.steps = 50.0, 10.0, 10  # 6 s a step
     trainer = SimpleNamespace(max_epochs=10, num_training_batches=26,

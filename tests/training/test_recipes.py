@@ -19,7 +19,7 @@ def test_the_paper_recipe_holds_the_numbers_of_the_paper():
     assert (paper.prior_loss_images, paper.burn_in, paper.loss) == (12_800, 1000, "region")
 
 
-def test_what_is_given_replaces_what_the_recipe_says():
+def test_options_replace_values_of_the_recipe():
     found = settings("paper", epochs=3, size=None)
     assert (found.epochs, found.size, found.network) == (3, 416, "yolov2")
 
@@ -43,7 +43,7 @@ def test_what_is_given_replaces_what_the_recipe_says():
     ({"epoch": 3}, "setting 'epoch'; did you mean epochs"),
     ({"flavour": 3}, "setting 'flavour'"),
 ])  # fmt: skip
-def test_settings_outside_their_law_are_refused(wrong, message):
+def test_settings_out_of_range_are_refused(wrong, message):
     with pytest.raises(ConfigError, match=message):
         settings("quick", **wrong)
 
@@ -103,7 +103,7 @@ def test_steps_of_the_user_replace_the_epochs_of_the_recipe():
     assert settings("paper", steps=1_000_000).fitted(6400, 0.5, exact_batch=True).epochs == 10_000
 
 
-def test_what_was_asked_for_stays():
+def test_an_exact_batch_size_and_given_epochs_stay():
     found = Settings(epochs=7, batch_size=16).fitted(20, 0.5, exact_batch=True)
     assert (found.batch_size, found.epochs) == (16, 7)
 

@@ -194,7 +194,7 @@ def test_images_that_fail_at_their_first_decode_are_skipped_and_counted(tmp_path
     ({"weights": "nowhere.safetensors"}, "no such model file"),
     ({"network": "own.cfg"}, "own.cfg: cannot be read"),
 ])  # fmt: skip
-def test_wrong_input_is_told_before_anything_is_written(given, message, squares, tmp_path):
+def test_wrong_input_is_refused_before_anything_is_written(given, message, squares, tmp_path):
     given = {"data": squares, "out": tmp_path / "runs", **SMALL, **given}
     if "resume" in given:
         given = {"resume": Path(given["resume"])}
@@ -242,7 +242,7 @@ def test_a_run_is_not_overwritten(run, squares, tmp_path):
     assert (tmp_path / "notes" / "config.yaml").read_text() == "the user's"
 
 
-def test_a_subset_that_drops_everything_is_told(tmp_path):
+def test_a_subset_without_objects_is_refused(tmp_path):
     root = write_squares(tmp_path / "s", {"train": 3, "val": 3}, seed=1)
     for file in (root / "Annotations").glob("train*.xml"):
         file.write_text(file.read_text().replace("red", "blue"))
@@ -265,7 +265,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_model(squares, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_place_without_write_permission_is_told(squares, tmp_path):
+def test_a_folder_without_write_permission_is_refused(squares, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         train(squares, out=tmp_path / "file", name="x", **SMALL)
@@ -326,7 +326,7 @@ def test_a_batch_whose_loss_is_not_finite_is_kept(squares, tmp_path, monkeypatch
     assert len(kept["boxes"]) == len(kept["labels"])
 
 
-def test_the_page_shows_how_the_run_stands(run):
+def test_the_page_shows_scores_anchors_and_advice(run):
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "Worst validation images" in page
     assert "an anchor fits" in page
@@ -376,7 +376,7 @@ def test_a_resumed_run_needs_no_cfg_but_its_own(copied):
     ((Conv(8), MaxPool()), r"own\.cfg: ends in MaxPool; expected a convolution and a \[region\]"),
     (None, r"own\.cfg: cannot be read"),
 ])  # fmt: skip
-def test_a_cfg_that_cannot_be_trained_is_told(squares, tmp_path, layers, message):
+def test_a_cfg_that_cannot_be_trained_is_refused(squares, tmp_path, layers, message):
     cfg = tmp_path / "own.cfg"
     if layers:
         cfg.write_text(write_cfg(Cfg(layers)))
@@ -390,7 +390,7 @@ def test_a_set_with_train_only_says_how_to_train_without_validation(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_few_validation_images_and_the_splits_are_said_in_a_line_each(caplog):
+def test_few_validation_images_and_the_splits_are_logged_in_a_line_each(caplog):
     tiny = CASES / "42-small-set-without-val" / "tiny8"
     plan = RunConfig(str(tiny), None, "train", "val", "drop", False, 0, 0, "auto", "auto", False, 5.0, None,
                 settings("quick"), False)  # fmt: skip
@@ -427,7 +427,7 @@ def test_a_run_by_steps_that_is_stopped_ends_as_one_that_was_not(step, squares, 
     assert all(torch.equal(value, states[1]["state_dict"][key]) for key, value in states[0]["state_dict"].items())
 
 
-def test_random_draws_of_the_network_go_on_in_a_resumed_run(squares, tmp_path, monkeypatch):
+def test_dropout_continues_its_random_numbers_in_a_resumed_run(squares, tmp_path, monkeypatch):
     first, *rest = nano(2, ((1.0, 1.0),))
     (tmp_path / "own.cfg").write_text(write_cfg(Cfg((first, Dropout(0.3), *rest))))
     given = {**SMALL, "anchors": 0, "epochs": None, "steps": 8, "network": str(tmp_path / "own.cfg"), "ema": 0.0}
@@ -470,14 +470,14 @@ def test_a_finished_run_of_version_0_1_is_known_as_finished(copied, caplog):
     assert "copied: finished already" in caplog.text
 
 
-def test_a_finished_run_says_so_and_how_to_go_on(copied, caplog):
+def test_a_finished_run_logs_so_and_how_to_train_it_further(copied, caplog):
     before = {p: p.stat().st_mtime_ns for p in copied.rglob("*") if p.is_file()}
     assert train(resume=copied) == copied
     assert "copied: finished already; to train it further, start a new run from it: lookonce train" in caplog.text
     assert {p: p.stat().st_mtime_ns for p in copied.rglob("*") if p.is_file()} == before
 
 
-def test_a_finished_run_goes_on_as_its_message_says(small, squares, tmp_path, caplog):
+def test_the_command_that_a_finished_run_logs_trains_it_further(small, squares, tmp_path, caplog):
     train(resume=small)
     words = shlex.split(caplog.messages[-1].partition("lookonce train ")[2])
     bound = make_app().parse_args(["train", *words, "--steps", "1", "--out", str(tmp_path)])[1]
@@ -507,7 +507,7 @@ def test_the_last_checkpoint_knows_the_best(small):
     assert state["best_model_score"].item() == pytest.approx(max(curve(small, "val/mAP")))
 
 
-def test_a_copied_run_resumes_with_its_own_best_and_leaves_the_other_alone(copied, tmp_path):
+def test_a_copied_run_resumes_with_its_own_best_and_does_not_change_the_other(copied, tmp_path):
     run = copied
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     best["callbacks"] = {key: {**value, "best_model_score": torch.tensor(2.0)} if "BestCheckpoint" in key else value
@@ -564,7 +564,7 @@ def test_a_run_of_an_earlier_version_resumes_without_comparing(copied, caplog):
     assert (copied / "data.json").is_file()
 
 
-def test_a_last_layer_is_kept_for_the_same_classes_alone(small, data, tmp_path):
+def test_the_last_layer_is_kept_for_the_same_classes_only(small, data, tmp_path):
     own = {"network": str(small / "network.cfg"), "size": 64, "anchors": 0, "steps": 1, "out": tmp_path / "runs"}
     with pytest.raises(UserError, match=r"same classes in another order; give theirs: --labels blue red"):
         train(data, weights=small, keep_last=True, labels=("red", "blue"), **own)
