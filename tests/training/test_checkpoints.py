@@ -21,6 +21,7 @@ from lookonce.training.checkpoints import (
     set_random_state,
 )
 from lookonce.training.history import History
+from lookonce.training.loop import StepLimit
 
 
 def trainer(ready, batches=6, epoch=2):
@@ -28,7 +29,7 @@ def trainer(ready, batches=6, epoch=2):
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
     saved = []
     return SimpleNamespace(fit_loop=loop, num_training_batches=batches, current_epoch=epoch, global_step=0,
-                           max_steps=-1, saved=saved, save_checkpoint=saved.append, should_stop=False)  # fmt: skip
+                           saved=saved, save_checkpoint=saved.append, should_stop=False)  # fmt: skip
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def last(tmp_path):
 
 
 @pytest.mark.parametrize("ready, place", [(4, (2, 16)), (6, (3, 0))])
-def test_a_checkpoint_says_where_its_epoch_stands_and_the_order_goes_on_there(ready, place, last):
+def test_a_checkpoint_keeps_its_position_and_the_order_continues_there(ready, place, last):
     checkpoint = {}
     last.on_save_checkpoint(trainer(ready), None, checkpoint)
     assert checkpoint["place"] == {"epoch": place[0], "images": place[1]}
@@ -67,7 +68,7 @@ def test_minutes_bring_a_checkpoint_but_not_at_the_end_of_an_epoch(last, monkeyp
     assert late.saved == [last.file]
 
 
-def test_signals_are_heard_during_training_alone_and_twice_stops_at_once(last):
+def test_signals_are_handled_during_training_only_and_the_second_stops_at_once(last):
     before = signal.getsignal(signal.SIGTERM)
     here = trainer(2)
     last.on_train_start(here, None)
@@ -83,19 +84,21 @@ def test_signals_are_heard_during_training_alone_and_twice_stops_at_once(last):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_the_last_step_ends_the_run_in_good_order(last):
-    end = trainer(3)
-    end.max_steps, end.global_step = 9, 8
-    last.on_train_batch_end(end, None, None, None, 0)
+def test_a_signal_at_the_last_step_waits_for_the_validation(last):
+    end, limit = trainer(3), StepLimit(9)
+    end.global_step = 8
+    limit.on_train_start(end, None)
+    limit.on_train_batch_end(end, None, None, None, 0)
     assert not end.should_stop
     end.global_step = 9
-    last.asked = 15  # a signal at the last step waits for the validation, too
-    last.on_train_batch_end(end, None, None, None, 0)
+    last.stop_signal = 15
+    for callback in (limit, last):
+        callback.on_train_batch_end(end, None, None, None, 0)
     assert end.should_stop
     assert end.saved == []
 
 
-def test_random_draws_go_on_where_they_were():
+def test_the_random_state_is_restored():
     state = random_state()
     expected = torch.rand(3)
     with io.BytesIO() as file:
@@ -141,7 +144,7 @@ def test_a_damaged_checkpoint_is_one_line(damage, tmp_path):
     assert str(error.value).isprintable()
 
 
-def test_a_run_in_another_thread_leaves_signals_alone(last):
+def test_a_run_in_another_thread_does_not_change_signal_handlers(last):
     before = signal.getsignal(signal.SIGINT)  # ignored, where the tests themselves run in the background
     thread = threading.Thread(target=last.on_train_start, args=(trainer(0), None))
     thread.start()

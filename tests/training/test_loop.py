@@ -1,5 +1,6 @@
 """Tests of lookonce.training.loop."""
 
+import inspect
 import logging
 import subprocess
 import sys
@@ -11,13 +12,21 @@ import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from lookonce.model.network import Network
-from lookonce.training.loop import BestCheckpoint, Patience, Progress, averaging, quiet, validate_every
+from lookonce.training.loop import (
+    BestCheckpoint,
+    Patience,
+    Progress,
+    averaging,
+    keep_freed_memory,
+    quiet,
+    validate_every,
+)
 from lookonce.training.recipes import Settings
 from lookonce.training.step import Training
 from sets import nano
 
 
-def test_the_average_is_young_at_first_and_old_in_the_end():
+def test_the_decay_of_the_average_grows_to_its_limit():
     average = averaging(0.9)._kwargs["multi_avg_fn"]
 
     def after(updates, old, new):
@@ -33,14 +42,14 @@ def test_the_average_is_young_at_first_and_old_in_the_end():
 
 
 @pytest.mark.parametrize("callback", [BestCheckpoint(Path(), print), Patience("val/mAP", 0.0, 1, mode="max")])
-def test_warm_up_is_neither_best_nor_a_trial_of_patience(callback, monkeypatch):
+def test_validations_under_the_prior_loss_are_neither_best_nor_count_for_patience(callback, monkeypatch):
     judged = []
     monkeypatch.setattr(type(callback).__mro__[1], "on_validation_end", lambda *_: judged.append(1))
-    module = SimpleNamespace(warming_up=True)
+    module = SimpleNamespace(uses_prior_loss=True)
     monkeypatch.setattr("lookonce.training.loop.Training", SimpleNamespace)
     callback.on_validation_end(None, module)
     assert not judged
-    module.warming_up = False
+    module.uses_prior_loss = False
     callback.on_validation_end(None, module)
     assert judged
     assert Training is not SimpleNamespace
@@ -56,7 +65,7 @@ def test_the_bar_knows_how_long_steps_waited_for_images(monkeypatch):
     for _ in range(2):  # waits 1, works 3, bar drawn; waits 1, works 6
         bar.on_train_batch_start()
         bar.on_train_batch_end(None, None, None, range(8), 0)
-    assert bar.loader_share == pytest.approx(2 / 11)
+    assert bar.loading_fraction == pytest.approx(2 / 11)
     assert bar.rate == pytest.approx(16 / 11)
 
 
@@ -64,21 +73,21 @@ def test_the_bar_shows_the_numbers_of_the_last_step(monkeypatch):
     monkeypatch.setattr(TQDMProgressBar, "get_metrics", lambda *_: {"v_num": 3, "loss_epoch": 9.0, "val/mAP": 0.51234})
     module = Training(Network(nano(2, ((1.0, 1.0),))), Settings(), seed=0)
     module.means.add({"loss": torch.tensor(2.3456), "recall": torch.tensor(float("nan"))}, 4)
-    trainer = SimpleNamespace(max_epochs=1, num_training_batches=1, max_steps=-1,
+    trainer = SimpleNamespace(max_epochs=1, num_training_batches=1,
                               fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=0)))  # fmt: skip
     shown = Progress().get_metrics(trainer, module)
     assert shown == {"val/mAP": "0.512", "loss": "2.35", "images/s": "0.0", "left": "0 min"}
 
 
-def test_the_bar_tells_what_is_left_of_the_whole_run():
+def test_the_bar_shows_the_time_left_of_the_whole_run():
     bar = Progress()
     bar.working, bar.waiting, bar.steps = 50.0, 10.0, 10  # 6 s a step
-    trainer = SimpleNamespace(max_epochs=10, num_training_batches=26, max_steps=-1,
+    trainer = SimpleNamespace(max_epochs=10, num_training_batches=26,
                               fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=59)))  # fmt: skip
     assert bar._left(trainer) == "20 min"
     trainer.max_epochs = 100
     assert bar._left(trainer) == "4.2 h"
-    trainer.max_steps = 160
+    bar.step_limit = 160
     assert bar._left(trainer) == "10 min"
 
 
@@ -88,7 +97,7 @@ def test_where_there_is_no_bar_an_epoch_is_one_line(scored, monkeypatch, caplog)
     module.means.add({"loss": torch.tensor(2.0)}, 3)
     module.means.add({"loss": torch.tensor(4.0)}, 1)
     monkeypatch.setattr(module, "log_dict", lambda *_: None)
-    trainer = SimpleNamespace(max_epochs=4, num_training_batches=10, max_steps=-1, current_epoch=1,
+    trainer = SimpleNamespace(max_epochs=4, num_training_batches=10, current_epoch=1,
                               callback_metrics={"val/mAP": torch.tensor(0.25)},
                               fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=19)))  # fmt: skip
     monkeypatch.setattr("lookonce.training.loop.is_shown", lambda: False)
@@ -119,9 +128,9 @@ def test_lightning_is_quiet_inside_and_as_it_was_outside():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc alone hands memory back")
 def test_freed_memory_is_kept_for_the_next_step():
-    code = """
-import resource
-from lookonce.training.loop import keep_freed_memory
+    code = f"""
+import ctypes, resource, sys
+{inspect.getsource(keep_freed_memory)}
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     bytes(bytearray(2**26))

@@ -32,7 +32,7 @@ def model_file(folder, layers, seen=0, sigma=TRAINED_HERE):
     return folder / "m.safetensors", network
 
 
-def test_every_layer_that_fits_is_taken_and_the_last_starts_anew(tmp_path):
+def test_every_layer_that_fits_is_loaded_and_the_last_starts_random(tmp_path):
     file, source = model_file(tmp_path, nano(2, ANCHORS), sigma=DARKNET)
     network = Network(nano(3, ANCHORS))
     rows = start_from(network, file, frozen=4, input_size=(96, 96))
@@ -46,7 +46,7 @@ def test_every_layer_that_fits_is_taken_and_the_last_starts_anew(tmp_path):
     assert last.weight.detach().std().item() == pytest.approx(1 / 9, rel=0.1)  # 3 x 3 cells at 96 px
 
 
-def test_the_last_layer_is_taken_where_it_is_asked_for(tmp_path):
+def test_the_last_layer_is_loaded_with_keep_last(tmp_path):
     file, source = model_file(tmp_path, nano(2, ANCHORS))
     network = Network(nano(2, ANCHORS))
     assert [row.status for row in start_from(network, file, 0, (96, 96), ("blue", "red"))] == ["loaded"] * 7
@@ -54,7 +54,7 @@ def test_the_last_layer_is_taken_where_it_is_asked_for(tmp_path):
     assert all(torch.equal(value, theirs[key]) for key, value in network.state_dict().items())
 
 
-def test_keep_last_goes_on_from_a_detector(run, squares, tmp_path, caplog):
+def test_keep_last_continues_a_detector(run, squares, tmp_path, caplog):
     caplog.set_level("INFO", "lookonce")
     given = {**SMALL, "size": 96, "network": str(run / "network.cfg"), "anchors": 0, "learning_rate": 1e-9}
     more = load_model(train(squares, weights=run, keep_last=True, out=tmp_path, **given))
@@ -74,7 +74,7 @@ def test_a_last_layer_that_is_not_there_cannot_be_kept(given, message, squares, 
         train(squares, keep_last=True, out=tmp_path / "runs", **weights, **SMALL)
 
 
-def test_layers_of_another_shape_start_anew_and_say_why(tmp_path):
+def test_layers_of_another_shape_start_random_and_say_why(tmp_path):
     layers = list(nano(2, ANCHORS))
     layers[2] = replace(layers[2], filters=24)
     file, _ = model_file(tmp_path, tuple(layers))
@@ -133,7 +133,7 @@ def test_weights_of_another_network_of_the_zoo_name_it(tmp_path):
     with pytest.raises(UserError, match=r"11,237,145 numbers.*they fit --network yolov2_tiny$"):
         start_from(Network(nano(2, ANCHORS)), file, 0, (64, 64))
     file.write_bytes(Header().pack() + bytes(4 * 1001))
-    with pytest.raises(UserError, match=r"1,001 numbers.*put the \.cfg"):
+    with pytest.raises(UserError, match=r"1,001 numbers.*put their \.cfg"):
         start_from(Network(nano(2, ANCHORS)), file, 0, (64, 64))
 
 
@@ -145,11 +145,11 @@ def test_weights_cut_off_within_a_number_are_refused(tmp_path):
         start_from(Network(nano(2, ANCHORS)), tmp_path / "n.weights", 0, (64, 64))
 
 
-def test_a_run_starts_from_another_run_and_counts_anew(run, squares, tmp_path, caplog):
+def test_a_run_starts_from_another_run_and_counts_from_0(run, squares, tmp_path, caplog):
     with caplog.at_level(logging.INFO, "lookonce"):
         made = train(squares, out=tmp_path, weights=run, freeze="6", ema=0.0, **SMALL)
     assert "frozen" in caplog.text
-    assert "fine-tuning counts images from 0: the other model has seen" in caplog.text
+    assert "fine-tuning counts images from 0; the other model has seen" in caplog.text
     before, after = load_model(run), load_model(made)
     assert after.seen == 24
     first = "convolutions.0.conv.weight"

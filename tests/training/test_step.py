@@ -42,7 +42,7 @@ def batch_of(dataset):
 
 
 @pytest.mark.parametrize("loss", ["region", "region_ciou", "keras_yolo2"])
-def test_one_batch_is_learnt_by_heart_with_each_loss(loss, images, monkeypatch):
+def test_each_loss_can_overfit_one_batch(loss, images, monkeypatch):
     module, batch = training(monkeypatch, loss=loss, learning_rate=1e-2), batch_of(images)
     optimizer = m.make_optimizer(module.network, module.settings)
     module.train()
@@ -94,19 +94,19 @@ def test_a_batch_of_which_nothing_could_be_decoded_is_no_step(monkeypatch):
     assert training(monkeypatch).training_step(collate([None]), 0) is None
 
 
-def test_warm_up_is_counted_in_images_and_kept_in_the_checkpoint(images, monkeypatch):
+def test_the_prior_loss_is_counted_in_images_which_the_checkpoint_keeps(images, monkeypatch):
     module = training(monkeypatch, prior_loss_images=10)
-    assert module.warming_up
+    assert module.uses_prior_loss
     module.training_step(batch_of(images), 0)
-    assert module.warming_up
+    assert module.uses_prior_loss
     module.training_step(batch_of(images), 0)
-    assert not module.warming_up
+    assert not module.uses_prior_loss
     checkpoint = {}
     module.on_save_checkpoint(checkpoint)
     other = training(monkeypatch, prior_loss_images=10)
     other.on_load_checkpoint(checkpoint)
-    assert not other.warming_up
-    assert not training(monkeypatch).warming_up
+    assert not other.uses_prior_loss
+    assert not training(monkeypatch).uses_prior_loss
 
 
 def test_the_side_changes_every_ten_steps_and_only_with_the_seed(monkeypatch):
@@ -155,9 +155,9 @@ def test_precision_is_chosen_by_what_the_machine_computes_in(monkeypatch):
     assert m.choose_precision("cpu")[0] == "32-true"
 
 
-def test_an_untrained_network_expects_little():
+def test_an_untrained_network_predicts_the_objectness_prior():
     network = Network(nano(2, ANCHORS)).eval()
-    m.expect_little(network, 0.01)
+    m.set_objectness_prior(network, 0.01)
     objectness = decode(network(torch.rand(1, 3, 96, 96)), network.heads).objectness
     assert 0.005 < objectness.mean() < 0.02
 

@@ -25,15 +25,16 @@ from lookonce.evaluation.compare import Comparison, compare_detections
 from lookonce.evaluation.evaluate import RULES, detect_all
 from lookonce.files import write_text
 from lookonce.inference.detector import Detector
+from lookonce.model.anchors import STRIDE
 from lookonce.model.darknet.cfg import Cfg, write_cfg
 from lookonce.model.detections import Detections
 from lookonce.model.layers import Conv, Layer, Reorg, Route, num_floats, num_operations, sources
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, empty
-from lookonce.training.advice import WritePage
 from lookonce.training.checkpoints import listening
 from lookonce.training.config import RunConfig
-from lookonce.training.recipes import RECIPES, STRIDE, Settings
+from lookonce.training.history import WritePage
+from lookonce.training.recipes import RECIPES, Settings
 from lookonce.training.run import Run, read_both, run_folder
 
 if TYPE_CHECKING:
@@ -335,8 +336,7 @@ def _retrain(pruned: Model, folder: Path, config: RunConfig, write_page: WritePa
     write_text(cfg, write_cfg(Cfg(pruned.network.layers, *pruned.input_size, pruned.network.channels)))
     save_model(pruned, start)
     settings = replace(config.settings, network=str(cfg.absolute()))
-    Run.new(replace(config, weights=str(start.absolute()), settings=settings), folder, exact_batch=False,
-            write_page=write_page).go()  # fmt: skip
+    Run(replace(config, weights=str(start.absolute()), settings=settings), folder, write_page=write_page).go()
 
 
 def _detected(model: Model, dataset: Dataset) -> tuple[list[Detections], Rules, str]:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from rich import box
 from rich.table import Table
 from torch import nn
@@ -36,16 +35,16 @@ class LoadedLayer:
 
 def start_from(network: Network, weights: Path, frozen: int, input_size: tuple[int, int],
                keep_last: tuple[str, ...] | None = None) -> list[LoadedLayer]:  # fmt: skip
-    """Load another network's weights into a network, except the last convolution.
+    """Load the weights of another network into a network, except the last convolution.
 
-    A convolution is loaded if the one at its place there has the same shape. The last one depends on classes and
-    anchors: it starts random, normal with deviation 1 / (cells of the map for inputs of input_size). Frozen layers
-    read variances as the file does, others as networks trained here.
+    A convolution is loaded if the other network has one of the same shape at the same position. The last one depends on
+    classes and anchors: it starts random, normal with deviation 1 / (cells of the map for inputs of input_size). Frozen
+    layers read variances as the file does, others as networks trained here.
 
     Args:
         network: filled in place.
-        weights: a model file, a run folder, a Darknet .cfg with its .weights beside it, or Darknet weights alone: those
-            of this network with any number of classes, or of its start (darknet19_448.conv.23).
+        weights: a model file, a run folder, a Darknet .cfg with its .weights, or Darknet weights without .cfg: those of
+            this network with any number of classes, or of its start (darknet19_448.conv.23).
         frozen: number of frozen convolutions.
         input_size: (width, height) of the input in training.
         keep_last: load the last convolution as well. These are the classes of the data, which must be those of the
@@ -53,40 +52,44 @@ def start_from(network: Network, weights: Path, frozen: int, input_size: tuple[i
     Returns:
         What happened to each convolution.
     Raises:
-        UserError: nothing fits, the classes differ, or the file cannot be read.
+        UserError: nothing fits, the classes differ, the last convolution cannot be kept, or the file cannot be read.
     Source of the last layer's start: the blog's part on training, np.random.normal / (GRID_H * GRID_W).
     """
     source, seen, classes = _source(weights, network)
     if keep_last is not None:
         check_classes(weights, classes, keep_last)
-    theirs = source.convolution_list()
-    own = list(zip((int(index) for index in network.convolutions), network.convolution_list(), strict=True))
-    cells = (input_size[0] // network.stride) * (input_size[1] // network.stride)
+    theirs, ours = source.convolution_list(), network.convolution_list()
     found = []
-    for place, (layer, convolution) in enumerate(own):
-        shape = tuple(convolution.conv.weight.shape)
+    for place, (layer, convolution) in enumerate(zip(network.convolutions, ours, strict=True)):
         status = "random: last layer"
-        if keep_last is not None or place < len(own) - 1:
-            status = _take(convolution, theirs[place] if place < len(theirs) else None, place < frozen)
-        found.append(LoadedLayer(layer, shape, status, place < frozen))
+        if keep_last is not None or convolution is not ours[-1]:
+            status = _load(convolution, theirs[place] if place < len(theirs) else None, place < frozen)
+        found.append(LoadedLayer(int(layer), tuple(convolution.conv.weight.shape), status, place < frozen))
     if not any(row.status == "loaded" for row in found):
         raise UserError(
             f"{weights}: none of its {len(theirs)} convolutions fits this network; give the network "
             "that it was trained as: --network"
         )
     if found[-1].status != "loaded":
-        _start_last(own[-1][1].conv, cells)
+        if keep_last is not None:
+            raise ConfigError(
+                f"keep-last: the last layer cannot be kept ({found[-1].status}); classes and anchors must be those of "
+                "the weights"
+            )
+        cells = (input_size[0] // network.stride) * (input_size[1] // network.stride)
+        for parameter in ours[-1].conv.parameters():
+            nn.init.normal_(parameter, std=1 / cells)
     for line in (str(weights), *layer_table(found).splitlines()):
         log.info("%s", line)
     if seen:
-        log.info("fine-tuning counts images from 0: the other model has seen %d", seen)
+        log.info("fine-tuning counts images from 0; the other model has seen %d", seen)
     return found
 
 
 def check_classes(weights: Path, theirs: tuple[str, ...], ours: tuple[str, ...]) -> None:
     """Raise ConfigError unless the classes of weights are those of the data, in the same order.
 
-    theirs: empty, or "class 0", "class 1" ... where their file has no names; a warning says so.
+    theirs: empty, or "class 0", "class 1" ... if their file has no names; then there is a warning.
     """
     if not theirs or theirs == tuple(f"class {index}" for index in range(len(theirs))):
         log.warning("%s: has no class names; expected those of the data in this order: %s", weights,
@@ -98,18 +101,11 @@ def check_classes(weights: Path, theirs: tuple[str, ...], ours: tuple[str, ...])
         order = " ".join(map(shlex.quote, theirs))
         raise ConfigError(f"keep-last: {weights} has the same classes in another order; give theirs: --labels {order}")
     if len(theirs) != len(ours):
-        said = f"{weights} has {len(theirs)} classes and the data has {len(ours)}"
+        found = f"{weights} has {len(theirs)} classes and the data has {len(ours)}"
     else:
         index = next(n for n, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
-        said = f"class {index} is {theirs[index]!r} in {weights} and {ours[index]!r} in the data"
-    raise ConfigError(f"keep-last: {said}; leave out --keep-last; the last layer then starts from random weights")
-
-
-def _start_last(convolution: nn.Conv2d, cells: int) -> None:
-    with torch.no_grad():
-        for numbers in (convolution.weight, convolution.bias):
-            if numbers is not None:
-                numbers.normal_(std=1 / cells)
+        found = f"class {index} is {theirs[index]!r} in {weights} and {ours[index]!r} in the data"
+    raise ConfigError(f"keep-last: {found}; leave out --keep-last; the last layer then starts from random weights")
 
 
 def layer_table(rows: Sequence[LoadedLayer]) -> str:
@@ -126,33 +122,32 @@ def layer_table(rows: Sequence[LoadedLayer]) -> str:
 def _source(weights: Path, ours: Network) -> tuple[Network, int, tuple[str, ...]]:
     """Return the network of the weights, the number of images that it has seen, and its classes if they have names.
 
-    Darknet's weights alone may be of this network or its start, for RGB images too where this network's are grey.
+    Darknet weights without .cfg may be of this network or its start; for a grey network also with RGB input.
     """
     weights = weights.expanduser()
-    darknets = weights.suffix == ".weights" or ".conv." in weights.name
-    if not darknets or not weights.is_file() or weights.with_suffix(".cfg").is_file():
+    is_darknet = weights.suffix == ".weights" or ".conv." in weights.name
+    if not is_darknet or not weights.is_file() or weights.with_suffix(".cfg").is_file():
         model = load_model(weights)
         return model.network, model.seen, model.labels
     numbers = numbers_in(weights)
     fits = [(found, channels) for channels in dict.fromkeys((ours.channels, 3))
             if (found := layers_of(numbers, ours.layers, channels))]  # fmt: skip
     if not fits:
-        kin = [name for name in zoo.DETECTORS if layers_of(numbers, zoo.detector(name, 1, zoo.VOC_ANCHORS))]
+        known = [name for name in zoo.DETECTORS if layers_of(numbers, zoo.detector(name, 1, zoo.VOC_ANCHORS))]
         raise UserError(
-            f"{weights}: {numbers:,} numbers, which neither this network nor its start holds; "
-            + (f"they fit --network {' or '.join(kin)}" if kin else "put the .cfg that they belong to beside them")
+            f"{weights}: {numbers:,} numbers, which fit neither this network nor its start; "
+            + (f"they fit --network {' or '.join(known)}" if known else "put their .cfg into the same folder")
         )
     network = empty(*fits[0])
     return network, read_weights(weights, network).seen, ()
 
 
-def _take(convolution: Convolution, theirs: Convolution | None, frozen: bool) -> str:
-    """Load one convolution if it fits. Returns "loaded", or "random" and why."""
+def _load(convolution: Convolution, theirs: Convolution | None, frozen: bool) -> str:
+    """Load one convolution if it fits. Return "loaded", or "random" and why."""
     if theirs is None:
         return "random: the file has no such layer"
-    ours, given = convolution.conv.weight.shape, theirs.conv.weight.shape
-    if ours != given:
-        return f"random: the file has {' x '.join(map(str, given))}"
+    if (shape := theirs.conv.weight.shape) != convolution.conv.weight.shape:
+        return f"random: the file has {' x '.join(map(str, shape))}"
     if (convolution.norm is None) != (theirs.norm is None):
         return "random: no batch norm in the file" if theirs.norm is None else "random: batch norm in the file only"
     convolution.load_state_dict(theirs.state_dict())
