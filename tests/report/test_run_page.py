@@ -83,7 +83,7 @@ def run_report(run, squares, tmp_path):
     val.detections, _ = detect_all(Detector(run), val.dataset)
     train_set = read_dataset(squares, "train")
     config = RunConfig.from_yaml((run / "config.yaml").read_bytes(), run)
-    return RunReport(tmp_path, train_set, val, replace(config, val_split="exam"), load_model(run).region.anchors,
+    return RunReport(tmp_path, train_set, val, replace(config, val_split="exam"), load_model(run).heads,
                      write_page=write_run_page)  # fmt: skip
 
 

@@ -313,11 +313,11 @@ def test_a_cfg_is_trained_for_the_classes_and_anchors_of_the_data(squares, tmp_p
     cfg.write_text(write_cfg(Cfg(nano(7, ((1.0, 1.0),) * 3))))
     made = train(squares, out=tmp_path, name="r", network=str(cfg), size=64, epochs=1, batch_size=4, anchors=2)
     model = load_model(made)
-    assert model.network.layers == nano(2, model.region.anchors)
+    assert model.network.layers == nano(2, model.heads[0].layer.anchors)
     assert read_cfg((made / "network.cfg").read_text()).layers == model.network.layers
     assert read_cfg((made / "network.cfg").read_text()).width == 64
     kept = train(squares, out=tmp_path, name="k", network=str(cfg), size=64, epochs=1, batch_size=4, anchors=0)
-    assert load_model(kept).region.anchors == ((1.0, 1.0),) * 3
+    assert load_model(kept).heads[0].layer.anchors == ((1.0, 1.0),) * 3
 
 
 def test_a_resumed_run_takes_its_own_cfg(squares, tmp_path):
@@ -476,7 +476,7 @@ def test_a_finished_run_goes_on_as_its_message_says(small, squares, tmp_path, ca
     words = shlex.split(caplog.messages[-1].partition("lookonce train ")[2])
     bound = make_app().parse_args(["train", *words, "--steps", "1", "--out", str(tmp_path)])[1]
     run = train(*bound.args, **bound.kwargs)
-    assert load_model(run).region == load_model(small).region
+    assert load_model(run).heads == load_model(small).heads
 
 
 def test_a_run_resumes_from_any_working_folder(squares, tmp_path, monkeypatch):

@@ -69,7 +69,7 @@ def demo(folder: Path = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
     images = [drawn(detector, record) for record in shown]
     note = "Pages that training never saw. Solid: detections, with scores. Dashed: ground truth."
     model = detector.about
-    details = facts(model.training["recipe"], model.training["data"], model.training["images"], model.region.anchors)
+    details = facts(model.training["recipe"], model.training["data"], model.training["images"], model.heads)
     gallery = Gallery("What it finds", note, images)
     about = Page(run, report.metrics, "test", details, galleries=[gallery], found=sections(test, report.analysis))
     page = write_report(run / "demo.html", about)

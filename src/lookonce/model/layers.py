@@ -128,6 +128,11 @@ class PlacedHead:
     index: int = -1
     """Of the layer."""
 
+    @property
+    def anchors_px(self) -> list[tuple[float, float]]:
+        """Its anchors (w, h) in input pixels."""
+        return [(w * self.stride, h * self.stride) for w, h in self.layer.anchors]
+
 
 class Shape(NamedTuple):
     """Size of a map."""
@@ -265,13 +270,14 @@ def num_classes(layers: tuple[Layer, ...]) -> int:
     return classes.pop()
 
 
-def region_of(layers: tuple[Layer, ...]) -> Region:
-    """Return the region layer of a network whose only head it is. Raises ConfigError for any other network."""
-    num_classes(layers)
-    regions = heads_of(layers)
-    if len(regions) > 1:
-        raise ConfigError(f"this network has {len(regions)} heads; expected one region layer")
-    return regions[0].layer
+def last_convolutions(layers: tuple[Layer, ...]) -> list[int]:
+    """Return the index of the convolution before each head, or of the last one in a network without heads.
+
+    Their filters depend on classes and anchors.
+    """
+    ends = [head.index for head in heads_of(layers)] or [len(layers)]
+    before = [[i for i in range(end) if isinstance(layers[i], Conv)] for end in ends]
+    return [found[-1] for found in before if found]
 
 
 def check_input_size(layers: tuple[Layer, ...], input_size: tuple[int, int], channels: int = 3) -> None:

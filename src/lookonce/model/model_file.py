@@ -21,7 +21,7 @@ from lookonce.errors import UserError
 from lookonce.files import replacing
 from lookonce.model.darknet.cfg import Cfg, CfgError, read_cfg, write_cfg
 from lookonce.model.darknet.files import Pair, find_pair, find_tree, load_darknet, read_names
-from lookonce.model.layers import Layer, PlacedHead, Region, check_input_size, heads_of, num_classes, region_of
+from lookonce.model.layers import Layer, PlacedHead, check_input_size, heads_of, num_classes
 from lookonce.model.resize import ResizeMode
 from lookonce.model.tree import Tree
 
@@ -119,11 +119,6 @@ class Model:
     def heads(self) -> tuple[PlacedHead, ...]:
         """The network's heads in layer order."""
         return heads_of(self.layers)
-
-    @property
-    def region(self) -> Region:
-        """The region layer of a network whose only head it is."""
-        return region_of(self.layers)
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as plain values; from_text reads them back."""

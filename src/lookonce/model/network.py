@@ -29,6 +29,7 @@ from lookonce.model.layers import (
     Softmax,
     channels_before,
     heads_of,
+    last_convolutions,
     sources,
     stride,
 )
@@ -242,9 +243,9 @@ class Network(nn.Module):
         """Return the convolutions in their order, as Darknet's weight files hold them."""
         return [cast(Convolution, module) for module in self.convolutions.values()]
 
-    def convolution_before(self, index: int) -> nn.Conv2d:
-        """Return the convolution that makes the map of the head at an index."""
-        return cast(Convolution, self.convolutions[str(index - 1)]).conv
+    def head_convolutions(self) -> list[nn.Conv2d]:
+        """Return the convolution that makes each head's map, in the order of heads."""
+        return [cast(Convolution, self.convolutions[str(index)]).conv for index in last_convolutions(self.layers)]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Run on [B, 3, H, W] floats 0..1; on [B, 1, H, W] as well if the network is grey.

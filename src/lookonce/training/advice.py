@@ -14,6 +14,7 @@ import numpy as np
 
 from lookonce.data.anchors import Coverage, coverage
 from lookonce.data.dataset import Dataset
+from lookonce.model.layers import PlacedHead
 from lookonce.training.config import RunConfig
 from lookonce.training.history import read_curves
 from lookonce.training.validation import Validation
@@ -41,10 +42,10 @@ def about_data(train_set: Dataset, covered: Sequence[Coverage]) -> list[str]:
             "or leave a class out with --labels"
         )
     whole = covered[0]
-    if whole.lost is not None and whole.lost > LOST:
+    if whole.collisions is not None and whole.collisions > LOST:
         found.append(
-            f"{whole.lost:.1%} of the training objects are lost to anchor collisions (two objects share a cell and "
-            "an anchor): use a larger --size or more --anchors"
+            f"{whole.collisions:.1%} of the training objects are lost to anchor collisions (two objects share a cell "
+            "and an anchor): use a larger --size or more --anchors"
         )
     if whole.fit is not None and 1 - whole.fit > UNFIT:
         found.append(
@@ -88,19 +89,17 @@ class RunReport(lightning.Callback):
         train_set: what is learnt.
         validation: scores the run; None: the page has curves alone.
         config: of the run, its settings fitted.
-        anchors: (w, h) in cells.
-        stride: input pixels a cell.
+        heads: of the network.
         write_page: writes the page of a run, whole or without what takes seconds; None: no page.
     """
 
     def __init__(self, folder: Path, train_set: Dataset, validation: Validation | None, config: RunConfig,
-                 anchors: tuple[tuple[float, float], ...], stride: int = 32,
-                 write_page: WritePage | None = None) -> None:  # fmt: skip
+                 heads: tuple[PlacedHead, ...], write_page: WritePage | None = None) -> None:  # fmt: skip
         self.folder, self.train_set, self.validation, self.config = folder, train_set, validation, config
         how = config.settings
-        self.covered = coverage(train_set, anchors, (how.size, how.size), how.resize, stride)
+        self.covered = coverage(train_set, heads, (how.size, how.size), how.resize)
         self.data_advice = about_data(train_set, self.covered)
-        self.anchors = anchors
+        self.heads = heads
         self.write_page = write_page
         self._written = 0.0
 

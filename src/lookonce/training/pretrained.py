@@ -17,6 +17,7 @@ from lookonce.console import rendered
 from lookonce.errors import ConfigError, UserError
 from lookonce.model import zoo
 from lookonce.model.darknet.weights import layers_of, numbers_in, read_weights
+from lookonce.model.layers import last_convolutions
 from lookonce.model.model_file import load_model
 from lookonce.model.network import TRAINED_HERE, Convolution, Network, empty
 
@@ -32,14 +33,16 @@ class LoadedLayer:
     status: str
     """loaded, or random and why."""
     frozen: bool
+    last: bool
+    """It makes the map of a head: its filters depend on classes and anchors."""
 
 
 def start_from(network: Network, weights: Path, frozen: int, input_size: tuple[int, int],
                keep_last: tuple[str, ...] | None = None) -> list[LoadedLayer]:  # fmt: skip
-    """Load another network's weights into a network, except the last convolution.
+    """Load another network's weights into a network, except the last convolution (the one before each head).
 
     A convolution is loaded if the one at its place there has the same shape. The last one depends on classes and
-    anchors: it starts random, normal with deviation 1 / (cells of the map for inputs of input_size). Frozen layers
+    anchors: it starts random, normal with deviation 1 / (cells of its map for inputs of input_size). Frozen layers
     read variances as the file does, others as networks trained here.
 
     Args:
@@ -61,21 +64,21 @@ def start_from(network: Network, weights: Path, frozen: int, input_size: tuple[i
         check_classes(weights, classes, keep_last)
     theirs = source.convolution_list()
     own = list(zip((int(index) for index in network.convolutions), network.convolution_list(), strict=True))
-    cells = (input_size[0] // network.stride) * (input_size[1] // network.stride)
+    heads = dict(zip(last_convolutions(network.layers), network.heads, strict=True))
     found = []
     for place, (layer, convolution) in enumerate(own):
-        shape = tuple(convolution.conv.weight.shape)
-        status = "random: last layer"
-        if keep_last is not None or place < len(own) - 1:
+        shape, status, head = tuple(convolution.conv.weight.shape), "random: last layer", heads.get(layer)
+        if keep_last is not None or head is None:
             status = _take(convolution, theirs[place] if place < len(theirs) else None, place < frozen)
-        found.append(LoadedLayer(layer, shape, status, place < frozen))
+        found.append(LoadedLayer(layer, shape, status, place < frozen, head is not None))
     if not any(row.status == "loaded" for row in found):
         raise UserError(
             f"{weights}: none of its {len(theirs)} convolutions fits this network; give the network "
             "that it was trained as: --network"
         )
-    if found[-1].status != "loaded":
-        _start_last(own[-1][1].conv, cells)
+    for row, (layer, convolution) in zip(found, own, strict=True):
+        if row.last and row.status != "loaded":
+            _randomise(convolution.conv, heads[layer].stride, input_size)
     for line in (str(weights), *layer_table(found).splitlines()):
         log.info("%s", line)
     if seen:
@@ -98,14 +101,15 @@ def check_classes(weights: Path, theirs: tuple[str, ...], ours: tuple[str, ...])
         order = " ".join(map(shlex.quote, theirs))
         raise ConfigError(f"keep-last: {weights} has the same classes in another order; give theirs: --labels {order}")
     if len(theirs) != len(ours):
-        said = f"{weights} has {len(theirs)} classes and the data has {len(ours)}"
+        difference = f"{weights} has {len(theirs)} classes and the data has {len(ours)}"
     else:
         index = next(n for n, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
-        said = f"class {index} is {theirs[index]!r} in {weights} and {ours[index]!r} in the data"
-    raise ConfigError(f"keep-last: {said}; leave out --keep-last; the last layer then starts from random weights")
+        difference = f"class {index} is {theirs[index]!r} in {weights} and {ours[index]!r} in the data"
+    raise ConfigError(f"keep-last: {difference}; leave out --keep-last; the last layer then starts from random weights")
 
 
-def _start_last(convolution: nn.Conv2d, cells: int) -> None:
+def _randomise(convolution: nn.Conv2d, stride: int, input_size: tuple[int, int]) -> None:
+    cells = (input_size[0] // stride) * (input_size[1] // stride)
     with torch.no_grad():
         for numbers in (convolution.weight, convolution.bias):
             if numbers is not None:

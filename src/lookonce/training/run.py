@@ -15,7 +15,7 @@ import lightning
 import torch
 from safetensors.torch import save_file
 
-from lookonce.data.anchors import cluster_anchors
+from lookonce.data.anchors import anchors_by_head, cluster_anchors
 from lookonce.data.dataset import Dataset
 from lookonce.data.images import measure_range
 from lookonce.data.loader import ImageCache
@@ -28,7 +28,7 @@ from lookonce.inference.detector import Detector
 from lookonce.model import zoo
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.files import detector_of, read_text
-from lookonce.model.layers import Region, check_input_size, region_of, stride
+from lookonce.model.layers import check_input_size, heads_of, stride
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, Sigma, empty
 from lookonce.training.advice import RunReport, WritePage
@@ -189,9 +189,8 @@ class Run:
         self.identity().write(self.folder)
         lightning.seed_everything(self.config.seed, verbose=False)
         module = Training(self.network(), self.settings, self.config.seed)
-        anchors = region_of(module.network.layers).anchors
-        report = RunReport(self.folder, self.train_set, self._validation(), self.config, anchors,
-                           module.network.stride, self.write_page)  # fmt: skip
+        report = RunReport(self.folder, self.train_set, self._validation(), self.config, module.network.heads,
+                           self.write_page)  # fmt: skip
         for line in report.data_advice:
             log.warning("%s", line)
         side = round(CANVAS_TO_INPUT * max(self.settings.size, *self.settings.multi_scale, 0))
@@ -254,8 +253,7 @@ class Run:
             torch.manual_seed(self.config.seed)
             if self.checkpoint is not None:
                 read = read_cfg(read_text(cfg), str(cfg))
-                last = read.layers[-1] if read.layers else None
-                if not isinstance(last, Region) or last.classes != len(self.train_set.labels):
+                if {head.layer.classes for head in heads_of(read.layers)} != {len(self.train_set.labels)}:
                     raise ConfigError(f"{cfg}: not a detector of the {len(self.train_set.labels)} classes of the data; "
                                       f"start a new run: lookonce train DATA --weights {self.folder}")  # fmt: skip
                 return Network(read.layers, read.channels)
@@ -276,9 +274,10 @@ class Run:
             return False
         frozen = frozen_convolutions(network, self.settings.freeze)
         labels = self.train_set.labels if keep_last else None
-        last = start_from(network, Path(self.config.weights), frozen, self.input_size, labels)[-1]
-        if keep_last and last.status != "loaded":
-            raise ConfigError(f"keep-last: the last layer cannot be kept ({last.status}); classes and anchors "
+        found = start_from(network, Path(self.config.weights), frozen, self.input_size, labels)
+        random = next((row for row in found if row.last and row.status != "loaded"), None)
+        if keep_last and random is not None:
+            raise ConfigError(f"keep-last: the last layer cannot be kept ({random.status}); classes and anchors "
                               "must be those of the weights")  # fmt: skip
         return keep_last
 
@@ -289,12 +288,12 @@ class Run:
         """
         how, classes = self.settings, len(self.train_set.labels)
 
-        def made(anchors: zoo.Anchors | None) -> Cfg:
+        def made(*anchors: zoo.Anchors) -> Cfg:
             if how.network.endswith(".cfg"):
                 return detector_of(Path(how.network), classes, anchors)
-            return Cfg(zoo.detector(how.network, classes, anchors or zoo.VOC_ANCHORS))
+            return Cfg(zoo.detector(how.network, classes, *(anchors or (zoo.VOC_ANCHORS,))))
 
-        plain = made(None)
+        plain = made()
         for side in (how.size, *how.multi_scale):
             check_input_size(plain.layers, (side, side), plain.channels)
         if not how.anchors:
@@ -303,7 +302,7 @@ class Run:
                                 stride=stride(plain.layers), seed=self.config.seed)  # fmt: skip
         log.info("anchors (cells): %s; mean best IoU %.3f, recall at .5 %.3f",
                  " ".join(f"{w:.2f},{h:.2f}" for w, h in found.wh), found.mean_iou, found.recall)  # fmt: skip
-        return made(found.wh)
+        return made(*anchors_by_head(found.wh, stride(plain.layers), heads_of(plain.layers)))
 
     def _model(self, trained: Network, checkpoint: Path, metrics: Metrics | None, finished: bool) -> Model:
         """The weights of a checkpoint as a model, with the thresholds of best F1 in its validation."""

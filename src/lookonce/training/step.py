@@ -158,8 +158,8 @@ def expect_little(network: Network, prior: float) -> None:
 
     Source: Lin et al., Focal Loss for Dense Object Detection (2017), section 4.1, initialization.
     """
-    for head in network.heads:
-        bias = network.convolution_before(head.index).bias
+    for head, convolution in zip(network.heads, network.head_convolutions(), strict=True):
+        bias = convolution.bias
         assert bias is not None  # the convolution before a head has no batch norm
         with torch.no_grad():
             bias.view(len(head.layer.anchors), -1)[:, 4] = math.log(prior / (1 - prior))

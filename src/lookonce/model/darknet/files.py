@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -53,11 +54,11 @@ def load_darknet(cfg: Path | str, weights: Path | str, layers: int | None = None
     return network.eval()
 
 
-def detector_of(cfg: Path, classes: int, anchors: Anchors | None = None) -> Cfg:
-    """Return a detector's cfg changed to this number of classes, and to other anchors where they are given.
+def detector_of(cfg: Path, classes: int, anchors: Sequence[Anchors] = ()) -> Cfg:
+    """Return a detector's cfg changed to this number of classes, and to these anchors.
 
-    anchors: (w, h) in cells; None: the cfg's own. The convolution before each head gets the filters that it needs.
-    Raises UserError for a cfg that cannot be read or is not a detector's.
+    anchors: (w, h) in cells for each head; empty: the cfg's own. The convolution before each head gets the filters
+    that it needs. Raises UserError for a cfg that cannot be read or is not a detector's.
     """
     place = cfg.expanduser()
     read = read_cfg(read_text(place), str(place))
@@ -67,8 +68,8 @@ def detector_of(cfg: Path, classes: int, anchors: Anchors | None = None) -> Cfg:
         raise PairError(
             f"{place}: ends in {type(layers[-1]).__name__}; expected a convolution and a [region] behind it"
         )
-    for head in heads:
-        layer = replace(head.layer, anchors=anchors or head.layer.anchors, classes=classes, tree="", map="")
+    for head, own in zip(heads, anchors or [head.layer.anchors for head in heads], strict=True):
+        layer = replace(head.layer, anchors=own, classes=classes, tree="", map="")
         before = layers[head.index - 1] if head.index else None
         if not isinstance(before, Conv):
             raise PairError(f"{place}: layer {head.index} (region): expected a convolution before it")

@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from io import BufferedReader
 from itertools import accumulate
+from operator import mul
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lookonce.errors import UserError
 from lookonce.files import replacing
 from lookonce.model.darknet.cfg import Cfg
-from lookonce.model.layers import Conv, Head, Layer, floats_by_layer
+from lookonce.model.layers import Layer, floats_by_layer, heads_of, last_convolutions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,8 +117,8 @@ def numbers_in(path: Path) -> int:
 def layers_of(numbers: int, layers: tuple[Layer, ...], channels: int = 3) -> tuple[Layer, ...] | None:
     """Return the network that starts as `layers` do and has exactly this many numbers; None: there is none.
 
-    It is `layers` itself, its start alone (a prefix file), or all of it with another number of filters in the last
-    convolution (other classes or anchors): then the result ends with that convolution.
+    It is `layers` itself, its start alone (a prefix file), or all of it with other classes (or, of one head, other
+    anchors): then the result ends with the last convolution.
     """
     counts = floats_by_layer(layers, channels)
     ends = list(accumulate(counts))
@@ -125,12 +126,14 @@ def layers_of(numbers: int, layers: tuple[Layer, ...], channels: int = 3) -> tup
         return layers
     if numbers > 0 and numbers in ends:
         return layers[: ends.index(numbers) + 1]
-    if (found := _last_filters(numbers, layers, counts)) is None:
+    if not (found := _other_filters(numbers, layers, counts)):
         return None
-    last, filters = found
-    convolution = layers[last]
-    assert isinstance(convolution, Conv)  # the last one of them
-    return (*layers[:last], replace(convolution, filters=filters))
+    result = list(layers)
+    for index, filters in found.items():
+        result[index] = replace(layers[index], filters=filters)  # type: ignore[arg-type]
+    for head, filters in list(zip(heads_of(layers), found.values(), strict=False))[:-1]:
+        result[head.index] = replace(head.layer, classes=filters // len(head.layer.anchors) - 5)
+    return tuple(result[: max(found) + 1])
 
 
 def write_weights(path: Path, network: Network, header: Header) -> None:
@@ -236,24 +239,31 @@ def _cause(have: int, odd: int, layers: tuple[Layer, ...], counts: list[int], co
     if have and have in ends:
         index = ends.index(have) + 1
         return f"they are exactly those of the first {index} layers: give layers={index}"
-    last = _last_filters(have, layers, counts) if count is None else None
-    if last is not None:
-        index, filters = last
-        heads = [layer for layer in layers if isinstance(layer, Head)]
+    found = _other_filters(have, layers, counts) if count is None else {}
+    if found:
+        places = ", ".join(f"filters={filters} in layer {index}" for index, filters in found.items())
+        heads = heads_of(layers)
         if not heads:
-            return f"they fit filters={filters} in layer {index}, the last convolution: another number of classes?"
-        classes, rest = divmod(filters, len(heads[-1].anchors))
+            return f"they fit {places}, the last convolution: another number of classes?"
+        classes, rest = divmod(found[max(found)], len(heads[-1].layer.anchors))
         if not rest and classes >= 6:
-            return f"they fit classes={classes - 5} (filters={filters} in layer {index}): use the cfg of their training"
+            return f"they fit classes={classes - 5} ({places}): use the cfg of their training"
     if abs(have - ends[-1 if count is None else count - 1]) == 1:
         return "off by one: does the version in its header match the program that wrote it (16 or 20 bytes)?"
     return "was it cut off, or is it for another network?"
 
 
-def _last_filters(have: int, layers: tuple[Layer, ...], counts: list[int]) -> tuple[int, int] | None:
-    """Return (index, filters) of the last convolution if another number of filters there explains `have`; else None."""
-    last, layer = next(((i, x) for i, x in reversed([*enumerate(layers)]) if isinstance(x, Conv)), (0, None))
-    if layer is None:
-        return None
-    filters, rest = divmod(have - sum(counts) + counts[last], counts[last] // layer.filters)
-    return None if rest or filters < 1 else (last, filters)
+def _other_filters(have: int, layers: tuple[Layer, ...], counts: list[int]) -> dict[int, int]:
+    """Return {layer: filters} of the last convolutions with which the network has `have` numbers; empty: none has.
+
+    One may have any number of filters. Those of several heads have the filters of one number of classes.
+    """
+    last, heads = last_convolutions(layers), heads_of(layers)
+    each = [counts[index] // layers[index].filters for index in last]  # type: ignore[union-attr]  # numbers a filter
+    rest = have - sum(counts) + sum(counts[index] for index in last)
+    if len(last) == 1:
+        filters, odd = divmod(rest, each[0])
+        return {} if odd or filters < 1 else {last[0]: filters}
+    anchors = [len(head.layer.anchors) for head in heads]
+    outputs, odd = divmod(rest, sum(map(mul, each, anchors))) if last else (0, 0)  # of an anchor: 5 + classes
+    return {} if odd or outputs < 6 else dict(zip(last, [outputs * a for a in anchors], strict=True))

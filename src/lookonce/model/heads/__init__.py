@@ -17,6 +17,7 @@ from lookonce.model.tree import Tree
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lookonce.model.heads.region import Targets
     from lookonce.model.losses import LossOptions, Objects
 
 
@@ -24,10 +25,11 @@ class Kind(NamedTuple):
     """The functions of one kind of head."""
 
     decode: Callable[[Any, PlacedHead, Tree | None], Predictions[Any]]
+    encode: Callable[[Objects, PlacedHead, tuple[int, int]], Targets]
     loss: Callable[[Tensor, PlacedHead, Objects, LossOptions], dict[str, Tensor]]
 
 
-KINDS: dict[type[Layer], Kind] = {Region: Kind(region.decode, region.loss)}
+KINDS: dict[type[Layer], Kind] = {Region: Kind(region.decode, region.encode_objects, region.loss)}
 
 
 def decode(raws: Sequence[Array], heads: Sequence[PlacedHead], tree: Tree | None = None) -> Predictions[Array]:
@@ -44,6 +46,14 @@ def decode(raws: Sequence[Array], heads: Sequence[PlacedHead], tree: Tree | None
         concat([part.objectness for part in parts], 1),
         concat([part.class_prob for part in parts], 1),
     )
+
+
+def encode(objects: Objects, heads: Sequence[PlacedHead], input_size: tuple[int, int]) -> list[Targets]:
+    """Return the targets of the objects at each head. input_size: (W, H) of the input, pixels."""
+    width, height = input_size
+    return [
+        KINDS[type(head.layer)].encode(objects, head, (height // head.stride, width // head.stride)) for head in heads
+    ]
 
 
 def loss(

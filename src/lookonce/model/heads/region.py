@@ -139,6 +139,12 @@ def encode(
     return assign(targets, shape_iou(wh[:, None], anchors).argmax(1), anchors)
 
 
+def encode_objects(objects: Objects, head: PlacedHead, grid: tuple[int, int]) -> Targets:
+    """Return the targets of a batch's objects at a region layer. grid: (H, W) cells."""
+    anchors = objects.boxes.new_tensor(head.layer.anchors)
+    return encode(objects.boxes, objects.labels, objects.image, anchors, grid, head.stride, objects.ignore)
+
+
 def assign(targets: Targets, anchor: Tensor, anchors: Tensor) -> Targets:
     """Assign the objects to the anchors `anchor` [N] out of anchors [A, 2] in cells, and settle who wins."""
     import torch
@@ -174,10 +180,9 @@ def assign_to_several(targets: Targets, anchors: Tensor, match_iou: float) -> Ta
 
 def loss(raw: Tensor, head: PlacedHead, objects: Objects, options: LossOptions) -> dict[str, Tensor]:
     """Return the terms of the loss that the options name, for the raw map [B, A*(5+C), H, W] of a region layer."""
-    anchors, grid = raw.new_tensor(head.layer.anchors), (raw.shape[2], raw.shape[3])
-    targets = encode(objects.boxes, objects.labels, objects.image, anchors, grid, head.stride, objects.ignore)
+    targets = encode_objects(objects, head, (raw.shape[2], raw.shape[3]))
     if options.match_iou < 1:
-        targets = assign_to_several(targets, anchors, options.match_iou)
+        targets = assign_to_several(targets, raw.new_tensor(head.layer.anchors), options.match_iou)
     return LOSSES[options.name](raw, targets, head.layer, options.prior)
 
 
