@@ -15,6 +15,7 @@ from lookonce.errors import ImageError, UserError
 from lookonce.evaluation.evaluate import detect_all
 from lookonce.inference.detector import Detector
 from lookonce.model.detections import Detections
+from lookonce.model.layers import PlacedHead, Region
 from lookonce.model.model_file import load_model
 from lookonce.report.run_page import Gallery, Page, SizeRow, compared, facts, write_report, write_run_page
 from lookonce.training.advice import RunReport
@@ -35,7 +36,7 @@ class Outside(HTMLParser):
 def test_the_page_is_one_file_that_needs_no_other(run, squares, tmp_path):
     report = evaluate(run, squares, bootstrap=20)
     gallery = Gallery("Some", "<note>", [("a <b> & c", Image.new("RGB", (20, 10)))])
-    rows = facts({"network": "nano", "size": 96}, "squares", 24, ((1.0, 2.0),))
+    rows = facts({"network": "nano", "size": 96}, "squares", 24, [PlacedHead(Region(((1.0, 2.0),), 2), 32)])
     sizes = [SizeRow("small", 0, None, None, None), SizeRow("large", 7, 0.5, 0.25, 0.125)]
     page = Page(run, report.metrics, "test", rows, ["take <care>"], sizes, [gallery])
     text = write_report(tmp_path / "r.html", page).read_text(encoding="utf-8")

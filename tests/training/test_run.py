@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from conftest import CASES
 from lookonce import Detector, read_dataset, train
 from lookonce.cli import make_app
+from lookonce.commands.diagnose import diagnose
 from lookonce.data.formats.voc import write_annotation
 from lookonce.errors import Interrupted, UserError
 from lookonce.files import LOCK
@@ -32,7 +33,7 @@ from lookonce.training.config import RunConfig
 from lookonce.training.recipes import settings
 from lookonce.training.run import read_both, run_folder
 from lookonce.training.step import Training
-from sets import nano, write_squares
+from sets import nano, two_heads, write_squares
 
 SMALL = {"network": "nano", "size": 64, "epochs": 2, "batch_size": 4, "anchors": 2}
 
@@ -318,6 +319,25 @@ def test_a_cfg_is_trained_for_the_classes_and_anchors_of_the_data(squares, tmp_p
     assert read_cfg((made / "network.cfg").read_text()).width == 64
     kept = train(squares, out=tmp_path, name="k", network=str(cfg), size=64, epochs=1, batch_size=4, anchors=0)
     assert load_model(kept).heads[0].layer.anchors == ((1.0, 1.0),) * 3
+
+
+def test_a_network_of_two_heads_is_trained_explained_and_used(squares, tmp_path):
+    cfg = tmp_path / "own.cfg"
+    cfg.write_text(write_cfg(Cfg(two_heads(7, ((1.0, 1.0),), ((1.0, 1.0),)))))
+    made = train(squares, out=tmp_path, name="r", network=str(cfg), size=64, epochs=1, batch_size=4, anchors=3)
+    model = load_model(made)
+    coarse, fine = (head.layer.anchors for head in model.heads)
+    assert model.layers == two_heads(2, coarse, fine)
+    assert (len(coarse), len(fine)) == (1, 2)
+    assert max(w * h for w, h in model.heads[1].anchors_px) <= min(w * h for w, h in model.heads[0].anchors_px)
+    config = made / "config.yaml"
+    config.write_text(config.read_text().replace("epochs: 1", "epochs: 2"))
+    assert trained(train(resume=made)) == 48
+    assert "; ".join(f"{w:.2f} x {h:.2f}" for w, h in (*coarse, fine[0])) in (made / "report.html").read_text("utf-8")
+    checks = {check.name: check for check in diagnose(made, squares, steps=0).checks}
+    assert (checks["anchors"].state, checks["shared cells"].state) == ("pass", "pass")
+    with pytest.raises(UserError, match="anchors: 1; expected at least 2, one for each head"):
+        train(squares, out=tmp_path, network=str(cfg), size=64, epochs=1, batch_size=4, anchors=1)
 
 
 def test_a_resumed_run_takes_its_own_cfg(squares, tmp_path):
