@@ -17,7 +17,7 @@ from lookonce.data.read import read_dataset
 from lookonce.errors import UserError, printable
 from lookonce.files import check_output, free_name
 from lookonce.model import zoo
-from lookonce.model.anchors import RECALL_IOU, STRIDE, Anchors, Centre, cluster, describe, distinct_shapes, measure
+from lookonce.model.anchors import RECALL_IOU, STRIDE, Anchors, Centre, cluster, distinct_shapes, measure
 from lookonce.model.resize import ResizeMode
 from lookonce.report.figures import anchors_figure, save_figure
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lookonce")
 PLOT = Path("anchors.png")
-MOST = 10
-"""Every number of anchors up to this one is tried, for the table and the plot."""
+MAX_K = 10
+"""The table and the plot show every number of anchors up to this one."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def anchors(
             yolov2-voc.cfg.
         plot: File for a plot of the fit and the boxes; anchors-2.png and so on if anchors.png exists; none: no plot.
         overwrite: Replace the plot if it exists, or write it into the data set's folder.
-        seed: Seed of the clusters' first guesses.
+        seed: Seed of the clusters' initial guesses.
     Returns:
         AnchorsReport: the fit of 1 to 10 anchors and of those to compare with; the k new anchors in cells, in pixels
             and as a cfg line.
@@ -132,12 +132,12 @@ def anchors(
         check_output(plot, overwrite, data)
     dataset = read_dataset(data, None if split == "all" else split, labels)
     wh = shapes_in_cells(dataset, size, resize)
-    chosen = measure(wh, cluster(wh, k, centre, seed=seed)[0])
+    chosen = cluster(wh, k, centre, seed=seed)
     k = len(chosen.wh)
     others = zoo.VOC_ANCHORS if compare is None else read_anchors(compare, wh, size)
     curve = []
-    for number in range(1, min(MOST, distinct_shapes(wh)) + 1):
-        curve.append(chosen if number == k else measure(wh, cluster(wh, number, centre, seed=seed)[0]))
+    for number in range(1, min(MAX_K, distinct_shapes(wh)) + 1):
+        curve.append(chosen if number == k else cluster(wh, number, centre, seed=seed))
     name = f"yolov2-voc.cfg ({len(others)})" if compare is None else f"--compare ({len(others)})"
     report = AnchorsReport(
         f"{dataset.name}, {split}: {len(wh)} boxes on {len(dataset)} images; {size} px, {resize}, {centre}",
@@ -171,11 +171,11 @@ def read_anchors(
     if (cells > grid).any():
         readings["pixels"] = cells / stride
     for unit, converted in readings.items():
-        here, there = describe(wh, cells)[0], describe(wh, converted)[0]
-        if there > here:
+        as_given, as_unit = measure(wh, cells).mean_iou, measure(wh, converted).mean_iou
+        if as_unit > as_given:
             better = " ".join(f"{v:.4g}" for v in converted.ravel())
             raise UserError(
-                f"compare: {text} look like {unit} (mean best IoU {there:.2f}, as cells {here:.2f}); "
+                f"compare: {text} look like {unit} (mean best IoU {as_unit:.2f}, as cells {as_given:.2f}); "
                 f"expected cells of {stride} px, at most {grid:g}: give {better}"
             )
     return tuple((float(w), float(h)) for w, h in cells)

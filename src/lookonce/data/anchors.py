@@ -18,7 +18,7 @@ from lookonce.choices import choose
 from lookonce.data.dataset import Dataset
 from lookonce.errors import ConfigError, UserError
 from lookonce.model import zoo
-from lookonce.model.anchors import STRIDE, Anchors, Centre, cluster, measure
+from lookonce.model.anchors import STRIDE, Anchors, Centre, cluster
 from lookonce.model.boxes import shape_iou
 from lookonce.model.heads import encode
 from lookonce.model.heads.region import Targets
@@ -132,13 +132,13 @@ def cluster_anchors(
         resize: how images are resized to the input.
         centre: centre of a cluster: mean or median.
         stride: input px per cell.
-        restarts: number of first guesses; the best mean IoU wins.
-        seed: seed of the first guesses.
+        restarts: number of initial guesses; the best mean IoU wins.
+        seed: seed of the initial guesses.
     Raises:
         UserError: no boxes, or an invalid setting.
     """
     wh = shapes_in_cells(dataset, size, resize, stride)
-    return measure(wh, cluster(wh, k, centre, restarts, seed)[0])
+    return cluster(wh, k, centre, restarts, seed)
 
 
 def anchors_by_head(wh: zoo.Anchors, stride: int, heads: Sequence[PlacedHead]) -> list[zoo.Anchors]:
