@@ -20,7 +20,7 @@ from lookonce.deploy.verify import BY_ACCURACY, EXACT, HALF, Run, check_parity, 
 from lookonce.files import replacing, write_text
 from lookonce.inference.backends.openvino import openvino_model, saved, the_core
 from lookonce.model.darknet.files import save_darknet
-from lookonce.model.layers import Region
+from lookonce.model.layers import Region, tree_file
 from lookonce.model.model_file import KEY, Model
 from lookonce.model.network import folded
 from lookonce.model.onnx_graph import BOXES, PIXELS, SCORES, detector_model, predictions_info, raw_model
@@ -91,8 +91,7 @@ def write_darknet(model: Model, stem: Path, options: Options) -> Exported:
     write_text(names, "".join(f"{' '.join(label.split())}\n" for label in model.labels))
     written = [cfg, weights, names]
     if model.tree is not None:
-        tree = next(head.layer.tree for head in model.heads if head.layer.tree)
-        written.append(stem.parent / Path(tree).name)  # the cfg keeps its own way of naming it
+        written.append(stem.parent / Path(tree_file(model.layers)).name)  # the cfg keeps its own way of naming it
         if not written[-1].exists():
             write_text(written[-1], write_tree(model.tree))
     return Exported(tuple(written))

@@ -1,12 +1,13 @@
 """Build and run a network from its layers. Letters: B images, C channels, F filters, H x W cells, K x K kernel.
 
-It also holds a convolution whose weight gradient is one matrix product: with AVX2 alone oneDNN computes the gradient of
-channels_last weights at half the speed of that product (docs/results.md).
+With AVX2 alone, oneDNN computes the gradient of channels_last weights at half the speed of a matrix product
+(docs/results.md), so convolutions here use that product.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -70,7 +71,7 @@ def reorg(x: Tensor, stride: int) -> Tensor:
 
 
 class BatchNorm(nn.Module):
-    """Batch norm that keeps a file's raw variance and applies the file's convention to it."""
+    """Batch norm that stores a file's raw variance and the convention with which it is read."""
 
     weight: nn.Parameter
     bias: nn.Parameter
@@ -92,7 +93,7 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [B, C, H, W]: batch statistics in training, running ones in evaluation.
 
-        Training changes the statistics: from then on TRAINED_HERE applies to them.
+        Training changes the statistics, so TRAINED_HERE applies to them from then on.
         """
         if self.training:
             self.sigma = TRAINED_HERE
@@ -101,7 +102,7 @@ class BatchNorm(nn.Module):
 
 
 WINDOWS = 16_000_000
-"""Bytes of windows laid out at a time: they stay in the processor's cache."""
+"""Bytes of windows copied at a time: they stay in the processor's cache."""
 FEW_CHANNELS = 16
 """Below this many channels a row of the matrix is too short, and oneDNN is faster."""
 
@@ -204,7 +205,7 @@ class Convolution(nn.Module):
 
 
 def max_pool(x: Tensor, layer: MaxPool) -> Tensor:
-    """Return Darknet's max pooling: windows start (size-1)//2 before the map; missing cells never win.
+    """Return Darknet's max pooling: windows start (size-1)//2 before the map; padding never wins.
 
     Source: darknet/src/maxpool_layer.c, padding = size - 1, out = (in + padding - size) / stride + 1.
     """
@@ -216,12 +217,12 @@ def max_pool(x: Tensor, layer: MaxPool) -> Tensor:
 
 
 class Network(nn.Module):
-    """Layers that run. Calling it on [B, 3, H, W] floats in 0..1 returns a tuple of raw maps, one a head.
+    """A network of layers. Calling it on [B, 3, H, W] floats in 0..1 returns a tuple of raw maps, one a head.
 
-    channels: what the first layer reads: 3, or 1 for a grey network. A grey network takes RGB too, and makes it grey.
+    channels: channels of the input: 3, or 1 for a grey network, which converts RGB to grey.
 
     Raises:
-        ConfigError: layers that do not fit together; at a call, an input side that does not divide by the stride.
+        ConfigError: layers that do not fit together; at a call, an input side that is no multiple of the stride.
     """
 
     def __init__(self, layers: tuple[Layer, ...], channels: int = 3) -> None:
@@ -229,7 +230,7 @@ class Network(nn.Module):
         self.layers, self.channels = layers, channels
         self.heads, self.stride = heads_of(layers), stride(layers)
         self.origin: Origin | None = None
-        """The Darknet files that it was read from, so that they can be written as they were."""
+        """The Darknet files that it was read from, so that they can be written unchanged."""
         before = channels_before(layers, channels)
         self.convolutions = nn.ModuleDict(
             {str(i): Convolution(before[i], layer) for i, layer in enumerate(layers) if isinstance(layer, Conv)}
@@ -242,6 +243,17 @@ class Network(nn.Module):
     def convolution_list(self) -> list[Convolution]:
         """Return the convolutions in their order, as Darknet's weight files hold them."""
         return [cast(Convolution, module) for module in self.convolutions.values()]
+
+    @property
+    def sigmas(self) -> list[Sigma]:
+        """The convention for variances of each batch norm, in their order."""
+        return [convolution.norm.sigma for convolution in self.convolution_list() if convolution.norm is not None]
+
+    @sigmas.setter
+    def sigmas(self, sigmas: Sequence[Sequence[float]]) -> None:
+        norms = [convolution.norm for convolution in self.convolution_list() if convolution.norm is not None]
+        for norm, (inside, outside) in zip(norms, sigmas, strict=True):
+            norm.sigma = Sigma(inside, outside)
 
     def head_convolutions(self) -> list[nn.Conv2d]:
         """Return the convolution that makes each head's map, in the order of heads."""
@@ -335,14 +347,14 @@ class Network(nn.Module):
 
 
 def empty(layers: tuple[Layer, ...], channels: int = 3) -> Network:
-    """Return a network whose memory is not initialised: fill every number before it runs."""
+    """Return a network with uninitialised weights: fill all of them before it runs."""
     with torch.device("meta"):
         network = Network(layers, channels)
     return network.to_empty(device="cpu")
 
 
 def folded(network: Network) -> Network:
-    """Return the same function with every batch norm folded into its convolution: for detection only."""
+    """Return the same network with every batch norm folded into its convolution: for detection only."""
     plain = tuple(
         Conv(layer.filters, layer.size, layer.stride, False, layer.activation) if isinstance(layer, Conv) else layer
         for layer in network.layers

@@ -30,7 +30,7 @@ from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.files import detector_of, read_text
 from lookonce.model.layers import check_input_size, heads_of, stride
 from lookonce.model.model_file import Model, load_model, save_model
-from lookonce.model.network import Network, Sigma, empty
+from lookonce.model.network import Network, empty
 from lookonce.training.advice import RunReport, WritePage
 from lookonce.training.checkpoints import Stopped, read_checkpoint
 from lookonce.training.config import RunConfig, plain
@@ -310,9 +310,7 @@ class Run:
         weights = {k.removeprefix("network."): v for k, v in state["state_dict"].items() if k.startswith("network.")}
         network = empty(trained.layers, trained.channels)
         network.load_state_dict(weights)
-        norms = [convolution.norm for convolution in network.convolution_list() if convolution.norm is not None]
-        for norm, sigma in zip(norms, state["sigmas"], strict=True):
-            norm.sigma = Sigma(*sigma)
+        network.sigmas = state["sigmas"]
         about = {"recipe": plain(asdict(self.settings)), "data": self.train_set.name, "images": len(self.train_set),
                  "epoch": int(state["epoch"]), "torch": torch.__version__, "finished": finished}  # fmt: skip
         found = [] if metrics is None else best_thresholds(metrics).tolist()

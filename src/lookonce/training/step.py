@@ -19,7 +19,7 @@ from lookonce.inference.backends.torch import computes_bf16
 from lookonce.model.detections import Predictions
 from lookonce.model.heads import decode, loss
 from lookonce.model.losses import LossOptions, Objects
-from lookonce.model.network import BatchNorm, Network, Sigma
+from lookonce.model.network import Network
 from lookonce.training.config import Device
 from lookonce.training.history import Means
 from lookonce.training.recipes import Settings, learning_rate_factor
@@ -136,16 +136,12 @@ class Training(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the count of images seen (warm-up goes by it and never starts again) and how batch norms read."""
         checkpoint["seen"] = self.seen
-        checkpoint["sigmas"] = [tuple(norm.sigma) for norm in self._norms()]
+        checkpoint["sigmas"] = [tuple(sigma) for sigma in self.network.sigmas]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take both."""
         self.seen = int(checkpoint["seen"])
-        for norm, sigma in zip(self._norms(), checkpoint["sigmas"], strict=True):
-            norm.sigma = Sigma(*sigma)
-
-    def _norms(self) -> list[BatchNorm]:
-        return [c.norm for c in self.network.convolution_list() if c.norm is not None]
+        self.network.sigmas = checkpoint["sigmas"]
 
 
 def variant_of(epoch: int, settings: Settings) -> int:

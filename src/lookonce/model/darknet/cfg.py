@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, get_args
@@ -126,7 +125,7 @@ Keys = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Cfg:
-    """What a cfg says: the network's layers, its input, and what only Darknet's training reads."""
+    """The content of a cfg: the network's layers, its input, and keys that only Darknet's training reads."""
 
     layers: tuple[Layer, ...]
     width: int = 416
@@ -205,10 +204,8 @@ def read_cfg(text: str, place: str = "cfg") -> Cfg:
     for section in sections:
         section.sort_keys()
     net, *others = sections
-    if net.unused:
-        log.warning(
-            "%s: keys of [net] that nothing reads are kept: %s", printable(place), printable(", ".join(net.unused))
-        )
+    if unused := ", ".join(net.unused):
+        log.warning("%s: keys of [net] that nothing reads are kept: %s", printable(place), printable(unused))
     layers = tuple(map(_layer, others))
     if not layers:
         raise CfgError(place, net.line, "a network without layers", "at least one section after [net]")
@@ -271,19 +268,16 @@ class _Section:
     """Keys that nothing reads, each with its line; they are kept too."""
 
     def sort_keys(self) -> None:
-        """Sort the keys into those that are read, fixed to one value, or kept. Raises CfgError for any other."""
+        """Sort the keys: read, fixed to one value, or kept. Raises CfgError for any other key or value."""
         fixed, read, kept = FIXED.get(self.name, {}), READ[self.name], KEPT[self.name]
         for key, value, line in self.lines:
             if key in read:
                 self.values.setdefault(key, (value, line))  # Darknet takes the first of two
             elif key in fixed:
                 if not _equal(value, fixed[key]):
-                    only = (
-                        f"{key}={fixed[key]}, the only supported value"
-                        if fixed[key]
-                        else f"no {key}: it is not supported"
-                    )
-                    raise CfgError(self.place, line, f"{key}={value[:60]}", f"{only} (section [{self.name}])")
+                    only = f"{key}={fixed[key]}, the only supported value"
+                    expected = only if fixed[key] else f"no {key}: it is not supported"
+                    raise CfgError(self.place, line, f"{key}={value[:60]}", f"{expected} (section [{self.name}])")
             elif key in kept or self.name == "net":
                 self.kept.append((key, value))
                 if key not in kept:
