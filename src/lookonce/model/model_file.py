@@ -19,7 +19,7 @@ import msgspec
 from lookonce import __version__
 from lookonce.errors import UserError
 from lookonce.files import replacing
-from lookonce.model.darknet.cfg import Cfg, CfgError, read_cfg, write_cfg
+from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.files import Pair, find_pair, find_tree, load_darknet, read_names
 from lookonce.model.layers import Layer, PlacedHead, check_input_size, heads_of, num_classes, tree_file
 from lookonce.model.resize import ResizeMode
@@ -134,13 +134,7 @@ class Model:
             ModelFileError: another format, or values that are missing, of another type, or inconsistent.
             CfgError: a network that cannot be read.
         """
-        return _described(_stored(text, place), place)
-
-
-class _StoredTree(msgspec.Struct):
-    parents: tuple[int, ...]
-    names: tuple[str, ...]
-    threshold: float
+        return _read(text, place)[0]
 
 
 class _Stored(msgspec.Struct):
@@ -153,13 +147,14 @@ class _Stored(msgspec.Struct):
     thresholds: tuple[float, ...]
     seen: int
     training: dict[str, Any]
-    tree: _StoredTree | None = None
+    tree: Tree | None = None
     pixel_range: tuple[float, float] | None = None
     sigma: tuple[tuple[float, float], ...] = ()
     """Convention for variances of each batch norm; in the model file only."""
 
 
-def _stored(text: str, place: str) -> _Stored:
+def _read(text: str, place: str) -> tuple[Model, tuple[tuple[float, float], ...]]:
+    """Return the model of a description, without weights, and the sigmas of its batch norms."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -172,21 +167,16 @@ def _stored(text: str, place: str) -> _Stored:
             "version that wrote the file"
         )
     try:
-        return msgspec.convert({"input_size": found.get("frame"), **found}, _Stored)  # frame: its name in version 0.1
+        stored = msgspec.convert({"input_size": found.get("frame"), **found}, _Stored)  # frame: its name in version 0.1
     except (msgspec.ValidationError, RecursionError, OverflowError) as error:
         raise ModelFileError(
             f"{place}: its description cannot be read ({str(error)[:200]}); was it written by lookonce?"
         ) from None
 
-
-def _described(found: _Stored, place: str) -> Model:
-    cfg = read_cfg(found.cfg, place)
+    cfg = read_cfg(stored.cfg, place)
+    values = {name: getattr(stored, name) for name in stored.__struct_fields__ if name not in ("cfg", "sigma")}
     try:
-        tree = None if found.tree is None else Tree(found.tree.parents, found.tree.names, found.tree.threshold)
-        return Model(None, found.labels, found.input_size, found.resize, found.thresholds, found.seen, found.training,
-                     tree, found.pixel_range, cfg.layers, cfg.channels)  # fmt: skip
-    except CfgError:
-        raise
+        return Model(None, **values, layers=cfg.layers, channels=cfg.channels), stored.sigma
     except UserError as error:
         raise ModelFileError(f"{place}: {error}") from None
 
@@ -230,9 +220,8 @@ def load_model(path: Path | str) -> Model:
             if KEY not in metadata:
                 raise ModelFileError(f"{path}: a safetensors file without lookonce's description; give a model file "
                                      "that lookonce train wrote")  # fmt: skip
-            found = _stored(metadata[KEY], str(path))
-            model = _described(found, str(path))
-            return replace(model, loaded=_filled(model, found.sigma, file, path))
+            model, sigmas = _read(metadata[KEY], str(path))
+            return replace(model, loaded=_filled(model, sigmas, file, path))
     except (safetensors.SafetensorError, OSError) as error:
         raise ModelFileError(f"{path}: not a model file ({error}); expected .safetensors of lookonce") from None
 

@@ -45,21 +45,6 @@ class Selection:
                 raise ConfigError(f"{name}: {getattr(self, name)}; expected at least 1")
 
 
-def nms(boxes: ArrayLike, scores: ArrayLike, iou_threshold: float) -> NDArray[np.int64]:
-    """Suppress boxes of one class greedily.
-
-    Args:
-        boxes:  [N, 4] xyxy, any unit.
-        scores: [N].
-        iou_threshold: drop a box if its IoU with a better one that stays is greater than this.
-    Returns:
-        Indices of the boxes that stay, by descending score; of equal scores the lower index first.
-    """
-    order = np.argsort(-np.asarray(scores), kind="stable")
-    ranked = np.asarray(boxes)[order]
-    return order[_survivors(iou(ranked[:, None], ranked) > iou_threshold)]
-
-
 def nms_per_class(
     boxes: ArrayLike, scores: ArrayLike, selection: Selection
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,7 +1,7 @@
-"""Darknet's .weights: a header, then float32 for each convolution in layer order, every byte accounted for.
+"""Darknet's .weights: a header, then the float32 numbers of each convolution in layer order.
 
 Each convolution: bias [F]; with batch norm its scales, means and variances, each [F]; then the weights [F, C, k, k].
-Numbers are read straight into the network's memory. No torch is imported until then.
+Numbers are read directly into the network's memory; only this imports torch.
 Source: darknet/src/parser.c, load_weights_upto, load_convolutional_weights and the functions that save.
 """
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class Header(NamedTuple):
-    """The start of a .weights file: a version, and the images that training has seen.
+    """The start of a .weights file: a version, and the number of images that training has seen.
 
-    seen takes 64 bits from version 0.2 on and 32 before. Versions from 1000 on mark transposed connected layers; they
-    have the short form, and their convolutions are the same.
+    seen has 64 bits from version 0.2 on and 32 before. Versions from 1000 on mark transposed connected layers and also
+    have 32 bits; their convolutions are the same.
     """
 
     major: int = 0
@@ -42,12 +42,12 @@ class Header(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Its bytes: 20 with a 64-bit seen, 16 with a 32-bit one."""
+        """Number of bytes: 20 with a 64-bit seen, 16 with a 32-bit one."""
         wide = self.major * 10 + self.minor >= 2 and self.major < 1000 and self.minor < 1000
         return 20 if wide else 16
 
     def pack(self) -> bytes:
-        """Return its bytes. A count that 32 bits cannot hold makes it a header of version 0.2."""
+        """Return its bytes. A count of more than 32 bits is written with version 0.2."""
         if self.length == 16 and self.seen >= 2**32:
             return Header(seen=self.seen).pack()
         return struct.pack("<3iQ" if self.length == 20 else "<3iI", *self)
@@ -68,7 +68,7 @@ class Origin(NamedTuple):
 
 
 class WeightsError(UserError):
-    """A .weights file that does not hold what the cfg asks for."""
+    """A .weights file that does not fit the cfg."""
 
 
 def read_weights(path: Path, network: Network, layers: int | None = None) -> Header:
@@ -76,7 +76,7 @@ def read_weights(path: Path, network: Network, layers: int | None = None) -> Hea
 
     Args:
         path: a .weights file, or a prefix of one such as darknet19_448.conv.23.
-        network: on the CPU, float32. It is left unchanged if the file's length is wrong.
+        network: on the CPU, float32. It is unchanged if the file's length is wrong.
         layers: fill only this many layers (Darknet's count, pools and routes too) from a prefix file; None: all.
     Raises:
         WeightsError: too short, too long, truncated, a number that is not finite, a negative variance.
@@ -110,7 +110,7 @@ def check_weights(path: Path, layers: tuple[Layer, ...], channels: int = 3, coun
 
 
 def numbers_in(path: Path) -> int:
-    """Return how many whole numbers follow a file's header. Raises WeightsError for a file that has none."""
+    """Return how many numbers follow a file's header. Raises WeightsError for a file without a header."""
     return _read_start(path)[1] // 4
 
 
@@ -137,7 +137,7 @@ def layers_of(numbers: int, layers: tuple[Layer, ...], channels: int = 3) -> tup
 
 
 def write_weights(path: Path, network: Network, header: Header) -> None:
-    """Write a network's numbers atomically. What was read from a file comes out byte by byte.
+    """Write a network's numbers atomically; those read from a file are written byte by byte as they were.
 
     Variances in another convention than Darknet's are converted, so that Darknet divides by the same number.
     """
@@ -180,13 +180,13 @@ def _parts(convolution: Convolution) -> Iterator[Tensor]:
 
 
 def _fill(tensor: Tensor, file: BufferedReader, place: str) -> None:
-    """Read a tensor's numbers straight into its memory."""
+    """Read a tensor's numbers directly into its memory."""
     array = tensor.detach().numpy()
     if not array.flags.c_contiguous or array.dtype.str != "<f4":
         raise AssertionError("weights are read into contiguous little-endian float32 only")
     if file.readinto(array.data) != array.nbytes:
         raise WeightsError(f"{place}: the file became shorter while it was read")
-    if not all(map(math.isfinite, tensor.detach().aminmax())):  # aminmax copies nothing and passes nan on
+    if not all(map(math.isfinite, tensor.detach().aminmax())):  # no copy; nan propagates
         raise WeightsError(f"{place}: numbers that are not finite: training diverged, or the file is damaged")
 
 
@@ -230,7 +230,7 @@ def _check_length(path: Path, size: int, layers: tuple[Layer, ...], counts: list
 
 
 def _cause(have: int, odd: int, layers: tuple[Layer, ...], counts: list[int], count: int | None) -> str:
-    """Return the likely reason for a wrong length, and what to do."""
+    """Return the likely reason for a wrong length, and the fix."""
     ends = list(accumulate(counts))
     if odd:
         return "not a whole number of float32: was the download cut off? Download it again"

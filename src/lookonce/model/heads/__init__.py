@@ -1,4 +1,4 @@
-"""Detection heads: what the raw maps of a network mean. One module a kind of head, with its decode, encode and loss.
+"""Detection heads: the meaning of a network's raw maps. One module for each kind, with its decode, encode and loss.
 
 To add a head: a record in layers.py, a module here, an entry in KINDS. No torch here.
 """
@@ -33,9 +33,9 @@ KINDS: dict[type[Layer], Kind] = {Region: Kind(region.decode, region.encode_obje
 
 
 def decode(raws: Sequence[Array], heads: Sequence[PlacedHead], tree: Tree | None = None) -> Predictions[Array]:
-    """Read a network's raw maps, one a head in layer order, as one Predictions: head by head, N in all.
+    """Decode a network's raw maps, one a head in layer order, into one Predictions, head by head.
 
-    No branch on values, so it exports; of arrays and tensors alike.
+    Takes arrays or tensors. No branch on values, so it exports.
     """
     parts = [KINDS[type(head.layer)].decode(raw, head, tree) for raw, head in zip(raws, heads, strict=True)]
     if len(parts) == 1:

@@ -50,7 +50,7 @@ def decode(raw: Array, head: PlacedHead, tree: Tree | None = None) -> Prediction
     Args:
         raw:  [B, A*(5+C), H, W], before any activation.
         head: the region layer and its stride. Without softmax, each class has its own sigmoid.
-        tree: classes contain each other: the class that the tree selects has probability 1, the others 0.
+        tree: tree of the classes: the class that it selects has probability 1, the others 0. None: no tree.
     """
     anchors = like(head.layer.anchors, raw)  # [A, 2]
     txywh, objectness, classes = split(raw, len(anchors))
@@ -71,7 +71,7 @@ Index = tuple["Tensor", "Tensor", "Tensor", "Tensor"]
 class Targets:
     """The objects of a batch, each assigned to an anchor and a cell; N objects, in their order."""
 
-    image: Tensor  # [N] index of its image in the batch
+    image: Tensor  # [N] index of the image in the batch
     anchor: Tensor  # [N]
     row: Tensor  # [N]
     col: Tensor  # [N]
@@ -80,7 +80,7 @@ class Targets:
     twh: Tensor  # [N, 2] log of size over anchor
     label: Tensor  # [N]
     ignore: Tensor  # [N] bool: neither object nor background (difficult objects)
-    winner: Tensor  # [N] index of the object that holds this one's anchor and cell; -1: none
+    winner: Tensor  # [N] index of the object that takes this one's anchor and cell; -1: none
     weight: Tensor  # [N] weight in region_loss; below 1 for an object at several anchors
 
     @property
@@ -91,11 +91,11 @@ class Targets:
         return self.winner == torch.arange(len(self.winner), device=self.winner.device)
 
     def index(self, which: Tensor) -> Index:
-        """Return where the objects chosen by which [N] bool stand in a map [B, A, H, W]."""
+        """Return the indices of the objects with which [N] bool in a map [B, A, H, W]."""
         return self.image[which], self.anchor[which], self.row[which], self.col[which]
 
     def positive(self, confidence: Tensor, ignored: bool = True) -> Tensor:
-        """Return a mask [B, A, H, W] of the predictors that hold an object. ignored: count ignored objects too."""
+        """Return a mask [B, A, H, W] of the predictors with an object. ignored: include ignored objects."""
         mask = confidence.new_zeros(confidence.shape, dtype=self.ignore.dtype)
         mask[self.index(self.ignore | ~self.ignore if ignored else self.wins)] = True
         return mask
@@ -146,7 +146,7 @@ def encode_objects(objects: Objects, head: PlacedHead, grid: tuple[int, int]) ->
 
 
 def assign(targets: Targets, anchor: Tensor, anchors: Tensor) -> Targets:
-    """Assign the objects to the anchors `anchor` [N] out of anchors [A, 2] in cells, and settle who wins."""
+    """Assign the objects to anchors and find the winners. anchor: [N] index into anchors [A, 2], cells."""
     import torch
 
     index = ((targets.image * 4096 + targets.row) * 4096 + targets.col) * len(anchors) + anchor  # [N]
@@ -158,11 +158,11 @@ def assign(targets: Targets, anchor: Tensor, anchors: Tensor) -> Targets:
 
 
 def assign_to_several(targets: Targets, anchors: Tensor, match_iou: float) -> Targets:
-    """Multi-anchor assignment: assign each object also to the other anchors whose shape IoU is above match_iou.
+    """Assign each object also to the other anchors whose shape IoU is above match_iou: multi-anchor assignment.
 
-    Returns Targets of M >= N rows: the added pairs of object and anchor, then the N objects as they were.
-    Where two meet on one anchor and cell, an object's best anchor takes precedence over another object's added one.
-    The rows that win divide their object's weight, so that all objects count alike.
+    Returns Targets of M >= N rows: the added pairs of object and anchor, then the N objects, unchanged.
+    On one anchor and cell, an object with its best anchor wins over another object with an added one.
+    The rows that win share their object's weight, so that all objects have equal weight.
     Source: AlexeyAB's darknet, region and yolo layers, iou_thresh.
     """
     import torch
@@ -195,8 +195,8 @@ def region_loss(
         raw:     [B, A*(5+C), H, W], the network's output.
         targets: the objects of the batch, from encode with this region's anchors.
         region:  anchors, scales and switches.
-        prior:   add the prior loss: Darknet does for its first 12,800 images.
-        ciou_scale: weight of 1 - CIoU of each object's predicted box; 0: Darknet's loss, which has no such term.
+        prior:   add the prior loss, as Darknet does for its first 12,800 images.
+        ciou_scale: weight of 1 - CIoU of each object's predicted box; 0: no such term, as in Darknet.
     Returns:
         Scalars: xy, wh, objectness, background, class, ciou, prior, their sum `total`, and (without gradient)
         `recall`: the fraction of objects whose predictor has an IoU above .5; nan without objects.
@@ -219,7 +219,7 @@ def region_loss(
         box_iou = iou(cxcywh_to_xyxy(boxes[index]), cxcywh_to_xyxy(targets.boxes[wins]))  # [K]
     image, anchor, row, col = index
     by_anchor = raw.reshape(len(raw), len(anchors), -1, *raw.shape[2:])  # [B, A, 5+C, H, W]
-    found = by_anchor[image, anchor, :, row, col]  # [K, 5+C], gathered in one step: so is its gradient
+    found = by_anchor[image, anchor, :, row, col]  # [K, 5+C] gathered at once, which makes the gradient fast
     weight, cells = targets.weight[wins], raw.shape[2] * raw.shape[3]
     scale = region.coord_scale * weight[:, None] * (2 - targets.boxes[wins, 2:].prod(-1, keepdim=True) / cells)
     truth = box_iou if region.rescore else torch.ones_like(box_iou)
@@ -240,7 +240,7 @@ def region_loss(
 
 
 def region_ciou_loss(raw: Tensor, targets: Targets, region: Region, prior: bool = False) -> dict[str, Tensor]:
-    """Return region_loss plus 1 - CIoU of each object's box (weight 1, see docs/results.md). Arguments as there."""
+    """Return region_loss plus 1 - CIoU of each object's box, with weight 1 (see docs/results.md)."""
     return region_loss(raw, targets, region, prior, ciou_scale=1.0)
 
 
@@ -253,21 +253,21 @@ class KerasYolo2Scales:
     coord_scale: float = 1.0
     class_scale: float = 1.0
     class_weights: tuple[float, ...] | None = None
-    """[C] one weight a class; 0 excludes a class. None: all 1."""
+    """[C] weight of each class; 0 excludes it. None: all 1."""
     iou_gradient: bool = True
-    """Let gradients flow through the IoU as objectness target, as the blog does (no stop_gradient there)."""
+    """Let gradients flow through the IoU as objectness target, as in the blog."""
 
 
 def keras_yolo2_loss(
     raw: Tensor, targets: Targets, region: Region, prior: bool = False, scales: KerasYolo2Scales | None = None
 ) -> dict[str, Tensor]:
-    """Return the blog's loss: each term is averaged over the predictors that it counts in the whole batch.
+    """Return the blog's loss: each term is the mean over the predictors of the batch that contribute to it.
 
     Args:
         raw:     [B, A*(5+C), H, W], the network's output.
         targets: the objects of the batch, from encode with this region's anchors.
-        region:  only its anchors are read.
-        prior:   pull every box without an object to its cell's centre and its anchor's size, with weight 1.
+        region:  only its anchors are used.
+        prior:   add the distance of boxes without an object from the cell's centre and the anchor's size, weight 1.
         scales:  5/1/1/1 by default.
     Returns:
         Scalars: xy, wh, objectness, class, their sum `total`, and (without gradient) `recall`.
