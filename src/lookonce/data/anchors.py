@@ -141,7 +141,7 @@ def cluster_anchors(
     return cluster(wh, k, centre, restarts, seed)
 
 
-def anchors_by_head(wh: zoo.Anchors, stride: int, heads: Sequence[PlacedHead]) -> list[zoo.Anchors]:
+def anchors_by_head(wh: zoo.AnchorSizes, stride: int, heads: Sequence[PlacedHead]) -> list[zoo.AnchorSizes]:
     """Distribute anchors over the heads of a network: the finer the stride of a head, the smaller its anchors.
 
     Args:
@@ -156,7 +156,7 @@ def anchors_by_head(wh: zoo.Anchors, stride: int, heads: Sequence[PlacedHead]) -
         raise ConfigError(f"anchors: {len(wh)}; expected at least {len(heads)}, one for each head of the network")
     order = sorted(range(len(heads)), key=lambda n: heads[n].stride)
     parts = np.array_split(np.arange(len(wh)), len(heads))
-    by_head: dict[int, zoo.Anchors] = {}
+    by_head: dict[int, zoo.AnchorSizes] = {}
     for n, part in zip(order, parts, strict=True):
         scale = stride / heads[n].stride
         by_head[n] = tuple((wh[i][0] * scale, wh[i][1] * scale) for i in part)

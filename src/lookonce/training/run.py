@@ -288,7 +288,7 @@ class Run:
         """
         how, classes = self.settings, len(self.train_set.labels)
 
-        def made(*anchors: zoo.Anchors) -> Cfg:
+        def made(*anchors: zoo.AnchorSizes) -> Cfg:
             if how.network.endswith(".cfg"):
                 return detector_of(Path(how.network), classes, anchors)
             return Cfg(zoo.detector(how.network, classes, *(anchors or (zoo.VOC_ANCHORS,))))

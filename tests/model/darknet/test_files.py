@@ -52,7 +52,7 @@ def test_every_layer_gives_darknets_numbers(name):
     tree = find_tree(end.tree, cfg) if end.tree else None
     given, kept = torch.from_numpy(numbers["input"])[None], {}
     for index in range(len(network.layers)):
-        given = output = network._through(given, kept, index, index + 1)
+        given = output = network._run_layers(given, kept, index, index + 1)
         match network.layers[index]:
             case Region():
                 output = activated(output, end, tree)

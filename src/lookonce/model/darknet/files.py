@@ -14,7 +14,7 @@ from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.weights import Header, Origin
 from lookonce.model.layers import Conv, heads_of, tree_file
 from lookonce.model.tree import Tree, read_tree
-from lookonce.model.zoo import Anchors
+from lookonce.model.zoo import AnchorSizes
 from lookonce.text import read_lines
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def load_darknet(cfg: Path | str, weights: Path | str, layers: int | None = None
     return network.eval()
 
 
-def detector_of(cfg: Path, classes: int, anchors: Sequence[Anchors] = ()) -> Cfg:
+def detector_of(cfg: Path, classes: int, anchors: Sequence[AnchorSizes] = ()) -> Cfg:
     """Return a detector's cfg changed to this number of classes, and to these anchors.
 
     anchors: (w, h) in cells for each head; empty: the cfg's own. The convolution before each head gets the filters
