@@ -25,17 +25,17 @@ def test_objects_are_counted_by_their_side_at_the_input_with_what_anchors_cover(
     dataset = dataset_of([[(small, 0, False), (medium, 0, False), (medium, 1, False)], [(tall, 0, False)]])
     found = {c.size: c for c in coverage(dataset, [head((1.6, 1.6))], INPUT_SIZE, "stretch")}
     assert [found[s].objects for s in ("all", "small", "medium", "large")] == [4, 1, 2, 1]
-    assert found["small"].fit == 0.0  # (.65 / 1.6)^2 = .17
-    assert found["medium"].fit == 1.0
-    assert found["large"].fit == 0.0  # (1.6 / 3.9)^2 = .17
+    assert found["small"].recall == 0.0  # (.65 / 1.6)^2 = .17
+    assert found["medium"].recall == 1.0
+    assert found["large"].recall == 0.0  # (1.6 / 3.9)^2 = .17
     assert found["medium"].collisions == 0.5  # two of one cell and anchor
     assert found["all"].collisions == 0.25
-    assert found["all"].fit == 0.5
+    assert found["all"].recall == 0.5
 
 
 def test_no_object_of_a_size_is_no_number():
     found = coverage(dataset_of([[]]), [head((1.0, 1.0))], INPUT_SIZE, "letterbox")
-    assert all((c.objects, c.fit, c.collisions) == (0, None, None) for c in found)
+    assert all((c.objects, c.recall, c.collisions) == (0, None, None) for c in found)
 
 
 @pytest.mark.parametrize("mode", ["letterbox", "stretch"])
@@ -91,8 +91,8 @@ def test_an_anchor_of_any_head_may_fit():
     dataset = dataset_of([[([0.0, 0, 32, 32], 0, False), ([200.0, 200, 264, 264], 1, False)]])
     dataset.sizes[:] = 416
     one, two = head((2.0, 2.0)), head((2.0, 2.0), stride=16)  # 64 px and 32 px
-    assert coverage(dataset, [one], INPUT_SIZE, "letterbox")[0].fit == 0.5
-    assert coverage(dataset, [one, two], INPUT_SIZE, "letterbox")[0].fit == 1.0
+    assert coverage(dataset, [one], INPUT_SIZE, "letterbox")[0].recall == 0.5
+    assert coverage(dataset, [one, two], INPUT_SIZE, "letterbox")[0].recall == 1.0
 
 
 def test_the_finest_head_gets_the_smallest_anchors_in_its_own_cells():

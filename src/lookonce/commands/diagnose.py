@@ -258,7 +258,7 @@ def check_anchors(model: Model, dataset: Dataset) -> tuple[Check, bool]:
     """Check that the anchors fit the objects; also return whether they are in another unit than cells."""
     heads = {unit: [_converted(head, unit, model.input_size) for head in model.heads] for unit in UNITS}
     covered = {unit: coverage(dataset, found, model.input_size, model.resize)[0] for unit, found in heads.items()}
-    fits = {unit: found.fit or 0.0 for unit, found in covered.items()}
+    fits = {unit: found.recall or 0.0 for unit, found in covered.items()}
     found = f"an anchor fits {fits['cells']:.0%} of {len(dataset.boxes):,} objects (shape IoU above 0.5)"
     if fits["cells"] >= MIN_FIT:
         return Check("anchors", "pass", found), False

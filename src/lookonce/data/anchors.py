@@ -1,6 +1,6 @@
-"""Anchors against the boxes of a data set: clustering, how many objects an anchor fits, and anchor collisions.
+"""Anchors for the boxes of a data set: clustering, recall by object size, and anchor collisions.
 
-Sizes are those at the network's input: an object's side is the square root of its area there.
+Sizes are those at the network's input: the side of an object is the square root of its area there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lookonce.choices import choose
 from lookonce.data.dataset import Dataset
 from lookonce.errors import ConfigError, UserError
 from lookonce.model import zoo
-from lookonce.model.anchors import STRIDE, Anchors, Centre, cluster
+from lookonce.model.anchors import RECALL_IOU, STRIDE, Anchors, Centre, cluster
 from lookonce.model.boxes import shape_iou
 from lookonce.model.heads import encode
 from lookonce.model.heads.region import Targets
@@ -26,8 +26,6 @@ from lookonce.model.layers import PlacedHead
 from lookonce.model.losses import Objects
 from lookonce.model.resize import ResizeMode, fitted, geometry
 
-FITS = 0.5
-"""Least shape IoU of an anchor that fits an object."""
 SIZES = (("small", 0.0, 32.0), ("medium", 32.0, 96.0), ("large", 96.0, math.inf))
 """Sides at the input, pixels: below a cell of YOLOv2, up to three cells, above. Source of the limits: COCO."""
 
@@ -38,8 +36,8 @@ class Coverage:
 
     size: str
     objects: int
-    fit: float | None
-    """Ratio of objects that some anchor fits; None: no objects."""
+    recall: float | None
+    """Ratio of objects with an anchor of shape IoU >= .5; None: no objects."""
     collisions: float | None
     """Ratio of objects in an anchor collision; None: no objects."""
 
@@ -65,14 +63,14 @@ def coverage(
     boxes = input_boxes(dataset, input_size, mode)
     wh = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-3)
     anchors = np.array([shape for head in heads for shape in head.anchors_px], np.float32)
-    fits = shape_iou(wh[:, None], anchors).max(1) >= FITS
+    recalled = shape_iou(wh[:, None], anchors).max(1) >= RECALL_IOU
     collides = np.zeros(len(wh), np.bool_)
     collides[collisions(dataset, heads, input_size, mode).objects] = True
     side = np.sqrt(wh.prod(1))
     found = []
     for size, low, high in (("all", 0.0, math.inf), *SIZES):
         these = (side >= low) & (side < high)
-        ratios = (float(fits[these].mean()), float(collides[these].mean())) if these.any() else (None, None)
+        ratios = (float(recalled[these].mean()), float(collides[these].mean())) if these.any() else (None, None)
         found.append(Coverage(size, int(these.sum()), *ratios))
     return tuple(found)
 
@@ -123,15 +121,15 @@ def cluster_anchors(
     restarts: int = 20,
     seed: int = 0,
 ) -> Anchors:
-    """Find k anchors for the boxes of a data set. Difficult boxes count, too; equal seeds give equal anchors.
+    """Cluster k anchors for the boxes of a data set, difficult ones included. Equal seeds give equal anchors.
 
     Args:
         dataset: labelled images.
         k: number of anchors; there are fewer if the boxes have fewer distinct shapes.
-        size: size of the network's input, px: a side or (width, height).
+        size: size of the network's input, pixels: a side or (width, height).
         resize: how images are resized to the input.
         centre: centre of a cluster: mean or median.
-        stride: input px per cell.
+        stride: input pixels a cell.
         restarts: number of initial guesses; the best mean IoU wins.
         seed: seed of the initial guesses.
     Raises:
@@ -172,7 +170,7 @@ def shapes_in_cells(
     """Return (w, h) of every box of a data set as the network sees it: [N, 2] cells.
 
     Args:
-        size: size of the network's input, px: a side or (width, height), multiples of the stride.
+        size: size of the network's input, pixels: a side or (width, height), multiples of the stride.
     Raises:
         UserError: no boxes; a size that is not a multiple of the stride.
     """

@@ -39,7 +39,7 @@ class SizeRow:
 
     size: str
     objects: int  # of the training set
-    fit: float | None  # fraction that an anchor fits
+    anchor_recall: float | None  # fraction with an anchor of shape IoU >= .5
     collisions: float | None  # fraction in an anchor collision
     ap: float | None  # mean AP on the scored images
 
@@ -178,7 +178,7 @@ def _sizes(run: RunReport, analysis: Analysis | None) -> list[SizeRow]:
         found["all"] = analysis.metrics.mean_ap
         for size, low, high in SIZES:
             found[size] = score_sizes(val.dataset, analysis.found, low, high, scale).mean_ap
-    return [SizeRow(c.size, c.objects, c.fit, c.collisions, found.get(c.size)) for c in run.covered]
+    return [SizeRow(c.size, c.objects, c.recall, c.collisions, found.get(c.size)) for c in run.covered]
 
 
 def _galleries(run: RunReport, metrics: Metrics | None) -> list[Gallery]:

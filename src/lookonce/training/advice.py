@@ -47,9 +47,9 @@ def about_data(train_set: Dataset, covered: Sequence[Coverage]) -> list[str]:
             f"{whole.collisions:.1%} of the training objects are lost to anchor collisions (two objects share a cell "
             "and an anchor): use a larger --size or more --anchors"
         )
-    if whole.fit is not None and 1 - whole.fit > UNFIT:
+    if whole.recall is not None and 1 - whole.recall > UNFIT:
         found.append(
-            f"no anchor fits {1 - whole.fit:.1%} of the training objects (shape IoU below .5): use more --anchors"
+            f"no anchor fits {1 - whole.recall:.1%} of the training objects (shape IoU below .5): use more --anchors"
         )
     return found
 

@@ -8,6 +8,7 @@ Source: Redmon & Farhadi, YOLO9000 (2017), section 2; darknet/src/region_layer.c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -244,31 +245,23 @@ def region_ciou_loss(raw: Tensor, targets: Targets, region: Region, prior: bool 
     return region_loss(raw, targets, region, prior, ciou_scale=1.0)
 
 
-@dataclass(frozen=True)
-class KerasYolo2Scales:
-    """Weights of the blog's loss. Source: the blog's part on the loss, LAMBDA values of its training."""
-
-    object_scale: float = 5.0
-    noobject_scale: float = 1.0
-    coord_scale: float = 1.0
-    class_scale: float = 1.0
-    class_weights: tuple[float, ...] | None = None
-    """[C] weight of each class; 0 excludes it. None: all 1."""
-    iou_gradient: bool = True
-    """Let gradients flow through the IoU as objectness target, as in the blog."""
-
-
 def keras_yolo2_loss(
-    raw: Tensor, targets: Targets, region: Region, prior: bool = False, scales: KerasYolo2Scales | None = None
+    raw: Tensor,
+    targets: Targets,
+    region: Region,
+    prior: bool = False,
+    class_weights: Sequence[float] | None = None,
+    iou_gradient: bool = True,
 ) -> dict[str, Tensor]:
     """Return the blog's loss: each term is the mean over the predictors of the batch that contribute to it.
 
     Args:
         raw:     [B, A*(5+C), H, W], the network's output.
         targets: the objects of the batch, from encode with this region's anchors.
-        region:  only its anchors are used.
+        region:  anchors and scales; its switches and its thresh are not used.
         prior:   add the distance of boxes without an object from the cell's centre and the anchor's size, weight 1.
-        scales:  5/1/1/1 by default.
+        class_weights: [C] weight of each class; 0 excludes it. None: all 1.
+        iou_gradient: let gradients flow through the IoU as objectness target, as in the blog.
     Returns:
         Scalars: xy, wh, objectness, class, their sum `total`, and (without gradient) `recall`.
     Source: FairyOnIce, "Object Detection using YOLOv2 on Pascal VOC2012", custom_loss.
@@ -278,7 +271,6 @@ def keras_yolo2_loss(
 
     from lookonce.model.losses import best_iou
 
-    scales = scales or KerasYolo2Scales()
     anchors = raw.new_tensor(region.anchors)  # [A, 2]
     txywh, objectness, logits = split(raw, len(anchors))
     boxes, confidence = cell_boxes(txywh, anchors), objectness.sigmoid()
@@ -286,18 +278,18 @@ def keras_yolo2_loss(
     index, truth, label = targets.index(wins), targets.boxes[wins], targets.label[wins]
     box_iou = iou(cxcywh_to_xyxy(boxes[index]), cxcywh_to_xyxy(truth))  # [K]
     negative = (best_iou(boxes.detach(), targets) < 0.6) & ~targets.positive(confidence)
-    target_iou = box_iou if scales.iou_gradient else box_iou.detach()
-    on_objects = scales.object_scale * ((confidence[index] - target_iou) ** 2).sum()
-    on_background = scales.noobject_scale * (confidence[negative] ** 2).sum()
-    counted = negative.sum().to(raw) * (scales.noobject_scale > 0) + len(box_iou) * (scales.object_scale > 0)
+    target_iou = box_iou if iou_gradient else box_iou.detach()
+    on_objects = region.object_scale * ((confidence[index] - target_iou) ** 2).sum()
+    on_background = region.noobject_scale * (confidence[negative] ** 2).sum()
+    counted = negative.sum().to(raw) * (region.noobject_scale > 0) + len(box_iou) * (region.object_scale > 0)
     error = (boxes[index] - truth) ** 2  # [K, 4] cells
-    coord, num_coord = error * scales.coord_scale, raw.new_tensor(len(box_iou) * (scales.coord_scale > 0))
+    coord, num_coord = error * region.coord_scale, raw.new_tensor(len(box_iou) * (region.coord_scale > 0))
     if prior:
         anchor_boxes = cell_boxes(torch.zeros_like(txywh), anchors)  # the cell's centre, the anchor's size
         free = ~targets.positive(confidence, ignored=False)
         coord = torch.cat((error, (boxes[free] - anchor_boxes[free]) ** 2))
         num_coord = raw.new_tensor(confidence.numel())
-    weight = raw.new_tensor(scales.class_weights or (1.0,) * logits.shape[-1])[label] * scales.class_scale  # [K]
+    weight = raw.new_tensor(class_weights or (1.0,) * logits.shape[-1])[label] * region.class_scale  # [K]
     classes = weight * cross_entropy(logits[index], label, reduction="none")
     terms = {
         "xy": coord[:, :2].sum() / (num_coord + 1e-6) / 2,
