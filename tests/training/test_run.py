@@ -283,7 +283,7 @@ def test_a_batch_whose_loss_is_not_finite_is_kept(squares, tmp_path, monkeypatch
 def test_the_page_shows_how_the_run_stands(run):
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "Worst validation images" in page
-    assert "an anchor fits" in page
+    assert "anchor recall" in page
     assert re.search(r"validation</th>\s*<td>torch [^,]+, fp32, c", page)
     assert "scores &gt; 0.005" in page
     assert "oo few examples of these classes: blue" in page
