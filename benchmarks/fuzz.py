@@ -675,7 +675,7 @@ def metrics(folder: Path) -> Bench:
 
     def read() -> None:
         read_curves(file)
-        History(file).cut(4)
+        History(file).truncate(4)
 
     return Bench(["\n".join([*rows, ""]).encode()], file, read)
 

@@ -11,8 +11,7 @@ from lookonce.data.read import read_whole
 from lookonce.errors import ConfigError
 from lookonce.inference.backends import settings as backends
 from lookonce.model import zoo
-from lookonce.training.options import Optimizer
-from lookonce.training.recipes import Settings, settings
+from lookonce.training.recipes import Optimizer, Settings, settings
 
 
 @pytest.mark.parametrize("given, meant", [

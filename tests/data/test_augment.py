@@ -13,7 +13,7 @@ from lookonce.data.images import load_for
 from lookonce.data.loader import ImageCache, Sample, TrainingImages, collate
 from lookonce.errors import ConfigError
 from lookonce.model.resize import boxes_to_input, to_input
-from lookonce.training.run import CANVAS_TO_INPUT
+from lookonce.training.run import CACHE_TO_INPUT
 
 MODES = ("letterbox_antialias", "stretch_antialias")
 
@@ -44,7 +44,7 @@ def seen_in_training(file, input_size, mode):
         size = image.size
     box = np.array([[10, 10, 20, 20]], np.float32)
     record = Record(file, size, box, np.zeros(1, np.int64), np.zeros(1, bool))
-    cache = ImageCache(pack("a", file.parent, ("a",), [record]), round(CANVAS_TO_INPUT * max(input_size)), None)
+    cache = ImageCache(pack("a", file.parent, ("a",), [record]), round(CACHE_TO_INPUT * max(input_size)), None)
     batch = collate([TrainingImages(cache)[0]])
     return augment_batch(batch, input_size, mode, Augmentation.none(), np.full((1, PARAMETERS), 0.3))
 
@@ -59,7 +59,7 @@ def test_without_augmentation_training_sees_what_detection_sees(mode, size, tmp_
     difference = (
         found.images[0] - torch.from_numpy(to_input(load_for(file, input_size).pixels, input_size, mode))
     ).abs() * 255
-    cached_is_smaller = max(size) > CANVAS_TO_INPUT * max(input_size)
+    cached_is_smaller = max(size) > CACHE_TO_INPUT * max(input_size)
     assert difference.mean() < 1.2
     if (mode, size) != (
         "stretch_antialias",

@@ -18,9 +18,8 @@ from lookonce.model.detections import Detections
 from lookonce.model.layers import PlacedHead, Region
 from lookonce.model.model_file import load_model
 from lookonce.report.run_page import Gallery, Page, SizeRow, compared, facts, write_report, write_run_page
-from lookonce.training.advice import RunReport
 from lookonce.training.config import RunConfig
-from lookonce.training.history import read_curves
+from lookonce.training.history import RunReport, read_curves
 from lookonce.training.validation import Validation
 
 
@@ -90,7 +89,7 @@ def run_report(run, squares, tmp_path):
 
 def test_pages_come_after_validations_but_not_more_often_than_one_looks(run_report, monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr("lookonce.training.advice.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("lookonce.training.history.time.monotonic", lambda: now[0])
     written = []
     monkeypatch.setattr(run_report, "write", lambda whole: written.append((now[0], whole)))
     for passed in (0, 10, 30, 61, 62):

@@ -69,7 +69,7 @@ def test_a_damaged_slot_is_not_trained_on_and_is_computed_anew(what, tmp_path, c
     content[place] ^= 1
     file.write_bytes(content)
     if what == "content":
-        with pytest.raises(UserError, match=r"features.bin: slot 1 is damaged; start again, and it is computed again"):
+        with pytest.raises(UserError, match=r"features.bin: slot 1 is damaged; start again to compute it again"):
             cache.read(keys[1])
     again = FeatureCache(tmp_path / "c", SHAPES, "fp32")
     assert again.missing(keys) == [1]
@@ -94,7 +94,7 @@ def test_what_another_run_wrote_over_a_slot_is_not_taken_for_ones_own(tmp_path):
 def test_a_cache_too_large_for_the_disk_is_told_with_the_numbers_before_it_is_begun(tmp_path, monkeypatch):
     cache = FeatureCache(tmp_path / "c", ((1024, 13, 13),), "bf16")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5e9))
-    cache.make_room(10_000)
+    cache.check_disk(10_000)
     with pytest.raises(UserError, match=r"17125 images need 5.9 GB \(0.35 MB each\), and 5.0 GB are free"):
         fill(cache, [n.to_bytes(16, "big") for n in range(17_125)], None, None, "images")
     assert cache.file.stat().st_size == 0
@@ -259,7 +259,7 @@ def test_where_the_cache_cannot_be_written_features_last_as_long_as_the_run(squa
     caplog.set_level("INFO", "lookonce")
     run = train(squares, out=tmp_path / "runs", features="bf16", **{**SMALL, "epochs": 1})
     assert (run / "model.safetensors").is_file()
-    assert caplog.text.count("so features are kept for this run alone") == 1
+    assert caplog.text.count("so features are kept for this run only") == 1
 
 
 @pytest.mark.parametrize("given, said", [

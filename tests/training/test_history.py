@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from lookonce.data.anchors import Coverage
 from lookonce.report.run_page import curves_figure
-from lookonce.training.history import History, Means, read_curves
+from lookonce.training.history import History, Means, about_curves, about_data, read_curves
+from matching_cases import dataset_of
+
+BOX = [0.0, 0.0, 10.0, 10.0]
+FINE = Coverage("all", 100, 1.0, 0.0)
 
 
 def steps(file):
@@ -28,21 +33,21 @@ def test_rows_are_appended_and_unknown_numbers_left_out(tmp_path):
 
 def test_a_resumed_run_forgets_what_came_after_its_checkpoint(tmp_path):
     history = History(tmp_path / "metrics.csv")
-    history.cut(5)  # nothing there yet
+    history.truncate(5)  # nothing there yet
     for step in (1, 4, 5, 9):
         history.log_metrics({"epoch": 0}, step)
     with history.file.open("a", encoding="utf-8") as text:
         text.write("0,4,")  # a kill in the middle of a row
-    history.cut(5)
+    history.truncate(5)
     assert steps(history.file) == [1, 4]
-    history.cut(0)
+    history.truncate(0)
     assert steps(history.file) == []
 
 
 def test_a_run_of_before_keeps_its_numbers_under_todays_columns(tmp_path):
     history = History(tmp_path / "metrics.csv")
     history.file.write_text("epoch,step,gone,loss_epoch\n0,1,5,2.5\n0,2,5,1.5\n", encoding="utf-8")
-    history.cut(2)
+    history.truncate(2)
     history.log_metrics({"loss_epoch": 2.25, "ciou_epoch": 0.5, "epoch": 1}, 7)
     with history.file.open(newline="", encoding="utf-8") as text:
         rows = list(csv.DictReader(text))
@@ -52,7 +57,7 @@ def test_a_run_of_before_keeps_its_numbers_under_todays_columns(tmp_path):
 
 def test_means_weigh_each_step_with_its_images_and_leave_out_what_is_not_finite():
     draw, means = np.random.default_rng(0), Means()
-    assert means.take() == {}
+    assert means.reset() == {}
     for _ in range(2):  # the second epoch starts anew
         values, recalls, weights = draw.random(7), draw.random(7), draw.integers(1, 5, 7)
         recalls[2] = recalls[6] = np.nan
@@ -60,7 +65,7 @@ def test_means_weigh_each_step_with_its_images_and_leave_out_what_is_not_finite(
             means.add({"loss": torch.tensor(value), "recall": torch.tensor(recall)}, int(weight))
         assert means.last == {"loss": torch.tensor(values[6])}
         seen = [i for i in range(7) if i not in (2, 6)]
-        assert {name: value.item() for name, value in means.take().items()} == pytest.approx({
+        assert {name: value.item() for name, value in means.reset().items()} == pytest.approx({
             "loss": sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights),
             "recall": sum(recalls[i] * weights[i] for i in seen) / sum(weights[i] for i in seen),
         })  # fmt: skip
@@ -76,7 +81,7 @@ def test_means_weigh_each_step_with_its_images_and_leave_out_what_is_not_finite(
 def test_any_metrics_file_is_cut_to_rows_that_a_page_can_show(content, tmp_path):
     history = History(tmp_path / "metrics.csv")
     history.file.write_bytes(content)
-    history.cut(100)
+    history.truncate(100)
     history.log_metrics({"epoch": 6, "loss_epoch": 1.5, "seen": 10.0}, 7)
     curves = read_curves(history.file)
     assert curves["loss_epoch"][-1][1] == 1.5
@@ -84,3 +89,43 @@ def test_any_metrics_file_is_cut_to_rows_that_a_page_can_show(content, tmp_path)
     assert "<svg" in curves_figure(curves)
     if b"2.5" in content:
         assert [value for _, value in curves["loss_epoch"]] == [2.5, 1.0, 1.5]
+
+
+def test_a_set_too_small_for_a_class_is_named_and_one_that_is_not_passes():
+    small = dataset_of([[(BOX, 0, False)] * 40, [(BOX, 1, False)] * 7])
+    assert [line for line in about_data(small, [FINE]) if "too few examples of these classes: dog (7)" in line]
+    assert about_data(dataset_of([[(BOX, 0, False)] * 40, [(BOX, 1, False)] * 40]), [FINE]) == []
+
+
+@pytest.mark.parametrize("covered, said", [
+    (Coverage("all", 100, 1.0, 0.05), "5.0% of the training objects are lost to anchor collisions"),
+    (Coverage("all", 100, 0.9, 0.0), "no anchor fits 10.0% of the training objects"),
+])  # fmt: skip
+def test_objects_that_grid_or_anchors_cannot_hold_are_told(covered, said):
+    full = dataset_of([[(BOX, 0, False), (BOX, 1, False)] * 40])
+    found = about_data(full, [covered])
+    assert len(found) == 1
+    assert found[0].startswith(said)
+
+
+def curves(val, train, score):
+    epochs = range(1, len(val) + 1)
+    return {name: list(zip(epochs, values, strict=True))
+            for name, values in (("val/loss", val), ("loss_epoch", train), ("val/mAP", score))}  # fmt: skip
+
+
+def test_training_and_validation_that_part_are_told():
+    falling = np.linspace(10, 1, 10).tolist()
+    parted = curves([5, 4, 3, 2, 2.2, 2.5, 2.8, 3, 3.2, 3.4], falling, [0.5] * 10)
+    found = about_curves(parted, 10)
+    assert len(found) == 1
+    assert "lowest (2) in epoch 4 and is 3.2 now" in found[0]
+    assert about_curves(curves(falling, falling, [0.5] * 10), 10) == []
+    assert about_curves({}, 10) == []
+
+
+def test_a_run_that_ends_while_it_gains_is_told_and_one_under_way_is_not():
+    flat = [1.0] * 8
+    rising = curves(flat, flat, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
+    assert "still rose by 0.200" in about_curves(rising, 8)[0]
+    assert about_curves(rising, 20) == []

@@ -36,11 +36,11 @@ def test_the_average_is_young_at_first_and_old_in_the_end():
 def test_warm_up_is_neither_best_nor_a_trial_of_patience(callback, monkeypatch):
     judged = []
     monkeypatch.setattr(type(callback).__mro__[1], "on_validation_end", lambda *_: judged.append(1))
-    module = SimpleNamespace(warming_up=True)
+    module = SimpleNamespace(uses_prior_loss=True)
     monkeypatch.setattr("lookonce.training.loop.Training", SimpleNamespace)
     callback.on_validation_end(None, module)
     assert not judged
-    module.warming_up = False
+    module.uses_prior_loss = False
     callback.on_validation_end(None, module)
     assert judged
     assert Training is not SimpleNamespace
@@ -56,7 +56,7 @@ def test_the_bar_knows_how_long_steps_waited_for_images(monkeypatch):
     for _ in range(2):  # waits 1, works 3, bar drawn; waits 1, works 6
         bar.on_train_batch_start()
         bar.on_train_batch_end(None, None, None, range(8), 0)
-    assert bar.loader_share == pytest.approx(2 / 11)
+    assert bar.loading_fraction == pytest.approx(2 / 11)
     assert bar.rate == pytest.approx(16 / 11)
 
 

@@ -50,14 +50,13 @@ def test_the_last_layer_of_each_head_starts_anew_for_the_cells_of_its_map(tmp_pa
     file, source = model_file(tmp_path, two_heads(2, ANCHORS, ANCHORS))
     network = Network(two_heads(3, ANCHORS, ANCHORS))
     rows = start_from(network, file, frozen=0, input_size=(96, 96))
-    assert [(row.status, row.last) for row in rows] == [("loaded", False)] * 6 + [
-        ("random: last layer", True), ("loaded", False), ("random: last layer", True)]  # fmt: skip
+    assert [row.status for row in rows] == [*["loaded"] * 6, "random: last layer", "loaded", "random: last layer"]
     deviations = [last.weight.detach().std().item() for last in network.head_convolutions()]
     assert deviations == pytest.approx([1 / 9, 1 / 36], rel=0.1)
     kept = start_from(Network(source.layers), file, 0, (96, 96), ("blue", "red"))
     assert [row.status for row in kept] == ["loaded"] * 9
-    wrong = start_from(Network(two_heads(2, ANCHORS, ANCHORS[:1])), file, 0, (96, 96), ("blue", "red"))
-    assert [row.status for row in wrong if row.last] == ["loaded", "random: the file has 14 x 32 x 1 x 1"]
+    with pytest.raises(UserError, match=r"last layer cannot be kept .random: the file has 14 x 32 x 1 x 1"):
+        start_from(Network(two_heads(2, ANCHORS, ANCHORS[:1])), file, 0, (96, 96), ("blue", "red"))
 
 
 def test_the_last_layer_is_taken_where_it_is_asked_for(tmp_path):
@@ -147,7 +146,7 @@ def test_weights_of_another_network_of_the_zoo_name_it(tmp_path):
     with pytest.raises(UserError, match=r"11,237,145 numbers.*they fit --network yolov2_tiny$"):
         start_from(Network(nano(2, ANCHORS)), file, 0, (64, 64))
     file.write_bytes(Header().pack() + bytes(4 * 1001))
-    with pytest.raises(UserError, match=r"1,001 numbers.*put the \.cfg"):
+    with pytest.raises(UserError, match=r"1,001 numbers.*put their \.cfg"):
         start_from(Network(nano(2, ANCHORS)), file, 0, (64, 64))
 
 
@@ -163,7 +162,7 @@ def test_a_run_starts_from_another_run_and_counts_anew(run, squares, tmp_path, c
     with caplog.at_level(logging.INFO, "lookonce"):
         made = train(squares, out=tmp_path, weights=run, freeze="6", ema=0.0, **SMALL)
     assert "frozen" in caplog.text
-    assert "fine-tuning counts images from 0: the other model has seen" in caplog.text
+    assert "fine-tuning counts images from 0; the other model has seen" in caplog.text
     before, after = load_model(run), load_model(made)
     assert after.seen == 24
     first = "convolutions.0.conv.weight"

@@ -1,12 +1,14 @@
 """Tests of lookonce.training.recipes."""
 
 from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import pytest
+from docstring_parser import parse_from_object
 
 from lookonce.data.augment import Augmentation
 from lookonce.errors import ConfigError
-from lookonce.training.recipes import RECIPES, Settings, learning_rate_factor, settings
+from lookonce.training.recipes import RECIPES, AugmentOptions, Settings, TrainOptions, learning_rate_factor, settings
 
 
 def test_the_paper_recipe_holds_the_numbers_of_the_paper():
@@ -138,3 +140,27 @@ def test_one_cycle_ends_near_nothing():
 
 def test_a_burn_in_longer_than_the_run_takes_a_tenth_of_it():
     assert curve(100, schedule="constant", burn_in=1000)[10] == 1.0
+
+
+@pytest.mark.parametrize("options, record", [(TrainOptions, Settings), (AugmentOptions, Augmentation)])
+def test_options_are_the_settings_and_of_their_types(options, record):
+    given, kept = get_type_hints(options), get_type_hints(record)
+    kept |= {"augment": AugmentOptions} if "augment" in kept else {}
+    assert list(given) == list(kept)
+    for name in given:
+        optional = set(get_args(given[name])) - {type(None)} if type(None) in get_args(kept[name]) else set()
+        assert given[name] == kept[name] or optional or name == "freeze", name
+
+
+def brackets(name):
+    """What the help says of each recipe's value."""
+    values = [getattr(recipe, name) for recipe in RECIPES.values()]
+    words = [f"{v[0]}..{v[-1]}" if isinstance(v, tuple) and v else "none" if v in ((), None) else f"{v}"
+             for v in values]  # fmt: skip
+    return words[0] if len(set(words)) == 1 else ", ".join(f"{r}: {w}" for r, w in zip(RECIPES, words, strict=True))
+
+
+def test_the_help_of_each_option_ends_with_its_value_in_each_recipe():
+    for field in parse_from_object(TrainOptions).params:
+        said = " ".join(field.description.split())
+        assert said.endswith(f"[{'by recipe' if field.arg_name == 'augment' else brackets(field.arg_name)}]"), said

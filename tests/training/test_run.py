@@ -173,7 +173,7 @@ def test_the_pixel_range_of_thermal_images_is_measured_and_kept(squares, tmp_pat
     assert not np.array_equal(from_file.scores, usual(file).scores)
     again = train(root, out=tmp_path, name="given", pixel_range=(50_000.0, 52_000.0), **SMALL)
     assert load_model(again).pixel_range == (50_000, 52_000)
-    with pytest.raises(UserError, match=r"pixel-range: .*expected two growing numbers"):
+    with pytest.raises(UserError, match=r"pixel-range: .*expected two numbers in ascending order"):
         train(root, out=tmp_path, pixel_range=(2.0, 1.0), **SMALL)
 
 

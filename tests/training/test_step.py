@@ -96,17 +96,17 @@ def test_a_batch_of_which_nothing_could_be_decoded_is_no_step(monkeypatch):
 
 def test_warm_up_is_counted_in_images_and_kept_in_the_checkpoint(images, monkeypatch):
     module = training(monkeypatch, prior_loss_images=10)
-    assert module.warming_up
+    assert module.uses_prior_loss
     module.training_step(batch_of(images), 0)
-    assert module.warming_up
+    assert module.uses_prior_loss
     module.training_step(batch_of(images), 0)
-    assert not module.warming_up
+    assert not module.uses_prior_loss
     checkpoint = {}
     module.on_save_checkpoint(checkpoint)
     other = training(monkeypatch, prior_loss_images=10)
     other.on_load_checkpoint(checkpoint)
-    assert not other.warming_up
-    assert not training(monkeypatch).warming_up
+    assert not other.uses_prior_loss
+    assert not training(monkeypatch).uses_prior_loss
 
 
 def test_the_side_changes_every_ten_steps_and_only_with_the_seed(monkeypatch):
@@ -157,7 +157,7 @@ def test_precision_is_chosen_by_what_the_machine_computes_in(monkeypatch):
 
 def test_an_untrained_network_expects_little():
     network = Network(nano(2, ANCHORS)).eval()
-    m.expect_little(network, 0.01)
+    m.set_objectness_prior(network, 0.01)
     objectness = decode(network(torch.rand(1, 3, 96, 96)), network.heads).objectness
     assert 0.005 < objectness.mean() < 0.02
 

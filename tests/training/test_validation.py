@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lookonce.data.read import read_dataset
-from lookonce.training.validation import Inputs, Validation, together
+from lookonce.training.validation import Inputs, Validation, collate_inputs
 from sets import write_squares
 
 
@@ -24,7 +24,7 @@ def test_inputs_are_what_detection_sees_and_a_bad_image_is_grey(tmp_path):
 def test_a_batch_of_inputs_knows_whose_each_object_is(tmp_path):
     dataset = read_dataset(write_squares(tmp_path / "s", {"val": 5}))
     found = Inputs(dataset, (64, 64), "letterbox")
-    batch = together([found[i] for i in range(5)])
+    batch = collate_inputs([found[i] for i in range(5)])
     assert batch.images.shape == (5, 3, 64, 64)
     assert batch.image_index.tolist() == dataset.image_of_box.tolist()
     assert batch.labels.tolist() == dataset.classes.tolist()

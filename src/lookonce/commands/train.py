@@ -13,9 +13,8 @@ from lookonce.files import held
 from lookonce.report.run_page import write_run_page
 from lookonce.training.checkpoints import listening
 from lookonce.training.config import Device, Precision, RunConfig
-from lookonce.training.options import TrainOptions
-from lookonce.training.recipes import RecipeName, settings
-from lookonce.training.run import Run, _absolute, run_folder
+from lookonce.training.recipes import RecipeName, TrainOptions, settings
+from lookonce.training.run import Run, absolute_path, run_folder
 from lookonce.training.step import choose_device
 
 
@@ -65,7 +64,7 @@ def train(
             darknet19_448.conv.23). Every layer that fits is loaded; the last one starts from scratch.
         keep_last: With --weights, load the last layer as well. Classes and anchors must be the same: give its .cfg as
             --network, and --anchors 0.
-        options: See `lookonce.training.options.TrainOptions`.
+        options: See `lookonce.training.recipes.TrainOptions`.
     Returns:
         The run folder: model.safetensors (from the first validation on), checkpoints/, metrics.csv, config.yaml,
         data.json, network.cfg, report.html and tensorboard/.
@@ -81,11 +80,11 @@ def train(
         raise ConfigError("data: missing; expected a folder of labelled images: lookonce train FOLDER")
     how = settings(recipe, **options)
     if how.network.endswith(".cfg"):
-        how = replace(how, network=_absolute(how.network))
-    start = None if weights is None else _absolute(weights)
+        how = replace(how, network=absolute_path(how.network))
+    start = None if weights is None else absolute_path(weights)
     labels = labels if labels is None or isinstance(labels, str) else tuple(labels)
     config = RunConfig(
-        _absolute(data), labels, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
+        absolute_path(data), labels, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
         deterministic, checkpoint_minutes, start, how, keep_last,
     )  # fmt: skip
     choose_device(config.device)

@@ -24,8 +24,7 @@ from lookonce.model.detections import Detections
 from lookonce.model.layers import PlacedHead
 from lookonce.report.evaluation_page import sections
 from lookonce.report.page import WARM, data_uri, styled_figure, to_svg, write_page
-from lookonce.training.advice import RunReport
-from lookonce.training.history import Curves, read_curves
+from lookonce.training.history import Curves, RunReport, read_curves
 
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (5, 3)))  # told apart without colour too
 TERMS = ("xy", "wh", "ciou", "objectness", "background", "class", "prior")

@@ -1,4 +1,4 @@
-"""Checkpoints survive crashes: one after every epoch, every few minutes and at a signal, each whole or not there."""
+"""Checkpoints survive crashes: one after every epoch, every few minutes and at a signal, each written atomically."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,13 +22,14 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lookonce.data.loader import Shuffled
 from lookonce.errors import Interrupted, UserError
 from lookonce.files import replacing
+from lookonce.training.config import reason
 from lookonce.training.history import History
 
 log = logging.getLogger("lookonce")
 NEEDED = {"epoch": int, "seen": int, "place": dict, "sigmas": list, "state_dict": dict}
-"""What this package adds to a checkpoint of Lightning's, or reads from it itself."""
+"""Entries of a checkpoint that this package adds or reads itself."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""What asks a run to stop: Ctrl-C, and the end of a session, a job or a container."""
+"""Signals that stop a run: Ctrl-C, and the end of a session, a job or a container."""
 
 
 class Stopped(BaseException):
@@ -40,91 +41,93 @@ class Stopped(BaseException):
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it: a kill or a full disk leaves the one before."""
+    """Writes checkpoints atomically: a kill or a full disk leaves the previous one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write it. Raises UserError where the disk is full or writing is not allowed."""
+        """Write a checkpoint. Raises UserError if the disk is full or writing is not allowed."""
         content = io.BytesIO()
         torch.save(checkpoint, content)
         with replacing(Path(path)) as beside, beside.open("wb") as file:
             file.write(content.getbuffer())
             file.flush()
-            os.fsync(file.fileno())  # a disk that is full says so here at the latest
+            os.fsync(file.fileno())  # raises if the disk is full
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
-    """A checkpoint of a run, on the CPU. Nothing in it is unpickled but tensors and plain values.
+    """Read a checkpoint to the CPU; only tensors and plain values are loaded, nothing is unpickled.
 
-    Raises UserError for a file that is not one, or that is damaged.
+    Raises UserError for a damaged file or one that is not a checkpoint.
     """
     advice = f"start a new run from the best model: lookonce train DATA --weights {file.parent.parent}"
     try:
         with zipfile.ZipFile(file) as content:
-            damaged = content.testzip()  # torch would read changed numbers without a word
+            damaged = content.testzip()  # torch does not check the CRCs
         if damaged is not None:
             raise UserError(f"{file}: the checkpoint is damaged; {advice}")
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except Exception as error:  # torch raises a dozen kinds for a damaged file
-        raise UserError(f"{file}: cannot be read as a checkpoint ({_short(error)}); {advice}") from None
+        raise UserError(f"{file}: cannot be read as a checkpoint ({reason(error)}); {advice}") from None
     for name, kind in NEEDED.items():
         if not isinstance(state, dict) or not isinstance(state.get(name), kind):
             raise UserError(f"{file}: not a checkpoint of this program (no {name!r} in it); {advice}")
     return state
 
 
-def _short(error: Exception) -> str:
-    """An error's text as part of one line."""
-    said = " ".join(str(error).split())[:120] or type(error).__name__
-    return "".join(letter if letter.isprintable() else "?" for letter in said)
+@contextmanager
+def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle SIGNALS with a function. Only the main thread can: in another one do nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Let a signal that comes before or after the steps unwind the run, so that nothing half-made stays behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """Unwind the run at a signal before or after its steps, so that nothing unfinished is left behind."""
 
     def stop(number: int, _: FrameType | None) -> None:
         raise Stopped(number)
 
-    before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
-        yield
+        with handling_signals(stop):
+            yield
     except Stopped as stopped:
         raise Interrupted("stopped before training began; give the same command again", stopped.number) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def random_state() -> dict[str, Any]:
-    """The state of torch's random generators. Every other draw derives from the seed, the epoch and the image."""
+    """Return the state of torch's generators. All other random numbers depend on the seed, the epoch and the image."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Go on drawing where random_state() was taken."""
+    """Restore what random_state() returned."""
     torch.set_rng_state(state["cpu"])
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
 class LastCheckpoint(lightning.Callback):
-    """Saves the run after each epoch, every few minutes and when it is asked to stop; knows where it stands.
+    """Saves the run after each epoch, every few minutes and at a signal.
 
-    It must come after the callbacks that change weights, so that it saves what they made.
+    It must come after the callbacks that change weights, so that it saves their result.
 
     Args:
         file: the checkpoint.
-        sampler: gives the images of an epoch; a resumed run takes up its order where it stood.
-        batch_size: images a step.
+        sampler: order of the images; a resumed run continues it.
+        batch_size: images per step.
         minutes: longest time between two checkpoints.
-        history: forgets what came after the checkpoint that a run goes on from.
-        keep: called with the checkpoint of each epoch; None: nothing is.
+        history: truncated to the checkpoint when a run resumes.
+        keep: called with the checkpoint of each epoch; None: do nothing.
     """
 
     def __init__(self, file: Path, sampler: Shuffled, batch_size: int, minutes: float, history: History,
@@ -135,34 +138,31 @@ class LastCheckpoint(lightning.Callback):
         self.began = False
         self._random: dict[str, Any] | None = None
         self._saved = time.monotonic()
-        self._before: dict[int, Any] = {}
+        self._handling = ExitStack()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Listen for signals; only the main thread can."""
+        """Truncate the history to the checkpoint and handle signals."""
         self.began = True
-        self.history.cut(trainer.global_step)
+        self.history.truncate(trainer.global_step)
         self._saved = time.monotonic()
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        self._handling.enter_context(handling_signals(self._ask))
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Hand the signals back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+        """Restore the signal handlers."""
+        self._handling.close()
 
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
                              batch: Any, batch_idx: int) -> None:  # fmt: skip
-        """Draw on where the checkpoint stood: setting up a run draws as well."""
+        """Restore the random state at the first batch: setting up a run uses random numbers too."""
         if self._random is not None:
             set_random_state(self._random)
             self._random = None
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
                            outputs: Any, batch: Any, batch_idx: int) -> None:  # fmt: skip
-        """Save in the middle of an epoch, where it is time or asked for; its end has a checkpoint after validation."""
+        """Save within an epoch when it is time or after a signal; the end of an epoch saves after its validation."""
         if 0 <= trainer.max_steps <= trainer.global_step:
-            trainer.should_stop = True  # in the middle of an epoch: Lightning then validates
+            trainer.should_stop = True  # also within an epoch: Lightning then validates
             return
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready >= trainer.num_training_batches:
             return
@@ -172,7 +172,7 @@ class LastCheckpoint(lightning.Callback):
             raise Stopped(self.asked)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Save after the epoch and its validation; asked to stop, the trainer ends in good order."""
+        """Save after the epoch and its validation; after a signal, end the training."""
         self._save(trainer)
         if self.keep is not None:
             self.keep(self.file)
@@ -180,7 +180,7 @@ class LastCheckpoint(lightning.Callback):
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
                            checkpoint: dict[str, Any]) -> None:  # fmt: skip
-        """Keep where in its epoch the run stands."""
+        """Save the position within the epoch and the random state."""
         batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         epoch = trainer.current_epoch
         if batches >= trainer.num_training_batches:
@@ -190,23 +190,23 @@ class LastCheckpoint(lightning.Callback):
 
     def on_load_checkpoint(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
                            checkpoint: dict[str, Any]) -> None:  # fmt: skip
-        """Take up the order of images and the random draws there."""
+        """Restore the order of images and the random state."""
         place = checkpoint["place"]
-        self.sampler.begin(place["epoch"], place.get("images", place.get("pictures")))  # the latter before version 0.2
-        self._random = checkpoint.get("random")  # a run of an earlier version has none
+        self.sampler.begin(place["epoch"], place.get("images", place.get("pictures")))  # the latter in version 0.1
+        self._random = checkpoint.get("random")  # not in version 0.1
 
     def _save(self, trainer: lightning.Trainer) -> None:
         trainer.save_checkpoint(self.file)
         self._saved = time.monotonic()
 
     def _ask(self, number: int, _: FrameType | None) -> None:
-        """First signal: stop after this step, or after the validation that is under way. Second: at once."""
+        """Stop after the current step or validation; at once at the second signal."""
         if self.asked:
             raise Stopped(number)
         self.asked = number
-        log.info("stopping after this step, or the validation under way; once more stops at once")
+        log.info("stopping after the current step or validation; interrupt again to stop at once")
 
 
 def ignore_interrupts(_: int) -> None:
-    """For processes that decode images: a Ctrl-C is for the run alone, which then ends them."""
+    """Ignore Ctrl-C in the processes that decode images: the run ends them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,8 +1,8 @@
-"""Cached outputs of the frozen layers: computed once for each image, kept on disk, and trained on alone.
+"""The feature cache: outputs of a frozen backbone, computed once per image and kept on disk for training.
 
-A cache is a folder with features.bin (one slot an image) and index.bin (one record a slot: digest of the image, CRC of
-digest and slot). A record is written after its slot, so an interrupted pass continues where it stopped. One process
-writes at a time, under a lock; others read meanwhile, and every read is checked.
+A cache is a folder with features.bin (one slot per image) and index.bin (one record per slot: digest of the image, CRC
+of digest and slot). A record is written after its slot, so an interrupted pass continues where it stopped. One process
+writes at a time, under a lock; others may read, and every read is verified.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import numpy as np
 import torch
@@ -37,13 +38,17 @@ log = logging.getLogger("lookonce")
 DIGEST = 16
 """Bytes of an image's digest."""
 RECORD = DIGEST + 4
+"""Bytes of a record: digest and CRC."""
+SCHEMA = 1
+"""Raise it whenever the preparation of images changes: cached features are then computed again."""
+Shape = tuple[int, int, int]
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 BATCH = 8
 """Images that go through the backbone at once."""
 
 
 def backbone_key(network: Network, split_index: int, about: str) -> str:
-    """Return the key of a backbone: a digest of its layers, its numbers and what else its outputs depend on (about)."""
+    """Return the key of a backbone: of its layers, its weights and what else affects its outputs (about)."""
     found = hashlib.blake2b(f"{network.layers[:split_index]} {about}".encode(), digest_size=DIGEST)
     frozen = [c for index, c in network.convolutions.items() if int(index) < split_index]
     for convolution in frozen:
@@ -55,15 +60,15 @@ def backbone_key(network: Network, split_index: int, about: str) -> str:
 
 
 class FeatureCache:
-    """Outputs of one backbone, by the digest of what they were computed from.
+    """Outputs of one backbone, by the digest of their image.
 
     Args:
-        folder: of this backbone alone.
+        folder: for this backbone only.
         shapes: (C, H, W) of each output.
         kind: bf16 or fp32.
     """
 
-    def __init__(self, folder: Path, shapes: Sequence[tuple[int, int, int]], kind: str) -> None:
+    def __init__(self, folder: Path, shapes: Sequence[Shape], kind: str) -> None:
         self.folder, self.shapes, self.type = folder, tuple(shapes), TYPES[kind]
         self.values = sum(int(np.prod(shape)) for shape in shapes)
         self.slot_bytes = self.values * self.type.itemsize
@@ -73,17 +78,17 @@ class FeatureCache:
             file.touch()
         self.records: list[bytes] = []
         self.slots: dict[bytes, int] = {}
-        self.look()
+        self.read_index()
 
-    def look(self) -> None:
-        """Take note of what other processes have written."""
+    def read_index(self) -> None:
+        """Read the index, to which other processes may have added."""
         content = self.index_file.read_bytes()
-        whole = min(len(content) // RECORD, self.file.stat().st_size // self.slot_bytes)
-        self.records = [content[i * RECORD : (i + 1) * RECORD] for i in range(whole)]
+        count = min(len(content) // RECORD, self.file.stat().st_size // self.slot_bytes)
+        self.records = [content[i * RECORD : (i + 1) * RECORD] for i in range(count)]
         self.slots = {record[:DIGEST]: slot for slot, record in enumerate(self.records)}
 
     def missing(self, digests: Sequence[bytes]) -> list[int]:
-        """Places of the digests that have no slot yet, or a damaged one, which is forgotten."""
+        """Return the positions of digests without a slot, or with a damaged one, which is dropped."""
         damaged = {digest for digest in {*digests} & self.slots.keys() if self._content(digest) is None}
         for digest in damaged:
             del self.slots[digest]
@@ -91,8 +96,8 @@ class FeatureCache:
             log.warning("%s: %d damaged features are computed again", self.folder, len(damaged))
         return [place for place, digest in enumerate(digests) if digest not in self.slots]
 
-    def make_room(self, count: int) -> None:
-        """Raises UserError where the disk cannot take so many slots more: before anything is computed."""
+    def check_disk(self, count: int) -> None:
+        """Raise UserError if the disk cannot hold this many more slots."""
         free, need = shutil.disk_usage(self.folder).free, count * self.slot_bytes
         if need > free * 0.9:
             raise UserError(
@@ -102,7 +107,7 @@ class FeatureCache:
             )
 
     def add(self, digest: bytes, outputs: Sequence[Tensor]) -> None:
-        """Write one image's outputs, each (C, H, W), then its record."""
+        """Write the outputs of an image, each (C, H, W), then its record."""
         flat = torch.cat([output.detach().to("cpu", self.type).flatten() for output in outputs])
         content = flat.view(torch.uint8).numpy().tobytes()
         slot = len(self.records)
@@ -117,27 +122,26 @@ class FeatureCache:
         self.slots[digest] = slot
 
     def read(self, digest: bytes) -> tuple[Tensor, ...]:
-        """One image's outputs. Raises UserError where the slot is not what was written."""
+        """Return the outputs of an image. Raises UserError if the slot is damaged."""
         content = self._content(digest)
         if content is None:
-            raise UserError(f"{self.file}: slot {self.slots[digest]} is damaged; start again, and it is computed again")
+            raise UserError(f"{self.file}: slot {self.slots[digest]} is damaged; start again to compute it again")
         flat = torch.from_numpy(content).view(self.type)
         parts = torch.split(flat, [int(np.prod(shape)) for shape in self.shapes])
         return tuple(part.view(shape) for part, shape in zip(parts, self.shapes, strict=True))
 
     def _content(self, digest: bytes) -> NDArray[np.uint8] | None:
-        """The bytes of a slot; None: they are not what was written for this digest."""
+        """Return the bytes of a slot; None if they are damaged."""
         slot = self.slots[digest]
         content = np.fromfile(self.file, np.uint8, self.slot_bytes, offset=slot * self.slot_bytes)
-        written = int.from_bytes(self.records[slot][DIGEST:], "little")
-        is_right = zlib.crc32(content.data, zlib.crc32(digest)) == written
-        return content if is_right else None
+        expected = int.from_bytes(self.records[slot][DIGEST:], "little")
+        return content if zlib.crc32(content.data, zlib.crc32(digest)) == expected else None
 
 
 class CachedImages(TorchDataset[Sample | None]):
-    """Training images by image + variant * length, their backbone outputs in place of images.
+    """Training images, at index image + variant * length, with backbone outputs instead of pixels.
 
-    digests: of every variant of every image, in that order; b"" for one that could not be decoded.
+    digests: by the same index; b"" for an image that could not be decoded.
     """
 
     def __init__(self, images: TrainingImages, cache: FeatureCache, digests: Sequence[bytes]) -> None:
@@ -154,7 +158,7 @@ class CachedImages(TorchDataset[Sample | None]):
 
 
 def digest_of(dataset: Dataset, index: int, about: str) -> bytes:
-    """Digest of an image's file and of how it is seen; b"" where it cannot be read."""
+    """Return a digest of an image file and its preparation (about); b"" if it cannot be read."""
     try:
         content = dataset.records[index].path.read_bytes()
     except OSError:
@@ -164,76 +168,70 @@ def digest_of(dataset: Dataset, index: int, about: str) -> bytes:
 
 def fill(cache: FeatureCache, digests: list[bytes], backbone: Callable[[Tensor], tuple[Tensor, ...]],
          image: Callable[[int], Tensor | None], label: str) -> None:  # fmt: skip
-    """Compute what is missing; digests of images that cannot be decoded become b"".
+    """Compute the missing features; digests of images that cannot be decoded become b"".
 
     Args:
-        cache: takes the outputs.
+        cache: where the outputs are added.
         digests: of the images, by place.
         backbone: [B, 3, H, W] to the outputs, each [B, C, H', W'].
         image: place to [3, H, W], floats 0..1; None: it cannot be decoded.
-        label: names the work in the progress bar.
+        label: of the progress bar and the log.
     """
     rest = [place for place in cache.missing(digests) if digests[place]]
     if not rest:
         return
-    cache.make_room(len(rest))
+    cache.check_disk(len(rest))
     log.info("%s: %d of %d images through the frozen backbone, %.1f GB in %s", label, len(rest), len(digests),
              len(rest) * cache.slot_bytes / 1e9, cache.folder)  # fmt: skip
     for start in track(range(0, len(rest), BATCH), label):
         places, images = [], []
         for place in rest[start : start + BATCH]:
-            seen = image(place)
-            if seen is None:
+            pixels = image(place)
+            if pixels is None:
                 digests[place] = b""
             elif digests[place] not in cache.slots:
                 places.append(place)
-                images.append(seen)
+                images.append(pixels)
         if not images:
             continue
         with torch.inference_mode():
             outputs = backbone(torch.stack(images).contiguous(memory_format=torch.channels_last))
         for row, place in enumerate(places):
-            if digests[place] not in cache.slots:  # two files of one content
+            if digests[place] not in cache.slots:  # two files may have the same content
                 cache.add(digests[place], [output[row] for output in outputs])
 
 
-SCHEMA = 1
-"""Raised whenever the same image would be seen otherwise: cached features are then computed again."""
-
-
 class FrozenBackbone:
-    """The frozen layers of a module and the cache of their outputs.
+    """The frozen backbone of a module and the cache of its outputs.
 
-    The cache folder keeps them for other runs with this backbone, also for one that trains at the same time: one run
-    computes, the other waits and then reads. Where it cannot be written they last as long as the run.
+    Runs with the same backbone share the cache, also at the same time: one computes, the others wait and then read. If
+    the cache folder cannot be written, the outputs are kept for this run only.
 
     Args:
-        module: its network's backbone is frozen; from here on it runs on outputs alone.
-        config: says how images are seen.
+        module: with a frozen backbone; from now on it runs on cached outputs only.
+        config: of the run.
     """
 
     def __init__(self, module: Training, config: RunConfig) -> None:
         self.config, how = config, config.settings
         module.split_index = module.network.split_index
         self.run = outputs_of(module.network, module.split_index, how.features == "bf16")
-        input_size = (how.size, how.size)
+        self.input_size = (how.size, how.size)
         half = choose_precision("cpu")[0] == "bf16-mixed"
-        means = f"{SCHEMA} {input_size} {how.resize} {how.features} {half} {how.pixel_range}"
-        self.key = backbone_key(module.network, module.split_index, means)
+        about = f"{SCHEMA} {self.input_size} {how.resize} {how.features} {half} {how.pixel_range}"
+        self.key = backbone_key(module.network, module.split_index, about)
         self.what = f"features of the first {module.split_index} layers of {how.network}, {how.size} px, {how.features}"
         with torch.inference_mode():
-            shapes = [
-                (int(o.shape[1]), int(o.shape[2]), int(o.shape[3])) for o in self.run(torch.zeros(1, 3, *input_size))
-            ]
+            shapes = [cast(Shape, tuple(output.shape[1:])) for output in self.run(torch.zeros(1, 3, *self.input_size))]
         self._held = ExitStack()
         self.cache = FeatureCache(self._folder(), shapes, how.features)
 
     def close(self) -> None:
-        """The outputs are no longer read: others may remove them."""
+        """Release the cache: others may now remove it."""
         self._held.close()
 
     def _folder(self) -> Path:
-        """Where the outputs lie: in the cache folder; where that cannot be, in one that ends with the run."""
+        """Return the folder of the outputs: in the cache folder or, if that cannot be written, a temporary one."""
         try:
             with locked("features", self.key) as entry:
                 if not entry.is_whole():
@@ -243,12 +241,12 @@ class FrozenBackbone:
             self.is_shared = True
             return entry.folder
         except CacheError as error:
-            log.info("%s, so features are kept for this run alone", error)
+            log.info("%s, so features are kept for this run only", error)
             self.is_shared = False
             return Path(self._held.enter_context(TemporaryDirectory(prefix="lookonce-")))
 
     def training(self, images: TrainingImages) -> CachedImages:
-        """Training images, every variant, as data.warp shows them to the network."""
+        """Return the training images, every variant, augmented as in training."""
         config, how, dataset = self.config, self.config.settings, images.cache.dataset
         about = f"warped {how.augment} seed {config.seed}" if how.variants else "warped"
         digests = [digest_of(dataset, index, f"{about} {variant} {index}" if how.variants else about)
@@ -259,46 +257,46 @@ class FrozenBackbone:
             sample = images[index]
             if sample is None:
                 return None
-            drawn = sample_parameters(config.seed, variant, np.array([index]))
-            return augment_batch(collate([sample]), (how.size, how.size), how.resize, how.augment, drawn).images[0]
+            parameters = sample_parameters(config.seed, variant, np.array([index]))
+            return augment_batch(collate([sample]), self.input_size, how.resize, how.augment, parameters).images[0]
 
         self._fill(digests, image, "training images")
         return CachedImages(images, self.cache, digests)
 
     def validation(self, inputs: Inputs) -> CachedInputs:
-        """Validation images, as detection sees them."""
-        grey = bytes(DIGEST)  # an image that is gone
+        """Return the validation images, prepared as in detection."""
+        grey = bytes(DIGEST)  # a missing image
         digests = [digest_of(inputs.dataset, index, "resized") or grey for index in range(len(inputs))]
         self._fill(digests, inputs.image, "validation images")
         return CachedInputs(inputs, self.cache, digests)
 
     def _fill(self, digests: list[bytes], image: Callable[[int], Tensor | None], label: str) -> None:
-        """Compute what is missing, while no other run writes."""
+        """Compute the missing features while no other run writes."""
         if not self.is_shared:
             fill(self.cache, digests, self.run, image, label)
             return
         with locked("features", self.key):
-            self.cache.look()
+            self.cache.read_index()
             make_room(len(set(digests) - self.cache.slots.keys()) * self.cache.slot_bytes)
             fill(self.cache, digests, self.run, image, label)
 
 
 def outputs_of(network: Network, split_index: int, fast: bool) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """Return a function that runs the frozen layers. fast: batch norm folded, bf16 where the CPU has it."""
+    """Return the backbone as a function. fast: batch norm folded, bf16 if the CPU has it; else as in training."""
     if not fast:
         return lambda images: network.forward_backbone(images, split_index)
-    plain = folded(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fused = folded(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     half = choose_precision("cpu")[0] == "bf16-mixed"
 
     def run(images: Tensor) -> tuple[Tensor, ...]:
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            return tuple(plain.forward_backbone(images, split_index))
+            return tuple(fused.forward_backbone(images, split_index))
 
     return run
 
 
 class CachedInputs(TorchDataset[InputBatch]):
-    """Inputs with a frozen layers' outputs in their place; digests as in CachedImages."""
+    """Validation inputs with backbone outputs instead of pixels."""
 
     def __init__(self, inputs: Inputs, cache: FeatureCache, digests: Sequence[bytes]) -> None:
         self.inputs, self.cache, self.digests = inputs, cache, digests

@@ -1,28 +1,51 @@
-"""A run's numbers: means of an epoch's steps, and metrics.csv, which a resumed run cuts where its checkpoint stands."""
+"""The history of a run: metrics.csv, the means of an epoch, advice from both, and the page while the run trains."""
 
 from __future__ import annotations
 
 import csv
+import time
+from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import lightning
+import numpy as np
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
+from lookonce.data.anchors import Coverage, coverage
+from lookonce.data.dataset import Dataset
 from lookonce.errors import UserError
 from lookonce.files import write_text
+from lookonce.model.layers import PlacedHead
+from lookonce.training.config import RunConfig
+from lookonce.training.validation import Validation
 
 STEP_NUMBERS = ("xy", "wh", "ciou", "objectness", "background", "class", "prior", "loss", "recall")
 COLUMNS = (
     "epoch", "step", "seen", "rate", "images_per_s", "waiting", "val/mAP", "val/loss",
     *(f"{name}_step" for name in STEP_NUMBERS), *(f"{name}_epoch" for name in STEP_NUMBERS),
 )  # fmt: skip
-"""Every number that a run may report; a row fills some."""
+"""The columns of metrics.csv; a row fills some."""
+MAX_VALUE = 1e30
+"""Values beyond it are damage; a figure could not show them."""
+FEW_OBJECTS = 30
+"""Training objects below which a class has too few. Our choice: a tenth of what VOC has of its rarest class."""
+COLLISIONS = 0.02
+"""Fraction of objects lost to anchor collisions above which there is advice."""
+NO_ANCHOR_FITS = 0.05
+"""Fraction of objects that no anchor fits above which there is advice."""
+OVERFIT = 1.1
+"""Validation loss, relative to its lowest, above which a run overfits."""
+PAGE_SECONDS = 60.0
+"""Shortest time between two pages; writing one takes a second or two."""
+Curves = dict[str, list[tuple[float, float]]]
+"""For each column its points (epochs done, value), in order."""
 
 
 class History(Logger):
-    """Appends to a run's metrics.csv, a row at a time, so that a kill loses no row before it."""
+    """Writes metrics.csv row by row, so that a killed run loses no row."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -30,16 +53,16 @@ class History(Logger):
 
     @property
     def name(self) -> str:
-        """Of the kind of log."""
+        """Return the kind of log."""
         return "history"
 
     @property
     def version(self) -> str:
-        """There is one for each run."""
+        """Return nothing: a run has one history."""
         return ""
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml holds them."""
+        """Do nothing: config.yaml holds the settings."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append a row."""
@@ -51,11 +74,8 @@ class History(Logger):
                 rows.writeheader()
             rows.writerow({**known, "step": step})
 
-    def cut(self, step: int) -> None:
-        """Forget rows from a step on: the run goes on from there. Rows that are damaged or cut short go too.
-
-        What an earlier version of the program wrote, with fewer columns, gets today's.
-        """
+    def truncate(self, step: int) -> None:
+        """Remove the rows from a step on, where the run resumes, and damaged rows. Columns become those of today."""
         if not self.file.exists():
             return
         kept = StringIO()
@@ -67,50 +87,44 @@ class History(Logger):
 
 
 class Means:
-    """Numbers of steps: those of the last one, and their means over an epoch's images.
+    """Values of the last step, and their means over the images of an epoch.
 
-    A number that is not finite (the recall of a step without objects) counts for nothing.
+    Values that are not finite, such as the recall of a step without objects, are left out.
     """
 
     def __init__(self) -> None:
         self.last: dict[str, Tensor] = {}
         self._sums: dict[str, tuple[Tensor, int]] = {}
 
-    def add(self, numbers: dict[str, Tensor], images: int) -> None:
-        """Take a step's numbers, scalars by name, with the number of its images as their weight."""
-        self.last = {name: value for name, value in numbers.items() if value.isfinite()}
+    def add(self, values: dict[str, Tensor], images: int) -> None:
+        """Add the values of a step, scalars by name, weighted by its number of images."""
+        self.last = {name: value for name, value in values.items() if value.isfinite()}
         for name, value in self.last.items():
             total, weight = self._sums.get(name, (value.new_zeros(()), 0))
             self._sums[name] = total + value * images, weight + images
 
     def values(self) -> dict[str, Tensor]:
-        """The means so far."""
+        """Return the means so far."""
         return {name: total / weight for name, (total, weight) in self._sums.items()}
 
-    def take(self) -> dict[str, Tensor]:
-        """The means so far; the next ones start anew."""
-        found = self.values()
+    def reset(self) -> dict[str, Tensor]:
+        """Return the means so far and start over."""
+        means = self.values()
         self._sums = {}
-        return found
-
-
-GREATEST = 1e30
-"""Numbers of a run beyond it are damage: a figure could not show them either."""
-Curves = dict[str, list[tuple[float, float]]]
+        return means
 
 
 def read_rows(file: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.csv as numbers by column.
+    """Return the rows of metrics.csv as numbers by column, without damaged rows and values that are not finite.
 
-    A row that is damaged or cut short is left out, and so is a value that is not a finite number.
-    Raises UserError where the file cannot be opened.
+    Raises UserError if the file cannot be read.
     """
     try:
         text = file.read_bytes().decode("utf-8", errors="replace")
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror or error}") from None
-    first, *lines = text.rpartition("\n")[0].split("\n")  # what follows the last line end was cut short
-    columns = first.rstrip("\r").replace("warm_up_", "prior_").split(",")  # their name in version 0.1
+    first, *lines = text.rpartition("\n")[0].split("\n")  # a killed run may leave half a row
+    columns = first.rstrip("\r").replace("warm_up_", "prior_").split(",")  # as in version 0.1
     found = []
     for line in lines:
         cells = line.rstrip("\r").split(",")
@@ -127,17 +141,106 @@ def _number(cell: str) -> float | None:
         number = float(cell)
     except ValueError:
         return None
-    return number if abs(number) < GREATEST else None
+    return number if abs(number) < MAX_VALUE else None
 
 
 def read_curves(file: Path) -> Curves:
-    """metrics.csv as name -> [(epochs done, value)]; of another file nothing. Raises UserError where it is absent."""
+    """Return the columns of metrics.csv as curves. Raises UserError if it cannot be read."""
     found: Curves = {}
     rows = read_rows(file)
-    whole = [row for row in rows if "loss_epoch" in row]
-    steps = (whole[0]["step"] + 1) / (whole[0]["epoch"] + 1) if whole else 1.0  # of an epoch
+    ends = [row for row in rows if "loss_epoch" in row]
+    steps = (ends[0]["step"] + 1) / (ends[0]["epoch"] + 1) if ends else 1.0  # per epoch
     for row in rows:
         for name, value in row.items():
             if name not in ("epoch", "step"):
                 found.setdefault(name, []).append(((row["step"] + 1) / steps, value))
     return found
+
+
+def about_data(train_set: Dataset, covered: Sequence[Coverage]) -> list[str]:
+    """Return advice before the first step. covered: from coverage(), all objects first."""
+    advice = []
+    counts = np.bincount(train_set.classes, minlength=len(train_set.labels))
+    few = [f"{name} ({n})" for name, n in zip(train_set.labels, counts, strict=True) if n < FEW_OBJECTS]
+    if few:
+        advice.append(
+            f"too few examples of these classes: {', '.join(few)}; label at least {FEW_OBJECTS} objects of each, "
+            "or leave a class out with --labels"
+        )
+    objects = covered[0]
+    if objects.collisions is not None and objects.collisions > COLLISIONS:
+        advice.append(
+            f"{objects.collisions:.1%} of the training objects are lost to anchor collisions (two objects share a cell "
+            "and an anchor): use a larger --size or more --anchors"
+        )
+    if objects.recall is not None and 1 - objects.recall > NO_ANCHOR_FITS:
+        advice.append(
+            f"no anchor fits {1 - objects.recall:.1%} of the training objects (shape IoU below .5): use more --anchors"
+        )
+    return advice
+
+
+def about_curves(curves: Mapping[str, Sequence[tuple[float, float]]], epochs: int) -> list[str]:
+    """Return advice on a run that overfits, or that ends while it still improves."""
+    advice = []
+    loss, mean_ap = curves.get("val/loss", ()), curves.get("val/mAP", ())
+    if len(loss) >= 4:
+        values = np.array([value for _, value in loss])
+        lowest, last = int(values.argmin()), float(np.median(values[-3:]))
+        train = [value for epoch, value in curves.get("loss_epoch", ()) if epoch >= loss[lowest][0]]
+        if last > OVERFIT * values[lowest] and lowest < len(values) - 3 and len(train) > 1 and train[-1] < train[0]:
+            advice.append(
+                f"overfitting: the validation loss was lowest ({values[lowest]:.3g}) in epoch "
+                f"{loss[lowest][0]:g} and is {last:.3g} now, while the training loss falls; the best model is kept: "
+                "more images or stronger --augment help, more epochs do not"
+            )
+    if len(mean_ap) >= 4 and mean_ap[-1][0] >= epochs:
+        gain = mean_ap[-1][1] - max(value for _, value in mean_ap[: len(mean_ap) * 3 // 4])
+        if gain > 0.02:
+            advice.append(
+                f"validation mAP still rose by {gain:.3f} in the last quarter of the run: train longer with --steps"
+            )
+    return advice
+
+
+class RunReport(lightning.Callback):
+    """Writes report.html after validations, once a minute at most, and at the end.
+
+    Args:
+        folder: the run folder.
+        train_set: the training images.
+        validation: of the run; None: the page shows curves only.
+        config: of the run, with fitted settings.
+        heads: heads of the network.
+        write_page: writes the page; None: no page.
+    """
+
+    def __init__(self, folder: Path, train_set: Dataset, validation: Validation | None, config: RunConfig,
+                 heads: tuple[PlacedHead, ...], write_page: WritePage | None = None) -> None:  # fmt: skip
+        self.folder, self.train_set, self.validation, self.config = folder, train_set, validation, config
+        how = config.settings
+        self.covered = coverage(train_set, heads, (how.size, how.size), how.resize)
+        self.data_advice = about_data(train_set, self.covered)
+        self.heads = heads
+        self.write_page = write_page
+        self._written = 0.0
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write the page if the last one is old enough."""
+        if time.monotonic() - self._written >= PAGE_SECONDS:
+            self.write(whole=False)
+            self._written = time.monotonic()
+
+    def advice(self) -> list[str]:
+        """Return all advice so far."""
+        file = self.folder / "metrics.csv"
+        curves = read_curves(file) if file.exists() else {}
+        return [*self.data_advice, *about_curves(curves, self.config.settings.epochs or 1)]
+
+    def write(self, whole: bool = True) -> Path | None:
+        """Write the page. whole: with error analysis, confusion and calibration, which take some seconds."""
+        return None if self.write_page is None else self.write_page(self, whole)
+
+
+WritePage = Callable[[RunReport, bool], Path]
+"""Writes the page of a run, whole or without the parts that take seconds, and returns its path."""

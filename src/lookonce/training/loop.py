@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import lightning
 import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
@@ -23,35 +24,40 @@ from torch.utils.data import DataLoader
 from lookonce.console import is_shown
 from lookonce.data.loader import ImageCache, Shuffled, TrainingImages, collate
 from lookonce.errors import UserError
-from lookonce.training.advice import RunReport
 from lookonce.training.checkpoints import LastCheckpoint, Stopped, WholeFiles, ignore_interrupts
-from lookonce.training.config import RunConfig
+from lookonce.training.config import RunConfig, reason
 from lookonce.training.feature_cache import FrozenBackbone
-from lookonce.training.history import History
+from lookonce.training.history import History, RunReport
 from lookonce.training.step import Training, choose_device, choose_precision
-from lookonce.training.validation import Inputs, Validation, together
+from lookonce.training.validation import Inputs, Validation, collate_inputs
 
 log = logging.getLogger("lookonce")
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """The checkpoint of best val/mAP, never one from the warm-up.
+    """Keeps the checkpoint of best val/mAP, but none from the time of the prior loss.
 
     Args:
-        folder: where it is kept, as best.ckpt.
-        keep: called with each new one.
+        folder: where best.ckpt is written.
+        keep: called with each new best checkpoint.
     """
 
     def __init__(self, folder: Path, keep: Callable[[Path], None]) -> None:
-        # right after the validation, not at the epoch's end: LastCheckpoint saves there, and keeps what is known here
+        # save after the validation, before LastCheckpoint saves this callback's state at the end of the epoch
         super().__init__(
             folder, "best", monitor="val/mAP", mode="max", enable_version_counter=False, save_on_train_epoch_end=False
         )
         self.keep = keep
 
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Set up without the warning that the folder is not empty: a resumed run has its checkpoints there."""
+        self.save_top_k = 0
+        super().setup(trainer, pl_module, stage)
+        self.save_top_k = 1
+
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Judge this round, unless predictors are still drawn to their anchors."""
-        if isinstance(pl_module, Training) and pl_module.warming_up:
+        """Compare this validation, unless the prior loss is still on."""
+        if isinstance(pl_module, Training) and pl_module.uses_prior_loss:
             return
         before = self.best_model_score
         super().on_validation_end(trainer, pl_module)
@@ -59,36 +65,36 @@ class BestCheckpoint(ModelCheckpoint):
             self.keep(Path(self.best_model_path))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The best so far, where it lies now: a run folder may have moved, or be the copy of another."""
+        """Restore the best score with the path of today: a run folder may have been moved or copied."""
         score, own = state_dict["best_model_score"], str(Path(self.dirpath or "", "best.ckpt"))
         best = {"best_model_path": own, "best_k_models": {own: score}, "kth_best_model_path": own, "kth_value": score}
-        moved = {} if score is None else best
-        super().load_state_dict({**state_dict, "dirpath": self.dirpath, "last_model_path": "", **moved})
+        best = {} if score is None else best
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath, "last_model_path": "", **best})
 
 
 class Patience(EarlyStopping):
-    """Stops a run that no longer gains; warm-up does not try its patience."""
+    """Stops a run that no longer improves; validations under the prior loss do not count."""
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Judge this round, unless predictors are still drawn to their anchors."""
-        if not (isinstance(pl_module, Training) and pl_module.warming_up):
+        """Compare this validation, unless the prior loss is still on."""
+        if not (isinstance(pl_module, Training) and pl_module.uses_prior_loss):
             super().on_validation_end(trainer, pl_module)
 
 
 def averaging(decay: float) -> WeightAveraging:
-    """Moving average of weights and statistics, young at first: decay min(d, (1 + n) / (10 + n)) at update n."""
+    """Return a moving average of weights and statistics; its decay at update n is min(decay, (1 + n) / (10 + n))."""
 
     def average(averaged: Any, current: Any, updates: Tensor | int) -> None:
-        """All tensors of one type at once; counts are taken as they are."""
+        """Average all tensors of one type at once; counts are copied."""
         n = int(updates)
-        kept = min(decay, (1 + n) / (10 + n)) if averaged[0].is_floating_point() else 0.0
-        get_ema_multi_avg_fn(kept)(averaged, current, updates)  # type: ignore[no-untyped-call]
+        current_decay = min(decay, (1 + n) / (10 + n)) if averaged[0].is_floating_point() else 0.0
+        get_ema_multi_avg_fn(current_decay)(averaged, current, updates)  # type: ignore[no-untyped-call]
 
     return WeightAveraging(multi_avg_fn=average)
 
 
 class Progress(TQDMProgressBar):
-    """How far the run is: a bar on a terminal, elsewhere a line an epoch; and how long the run waited for images.
+    """Shows progress, as a bar on a terminal and a line per epoch elsewhere; measures images/s and data loading.
 
     The bar shows each loss term, recall, val/mAP, images/s and the time left.
     """
@@ -101,8 +107,13 @@ class Progress(TQDMProgressBar):
         self._mark = 0.0
 
     @property
-    def loader_share(self) -> float:
-        """Share of the training time, validation and checkpoints left out, in which steps waited for images."""
+    def rate(self) -> float:
+        """Images per second over the whole run, without validation and checkpoints."""
+        return self.images / max(self.working + self.waiting, 1e-9)
+
+    @property
+    def loading_fraction(self) -> float:
+        """Data loading as a fraction of training time, without validation and checkpoints."""
         return self.waiting / max(self.waiting + self.working, 1e-9)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, *args: Any) -> None:
@@ -112,13 +123,13 @@ class Progress(TQDMProgressBar):
         super().on_train_epoch_start(trainer, *args)
 
     def on_train_batch_start(self, *args: Any) -> None:
-        """The images are there: waiting ends."""
+        """Count the time of data loading."""
         self.waiting += self._lap()
         super().on_train_batch_start(*args)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
                            outputs: Any, batch: Any, batch_idx: int) -> None:  # fmt: skip
-        """The step is done: count its images."""
+        """Count the images and the time of the step."""
         self.working += self._lap()
         self.images += len(batch)
         self.steps += 1
@@ -131,24 +142,24 @@ class Progress(TQDMProgressBar):
         super().on_validation_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Log the epoch's images/s, and its line."""
-        pl_module.log_dict({"images_per_s": self._rate(), "waiting": self.loader_share})
+        """Log the speed of the epoch and its line."""
+        pl_module.log_dict({"images_per_s": self._rate(), "waiting": self.loading_fraction})
         super().on_train_epoch_end(trainer, pl_module)
         if self.is_disabled:
             log.info("%s", self._line(trainer, pl_module))
         self._scored = False
 
     def _line(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> str:
-        """One epoch in one line."""
+        """Return the line of an epoch."""
         means = pl_module.means.values() if isinstance(pl_module, Training) else {}
-        said = [f"{name} {means[name].item():.4g}" for name in ("loss",) if name in means]
+        parts = [f"loss {means['loss'].item():.4g}"] if "loss" in means else []
         if self._scored:
-            said.append(f"val mAP {float(trainer.callback_metrics.get('val/mAP', 0.0)):.3f}")
-        said += [f"{self._rate():.1f} images/s", f"{self._left(trainer)} left"]
-        return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {', '.join(said)}"
+            parts.append(f"val mAP {float(trainer.callback_metrics.get('val/mAP', 0.0)):.3f}")
+        parts += [f"{self._rate():.1f} images/s", f"{self._left(trainer)} left"]
+        return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {', '.join(parts)}"
 
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
-        """What stands right of the bar."""
+        """Return the numbers right of the bar."""
         shown = super().get_metrics(trainer, pl_module)
         if isinstance(pl_module, Training):
             shown |= {name: value.item() for name, value in pl_module.means.last.items()}
@@ -157,7 +168,7 @@ class Progress(TQDMProgressBar):
         return {**kept, "images/s": f"{self._rate():.1f}", "left": self._left(trainer)}
 
     def _left(self, trainer: lightning.Trainer) -> str:
-        """How long the training will still take at the pace so far, validation and checkpoints left out."""
+        """Return the training time left at the speed so far, without validation and checkpoints."""
         total = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
         total = min(total, trainer.max_steps) if trainer.max_steps >= 0 else total
         steps = max(0, total - trainer.fit_loop.epoch_loop.total_batch_idx - 1)
@@ -165,44 +176,30 @@ class Progress(TQDMProgressBar):
         return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
     def _lap(self) -> float:
-        """Seconds since the last mark, which moves to now."""
+        """Return the seconds since the last call."""
         before, self._mark = self._mark, time.perf_counter()
         return self._mark - before if before else 0.0
 
-    @property
-    def rate(self) -> float:
-        """Images/s over the whole run, validation and checkpoints left out."""
-        return self.images / max(self.working + self.waiting, 1e-9)
-
     def _rate(self) -> float:
+        """Return the images per second of this epoch."""
         working, waiting, images = self._epoch
         return (self.images - images) / max(self.working - working + self.waiting - waiting, 1e-9)
 
 
 VALIDATIONS = 20
-"""About so many times a run is validated; each epoch at most once."""
-ADVERTISEMENTS = (
-    ".*does not have many workers.*",
-    ".*smaller than the logging interval.*",
-    ".*isinstance.treespec.*",
-    ".*exists and is not empty.*",
-    ".*lr_scheduler.step.*",
-    ".*but have no `val_dataloader`.*",
-    ".*in eval mode at the start of training.*",  # frozen layers are, on purpose
-    ".*dataloader is not resumable.*",  # the sampler is: it begins where the checkpoint says
-)
+"""Approximate number of validations of a run; at most one per epoch."""
 
 
 class Engine:
-    """One fit of one run.
+    """The training loop of one run.
 
     Args:
-        config: its settings fitted to the training set.
-        folder: the run's folder.
+        config: of the run, with settings fitted to the training set.
+        folder: the run folder.
         cache: the training images.
-        report: writes the run's page; its validation set and detections are the run's.
-        checkpoint: to go on from; None: from the start.
-        keep: called with each new best checkpoint; without validation, with that of each epoch.
+        report: writes the page of the run; holds its validation.
+        checkpoint: where to resume; None: start from the beginning.
+        keep: called with each new best checkpoint or, without validation, with that of each epoch.
     """
 
     def __init__(self, config: RunConfig, folder: Path, cache: ImageCache, report: RunReport, checkpoint: Path | None,
@@ -220,17 +217,20 @@ class Engine:
     def fit(self, module: Training) -> None:
         """Train to the end.
 
-        Raises Stopped where a signal ended it, OSError or UserError where a file could not be written, UserError for a
-        checkpoint that does not fit.
+        Raises Stopped after a signal, OSError or UserError if a file cannot be written, UserError for a checkpoint that
+        does not fit.
         """
         config, how, val = self.config, self.config.settings, self.report.validation
         device = choose_device(config.device)
         precision, why = choose_precision(device)
         if config.precision != "auto":
-            precision, why = ("32-true" if config.precision == "fp32" else "bf16-mixed"), f"{config.precision} as asked"
+            precision, why = (
+                ("32-true" if config.precision == "fp32" else "bf16-mixed"),
+                f"{config.precision} (--precision)",
+            )
         length = f"{how.steps} steps" if how.steps else f"{how.epochs} epochs"
-        log.info("%d images, %s of %d a batch%s; training and validation in %s", len(self.sampler), length,
-                 how.batch_size, ", in mosaics" if how.augment.mosaic else "", why)  # fmt: skip
+        log.info("%d training images, %s, batch size %d%s; precision %s", len(self.sampler), length, how.batch_size,
+                 ", mosaics" if how.augment.mosaic else "", why)  # fmt: skip
         keep_freed_memory()
         with quiet():
             trainer = lightning.Trainer(
@@ -239,7 +239,7 @@ class Engine:
                 precision=cast(Any, precision),
                 max_epochs=how.epochs,
                 max_steps=how.steps or -1,
-                min_epochs=0,  # an end by steps may lie in the first
+                min_epochs=0,  # max_steps may end the first epoch
                 callbacks=self._callbacks(),
                 logger=[self.history, TensorBoardLogger(self.folder, name="", version="tensorboard")],
                 plugins=[WholeFiles()],
@@ -247,7 +247,7 @@ class Engine:
                 num_sanity_val_steps=0,
                 log_every_n_steps=10,
                 enable_model_summary=False,
-                enable_checkpointing=val is not None,  # without it Lightning keeps its own in the working folder
+                enable_checkpointing=val is not None,  # without validation Lightning would add its own
                 use_distributed_sampler=False,
                 deterministic=config.deterministic,
             )
@@ -261,17 +261,16 @@ class Engine:
             except Exception as error:
                 if self.checkpoint is None or self.last.began:
                     raise
-                said = " ".join(str(error).split())[:160]
-                raise UserError(f"{self.checkpoint}: does not fit this run ({said or type(error).__name__}); its "
-                                "network.cfg or checkpoint is that of another run, or damaged") from error  # fmt: skip
+                raise UserError(f"{self.checkpoint}: does not fit this run ({reason(error)}); its network.cfg or "
+                                "checkpoint belongs to another run, or is damaged") from error  # fmt: skip
             ended = trainer.current_epoch >= cast(int, how.epochs) or 0 <= trainer.max_steps <= trainer.global_step
             if self.last.asked and not ended:
                 raise Stopped(self.last.asked)
 
     def _loaders(self, module: Training, device: str, val: Validation | None) -> tuple[DataLoader[Any], Any]:
-        """Training and validation images; with features, what the frozen backbone makes of them."""
+        """Return the loaders of training and validation: of images, or of the frozen backbone's outputs."""
         how, workers = self.config.settings, self.config.workers
-        own = torch.Generator()  # loaders draw a number each time; the global state is the network's (dropout)
+        own = torch.Generator()  # for the loaders; the global generator belongs to the network (dropout)
         images: Any = TrainingImages(self.cache, how.difficult)
         inputs: Any = None if val is None else Inputs(val.dataset, val.input_size, val.mode)
         if how.features != "none":
@@ -285,7 +284,7 @@ class Engine:
         )  # fmt: skip
         if inputs is None:
             return training, None
-        return training, DataLoader(inputs, batch_size=8, collate_fn=together, generator=own)
+        return training, DataLoader(inputs, batch_size=8, collate_fn=collate_inputs, generator=own)
 
     def _callbacks(self) -> list[Callback]:
         how, folder = self.config.settings, self.folder / "checkpoints"
@@ -302,10 +301,10 @@ class Engine:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory for the next step. On Linux without it: nothing.
+    """Tell glibc to keep freed memory for the next step; without glibc do nothing.
 
-    A step's maps are some 100 MB each; handed back and asked for anew, the kernel clears their pages in
-    every step, which cost a third of the time of yolov2_tiny on two cores (docs/results.md).
+    Feature maps take some 100 MB each. If they are returned to the kernel, it clears their pages again in every step,
+    which took a third of the time of yolov2_tiny on two cores (docs/results.md).
     Source: mallopt(3), M_MMAP_MAX = -4 and M_TRIM_THRESHOLD = -1.
     """
     if sys.platform != "linux":
@@ -317,19 +316,19 @@ def keep_freed_memory() -> None:
 
 
 def validate_every(epochs: int) -> int:
-    """Epochs from one validation to the next: some VALIDATIONS in a run, and always one after the last epoch."""
+    """Return the epochs between validations: about VALIDATIONS in a run, always one after the last epoch."""
     return max(n for n in range(1, max(1, epochs // VALIDATIONS) + 1) if epochs % n == 0)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Lightning without its advertisements: hardware lists, tips, hints about workers."""
+    """Run Lightning without its hardware lists and its hints, which are not about what a user of lookonce did."""
     engine = logging.getLogger("lightning.pytorch")
     level = engine.level
     engine.setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        for text in ADVERTISEMENTS:
-            warnings.filterwarnings("ignore", text)
+        warnings.simplefilter("ignore", PossibleUserWarning)  # few workers, frozen layers, a run without validation
+        warnings.simplefilter("ignore", FutureWarning)  # Lightning's own use of torch.utils._pytree
         try:
             yield
         finally:

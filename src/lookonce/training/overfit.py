@@ -17,8 +17,8 @@ from lookonce.model.model_file import Model
 from lookonce.model.network import Network
 from lookonce.training.loop import keep_freed_memory
 from lookonce.training.recipes import Settings, learning_rate_factor
-from lookonce.training.step import Training, choose_precision, expect_little, make_optimizer
-from lookonce.training.validation import Inputs, together
+from lookonce.training.step import Training, choose_precision, make_optimizer, set_objectness_prior
+from lookonce.training.validation import Inputs, collate_inputs
 
 LEARNT = 0.8
 """mAP@.5 on the training images themselves from which they count as learnt."""
@@ -45,7 +45,7 @@ def overfit(model: Model, images: Dataset, steps: int) -> tuple[float, int]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = Network(model.network.layers, model.network.channels)
-    expect_little(network, settings.objectness_prior)
+    set_objectness_prior(network, settings.objectness_prior)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     module = Training(network, settings, 0).to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(network, settings)
@@ -79,5 +79,5 @@ def overfit(model: Model, images: Dataset, steps: int) -> tuple[float, int]:
 def _batch(images: Dataset, model: Model, device: str) -> InputBatch:
     """Return all images as one batch on the device."""
     inputs = Inputs(images, model.input_size, model.resize)
-    batch = together([inputs[n] for n in range(len(inputs))])
+    batch = collate_inputs([inputs[n] for n in range(len(inputs))])
     return batch._replace(**{name: getattr(batch, name).to(device) for name in batch._fields if name != "outputs"})

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from rich import box
 from rich.table import Table
 from torch import nn
@@ -33,17 +33,15 @@ class LoadedLayer:
     status: str
     """loaded, or random and why."""
     frozen: bool
-    last: bool
-    """It makes the map of a head: its filters depend on classes and anchors."""
 
 
 def start_from(network: Network, weights: Path, frozen: int, input_size: tuple[int, int],
                keep_last: tuple[str, ...] | None = None) -> list[LoadedLayer]:  # fmt: skip
-    """Load another network's weights into a network, except the last convolution (the one before each head).
+    """Load the weights of another network into a network, except the last convolution (the one before each head).
 
-    A convolution is loaded if the one at its place there has the same shape. The last one depends on classes and
-    anchors: it starts random, normal with deviation 1 / (cells of its map for inputs of input_size). Frozen layers
-    read variances as the file does, others as networks trained here.
+    A convolution is loaded if the other network has one of the same shape at the same position. The last one depends on
+    classes and anchors: it starts random, normal with deviation 1 / (cells of its map for inputs of input_size). Frozen
+    layers read variances as the file does, others as networks trained here.
 
     Args:
         network: filled in place.
@@ -56,40 +54,47 @@ def start_from(network: Network, weights: Path, frozen: int, input_size: tuple[i
     Returns:
         What happened to each convolution.
     Raises:
-        UserError: nothing fits, the classes differ, or the file cannot be read.
+        UserError: nothing fits, the classes differ, the last convolution cannot be kept, or the file cannot be read.
     Source of the last layer's start: the blog's part on training, np.random.normal / (GRID_H * GRID_W).
     """
     source, seen, classes = _source(weights, network)
     if keep_last is not None:
         check_classes(weights, classes, keep_last)
-    theirs = source.convolution_list()
-    own = list(zip((int(index) for index in network.convolutions), network.convolution_list(), strict=True))
+    theirs, ours = source.convolution_list(), network.convolution_list()
     heads = dict(zip(last_convolutions(network.layers), network.heads, strict=True))
     found = []
-    for place, (layer, convolution) in enumerate(own):
-        shape, status, head = tuple(convolution.conv.weight.shape), "random: last layer", heads.get(layer)
-        if keep_last is not None or head is None:
-            status = _take(convolution, theirs[place] if place < len(theirs) else None, place < frozen)
-        found.append(LoadedLayer(layer, shape, status, place < frozen, head is not None))
+    for place, (layer, convolution) in enumerate(zip(map(int, network.convolutions), ours, strict=True)):
+        status = "random: last layer"
+        if keep_last is not None or layer not in heads:
+            status = _load(convolution, theirs[place] if place < len(theirs) else None, place < frozen)
+        found.append(LoadedLayer(layer, tuple(convolution.conv.weight.shape), status, place < frozen))
     if not any(row.status == "loaded" for row in found):
         raise UserError(
             f"{weights}: none of its {len(theirs)} convolutions fits this network; give the network "
             "that it was trained as: --network"
         )
-    for row, (layer, convolution) in zip(found, own, strict=True):
-        if row.last and row.status != "loaded":
-            _randomise(convolution.conv, heads[layer].stride, input_size)
+    for row, convolution in zip(found, ours, strict=True):
+        if row.layer not in heads or row.status == "loaded":
+            continue
+        if keep_last is not None:
+            raise ConfigError(
+                f"keep-last: the last layer cannot be kept ({row.status}); classes and anchors must be those of "
+                "the weights"
+            )
+        cells = math.prod(side // heads[row.layer].stride for side in input_size)
+        for parameter in convolution.conv.parameters():
+            nn.init.normal_(parameter, std=1 / cells)
     for line in (str(weights), *layer_table(found).splitlines()):
         log.info("%s", line)
     if seen:
-        log.info("fine-tuning counts images from 0: the other model has seen %d", seen)
+        log.info("fine-tuning counts images from 0; the other model has seen %d", seen)
     return found
 
 
 def check_classes(weights: Path, theirs: tuple[str, ...], ours: tuple[str, ...]) -> None:
     """Raise ConfigError unless the classes of weights are those of the data, in the same order.
 
-    theirs: empty, or "class 0", "class 1" ... where their file has no names; a warning says so.
+    theirs: empty, or "class 0", "class 1" ... if their file has no names; then there is a warning.
     """
     if not theirs or theirs == tuple(f"class {index}" for index in range(len(theirs))):
         log.warning("%s: has no class names; expected those of the data in this order: %s", weights,
@@ -101,19 +106,11 @@ def check_classes(weights: Path, theirs: tuple[str, ...], ours: tuple[str, ...])
         order = " ".join(map(shlex.quote, theirs))
         raise ConfigError(f"keep-last: {weights} has the same classes in another order; give theirs: --labels {order}")
     if len(theirs) != len(ours):
-        difference = f"{weights} has {len(theirs)} classes and the data has {len(ours)}"
+        found = f"{weights} has {len(theirs)} classes and the data has {len(ours)}"
     else:
         index = next(n for n, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
-        difference = f"class {index} is {theirs[index]!r} in {weights} and {ours[index]!r} in the data"
-    raise ConfigError(f"keep-last: {difference}; leave out --keep-last; the last layer then starts from random weights")
-
-
-def _randomise(convolution: nn.Conv2d, stride: int, input_size: tuple[int, int]) -> None:
-    cells = (input_size[0] // stride) * (input_size[1] // stride)
-    with torch.no_grad():
-        for numbers in (convolution.weight, convolution.bias):
-            if numbers is not None:
-                numbers.normal_(std=1 / cells)
+        found = f"class {index} is {theirs[index]!r} in {weights} and {ours[index]!r} in the data"
+    raise ConfigError(f"keep-last: {found}; leave out --keep-last; the last layer then starts from random weights")
 
 
 def layer_table(rows: Sequence[LoadedLayer]) -> str:
@@ -130,33 +127,32 @@ def layer_table(rows: Sequence[LoadedLayer]) -> str:
 def _source(weights: Path, ours: Network) -> tuple[Network, int, tuple[str, ...]]:
     """Return the network of the weights, the number of images that it has seen, and its classes if they have names.
 
-    Darknet's weights alone may be of this network or its start, for RGB images too where this network's are grey.
+    Darknet weights without .cfg may be of this network or its start; for a grey network also with RGB input.
     """
     weights = weights.expanduser()
-    darknets = weights.suffix == ".weights" or ".conv." in weights.name
-    if not darknets or not weights.is_file() or weights.with_suffix(".cfg").is_file():
+    is_darknet = weights.suffix == ".weights" or ".conv." in weights.name
+    if not is_darknet or not weights.is_file() or weights.with_suffix(".cfg").is_file():
         model = load_model(weights)
         return model.network, model.seen, model.labels
     numbers = numbers_in(weights)
     fits = [(found, channels) for channels in dict.fromkeys((ours.channels, 3))
             if (found := layers_of(numbers, ours.layers, channels))]  # fmt: skip
     if not fits:
-        kin = [name for name in zoo.DETECTORS if layers_of(numbers, zoo.detector(name, 1, zoo.VOC_ANCHORS))]
+        known = [name for name in zoo.DETECTORS if layers_of(numbers, zoo.detector(name, 1, zoo.VOC_ANCHORS))]
         raise UserError(
-            f"{weights}: {numbers:,} numbers, which neither this network nor its start holds; "
-            + (f"they fit --network {' or '.join(kin)}" if kin else "put the .cfg that they belong to beside them")
+            f"{weights}: {numbers:,} numbers, which fit neither this network nor its start; "
+            + (f"they fit --network {' or '.join(known)}" if known else "put their .cfg into the same folder")
         )
     network = empty(*fits[0])
     return network, read_weights(weights, network).seen, ()
 
 
-def _take(convolution: Convolution, theirs: Convolution | None, frozen: bool) -> str:
-    """Load one convolution if it fits. Returns "loaded", or "random" and why."""
+def _load(convolution: Convolution, theirs: Convolution | None, frozen: bool) -> str:
+    """Load one convolution if it fits. Return "loaded", or "random" and why."""
     if theirs is None:
         return "random: the file has no such layer"
-    ours, given = convolution.conv.weight.shape, theirs.conv.weight.shape
-    if ours != given:
-        return f"random: the file has {' x '.join(map(str, given))}"
+    if (shape := theirs.conv.weight.shape) != convolution.conv.weight.shape:
+        return f"random: the file has {' x '.join(map(str, shape))}"
     if (convolution.norm is None) != (theirs.norm is None):
         return "random: no batch norm in the file" if theirs.norm is None else "random: batch norm in the file only"
     convolution.load_state_dict(theirs.state_dict())

@@ -1,40 +1,145 @@
-"""Every setting of training with its default, and the recipes: named sets of settings.
+"""The settings of training: the options of `train` and their help, their checks, and the recipes with their defaults.
 
 quick: from scratch on hundreds to thousands of images, on a laptop.
 paper: YOLO9000, section 2 (detection training), with the numbers of darknet/cfg/yolov2-voc.cfg.
-What each setting means stands in `options`.
+`train(data, **options: Unpack[TrainOptions])` shows the options to type checkers, IDEs and the command line. An option
+that is missing or None takes the recipe's value, which its help repeats in brackets (tested).
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from lookonce.choices import check_types, choose, closest, settle_names
 from lookonce.data.augment import Augmentation
 from lookonce.errors import ConfigError
 from lookonce.model.resize import ResizeMode
 from lookonce.model.zoo import DETECTORS
-from lookonce.training.options import Difficult, Features, LossName, Optimizer, Schedule
 
 RecipeName = Literal["quick", "paper"]
+Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
+Schedule = Literal["constant", "steps", "cosine", "one_cycle"]
+LossName = Literal["region", "region_ciou", "keras_yolo2"]
+Features = Literal["none", "bf16", "fp32"]
+Difficult = Literal["ignore", "train", "drop"]
 FREEZE = ("none", "features", "all_but_last")
 SMALL_OBJECTS = 0.25
-"""Typical side of objects, as a fraction of the image's, up to which mosaics are shown. Our choice: half a quarter."""
+"""Typical side of objects, as a fraction of the image's, up to which mosaics are used. Our choice."""
 DEFAULT_STEPS = 6000
-"""Approximate optimizer steps of a run, where neither steps nor epochs are given."""
+"""Approximate length of a run for which neither steps nor epochs are given."""
 STRIDE = 32
-"""Input sizes are multiples of it: the stride of every built-in network."""
+"""Input pixels per cell of every built-in network; input sizes are multiples of it."""
 MAX_SIZE = 8192
 """Largest side of the input, in pixels."""
+LEAST = {"steps": 1, "epochs": 1, "batch_size": 1, "variants": 0, "anchors": 0, "burn_in": 0, "prior_loss_images": 0,
+         "patience": 0, "weight_decay": 0, "gradient_clip": 0, "min_delta": 0}  # fmt: skip
+"""Smallest values of settings."""
+RENAMED = {"warm_up_images": "prior_loss_images"}
+"""Names of settings in config.yaml and model files of version 0.1."""
+
+
+class AugmentOptions(TypedDict, total=False):
+    """How much training images are changed. Options that are not given take the recipe's values."""
+
+    aspect: float
+    """Stretch width and height by up to this fraction each (Darknet's jitter)."""
+    zoom: tuple[float, float]
+    """Smallest and largest scale, relative to the size that fits the input; sampled on a log scale."""
+    flip: float
+    """Fraction of images mirrored left to right."""
+    hue: float
+    """Largest hue shift, as a fraction of the full circle."""
+    saturation: float
+    """Largest factor on saturation; the smallest is its inverse."""
+    exposure: float
+    """Largest factor on brightness; the smallest is its inverse."""
+    mosaic: float | None
+    """Fraction of batches made of mosaics (four images in one); none: all where objects are small, else no batch."""
+    keep: float
+    """Ignore an object of which less than this fraction stays in view."""
+
+
+class TrainOptions(TypedDict, total=False):
+    """The settings of training. Options that are not given take the recipe's values."""
+
+    network: str
+    """A built-in network (yolov2_tiny, yolov2, ...) or a Darknet .cfg. [quick: yolov2_tiny, paper: yolov2]"""
+    size: int
+    """Side of the square input, in pixels; a multiple of 32. [416]"""
+    multi_scale: tuple[int, ...]
+    """Input sides to train at, one chosen every 10 steps. [quick: none, paper: 320..608]"""
+    resize: ResizeMode
+    """How an image becomes the square input: letterbox keeps the aspect ratio, stretch does not. Use letterbox (without
+    _antialias) for a model that Darknet's own programs will run. [letterbox_antialias]"""
+    pixel_range: tuple[float, float] | None
+    """For images of more than 8 bits: the values that become black and white; none: measured on the training images.
+    [none]"""
+    anchors: int
+    """Number of anchors to cluster on the training boxes; 0: those of yolov2-voc.cfg or of the .cfg.
+    [quick: 5, paper: 0]"""
+    loss: LossName
+    """Loss: region (Darknet's), region_ciou (region plus 1 - CIoU) or keras_yolo2 (the blog's).
+    [quick: region_ciou, paper: region]"""
+    match_iou: float
+    """Also assign an object to other anchors whose shape IoU with it is above this; 1: only to the best anchor, as
+    Darknet does. [quick: 0.5, paper: 1.0]"""
+    objectness_prior: float
+    """Objectness that the untrained network predicts. [quick: 0.01, paper: 0.5]"""
+    steps: int | None
+    """Stop after exactly this many optimizer steps; none: stop after --epochs. [none]"""
+    epochs: int | None
+    """Passes over the training images; none: about 6000 steps, 20 to 300 epochs. [quick: none, paper: 160]"""
+    batch_size: int
+    """Images per optimizer step; the default shrinks for sets that would give fewer than 8 steps an epoch.
+    [quick: 4, paper: 64]"""
+    optimizer: Optimizer
+    """Optimizer. [quick: adamw, paper: sgd]"""
+    learning_rate: float
+    """Peak learning rate. [quick: 0.002, paper: 0.001]"""
+    momentum: float
+    """Momentum of SGD and RMSprop; first beta of Adam and AdamW. [0.9]"""
+    weight_decay: float
+    """Weight decay, applied to convolution weights only. [quick: 0.01, paper: 0.0005]"""
+    schedule: Schedule
+    """Learning-rate schedule. [quick: one_cycle, paper: steps]"""
+    burn_in: int
+    """Learning-rate warm-up of the schedules constant, steps and cosine, in optimizer steps (Darknet's burn_in).
+    [quick: 100, paper: 1000]"""
+    milestones: tuple[float, ...]
+    """Schedule steps: fractions of the run after which the learning rate drops to a tenth. [0.375..0.5625]"""
+    ema: float
+    """Decay of the moving average of the weights; 0: off. [quick: 0.998, paper: 0.0]"""
+    gradient_clip: float
+    """Largest gradient norm; 0: no limit. [quick: 10.0, paper: 0.0]"""
+    prior_loss_images: int
+    """Train every predictor towards its anchor during the first images (Darknet's first 12,800). No best model is
+    chosen among them. [quick: 0, paper: 12800]"""
+    freeze: int | str
+    """Freeze layers: none, features (the 18 convolutions of Darknet-19), all_but_last, or a number of convolutions.
+    [none]"""
+    features: Features
+    """Cache the outputs of the frozen layers on disk, in this precision, and train on them. Turns augmentation off
+    unless --variants is given. [none]"""
+    variants: int
+    """With --features: cache this many augmented variants of each image; an epoch uses one. [0]"""
+    difficult: Difficult
+    """Objects marked difficult: ignore them, train on them like others, or drop them (they become background).
+    [ignore]"""
+    patience: int
+    """Stop after this many validations without a gain of --min-delta; 0: never. [0]"""
+    min_delta: float
+    """Smallest gain in mAP that counts for --patience. [0.001]"""
+    augment: AugmentOptions
+    """How much training images are changed. [by recipe]"""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one run, checked when made. The defaults are the quick recipe; `TrainOptions` describes them."""
+    """The settings of one run, described by `TrainOptions` and checked here. The defaults are the quick recipe."""
 
     network: str = "yolov2_tiny"
     size: int = 416
@@ -80,36 +185,26 @@ class Settings:
         expected = f"positive multiples of {STRIDE}, at most {MAX_SIZE}"
         _check(all(0 < s <= MAX_SIZE and s % STRIDE == 0 for s in sides), "size", sides, expected)
         low, high = self.pixel_range or (0, 1)
-        _check(-math.inf < low < high < math.inf, "pixel_range", self.pixel_range, "two growing numbers")
-        for name in ("steps", "epochs", "batch_size"):
-            _check(getattr(self, name) is None or getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _check(-math.inf < low < high < math.inf, "pixel_range", self.pixel_range, "two numbers in ascending order")
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            _check(value is None or least <= value < math.inf, name, value, f"at least {least}")
         _check(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "above 0")
-        for name in ("match_iou", "objectness_prior"):
-            _check(0 < getattr(self, name) <= 1, name, getattr(self, name), "above 0, at most 1")
-        _check(self.objectness_prior < 1, "objectness_prior", self.objectness_prior, "below 1")
+        _check(0 < self.match_iou <= 1, "match_iou", self.match_iou, "above 0, at most 1")
+        _check(0 < self.objectness_prior < 1, "objectness_prior", self.objectness_prior, "above 0 and below 1")
         for name in ("momentum", "ema"):
             _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
+        expected = "fractions of the run between 0 and 1"
+        _check(all(0 < m < 1 for m in self.milestones), "milestones", self.milestones, expected)
         self._check_features()
-        for name in ("variants", "anchors", "burn_in", "prior_loss_images", "patience"):
-            _check(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        for name in ("weight_decay", "gradient_clip", "min_delta"):
-            _check(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "at least 0")
-        _check(
-            all(0 < m < 1 for m in self.milestones), "milestones", self.milestones, "shares of the run between 0 and 1"
-        )
 
     def _check_features(self) -> None:
         if self.features == "none":
-            _check(
-                self.variants == 0, "variants", self.variants, "0 without --features, where every epoch augments again"
-            )
+            expected = "0 without --features, where every epoch augments again"
+            _check(self.variants == 0, "variants", self.variants, expected)
             return
-        _check(
-            self.freeze != "none",
-            "features",
-            self.features,
-            "frozen layers: give --freeze as well, as in --freeze all_but_last",
-        )
+        expected = "frozen layers: give --freeze as well, as in --freeze all_but_last"
+        _check(self.freeze != "none", "features", self.features, expected)
         _check(not self.multi_scale, "features", self.features, "a single input size: leave out --multi-scale")
         if self.augment != Augmentation.none() and not self.variants:
             raise ConfigError(
@@ -119,38 +214,31 @@ class Settings:
 
     @staticmethod
     def from_plain(flat: Mapping[str, Any]) -> Settings:
-        """Return settings from lists and mappings, as YAML and JSON keep them.
-
-        Raises KeyError or TypeError for others, ConfigError for a value that is not allowed.
-        """
+        """Return settings from the lists and mappings of YAML or JSON. Raises KeyError, TypeError or ConfigError."""
         augment = Augmentation(**{key: _as_tuple(value) for key, value in flat["augment"].items()})
-        values: dict[str, Any] = {key: _as_tuple(value) for key, value in flat.items()}
-        if "warm_up_images" in values:  # its name in version 0.1
-            values["prior_loss_images"] = values.pop("warm_up_images")
+        values: dict[str, Any] = {RENAMED.get(key, key): _as_tuple(value) for key, value in flat.items()}
         return Settings(**{**values, "augment": augment})
 
     def fitted(self, images: int, object_side: float, exact_batch: bool = False) -> Settings:
-        """Return the settings for a training set: epochs and mosaics decided, a batch that leaves 8 steps an epoch.
+        """Return the settings for a training set: epochs, mosaics, and a batch size for 8 steps or more an epoch.
 
-        With `steps` the run ends at exactly that step, in the middle of its last epoch if need be.
+        With `steps` the run ends at exactly that step, also within an epoch.
 
         Args:
-            images: how many it has.
-            object_side: Dataset.object_side, how large its objects are.
-            exact_batch: the batch was asked for and stays.
+            images: number of training images.
+            object_side: Dataset.object_side, the typical size of its objects.
+            exact_batch: keep the batch size.
         """
         batch = self.batch_size if exact_batch else max(1, min(self.batch_size, images // 8))
         per_epoch = math.ceil(images / batch)
-        by_steps = (
-            math.ceil(self.steps / per_epoch) if self.steps else min(300, max(20, round(DEFAULT_STEPS / per_epoch)))
-        )
-        epochs = min(self.epochs, by_steps) if self.epochs and self.steps else self.epochs or by_steps
+        by_default = min(300, max(20, round(DEFAULT_STEPS / per_epoch)))
+        by_steps = math.ceil(self.steps / per_epoch) if self.steps else None
+        epochs = min((n for n in (self.epochs, by_steps) if n), default=by_default)
         mosaic = self.augment.mosaic if self.augment.mosaic is not None else float(object_side <= SMALL_OBJECTS)
         return replace(self, batch_size=batch, epochs=epochs, augment=replace(self.augment, mosaic=mosaic))
 
 
 def _as_tuple(value: Any) -> Any:
-    """A list as a tuple, so that settings can be compared and kept."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -184,39 +272,37 @@ RECIPES: Mapping[RecipeName, Settings] = {
 
 
 def settings(recipe: RecipeName, **changes: Any) -> Settings:
-    """A recipe with the settings that were given (those not None). Of `augment` a mapping changes what it names.
+    """Return a recipe with changes; None changes nothing. `augment` may be a mapping of the values to change.
 
-    Raises ConfigError for a recipe or setting that does not exist, or a value that is not allowed.
+    Raises ConfigError for an unknown recipe or setting, or a value that is not allowed.
     """
-    recipe = choose(recipe, RECIPES, "recipe")
-    _known(changes, Settings, "")
-    given = {name: _as_tuple(value) for name, value in changes.items() if value is not None}
-    if "steps" in given:
-        given.setdefault("epochs", None)  # those of the recipe would end the run elsewhere
-    if isinstance(given.get("augment"), Mapping):
-        _known(given["augment"], Augmentation, "augment.")
-        named = {name: _as_tuple(value) for name, value in given["augment"].items()}
-        given["augment"] = replace(RECIPES[recipe].augment, **named)
-    if given.get("features", "none") != "none" and not given.get("variants") and "augment" not in given:
-        given["augment"] = Augmentation.none()
-    return replace(RECIPES[recipe], **given)
+    base = RECIPES[choose(recipe, RECIPES, "recipe")]
+    _check_names(changes, Settings, "")
+    changes = {name: _as_tuple(value) for name, value in changes.items() if value is not None}
+    if "steps" in changes:
+        changes.setdefault("epochs", None)  # those of the recipe could end the run earlier
+    if isinstance(augment := changes.get("augment"), Mapping):
+        _check_names(augment, Augmentation, "augment.")
+        changes["augment"] = replace(base.augment, **{name: _as_tuple(value) for name, value in augment.items()})
+    if changes.get("features", "none") != "none" and not changes.get("variants") and "augment" not in changes:
+        changes["augment"] = Augmentation.none()
+    return replace(base, **changes)
 
 
-def _known(given: Mapping[str, Any], record: type, prefix: str) -> None:
-    """Raises ConfigError for a name that is no field of the record."""
-    known = {f.name for f in fields(record)}
-    for name in given.keys() - known:
-        near = closest(name, known)
-        said = f"did you mean {prefix}{near}?" if near else f"expected one of {', '.join(sorted(known))}"
-        raise ConfigError(f"setting {prefix + name!r}; {said}")
+def _check_names(names: Iterable[str], record: type, prefix: str) -> None:
+    """Raise ConfigError for a name that is not a field of the record."""
+    known = {field.name for field in fields(record)}
+    for name in set(names) - known:
+        match = closest(name, known)
+        hint = f"did you mean {prefix}{match}?" if match else f"expected one of {', '.join(sorted(known))}"
+        raise ConfigError(f"setting {prefix + name!r}; {hint}")
 
 
 def learning_rate_factor(step: int, steps: int, settings: Settings) -> float:
-    """Return the learning rate at a step of `steps`, as a fraction of its peak.
+    """Return the learning rate at one of `steps` steps, as a fraction of its peak.
 
-    constant, steps and cosine warm up over burn_in steps with the fourth power, as Darknet does; one_cycle warms up
-    linearly over the first tenth and falls as a cosine to a hundredth.
-    The warm-up takes a tenth of the run at most, so that a short run reaches its peak rate.
+    constant, steps and cosine warm up over burn_in steps with the fourth power, as Darknet does, but over a tenth of
+    the run at most. one_cycle warms up linearly over the first tenth and falls as a cosine to a hundredth.
     Source: darknet/src/network.c, get_current_rate (power 4).
     """
     done = min((step + 1) / max(steps, 1), 1.0)
@@ -235,5 +321,4 @@ def learning_rate_factor(step: int, steps: int, settings: Settings) -> float:
 
 
 def _half_cosine(fraction: float) -> float:
-    """Half a cosine, from 1 down to 0."""
     return (1 + math.cos(math.pi * min(fraction, 1.0))) / 2

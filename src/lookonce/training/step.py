@@ -1,4 +1,4 @@
-"""One training step as the method reads: augment, network, targets, loss. The engine is Lightning's Trainer."""
+"""One training step as the method reads: augment, network, loss. The engine is Lightning's Trainer."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from lookonce.training.config import Device
 from lookonce.training.history import Means
 from lookonce.training.recipes import Settings, learning_rate_factor
 
-WHOLE_IMAGES = 0.3
-"""Last share of a run that shows no mosaics, so that the network and its batch norm end on what detection sees."""
-STEPS_A_ROW = 10
-"""Steps from one row of numbers to the next."""
-STEPS_A_SIDE = 10
-"""Steps between two draws of the input side. Source: YOLO9000, section 2, multi-scale training."""
+WITHOUT_MOSAICS = 0.3
+"""Last fraction of a run, which uses no mosaics, so that the network and its batch norm end on whole images."""
+LOG_EVERY = 10
+"""Steps between two rows of metrics.csv."""
+RESIZE_EVERY = 10
+"""Steps between two random choices of the input size. Source: YOLO9000, section 2, multi-scale training."""
 
 
 class Training(lightning.LightningModule):
@@ -37,8 +37,8 @@ class Training(lightning.LightningModule):
 
     Args:
         network: ends in a region layer.
-        settings: fitted to the training set (epochs known).
-        seed: every random draw derives from it, the epoch and the image.
+        settings: fitted to the training set.
+        seed: with the epoch and the image it gives every random number.
     """
 
     def __init__(self, network: Network, settings: Settings, seed: int) -> None:
@@ -46,31 +46,32 @@ class Training(lightning.LightningModule):
         self.network, self.settings, self.seed = network, settings, seed
         self.seen = 0
         self.means = Means()
-        self.split_index = 0  # layers below it are not run: their outputs come from a cache
+        self.split_index = 0  # the outputs of the layers below come from a cache
         network.freeze(frozen_convolutions(network, settings.freeze))
 
     @property
-    def warming_up(self) -> bool:
-        """Whether predictors are still drawn to their anchors."""
+    def uses_prior_loss(self) -> bool:
+        """Whether the prior loss is still on, which pulls predictions to their anchors."""
         return self.seen <= self.settings.prior_loss_images and self.settings.prior_loss_images > 0
 
     def input_size(self) -> tuple[int, int]:
-        """(W, H) of the input at this step."""
+        """Return (W, H) of the input at this step."""
         sides = self.settings.multi_scale or (self.settings.size,)
-        side = int(np.random.default_rng((self.seed, self.global_step // STEPS_A_SIDE)).choice(sides))
+        side = int(np.random.default_rng((self.seed, self.global_step // RESIZE_EVERY)).choice(sides))
         return side, side
 
     def training_step(self, batch: Batch, _: int) -> Tensor | None:
-        """Loss of one batch; None where none of its images could be decoded."""
+        """Return the loss of a batch; None if none of its images could be decoded."""
         if not len(batch):
             return None
         how = self.settings
-        drawn = sample_parameters(self.seed, variant_of(self.current_epoch, how), batch.index.cpu().numpy())
-        view = mosaic if self.shows_mosaic(drawn) else augment_batch
-        given = view(batch, self.input_size(), how.resize, how.augment, drawn)
-        raws = self.raws(given)
+        variant = self.current_epoch % how.variants if how.variants else self.current_epoch
+        parameters = sample_parameters(self.seed, variant, batch.index.cpu().numpy())
+        augment = mosaic if self.uses_mosaic(parameters) else augment_batch
+        inputs = augment(batch, self.input_size(), how.resize, how.augment, parameters)
+        raws = self.raws(inputs)
         self.seen += len(batch)
-        terms = self.loss_terms(raws, given)
+        terms = self.loss_terms(raws, inputs)
         for name, value in terms.items():
             if name != "recall" and not value.isfinite():
                 raise NonFiniteLossError(name, batch.index.tolist(), batch)
@@ -78,78 +79,69 @@ class Training(lightning.LightningModule):
         return terms["total"]
 
     def _report(self, terms: dict[str, Tensor], images: int) -> None:
-        """Note the step's numbers, and give the loggers every tenth's: Lightning's own log takes 10 ms for them."""
-        known = {("loss" if name == "total" else name): value.detach() for name, value in terms.items()}
-        self.means.add(known, images)
-        if self.global_step % STEPS_A_ROW == STEPS_A_ROW - 1:
+        """Add the step to the means of the epoch and log every tenth step; Lightning's own log would take 10 ms."""
+        self.means.add({("loss" if name == "total" else name): value.detach() for name, value in terms.items()}, images)
+        if self.global_step % LOG_EVERY == LOG_EVERY - 1:
+            rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
             row = {f"{name}_step": value.item() for name, value in self.means.last.items()}
-            row |= {"epoch": self.current_epoch, "seen": self.seen, "rate": self._rate()}
+            row |= {"epoch": self.current_epoch, "seen": self.seen, "rate": rate}
             for logger in self.loggers:
                 logger.log_metrics(row, self.global_step)
 
-    def _rate(self) -> float:
-        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
-
     def on_train_epoch_end(self) -> None:
-        """Report the means of the epoch's steps."""
-        self.log_dict({f"{name}_epoch": value for name, value in self.means.take().items()})
+        """Log the means of the epoch."""
+        self.log_dict({f"{name}_epoch": value for name, value in self.means.reset().items()})
 
-    def shows_mosaic(self, drawn: NDArray[np.float64]) -> bool:
-        """Whether this step's inputs are mosaics: by its draws [B, PARAMETERS], and never in a run's last part."""
-        if self.settings.features != "none" or drawn[0, -1] >= (self.settings.augment.mosaic or 0):
+    def uses_mosaic(self, parameters: NDArray[np.float64]) -> bool:
+        """Return whether this step uses mosaics: by its parameters [B, PARAMETERS], never in the last part of a run."""
+        if self.settings.features != "none" or parameters[0, -1] >= (self.settings.augment.mosaic or 0):
             return False
-        left = 1 - self.trainer.global_step / self.trainer.estimated_stepping_batches
-        return left > WHOLE_IMAGES
+        return 1 - self.trainer.global_step / self.trainer.estimated_stepping_batches > WITHOUT_MOSAICS
 
-    def raws(self, given: InputBatch) -> tuple[Tensor, ...]:
-        """Return the raw maps, one a head, from the images or from the outputs of the frozen backbone."""
-        if not given.outputs:
-            return cast(tuple[Tensor, ...], self.network(given.images))
-        return self.network.forward_head(tuple(output.float() for output in given.outputs), self.split_index)
+    def raws(self, inputs: InputBatch) -> tuple[Tensor, ...]:
+        """Return the raw maps, one per head, from the images or from the cached outputs of the frozen backbone."""
+        if not inputs.outputs:
+            return cast(tuple[Tensor, ...], self.network(inputs.images))
+        return self.network.forward_head(tuple(output.float() for output in inputs.outputs), self.split_index)
 
-    def loss_terms(self, raws: tuple[Tensor, ...], given: InputBatch) -> dict[str, Tensor]:
+    def loss_terms(self, raws: tuple[Tensor, ...], inputs: InputBatch) -> dict[str, Tensor]:
         """Return the loss terms of the raw maps, summed over heads, in float32."""
-        objects = Objects(given.boxes, given.labels, given.image_index, given.ignore)
-        options = LossOptions(self.settings.loss, self.settings.match_iou, self.warming_up)
+        objects = Objects(inputs.boxes, inputs.labels, inputs.image_index, inputs.ignore)
+        options = LossOptions(self.settings.loss, self.settings.match_iou, self.uses_prior_loss)
         with torch.autocast(raws[0].device.type, enabled=False):
             return loss(raws, self.network.heads, objects, options)
 
-    def validation_step(self, given: InputBatch, _: int) -> Predictions[Tensor]:  # type: ignore[override]
-        """What the network (averaged, where there is an average) sees; its loss as `val/loss`."""
-        raws = self.raws(given)
-        self.log("val/loss", self.loss_terms(raws, given)["total"], batch_size=len(raws[0]))
+    def validation_step(self, inputs: InputBatch, _: int) -> Predictions[Tensor]:  # type: ignore[override]
+        """Return the predictions of the (averaged) network and log their loss as `val/loss`."""
+        raws = self.raws(inputs)
+        self.log("val/loss", self.loss_terms(raws, inputs)["total"], batch_size=len(raws[0]))
         return decode(raws, self.network.heads)
 
     def configure_optimizers(self) -> Any:
-        """The optimiser and its schedule, by step."""
+        """Return the optimizer and its schedule, by step."""
         optimizer = make_optimizer(self.network, self.settings)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps, self.settings))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Limit the gradient. Not through Lightning, which refuses fused optimisers in bf16 for a scaler of fp16's."""
+        """Clip the gradient. Lightning's own option refuses fused optimizers in bf16."""
         if self.settings.gradient_clip:
             own = [p for group in optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(own, self.settings.gradient_clip)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the count of images seen (warm-up goes by it and never starts again) and how batch norms read."""
+        """Save the number of images seen, which the prior loss depends on, and the sigmas of batch norm."""
         checkpoint["seen"] = self.seen
         checkpoint["sigmas"] = [tuple(sigma) for sigma in self.network.sigmas]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take both."""
+        """Restore both."""
         self.seen = int(checkpoint["seen"])
         self.network.sigmas = checkpoint["sigmas"]
 
 
-def variant_of(epoch: int, settings: Settings) -> int:
-    """Which draws an epoch takes: its own, or those of one of the kept variants."""
-    return epoch % settings.variants if settings.variants else epoch
-
-
-def expect_little(network: Network, prior: float) -> None:
+def set_objectness_prior(network: Network, prior: float) -> None:
     """Set the last biases so that an untrained network's objectness is the prior: most cells are background.
 
     Source: Lin et al., Focal Loss for Dense Object Detection (2017), section 4.1, initialization.
@@ -162,15 +154,15 @@ def expect_little(network: Network, prior: float) -> None:
 
 
 def frozen_convolutions(network: Network, freeze: str) -> int:
-    """How many convolutions from the start stay as they are.
+    """Return how many convolutions from the start are frozen.
 
-    Raises ConfigError where the network has no Darknet-19 backbone, not that many, or would learn nothing.
+    Raises ConfigError if the network has no Darknet-19 backbone, or if nothing would be left to train.
     """
     own = len(network.convolution_list())
     count = {"none": 0, "features": 18, "all_but_last": own - 1}.get(freeze)
     count = int(freeze) if count is None else count
     if freeze == "features" and own < 22:
-        raise ConfigError(f"freeze: features are the 18 convolutions of Darknet-19, and this network has {own} in all; "
+        raise ConfigError(f"freeze: features means the 18 convolutions of Darknet-19, but this network has only {own}; "
                           "give a number")  # fmt: skip
     if count >= own:
         raise ConfigError(f"freeze: {count} convolutions of {own} leave nothing to train; at most {own - 1}")
@@ -178,7 +170,7 @@ def frozen_convolutions(network: Network, freeze: str) -> int:
 
 
 def make_optimizer(network: Network, settings: Settings) -> torch.optim.Optimizer:
-    """The optimiser; weight decay on the weights of convolutions alone, as in Darknet."""
+    """Return the optimizer; weight decay applies to the weights of convolutions only, as in Darknet."""
     own = [p for p in network.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in own if p.ndim > 1], "weight_decay": settings.weight_decay},
@@ -198,17 +190,17 @@ def make_optimizer(network: Network, settings: Settings) -> torch.optim.Optimize
 
 
 def choose_device(device: Device) -> str:
-    """cpu or cuda: what was asked for, or a GPU where there is one. Raises ConfigError for a GPU that is not there."""
-    there = torch.cuda.is_available()
-    if device == "cuda" and not there:
+    """Return cpu or cuda. Raises ConfigError if cuda was asked for and there is no GPU."""
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
         raise ConfigError(
             f"device: cuda; PyTorch {torch.__version__} finds no CUDA GPU on this machine; use device auto or cpu"
         )
-    return "cuda" if there and device != "cpu" else "cpu"
+    return "cuda" if available and device != "cpu" else "cpu"
 
 
 def choose_precision(device: str) -> tuple[str, str]:
-    """(Lightning's precision, why) for a device: bf16 where the machine computes in it, else fp32."""
+    """Return (Lightning's precision, reason) for a device: bf16 if the hardware computes in it, otherwise fp32."""
     if device == "cuda":
         if computes_bf16(device):
             return "bf16-mixed", f"bf16 on {torch.cuda.get_device_name()}"

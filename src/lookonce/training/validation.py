@@ -1,4 +1,4 @@
-"""Validation: mAP and loss on images that training never sees, as detection sees them."""
+"""Validation: mAP and loss on images that are not trained on, prepared and scored as in detection."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from lookonce.model.detections import Detections, Predictions
 from lookonce.model.postprocess import postprocess
 from lookonce.model.resize import ResizeMode, boxes_to_input, to_input
 
-KEPT = 2000
-"""Inputs that stay in memory, so that validation decodes an image once."""
+MAX_IN_MEMORY = 2000
+"""Inputs to keep in memory, so that each image is decoded once."""
 
 
 class Inputs(TorchDataset[InputBatch]):
     """Images of a data set as network inputs with their objects, resized as detection does.
 
-    An image that cannot be decoded gives a grey input: its objects then count as missed.
+    An image that cannot be decoded becomes a grey input: its objects count as missed.
     """
 
     def __init__(self, dataset: Dataset, input_size: tuple[int, int], mode: ResizeMode) -> None:
         self.dataset, self.input_size, self.mode = dataset, input_size, mode
-        self.kept: dict[int, Tensor] = {}
+        self.in_memory: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -41,62 +41,62 @@ class Inputs(TorchDataset[InputBatch]):
         return self.objects(index)._replace(images=self.image(index)[None])
 
     def objects(self, index: int) -> InputBatch:
-        """What is there, without the image."""
+        """Return the objects without the image."""
         record = self.dataset.records[index]
         boxes = boxes_to_input(torch.from_numpy(record.boxes), record.size, self.input_size, self.mode)
         labels = torch.from_numpy(record.labels)
         return InputBatch(torch.zeros(0), boxes, labels, torch.zeros_like(labels), torch.from_numpy(record.difficult))
 
     def image(self, index: int) -> Tensor:
-        """The input [3, H, W], floats 0..1."""
-        if index not in self.kept:
+        """Return the input [3, H, W], floats 0..1."""
+        if index not in self.in_memory:
             try:
                 pixels = load_for(self.dataset.records[index].path, self.input_size, self.dataset.pixel_range).pixels
                 image = torch.from_numpy(to_input(pixels, self.input_size, self.mode))
             except ImageError:
                 image = torch.full((3, self.input_size[1], self.input_size[0]), 0.5)
-            if len(self.kept) >= KEPT:
+            if len(self.in_memory) >= MAX_IN_MEMORY:
                 return image
-            self.kept[index] = (image * 255).round().to(torch.uint8)
-        return self.kept[index].float() / 255
+            self.in_memory[index] = (image * 255).round().to(torch.uint8)
+        return self.in_memory[index].float() / 255
 
 
-def together(samples: list[InputBatch]) -> InputBatch:
-    """Inputs of one image each as one batch."""
-    places = torch.arange(len(samples)).repeat_interleave(torch.tensor([len(s.labels) for s in samples]))
+def collate_inputs(samples: list[InputBatch]) -> InputBatch:
+    """Join inputs of one image each to a batch."""
+    image_index = torch.arange(len(samples)).repeat_interleave(torch.tensor([len(s.labels) for s in samples]))
     parts = [torch.cat([getattr(s, name) for s in samples]) for name in ("images", "boxes", "labels", "ignore")]
     images, boxes, labels, ignore = parts
     outputs = tuple(torch.cat(each) for each in zip(*(s.outputs for s in samples), strict=True))
     if not outputs:
         images = images.contiguous(memory_format=torch.channels_last)
-    return InputBatch(images, boxes, labels, places, ignore, outputs)
+    return InputBatch(images, boxes, labels, image_index, ignore, outputs)
 
 
 class Validation(lightning.Callback):
-    """mAP@0.5 on the validation images, as `val/mAP`; keeps the detections and scores of the last round."""
+    """mAP@0.5 on the validation images, as `val/mAP`; keeps the detections and metrics of the last validation."""
 
     def __init__(self, dataset: Dataset, input_size: tuple[int, int], mode: ResizeMode) -> None:
         self.dataset, self.input_size, self.mode = dataset, input_size, mode
         self.detections: list[Detections] = []
         self.metrics: Metrics | None = None
         self.computed_by = ""
-        """What ran the last round, for people to read."""
+        """Backend, precision and device of the last validation."""
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Forget the round before."""
+        """Forget the previous validation."""
         self.detections = []
         precision = "bf16" if trainer.precision == "bf16-mixed" else "fp32"
         self.computed_by = str(BackendInfo("torch", torch.__version__, precision, str(pl_module.device)))
 
     def on_validation_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
                                 outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:  # fmt: skip
-        """Predictions of a batch to detections in image pixels."""
+        """Turn the predictions of a batch into detections in image pixels."""
         assert isinstance(outputs, Predictions)
         start = len(self.detections)
         sizes = [(int(w), int(h)) for w, h in self.dataset.sizes[start : start + len(outputs.boxes)]]
         self.detections += postprocess(outputs, sizes, self.input_size, self.mode, self.dataset.labels, SCORED)
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Score the round."""
+        """Compute and log mAP."""
         self.metrics = score(self.dataset, self.detections, RULES, bootstrap=0)
         pl_module.log("val/mAP", self.metrics.mean_ap or 0.0, prog_bar=True, batch_size=len(self.dataset))

@@ -65,7 +65,7 @@ def detector_of(cfg: Path, classes: int, anchors: Sequence[AnchorSizes] = ()) ->
     layers = list(read.layers)
     heads = heads_of(read.layers)
     if not heads:
-        raise PairError(f"{place}: ends in {type(layers[-1]).__name__}; expected a convolution and then a [region]")
+        raise PairError(f"{place}: ends in {type(layers[-1]).__name__}; expected a convolution and a [region] after it")
     for head, own in zip(heads, anchors or [head.layer.anchors for head in heads], strict=True):
         layer = replace(head.layer, anchors=own, classes=classes, tree="", map="")
         before = layers[head.index - 1] if head.index else None
