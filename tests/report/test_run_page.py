@@ -126,3 +126,8 @@ def test_without_validation_the_page_has_curves_alone(run_report):
     text = run_report.write().read_text(encoding="utf-8")
     assert "mAP@" not in text
     assert "Worst" not in text
+
+
+def test_the_anchors_of_each_head_are_listed():
+    heads = [PlacedHead(Region(((1.0, 2.0), (3.0, 4.0)), 2), 32), PlacedHead(Region(((0.5, 0.5),), 2), 16)]
+    assert dict(facts({}, "squares", 24, heads))["anchors (cells)"] == "1.00 x 2.00, 3.00 x 4.00; 0.50 x 0.50"

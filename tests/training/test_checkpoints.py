@@ -21,6 +21,7 @@ from lookonce.training.checkpoints import (
     set_random_state,
 )
 from lookonce.training.history import History
+from lookonce.training.loop import StepLimit
 
 
 def trainer(ready, batches=6, epoch=2):
@@ -28,7 +29,7 @@ def trainer(ready, batches=6, epoch=2):
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
     saved = []
     return SimpleNamespace(fit_loop=loop, num_training_batches=batches, current_epoch=epoch, global_step=0,
-                           max_steps=-1, saved=saved, save_checkpoint=saved.append, should_stop=False)  # fmt: skip
+                           saved=saved, save_checkpoint=saved.append, should_stop=False)  # fmt: skip
 
 
 @pytest.fixture
@@ -83,14 +84,16 @@ def test_signals_are_heard_during_training_alone_and_twice_stops_at_once(last):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_the_last_step_ends_the_run_in_good_order(last):
-    end = trainer(3)
-    end.max_steps, end.global_step = 9, 8
-    last.on_train_batch_end(end, None, None, None, 0)
+def test_a_signal_at_the_last_step_waits_for_the_validation(last):
+    end, limit = trainer(3), StepLimit(9)
+    end.global_step = 8
+    limit.on_train_start(end, None)
+    limit.on_train_batch_end(end, None, None, None, 0)
     assert not end.should_stop
     end.global_step = 9
-    last.asked = 15  # a signal at the last step waits for the validation, too
-    last.on_train_batch_end(end, None, None, None, 0)
+    last.asked = 15
+    for callback in (limit, last):
+        callback.on_train_batch_end(end, None, None, None, 0)
     assert end.should_stop
     assert end.saved == []
 

@@ -1,5 +1,6 @@
 """Tests of lookonce.training.loop."""
 
+import inspect
 import logging
 import subprocess
 import sys
@@ -11,7 +12,15 @@ import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from lookonce.model.network import Network
-from lookonce.training.loop import BestCheckpoint, Patience, Progress, averaging, quiet, validate_every
+from lookonce.training.loop import (
+    BestCheckpoint,
+    Patience,
+    Progress,
+    averaging,
+    keep_freed_memory,
+    quiet,
+    validate_every,
+)
 from lookonce.training.recipes import Settings
 from lookonce.training.step import Training
 from sets import nano
@@ -64,7 +73,7 @@ def test_the_bar_shows_the_numbers_of_the_last_step(monkeypatch):
     monkeypatch.setattr(TQDMProgressBar, "get_metrics", lambda *_: {"v_num": 3, "loss_epoch": 9.0, "val/mAP": 0.51234})
     module = Training(Network(nano(2, ((1.0, 1.0),))), Settings(), seed=0)
     module.means.add({"loss": torch.tensor(2.3456), "recall": torch.tensor(float("nan"))}, 4)
-    trainer = SimpleNamespace(max_epochs=1, num_training_batches=1, max_steps=-1,
+    trainer = SimpleNamespace(max_epochs=1, num_training_batches=1,
                               fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=0)))  # fmt: skip
     shown = Progress().get_metrics(trainer, module)
     assert shown == {"val/mAP": "0.512", "loss": "2.35", "images/s": "0.0", "left": "0 min"}
@@ -73,12 +82,12 @@ def test_the_bar_shows_the_numbers_of_the_last_step(monkeypatch):
 def test_the_bar_tells_what_is_left_of_the_whole_run():
     bar = Progress()
     bar.working, bar.waiting, bar.steps = 50.0, 10.0, 10  # 6 s a step
-    trainer = SimpleNamespace(max_epochs=10, num_training_batches=26, max_steps=-1,
+    trainer = SimpleNamespace(max_epochs=10, num_training_batches=26,
                               fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=59)))  # fmt: skip
     assert bar._left(trainer) == "20 min"
     trainer.max_epochs = 100
     assert bar._left(trainer) == "4.2 h"
-    trainer.max_steps = 160
+    bar.step_limit = 160
     assert bar._left(trainer) == "10 min"
 
 
@@ -88,7 +97,7 @@ def test_where_there_is_no_bar_an_epoch_is_one_line(scored, monkeypatch, caplog)
     module.means.add({"loss": torch.tensor(2.0)}, 3)
     module.means.add({"loss": torch.tensor(4.0)}, 1)
     monkeypatch.setattr(module, "log_dict", lambda *_: None)
-    trainer = SimpleNamespace(max_epochs=4, num_training_batches=10, max_steps=-1, current_epoch=1,
+    trainer = SimpleNamespace(max_epochs=4, num_training_batches=10, current_epoch=1,
                               callback_metrics={"val/mAP": torch.tensor(0.25)},
                               fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=19)))  # fmt: skip
     monkeypatch.setattr("lookonce.training.loop.is_shown", lambda: False)
@@ -119,9 +128,9 @@ def test_lightning_is_quiet_inside_and_as_it_was_outside():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc alone hands memory back")
 def test_freed_memory_is_kept_for_the_next_step():
-    code = """
-import resource
-from lookonce.training.loop import keep_freed_memory
+    code = f"""
+import ctypes, resource, sys
+{inspect.getsource(keep_freed_memory)}
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     bytes(bytearray(2**26))

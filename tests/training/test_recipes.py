@@ -109,7 +109,8 @@ def test_what_was_asked_for_stays():
 
 
 def curve(steps, **given):
-    return [learning_rate_factor(step, steps, Settings(**given)) for step in range(steps)]
+    how = Settings(**given)
+    return [learning_rate_factor(step, steps, how) for step in range(steps)]
 
 
 @pytest.mark.parametrize("schedule", ["constant", "steps", "cosine", "one_cycle"])

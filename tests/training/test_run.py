@@ -28,7 +28,9 @@ from lookonce.files import LOCK
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.heads.region import LOSSES
 from lookonce.model.layers import Conv, Dropout, MaxPool
-from lookonce.model.model_file import load_model
+from lookonce.model.model_file import load_model, save_model
+from lookonce.model.zoo import head
+from lookonce.report.run_page import write_run_page
 from lookonce.training.config import RunConfig
 from lookonce.training.recipes import settings
 from lookonce.training.run import read_both, run_folder
@@ -36,6 +38,57 @@ from lookonce.training.step import Training
 from sets import nano, two_heads, write_squares
 
 SMALL = {"network": "nano", "size": 64, "epochs": 2, "batch_size": 4, "anchors": 2}
+ONE_STEP = {**SMALL, "epochs": None, "steps": 1}
+
+
+@pytest.fixture(scope="module")
+def small(squares, tmp_path_factory):
+    """A finished run of two epochs, 6 steps each."""
+    return train(squares, out=tmp_path_factory.mktemp("small"), **SMALL)
+
+
+@pytest.fixture
+def copied(small, tmp_path):
+    """The same, to be changed."""
+    return Path(shutil.copytree(small, tmp_path / "copied"))
+
+
+def last_checkpoint(run):
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def trained(run):
+    """Return how many images the run has seen."""
+    return last_checkpoint(run)["seen"]
+
+
+def replace_in_config(run, was, now):
+    config = run / "config.yaml"
+    assert was in config.read_text()
+    config.write_text(config.read_text().replace(was, now))
+    return run
+
+
+def more_epochs(run):
+    return replace_in_config(run, "epochs: 2", "epochs: 3")
+
+
+def interrupt_at(step, monkeypatch):
+    """Send SIGTERM to the run before this step."""
+    take = Training.training_step
+
+    def interrupted(self, batch, number):
+        if self.global_step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take(self, batch, number)
+
+    monkeypatch.setattr(Training, "training_step", interrupted)
+
+
+@pytest.fixture
+def data(squares, tmp_path):
+    """The squares, to be changed."""
+    return Path(shutil.copytree(squares, tmp_path / "squares"))
 
 
 def curve(run, name):
@@ -67,20 +120,18 @@ def test_the_model_is_the_best_and_says_how_it_came_about(run):
     assert model.training["recipe"]["loss"] == "region_ciou"
 
 
-def test_one_seed_gives_one_result_and_deterministic_changes_nothing_on_a_cpu(squares, tmp_path):
-    found = [load_model(train(squares, out=tmp_path, name=n, deterministic=n == "b", **SMALL)).network.state_dict()
-             for n in ("a", "b")]  # fmt: skip
+def test_one_seed_gives_one_result_and_deterministic_changes_nothing_on_a_cpu(small, squares, tmp_path):
+    found = [load_model(run).network.state_dict() for run in
+             (small, train(squares, out=tmp_path, deterministic=True, **SMALL))]  # fmt: skip
     assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
 
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(squares, tmp_path):
-    whole = train(squares, out=tmp_path, name="whole", **{**SMALL, "epochs": 3, "schedule": "constant"})
-    half = train(squares, out=tmp_path, name="half", **{**SMALL, "epochs": 2, "schedule": "constant"})
-    config = half / "config.yaml"
-    config.write_text(config.read_text().replace("epochs: 2", "epochs: 3"))
-    train(resume=half)
-    states = [torch.load(r / "checkpoints" / "last.ckpt", weights_only=True) for r in (whole, half)]
-    assert states[0]["seen"] == states[1]["seen"] == 72
+    whole = train(squares, out=tmp_path, name="whole", **{**SMALL, "epochs": 2, "schedule": "constant"})
+    half = train(squares, out=tmp_path, name="half", **{**SMALL, "epochs": 1, "schedule": "constant"})
+    train(resume=replace_in_config(half, "epochs: 1", "epochs: 2"))
+    states = [last_checkpoint(run) for run in (whole, half)]
+    assert states[0]["seen"] == states[1]["seen"] == 48
     for key, value in states[0]["current_model_state"].items():
         torch.testing.assert_close(states[1]["current_model_state"][key], value)
 
@@ -113,7 +164,7 @@ def test_images_of_extreme_shape_train_like_others(tmp_path):
         write_annotation(root / "Annotations" / f"{stem}.xml", f"{stem}.png", size, np.array([box]), ["red"])
     found = read_dataset(root, "train")
     assert [p.kind for p in found.problems] == ["box with no area"]  # 1 to 1, in VOC's own counting
-    assert (train(root, out=tmp_path, **SMALL) / "model.safetensors").is_file()
+    assert (train(root, out=tmp_path, **{**SMALL, "epochs": 1}) / "model.safetensors").is_file()
 
 
 def test_images_that_fail_at_their_first_decode_are_skipped_and_counted(tmp_path, caplog):
@@ -171,7 +222,7 @@ def test_the_pixel_range_of_thermal_images_is_measured_and_kept(squares, tmp_pat
     from_file, from_array = ours(file), ours(np.asarray(Image.open(file)))
     np.testing.assert_array_equal(from_file.scores, from_array.scores)
     assert not np.array_equal(from_file.scores, usual(file).scores)
-    again = train(root, out=tmp_path, name="given", pixel_range=(50_000.0, 52_000.0), **SMALL)
+    again = train(root, out=tmp_path, name="given", pixel_range=(50_000.0, 52_000.0), **ONE_STEP)
     assert load_model(again).pixel_range == (50_000, 52_000)
     with pytest.raises(UserError, match=r"pixel-range: .*expected two numbers in ascending order"):
         train(root, out=tmp_path, pixel_range=(2.0, 1.0), **SMALL)
@@ -222,11 +273,9 @@ def test_a_place_without_write_permission_is_told(squares, tmp_path):
         train(squares, out=tmp_path / "file", name="x", **SMALL)
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(squares, tmp_path, monkeypatch):
-    run = train(squares, out=tmp_path, name="r", **{**SMALL, "epochs": 1})
+def test_a_full_disk_leaves_the_previous_checkpoint(copied, monkeypatch):
+    run = more_epochs(copied)
     before = (run / "checkpoints" / "last.ckpt").read_bytes()
-    config = run / "config.yaml"
-    config.write_text(config.read_text().replace("epochs: 1", "epochs: 2"))
 
     def full(_):
         raise OSError(28, "No space left on device")
@@ -237,31 +286,30 @@ def test_a_full_disk_leaves_the_checkpoint_before(squares, tmp_path, monkeypatch
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     monkeypatch.undo()
-    assert torch.load(train(resume=run) / "checkpoints" / "last.ckpt", weights_only=True)["seen"] == 48
+    assert trained(train(resume=run)) == 72
 
 
-@pytest.mark.parametrize("step, workers, mosaic", [(8, 0, 0), (11, 0, 0), (13, 1, 0), (8, 0, 1)],
+@pytest.fixture(scope="module")
+def uninterrupted(squares, tmp_path_factory):
+    """Uninterrupted runs without mosaics and with them."""
+    out = tmp_path_factory.mktemp("uninterrupted")
+    return [train(squares, out=out, **SMALL, augment={"mosaic": mosaic}) for mosaic in (0, 1)]
+
+
+@pytest.mark.parametrize("step, workers, mosaic", [(8, 0, 0), (5, 0, 0), (3, 1, 0), (3, 0, 1)],
                          ids=["middle", "end of an epoch", "workers", "mosaics"])  # fmt: skip
 def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
-    step, workers, mosaic, squares, tmp_path, monkeypatch
+    step, workers, mosaic, uninterrupted, squares, tmp_path, monkeypatch
 ):
-    given = {**SMALL, "epochs": 4, "workers": workers, "augment": {"mosaic": mosaic}}
-    whole = train(squares, out=tmp_path, name="whole", **given)
-    take = Training.training_step
-
-    def interrupted(self, batch, number):
-        if self.global_step == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return take(self, batch, number)
-
-    monkeypatch.setattr(Training, "training_step", interrupted)
+    given = {**SMALL, "workers": workers, "augment": {"mosaic": mosaic}}
+    whole = uninterrupted[mosaic]
+    interrupt_at(step, monkeypatch)
     with pytest.raises(Interrupted, match="go on with: lookonce train --resume") as stop:
         train(squares, out=tmp_path, name="cut", **given)
     assert stop.value.exit_code == 143
     monkeypatch.undo()
-    states = [torch.load(r / "checkpoints" / "last.ckpt", weights_only=True)
-              for r in (whole, train(resume=tmp_path / "cut"))]  # fmt: skip
-    assert [state["seen"] for state in states] == [96, 96]
+    states = [last_checkpoint(run) for run in (whole, train(resume=tmp_path / "cut"))]
+    assert [state["seen"] for state in states] == [48, 48]
     for part in ("state_dict", "current_model_state"):
         assert all(torch.equal(value, states[1][part][key]) for key, value in states[0][part].items())
     assert curve(whole, "val/mAP") == curve(tmp_path / "cut", "val/mAP")
@@ -290,10 +338,10 @@ def test_the_page_shows_how_the_run_stands(run):
 
 
 @pytest.mark.parametrize("split", ["val", "none"])
-def test_a_run_writes_into_its_own_folder_alone(split, squares, tmp_path, monkeypatch):
+def test_a_run_writes_into_its_own_folder_only(split, squares, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    run = train(squares, out=tmp_path / "runs", val_split=split, **SMALL)
+    run = train(squares, out=tmp_path / "runs", val_split=split, **ONE_STEP)
     assert not list((tmp_path / "here").iterdir())
     expected = {"last.ckpt", "best.ckpt"} if split == "val" else {"last.ckpt"}
     assert {p.name for p in (run / "checkpoints").iterdir()} == expected
@@ -312,12 +360,12 @@ def test_an_interrupt_before_the_first_step_says_what_to_do(squares, tmp_path, m
 def test_a_cfg_is_trained_for_the_classes_and_anchors_of_the_data(squares, tmp_path):
     cfg = tmp_path / "own.cfg"
     cfg.write_text(write_cfg(Cfg(nano(7, ((1.0, 1.0),) * 3))))
-    made = train(squares, out=tmp_path, name="r", network=str(cfg), size=64, epochs=1, batch_size=4, anchors=2)
+    made = train(squares, out=tmp_path, name="r", **{**ONE_STEP, "network": str(cfg)})
     model = load_model(made)
     assert model.network.layers == nano(2, model.heads[0].layer.anchors)
     assert read_cfg((made / "network.cfg").read_text()).layers == model.network.layers
     assert read_cfg((made / "network.cfg").read_text()).width == 64
-    kept = train(squares, out=tmp_path, name="k", network=str(cfg), size=64, epochs=1, batch_size=4, anchors=0)
+    kept = train(squares, out=tmp_path, name="k", **{**ONE_STEP, "network": str(cfg), "anchors": 0})
     assert load_model(kept).heads[0].layer.anchors == ((1.0, 1.0),) * 3
 
 
@@ -333,21 +381,24 @@ def test_a_network_of_two_heads_is_trained_explained_and_used(squares, tmp_path)
     config = made / "config.yaml"
     config.write_text(config.read_text().replace("epochs: 1", "epochs: 2"))
     assert trained(train(resume=made)) == 48
-    assert "; ".join(f"{w:.2f} x {h:.2f}" for w, h in (*coarse, fine[0])) in (made / "report.html").read_text("utf-8")
     checks = {check.name: check for check in diagnose(made, squares, steps=0).checks}
     assert (checks["anchors"].state, checks["shared cells"].state) == ("pass", "pass")
     with pytest.raises(UserError, match="anchors: 1; expected at least 2, one for each head"):
         train(squares, out=tmp_path, network=str(cfg), size=64, epochs=1, batch_size=4, anchors=1)
 
 
-def test_a_resumed_run_takes_its_own_cfg(squares, tmp_path):
+def test_the_input_size_of_a_cfg_divides_by_its_own_stride(squares, tmp_path):
     cfg = tmp_path / "own.cfg"
-    cfg.write_text(write_cfg(Cfg(nano(2, ((1.0, 1.0),)))))
-    made = train(squares, out=tmp_path, name="r", network=str(cfg), size=64, epochs=1, batch_size=4)
-    cfg.unlink()
-    config = made / "config.yaml"
-    config.write_text(config.read_text().replace("epochs: 1", "epochs: 2"))
-    assert trained(train(resume=made)) == 48
+    grow = [layer for filters in (8, 16, 16, 32) for layer in (Conv(filters), MaxPool())]
+    cfg.write_text(write_cfg(Cfg((*grow, *head(2, ((1.0, 1.0),))))))
+    model = load_model(train(squares, out=tmp_path, **{**ONE_STEP, "network": str(cfg), "size": 80}))
+    assert (model.input_size, model.heads[0].stride) == ((80, 80), 16)
+    with pytest.raises(UserError, match="100 x 100 px; expected sides that are positive multiples of 16"):
+        train(squares, out=tmp_path, **{**ONE_STEP, "network": str(cfg), "size": 100})
+
+
+def test_a_resumed_run_needs_no_cfg_but_its_own(copied):
+    assert trained(train(resume=replace_in_config(more_epochs(copied), "network: nano", "network: gone.cfg"))) == 72
 
 
 @pytest.mark.parametrize("layers, message", [
@@ -380,35 +431,6 @@ def test_few_validation_images_and_the_splits_are_said_in_a_line_each(caplog):
     assert "few images to validate on: 1 in split 'val'; below 20 mAP varies by chance" in caplog.text
 
 
-@pytest.fixture(scope="module")
-def small(squares, tmp_path_factory):
-    """A finished run of two epochs."""
-    return train(squares, out=tmp_path_factory.mktemp("small"), **SMALL)
-
-
-@pytest.fixture
-def copied(small, tmp_path):
-    """The same, to be changed."""
-    return Path(shutil.copytree(small, tmp_path / "copied"))
-
-
-def trained(run):
-    """Images that the run has seen."""
-    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["seen"]
-
-
-def more_epochs(run):
-    config = run / "config.yaml"
-    config.write_text(config.read_text().replace("epochs: 2", "epochs: 3"))
-    return run
-
-
-@pytest.fixture
-def data(squares, tmp_path):
-    """The squares, to be changed."""
-    return Path(shutil.copytree(squares, tmp_path / "squares"))
-
-
 @pytest.mark.parametrize("steps, epochs", [(4, 1), (6, 1), (8, 2)])  # 6 steps an epoch
 def test_a_run_takes_the_steps_that_it_is_given(steps, epochs, squares, tmp_path):
     given = {**SMALL, "epochs": None, "steps": steps}
@@ -422,45 +444,30 @@ def test_a_run_takes_the_steps_that_it_is_given(steps, epochs, squares, tmp_path
     assert load_model(run).thresholds
 
 
-def test_a_run_by_steps_that_is_stopped_ends_as_one_that_was_not(squares, tmp_path, monkeypatch):
-    given = {**SMALL, "epochs": None, "steps": 10}
+@pytest.mark.parametrize("step", [2, 5], ids=["middle", "end of an epoch"])
+def test_a_run_by_steps_that_is_stopped_ends_as_one_that_was_not(step, squares, tmp_path, monkeypatch):
+    given = {**SMALL, "epochs": None, "steps": 8}
     whole = train(squares, out=tmp_path, name="whole", **given)
-    take = Training.training_step
-
-    def interrupted(self, batch, number):
-        if self.global_step == 7:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return take(self, batch, number)
-
-    monkeypatch.setattr(Training, "training_step", interrupted)
-    with pytest.raises(Interrupted, match="stopped after 32 images"):
+    interrupt_at(step, monkeypatch)
+    with pytest.raises(Interrupted, match=f"stopped after {4 * (step + 1)} images"):
         train(squares, out=tmp_path, name="cut", **given)
     monkeypatch.undo()
-    states = [torch.load(r / "checkpoints" / "last.ckpt", weights_only=True)
-              for r in (whole, train(resume=tmp_path / "cut"))]  # fmt: skip
-    assert [state["global_step"] for state in states] == [10, 10]
+    states = [last_checkpoint(run) for run in (whole, train(resume=tmp_path / "cut"))]
+    assert [state["global_step"] for state in states] == [8, 8]
     assert all(torch.equal(value, states[1]["state_dict"][key]) for key, value in states[0]["state_dict"].items())
 
 
 def test_random_draws_of_the_network_go_on_in_a_resumed_run(squares, tmp_path, monkeypatch):
     first, *rest = nano(2, ((1.0, 1.0),))
     (tmp_path / "own.cfg").write_text(write_cfg(Cfg((first, Dropout(0.3), *rest))))
-    given = {**SMALL, "anchors": 0, "epochs": 3, "network": str(tmp_path / "own.cfg"), "ema": 0.0}
+    given = {**SMALL, "anchors": 0, "epochs": None, "steps": 8, "network": str(tmp_path / "own.cfg"), "ema": 0.0}
     whole = train(squares, out=tmp_path, name="whole", **given)
-    take = Training.training_step
-
-    def interrupted(self, batch, number):
-        if self.global_step == stop:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return take(self, batch, number)
-
-    for stop in (8, 11):  # in the middle of an epoch, and at its end
-        monkeypatch.setattr(Training, "training_step", interrupted)
+    for stop in (3, 5):  # in the middle of an epoch, and at its end
+        interrupt_at(stop, monkeypatch)
         with pytest.raises(Interrupted):
             train(squares, out=tmp_path, name=f"cut{stop}", **given)
         monkeypatch.undo()
-        states = [torch.load(r / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-                  for r in (whole, train(resume=tmp_path / f"cut{stop}"))]  # fmt: skip
+        states = [last_checkpoint(run)["state_dict"] for run in (whole, train(resume=tmp_path / f"cut{stop}"))]
         assert all(torch.equal(value, states[1][key]) for key, value in states[0].items()), stop
 
 
@@ -484,6 +491,15 @@ def test_a_run_that_still_trains_can_be_used(split, squares, tmp_path, monkeypat
     assert load_model(run).training["finished"] is True
 
 
+def test_a_finished_run_of_version_0_1_is_known_as_finished(copied, caplog):
+    model = load_model(copied)
+    recipe = dict(model.training["recipe"])
+    recipe["warm_up_images"] = recipe.pop("prior_loss_images")
+    save_model(replace(model, training={**model.training, "recipe": recipe}), copied / "model.safetensors")
+    train(resume=copied)
+    assert "copied: finished already" in caplog.text
+
+
 def test_a_finished_run_says_so_and_how_to_go_on(copied, caplog):
     before = {p: p.stat().st_mtime_ns for p in copied.rglob("*") if p.is_file()}
     assert train(resume=copied) == copied
@@ -501,19 +517,18 @@ def test_a_finished_run_goes_on_as_its_message_says(small, squares, tmp_path, ca
 
 def test_a_run_resumes_from_any_working_folder(squares, tmp_path, monkeypatch):
     monkeypatch.chdir(squares.parent)
-    run = train(Path(squares.name), out=tmp_path, **SMALL)
+    run = train(Path(squares.name), out=tmp_path, **{**SMALL, "epochs": 1})
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert trained(train(resume=more_epochs(run))) == 72
+    assert trained(train(resume=replace_in_config(run, "epochs: 1", "epochs: 2"))) == 48
 
 
-def test_data_that_has_moved_is_given_anew(data, tmp_path):
-    run = more_epochs(train(data, out=tmp_path / "runs", **SMALL))
-    data.rename(tmp_path / "moved")
-    with pytest.raises(UserError, match=r"squares: the data of .*squares-1 is not there; if it has moved, give"):
+def test_data_that_has_moved_is_found_at_its_new_path(copied, data, squares):
+    run = replace_in_config(more_epochs(copied), f"data: {squares}", f"data: {squares.parent / 'gone'}")
+    with pytest.raises(UserError, match=r"gone: the data of .*copied is not there; if it has moved, give its new path"):
         train(resume=run)
-    assert trained(train(tmp_path / "moved", resume=run)) == 72
-    assert str(tmp_path / "moved") in (run / "config.yaml").read_text()
+    assert trained(train(data, resume=run)) == 72
+    assert str(data) in (run / "config.yaml").read_text()
 
 
 def test_the_last_checkpoint_knows_the_best(small):
@@ -522,8 +537,8 @@ def test_the_last_checkpoint_knows_the_best(small):
     assert state["best_model_score"].item() == pytest.approx(max(curve(small, "val/mAP")))
 
 
-def test_a_copied_run_resumes_with_its_own_best_and_leaves_the_other_alone(squares, tmp_path):
-    run = train(squares, out=tmp_path, name="r", **{**SMALL, "learning_rate": 0.01})
+def test_a_copied_run_resumes_with_its_own_best_and_leaves_the_other_alone(copied, tmp_path):
+    run = copied
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     best["callbacks"] = {key: {**value, "best_model_score": torch.tensor(2.0)} if "BestCheckpoint" in key else value
                          for key, value in best["callbacks"].items()}  # fmt: skip
@@ -619,7 +634,8 @@ def test_a_damaged_run_is_one_line_and_stays_as_it_is(damage, copied, caplog):
     assert not list(copied.rglob("images.*"))
 
 
-def test_a_run_survives_any_metrics_file(copied):
+def test_a_run_survives_any_metrics_file(copied, monkeypatch):
+    monkeypatch.setattr("lookonce.commands.train.write_run_page", write_run_page)
     (more_epochs(copied) / "metrics.csv").write_bytes(b"epoch,step,loss_epoch\n\xff,1e400,\0\n0,-1,2\n")
     train(resume=copied)
     assert "<svg" in (copied / "report.html").read_text(encoding="utf-8")
@@ -669,7 +685,7 @@ def test_a_machine_without_a_gpu_says_so_before_anything_is_made(squares, copied
         train(resume=copied)
 
 
-def test_without_a_terminal_stdout_has_the_result_alone_and_stderr_a_line_an_epoch(squares, tmp_path):
+def test_without_a_terminal_stdout_has_the_result_only_and_stderr_a_line_an_epoch(squares, tmp_path):
     words = ["train", str(squares), "--network", str(tmp_path / "own.cfg"), "--size", "64", "--steps", "13", "--out",
              str(tmp_path / "runs")]  # fmt: skip
     (tmp_path / "own.cfg").write_text(write_cfg(Cfg(nano(2, ((1.0, 1.0),)))))
@@ -680,4 +696,5 @@ def test_without_a_terminal_stdout_has_the_result_alone_and_stderr_a_line_an_epo
     assert len(lines) == 2  # 8 steps an epoch
     assert re.fullmatch(r"lookonce: epoch 1/2: loss \S+, val mAP \S+, \S+ images/s, 0 min left", lines[0])
     assert "\r" not in done.stderr
+    assert "Warning" not in done.stderr  # of Lightning
     assert len(done.stderr) < 3000

@@ -25,7 +25,7 @@ from lookonce.report.figures import channels_figure, save_figure
 from lookonce.report.run_page import write_run_page
 from lookonce.training.checkpoints import listening
 from lookonce.training.config import RunConfig
-from lookonce.training.recipes import RECIPES, STRIDE, Settings
+from lookonce.training.recipes import RECIPES, Settings
 from lookonce.training.run import Run, read_both, run_folder
 
 if TYPE_CHECKING:
@@ -179,9 +179,9 @@ def _check_model(model: Model, place: Path) -> None:
     width, height = model.input_size
     if model.tree is not None:
         raise ConfigError(f"{place}: its classes are a tree, which is not trained here; give a model of plain classes")
-    if width != height or width % STRIDE:
+    if width != height or width % model.network.stride:
         raise ConfigError(f"{place}: input {width} x {height}; training takes a square input whose side divides by "
-                          f"{STRIDE}")  # fmt: skip
+                          f"{model.network.stride}")  # fmt: skip
 
 
 def _names(out: Path, name: str | None, rounds: int) -> list[str | None]:

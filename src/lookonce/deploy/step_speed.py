@@ -34,7 +34,7 @@ from lookonce.model.darknet.files import detector_of
 from lookonce.model.model_file import Model
 from lookonce.model.network import Network
 from lookonce.training.loop import keep_freed_memory
-from lookonce.training.recipes import STRIDE, settings
+from lookonce.training.recipes import settings
 from lookonce.training.step import Training, choose_precision, make_optimizer
 
 ROUNDS = 3  # at most: one takes minutes
@@ -94,8 +94,9 @@ def shares(rounds: Sequence[Sequence[Took]]) -> dict[str, float]:
 def prepare(model: Model, batch: int, threads: int, folder: Path) -> Task:
     """Write the network as .cfg, and the images."""
     width, height = model.input_size
-    if width != height or width % STRIDE:
-        raise ConfigError(f"training takes square inputs that divide by {STRIDE}, and this one is {width} x {height}")
+    stride = model.network.stride
+    if width != height or width % stride:
+        raise ConfigError(f"training takes square inputs that divide by {stride}, and this one is {width} x {height}")
     write_text(folder / "network.cfg", write_cfg(Cfg(model.network.layers, width, height, model.network.channels)))
     write_set(folder / "set", STEPS * batch, (640, 480), LABELS, (OBJECTS, OBJECTS + 1))
     return Task(str(folder / "network.cfg"), str(folder / "set"), str(folder / "runs"), width, batch, threads)

@@ -161,9 +161,8 @@ class LastCheckpoint(lightning.Callback):
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
                            outputs: Any, batch: Any, batch_idx: int) -> None:  # fmt: skip
         """Save within an epoch when it is time or after a signal; the end of an epoch saves after its validation."""
-        if 0 <= trainer.max_steps <= trainer.global_step:
-            trainer.should_stop = True  # also within an epoch: Lightning then validates
-            return
+        if trainer.should_stop:
+            return  # the epoch ends here
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready >= trainer.num_training_batches:
             return
         if self.asked or time.monotonic() - self._saved >= 60 * self.minutes:

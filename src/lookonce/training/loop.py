@@ -93,14 +93,33 @@ def averaging(decay: float) -> WeightAveraging:
     return WeightAveraging(multi_avg_fn=average)
 
 
+class StepLimit(Callback):
+    """Ends a run after a number of steps, also within an epoch: Lightning then validates.
+
+    Lightning's own max_steps repeats the end of the epoch when a run resumes there, and so loses the last epoch.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """End a run that resumes after its last step."""
+        trainer.should_stop = trainer.should_stop or trainer.global_step >= self.steps
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
+        """End the run after its last step."""
+        trainer.should_stop = trainer.should_stop or trainer.global_step >= self.steps
+
+
 class Progress(TQDMProgressBar):
     """Shows progress, as a bar on a terminal and a line per epoch elsewhere; measures images/s and data loading.
 
     The bar shows each loss term, recall, val/mAP, images/s and the time left.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, step_limit: int | None = None) -> None:
         super().__init__(refresh_rate=1 if is_shown() else 0)
+        self.step_limit = step_limit
         self._scored = False
         self.working, self.waiting, self.images, self.steps = 0.0, 0.0, 0, 0
         self._epoch = (0.0, 0.0, 0)
@@ -170,8 +189,7 @@ class Progress(TQDMProgressBar):
     def _left(self, trainer: lightning.Trainer) -> str:
         """Return the training time left at the speed so far, without validation and checkpoints."""
         total = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
-        total = min(total, trainer.max_steps) if trainer.max_steps >= 0 else total
-        steps = max(0, total - trainer.fit_loop.epoch_loop.total_batch_idx - 1)
+        steps = max(0, min(total, self.step_limit or total) - trainer.fit_loop.epoch_loop.total_batch_idx - 1)
         minutes = steps * (self.working + self.waiting) / max(self.steps, 1) / 60
         return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
@@ -207,7 +225,7 @@ class Engine:
         self.config, self.folder, self.cache, self.report, self.checkpoint = config, folder, cache, report, checkpoint
         self.keep = keep
         self.sampler = Shuffled(len(cache.dataset), config.seed, max(1, config.settings.variants))
-        self.progress = Progress()
+        self.progress = Progress(config.settings.steps)
         self._held = ExitStack()
         self.history = History(folder / "metrics.csv")
         self.last = LastCheckpoint(folder / "checkpoints" / "last.ckpt", self.sampler, config.settings.batch_size,
@@ -238,8 +256,7 @@ class Engine:
                 devices=1,
                 precision=cast(Any, precision),
                 max_epochs=how.epochs,
-                max_steps=how.steps or -1,
-                min_epochs=0,  # max_steps may end the first epoch
+                min_epochs=0,  # StepLimit may end the first epoch
                 callbacks=self._callbacks(),
                 logger=[self.history, TensorBoardLogger(self.folder, name="", version="tensorboard")],
                 plugins=[WholeFiles()],
@@ -263,7 +280,7 @@ class Engine:
                     raise
                 raise UserError(f"{self.checkpoint}: does not fit this run ({reason(error)}); its network.cfg or "
                                 "checkpoint belongs to another run, or is damaged") from error  # fmt: skip
-            ended = trainer.current_epoch >= cast(int, how.epochs) or 0 <= trainer.max_steps <= trainer.global_step
+            ended = trainer.current_epoch >= cast(int, how.epochs) or 0 < (how.steps or 0) <= trainer.global_step
             if self.last.asked and not ended:
                 raise Stopped(self.last.asked)
 
@@ -289,6 +306,8 @@ class Engine:
     def _callbacks(self) -> list[Callback]:
         how, folder = self.config.settings, self.folder / "checkpoints"
         found: list[Callback] = [self.progress]
+        if how.steps:
+            found.append(StepLimit(how.steps))
         if how.ema:
             found.append(averaging(how.ema))
         if self.report.validation is not None:

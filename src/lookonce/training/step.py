@@ -54,6 +54,12 @@ class Training(lightning.LightningModule):
         """Whether the prior loss is still on, which pulls predictions to their anchors."""
         return self.seen <= self.settings.prior_loss_images and self.settings.prior_loss_images > 0
 
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the run."""
+        steps = int(self.trainer.estimated_stepping_batches)
+        return min(steps, self.settings.steps or steps)
+
     def input_size(self) -> tuple[int, int]:
         """Return (W, H) of the input at this step."""
         sides = self.settings.multi_scale or (self.settings.size,)
@@ -96,7 +102,7 @@ class Training(lightning.LightningModule):
         """Return whether this step uses mosaics: by its parameters [B, PARAMETERS], never in the last part of a run."""
         if self.settings.features != "none" or parameters[0, -1] >= (self.settings.augment.mosaic or 0):
             return False
-        return 1 - self.trainer.global_step / self.trainer.estimated_stepping_batches > WITHOUT_MOSAICS
+        return 1 - self.trainer.global_step / self.total_steps > WITHOUT_MOSAICS
 
     def raws(self, inputs: InputBatch) -> tuple[Tensor, ...]:
         """Return the raw maps, one per head, from the images or from the cached outputs of the frozen backbone."""
@@ -120,7 +126,7 @@ class Training(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule, by step."""
         optimizer = make_optimizer(self.network, self.settings)
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = self.total_steps
         schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps, self.settings))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
