@@ -91,7 +91,7 @@ def test_a_signal_at_the_last_step_waits_for_the_validation(last):
     limit.on_train_batch_end(end, None, None, None, 0)
     assert not end.should_stop
     end.global_step = 9
-    last.asked = 15
+    last.stop_signal = 15
     for callback in (limit, last):
         callback.on_train_batch_end(end, None, None, None, 0)
     assert end.should_stop

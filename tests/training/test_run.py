@@ -304,7 +304,7 @@ def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
     given = {**SMALL, "workers": workers, "augment": {"mosaic": mosaic}}
     whole = uninterrupted[mosaic]
     interrupt_at(step, monkeypatch)
-    with pytest.raises(Interrupted, match="go on with: lookonce train --resume") as stop:
+    with pytest.raises(Interrupted, match="continue with: lookonce train --resume") as stop:
         train(squares, out=tmp_path, name="cut", **given)
     assert stop.value.exit_code == 143
     monkeypatch.undo()
@@ -590,7 +590,7 @@ def test_a_run_of_an_earlier_version_resumes_without_comparing(copied, caplog):
     config = more_epochs(copied) / "config.yaml"
     config.write_text(config.read_text().replace("steps: null", "steps: 6"))  # which it only aimed at
     assert trained(train(resume=copied)) == 72
-    assert "a run of an earlier version, which kept no list of its data" in caplog.text
+    assert "a run of version 0.1, which kept no list of its data" in caplog.text
     assert (copied / "data.json").is_file()
 
 

@@ -73,9 +73,9 @@ def train(
             splits or labels differ from the run's. A run without a checkpoint leaves no folder behind.
         Interrupted: Ctrl-C or SIGTERM, after a checkpoint was written: resume continues from it.
     """
-    given = {**locals(), **options}
+    arguments = {**locals(), **options}
     if resume is not None:
-        return _resume(Path(resume).expanduser(), data, given)
+        return _resume(Path(resume).expanduser(), data, arguments)
     if data is None:
         raise ConfigError("data: missing; expected a folder of labelled images: lookonce train FOLDER")
     how = settings(recipe, **options)
@@ -93,10 +93,10 @@ def train(
                        write_page=write_run_page).go()  # fmt: skip
 
 
-def _resume(folder: Path, data: Path | None, given: dict[str, Any]) -> Path:
-    """Continue a run. given: every argument of `train` by name; any but data and resume is refused."""
+def _resume(folder: Path, data: Path | None, arguments: dict[str, Any]) -> Path:
+    """Continue a run. arguments: of `train`, by name; all but data and resume are refused."""
     defaults = {name: entry.default for name, entry in inspect.signature(train).parameters.items()}
-    own = {name: value for name, value in given.items() if name not in ("resume", "data", "options")}
+    own = {name: value for name, value in arguments.items() if name not in ("resume", "data", "options")}
     if other := [name for name, value in own.items() if value != defaults.get(name)]:
         raise ConfigError(
             f"--resume: the settings come from {folder / 'config.yaml'}, so --{other[0].replace('_', '-')} cannot "

@@ -47,7 +47,7 @@ class WholeFiles(TorchCheckpointIO):
         """Write a checkpoint. Raises UserError if the disk is full or writing is not allowed."""
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        with replacing(Path(path)) as beside, beside.open("wb") as file:
+        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
             file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())  # raises if the disk is full
@@ -134,7 +134,7 @@ class LastCheckpoint(lightning.Callback):
                  keep: Callable[[Path], None] | None = None) -> None:  # fmt: skip
         self.file, self.sampler, self.batch_size, self.minutes = file, sampler, batch_size, minutes
         self.history, self.keep = history, keep
-        self.asked = 0
+        self.stop_signal = 0
         self.began = False
         self._random: dict[str, Any] | None = None
         self._saved = time.monotonic()
@@ -145,7 +145,7 @@ class LastCheckpoint(lightning.Callback):
         self.began = True
         self.history.truncate(trainer.global_step)
         self._saved = time.monotonic()
-        self._handling.enter_context(handling_signals(self._ask))
+        self._handling.enter_context(handling_signals(self._on_signal))
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Restore the signal handlers."""
@@ -165,17 +165,17 @@ class LastCheckpoint(lightning.Callback):
             return  # the epoch ends here
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready >= trainer.num_training_batches:
             return
-        if self.asked or time.monotonic() - self._saved >= 60 * self.minutes:
+        if self.stop_signal or time.monotonic() - self._saved >= 60 * self.minutes:
             self._save(trainer)
-        if self.asked:
-            raise Stopped(self.asked)
+        if self.stop_signal:
+            raise Stopped(self.stop_signal)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save after the epoch and its validation; after a signal, end the training."""
         self._save(trainer)
         if self.keep is not None:
             self.keep(self.file)
-        trainer.should_stop = trainer.should_stop or bool(self.asked)
+        trainer.should_stop = trainer.should_stop or bool(self.stop_signal)
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
                            checkpoint: dict[str, Any]) -> None:  # fmt: skip
@@ -198,11 +198,11 @@ class LastCheckpoint(lightning.Callback):
         trainer.save_checkpoint(self.file)
         self._saved = time.monotonic()
 
-    def _ask(self, number: int, _: FrameType | None) -> None:
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
         """Stop after the current step or validation; at once at the second signal."""
-        if self.asked:
+        if self.stop_signal:
             raise Stopped(number)
-        self.asked = number
+        self.stop_signal = number
         log.info("stopping after the current step or validation; interrupt again to stop at once")
 
 

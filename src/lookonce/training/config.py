@@ -117,7 +117,7 @@ class DataIdentity:
 
     @staticmethod
     def read(folder: Path) -> DataIdentity | None:
-        """Return what a run folder holds; None: an earlier version made it without data.json. Raises UserError."""
+        """Return what a run folder holds; None: version 0.1 wrote no data.json. Raises UserError."""
         file = folder / DATA_FILE
         if not file.exists():
             return None

@@ -78,12 +78,12 @@ class History(Logger):
         """Remove the rows from a step on, where the run resumes, and damaged rows. Columns become those of today."""
         if not self.file.exists():
             return
-        kept = StringIO()
-        table = csv.DictWriter(kept, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        text = StringIO()
+        table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
         table.writeheader()
         rows = [row for row in read_rows(self.file) if row["step"] < step]
         table.writerows({name: f"{value:.8g}" for name, value in row.items()} for row in rows)
-        write_text(self.file, kept.getvalue())
+        write_text(self.file, text.getvalue())
 
 
 class Means:

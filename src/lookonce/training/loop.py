@@ -182,9 +182,9 @@ class Progress(TQDMProgressBar):
         shown = super().get_metrics(trainer, pl_module)
         if isinstance(pl_module, Training):
             shown |= {name: value.item() for name, value in pl_module.means.last.items()}
-        kept = {name: f"{value:.3g}" if isinstance(value, float) else value
-                for name, value in shown.items() if name != "v_num" and not name.endswith("_epoch")}  # fmt: skip
-        return {**kept, "images/s": f"{self._rate():.1f}", "left": self._left(trainer)}
+        values = {name: f"{value:.3g}" if isinstance(value, float) else value
+                  for name, value in shown.items() if name != "v_num" and not name.endswith("_epoch")}  # fmt: skip
+        return {**values, "images/s": f"{self._rate():.1f}", "left": self._left(trainer)}
 
     def _left(self, trainer: lightning.Trainer) -> str:
         """Return the training time left at the speed so far, without validation and checkpoints."""
@@ -281,8 +281,8 @@ class Engine:
                 raise UserError(f"{self.checkpoint}: does not fit this run ({reason(error)}); its network.cfg or "
                                 "checkpoint belongs to another run, or is damaged") from error  # fmt: skip
             ended = trainer.current_epoch >= cast(int, how.epochs) or 0 < (how.steps or 0) <= trainer.global_step
-            if self.last.asked and not ended:
-                raise Stopped(self.last.asked)
+            if self.last.stop_signal and not ended:
+                raise Stopped(self.last.stop_signal)
 
     def _loaders(self, module: Training, device: str, val: Validation | None) -> tuple[DataLoader[Any], Any]:
         """Return the loaders of training and validation: of images, or of the frozen backbone's outputs."""

@@ -45,8 +45,8 @@ def start_from(network: Network, weights: Path, frozen: int, input_size: tuple[i
 
     Args:
         network: filled in place.
-        weights: a model file, a run folder, a Darknet .cfg with its .weights beside it, or Darknet weights alone: those
-            of this network with any number of classes, or of its start (darknet19_448.conv.23).
+        weights: a model file, a run folder, a Darknet .cfg with its .weights, or Darknet weights without .cfg: those of
+            this network with any number of classes, or of its start (darknet19_448.conv.23).
         frozen: number of frozen convolutions.
         input_size: (width, height) of the input in training.
         keep_last: load the last convolution as well. These are the classes of the data, which must be those of the

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypedDict
 from lookonce.choices import check_types, choose, closest, settle_names
 from lookonce.data.augment import Augmentation
 from lookonce.errors import ConfigError
+from lookonce.model.anchors import STRIDE
 from lookonce.model.resize import ResizeMode
 from lookonce.model.zoo import DETECTORS
 
@@ -31,8 +32,6 @@ SMALL_OBJECTS = 0.25
 """Typical side of objects, as a fraction of the image's, up to which mosaics are used. Our choice."""
 DEFAULT_STEPS = 6000
 """Approximate length of a run for which neither steps nor epochs are given."""
-STRIDE = 32
-"""Input pixels per cell of every built-in network; input sizes are multiples of it."""
 MAX_SIZE = 8192
 """Largest side of the input, in pixels."""
 LEAST = {"steps": 1, "epochs": 1, "batch_size": 1, "variants": 0, "anchors": 0, "burn_in": 0, "prior_loss_images": 0,

@@ -144,8 +144,8 @@ class Run:
                               f"lookonce train NEWPATH --resume {folder}")  # fmt: skip
         before = DataIdentity.read(folder)
         if before is None:
-            log.warning("%s: a run of an earlier version, which kept no list of its data; changes of classes, splits "
-                        "and labels cannot be detected", folder)  # fmt: skip
+            log.warning("%s: a run of version 0.1, which kept no list of its data; changes of classes, splits and "
+                        "labels cannot be detected", folder)  # fmt: skip
             config = replace(config, settings=replace(config.settings, steps=None))  # it did not stop exactly there
         run = Run(replace(config, data=place), folder, exact_batch=True, checkpoint=last, write_page=write_page)
         if before and (difference := before.difference(run.identity())):
@@ -237,7 +237,7 @@ class Run:
     def _again(self) -> str:
         """Return how to continue after a stop."""
         if (self.folder / "checkpoints" / "last.ckpt").is_file():
-            return f"go on with: lookonce train --resume {self.folder}"
+            return f"continue with: lookonce train --resume {self.folder}"
         return "no checkpoint yet: give the same command again (features computed so far are kept)"
 
     def network(self) -> Network:
