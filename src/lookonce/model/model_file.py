@@ -227,7 +227,7 @@ def load_model(path: Path | str) -> Model:
 
 
 def _model_of_run(run: Path) -> str:
-    """Return the advice where the model of a run is."""
+    """Return the path of a run's model for a message, or how to get it."""
     if (run / "model.safetensors").is_file():
         return f"give the model of its run: {run / 'model.safetensors'}"
     return f"its run writes {run / 'model.safetensors'} at the first validation; wait for it, or continue with --resume"

@@ -59,7 +59,7 @@ def encode(objects: Objects, heads: Sequence[PlacedHead], input_size: tuple[int,
 def loss(
     raws: Sequence[Tensor], heads: Sequence[PlacedHead], objects: Objects, options: LossOptions
 ) -> dict[str, Tensor]:
-    """Return the loss terms of a network's raw maps, summed over its heads; `recall` is the mean over heads."""
+    """Return the loss terms of a network's raw maps, summed over heads; `recall` is their mean."""
     parts = [KINDS[type(head.layer)].loss(raw, head, objects, options) for raw, head in zip(raws, heads, strict=True)]
     terms = dict(parts[0])
     for part in parts[1:]:
