@@ -17,7 +17,6 @@ from lookonce.evaluation.compare import Comparison, compare_detections
 from lookonce.evaluation.evaluate import RULES, detect_all
 from lookonce.files import write_text
 from lookonce.inference.detector import Detector
-from lookonce.model.anchors import STRIDE
 from lookonce.model.darknet.cfg import Cfg, write_cfg
 from lookonce.model.detections import Detections
 from lookonce.model.layers import Conv, Layer, num_floats, num_operations

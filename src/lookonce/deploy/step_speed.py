@@ -29,7 +29,6 @@ from lookonce.data.formats.voc import write_annotation, write_split
 from lookonce.deploy.benchmark import Candidate, Series, Took, short
 from lookonce.errors import ConfigError, UserError
 from lookonce.files import write_text
-from lookonce.model.anchors import STRIDE
 from lookonce.model.darknet.cfg import Cfg, write_cfg
 from lookonce.model.darknet.files import detector_of
 from lookonce.model.model_file import Model
