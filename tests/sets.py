@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from lookonce.data.dataset import Dataset
 from lookonce.data.formats.voc import write_annotation, write_split
 from lookonce.model.detections import Detections
-from lookonce.model.layers import Conv, MaxPool
+from lookonce.model.layers import Conv, MaxPool, Route
 from lookonce.model.zoo import head
 
 COLOURS = {"red": (220, 40, 40), "blue": (40, 60, 220)}
@@ -42,6 +42,14 @@ def nano(classes, anchors):
     """A detector small enough to train inside a test: stride 32, some 30,000 weights."""
     grow = [layer for filters in (8, 16, 16, 32, 32) for layer in (Conv(filters), MaxPool())]
     return (*grow, Conv(48), *head(classes, anchors))
+
+
+def two_heads(classes, coarse, fine):
+    """nano with a second region layer of stride 16; the anchors of each head."""
+    grow = [layer for filters in (8, 16, 16, 32) for layer in (Conv(filters), MaxPool())]
+    at_16 = len(grow) - 1
+    return (*grow, Conv(32), MaxPool(), Conv(48), *head(classes, coarse),
+            Route((at_16,)), Conv(32), *head(classes, fine))  # fmt: skip
 
 
 def crowded(seed, images=25, classes=3):

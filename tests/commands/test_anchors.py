@@ -15,7 +15,7 @@ from lookonce.data.formats.voc import write_annotation, write_split
 from lookonce.data.read import read_dataset
 from lookonce.errors import UserError
 from lookonce.model import zoo
-from lookonce.model.anchors import describe
+from lookonce.model.anchors import measure
 
 BCCD = SHARED / "data" / "bccd"
 
@@ -44,7 +44,7 @@ def test_the_report_has_the_fit_for_every_k_and_for_those_to_compare(voc):
     assert report.chosen == cluster_anchors(data, 3)
     assert [len(found.wh) for found in report.curve] == [1, 2, 3, 4, 5, 6], "no more anchors than distinct shapes"
     assert report.compared.wh == zoo.VOC_ANCHORS
-    assert (report.compared.mean_iou, report.compared.recall) == describe(wh, np.array(zoo.VOC_ANCHORS))
+    assert report.compared == measure(wh, np.array(zoo.VOC_ANCHORS))
     text = str(report)
     assert f"{report.chosen.mean_iou:.4f}" in text
     assert f"{report.compared.recall:.4f}" in text

@@ -78,7 +78,7 @@ def test_classes_that_do_not_agree_are_an_error_and_no_zero(run, tmp_path):
         file.write_text(file.read_text().replace("red", "crimson").replace("blue", "crimson"))
     with pytest.raises(UserError, match="'blue'"):
         evaluate(run, root)
-    with pytest.raises(UserError, match="class 'crimson' is not one the detector knows"):
+    with pytest.raises(UserError, match="class 'crimson'; expected one of the detector's"):
         evaluate(run, root, labels=("crimson",))
 
 

@@ -4,32 +4,38 @@ import numpy as np
 import pytest
 import torch
 
-from lookonce.data.anchors import coverage, encoded, input_boxes, input_scale, is_lost
+from lookonce.data.anchors import anchors_by_head, collisions, coverage, encoded, input_boxes, input_scale
 from lookonce.data.read import read_dataset
+from lookonce.errors import ConfigError
 from lookonce.model.heads import region
+from lookonce.model.layers import PlacedHead, Region
 from lookonce.model.resize import boxes_to_input
 from matching_cases import dataset_of
 
 INPUT_SIZE = (416, 416)
 
 
+def head(*anchors, stride=32):
+    return PlacedHead(Region(anchors, 2), stride)
+
+
 def test_objects_are_counted_by_their_side_at_the_input_with_what_anchors_cover():
     # images of 500 px at an input of 416: x .832. Sides there: 20.8, 49.9, 49.9, 124.8
     small, medium, tall = [0.0, 0, 25, 25], [100.0, 100, 160, 160], [200.0, 100, 350, 250]
     dataset = dataset_of([[(small, 0, False), (medium, 0, False), (medium, 1, False)], [(tall, 0, False)]])
-    found = {c.size: c for c in coverage(dataset, ((1.6, 1.6),), INPUT_SIZE, "stretch")}
+    found = {c.size: c for c in coverage(dataset, [head((1.6, 1.6))], INPUT_SIZE, "stretch")}
     assert [found[s].objects for s in ("all", "small", "medium", "large")] == [4, 1, 2, 1]
-    assert found["small"].fit == 0.0  # (.65 / 1.6)^2 = .17
-    assert found["medium"].fit == 1.0
-    assert found["large"].fit == 0.0  # (1.6 / 3.9)^2 = .17
-    assert found["medium"].lost == 0.5  # two of one cell and anchor
-    assert found["all"].lost == 0.25
-    assert found["all"].fit == 0.5
+    assert found["small"].recall == 0.0  # (.65 / 1.6)^2 = .17
+    assert found["medium"].recall == 1.0
+    assert found["large"].recall == 0.0  # (1.6 / 3.9)^2 = .17
+    assert found["medium"].collisions == 0.5  # two of one cell and anchor
+    assert found["all"].collisions == 0.25
+    assert found["all"].recall == 0.5
 
 
 def test_no_object_of_a_size_is_no_number():
-    found = coverage(dataset_of([[]]), ((1.0, 1.0),), INPUT_SIZE, "letterbox")
-    assert all((c.objects, c.fit, c.lost) == (0, None, None) for c in found)
+    found = coverage(dataset_of([[]]), [head((1.0, 1.0))], INPUT_SIZE, "letterbox")
+    assert all((c.objects, c.recall, c.collisions) == (0, None, None) for c in found)
 
 
 @pytest.mark.parametrize("mode", ["letterbox", "stretch"])
@@ -48,7 +54,7 @@ def test_boxes_of_many_images_lie_where_resize_lays_each(mode):
 def test_the_targets_of_a_data_set_are_those_of_each_image(squares, resize):
     dataset = read_dataset(squares)
     anchors = ((1.0, 1.2), (2.0, 1.5))
-    found = encoded(dataset, anchors, (96, 96), resize)
+    (found,) = encoded(dataset, [head(*anchors)], (96, 96), resize)
     for n, record in enumerate(dataset.records):
         boxes = boxes_to_input(torch.from_numpy(record.boxes), record.size, (96, 96), resize)
         labels = torch.from_numpy(record.labels)
@@ -61,11 +67,38 @@ def test_the_targets_of_a_data_set_are_those_of_each_image(squares, resize):
 
 
 def test_a_difficult_object_has_no_collision():
-    none = torch.zeros(2, dtype=torch.long)
-    boxes = torch.tensor([[0.0, 0, 50, 50], [1, 1, 51, 51]])
-    hard = torch.tensor([True, False])
-    assert is_lost(region.encode(boxes, none, none, torch.tensor([[1.0, 1.0]]), (3, 3), 32, hard)).tolist() == [
-        False,
-        False,
-    ]
-    assert is_lost(region.encode(boxes, none, none, torch.tensor([[1.0, 1.0]]), (3, 3), 32)).tolist() == [True, False]
+    boxes = [[0.0, 0, 50, 50], [1.0, 1, 51, 51]]
+    for hard, expected in ((True, []), (False, [0])):
+        dataset = dataset_of([[(boxes[0], 0, hard), (boxes[1], 0, False)]])
+        found = collisions(dataset, [head((1.0, 1.0))], INPUT_SIZE, "letterbox")
+        assert found.objects.tolist() == expected
+
+
+def test_an_object_collides_only_if_it_is_a_target_of_no_head():
+    # centres at 10 px and 22 px: one cell of 32 px, two of 16 px
+    dataset = dataset_of([[([0.0, 0, 20, 20], 0, False), ([10.0, 10, 34, 34], 1, False)]])
+    dataset.sizes[:] = 416
+    coarse, fine = head((1.0, 1.0)), head((1.0, 1.0), stride=16)
+    assert collisions(dataset, [coarse], INPUT_SIZE, "letterbox").objects.tolist() == [0]
+    assert collisions(dataset, [fine], INPUT_SIZE, "letterbox").objects.tolist() == []
+    for heads in ((coarse, fine), (fine, coarse)):
+        assert coverage(dataset, heads, INPUT_SIZE, "letterbox")[0].collisions == 0.0
+    found = collisions(dataset, [coarse, head((2.0, 2.0), stride=32)], INPUT_SIZE, "letterbox")
+    assert [each.tolist() for each in found] == [[0], [1], [0]]
+
+
+def test_an_anchor_of_any_head_may_fit():
+    dataset = dataset_of([[([0.0, 0, 32, 32], 0, False), ([200.0, 200, 264, 264], 1, False)]])
+    dataset.sizes[:] = 416
+    one, two = head((2.0, 2.0)), head((2.0, 2.0), stride=16)  # 64 px and 32 px
+    assert coverage(dataset, [one], INPUT_SIZE, "letterbox")[0].recall == 0.5
+    assert coverage(dataset, [one, two], INPUT_SIZE, "letterbox")[0].recall == 1.0
+
+
+def test_the_finest_head_gets_the_smallest_anchors_in_its_own_cells():
+    wh = ((0.5, 0.5), (1.0, 2.0), (3.0, 3.0))  # cells of 32 px
+    heads = [head((1.0, 1.0)), head((1.0, 1.0), stride=16)]
+    assert anchors_by_head(wh, 32, heads) == [((3.0, 3.0),), ((1.0, 1.0), (2.0, 4.0))]
+    assert anchors_by_head(wh, 32, heads[:1]) == [wh]
+    with pytest.raises(ConfigError, match="anchors: 1; expected at least 2, one for each head"):
+        anchors_by_head(wh[:1], 32, heads)

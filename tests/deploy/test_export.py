@@ -47,7 +47,7 @@ def opencv(cfg, weights, x):
     cv2.setNumThreads(1)
     network = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
     network.setInput(x.numpy())
-    region = load_model(cfg).region
+    region = load_model(cfg).heads[0].layer
     height, width = (side // load_model(cfg).network.stride for side in x.shape[-2:])
     rows = torch.from_numpy(network.forward()).reshape(height, width, len(region.anchors), -1)  # [H, W, A, 5+C]
     found = rows.permute(2, 0, 1, 3).reshape(1, height * width * len(region.anchors), -1)
@@ -117,7 +117,7 @@ def test_a_trained_model_comes_back_from_darknets_files_whole(run, tmp_path):
     write_darknet(model, tmp_path / "n", Options())
     found = load_model(tmp_path / "n.cfg")
     assert (found.labels, found.input_size, found.seen) == (model.labels, model.input_size, model.seen)
-    assert found.region == model.region
+    assert found.heads == model.heads
     assert all(c.norm.sigma == DARKNET for c in found.network.convolution_list() if c.norm)
     x = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -146,7 +146,7 @@ def test_a_resize_that_darknet_has_not_is_told(tmp_path, caplog):
 
 def test_a_region_without_softmax_is_said_to_be_no_file_of_opencvs(tmp_path, caplog):
     model = load_model(GOLDEN / "dk_logistic_96.cfg")
-    assert not model.region.softmax
+    assert not model.heads[0].layer.softmax
     cfg, weights, _ = write_darknet(model, tmp_path / "m", Options()).files
     assert "m.cfg: OpenCV does not read it: its region layer judges each class alone (softmax=0)" in caplog.text
     if hasattr(getattr(cv2, "dnn", None), "readNetFromDarknet"):

@@ -50,7 +50,7 @@ def test_above_asks_each_class_for_its_own_threshold() -> None:
 def test_of_classes_keeps_names_and_changes_numbers() -> None:
     one = three().of_classes(("bird", "dog"))
     assert (one.names, one.labels.tolist(), one.class_names) == (("bird",), [0], ("bird", "dog"))
-    with pytest.raises(UserError, match="'cow' is not one the detector knows: cat, dog, bird"):
+    with pytest.raises(UserError, match="'cow'; expected one of the detector's: cat, dog, bird"):
         three().of_classes(("cow",))
 
 

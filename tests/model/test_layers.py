@@ -16,9 +16,9 @@ from lookonce.model.layers import (
     Shape,
     channels_before,
     check_input_size,
+    num_classes,
     num_floats,
     num_operations,
-    region_of,
     shapes,
     stride,
 )
@@ -58,7 +58,7 @@ def test_stride_is_32_for_every_detector():
 
 def test_a_classifier_has_no_region():
     with pytest.raises(ConfigError, match="cannot detect"):
-        region_of(zoo.darknet19())
+        num_classes(zoo.darknet19())
 
 
 def test_num_floats_counts_bias_norm_and_weights():

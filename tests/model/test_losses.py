@@ -9,7 +9,6 @@ import torch
 
 from conftest import GOLDEN
 from lookonce.model.heads.region import (
-    KerasYolo2Scales,
     Targets,
     assign,
     cell_boxes,
@@ -56,11 +55,10 @@ def seed_case(name, dtype):
     targets = assign(t, anchor, size)
     # objects that lost their cell stay known to the best IoU, and win nothing
     targets = replace(targets, winner=torch.where(torch.arange(len(boxes)) < len(lost), -1, torch.arange(len(boxes))))
-    scales = KerasYolo2Scales(
-        **{mine: float(golden[theirs]) for mine, theirs in (("object_scale", "object_scale"),
-           ("noobject_scale", "no_object_scale"), ("coord_scale", "coord_scale"), ("class_scale", "class_scale"))},
-        class_weights=tuple(golden["class_weights"].tolist()))  # fmt: skip
-    return raw, targets, Region(tuple(map(tuple, golden["anchors"].tolist())), channels - 5), scales, golden
+    names = ("object_scale", "noobject_scale", "coord_scale", "class_scale")
+    scales = {name: float(golden[name.replace("noobject", "no_object")]) for name in names}
+    region = Region(tuple(map(tuple, golden["anchors"].tolist())), channels - 5, **scales)
+    return raw, targets, region, golden["class_weights"].tolist(), golden
 
 
 def channels_last(gradient, anchors):
@@ -70,9 +68,9 @@ def channels_last(gradient, anchors):
 @pytest.mark.parametrize("name", SEED_CASES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_keras_yolo2_loss_is_the_blogs(name, dtype):
-    raw, targets, region, scales, golden = seed_case(name, dtype)
+    raw, targets, region, weights, golden = seed_case(name, dtype)
     raw.requires_grad_()
-    terms = keras_yolo2_loss(raw, targets, region, name == "c_warmup", scales)
+    terms = keras_yolo2_loss(raw, targets, region, name == "c_warmup", weights)
     exact = dtype == torch.float64
     for mine, theirs in TERMS.items():
         np.testing.assert_allclose(terms[mine].item(), golden[theirs], rtol=1e-9 if exact else 5e-5, atol=1e-12)
@@ -83,9 +81,9 @@ def test_keras_yolo2_loss_is_the_blogs(name, dtype):
 
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_keras_yolo2_loss_without_the_iou_gradient(name):
-    raw, targets, region, scales, golden = seed_case(name, torch.float64)
+    raw, targets, region, weights, golden = seed_case(name, torch.float64)
     raw.requires_grad_()
-    keras_yolo2_loss(raw, targets, region, scales=replace(scales, iou_gradient=False))["total"].backward()
+    keras_yolo2_loss(raw, targets, region, class_weights=weights, iou_gradient=False)["total"].backward()
     expected = golden["grad_total"].copy()
     expected[..., :4] -= golden["grad_conf_xywh"]
     found = channels_last(raw.grad, len(region.anchors)).numpy()
@@ -94,21 +92,21 @@ def test_keras_yolo2_loss_without_the_iou_gradient(name):
 
 @pytest.mark.parametrize("prefix, coord", [("steps", 1.0), ("coord5_steps", 5.0)])
 def test_the_blogs_warm_up_ignores_its_coord_scale(prefix, coord):
-    raw, targets, region, scales, golden = seed_case("c_warmup", torch.float64)
+    raw, targets, region, weights, golden = seed_case("c_warmup", torch.float64)
     for step, seen in enumerate(golden["steps_seen"]):
         warm = seen < golden["warm_up_batches"]
-        terms = keras_yolo2_loss(raw, targets, region, bool(warm), replace(scales, coord_scale=coord))
+        terms = keras_yolo2_loss(raw, targets, replace(region, coord_scale=coord), bool(warm), weights)
         for mine, theirs in TERMS.items():
             np.testing.assert_allclose(terms[mine].item(), golden[f"{prefix}_{theirs}"][step], rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", SEED_CASES)
 def test_best_iou_and_recall_are_the_blogs(name):
-    raw, targets, region, scales, golden = seed_case(name, torch.float64)
+    raw, targets, region, weights, golden = seed_case(name, torch.float64)
     boxes = cell_boxes(split(raw, len(region.anchors))[0], raw.new_tensor(region.anchors))
     found = best_iou(boxes, targets).permute(0, 2, 3, 1).numpy()
     np.testing.assert_allclose(found, golden["best_ious"], atol=1e-9)
-    recall = keras_yolo2_loss(raw, targets, region, scales=scales)["recall"]
+    recall = keras_yolo2_loss(raw, targets, region, class_weights=weights)["recall"]
     if len(targets.image):
         np.testing.assert_allclose(recall.item(), golden["recall"], rtol=1e-6)
 

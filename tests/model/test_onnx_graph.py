@@ -20,6 +20,7 @@ from lookonce.model.layers import AvgPool, Conv, Dropout, MaxPool, Region, Reorg
 from lookonce.model.model_file import Model, load_model
 from lookonce.model.onnx_graph import detector_model, network_model, predictions_info, raw_model
 from lookonce.model.postprocess import Selection, nms_per_class
+from sets import two_heads
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,25 @@ def test_boxes_and_scores_are_those_of_pytorch_on_an_input_of_any_size(name):
         np.testing.assert_allclose(scores, expected_scores, atol=1e-4)
         limits = [*input_size, *input_size]  # the golden networks' weights are random: some boxes are huge
         np.testing.assert_allclose(np.clip(boxes, 0, limits), np.clip(expected_boxes, 0, limits), atol=0.05)
+
+
+def test_several_heads_are_raw_maps_of_their_own_and_one_list_of_predictions():
+    torch.manual_seed(0)
+    layers = two_heads(2, ((1.0, 1.0),), ((1.0, 2.0), (3.0, 2.0)))
+    model = Model(Network(layers).eval(), ("a", "b"), (96, 64))
+    given = images(model.input_size)
+    with torch.no_grad():
+        expected = model.network(torch.from_numpy(given).float() / 255)
+    for made in (network_model(model), raw_model(model)):
+        assert [output.name for output in made.graph.output] == ["raw0", "raw1"]
+        for n in range(1 if made.graph.input[0].type.tensor_type.shape.dim[0].dim_value else 2):
+            found = in_openvino(made, given[n : n + 1].astype(np.float32) / 255)
+            for one, raw in zip(found, expected, strict=True):
+                np.testing.assert_allclose(one, raw[n : n + 1].numpy(), atol=1e-4)
+    boxes, scores = in_openvino(with_predictions(detector_model(model), alone=True), given)
+    expected_boxes, expected_scores = in_torch(model, given)
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-4)
+    np.testing.assert_allclose(boxes, expected_boxes, atol=0.05)
 
 
 @pytest.mark.parametrize("thresholds", [{}, {"score_threshold": 0.02}, {"score_threshold": 0.02, "iou_threshold": 0.1}])

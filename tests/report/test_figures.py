@@ -76,7 +76,7 @@ def test_class_names_of_bars_are_never_read_as_formulas():
 @pytest.fixture(scope="module")
 def figure():
     wh = np.exp(np.random.default_rng(0).normal(1, 0.5, (SHOWN + 500, 2)))
-    curve = [measure(wh, cluster(wh, k, restarts=2)[0]) for k in (1, 2, 3)]
+    curve = [cluster(wh, k, restarts=2) for k in (1, 2, 3)]
     return anchors_figure(wh, curve, curve[1], measure(wh, np.ones((4, 2))), "given (4)")
 
 

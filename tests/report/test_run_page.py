@@ -15,6 +15,7 @@ from lookonce.errors import ImageError, UserError
 from lookonce.evaluation.evaluate import detect_all
 from lookonce.inference.detector import Detector
 from lookonce.model.detections import Detections
+from lookonce.model.layers import PlacedHead, Region
 from lookonce.model.model_file import load_model
 from lookonce.report.run_page import Gallery, Page, SizeRow, compared, facts, write_report, write_run_page
 from lookonce.training.config import RunConfig
@@ -34,7 +35,7 @@ class Outside(HTMLParser):
 def test_the_page_is_one_file_that_needs_no_other(run, squares, tmp_path):
     report = evaluate(run, squares, bootstrap=20)
     gallery = Gallery("Some", "<note>", [("a <b> & c", Image.new("RGB", (20, 10)))])
-    rows = facts({"network": "nano", "size": 96}, "squares", 24, ((1.0, 2.0),))
+    rows = facts({"network": "nano", "size": 96}, "squares", 24, [PlacedHead(Region(((1.0, 2.0),), 2), 32)])
     sizes = [SizeRow("small", 0, None, None, None), SizeRow("large", 7, 0.5, 0.25, 0.125)]
     page = Page(run, report.metrics, "test", rows, ["take <care>"], sizes, [gallery])
     text = write_report(tmp_path / "r.html", page).read_text(encoding="utf-8")
@@ -82,7 +83,7 @@ def run_report(run, squares, tmp_path):
     val.detections, _ = detect_all(Detector(run), val.dataset)
     train_set = read_dataset(squares, "train")
     config = RunConfig.from_yaml((run / "config.yaml").read_bytes(), run)
-    return RunReport(tmp_path, train_set, val, replace(config, val_split="exam"), load_model(run).region.anchors,
+    return RunReport(tmp_path, train_set, val, replace(config, val_split="exam"), load_model(run).heads,
                      write_page=write_run_page)  # fmt: skip
 
 
@@ -125,3 +126,8 @@ def test_without_validation_the_page_has_curves_alone(run_report):
     text = run_report.write().read_text(encoding="utf-8")
     assert "mAP@" not in text
     assert "Worst" not in text
+
+
+def test_the_anchors_of_each_head_are_listed():
+    heads = [PlacedHead(Region(((1.0, 2.0), (3.0, 4.0)), 2), 32), PlacedHead(Region(((0.5, 0.5),), 2), 16)]
+    assert dict(facts({}, "squares", 24, heads))["anchors (cells)"] == "1.00 x 2.00, 3.00 x 4.00; 0.50 x 0.50"

@@ -14,7 +14,7 @@ from lookonce.model.layers import Conv
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import DARKNET, TRAINED_HERE, Network
 from lookonce.training.pretrained import check_classes, start_from
-from sets import nano
+from sets import nano, two_heads
 
 ANCHORS = ((1.0, 1.0), (1.6, 1.6))
 SMALL = {"network": "nano", "size": 64, "epochs": 1, "batch_size": 4, "anchors": 2}
@@ -44,6 +44,19 @@ def test_every_layer_that_fits_is_loaded_and_the_last_starts_random(tmp_path):
     assert sigmas == [DARKNET] * 4 + [TRAINED_HERE] * 2
     last = network.convolution_list()[-1].conv
     assert last.weight.detach().std().item() == pytest.approx(1 / 9, rel=0.1)  # 3 x 3 cells at 96 px
+
+
+def test_the_last_layer_of_each_head_is_random_for_the_cells_of_its_map(tmp_path):
+    file, source = model_file(tmp_path, two_heads(2, ANCHORS, ANCHORS))
+    network = Network(two_heads(3, ANCHORS, ANCHORS))
+    rows = start_from(network, file, frozen=0, input_size=(96, 96))
+    assert [row.status for row in rows] == [*["loaded"] * 6, "random: last layer", "loaded", "random: last layer"]
+    deviations = [last.weight.detach().std().item() for last in network.head_convolutions()]
+    assert deviations == pytest.approx([1 / 9, 1 / 36], rel=0.1)
+    kept = start_from(Network(source.layers), file, 0, (96, 96), ("blue", "red"))
+    assert [row.status for row in kept] == ["loaded"] * 9
+    with pytest.raises(UserError, match=r"last layer cannot be kept .random: the file has 14 x 32 x 1 x 1"):
+        start_from(Network(two_heads(2, ANCHORS, ANCHORS[:1])), file, 0, (96, 96), ("blue", "red"))
 
 
 def test_the_last_layer_is_loaded_with_keep_last(tmp_path):

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from conftest import CASES
 from lookonce import Detector, read_dataset, train
 from lookonce.cli import make_app
+from lookonce.commands.diagnose import diagnose
 from lookonce.data.formats.voc import write_annotation
 from lookonce.errors import Interrupted, UserError
 from lookonce.files import LOCK
@@ -28,12 +29,13 @@ from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.heads.region import LOSSES
 from lookonce.model.layers import Conv, Dropout, MaxPool
 from lookonce.model.model_file import load_model, save_model
+from lookonce.model.zoo import head
 from lookonce.report.run_page import write_run_page
 from lookonce.training.config import RunConfig
 from lookonce.training.recipes import settings
 from lookonce.training.run import read_both, run_folder
 from lookonce.training.step import Training
-from sets import nano, write_squares
+from sets import nano, two_heads, write_squares
 
 SMALL = {"network": "nano", "size": 64, "epochs": 2, "batch_size": 4, "anchors": 2}
 ONE_STEP = {**SMALL, "epochs": None, "steps": 1}
@@ -329,7 +331,7 @@ def test_a_batch_whose_loss_is_not_finite_is_kept(squares, tmp_path, monkeypatch
 def test_the_page_shows_scores_anchors_and_advice(run):
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "Worst validation images" in page
-    assert "an anchor fits" in page
+    assert "anchor recall" in page
     assert re.search(r"validation</th>\s*<td>torch [^,]+, fp32, c", page)
     assert "scores &gt; 0.005" in page
     assert "oo few examples of these classes: blue" in page
@@ -360,11 +362,39 @@ def test_a_cfg_is_trained_for_the_classes_and_anchors_of_the_data(squares, tmp_p
     cfg.write_text(write_cfg(Cfg(nano(7, ((1.0, 1.0),) * 3))))
     made = train(squares, out=tmp_path, name="r", **{**ONE_STEP, "network": str(cfg)})
     model = load_model(made)
-    assert model.network.layers == nano(2, model.region.anchors)
+    assert model.network.layers == nano(2, model.heads[0].layer.anchors)
     assert read_cfg((made / "network.cfg").read_text()).layers == model.network.layers
     assert read_cfg((made / "network.cfg").read_text()).width == 64
     kept = train(squares, out=tmp_path, name="k", **{**ONE_STEP, "network": str(cfg), "anchors": 0})
-    assert load_model(kept).region.anchors == ((1.0, 1.0),) * 3
+    assert load_model(kept).heads[0].layer.anchors == ((1.0, 1.0),) * 3
+
+
+def test_a_network_of_two_heads_is_trained_explained_and_used(squares, tmp_path):
+    cfg = tmp_path / "own.cfg"
+    cfg.write_text(write_cfg(Cfg(two_heads(7, ((1.0, 1.0),), ((1.0, 1.0),)))))
+    made = train(squares, out=tmp_path, name="r", network=str(cfg), size=64, epochs=1, batch_size=4, anchors=3)
+    model = load_model(made)
+    coarse, fine = (head.layer.anchors for head in model.heads)
+    assert model.layers == two_heads(2, coarse, fine)
+    assert (len(coarse), len(fine)) == (1, 2)
+    assert max(w * h for w, h in model.heads[1].anchors_px) <= min(w * h for w, h in model.heads[0].anchors_px)
+    config = made / "config.yaml"
+    config.write_text(config.read_text().replace("epochs: 1", "epochs: 2"))
+    assert trained(train(resume=made)) == 48
+    checks = {check.name: check for check in diagnose(made, squares, steps=0).checks}
+    assert (checks["anchors"].state, checks["shared cells"].state) == ("pass", "pass")
+    with pytest.raises(UserError, match="anchors: 1; expected at least 2, one for each head"):
+        train(squares, out=tmp_path, network=str(cfg), size=64, epochs=1, batch_size=4, anchors=1)
+
+
+def test_the_input_size_of_a_cfg_divides_by_its_own_stride(squares, tmp_path):
+    cfg = tmp_path / "own.cfg"
+    grow = [layer for filters in (8, 16, 16, 32) for layer in (Conv(filters), MaxPool())]
+    cfg.write_text(write_cfg(Cfg((*grow, *head(2, ((1.0, 1.0),))))))
+    model = load_model(train(squares, out=tmp_path, **{**ONE_STEP, "network": str(cfg), "size": 80}))
+    assert (model.input_size, model.heads[0].stride) == ((80, 80), 16)
+    with pytest.raises(UserError, match="100 x 100 px; expected sides that are positive multiples of 16"):
+        train(squares, out=tmp_path, **{**ONE_STEP, "network": str(cfg), "size": 100})
 
 
 def test_a_resumed_run_needs_no_cfg_but_its_own(copied):
@@ -482,7 +512,7 @@ def test_the_command_that_a_finished_run_logs_trains_it_further(small, squares, 
     words = shlex.split(caplog.messages[-1].partition("lookonce train ")[2])
     bound = make_app().parse_args(["train", *words, "--steps", "1", "--out", str(tmp_path)])[1]
     run = train(*bound.args, **bound.kwargs)
-    assert load_model(run).region == load_model(small).region
+    assert load_model(run).heads == load_model(small).heads
 
 
 def test_a_run_resumes_from_any_working_folder(squares, tmp_path, monkeypatch):

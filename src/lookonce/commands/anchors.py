@@ -17,7 +17,7 @@ from lookonce.data.read import read_dataset
 from lookonce.errors import UserError, printable
 from lookonce.files import check_output, free_name
 from lookonce.model import zoo
-from lookonce.model.anchors import RECALL_IOU, STRIDE, Anchors, Centre, cluster, describe, distinct_shapes, measure
+from lookonce.model.anchors import RECALL_IOU, STRIDE, Anchors, Centre, cluster, distinct_shapes, measure
 from lookonce.model.resize import ResizeMode
 from lookonce.report.figures import anchors_figure, save_figure
 
@@ -27,31 +27,31 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lookonce")
 PLOT = Path("anchors.png")
-MOST = 10
-"""Every number of anchors up to this one is tried, for the table and the plot."""
+MAX_K = 10
+"""The table and the plot show every number of anchors up to this one."""
 
 
 @dataclass(frozen=True)
 class AnchorsReport:
-    """Anchors found on a data set, other numbers of anchors, and anchors to compare with. Units: cells of 32 px."""
+    """Anchors clustered on a data set, the fit of other numbers of them, and anchors to compare with. Units: cells."""
 
     source: str
-    """Which boxes, how the network sees them, and how they are clustered."""
+    """The boxes, their resize to the input, and the kind of clusters."""
     size: int
     """Side of the network's input, px."""
     curve: tuple[Anchors, ...]
-    """The anchors found for 1, 2, 3, ... clusters."""
+    """The anchors of 1, 2, 3, ... clusters."""
     chosen: Anchors
-    """The requested number of anchors."""
+    """The anchors of the requested number of clusters."""
     compared: Anchors
     """Anchors to compare with."""
     compared_name: str
     plot: Path | None
-    """Where the plot was written."""
+    """File of the plot; None: there is none."""
 
     @property
     def cfg_line(self) -> str:
-        """Return the chosen anchors as a line of a Darknet cfg, with four digits each."""
+        """Return the chosen anchors as a line of a Darknet cfg, with four digits."""
         return "anchors = " + ", ".join(f"{w:.4g},{h:.4g}" for w, h in self.chosen.wh)
 
     def __rich__(self) -> Group:
@@ -117,7 +117,7 @@ def anchors(
             yolov2-voc.cfg.
         plot: File for a plot of the fit and the boxes; anchors-2.png and so on if anchors.png exists; none: no plot.
         overwrite: Replace the plot if it exists, or write it into the data set's folder.
-        seed: Seed of the clusters' first guesses.
+        seed: Seed of the clusters' initial guesses.
     Returns:
         AnchorsReport: the fit of 1 to 10 anchors and of those to compare with; the k new anchors in cells, in pixels
             and as a cfg line.
@@ -132,12 +132,12 @@ def anchors(
         check_output(plot, overwrite, data)
     dataset = read_dataset(data, None if split == "all" else split, labels)
     wh = shapes_in_cells(dataset, size, resize)
-    chosen = measure(wh, cluster(wh, k, centre, seed=seed)[0])
+    chosen = cluster(wh, k, centre, seed=seed)
     k = len(chosen.wh)
     others = zoo.VOC_ANCHORS if compare is None else read_anchors(compare, wh, size)
     curve = []
-    for number in range(1, min(MOST, distinct_shapes(wh)) + 1):
-        curve.append(chosen if number == k else measure(wh, cluster(wh, number, centre, seed=seed)[0]))
+    for number in range(1, min(MAX_K, distinct_shapes(wh)) + 1):
+        curve.append(chosen if number == k else cluster(wh, number, centre, seed=seed))
     name = f"yolov2-voc.cfg ({len(others)})" if compare is None else f"--compare ({len(others)})"
     report = AnchorsReport(
         f"{dataset.name}, {split}: {len(wh)} boxes on {len(dataset)} images; {size} px, {resize}, {centre}",
@@ -148,13 +148,11 @@ def anchors(
     return report
 
 
-def read_anchors(
-    numbers: tuple[float, ...], wh: NDArray[np.floating], size: int, stride: int = STRIDE
-) -> tuple[tuple[float, float], ...]:
+def read_anchors(numbers: tuple[float, ...], wh: NDArray[np.floating], size: int) -> zoo.AnchorSizes:
     """Return numbers w h w h ... as anchors in cells; raise UserError for numbers in another unit.
 
-    Numbers that are all below 1 may be fractions of the input, and one beyond the grid may be pixels. They are refused
-    if they fit the boxes better in that unit: objects smaller than a cell, and anchors of a larger input, exist too.
+    Numbers that are all below 1 may be fractions of the input, and numbers larger than the grid may be pixels. They are
+    refused if they fit the boxes better in that unit: small objects, and anchors of a larger input, are valid.
 
     Args:
         numbers: pairs of width and height.
@@ -166,23 +164,23 @@ def read_anchors(
     if not len(numbers) or len(numbers) % 2 or not (np.isfinite(shapes) & (shapes > 0)).all():
         raise UserError(f"compare: {text}; expected pairs of width and height, all above 0, in cells")
     cells = shapes.reshape(-1, 2)
-    grid = size / stride
+    grid = size / STRIDE
     readings = {"fractions of the input": cells * grid} if (cells < 1).all() else {}
     if (cells > grid).any():
-        readings["pixels"] = cells / stride
+        readings["pixels"] = cells / STRIDE
     for unit, converted in readings.items():
-        here, there = describe(wh, cells)[0], describe(wh, converted)[0]
-        if there > here:
+        as_given, as_unit = measure(wh, cells).mean_iou, measure(wh, converted).mean_iou
+        if as_unit > as_given:
             better = " ".join(f"{v:.4g}" for v in converted.ravel())
             raise UserError(
-                f"compare: {text} look like {unit} (mean best IoU {there:.2f}, as cells {here:.2f}); "
-                f"expected cells of {stride} px, at most {grid:g}: give {better}"
+                f"compare: {text} look like {unit} (mean best IoU {as_unit:.2f}, as cells {as_given:.2f}); "
+                f"expected cells of {STRIDE} px, at most {grid:g}: give {better}"
             )
     return tuple((float(w), float(h)) for w, h in cells)
 
 
 def _table(title: str | None, headings: tuple[str, ...]) -> Table:
-    """An empty table: first column left, numbers right."""
+    """Return an empty table: first column left, numbers right."""
     from rich import box
     from rich.table import Table
 

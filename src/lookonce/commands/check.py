@@ -11,7 +11,7 @@ import numpy as np
 from cyclopts import Parameter
 
 from lookonce.choices import choose
-from lookonce.data.anchors import cluster_anchors, encoded, is_lost, shapes_in_cells
+from lookonce.data.anchors import cluster_anchors, collisions, shapes_in_cells
 from lookonce.data.check import CheckReport, Counted, Finding, all_findings, collision_finding, training_splits
 from lookonce.data.duplicates import Looks, look
 from lookonce.data.images import measure_range, usable_cores
@@ -20,6 +20,7 @@ from lookonce.errors import ConfigError
 from lookonce.files import check_output
 from lookonce.model import zoo
 from lookonce.model.anchors import STRIDE, Anchors, measure
+from lookonce.model.layers import PlacedHead, Region
 from lookonce.model.resize import ResizeMode
 
 log = logging.getLogger("lookonce")
@@ -89,14 +90,12 @@ def check(
 def find(whole: Whole, looks: Looks | None, anchors: Anchors, size: int,
          resize: ResizeMode) -> tuple[tuple[Finding, ...], tuple[int, ...]]:  # fmt: skip
     """Return (every finding, harmful ones first; the number of collisions of each anchor)."""
-    targets = encoded(whole.dataset, anchors.wh, (size, size), resize)
-    lost = np.flatnonzero(is_lost(targets))
-    anchor, winner = targets.anchor.numpy()[lost], targets.winner.numpy()[lost]
-    shapes = [f"{w:.2f} x {h:.2f}" for w, h in anchors.wh]
+    head = PlacedHead(Region(anchors.wh, len(whole.dataset.labels)), STRIDE)
+    found = collisions(whole.dataset, [head], (size, size), resize)
     findings = all_findings(whole, looks, (size, size), resize)
-    findings += collision_finding(whole, lost, winner, [shapes[a] for a in anchor])
+    findings += collision_finding(whole, found, head)
     findings.sort(key=lambda one: not one.harms)
-    return tuple(findings), tuple(np.bincount(anchor, minlength=len(shapes)).tolist())
+    return tuple(findings), tuple(np.bincount(found.anchors, minlength=len(anchors.wh)).tolist())
 
 
 def fitted_anchors(whole: Whole, k: int, size: int, resize: ResizeMode) -> Anchors:

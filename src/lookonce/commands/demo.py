@@ -1,4 +1,4 @@
-"""demo: the user's own path on embedded data, from labelled images to a detector and a page about it."""
+"""demo: train a detector on embedded data, from labelled images to a report of its detections."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from lookonce.report.run_page import Gallery, Page, compared, facts, write_repor
 
 log = logging.getLogger("lookonce")
 SHOWN = 24
-"""Test pages on the report."""
+"""Number of test pages in the report."""
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made."""
+    """Score and report of the demo."""
 
     mean_ap: float
     page: Path
@@ -39,13 +39,13 @@ class DemoResult:
 
 
 def demo(folder: Path = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
-    """Train a detector of handwritten digits from scratch and show what it finds.
+    """Train a detector of handwritten digits from scratch and show its detections.
 
     Args:
         folder: Folder for the data set, the run and the report.
         seed: Seed of the data set and of the training.
     Returns:
-        mAP@0.5 on test pages with digits that training never saw, and the page to open.
+        mAP@0.5 on test pages with digits that training never saw, and the report.
     Raises:
         UserError: scikit-learn, which contains the digits, is not installed; a folder that cannot be written.
     """
@@ -66,22 +66,22 @@ def demo(folder: Path = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
     log.info("4/4 detecting: lookonce detect %s ...", run)
     detect(run, [str(record.path) for record in shown], out=folder / "detections", overwrite=True)
     detector = Detector(run)
-    images = [drawn(detector, record) for record in shown]
+    images = [annotated(detector, record) for record in shown]
     note = "Pages that training never saw. Solid: detections, with scores. Dashed: ground truth."
     model = detector.about
-    details = facts(model.training["recipe"], model.training["data"], model.training["images"], model.region.anchors)
-    gallery = Gallery("What it finds", note, images)
+    details = facts(model.training["recipe"], model.training["data"], model.training["images"], model.heads)
+    gallery = Gallery("Detections", note, images)
     about = Page(run, report.metrics, "test", details, galleries=[gallery], found=sections(test, report.analysis))
     page = write_report(run / "demo.html", about)
     log.info("the demo took %.0f s", time.perf_counter() - began)
     return DemoResult(report.mean_ap or 0.0, page.resolve())
 
 
-def drawn(detector: Detector, record: Record) -> tuple[str, Image.Image]:
-    """A page with what was found on it and what is there: (caption, page)."""
+def annotated(detector: Detector, record: Record) -> tuple[str, Image.Image]:
+    """Return (caption, image) of a page with its detections and its ground truth."""
     image = load_rgb(record.path)
     found = detector.detect([image])[0]
-    caption = f"{record.path.name}: {len(found)} found, {len(record.labels)} there"
+    caption = f"{record.path.name}: {len(found)} detections, {len(record.labels)} objects"
     return caption, compared(Image.fromarray(image), found, record, detector.labels)
 
 

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lookonce.console import cell, cells, rendered
-from lookonce.data.anchors import coverage, encoded, is_lost
+from lookonce.data.anchors import collisions, coverage
 from lookonce.data.check import a_letter_apart, alike, collision_finding
 from lookonce.data.dataset import Dataset
 from lookonce.data.read import Whole, check_images, read_whole
@@ -22,6 +21,7 @@ from lookonce.errors import ConfigError, UserError
 from lookonce.evaluation.evaluate import detect_all
 from lookonce.evaluation.localization import ENOUGH, ON_OBJECT, Histogram, explain, localize
 from lookonce.inference.detector import Detector
+from lookonce.model.layers import PlacedHead
 from lookonce.model.model_file import Model, load_model
 from lookonce.model.postprocess import Selection
 from lookonce.model.resize import ResizeMode, antialiases
@@ -38,6 +38,8 @@ OVERFIT_IMAGES = 5
 """Training images of the overfit check."""
 LOW_SCORES = Selection(1e-6, max_candidates=500, max_detections=300, clip=False)
 """Keeps nearly all detections, so that the analysis does not depend on the scores."""
+UNITS = ("cells", "pixels", "ratios of the input")
+"""Units in which anchors may be given; those of a region layer are cells."""
 MIN_FIT = 0.75
 """Ratio of the objects that an anchor must fit."""
 MAX_LOST = 0.1
@@ -254,38 +256,37 @@ def check_class_names(model: Model, everything: Dataset, pairs: dict[str, str], 
 
 def check_anchors(model: Model, dataset: Dataset) -> tuple[Check, bool]:
     """Check that the anchors fit the objects; also return whether they are in another unit than cells."""
-    stride, anchors = model.network.stride, np.array(model.region.anchors)
-    in_cells = {"cells": anchors, "pixels": anchors / stride,
-                "ratios of the input": anchors * np.array(model.input_size) / stride}  # fmt: skip
-    fits = {unit: _fit(model, dataset, shapes) for unit, shapes in in_cells.items()}
+    heads = {unit: [_converted(head, unit, model.input_size) for head in model.heads] for unit in UNITS}
+    covered = {unit: coverage(dataset, found, model.input_size, model.resize)[0] for unit, found in heads.items()}
+    fits = {unit: found.recall or 0.0 for unit, found in covered.items()}
     found = f"an anchor fits {fits['cells']:.0%} of {len(dataset.boxes):,} objects (shape IoU above 0.5)"
     if fits["cells"] >= MIN_FIT:
         return Check("anchors", "pass", found), False
     unit = max(fits, key=fits.__getitem__)
     if fits[unit] > fits["cells"] + ENOUGH:
-        shapes = " ".join(f"{w:.2f},{h:.2f}" for w, h in in_cells[unit])
+        shapes = "; ".join(" ".join(f"{w:.2f},{h:.2f}" for w, h in head.layer.anchors) for head in heads[unit])
         return Check("anchors", "FAIL", f"{found}. They are in {unit}, not in cells: converted, they fit "
                      f"{fits[unit]:.0%}. Use {shapes}"), True  # fmt: skip
     return Check("anchors", "FAIL", f"{found}, expected {MIN_FIT:.0%}. Cluster anchors on this data at the run's size "
                  "and resize mode (lookonce anchors; train does it by default)."), False  # fmt: skip
 
 
-def _fit(model: Model, dataset: Dataset, anchors: NDArray[np.float64]) -> float:
-    """Return the ratio of the objects that some anchor (in cells) fits."""
-    shapes = tuple((float(w), float(h)) for w, h in anchors)
-    return coverage(dataset, shapes, model.input_size, model.resize, model.network.stride)[0].fit or 0.0
+def _converted(head: PlacedHead, unit: str, input_size: tuple[int, int]) -> PlacedHead:
+    """Return a head whose anchors are in cells, if they were in this unit."""
+    scale = {"cells": (1.0, 1.0), "pixels": (1 / head.stride,) * 2,
+             "ratios of the input": (input_size[0] / head.stride, input_size[1] / head.stride)}[unit]  # fmt: skip
+    anchors = tuple((w * scale[0], h * scale[1]) for w, h in head.layer.anchors)
+    return replace(head, layer=replace(head.layer, anchors=anchors))
 
 
 def check_shared_cells(model: Model, whole: Whole) -> Check:
     """Check that few objects lose their cell and anchor to a later object of their image."""
-    targets = encoded(whole.dataset, model.region.anchors, model.input_size, model.resize, model.network.stride)
-    lost = np.flatnonzero(is_lost(targets))
-    count, ratio = len(whole.dataset.boxes), len(lost) / len(whole.dataset.boxes)
-    shapes = [f"{w:.2f} x {h:.2f}" for w, h in model.region.anchors]
-    anchor = [shapes[a] for a in targets.anchor.numpy()[lost]]
-    found = collision_finding(whole, lost, targets.winner.numpy()[lost], anchor)
+    collided = collisions(whole.dataset, model.heads, model.input_size, model.resize)
+    count, lost = len(whole.dataset.boxes), len(collided.objects)
+    ratio = lost / count
+    found = collision_finding(whole, collided, model.heads[0])
     locations = found[0].places if found else ()
-    message = f"{len(lost):,} of {count:,} objects ({ratio:.1%}) share cell and anchor with a later one"
+    message = f"{lost:,} of {count:,} objects ({ratio:.1%}) share cell and anchor with a later one"
     if ratio <= MAX_LOST:
         return Check("shared cells", "pass", message, locations[:3])
     return Check("shared cells", "FAIL", f"{message} and are not learnt; expected at most {MAX_LOST:.0%}. Train at a "

@@ -1,13 +1,14 @@
-"""Anchors against the boxes of a data set: clustering, how many objects an anchor fits, and anchor collisions.
+"""Anchors for the boxes of a data set: clustering, recall by object size, and anchor collisions.
 
-Sizes are those at the network's input: an object's side is the square root of its area there.
+Sizes are those at the network's input: the side of an object is the square root of its area there.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -15,65 +16,87 @@ from numpy.typing import NDArray
 
 from lookonce.choices import choose
 from lookonce.data.dataset import Dataset
-from lookonce.errors import UserError
-from lookonce.model.anchors import STRIDE, Anchors, Centre, cluster, measure
+from lookonce.errors import ConfigError, UserError
+from lookonce.model import zoo
+from lookonce.model.anchors import RECALL_IOU, STRIDE, Anchors, Centre, cluster
 from lookonce.model.boxes import shape_iou
-from lookonce.model.heads.region import Targets, encode
+from lookonce.model.heads import encode
+from lookonce.model.heads.region import Targets
+from lookonce.model.layers import PlacedHead
+from lookonce.model.losses import Objects
 from lookonce.model.resize import ResizeMode, fitted, geometry
 
-FITS = 0.5
-"""Least shape IoU of an anchor that fits an object."""
 SIZES = (("small", 0.0, 32.0), ("medium", 32.0, 96.0), ("large", 96.0, math.inf))
 """Sides at the input, pixels: below a cell of YOLOv2, up to three cells, above. Source of the limits: COCO."""
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How well the anchors cover the objects of one size."""
+    """How well the anchors of a network cover the objects of one size."""
 
     size: str
     objects: int
-    fit: float | None
-    """Ratio of objects that an anchor fits; None: no objects."""
-    lost: float | None
-    """Ratio of objects in a collision: another object of the image takes their cell and anchor; None: no objects."""
+    recall: float | None
+    """Ratio of objects with an anchor of shape IoU >= .5; None: no objects."""
+    collisions: float | None
+    """Ratio of objects in an anchor collision; None: no objects."""
 
 
-def coverage(dataset: Dataset, anchors: tuple[tuple[float, float], ...], input_size: tuple[int, int],
-             mode: ResizeMode, stride: int = 32) -> tuple[Coverage, ...]:  # fmt: skip
-    """Return how well anchors (cells) cover a data set's objects as the network sees them: all, then by size.
+class Collisions(NamedTuple):
+    """Objects that no head learns, because a later object of the image takes their cell and anchor in each."""
 
-    input_size: (W, H) of the input, pixels; stride: input pixels per cell.
+    objects: NDArray[np.int64]
+    """[L] index in the data set."""
+    winners: NDArray[np.int64]
+    """[L] index of the object that takes the cell and anchor; in the first head, where there are several."""
+    anchors: NDArray[np.int64]
+    """[L] index of that anchor in the first head."""
+
+
+def coverage(
+    dataset: Dataset, heads: Sequence[PlacedHead], input_size: tuple[int, int], mode: ResizeMode
+) -> tuple[Coverage, ...]:
+    """Return how well the anchors of all heads cover a data set's objects as the network sees them: all, then by size.
+
+    input_size: (W, H) of the input, pixels.
     """
-    boxes = torch.from_numpy(input_boxes(dataset, input_size, mode))
-    wh = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)
-    fit = (shape_iou(wh[:, None] / stride, torch.tensor(anchors)).amax(1) >= FITS).numpy()
-    lost = is_lost(encoded(dataset, anchors, input_size, mode, stride))
-    side = wh.prod(1).sqrt().numpy()
+    boxes = input_boxes(dataset, input_size, mode)
+    wh = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-3)
+    anchors = np.array([shape for head in heads for shape in head.anchors_px], np.float32)
+    recalled = shape_iou(wh[:, None], anchors).max(1) >= RECALL_IOU
+    collides = np.zeros(len(wh), np.bool_)
+    collides[collisions(dataset, heads, input_size, mode).objects] = True
+    side = np.sqrt(wh.prod(1))
     found = []
     for size, low, high in (("all", 0.0, math.inf), *SIZES):
         these = (side >= low) & (side < high)
-        some = bool(these.any())
-        found.append(Coverage(size, int(these.sum()), float(fit[these].mean()) if some else None,
-                              float(lost[these].mean()) if some else None))  # fmt: skip
+        ratios = (float(recalled[these].mean()), float(collides[these].mean())) if these.any() else (None, None)
+        found.append(Coverage(size, int(these.sum()), *ratios))
     return tuple(found)
 
 
-def encoded(dataset: Dataset, anchors: tuple[tuple[float, float], ...], input_size: tuple[int, int],
-            mode: ResizeMode, stride: int = 32) -> Targets:  # fmt: skip
-    """Return the training targets of every object [N] of a data set, without augmentation. Arguments as coverage."""
+def collisions(
+    dataset: Dataset, heads: Sequence[PlacedHead], input_size: tuple[int, int], mode: ResizeMode
+) -> Collisions:
+    """Return the anchor collisions of a data set, without augmentation. Difficult objects do not collide.
+
+    An object collides if it is a target of no head. Arguments as for coverage.
+    """
+    targets = encoded(dataset, heads, input_size, mode)
+    collides = torch.stack([~(each.wins | each.ignore) for each in targets]).all(0)  # [N]
+    found = collides.nonzero()[:, 0], targets[0].winner[collides], targets[0].anchor[collides]
+    return Collisions(*(each.numpy() for each in found))
+
+
+def encoded(
+    dataset: Dataset, heads: Sequence[PlacedHead], input_size: tuple[int, int], mode: ResizeMode
+) -> list[Targets]:
+    """Return the training targets of every object of a data set at each head. Arguments as for coverage."""
     boxes = input_boxes(dataset, input_size, mode)
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1e-3)  # a box with no area must have a shape
-    return encode(
-        torch.from_numpy(boxes), torch.from_numpy(dataset.classes), torch.from_numpy(dataset.image_of_box).long(),
-        torch.tensor(anchors), (input_size[1] // stride, input_size[0] // stride), stride,
-        torch.from_numpy(dataset.difficult),
-    )  # fmt: skip
-
-
-def is_lost(targets: Targets) -> NDArray[np.bool_]:
-    """Return which objects [N] count as ground truth and lose their cell and anchor to a later one."""
-    return np.asarray((~targets.wins & ~targets.ignore).numpy())
+    image = dataset.image_of_box.astype(np.int64)
+    objects = Objects(*map(torch.from_numpy, (boxes, dataset.classes, image, dataset.difficult)))
+    return encode(objects, heads, input_size)
 
 
 def input_scale(dataset: Dataset, input_size: tuple[int, int], mode: ResizeMode) -> NDArray[np.float64]:
@@ -98,22 +121,44 @@ def cluster_anchors(
     restarts: int = 20,
     seed: int = 0,
 ) -> Anchors:
-    """Find k anchors for the boxes of a data set. Difficult boxes count, too; equal seeds give equal anchors.
+    """Cluster k anchors for the boxes of a data set, difficult ones included. Equal seeds give equal anchors.
 
     Args:
         dataset: labelled images.
         k: number of anchors; there are fewer if the boxes have fewer distinct shapes.
-        size: size of the network's input, px: a side or (width, height).
+        size: size of the network's input, pixels: a side or (width, height).
         resize: how images are resized to the input.
         centre: centre of a cluster: mean or median.
-        stride: input px per cell.
-        restarts: number of first guesses; the best mean IoU wins.
-        seed: seed of the first guesses.
+        stride: input pixels a cell.
+        restarts: number of initial guesses; the best mean IoU wins.
+        seed: seed of the initial guesses.
     Raises:
         UserError: no boxes, or an invalid setting.
     """
     wh = shapes_in_cells(dataset, size, resize, stride)
-    return measure(wh, cluster(wh, k, centre, restarts, seed)[0])
+    return cluster(wh, k, centre, restarts, seed)
+
+
+def anchors_by_head(wh: zoo.AnchorSizes, stride: int, heads: Sequence[PlacedHead]) -> list[zoo.AnchorSizes]:
+    """Distribute anchors over the heads of a network: the finer the stride of a head, the smaller its anchors.
+
+    Args:
+        wh: (w, h) by growing area, in cells of `stride` input pixels.
+        heads: in layer order.
+    Returns:
+        (w, h) in cells of each head.
+    Raises:
+        ConfigError: fewer anchors than heads.
+    """
+    if len(wh) < len(heads):
+        raise ConfigError(f"anchors: {len(wh)}; expected at least {len(heads)}, one for each head of the network")
+    order = sorted(range(len(heads)), key=lambda n: heads[n].stride)
+    parts = np.array_split(np.arange(len(wh)), len(heads))
+    by_head: dict[int, zoo.AnchorSizes] = {}
+    for n, part in zip(order, parts, strict=True):
+        scale = stride / heads[n].stride
+        by_head[n] = tuple((wh[i][0] * scale, wh[i][1] * scale) for i in part)
+    return [by_head[n] for n in range(len(heads))]
 
 
 def shapes_in_cells(
@@ -125,7 +170,7 @@ def shapes_in_cells(
     """Return (w, h) of every box of a data set as the network sees it: [N, 2] cells.
 
     Args:
-        size: size of the network's input, px: a side or (width, height), multiples of the stride.
+        size: size of the network's input, pixels: a side or (width, height), multiples of the stride.
     Raises:
         UserError: no boxes; a size that is not a multiple of the stride.
     """

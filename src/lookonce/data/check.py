@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.console import cell, cells, rendered
-from lookonce.data.anchors import input_boxes
+from lookonce.data.anchors import Collisions, input_boxes
 from lookonce.data.duplicates import Looks, nearly_same, same_content
 from lookonce.data.read import Whole
 from lookonce.errors import printable
 from lookonce.model.anchors import Anchors
+from lookonce.model.layers import PlacedHead
 from lookonce.model.resize import ResizeMode
 
 if TYPE_CHECKING:
@@ -280,16 +281,16 @@ def repeated(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray(np.sort(order[1:][same]), np.int64)
 
 
-def collision_finding(whole: Whole, objects: NDArray[np.int64], winner: NDArray[np.int64],
-                      anchor: Sequence[str]) -> list[Finding]:  # fmt: skip
-    """Return the objects [L] whose cell and anchor (its shape as text, [L]) a later one takes, the winner [L]."""
+def collision_finding(whole: Whole, found: Collisions, head: PlacedHead) -> list[Finding]:
+    """Return the anchor collisions. head: the first of the network, to which their anchors belong."""
     dataset = whole.dataset
     names = [dataset.labels[n] for n in dataset.classes]
+    shapes = [f"{w:.2f} x {h:.2f}" for w, h in head.layer.anchors]
     places = (
-        f"{whole.place(n)}: {names[n]}, collides with the {names[w]} of {whole.place(w)}; anchor {shape}"
-        for n, w, shape in zip(objects.tolist(), winner.tolist(), anchor, strict=True)
+        f"{whole.place(n)}: {names[n]}, collides with the {names[w]} of {whole.place(w)}; anchor {shapes[anchor]}"
+        for n, w, anchor in zip(*(each.tolist() for each in found), strict=True)
     )
-    return finding("anchor collision (two objects share a cell and an anchor)", places, len(objects))
+    return finding("anchor collision (two objects share a cell and an anchor)", places, len(found.objects))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from lookonce.deploy.verify import BY_ACCURACY, EXACT, HALF, Run, from_raw, veri
 from lookonce.files import replacing, write_text
 from lookonce.inference.backends.openvino import openvino_model, saved, the_core
 from lookonce.model.darknet.files import save_darknet
-from lookonce.model.layers import Region
+from lookonce.model.layers import Region, tree_file
 from lookonce.model.model_file import KEY, Model
 from lookonce.model.network import folded
 from lookonce.model.onnx_graph import BOXES, PIXELS, SCORES, detector_model, predictions_info, raw_model
@@ -75,7 +75,7 @@ def write_darknet(model: Model, stem: Path, options: Options) -> Exported:
     elif antialiases(model.resize):
         log.info("this model averages pixels when it shrinks an image; Darknet's own programs and OpenCV do not, so "
                  "their detections on large images differ a little")  # fmt: skip
-    if not model.region.softmax:
+    if not all(head.layer.softmax for head in model.heads):
         log.warning("%s.cfg: OpenCV does not read it: its region layer judges each class alone (softmax=0); for OpenCV "
                     "use --format onnx --raw", stem.name)  # fmt: skip
     network = model.network
@@ -85,13 +85,13 @@ def write_darknet(model: Model, stem: Path, options: Options) -> Exported:
                                for layer in network.layers)  # fmt: skip
     else:
         log.info("%s.cfg: OpenCV takes the training key thresh=%g for its lowest score; --folded writes %g",
-                 stem.name, model.region.thresh, LOWEST_SCORE)  # fmt: skip
+                 stem.name, model.heads[0].layer.thresh, LOWEST_SCORE)  # fmt: skip
     cfg, weights, names = (stem.with_name(stem.name + ending) for ending in (".cfg", ".weights", ".names"))
     save_darknet(network, cfg, weights, input_size=model.input_size, seen=model.seen)
     write_text(names, "".join(f"{' '.join(label.split())}\n" for label in model.labels))
     written = [cfg, weights, names]
     if model.tree is not None:
-        written.append(stem.parent / Path(model.region.tree).name)  # the cfg keeps its own way of naming it
+        written.append(stem.parent / Path(tree_file(model.layers)).name)  # the cfg keeps its own way of naming it
         if not written[-1].exists():
             write_text(written[-1], write_tree(model.tree))
     return Exported(tuple(written))

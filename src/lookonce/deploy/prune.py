@@ -25,7 +25,6 @@ from lookonce.evaluation.compare import Comparison, compare_detections
 from lookonce.evaluation.evaluate import RULES, detect_all
 from lookonce.files import write_text
 from lookonce.inference.detector import Detector
-from lookonce.model.anchors import STRIDE
 from lookonce.model.darknet.cfg import Cfg, write_cfg
 from lookonce.model.detections import Detections
 from lookonce.model.layers import Conv, Layer, Reorg, Route, num_floats, num_operations, sources
@@ -257,9 +256,9 @@ def check_trainable(model: Model, place: Path) -> None:
     width, height = model.input_size
     if model.tree is not None:
         raise ConfigError(f"{place}: its classes are a tree, which is not trained here; give a model of plain classes")
-    if width != height or width % STRIDE:
+    if width != height or width % model.network.stride:
         raise ConfigError(f"{place}: input {width} x {height}; training takes a square input whose side divides by "
-                          f"{STRIDE}")  # fmt: skip
+                          f"{model.network.stride}")  # fmt: skip
 
 
 def retraining_config(model: Model, place: Path, data: Path, seed: int) -> RunConfig:

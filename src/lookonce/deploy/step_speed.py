@@ -29,7 +29,6 @@ from lookonce.data.formats.voc import write_annotation, write_split
 from lookonce.deploy.benchmark import Candidate, Series, Took, short
 from lookonce.errors import ConfigError, UserError
 from lookonce.files import write_text
-from lookonce.model.anchors import STRIDE
 from lookonce.model.darknet.cfg import Cfg, write_cfg
 from lookonce.model.darknet.files import detector_of
 from lookonce.model.model_file import Model
@@ -95,8 +94,9 @@ def shares(rounds: Sequence[Sequence[Took]]) -> dict[str, float]:
 def prepare(model: Model, batch: int, threads: int, folder: Path) -> Task:
     """Write the network as .cfg, and the images."""
     width, height = model.input_size
-    if width != height or width % STRIDE:
-        raise ConfigError(f"training takes square inputs that divide by {STRIDE}, and this one is {width} x {height}")
+    stride = model.network.stride
+    if width != height or width % stride:
+        raise ConfigError(f"training takes square inputs that divide by {stride}, and this one is {width} x {height}")
     write_text(folder / "network.cfg", write_cfg(Cfg(model.network.layers, width, height, model.network.channels)))
     write_set(folder / "set", STEPS * batch, (640, 480), LABELS, (OBJECTS, OBJECTS + 1))
     return Task(str(folder / "network.cfg"), str(folder / "set"), str(folder / "runs"), width, batch, threads)

@@ -1,13 +1,14 @@
 """Dimension clusters: anchors that fit the boxes of a data set.
 
-k-means or k-medians of box shapes under the distance 1 - IoU(box, centroid), both laid on one centre.
-Shapes are (w, h) in grid cells of the network's input: as the network sees the boxes after the resize.
-Source: Redmon & Farhadi, YOLO9000 (2017), section 2, "Dimension Clusters".
+k-means or k-medians of box shapes under the distance 1 - IoU(box, centroid), both on a common centre.
+Shapes are (w, h) in grid cells of the network's input: the boxes as the network sees them after the resize.
+Letters: N boxes, k clusters. Source: Redmon & Farhadi, YOLO9000 (2017), section 2, "Dimension Clusters".
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -19,40 +20,42 @@ from lookonce.errors import UserError
 
 log = logging.getLogger("lookonce")
 Centre = Literal["mean", "median"]
-"""What a cluster's boxes become: their mean (w, h), as in the paper, or the median of each."""
+"""How a cluster's centroid is computed: the mean (w, h) of its boxes, as in the paper, or the median of each side."""
 Shapes = NDArray[np.floating]
+Centroids = Callable[[NDArray[np.int16], NDArray[np.intp]], NDArray[np.float64]]
+"""From the cluster of each box [N] and the sizes of the clusters [k] to centroids [k, 2]; any for an empty cluster."""
 STRIDE = 32
 """Input pixels a cell, of YOLOv2 and its tiny forms."""
 RECALL_IOU = 0.5
-"""A box counts as found by the anchors from this IoU on."""
+"""A box counts as found if its best anchor has at least this IoU."""
 SAMPLE = 8192
-"""Boxes that the restarts look at; the best restarts are then finished on all boxes."""
+"""Number of boxes that restarts use; the best restarts are then completed on all boxes."""
 FINALISTS = 3
-"""Restarts finished on all boxes, where there are more than SAMPLE."""
+"""Number of restarts completed on all boxes, where there are more than SAMPLE."""
 CANDIDATES = 4
-"""Boxes tried for each place of a first guess."""
-ALIKE = 1e-3
-"""Sides that differ by less than this part are one size: labels are rounded."""
+"""Number of boxes tried for each centroid of an initial guess."""
+ROUNDING = 1e-3
+"""Sides that differ by less than this ratio are equal: labels are rounded."""
 ROUNDS, PATIENCE = 100, 8
-"""Most rounds of one restart, and most of them in a row without a better fit than before."""
+"""Maximum rounds of one restart, and maximum consecutive rounds without a better fit."""
 
 
 @dataclass(frozen=True)
 class Anchors:
-    """Anchor boxes found on a data set, and how well they fit its boxes."""
+    """Anchor boxes, and how well they fit the boxes of a data set."""
 
     wh: tuple[tuple[float, float], ...]
     """(w, h) in cells, by growing area."""
     mean_iou: float
     """Mean over the boxes of the IoU with the best anchor, 0..1."""
     recall: float
-    """Share of boxes whose best anchor has IoU >= .5."""
+    """Ratio of boxes whose best anchor has IoU >= .5."""
     counts: tuple[int, ...]
-    """Boxes for which each anchor is the best; in the order of wh."""
+    """Number of boxes for which each anchor is the best; in the order of wh."""
 
 
 def measure(wh: Shapes, centroids: Shapes) -> Anchors:
-    """Anchors [k, 2] with how they fit the boxes wh [N, 2], one unit (cells)."""
+    """Return how anchors [k, 2] fit the boxes wh [N, 2], both in one unit (cells); N above 0."""
     overlap = _overlaps(_columns(wh), centroids)  # [k, N]
     best = overlap.max(0)
     counts = np.bincount(_members(overlap, best), minlength=len(centroids))
@@ -61,25 +64,18 @@ def measure(wh: Shapes, centroids: Shapes) -> Anchors:
     return Anchors(shapes, mean_iou, recall, tuple(counts.tolist()))
 
 
-def describe(wh: Shapes, anchors: Shapes) -> tuple[float, float]:
-    """(mean best IoU, recall at .5) of anchors [k, 2] on boxes wh [N, 2], one unit, N above 0."""
-    fit = measure(wh, np.asarray(anchors, np.float64))
-    return fit.mean_iou, fit.recall
-
-
-def cluster(
-    wh: Shapes, k: int, centre: Centre = "mean", restarts: int = 20, seed: int = 0
-) -> tuple[NDArray[np.float64], float]:
+def cluster(wh: Shapes, k: int, centre: Centre = "mean", restarts: int = 20, seed: int = 0) -> Anchors:
     """Cluster box shapes under 1 - IoU.
 
     Args:
-        wh: [N, 2], any one unit, above 0.
-        k: clusters.
-        restarts: first guesses; each takes boxes far from those taken, as k-means++ does.
+        wh: [N, 2], in one unit, above 0.
+        k: number of clusters. There are fewer if the boxes have fewer distinct shapes; a log line says so.
+        centre: centre of a cluster: mean or median.
+        restarts: number of initial guesses; each takes boxes far from those already taken, as k-means++ does.
+        seed: seed of the initial guesses.
     Returns:
-        (centroids [k, 2] by growing area, mean over all boxes of the IoU with the best of them). Fewer than k where
-        the boxes have fewer distinct shapes, which is logged.
-        No cluster is left empty while a box fits worse than perfectly: it starts anew at the worst-fitted box.
+        Centroids by growing area, and their fit to all boxes. A cluster that becomes empty restarts at the box of
+        worst fit.
     Raises:
         UserError: no boxes, sizes that are not above 0, no clusters, or an unknown centre.
     """
@@ -90,21 +86,21 @@ def cluster(
                  "shape" if distinct == 1 else "shapes")  # fmt: skip
         k = distinct
     rng = np.random.default_rng(seed)
-    boxes = part = _columns(wh)  # [2, N]
+    boxes = sample = _columns(wh)  # [2, N]
     if len(wh) > SAMPLE:
-        part = boxes[:, rng.choice(len(wh), SAMPLE, replace=False)]
-        if distinct < SAMPLE and len(np.unique(part, axis=1).T) < k:
-            part = boxes
-    tries = [_descend(part, _first_guess(part, k, rng), centre) for _ in range(restarts)]
-    tries.sort(key=lambda found: -found[1])
-    if part is not boxes:
-        tries = [_descend(boxes, centroids, centre) for centroids, _ in tries[:FINALISTS]]
-    centroids, mean_iou = max(tries, key=lambda found: found[1])
-    return centroids[np.argsort(centroids.prod(1), kind="stable")], mean_iou
+        sample = boxes[:, rng.choice(len(wh), SAMPLE, replace=False)]
+        if distinct < SAMPLE and len(np.unique(sample, axis=1).T) < k:
+            sample = boxes
+    found = [_descend(sample, _initial_guess(sample, k, rng), centre) for _ in range(restarts)]
+    found.sort(key=lambda each: -each[1])
+    if sample is not boxes:
+        found = [_descend(boxes, centroids, centre) for centroids, _ in found[:FINALISTS]]
+    centroids, _ = max(found, key=lambda each: each[1])
+    return measure(wh, centroids[np.argsort(centroids.prod(1), kind="stable")])
 
 
 def _check(wh: Shapes, k: int, restarts: int) -> int:
-    """Number of distinct shapes in wh. Raises UserError where they cannot be clustered."""
+    """Return the number of distinct shapes in wh. Raises UserError for boxes that cannot be clustered."""
     if restarts < 1:
         raise UserError(f"restarts: {restarts}; expected at least 1")
     if not len(wh):
@@ -119,21 +115,17 @@ def _check(wh: Shapes, k: int, restarts: int) -> int:
 
 
 def distinct_shapes(wh: Shapes) -> int:
-    """Number of box shapes [N, 2] that differ by more than rounding; so many anchors there can be."""
-    return len(np.unique(np.rint(np.log(wh) / ALIKE), axis=0))
+    """Return how many box shapes [N, 2] differ by more than rounding: the maximum number of anchors."""
+    return len(np.unique(np.rint(np.log(wh) / ROUNDING), axis=0))
 
 
 def _columns(wh: Shapes) -> NDArray[np.float32]:
-    """[N, 2] as contiguous columns [2, N], float32: a third of the time of float64 rows."""
+    """Return [N, 2] as contiguous columns [2, N], float32: three times as fast as float64 rows."""
     return np.ascontiguousarray(np.asarray(wh, np.float32).T)
 
 
 def _overlaps(boxes: NDArray[np.float32], centroids: Shapes) -> NDArray[np.float32]:
-    """IoU of shapes: boxes [2, N] and centroids [k, 2] give [k, N].
-
-    boxes.shape_iou in numpy (a test holds them equal), since it is called some 10,000 times on small arrays:
-    5 times as fast as torch with one thread, and torch's threads wait for each other on a busy machine.
-    """
+    """Return the IoU of shapes, boxes [2, N] with centroids [k, 2]: [k, N]. As boxes.shape_iou, but faster."""
     w, h = np.asarray(centroids, np.float32).T[:, :, None]  # [k, 1] each
     inter = np.minimum(boxes[0], w) * np.minimum(boxes[1], h)  # [k, N]
     iou: NDArray[np.float32] = inter / (boxes[0] * boxes[1] + w * h - inter)
@@ -141,22 +133,22 @@ def _overlaps(boxes: NDArray[np.float32], centroids: Shapes) -> NDArray[np.float
 
 
 def _members(overlap: NDArray[np.float32], best: NDArray[np.float32]) -> NDArray[np.int16]:
-    """overlap.argmax(0) of [k, N] whose overlap.max(0) is known: [N], the first of equals. 5 times as fast."""
+    """Return overlap.argmax(0) of [k, N], given best = overlap.max(0): [N]. 5 times as fast as argmax."""
     member = np.zeros(overlap.shape[1], np.int16)
     for j in range(len(overlap) - 1, -1, -1):
         np.copyto(member, j, where=overlap[j] == best)
     return member
 
 
-def _first_guess(boxes: NDArray[np.float32], k: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """k distinct boxes [k, 2] of [2, N]: each the best of some drawn with their distance 1 - IoU to those before.
+def _initial_guess(boxes: NDArray[np.float32], k: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return k distinct boxes [k, 2] of [2, N]: each the best of some drawn by their distance 1 - IoU to those before.
 
     Source: Arthur & Vassilvitskii, k-means++ (2007), the greedy form, with the distance that is minimised here.
     """
     chosen = [int(rng.integers(boxes.shape[1]))]
     distance = 1 - _overlaps(boxes, boxes[:, chosen].T)[0]  # [N]
     while len(chosen) < k:
-        distance[distance < np.finfo(np.float32).eps] = 0  # those taken, and their like
+        distance[distance < np.finfo(np.float32).eps] = 0  # boxes already taken, and equal ones
         total = distance.cumsum(dtype=np.float64)
         drawn = np.searchsorted(total, rng.random(CANDIDATES) * total[-1], side="right").clip(max=len(total) - 1)
         after = np.minimum(distance, 1 - _overlaps(boxes, boxes[:, drawn].T))  # [CANDIDATES, N]
@@ -169,11 +161,11 @@ def _first_guess(boxes: NDArray[np.float32], k: int, rng: np.random.Generator) -
 def _descend(
     boxes: NDArray[np.float32], centroids: NDArray[np.float64], centre: Centre
 ) -> tuple[NDArray[np.float64], float]:
-    """Lloyd's rounds on boxes [2, N] from centroids [k, 2]: the best centroids met, and their mean IoU.
+    """Run Lloyd's algorithm on boxes [2, N] from centroids [k, 2]; return the best centroids and their mean IoU.
 
-    The best, not the last: under this distance a cluster's mean may fit it worse than what it replaces.
+    The last ones may be worse: under this distance a cluster's mean may fit it worse than its predecessor.
     """
-    middle = _Means(boxes) if centre == "mean" else _Medians(boxes)
+    update = _means(boxes) if centre == "mean" else _medians(boxes)
     best, score, since = centroids, -1.0, 0
     last = np.full(boxes.shape[1], -1, np.int16)
     for number in range(ROUNDS):
@@ -187,39 +179,33 @@ def _descend(
             break
         last = member
         counts = np.bincount(member, minlength=len(centroids))
-        centroids = middle(member, counts)
+        centroids = update(member, counts)
         empty = np.flatnonzero(counts == 0)
         if len(empty):
             centroids[empty] = boxes[:, np.argsort(fit, kind="stable")[: len(empty)]].T
     return best, score
 
 
-class _Means:
-    """Mean (w, h) of each cluster of boxes [2, N]."""
-
-    def __init__(self, boxes: NDArray[np.float32]) -> None:
-        self.boxes = boxes
-
-    def __call__(self, member: NDArray[np.int16], counts: NDArray[np.intp]) -> NDArray[np.float64]:
-        """member [N], counts [k]: [k, 2]; anything for an empty cluster."""
-        totals = np.stack([np.bincount(member, side, len(counts)) for side in self.boxes], 1)  # [k, 2]
+def _means(boxes: NDArray[np.float32]) -> Centroids:
+    def means(member: NDArray[np.int16], counts: NDArray[np.intp]) -> NDArray[np.float64]:
+        totals = np.stack([np.bincount(member, side, len(counts)) for side in boxes], 1)  # [k, 2]
         return totals / np.maximum(counts, 1)[:, None]
 
+    return means
 
-class _Medians:
-    """Median w and median h of each cluster of boxes [2, N]; each side is sorted once, not in every round."""
 
-    def __init__(self, boxes: NDArray[np.float32]) -> None:
-        self.order = np.argsort(boxes, axis=1)
-        self.ranked = np.take_along_axis(boxes, self.order, 1).astype(np.float64)
+def _medians(boxes: NDArray[np.float32]) -> Centroids:
+    orders = np.argsort(boxes, axis=1)  # each side is sorted once, not in every round
+    ranked = np.take_along_axis(boxes, orders, 1).astype(np.float64)
 
-    def __call__(self, member: NDArray[np.int16], counts: NDArray[np.intp]) -> NDArray[np.float64]:
-        """member [N], counts [k]: [k, 2]; anything for an empty cluster."""
+    def medians(member: NDArray[np.int16], counts: NDArray[np.intp]) -> NDArray[np.float64]:
         first = counts.cumsum() - counts
         low = np.minimum(first + np.maximum(counts - 1, 0) // 2, len(member) - 1)
         high = np.minimum(first + counts // 2, len(member) - 1)
         sides = []
-        for order, ranked in zip(self.order, self.ranked, strict=True):
-            grouped = ranked[np.argsort(member[order], kind="stable")]  # [N] by cluster, each in order
+        for order, side in zip(orders, ranked, strict=True):
+            grouped = side[np.argsort(member[order], kind="stable")]  # [N] by cluster, each in order
             sides.append((grouped[low] + grouped[high]) / 2)
         return np.stack(sides, 1)
+
+    return medians

@@ -1,7 +1,7 @@
 """Box formats and overlaps, and the formulas that numpy and torch share.
 
-Every box is xyxy float pixels unless a name says otherwise; units pass through unchanged. Each function takes arrays or
-tensors and returns the same, so that a detector without torch runs the formulas that training runs.
+Boxes are xyxy float pixels unless a name says otherwise; units pass through unchanged. Each function takes arrays or
+tensors and returns the same type: detection without torch uses the formulas of training.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 Array = TypeVar("Array", "Tensor", NDArray[Any])
-"""An array or a tensor; a function returns what it was given."""
+"""An array or a tensor; a function returns the type of its argument."""
 
 
 def library(x: Array) -> Any:
-    """Return numpy or torch, whichever made x. Importing torch takes seconds: arrays do without."""
+    """Return the module of x: numpy or torch. torch takes seconds to import, so arrays do not import it."""
     return np if isinstance(x, np.ndarray) else importlib.import_module("torch")
 
 

@@ -1,4 +1,4 @@
-"""What a network gives: predictions of a batch in input pixels, and detections on one image in image pixels."""
+"""Results of a network: predictions of a batch in input pixels, and detections on one image in image pixels."""
 
 from __future__ import annotations
 
@@ -31,11 +31,10 @@ class Predictions(Generic[Array]):
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Everything found on ONE image; N detections, C classes.
+    """Detections on ONE image; N detections, C classes.
 
-    Detections are put in order of descending score at birth (equal scores keep their order). A box
-    may stand several times, once for each class it was found to be.
-    Raises UserError where lengths differ, a number is not finite or a label has no class.
+    They are sorted by descending score; equal scores keep their order. A box appears once for each of its classes.
+    Raises UserError if lengths differ, a number is not finite or a label has no class.
     """
 
     boxes: NDArray[np.float32]  # [N, 4] xyxy, image pixels
@@ -69,11 +68,11 @@ class Detections:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """[N] the class of each detection, by name."""
+        """[N] class name of each detection."""
         return tuple(self.class_names[label] for label in self.labels)
 
     def above(self, thresholds: ArrayLike) -> Detections:
-        """Those whose score is greater than the threshold of their class: one number [] or one a class [C]."""
+        """Return those with a score above the threshold of their class. thresholds: one number, or one a class [C]."""
         limits = np.asarray(thresholds, np.float64)
         if limits.shape not in ((), (len(self.class_names),)):
             raise UserError(
@@ -84,29 +83,29 @@ class Detections:
         return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], self.class_names)
 
     def of_classes(self, class_names: tuple[str, ...]) -> Detections:
-        """Those of the named classes, labelled by their place in that list; the rest are left out.
+        """Return those of the named classes. Their labels are indices into class_names.
 
-        Raises UserError for a name that these detections do not know.
+        Raises UserError for a name that is not one of the detector's classes.
         """
         unknown = [name for name in class_names if name not in self.class_names]
         if unknown:
-            raise UserError(f"class {unknown[0]!r} is not one the detector knows: {', '.join(self.class_names)}")
-        place = np.array([class_names.index(n) if n in class_names else -1 for n in self.class_names], np.int64)
-        labels = place[self.labels]
+            raise UserError(f"class {unknown[0]!r}; expected one of the detector's: {', '.join(self.class_names)}")
+        index = np.array([class_names.index(n) if n in class_names else -1 for n in self.class_names], np.int64)
+        labels = index[self.labels]
         keep = labels >= 0
         return Detections(self.boxes[keep], self.scores[keep], labels[keep], class_names)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One {"label", "score", "box"} a detection; score to 6 digits, box xyxy to 1/100 pixel."""
+        """Return {"label", "score", "box"} of each detection; score to 6 digits, box xyxy to 1/100 pixel."""
         return [
             {"label": name, "score": round(float(score), 6), "box": [round(float(v), 2) for v in box]}
             for name, score, box in zip(self.names, self.scores, self.boxes, strict=True)
         ]
 
     def to_supervision(self) -> Any:
-        """The same as a `supervision.Detections`, with names under data["class_name"].
+        """Return a `supervision.Detections` with class names in data["class_name"].
 
-        Raises UserError where that package is not installed.
+        Raises UserError if that package is not installed.
         """
         try:
             supervision = importlib.import_module("supervision")

@@ -18,7 +18,7 @@ MAX_WINDOW = 256
 """Largest size and stride of a convolution or a pool."""
 MAX_LAYERS = 4096
 LUMA = (77 / 256, 150 / 256, 29 / 256)
-"""Weights of red, green and blue in grey. Source: stb_image.h, stbi__compute_y, by which Darknet loads grey images."""
+"""Weights of red, green and blue in grey. Source: stb_image.h, stbi__compute_y, with which Darknet loads images."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Region:
-    """Detection head of YOLOv2, and the scales of its loss (defaults: yolo-voc.cfg)."""
+    """Detection head of YOLOv2, and the scales of its loss. Defaults: yolo-voc.cfg."""
 
     anchors: tuple[tuple[float, float], ...]
     """(w, h) in cells."""
@@ -114,7 +114,7 @@ class Region:
 
 
 Head = Region
-"""Layers that say what the map before them means. A network may have several."""
+"""Layers that define the meaning of the map before them. A network may have several."""
 Layer = Conv | MaxPool | Route | Reorg | AvgPool | Dropout | Softmax | Cost | Head
 
 
@@ -126,7 +126,12 @@ class PlacedHead:
     stride: int
     """Input pixels a cell of its map."""
     index: int = -1
-    """Of the layer."""
+    """Index of the layer in the network."""
+
+    @property
+    def anchors_px(self) -> list[tuple[float, float]]:
+        """Its anchors (w, h) in input pixels."""
+        return [(w * self.stride, h * self.stride) for w, h in self.layer.anchors]
 
 
 class Shape(NamedTuple):
@@ -138,32 +143,32 @@ class Shape(NamedTuple):
 
 
 class LayerError(ConfigError):
-    """A layer that does not fit the layers before it, or that is too large. index: of the layer."""
+    """A layer that does not fit the layers before it, or that is too large. index: index of the layer."""
 
     def __init__(self, index: int, layer: Layer, found: str) -> None:
         super().__init__(f"layer {index} ({type(layer).__name__.lower()}): {found}")
         self.index = index
 
 
-def shapes(layers: tuple[Layer, ...], given: Shape) -> list[Shape]:
-    """Return the output shape of each layer for an input of the given shape.
+def shapes(layers: tuple[Layer, ...], input_shape: Shape) -> list[Shape]:
+    """Return the output shape of each layer for an input of this shape.
 
     Raises:
         LayerError: a route to a missing layer, maps that do not fit together,
-            a region whose map has another number of channels than anchors and classes ask for,
+            a region whose map has another number of channels than its anchors and classes require,
             a layer with which weights and maps exceed MAX_NUMBERS.
     """
     out: list[Shape] = []
-    numbers = math.prod(given)
+    numbers = math.prod(input_shape)
     for index, layer in enumerate(layers):
-        shape = out[-1] if out else given
+        shape = out[-1] if out else input_shape
         out.append(_shape(layer, shape, index, out))
         numbers += num_weights(layer, shape.channels) + math.prod(out[-1])
         if isinstance(layer, MaxPool):  # its map is padded first
             numbers += shape.channels * (shape.height + layer.size) * (shape.width + layer.size)
         if numbers > MAX_NUMBERS or index >= MAX_LAYERS:
             raise LayerError(index, layer, f"the network is too large: up to here its weights and maps for an input of "
-                             f"{given.width} x {given.height} px hold {numbers} numbers; expected at most "
+                             f"{input_shape.width} x {input_shape.height} px hold {numbers} numbers; expected at most "
                              f"{MAX_NUMBERS} (4 GiB), and at most {MAX_LAYERS} layers")  # fmt: skip
     return out
 
@@ -200,59 +205,56 @@ def _shape(layer: Layer, shape: Shape, index: int, before: list[Shape]) -> Shape
 
 
 def sources(route: Route, index: int) -> tuple[int, ...]:
-    """Return the indices of the layers that a route at `index` reads. Raises LayerError for a missing layer."""
+    """Return the indices of the layers that a route at `index` concatenates. Raises LayerError for a missing layer."""
     found = tuple(index + i if i < 0 else i for i in route.layers)
     if not found or any(not 0 <= i < index for i in found):
         raise LayerError(index, route, f"layers={route.layers[:9]}; each must name a layer before it")
     return found
 
 
-class Cells(NamedTuple):
-    """Properties of a map that do not depend on the input size."""
-
-    channels: int
-    stride: int
-    """Input pixels a cell."""
-
-
-def cells(layers: tuple[Layer, ...], channels: int = 3) -> list[Cells]:
-    """Return channels and stride of each layer's output, for an input with this number of channels.
+def _channels_and_strides(layers: tuple[Layer, ...], channels: int = 3) -> list[tuple[int, int]]:
+    """Return channels and stride (input pixels a cell) of each layer's output, which hold for every input size.
 
     Raises LayerError for a route to a missing layer, or to maps of different strides.
     """
-    out: list[Cells] = []
+    out: list[tuple[int, int]] = []
     for index, layer in enumerate(layers):
-        before = out[-1] if out else Cells(channels, 1)
+        before, whole = out[-1] if out else (channels, 1)
         match layer:
             case Conv(filters, _, stride):
-                out.append(Cells(filters, before.stride * stride))
+                out.append((filters, whole * stride))
             case MaxPool(_, stride):
-                out.append(Cells(before.channels, before.stride * stride))
+                out.append((before, whole * stride))
             case Reorg(stride):
-                out.append(Cells(before.channels * stride**2, before.stride * stride))
+                out.append((before * stride**2, whole * stride))
             case Route():
-                maps = [out[i] for i in sources(layer, index)]
-                if len({m.stride for m in maps}) > 1:
-                    raise LayerError(index, layer, f"maps of different strides {[m.stride for m in maps[:9]]}")
-                out.append(Cells(sum(m.channels for m in maps), maps[0].stride))
+                numbers, strides = zip(*(out[i] for i in sources(layer, index)), strict=True)
+                if len(set(strides)) > 1:
+                    raise LayerError(index, layer, f"maps of different strides {list(strides[:9])}")
+                out.append((sum(numbers), strides[0]))
             case _:
-                out.append(before)
+                out.append((before, whole))
     return out
 
 
 def heads_of(layers: tuple[Layer, ...]) -> tuple[PlacedHead, ...]:
     """Return the heads of a network in layer order, each with its stride; none for a classifier."""
-    maps = cells(layers)
-    return tuple(PlacedHead(x, maps[i].stride, i) for i, x in enumerate(layers) if isinstance(x, Head))
+    strides = [stride for _, stride in _channels_and_strides(layers)]
+    return tuple(PlacedHead(x, strides[i], i) for i, x in enumerate(layers) if isinstance(x, Head))
 
 
 def stride(layers: tuple[Layer, ...]) -> int:
-    """Return what both sides of an input must divide by: 32 for YOLOv2. Pools over a whole map do not count.
+    """Return the number that divides both sides of a valid input: 32 for YOLOv2. Pools over a whole map do not count.
 
-    Raises LayerError as cells does.
+    Raises LayerError for a route to a missing layer, or to maps of different strides.
     """
     heads = heads_of(layers)
-    return math.lcm(*(head.stride for head in heads)) if heads else cells(layers)[-1].stride
+    return math.lcm(*(head.stride for head in heads)) if heads else _channels_and_strides(layers)[-1][1]
+
+
+def tree_file(layers: tuple[Layer, ...]) -> str:
+    """Return the file of the class tree as the cfg names it; empty: no head has one."""
+    return next((head.layer.tree for head in heads_of(layers) if head.layer.tree), "")
 
 
 def num_classes(layers: tuple[Layer, ...]) -> int:
@@ -265,20 +267,21 @@ def num_classes(layers: tuple[Layer, ...]) -> int:
     return classes.pop()
 
 
-def region_of(layers: tuple[Layer, ...]) -> Region:
-    """Return the region layer of a network whose only head it is. Raises ConfigError for any other network."""
-    num_classes(layers)
-    regions = heads_of(layers)
-    if len(regions) > 1:
-        raise ConfigError(f"this network has {len(regions)} heads; expected one region layer")
-    return regions[0].layer
+def last_convolutions(layers: tuple[Layer, ...]) -> list[int]:
+    """Return the index of the convolution before each head, or of the last one in a network without heads.
+
+    Their filters depend on classes and anchors.
+    """
+    ends = [head.index for head in heads_of(layers)] or [len(layers)]
+    before = [[i for i in range(end) if isinstance(layers[i], Conv)] for end in ends]
+    return [found[-1] for found in before if found]
 
 
 def check_input_size(layers: tuple[Layer, ...], input_size: tuple[int, int], channels: int = 3) -> None:
     """Raise ConfigError unless a detector runs on inputs of input_size (width, height).
 
-    Both sides divide by the stride, no layer is too large, and each head's map has a cell for each stride x stride
-    pixels.
+    Both sides must be multiples of the stride, no layer too large, and each head's map must have one cell for each
+    stride x stride pixels.
     """
     width, height = input_size
     whole = stride(layers)
@@ -296,32 +299,32 @@ def check_input_size(layers: tuple[Layer, ...], input_size: tuple[int, int], cha
 
 def channels_before(layers: tuple[Layer, ...], channels: int = 3) -> list[int]:
     """Return the channels of each layer's input, for images with this number of channels (3: RGB, 1: grey)."""
-    return [channels, *(found.channels for found in cells(layers, channels))][: len(layers)]
+    return [channels, *(after for after, _ in _channels_and_strides(layers, channels))][: len(layers)]
 
 
 def num_weights(layer: Layer, channels: int) -> int:
-    """Return how many numbers of a .weights file belong to a layer that reads this many channels."""
+    """Return the number of weights of a layer in a .weights file. channels: those of its input."""
     if not isinstance(layer, Conv):
         return 0
     return layer.filters * (channels * layer.size**2 + (4 if layer.batch_normalize else 1))
 
 
 def floats_by_layer(layers: tuple[Layer, ...], channels: int = 3) -> list[int]:
-    """Return num_weights of each layer, for an input with this number of channels."""
+    """Return num_weights of each layer. channels: those of the network's input."""
     return [num_weights(*each) for each in zip(layers, channels_before(layers, channels), strict=True)]
 
 
 def num_floats(layers: tuple[Layer, ...], channels: int = 3) -> int:
-    """Return how many numbers a .weights file of this network holds, without its header."""
+    """Return the number of weights in a .weights file of this network."""
     return sum(floats_by_layer(layers, channels))
 
 
 def num_operations(layers: tuple[Layer, ...], input_size: tuple[int, int], channels: int = 3) -> int:
-    """Return the multiplications and additions of all convolutions for an input of (width, height), as Darknet does."""
-    given = Shape(channels, input_size[1], input_size[0])
-    out = shapes(layers, given)
+    """Return the multiplications and additions of all convolutions for an input of (width, height), as in Darknet."""
+    before = Shape(channels, input_size[1], input_size[0])
+    out = shapes(layers, before)
     return sum(
-        2 * layer.size**2 * before.channels * math.prod(after)
-        for layer, before, after in zip(layers, [given, *out], out, strict=False)
+        2 * layer.size**2 * shape.channels * math.prod(after)
+        for layer, shape, after in zip(layers, [before, *out], out, strict=False)
         if isinstance(layer, Conv)
     )

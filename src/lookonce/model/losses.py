@@ -1,4 +1,4 @@
-"""What the losses of all heads share: their inputs, the IoU terms and the prior loss.
+"""Inputs, IoU terms and the prior loss that the losses of all heads share.
 
 Each head's own losses are in model/heads/. Letters: B images, A anchors, H x W cells, N objects, K objects among them.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PRIOR_SCALE = 0.01
 """Weight of the prior loss. Source: darknet/src/region_layer.c, delta_region_box(..., .01, ...)."""
 MAX_CENTRE, MIN_SIZE, MAX_SIZE = 1e8, 1e-6, 1e40
-"""Limits of centres and sizes for CIoU, in cells: within them double precision holds their squares."""
+"""Limits of centres and sizes for CIoU, cells: their squares fit into double precision."""
 
 
 class Objects(NamedTuple):
@@ -38,7 +38,7 @@ class Objects(NamedTuple):
 
 @dataclass(frozen=True)
 class LossOptions:
-    """Choices of a loss that do not stand in the network's cfg."""
+    """Settings of a loss that the network's cfg does not contain."""
 
     name: str = "region"
     """One of the head's losses."""
@@ -91,8 +91,8 @@ def best_iou(boxes: Tensor, targets: Targets) -> Tensor:
         return boxes.new_zeros(boxes.shape[:-1])
     order = targets.image.argsort(stable=True)
     image = targets.image[order]
-    place = torch.arange(len(order), device=order.device) - (count.cumsum(0) - count)[image]  # within its image
+    number = torch.arange(len(order), device=order.device) - (count.cumsum(0) - count)[image]  # within its image
     truth = boxes.new_zeros(len(boxes), most, 4)
-    truth[image, place] = cxcywh_to_xyxy(targets.boxes[order]).to(boxes)
+    truth[image, number] = cxcywh_to_xyxy(targets.boxes[order]).to(boxes)
     flat = cxcywh_to_xyxy(boxes.flatten(1, 3))  # [B, A*H*W, 4]
     return iou(truth[:, :, None], flat[:, None]).amax(1).view(boxes.shape[:-1])

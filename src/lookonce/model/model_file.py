@@ -1,8 +1,8 @@
-"""The model file: one .safetensors with all that detection needs. Also what every exported file says of its model.
+"""The model file: one .safetensors with everything that detection needs.
 
-A safetensors file holds the weights; its metadata holds the rest as JSON under KEY, and so do ONNX and OpenVINO files.
-Nothing in it is unpickled or run. A Darknet .cfg beside its .weights stands for a model file too.
-torch is imported where weights are read or written: reading a description needs none of it.
+Its tensors are the weights. Its metadata holds the description of the model as JSON under KEY, as do exported ONNX and
+OpenVINO files. Nothing is unpickled or run. A Darknet .cfg with its .weights in the same folder is also a model file.
+torch is imported where weights are read or written: reading a description does not need it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import msgspec
 from lookonce import __version__
 from lookonce.errors import UserError
 from lookonce.files import replacing
-from lookonce.model.darknet.cfg import Cfg, CfgError, read_cfg, write_cfg
+from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.files import Pair, find_pair, find_tree, load_darknet, read_names
-from lookonce.model.layers import Layer, PlacedHead, Region, check_input_size, heads_of, num_classes, region_of
+from lookonce.model.layers import Layer, PlacedHead, check_input_size, heads_of, num_classes, tree_file
 from lookonce.model.resize import ResizeMode
 from lookonce.model.tree import Tree
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 KEY = "lookonce"
 """Key of the JSON: in the metadata of a model file and of ONNX, and in OpenVINO's rt_info."""
 FORMAT = 1
-"""Raised when older versions could not understand the file."""
+"""Increased when older versions cannot read the file."""
 MAX_SEEN = 2**63 - 1
 log = logging.getLogger("lookonce")
 
 
 class ModelFileError(UserError):
-    """A model file that cannot be read or does not hold together."""
+    """A model file that cannot be read or is inconsistent."""
 
 
 def not_ours(path: str, kind: str) -> ModelFileError:
@@ -49,9 +49,9 @@ def not_ours(path: str, kind: str) -> ModelFileError:
 
 @dataclass(frozen=True)
 class Model:
-    """A detector at rest: its network, and how to use it. Without weights it is the description in a file.
+    """A detector: its network, and how to use it. Without weights it is the description in a file.
 
-    Raises ModelFileError or ConfigError for values that do not hold together.
+    Raises ModelFileError or ConfigError for values that do not fit together.
     """
 
     loaded: Network | None
@@ -66,15 +66,15 @@ class Model:
     seen: int = 0
     """Images that training has seen."""
     training: dict[str, Any] = field(default_factory=dict)
-    """How and on what it was trained, for people to read."""
+    """Settings and data of its training, for people to read."""
     tree: Tree | None = None
-    """How the classes contain each other; None: they are independent."""
+    """Tree of classes; None: there is none."""
     pixel_range: tuple[float, float] | None = None
-    """Values of images of more than 8 bits that become black and white; None: see data.images.load_rgb."""
+    """Values that become black and white in images of more than 8 bits; None: see data.images.load_rgb."""
     layers: tuple[Layer, ...] = ()
-    """Those of the network."""
+    """Layers of the network."""
     channels: int = 3
-    """Of the network's input: 3 (RGB), or 1 (grey)."""
+    """Channels of the network's input: 3 (RGB), or 1 (grey)."""
 
     def __post_init__(self) -> None:
         if self.loaded is not None:
@@ -90,10 +90,10 @@ class Model:
             raise ModelFileError(f"thresholds {self.thresholds[:9]}; expected 0 to 1")
         if not 0 <= self.seen <= MAX_SEEN:
             raise ModelFileError(f"{self.seen} images seen; expected 0 to {MAX_SEEN}")
-        named = next((head.layer.tree for head in self.heads if head.layer.tree), "")
+        named = tree_file(self.layers)
         if (self.tree is None) != (not named):
             raise ModelFileError(
-                f"the cfg has tree={named!r}, but a class tree is {'given' if self.tree else 'missing'}"
+                f"the cfg has tree={named!r}, but a class tree is {'present' if self.tree else 'missing'}"
             )
         if self.tree is not None and len(self.tree.parents) != classes:
             raise ModelFileError(f"a tree of {len(self.tree.parents)} classes for {classes} labels")
@@ -112,18 +112,13 @@ class Model:
 
     @property
     def description(self) -> Model:
-        """The same without weights."""
+        """The model without weights."""
         return replace(self, loaded=None)
 
     @property
     def heads(self) -> tuple[PlacedHead, ...]:
         """The network's heads in layer order."""
         return heads_of(self.layers)
-
-    @property
-    def region(self) -> Region:
-        """The region layer of a network whose only head it is."""
-        return region_of(self.layers)
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as plain values; from_text reads them back."""
@@ -136,20 +131,14 @@ class Model:
         """Read the description in a file, JSON as to_json gives it. place: the file, for messages.
 
         Raises:
-            ModelFileError: another format, or values that are missing, of another type, or do not hold together.
+            ModelFileError: another format, or values that are missing, of another type, or inconsistent.
             CfgError: a network that cannot be read.
         """
-        return _described(_stored(text, place), place)
-
-
-class _StoredTree(msgspec.Struct):
-    parents: tuple[int, ...]
-    names: tuple[str, ...]
-    threshold: float
+        return _read(text, place)[0]
 
 
 class _Stored(msgspec.Struct):
-    """The JSON of a file. Versions may add keys with defaults."""
+    """The JSON in a file. New versions may add keys with defaults."""
 
     cfg: str
     labels: tuple[str, ...]
@@ -158,13 +147,14 @@ class _Stored(msgspec.Struct):
     thresholds: tuple[float, ...]
     seen: int
     training: dict[str, Any]
-    tree: _StoredTree | None = None
+    tree: Tree | None = None
     pixel_range: tuple[float, float] | None = None
     sigma: tuple[tuple[float, float], ...] = ()
-    """Of each batch norm; in the model file only."""
+    """Convention for variances of each batch norm; in the model file only."""
 
 
-def _stored(text: str, place: str) -> _Stored:
+def _read(text: str, place: str) -> tuple[Model, tuple[tuple[float, float], ...]]:
+    """Return the model of a description, without weights, and the sigmas of its batch norms."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -177,42 +167,36 @@ def _stored(text: str, place: str) -> _Stored:
             "version that wrote the file"
         )
     try:
-        return msgspec.convert({"input_size": found.get("frame"), **found}, _Stored)  # frame: its name in version 0.1
+        stored = msgspec.convert({"input_size": found.get("frame"), **found}, _Stored)  # frame: its name in version 0.1
     except (msgspec.ValidationError, RecursionError, OverflowError) as error:
         raise ModelFileError(
             f"{place}: its description cannot be read ({str(error)[:200]}); was it written by lookonce?"
         ) from None
 
-
-def _described(found: _Stored, place: str) -> Model:
-    cfg = read_cfg(found.cfg, place)
+    cfg = read_cfg(stored.cfg, place)
+    values = {name: getattr(stored, name) for name in stored.__struct_fields__ if name not in ("cfg", "sigma")}
     try:
-        tree = None if found.tree is None else Tree(found.tree.parents, found.tree.names, found.tree.threshold)
-        return Model(None, found.labels, found.input_size, found.resize, found.thresholds, found.seen, found.training,
-                     tree, found.pixel_range, cfg.layers, cfg.channels)  # fmt: skip
-    except CfgError:
-        raise
+        return Model(None, **values, layers=cfg.layers, channels=cfg.channels), stored.sigma
     except UserError as error:
         raise ModelFileError(f"{place}: {error}") from None
 
 
 def save_model(model: Model, path: Path) -> None:
-    """Write a model file. The old file stays whole until the new one is. Raises UserError for a full disk."""
+    """Write a model file atomically. Raises UserError for a full disk."""
     import safetensors.torch
 
-    sigmas = [tuple(c.norm.sigma) for c in model.network.convolution_list() if c.norm is not None]
     tensors = {name: value.contiguous() for name, value in model.network.state_dict().items()}
-    content = safetensors.torch.save(tensors, {KEY: json.dumps({**model.to_json(), "sigma": sigmas})})
+    content = safetensors.torch.save(tensors, {KEY: json.dumps({**model.to_json(), "sigma": model.network.sigmas})})
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def load_model(path: Path | str) -> Model:
-    """Read a model file, or a Darknet .cfg beside its .weights; the network comes in evaluation mode.
+    """Read a model file, a run folder, or a Darknet .cfg or .weights; the network is in evaluation mode.
 
     Raises:
-        UserError: Darknet files that do not go together.
-        ModelFileError: no such file, not a safetensors file, not one of lookonce's, or one that does not hold together.
+        UserError: Darknet files that do not belong together.
+        ModelFileError: no such file, not a safetensors file of lookonce, or an inconsistent one.
     """
     import safetensors
 
@@ -236,15 +220,14 @@ def load_model(path: Path | str) -> Model:
             if KEY not in metadata:
                 raise ModelFileError(f"{path}: a safetensors file without lookonce's description; give a model file "
                                      "that lookonce train wrote")  # fmt: skip
-            found = _stored(metadata[KEY], str(path))
-            model = _described(found, str(path))
-            return replace(model, loaded=_filled(model, found.sigma, file, path))
+            model, sigmas = _read(metadata[KEY], str(path))
+            return replace(model, loaded=_filled(model, sigmas, file, path))
     except (safetensors.SafetensorError, OSError) as error:
         raise ModelFileError(f"{path}: not a model file ({error}); expected .safetensors of lookonce") from None
 
 
 def _model_of_run(run: Path) -> str:
-    """Say which file is the model of a run."""
+    """Return the path of a run's model for a message, or how to get it."""
     if (run / "model.safetensors").is_file():
         return f"give the model of its run: {run / 'model.safetensors'}"
     return f"its run writes {run / 'model.safetensors'} at the first validation; wait for it, or continue with --resume"
@@ -254,34 +237,33 @@ def _filled(model: Model, sigmas: tuple[tuple[float, float], ...], file: Any, pa
     """Build the network with a file's weights. Shapes are checked before memory is taken."""
     import torch
 
-    from lookonce.model.network import Network, Sigma
+    from lookonce.model.network import Network
 
     with torch.device("meta"):
         network = Network(model.layers, model.channels)
     expected = {name: (list(value.shape), "F32") for name, value in network.state_dict().items()}
     slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    given = {name: (each.get_shape(), each.get_dtype()) for name, each in slices.items()}
-    norms = [convolution.norm for convolution in network.convolution_list() if convolution.norm is not None]
-    if given != expected or len(sigmas) != len(norms):
-        wrong = min((name for name in {*given, *expected} if given.get(name) != expected.get(name)), default="sigma")
+    found = {name: (each.get_shape(), each.get_dtype()) for name, each in slices.items()}
+    if found != expected or len(sigmas) != len(network.sigmas):
+        wrong = min((name for name in {*found, *expected} if found.get(name) != expected.get(name)), default="sigma")
         raise ModelFileError(f"{path}: its description does not fit its weights ({wrong[:60]}): the file is damaged; "
                              "copy it again")  # fmt: skip
-    for norm, sigma in zip(norms, sigmas, strict=True):
+    for sigma in sigmas:
         if not all(0 <= value < math.inf for value in sigma):
             raise ModelFileError(f"{path}: sigma {sigma} in its description; expected two numbers of at least 0")
-        norm.sigma = Sigma(*sigma)
     network = network.to_empty(device="cpu")
+    network.sigmas = sigmas
     network.load_state_dict({name: file.get_tensor(name) for name in expected})
     return network.eval()
 
 
 def _from_darknet(path: Path) -> Model:
-    """Read the model in a .cfg, its .weights and the .names beside them. Darknet letterboxes."""
+    """Read the model in a .cfg, its .weights and its .names. Darknet letterboxes images."""
     pair = find_pair(path)
     network = load_darknet(pair.cfg, pair.weights)
     origin, classes = network.origin, num_classes(network.layers)
     assert origin is not None  # load_darknet sets it
-    named = next((head.layer.tree for head in network.heads if head.layer.tree), "")
+    named = tree_file(network.layers)
     tree = find_tree(named, pair.cfg) if named else None
     labels = _darknet_labels(pair, classes) or (tree.names if tree else ())
     if not labels:
@@ -295,9 +277,9 @@ def _from_darknet(path: Path) -> Model:
 
 
 def _darknet_labels(pair: Pair, classes: int) -> tuple[str, ...]:
-    """Return the class names beside a .cfg; empty where there are none, or where the only .names does not fit.
+    """Return the class names of a .cfg; empty: there are none, or the only .names of its folder does not fit.
 
-    Raises ModelFileError where the .names file with the cfg's own name has another number of classes.
+    Raises ModelFileError if the .names file with the cfg's own name has another number of classes.
     """
     if pair.names is None:
         return ()

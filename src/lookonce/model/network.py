@@ -1,12 +1,13 @@
 """Build and run a network from its layers. Letters: B images, C channels, F filters, H x W cells, K x K kernel.
 
-It also holds a convolution whose weight gradient is one matrix product: with AVX2 alone oneDNN computes the gradient of
-channels_last weights at half the speed of that product (docs/results.md).
+With AVX2 alone, oneDNN computes the gradient of channels_last weights at half the speed of a matrix product
+(docs/results.md), so convolutions here use that product.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -29,6 +30,7 @@ from lookonce.model.layers import (
     Softmax,
     channels_before,
     heads_of,
+    last_convolutions,
     sources,
     stride,
 )
@@ -69,7 +71,7 @@ def reorg(x: Tensor, stride: int) -> Tensor:
 
 
 class BatchNorm(nn.Module):
-    """Batch norm that keeps a file's raw variance and applies the file's convention to it."""
+    """Batch norm that stores a file's raw variance and the convention with which it is read."""
 
     weight: nn.Parameter
     bias: nn.Parameter
@@ -91,7 +93,7 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [B, C, H, W]: batch statistics in training, running ones in evaluation.
 
-        Training changes the statistics: from then on TRAINED_HERE applies to them.
+        Training changes the statistics, so TRAINED_HERE applies to them from then on.
         """
         if self.training:
             self.sigma = TRAINED_HERE
@@ -100,20 +102,20 @@ class BatchNorm(nn.Module):
 
 
 WINDOWS = 16_000_000
-"""Bytes of windows laid out at a time: they stay in the processor's cache."""
+"""Bytes of windows copied at a time: they stay in the processor's cache."""
 FEW_CHANNELS = 16
-"""Below this many channels a row of the matrix is too short, and oneDNN is faster."""
+"""Below this many channels the rows of the matrix are too short: oneDNN is faster."""
 
 
 def convolve(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """Return conv(x) [B, F, H', W']; its weight gradient is the matrix product where that is faster."""
+    """Return conv(x) [B, F, H', W']; the weight gradient is computed as a matrix product if that is faster."""
     if torch.is_grad_enabled() and conv.weight.requires_grad and is_faster(x, conv):
         return cast(Tensor, Convolve.apply(x, conv.weight, conv.bias))  # type: ignore[no-untyped-call]
     return cast(Tensor, conv(x))
 
 
 def is_faster(x: Tensor, conv: nn.Conv2d) -> bool:
-    """Return whether the product is faster: float32, AVX2, channels_last, and a kernel that Convolve supports."""
+    """Return whether the matrix product is faster: float32, AVX2, channels_last, a kernel that Convolve supports."""
     return (
         torch.backends.cpu.get_cpu_capability() == "AVX2"
         and x.device.type == "cpu"
@@ -140,36 +142,36 @@ class Convolve(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return the gradients of x, weight and bias where they are needed. grad: [B, F, H, W]."""
         x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad
+        x_needed, weight_needed, bias_needed = ctx.needs_input_grad
         pad = [weight.shape[-1] // 2] * 2
-        back, _, _ = torch.ops.aten.convolution_backward(
-            grad, x, weight, None, [1, 1], pad, [1, 1], False, [0, 0], 1, [of_x, False, False]
+        x_grad, _, _ = torch.ops.aten.convolution_backward(
+            grad, x, weight, None, [1, 1], pad, [1, 1], False, [0, 0], 1, [x_needed, False, False]
         )
         return (
-            back,
-            weight_gradient(x, grad, weight.shape[-1]) if of_weight else None,
-            grad.sum((0, 2, 3)) if of_bias else None,
+            x_grad,
+            weight_gradient(x, grad, weight.shape[-1]) if weight_needed else None,
+            grad.sum((0, 2, 3)) if bias_needed else None,
         )
 
 
 def weight_gradient(x: Tensor, grad: Tensor, size: int) -> Tensor:
     """Return the gradient of the weights [F, C, K, K]. x: [B, C, H, W]; grad: [B, F, H, W]; size: K.
 
-    Each row of a matrix holds the window of one output cell; its product with the cells' gradients is the result.
+    It is the product of the output cells' gradients and a matrix whose rows are the windows of these cells.
     """
     batch, channels, height, width = x.shape
-    filters, pad, row = grad.shape[1], size // 2, size * size * channels
+    filters, pad, length = grad.shape[1], size // 2, size * size * channels
     padded = F.pad(x, (pad, pad, pad, pad)).permute(0, 2, 3, 1).contiguous()  # [B, H+2p, W+2p, C]
-    image, line, cell, _ = padded.stride()
+    image, row, cell, _ = padded.stride()
     windows = padded.as_strided(
-        (batch, height, width, size, size, channels), (image, line, cell, line, cell, 1)
+        (batch, height, width, size, size, channels), (image, row, cell, row, cell, 1)
     )  # a view: [B, H, W, K, K, C]
     gradients = grad.permute(0, 2, 3, 1)  # [B, H, W, F]
-    found = x.new_zeros(filters, row)
-    at_a_time = max(1, WINDOWS // (4 * height * width * row))
+    found = x.new_zeros(filters, length)
+    at_a_time = max(1, WINDOWS // (4 * height * width * length))
     for start in range(0, batch, at_a_time):
         part = slice(start, start + at_a_time)
-        found.addmm_(gradients[part].reshape(-1, filters).t(), windows[part].reshape(-1, row))
+        found.addmm_(gradients[part].reshape(-1, filters).t(), windows[part].reshape(-1, length))
     return found.view(filters, size, size, channels).permute(0, 3, 1, 2)  # channels last, as the weights
 
 
@@ -203,7 +205,7 @@ class Convolution(nn.Module):
 
 
 def max_pool(x: Tensor, layer: MaxPool) -> Tensor:
-    """Return Darknet's max pooling: windows start (size-1)//2 before the map; missing cells never win.
+    """Return Darknet's max pooling: windows start (size-1)//2 before the map; padding never wins.
 
     Source: darknet/src/maxpool_layer.c, padding = size - 1, out = (in + padding - size) / stride + 1.
     """
@@ -215,12 +217,12 @@ def max_pool(x: Tensor, layer: MaxPool) -> Tensor:
 
 
 class Network(nn.Module):
-    """Layers that run. Calling it on [B, 3, H, W] floats in 0..1 returns a tuple of raw maps, one a head.
+    """A network of layers. Calling it on [B, 3, H, W] floats in 0..1 returns a tuple of raw maps, one a head.
 
-    channels: what the first layer reads: 3, or 1 for a grey network. A grey network takes RGB too, and makes it grey.
+    channels: channels of the input: 3, or 1 for a grey network, which converts RGB to grey.
 
     Raises:
-        ConfigError: layers that do not fit together; at a call, an input side that does not divide by the stride.
+        ConfigError: layers that do not fit together; at a call, an input side that is no multiple of the stride.
     """
 
     def __init__(self, layers: tuple[Layer, ...], channels: int = 3) -> None:
@@ -228,23 +230,34 @@ class Network(nn.Module):
         self.layers, self.channels = layers, channels
         self.heads, self.stride = heads_of(layers), stride(layers)
         self.origin: Origin | None = None
-        """The Darknet files that it was read from, so that they can be written as they were."""
+        """The Darknet files that it was read from, so that they can be written unchanged."""
         before = channels_before(layers, channels)
         self.convolutions = nn.ModuleDict(
             {str(i): Convolution(before[i], layer) for i, layer in enumerate(layers) if isinstance(layer, Conv)}
         )
         self._sources = {i: sources(layer, i) for i, layer in enumerate(layers) if isinstance(layer, Route)}
-        self._raw = tuple(head.index for head in self.heads) or (len(layers) - 1,)  # a head passes its map on
-        self._kept = {*self._raw, *(source for found in self._sources.values() for source in found)}
+        self._raw_layers = tuple(head.index for head in self.heads) or (len(layers) - 1,)  # a head passes its map on
+        self._kept = {*self._raw_layers, *(source for found in self._sources.values() for source in found)}
         self._frozen = 0
 
     def convolution_list(self) -> list[Convolution]:
         """Return the convolutions in their order, as Darknet's weight files hold them."""
         return [cast(Convolution, module) for module in self.convolutions.values()]
 
-    def convolution_before(self, index: int) -> nn.Conv2d:
-        """Return the convolution that makes the map of the head at an index."""
-        return cast(Convolution, self.convolutions[str(index - 1)]).conv
+    @property
+    def sigmas(self) -> list[Sigma]:
+        """The convention for variances of each batch norm, in their order."""
+        return [convolution.norm.sigma for convolution in self.convolution_list() if convolution.norm is not None]
+
+    @sigmas.setter
+    def sigmas(self, sigmas: Sequence[Sequence[float]]) -> None:
+        norms = [convolution.norm for convolution in self.convolution_list() if convolution.norm is not None]
+        for norm, (inside, outside) in zip(norms, sigmas, strict=True):
+            norm.sigma = Sigma(inside, outside)
+
+    def head_convolutions(self) -> list[nn.Conv2d]:
+        """Return the convolution that makes each head's map, in the order of heads."""
+        return [cast(Convolution, self.convolutions[str(index)]).conv for index in last_convolutions(self.layers)]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Run on [B, 3, H, W] floats 0..1; on [B, 1, H, W] as well if the network is grey.
@@ -255,7 +268,7 @@ class Network(nn.Module):
         if self.heads and (x.shape[-2] % self.stride or x.shape[-1] % self.stride):
             raise ConfigError(f"an input of {x.shape[-1]} x {x.shape[-2]} px; both sides must divide by {self.stride}")
         kept: dict[int, Tensor] = {}
-        self._through(x, kept, 0, len(self.layers))
+        self._run_layers(x, kept, 0, len(self.layers))
         return self._maps(kept)
 
     @property
@@ -265,36 +278,36 @@ class Network(nn.Module):
 
     def reads(self, split_index: int) -> tuple[int, ...]:
         """Return the layers below split_index whose outputs forward_head needs; the last is split_index - 1."""
-        needed = {i for at, found in self._sources.items() if at >= split_index for i in found} | {*self._raw}
+        needed = {i for at, found in self._sources.items() if at >= split_index for i in found} | {*self._raw_layers}
         return (*sorted(i for i in needed if i < split_index - 1), split_index - 1)
 
     def forward_backbone(self, x: Tensor, split_index: int) -> tuple[Tensor, ...]:
         """Return the outputs of the layers reads(split_index) for images [B, 3, H, W]."""
         kept: dict[int, Tensor] = {}
-        last = self._through(x, kept, 0, split_index)
+        last = self._run_layers(x, kept, 0, split_index)
         return (*(kept[index] for index in self.reads(split_index)[:-1]), last)
 
     def forward_head(self, outputs: tuple[Tensor, ...], split_index: int) -> tuple[Tensor, ...]:
         """Return the raw maps, as forward does, from the outputs of forward_backbone."""
         kept = dict(zip(self.reads(split_index), outputs, strict=True))
-        self._through(outputs[-1], kept, split_index, len(self.layers))
+        self._run_layers(outputs[-1], kept, split_index, len(self.layers))
         return self._maps(kept)
 
     def _maps(self, kept: dict[int, Tensor]) -> tuple[Tensor, ...]:
         half = (torch.bfloat16, torch.float16)
-        return tuple(kept[index].float() if kept[index].dtype in half else kept[index] for index in self._raw)
+        return tuple(kept[index].float() if kept[index].dtype in half else kept[index] for index in self._raw_layers)
 
-    def _through(self, x: Tensor, kept: dict[int, Tensor], start: int, stop: int) -> Tensor:
+    def _run_layers(self, x: Tensor, kept: dict[int, Tensor], start: int, stop: int) -> Tensor:
         """Run the layers start..stop on x; add the outputs that routes read, and the raw maps, to kept."""
         if start == 0 and self.channels == 1 and x.shape[1] == 3:
             x = grey(x)
         for index in range(start, stop):
-            x = self._run(index, self.layers[index], x, kept)
+            x = self._run_layer(index, self.layers[index], x, kept)
             if index in self._kept:
                 kept[index] = x
         return x
 
-    def _run(self, index: int, layer: Layer, x: Tensor, kept: dict[int, Tensor]) -> Tensor:
+    def _run_layer(self, index: int, layer: Layer, x: Tensor, kept: dict[int, Tensor]) -> Tensor:
         match layer:
             case Conv():
                 return cast(Tensor, self.convolutions[str(index)](x))
@@ -334,14 +347,14 @@ class Network(nn.Module):
 
 
 def empty(layers: tuple[Layer, ...], channels: int = 3) -> Network:
-    """Return a network whose memory is not initialised: fill every number before it runs."""
+    """Return a network with uninitialised weights: fill all of them before it runs."""
     with torch.device("meta"):
         network = Network(layers, channels)
     return network.to_empty(device="cpu")
 
 
 def folded(network: Network) -> Network:
-    """Return the same function with every batch norm folded into its convolution: for detection only."""
+    """Return the same network with every batch norm folded into its convolution: for detection only."""
     plain = tuple(
         Conv(layer.filters, layer.size, layer.stride, False, layer.activation) if isinstance(layer, Conv) else layer
         for layer in network.layers

@@ -1,10 +1,10 @@
-"""A detector as an ONNX graph. The network is written node by node from its layers; its decoding is traced by PyTorch.
+"""Write a detector as an ONNX graph: the network node by node from its layers, its decoding traced by PyTorch.
 
     images uint8 [B, 3, H, W] -> pixels 0..1 -> network -> raw maps -> decode -> boxes, scores -> suppress -> detections
 
-Letters: B images, C channels or classes, H x W cells, N predictions, M rows. Batch norm is folded. The tensors "pixels"
-and "raw" ("raw0", "raw1", ... of several heads) have these names in every file, so that a backend finds the network in
-it. From a file that is read back only numbers are taken: its nodes must be those that its own description asks for.
+Letters: B images, C channels or classes, H x W cells, N predictions, M rows. Batch norm is folded. Every file has the
+tensors "pixels" and "raw" ("raw0", "raw1", ... of several heads), between which backends find the network. A file is
+read only if its nodes are those of the network in its description; then its weights are used.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from lookonce.model.postprocess import PLAIN_THRESHOLD, Selection
 
 OPSET = 18
 IR = 10
-"""ONNX's file version that goes with the opset; ONNX Runtime reads it from 1.18 on."""
+"""ONNX's file version for this opset; ONNX Runtime reads it from 1.18 on."""
 MAX_SIDE = 2**14
-"""Largest side of an input, pixels: beyond every detector, and refused before memory is taken."""
+"""Largest side of an input, pixels; larger ones are refused before memory is taken."""
 PIXELS, RAW = "pixels", "raw"
 IMAGES, BOXES, SCORES, DETECTIONS = "images", "boxes", "scores", "detections"
 SCORE_THRESHOLD, IOU_THRESHOLD = "score_threshold", "iou_threshold"
@@ -72,18 +72,28 @@ def detector_model(model: Model) -> onnx.ModelProto:
     return made
 
 
-def network_model(model: Model) -> onnx.ModelProto:
-    """Return the network alone: from "pixels", float32 [B, 3, H, W] RGB in 0..1, to the raw maps. B, H, W are free."""
-    return _network_model(model, _folded_numbers(model))
+def network_model(model: Model, numbers: Numbers | None = None) -> onnx.ModelProto:
+    """Return the network alone: from "pixels", float32 [B, 3, H, W] RGB in 0..1, to the raw maps. B, H, W are variable.
+
+    numbers: weights and biases with batch norm folded; None: those of the model.
+    """
+    graph, names = _Graph(), raws(model.layers)
+    _add_network(graph, model, numbers or _folded_numbers(model))
+    outputs = [_floats(name, ("batch", f"channels{n}", f"rows{n}", f"columns{n}")) for name, n in names.items()]
+    return graph.model([_floats(PIXELS, ("batch", 3, "height", "width"))], outputs, model)
 
 
 def raw_model(model: Model) -> onnx.ModelProto:
-    """Return the network alone for one image of the model's own input size: every reader of ONNX runs it, OpenCV too.
+    """Return the network alone for one image of the model's own input size; every reader of ONNX runs it, also OpenCV.
 
     From "pixels", float32 [1, 3, H, W] RGB in 0..1, already resized, to the raw maps, of a region layer
     [1, A*(5+C), H/stride, W/stride].
     """
-    made = _network_model(model, _folded_numbers(model), model.input_size)
+    graph, (width, height) = _Graph(), model.input_size
+    _add_network(graph, model, _folded_numbers(model), model.input_size)
+    maps = shapes(model.layers, Shape(model.channels, height, width))
+    outputs = [_floats(name, (1, *maps[index])) for name, index in raws(model.layers).items()]
+    made = graph.model([_floats(PIXELS, (1, 3, height, width))], outputs, model)
     made.doc_string = "raw is the map before the head: per anchor x, y, w, h, objectness and classes"
     return made
 
@@ -100,7 +110,7 @@ def raws(layers: tuple[Layer, ...]) -> dict[str, int]:
 
 
 def raw_shapes(model: Model, place: str) -> list[Shape]:
-    """Return the shapes of a network's raw maps. Raises ModelFileError for an input size that it cannot take."""
+    """Return the shapes of a network's raw maps. Raises ModelFileError for an input size that is not valid."""
     width, height = model.input_size
     if not all(1 <= side <= MAX_SIDE for side in model.input_size):
         raise ModelFileError(f"{place}: an input of {width:.6g} x {height:.6g}; expected sides from 1 to {MAX_SIDE}")
@@ -119,14 +129,14 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise ModelFileError(f"{path}: not an ONNX file ({reason})") from None
     newest = onnx.defs.onnx_opset_version()
     opset = max((entry.version for entry in made.opset_import if not entry.domain.strip()), default=0)
-    if not 1 <= opset <= newest:  # OpenVINO would run it as one that it knows
+    if not 1 <= opset <= newest:  # OpenVINO would run it with another opset
         fix = "run: pip install -U onnx" if opset > newest else "export it again with lookonce export"
         raise ModelFileError(f"{path}: opset {opset}; this onnx package supports 1 to {newest}; {fix}")
     return made
 
 
 def read_description(made: onnx.ModelProto, place: str) -> Model:
-    """Read the description in an ONNX model. Raises ModelFileError where there is none, or of another format."""
+    """Read the description in an ONNX model. Raises ModelFileError if there is none, or for another format."""
     try:
         found = {entry.key: entry.value for entry in made.metadata_props}
     except UnicodeDecodeError:
@@ -137,9 +147,9 @@ def read_description(made: onnx.ModelProto, place: str) -> Model:
 
 
 def network_part(made: onnx.ModelProto, model: Model, place: str) -> onnx.ModelProto:
-    """Return the network in one of our files as network_model gives it. model: the description in the file.
+    """Return the network in a file of lookonce, as network_model does. model: the description in the file.
 
-    Only the numbers of its convolutions are taken. Raises ModelFileError for a file that holds another network.
+    Only the weights of its convolutions are used. Raises ModelFileError for a file with another network.
     """
     raw_shapes(model, place)
     try:
@@ -148,12 +158,12 @@ def network_part(made: onnx.ModelProto, model: Model, place: str) -> onnx.ModelP
         if last not in outputs:
             raise ModelFileError(f"{place}: no tensor {last!r} in it; write it with lookonce export")
         found = list(made.graph.node[outputs.get(PIXELS, -1) + 1 : outputs[last] + 1])
-        numbers = _read_numbers({value.name: value for value in made.graph.initializer}, model, place)
+        numbers = _read_numbers(made, model, place)
         for size in (None, model.input_size):
             expected = _Graph()
             _add_network(expected, model, numbers, size)
             if found == expected.nodes:
-                return _network_model(model, numbers)
+                return network_model(model, numbers)
     except ModelFileError:
         raise
     except ValueError:  # names that are not text, numbers that ONNX cannot hold
@@ -163,26 +173,22 @@ def network_part(made: onnx.ModelProto, model: Model, place: str) -> onnx.ModelP
     )
 
 
-def _read_numbers(tensors: dict[str, onnx.TensorProto], model: Model, place: str) -> Numbers:
+def _read_numbers(made: onnx.ModelProto, model: Model, place: str) -> Numbers:
+    tensors = {tensor.name: tensor for tensor in made.graph.initializer}
+
+    def read(name: str, *shape: int) -> NDArray[np.float32]:
+        tensor = tensors.get(name, onnx.TensorProto())
+        is_float = tensor.data_type == onnx.TensorProto.FLOAT and tensor.data_location == onnx.TensorProto.DEFAULT
+        if not is_float or tuple(tensor.dims) != shape or len(tensor.raw_data) != 4 * math.prod(shape):
+            sides = " x ".join(map(str, shape))
+            raise ModelFileError(
+                f"{place}: {name}: expected {sides} numbers of 32 bits; export it again with lookonce export"
+            )
+        return np.frombuffer(tensor.raw_data, "<f4").reshape(shape)
+
     channels = channels_before(model.layers, model.channels)
-    return [
-        (_read_tensor(tensors, f"{index}/weight", (layer.filters, channels[index], layer.size, layer.size), place),
-         _read_tensor(tensors, f"{index}/bias", (layer.filters,), place))
-        for index, layer in enumerate(model.layers) if isinstance(layer, Conv)
-    ]  # fmt: skip
-
-
-def _read_tensor(
-    tensors: dict[str, onnx.TensorProto], name: str, shape: tuple[int, ...], place: str
-) -> NDArray[np.float32]:
-    tensor = tensors.get(name, onnx.TensorProto())
-    is_float = tensor.data_type == onnx.TensorProto.FLOAT and tensor.data_location == onnx.TensorProto.DEFAULT
-    if not is_float or tuple(tensor.dims) != shape or len(tensor.raw_data) != 4 * math.prod(shape):
-        sides = " x ".join(map(str, shape))
-        raise ModelFileError(
-            f"{place}: {name}: expected {sides} numbers of 32 bits; export it again with lookonce export"
-        )
-    return np.frombuffer(tensor.raw_data, "<f4").reshape(shape)
+    return [(read(f"{n}/weight", layer.filters, channels[n], layer.size, layer.size), read(f"{n}/bias", layer.filters))
+            for n, layer in enumerate(model.layers) if isinstance(layer, Conv)]  # fmt: skip
 
 
 class _Graph:
@@ -205,7 +211,7 @@ class _Graph:
     def model(
         self, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto], model: Model
     ) -> onnx.ModelProto:
-        """Return the whole as an ONNX model, with a description of the model that it was made from."""
+        """Return the graph as an ONNX model, with the model's description."""
         graph = helper.make_graph(self.nodes, "lookonce", inputs, outputs, self.initializers)
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
         made.producer_name = "lookonce"
@@ -214,7 +220,7 @@ class _Graph:
 
 
 def _floats(name: str, shape: Sequence[int | str]) -> onnx.ValueInfoProto:
-    """Return a float32 tensor's name and shape; a side that is a word is free."""
+    """Return the name and shape of a float32 tensor; a side given as a word is variable."""
     return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
 
 
@@ -225,21 +231,8 @@ def _folded_numbers(model: Model) -> Numbers:
     return [(c.weight.detach().numpy(), c.bias.detach().numpy()) for c in convolutions if c.bias is not None]
 
 
-def _network_model(model: Model, numbers: Numbers, size: tuple[int, int] | None = None) -> onnx.ModelProto:
-    """Return the network alone. size: (W, H) of the input where it is fixed, for one image."""
-    graph, names = _Graph(), raws(model.layers)
-    _add_network(graph, model, numbers, size)
-    if size is None:
-        free = [_floats(name, ("batch", f"channels{n}", f"rows{n}", f"columns{n}")) for name, n in names.items()]
-        return graph.model([_floats(PIXELS, ("batch", 3, "height", "width"))], free, model)
-    width, height = size
-    maps = shapes(model.layers, Shape(model.channels, height, width))
-    outputs = [_floats(name, (1, *maps[index])) for name, index in names.items()]
-    return graph.model([_floats(PIXELS, (1, 3, height, width))], outputs, model)
-
-
 def _add_network(graph: _Graph, model: Model, numbers: Numbers, size: tuple[int, int] | None = None) -> None:
-    """Add the nodes from "pixels" to the raw maps. size: (W, H) of the input where it is fixed."""
+    """Add the nodes from "pixels" to the raw maps. size: (W, H) of the input; None: variable."""
     layers, channels = model.layers, channels_before(model.layers, model.channels)
     maps = None
     if size is not None:
@@ -298,7 +291,7 @@ def _add_max_pool(graph: _Graph, index: int, layer: MaxPool, source: str) -> str
 
 
 def _add_reorg(graph: _Graph, name: str, source: str, channels: int, stride: int) -> str:
-    """Add network.reorg for maps of any size; a 0 in a shape keeps that side of what is reshaped."""
+    """Add network.reorg for maps of any size; a 0 in a shape means: unchanged."""
     split = graph.constant(f"{name}/split", np.array([0, channels // stride**2, 0, stride, -1, stride]))
     view = graph.add("Reshape", [source, split], f"{name}/view")  # [B, D, H, s, W, s]
     turned = graph.add("Transpose", [view], f"{name}/turned", perm=[0, 3, 5, 1, 2, 4])
@@ -310,7 +303,7 @@ def _add_reorg(graph: _Graph, name: str, source: str, channels: int, stride: int
 
 
 def _add_fixed_reorg(graph: _Graph, name: str, source: str, shape: Shape, stride: int) -> str:
-    """Add network.reorg for one image of a known size: at most four dimensions, since OpenCV transposes no more."""
+    """Add network.reorg for one image of a known size, with at most four dimensions: OpenCV transposes no more."""
     channels, height, width = shape
     rows = channels // stride**2 * height
 
@@ -347,7 +340,7 @@ def _add_decoding(graph: _Graph, model: Model) -> None:
             Decode().eval(), examples, dynamo=True, opset_version=OPSET, dynamic_shapes=(sides,), verbose=False,
             input_names=names, output_names=[BOXES, SCORES],
         )  # fmt: skip
-    assert traced is not None  # it is None only where a file is asked for
+    assert traced is not None  # None only if it writes a file
     part = traced.model_proto.graph
 
     def own(name: str) -> str:
@@ -357,7 +350,7 @@ def _add_decoding(graph: _Graph, model: Model) -> None:
         node.input[:] = map(own, node.input)
         node.output[:] = map(own, node.output)
         node.name = own(node.name)
-        del node.metadata_props[:]  # they name files of this machine
+        del node.metadata_props[:]  # they contain paths of this machine
     for initializer in part.initializer:
         initializer.name = own(initializer.name)
     graph.nodes += part.node

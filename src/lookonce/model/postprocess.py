@@ -1,6 +1,6 @@
 """From predictions to detections: threshold -> undo the resize -> suppress per class -> clip.
 
-Greedy suppression is exact, and ties are stated: of equal scores the lower index comes first.
+Greedy suppression is exact. Of equal scores the lower index comes first.
 Source: darknet/src/region_layer.c, get_region_detections; darknet/src/box.c, do_nms_sort.
 """
 
@@ -18,7 +18,7 @@ from lookonce.model.detections import Detections, Predictions
 from lookonce.model.resize import ResizeMode, boxes_to_image
 
 PLAIN_THRESHOLD = 0.3
-"""Score threshold of a model without its own."""
+"""Score threshold of a model that has none."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Selection:
     score_threshold: float
     """A detection's score and its objectness are greater than this; 0 to 1."""
     iou_threshold: float = 0.45
-    """Of two boxes of one class with a greater IoU the better stays. Source: detector.c, nms=.45."""
+    """Of two boxes of one class with a greater IoU, the one of higher score stays. Source: detector.c, nms=.45."""
     max_candidates: int = 3000
-    """Limit on the (box, class) pairs that enter suppression, the best first: bounds memory to 300 MB."""
+    """Maximum (box, class) pairs that enter suppression, best first: limits memory to 300 MB."""
     max_detections: int = 1000
-    """Limit on the detections of an image, the best first."""
+    """Maximum detections of an image, best first."""
     clip: bool = True
-    """Cut boxes to the image (after suppression) and drop those without area in it; Darknet does not."""
+    """Clip boxes to the image after suppression and drop those without area in it; Darknet does not."""
 
     def __post_init__(self) -> None:
         for name in ("score_threshold", "iou_threshold"):
@@ -45,49 +45,34 @@ class Selection:
                 raise ConfigError(f"{name}: {getattr(self, name)}; expected at least 1")
 
 
-def nms(boxes: ArrayLike, scores: ArrayLike, iou_threshold: float) -> NDArray[np.int64]:
-    """Greedy suppression within one class.
-
-    Args:
-        boxes:  [N, 4] xyxy, any unit.
-        scores: [N].
-        iou_threshold: a box goes if its IoU with a better one that stays is greater than this.
-    Returns:
-        Indices of the boxes that stay, by descending score; of equal scores the lower index first.
-    """
-    order = np.argsort(-np.asarray(scores), kind="stable")
-    ranked = np.asarray(boxes)[order]
-    return order[_survivors(iou(ranked[:, None], ranked) > iou_threshold)]
-
-
 def nms_per_class(
     boxes: ArrayLike, scores: ArrayLike, selection: Selection
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Greedy suppression within each class on its own; a box may stay for several classes.
+    """Suppress boxes greedily within each class; a box may stay for several classes.
 
     Args:
         boxes:  [N, 4] xyxy, any unit.
-        scores: [N, C]; those not above selection.score_threshold, and nan, do not take part.
+        scores: [N, C]; those not above selection.score_threshold, and nan, are ignored.
     Returns:
         (box [M], class [M]) that stay, by descending score; of equal scores the lower box, then class, first.
-        Exact as long as no more than selection.max_candidates pairs are above the threshold.
+        Exact if at most selection.max_candidates pairs are above the threshold.
     """
     boxes, scores = np.asarray(boxes), np.asarray(scores)
     box, label = (scores > selection.score_threshold).nonzero()  # [M]
     order = np.argsort(-scores[box, label], kind="stable")[: selection.max_candidates]
     box, label = box[order], label[order]
-    distinct, place = np.unique(box, return_inverse=True)  # [D], [M]
+    distinct, row = np.unique(box, return_inverse=True)  # [D], [M]
     corners = boxes[distinct]
-    clash = (iou(corners[:, None], corners) > selection.iou_threshold)[place][:, place]  # [M, M]
+    clash = (iou(corners[:, None], corners) > selection.iou_threshold)[row][:, row]  # [M, M]
     keep = _survivors(clash & (label[:, None] == label))
     return box[keep], label[keep]
 
 
 def _survivors(clash: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which of N boxes, the best first, greedy suppression keeps: [N] bool. clash: [N, N] bool.
+    """Return which of N boxes, best first, greedy suppression keeps: [N] bool. clash: [N, N] bool.
 
-    A box stays if no earlier box that stays clashes with it. Repeating that sentence on all boxes at
-    once settles at least one more box of the order each time, so it ends, and only greedy's answer stands still.
+    A box stays if no better box that stays clashes with it. Applying this rule to all boxes at once settles at least
+    one more box each time, so the loop ends; its only fixed point is the greedy result.
     """
     better, worse = np.triu(clash, 1).nonzero()
     keep = np.ones(len(clash), np.bool_)
@@ -107,7 +92,7 @@ def postprocess(
     class_names: tuple[str, ...],
     selection: Selection,
 ) -> list[Detections]:
-    """Turn the predictions of a batch into detections, on the CPU. Anything not finite is dropped.
+    """Turn the predictions of a batch into detections, on the CPU. Drop what is not finite.
 
     Args:
         predictions: of B images, boxes in input pixels.
@@ -118,8 +103,8 @@ def postprocess(
     Returns:
         B Detections, boxes in image pixels. IoU is that of the boxes in image pixels, as in Darknet.
     """
-    given = predictions.numpy()
-    parts = zip(given.boxes, given.objectness, given.class_prob, sizes, strict=True)
+    arrays = predictions.numpy()
+    parts = zip(arrays.boxes, arrays.objectness, arrays.class_prob, sizes, strict=True)
     results = []
     for boxes, objectness, class_prob, size in parts:  # [N, 4], [N], [N, C]
         likely = ((objectness > selection.score_threshold) & np.isfinite(boxes).all(-1)).nonzero()[0]  # [K]

@@ -26,12 +26,12 @@ class TreeError(UserError):
 
 @dataclass(frozen=True)
 class Tree:
-    """C classes, parents before their children, siblings side by side. Letters: C classes, G groups of siblings."""
+    """C classes in G groups of siblings; parents before their children, the siblings of a group consecutive."""
 
     parents: tuple[int, ...]
     """[C] index of each class's parent; -1: none."""
     names: tuple[str, ...] = ()
-    """[C] as the file has them; empty: unknown."""
+    """[C] class names; empty: unknown."""
     threshold: float = 0.5
     """Probability above which a path continues to a child. Source: darknet/examples/detector.c, hier_thresh=.5."""
 
@@ -45,7 +45,7 @@ class Tree:
             raise TreeError(f"threshold {self.threshold}; expected 0 to 1")
         runs = [parent for parent, _ in groupby(self.parents)]
         if not runs or len(set(runs)) != len(runs):
-            raise TreeError("a tree without classes, or siblings apart; expected the children of a class side by side")
+            raise TreeError("a tree without classes, or with siblings apart; expected the children of a class in a row")
 
     def softmax(self, scores: Tensor) -> Tensor:
         """Turn scores [..., C] into each class's probability given its parent; each group of siblings sums to 1."""
@@ -75,7 +75,7 @@ class Tree:
         index = torch.arange(len(self.parents), device=absolute.device)
         group = self._groups(absolute)
         best = self._reduce(absolute, group, "amax").gather(-1, group) == absolute
-        first = self._reduce(torch.where(best, index, len(index)), group, "amin")  # [..., G] of equals the first
+        first = self._reduce(torch.where(best, index, len(index)), group, "amin")  # [..., G] the first of equals
         taken = (first.gather(-1, group) == index) & (self.along_paths(absolute) > self.threshold)
         parents = torch.tensor(self.parents, device=absolute.device)
         for nodes in self._levels()[1:]:
@@ -96,7 +96,7 @@ class Tree:
         return torch.zeros_like(scores).scatter_(-1, top[..., None], 1)
 
     def _levels(self) -> list[Tensor]:
-        """Indices of the classes at each depth, roots first."""
+        """Return the indices of the classes at each depth, roots first."""
         import torch
 
         depth: list[int] = []
@@ -109,14 +109,14 @@ class Tree:
         return [torch.tensor(level) for level in levels]
 
     def _groups(self, like: Tensor) -> Tensor:
-        """[..., C] number of each class's group of siblings."""
+        """Return [..., C] the index of each class's group of siblings."""
         import torch
 
         numbers = [number for number, (_, run) in enumerate(groupby(self.parents)) for _ in run]
         return torch.tensor(numbers, device=like.device).expand(like.shape)
 
     def _reduce(self, values: Tensor, group: Tensor, how: str) -> Tensor:
-        """Values [..., C] reduced over each group: [..., G]."""
+        """Reduce values [..., C] over each group: [..., G]."""
         groups = len({*self.parents})
         empty = values.new_zeros((*values.shape[:-1], groups))
         return empty.scatter_reduce(-1, group, values, how, include_self=False)

@@ -21,6 +21,7 @@ from lookonce.evaluation.evaluate import Analysis, analyse
 from lookonce.evaluation.matching import image_f1, match
 from lookonce.inference.draw import draw
 from lookonce.model.detections import Detections
+from lookonce.model.layers import PlacedHead
 from lookonce.report.evaluation_page import sections
 from lookonce.report.page import WARM, data_uri, styled_figure, to_svg, write_page
 from lookonce.training.history import Curves, RunReport, read_curves
@@ -29,7 +30,6 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (5, 3))
 TERMS = ("xy", "wh", "ciou", "objectness", "background", "class", "prior")
 SHOWN_SIDE = 560  # longest side of an image on the page, px
 SHOWN = 6  # images in each gallery
-Shapes = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class SizeRow:
 
     size: str
     objects: int  # of the training set
-    fit: float | None  # fraction that an anchor fits
-    lost: float | None  # fraction in an anchor collision
+    anchor_recall: float | None  # fraction with an anchor of shape IoU >= .5
+    collisions: float | None  # fraction in an anchor collision
     ap: float | None  # mean AP on the scored images
 
 
@@ -92,15 +92,16 @@ def compared(image: Image.Image, found: Detections, record: Record, labels: Sequ
     return draw(np.asarray(large.convert("RGB")), boxes, truth)
 
 
-def facts(recipe: Mapping[str, Any], data: str, images: int, anchors: Shapes) -> list[tuple[str, str]]:
-    """Return the rows of the page's table. recipe: settings by name; data, images: the training set; anchors: cells."""
+def facts(recipe: Mapping[str, Any], data: str, images: int, heads: Sequence[PlacedHead]) -> list[tuple[str, str]]:
+    """Return the rows of the page's table. recipe: settings by name; data, images: the training set."""
+    anchors = (", ".join(f"{w:.2f} x {h:.2f}" for w, h in head.layer.anchors) for head in heads)
     size, batch = recipe.get("size"), recipe.get("batch_size")
     return [
         ("network", f"{recipe.get('network')}, input {size} x {size}, {recipe.get('resize')}"),
         ("trained on", f"{images} images of {data}, {recipe.get('epochs')} epochs of batches of {batch}"),
         ("loss", str(recipe.get("loss"))),
         ("optimizer", f"{recipe.get('optimizer')}, rate {recipe.get('learning_rate')}, {recipe.get('schedule')}"),
-        ("anchors (cells)", ", ".join(f"{w:.2f} x {h:.2f}" for w, h in anchors)),
+        ("anchors (cells)", "; ".join(anchors)),
     ]
 
 
@@ -152,7 +153,7 @@ def write_run_page(run: RunReport, whole: bool) -> Path:
     val = run.validation
     metrics = None if val is None else val.metrics
     analysis = analyse(val.dataset, val.detections, metrics.rules, bootstrap=0) if val and metrics else None
-    rows = facts(asdict(run.config.settings), run.train_set.name, len(run.train_set), run.anchors)
+    rows = facts(asdict(run.config.settings), run.train_set.name, len(run.train_set), run.heads)
     if val is not None and val.computed_by:
         rows.append(("validation", val.computed_by))
     page = Page(
@@ -176,7 +177,7 @@ def _sizes(run: RunReport, analysis: Analysis | None) -> list[SizeRow]:
         found["all"] = analysis.metrics.mean_ap
         for size, low, high in SIZES:
             found[size] = score_sizes(val.dataset, analysis.found, low, high, scale).mean_ap
-    return [SizeRow(c.size, c.objects, c.fit, c.lost, found.get(c.size)) for c in run.covered]
+    return [SizeRow(c.size, c.objects, c.recall, c.collisions, found.get(c.size)) for c in run.covered]
 
 
 def _galleries(run: RunReport, metrics: Metrics | None) -> list[Gallery]:

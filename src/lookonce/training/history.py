@@ -18,6 +18,7 @@ from lookonce.data.anchors import Coverage, coverage
 from lookonce.data.dataset import Dataset
 from lookonce.errors import UserError
 from lookonce.files import write_text
+from lookonce.model.layers import PlacedHead
 from lookonce.training.config import RunConfig
 from lookonce.training.validation import Validation
 
@@ -167,14 +168,14 @@ def about_data(train_set: Dataset, covered: Sequence[Coverage]) -> list[str]:
             "or leave a class out with --labels"
         )
     objects = covered[0]
-    if objects.lost is not None and objects.lost > COLLISIONS:
+    if objects.collisions is not None and objects.collisions > COLLISIONS:
         advice.append(
-            f"{objects.lost:.1%} of the training objects are lost to anchor collisions (two objects share a cell and "
-            "an anchor): use a larger --size or more --anchors"
+            f"{objects.collisions:.1%} of the training objects are lost to anchor collisions (two objects share a cell "
+            "and an anchor): use a larger --size or more --anchors"
         )
-    if objects.fit is not None and 1 - objects.fit > NO_ANCHOR_FITS:
+    if objects.recall is not None and 1 - objects.recall > NO_ANCHOR_FITS:
         advice.append(
-            f"no anchor fits {1 - objects.fit:.1%} of the training objects (shape IoU below .5): use more --anchors"
+            f"no anchor fits {1 - objects.recall:.1%} of the training objects (shape IoU below .5): use more --anchors"
         )
     return advice
 
@@ -210,19 +211,17 @@ class RunReport(lightning.Callback):
         train_set: the training images.
         validation: of the run; None: the page shows curves only.
         config: of the run, with fitted settings.
-        anchors: (w, h) in cells.
-        stride: input pixels per cell.
+        heads: heads of the network.
         write_page: writes the page; None: no page.
     """
 
     def __init__(self, folder: Path, train_set: Dataset, validation: Validation | None, config: RunConfig,
-                 anchors: tuple[tuple[float, float], ...], stride: int = 32,
-                 write_page: WritePage | None = None) -> None:  # fmt: skip
+                 heads: tuple[PlacedHead, ...], write_page: WritePage | None = None) -> None:  # fmt: skip
         self.folder, self.train_set, self.validation, self.config = folder, train_set, validation, config
         how = config.settings
-        self.covered = coverage(train_set, anchors, (how.size, how.size), how.resize, stride)
+        self.covered = coverage(train_set, heads, (how.size, how.size), how.resize)
         self.data_advice = about_data(train_set, self.covered)
-        self.anchors = anchors
+        self.heads = heads
         self.write_page = write_page
         self._written = 0.0
 

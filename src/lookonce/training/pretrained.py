@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from lookonce.console import rendered
 from lookonce.errors import ConfigError, UserError
 from lookonce.model import zoo
 from lookonce.model.darknet.weights import layers_of, numbers_in, read_weights
+from lookonce.model.layers import last_convolutions
 from lookonce.model.model_file import load_model
 from lookonce.model.network import TRAINED_HERE, Convolution, Network, empty
 
@@ -35,10 +37,10 @@ class LoadedLayer:
 
 def start_from(network: Network, weights: Path, frozen: int, input_size: tuple[int, int],
                keep_last: tuple[str, ...] | None = None) -> list[LoadedLayer]:  # fmt: skip
-    """Load the weights of another network into a network, except the last convolution.
+    """Load the weights of another network into a network, except the last convolution (the one before each head).
 
     A convolution is loaded if the other network has one of the same shape at the same position. The last one depends on
-    classes and anchors: it starts random, normal with deviation 1 / (cells of the map for inputs of input_size). Frozen
+    classes and anchors: it starts random, normal with deviation 1 / (cells of its map for inputs of input_size). Frozen
     layers read variances as the file does, others as networks trained here.
 
     Args:
@@ -59,25 +61,28 @@ def start_from(network: Network, weights: Path, frozen: int, input_size: tuple[i
     if keep_last is not None:
         check_classes(weights, classes, keep_last)
     theirs, ours = source.convolution_list(), network.convolution_list()
+    heads = dict(zip(last_convolutions(network.layers), network.heads, strict=True))
     found = []
-    for place, (layer, convolution) in enumerate(zip(network.convolutions, ours, strict=True)):
+    for place, (layer, convolution) in enumerate(zip(map(int, network.convolutions), ours, strict=True)):
         status = "random: last layer"
-        if keep_last is not None or convolution is not ours[-1]:
+        if keep_last is not None or layer not in heads:
             status = _load(convolution, theirs[place] if place < len(theirs) else None, place < frozen)
-        found.append(LoadedLayer(int(layer), tuple(convolution.conv.weight.shape), status, place < frozen))
+        found.append(LoadedLayer(layer, tuple(convolution.conv.weight.shape), status, place < frozen))
     if not any(row.status == "loaded" for row in found):
         raise UserError(
             f"{weights}: none of its {len(theirs)} convolutions fits this network; give the network "
             "that it was trained as: --network"
         )
-    if found[-1].status != "loaded":
+    for row, convolution in zip(found, ours, strict=True):
+        if row.layer not in heads or row.status == "loaded":
+            continue
         if keep_last is not None:
             raise ConfigError(
-                f"keep-last: the last layer cannot be kept ({found[-1].status}); classes and anchors must be those of "
+                f"keep-last: the last layer cannot be kept ({row.status}); classes and anchors must be those of "
                 "the weights"
             )
-        cells = (input_size[0] // network.stride) * (input_size[1] // network.stride)
-        for parameter in ours[-1].conv.parameters():
+        cells = math.prod(side // heads[row.layer].stride for side in input_size)
+        for parameter in convolution.conv.parameters():
             nn.init.normal_(parameter, std=1 / cells)
     for line in (str(weights), *layer_table(found).splitlines()):
         log.info("%s", line)

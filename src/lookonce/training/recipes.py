@@ -181,8 +181,9 @@ class Settings:
             object.__setattr__(self, "freeze", choose(self.freeze, FREEZE, "freeze", "a number of convolutions"))
         check_types(self)
         sides = (self.size, *self.multi_scale)
-        expected = f"positive multiples of {STRIDE}, at most {MAX_SIZE}"
-        _check(all(0 < s <= MAX_SIZE and s % STRIDE == 0 for s in sides), "size", sides, expected)
+        stride = STRIDE if self.network in DETECTORS else 1  # that of a .cfg is checked with its layers
+        expected = f"positive multiples of {stride}, at most {MAX_SIZE}"
+        _check(all(0 < s <= MAX_SIZE and s % stride == 0 for s in sides), "size", sides, expected)
         low, high = self.pixel_range or (0, 1)
         _check(-math.inf < low < high < math.inf, "pixel_range", self.pixel_range, "two numbers in ascending order")
         for name, least in LEAST.items():

@@ -15,7 +15,7 @@ import lightning
 import torch
 from safetensors.torch import save_file
 
-from lookonce.data.anchors import cluster_anchors
+from lookonce.data.anchors import anchors_by_head, cluster_anchors
 from lookonce.data.dataset import Dataset
 from lookonce.data.images import measure_range
 from lookonce.data.loader import ImageCache
@@ -28,7 +28,7 @@ from lookonce.inference.detector import Detector
 from lookonce.model import zoo
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.files import detector_of, read_text
-from lookonce.model.layers import Region, check_input_size, region_of, stride
+from lookonce.model.layers import check_input_size, heads_of, stride
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, empty
 from lookonce.training.checkpoints import Stopped, read_checkpoint
@@ -37,7 +37,7 @@ from lookonce.training.history import RunReport, WritePage
 from lookonce.training.loop import Engine
 from lookonce.training.pretrained import start_from
 from lookonce.training.recipes import RENAMED
-from lookonce.training.step import Training, choose_device, frozen_convolutions, set_objectness_prior, set_sigmas
+from lookonce.training.step import Training, choose_device, frozen_convolutions, set_objectness_prior
 from lookonce.training.validation import Validation
 
 log = logging.getLogger("lookonce")
@@ -190,8 +190,7 @@ class Run:
         module = Training(self.network(), self.settings, self.config.seed)
         val_set = self.val_set
         validation = None if val_set is None else Validation(val_set, self.input_size, self.settings.resize)
-        anchors = region_of(module.network.layers).anchors
-        report = RunReport(self.folder, self.train_set, validation, self.config, anchors, module.network.stride,
+        report = RunReport(self.folder, self.train_set, validation, self.config, module.network.heads,
                            self.write_page)  # fmt: skip
         for line in report.data_advice:
             log.warning("%s", line)
@@ -252,8 +251,7 @@ class Run:
             torch.manual_seed(config.seed)
             if self.checkpoint is not None:
                 read = read_cfg(read_text(cfg), str(cfg))
-                last = read.layers[-1] if read.layers else None
-                if not isinstance(last, Region) or last.classes != len(self.train_set.labels):
+                if {head.layer.classes for head in heads_of(read.layers)} != {len(self.train_set.labels)}:
                     raise ConfigError(f"{cfg}: not a detector of the {len(self.train_set.labels)} classes of the data; "
                                       f"start a new run: lookonce train DATA --weights {self.folder}")  # fmt: skip
                 return Network(read.layers, read.channels)
@@ -277,12 +275,12 @@ class Run:
         """
         how, classes = self.settings, len(self.train_set.labels)
 
-        def with_anchors(anchors: zoo.Anchors | None) -> Cfg:
+        def with_anchors(*anchors: zoo.AnchorSizes) -> Cfg:
             if how.network.endswith(".cfg"):
                 return detector_of(Path(how.network), classes, anchors)
-            return Cfg(zoo.detector(how.network, classes, anchors or zoo.VOC_ANCHORS))
+            return Cfg(zoo.detector(how.network, classes, *(anchors or (zoo.VOC_ANCHORS,))))
 
-        cfg = with_anchors(None)
+        cfg = with_anchors()
         for side in (how.size, *how.multi_scale):
             check_input_size(cfg.layers, (side, side), cfg.channels)
         if not how.anchors:
@@ -291,7 +289,7 @@ class Run:
                                 stride=stride(cfg.layers), seed=self.config.seed)  # fmt: skip
         log.info("anchors (cells): %s; mean best IoU %.3f, recall at .5 %.3f",
                  " ".join(f"{w:.2f},{h:.2f}" for w, h in found.wh), found.mean_iou, found.recall)  # fmt: skip
-        return with_anchors(found.wh)
+        return with_anchors(*anchors_by_head(found.wh, stride(cfg.layers), heads_of(cfg.layers)))
 
     def _model(self, trained: Network, checkpoint: Path, metrics: Metrics | None, finished: bool) -> Model:
         """Return a checkpoint as a model, with the thresholds of best F1 in the metrics."""
@@ -299,7 +297,7 @@ class Run:
         weights = {k.removeprefix("network."): v for k, v in state["state_dict"].items() if k.startswith("network.")}
         network = empty(trained.layers, trained.channels)
         network.load_state_dict(weights)
-        set_sigmas(network, state["sigmas"])
+        network.sigmas = state["sigmas"]
         training = {"recipe": plain(asdict(self.settings)), "data": self.train_set.name, "images": len(self.train_set),
                     "epoch": int(state["epoch"]), "torch": torch.__version__, "finished": finished}  # fmt: skip
         thresholds = () if metrics is None else tuple(round(value, 4) for value in best_thresholds(metrics).tolist())

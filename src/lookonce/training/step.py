@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, cast
 
 import lightning
@@ -20,7 +19,7 @@ from lookonce.inference.backends.torch import computes_bf16
 from lookonce.model.detections import Predictions
 from lookonce.model.heads import decode, loss
 from lookonce.model.losses import LossOptions, Objects
-from lookonce.model.network import BatchNorm, Network, Sigma
+from lookonce.model.network import Network
 from lookonce.training.config import Device
 from lookonce.training.history import Means
 from lookonce.training.recipes import Settings, learning_rate_factor
@@ -140,23 +139,12 @@ class Training(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the number of images seen, which the prior loss depends on, and the sigmas of batch norm."""
         checkpoint["seen"] = self.seen
-        checkpoint["sigmas"] = [tuple(norm.sigma) for norm in batch_norms(self.network)]
+        checkpoint["sigmas"] = [tuple(sigma) for sigma in self.network.sigmas]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore both."""
         self.seen = int(checkpoint["seen"])
-        set_sigmas(self.network, checkpoint["sigmas"])
-
-
-def batch_norms(network: Network) -> list[BatchNorm]:
-    """Return the batch norms of a network in layer order."""
-    return [convolution.norm for convolution in network.convolution_list() if convolution.norm is not None]
-
-
-def set_sigmas(network: Network, sigmas: Sequence[Sequence[float]]) -> None:
-    """Set how each batch norm reads its variance, from a checkpoint."""
-    for norm, sigma in zip(batch_norms(network), sigmas, strict=True):
-        norm.sigma = Sigma(*sigma)
+        self.network.sigmas = checkpoint["sigmas"]
 
 
 def set_objectness_prior(network: Network, prior: float) -> None:
@@ -164,8 +152,8 @@ def set_objectness_prior(network: Network, prior: float) -> None:
 
     Source: Lin et al., Focal Loss for Dense Object Detection (2017), section 4.1, initialization.
     """
-    for head in network.heads:
-        bias = network.convolution_before(head.index).bias
+    for head, convolution in zip(network.heads, network.head_convolutions(), strict=True):
+        bias = convolution.bias
         assert bias is not None  # the convolution before a head has no batch norm
         with torch.no_grad():
             bias.view(len(head.layer.anchors), -1)[:, 4] = math.log(prior / (1 - prior))

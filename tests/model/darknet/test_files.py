@@ -52,7 +52,7 @@ def test_every_layer_gives_darknets_numbers(name):
     tree = find_tree(end.tree, cfg) if end.tree else None
     given, kept = torch.from_numpy(numbers["input"])[None], {}
     for index in range(len(network.layers)):
-        given = output = network._through(given, kept, index, index + 1)
+        given = output = network._run_layers(given, kept, index, index + 1)
         match network.layers[index]:
             case Region():
                 output = activated(output, end, tree)
@@ -247,7 +247,7 @@ def test_a_classifier_is_no_detector():
 def test_a_tree_is_found_where_darknet_users_keep_it(tmp_path):
     (tmp_path / "cfg").mkdir()
     (tmp_path / "data").mkdir()
-    with pytest.raises(PairError, match=r"tree=data/small.tree: no such file; put small.tree beside the cfg"):
+    with pytest.raises(PairError, match=r"tree=data/small.tree: no such file; put small.tree into the folder of"):
         find_tree("data/small.tree", tmp_path / "cfg" / "n.cfg")
     (tmp_path / "data" / "small.tree").write_text("a -1\nb 0\n")
     assert find_tree("data/small.tree", tmp_path / "cfg" / "n.cfg").names == ("a", "b")

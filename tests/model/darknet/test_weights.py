@@ -19,7 +19,7 @@ from lookonce.model.darknet.weights import (
 )
 from lookonce.model.layers import Conv, MaxPool, num_floats
 from lookonce.model.network import DARKNET, TRAINED_HERE, BatchNorm, Network, Sigma
-from sets import nano
+from sets import nano, two_heads
 
 ANCHORS = ((1.0, 2.0), (3.5, 0.5))
 SMALL = (Conv(2, size=1), MaxPool(), Conv(3, batch_normalize=False, activation="linear"))
@@ -95,6 +95,15 @@ def test_weights_of_another_class_count_name_it(theirs, mine, tmp_path):
     write_weights(tmp_path / "a.weights", Network(nano(theirs, ANCHORS)), Header())
     said, _ = complaint(tmp_path, (tmp_path / "a.weights").read_bytes(), nano(mine, ANCHORS))
     assert f"they fit classes={theirs} (filters={2 * (5 + theirs)} in layer 11)" in said
+
+
+def test_weights_of_several_heads_with_another_class_count_name_it(tmp_path):
+    own, other = (two_heads(classes, ANCHORS, ANCHORS[:1]) for classes in (3, 20))
+    write_weights(tmp_path / "a.weights", Network(other), Header())
+    said, _ = complaint(tmp_path, (tmp_path / "a.weights").read_bytes(), own)
+    assert "they fit classes=20 (filters=50 in layer 11, filters=25 in layer 15): use the cfg" in said
+    assert layers_of(num_floats(other), own) == other[:-1]
+    assert layers_of(num_floats(other) + 1, own) is None
 
 
 @pytest.mark.parametrize("content, message", [

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, get_args
@@ -126,7 +125,7 @@ Keys = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Cfg:
-    """What a cfg says: the network's layers, its input, and what only Darknet's training reads."""
+    """The content of a cfg: the network's layers, its input, and keys that only Darknet's training reads."""
 
     layers: tuple[Layer, ...]
     width: int = 416
@@ -140,78 +139,16 @@ class Cfg:
             raise ConfigError(f"training keys of {len(self.kept)} sections; expected [net] and {len(self.layers)} more")
 
 
-@dataclass
-class _Section:
-    name: str
-    line: int
-    lines: list[tuple[str, str, int]] = field(default_factory=list)
-    """(key, value, line) in their order."""
-    values: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Value and line of each key that defines what the layer computes."""
-    kept: list[tuple[str, str]] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-    """Keys that nothing reads, each with its line; they are kept too."""
-
-
 def write_cfg(cfg: Cfg) -> str:
     """Return the network as Darknet reads it, training keys at the end of each section."""
     net: dict[str, object] = {"width": cfg.width, "height": cfg.height, "channels": cfg.channels}
-    sections = [("net", net), *(_layer_keys(layer) for layer in cfg.layers)]
+    sections = [("net", net), *map(_layer_keys, cfg.layers)]
     kept = cfg.kept or ((),) * len(sections)
-    return "\n".join(_section_text(name, own, more) for (name, own), more in zip(sections, kept, strict=True))
-
-
-def read_cfg(text: str, place: str = "cfg") -> Cfg:
-    """Read a cfg's text. place: the file's name, for messages.
-
-    Keys of [net] that nothing reads are kept with a warning, as Darknet prints "Unused field" and continues.
-
-    Raises:
-        CfgError: another kind of network; an unknown section, a key or value that is not supported; a layer
-            that does not fit the map before it or is too large. The message names the line.
-    """
-    sections = _sections(text, place)
-    _check_family(sections, place)
-    for section in sections:
-        for key, value, line in section.lines:
-            _take(section, key, value, line, place)
-    if unused := sections[0].unused:
-        log.warning("%s: keys of [net] that nothing reads are kept: %s", printable(place), printable(", ".join(unused)))
-    net = _Reader(sections[0], place)
-    layers = tuple(_layer(_Reader(section, place)) for section in sections[1:])
-    if not layers:
-        raise CfgError(place, sections[0].line, "a network without layers", "at least one section after [net]")
-    input_size = net.integer("width", 416), net.integer("height", 416)
-    channels = net.integer("channels", 3)
-    if channels not in (1, 3):
-        raise CfgError(place, net.line("channels"), f"channels={channels}", "3 (RGB) or 1 (grey)")
-    kept = tuple(tuple(section.kept) for section in sections)
-    try:
-        shapes(layers, Shape(channels, input_size[1], input_size[0]))
-    except LayerError as error:
-        raise CfgError(place, sections[1 + error.index].line, str(error)) from None
-    return Cfg(layers, *input_size, channels, kept if any(kept) else ())
-
-
-def _check_family(sections: list[_Section], place: str) -> None:
-    """Raise CfgError that names the kind of another network, before its first unknown key would be reported."""
-    if not sections or sections[0].name != "net":
-        raise CfgError(place, 1, "no [net] section at the start", "a Darknet network file")
-    first = next((section for section in sections[1:] if section.name not in READ or section.name == "net"), None)
-    if first is None:
-        return
-    lines = {section.name: section.line for section in reversed(sections)}
-    for family, names in FAMILIES.items():
-        if (name := next((name for name in names if name in lines), None)) and "region" not in lines:
-            what = f" with [{first.name[:60]}]" if name in READ else ""
-            raise CfgError(place, lines[name], f"{family}{what} (section [{name}], line {lines[name]}); only [region] "
-                                               "networks (YOLOv2) are supported")  # fmt: skip
-    raise CfgError(place, first.line, f"section [{first.name[:60]}]", f"one of {', '.join(READ)}")
-
-
-def _section_text(name: str, own: dict[str, object], kept: Keys) -> str:
-    lines = [f"{key}={value}" for key, value in (*own.items(), *kept)]
-    return "\n".join([f"[{name}]", *lines, ""])
+    texts = (
+        "\n".join([f"[{name}]", *(f"{key}={value}" for key, value in (*own.items(), *more)), ""])
+        for (name, own), more in zip(sections, kept, strict=True)
+    )
+    return "\n".join(texts)
 
 
 def _number(value: float) -> str:
@@ -253,105 +190,145 @@ def _region_keys(region: Region) -> dict[str, object]:
     return {"anchors": anchors, **counts, **flags, **scales, **files}
 
 
+def read_cfg(text: str, place: str = "cfg") -> Cfg:
+    """Read a cfg's text. place: the file's name, for messages.
+
+    Keys of [net] that nothing reads are kept with a warning, as Darknet prints "Unused field" and continues.
+
+    Raises:
+        CfgError: another kind of network; an unknown section, a key or value that is not supported; a layer
+            that does not fit the map before it or is too large. The message names the line.
+    """
+    sections = _sections(text, place)
+    _check_family(sections, place)
+    for section in sections:
+        section.sort_keys()
+    net, *others = sections
+    if unused := ", ".join(net.unused):
+        log.warning("%s: keys of [net] that nothing reads are kept: %s", printable(place), printable(unused))
+    layers = tuple(map(_layer, others))
+    if not layers:
+        raise CfgError(place, net.line, "a network without layers", "at least one section after [net]")
+    width, height, channels = net.integer("width", 416), net.integer("height", 416), net.integer("channels", 3)
+    if channels not in (1, 3):
+        raise net.error("channels", "3 (RGB) or 1 (grey)")
+    try:
+        shapes(layers, Shape(channels, height, width))
+    except LayerError as error:
+        raise CfgError(place, others[error.index].line, str(error)) from None
+    kept = tuple(tuple(section.kept) for section in sections)
+    return Cfg(layers, width, height, channels, kept if any(kept) else ())
+
+
 def _sections(text: str, place: str) -> list[_Section]:
     """Split a text into sections with all their keys."""
     found: list[_Section] = []
     for number, raw in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
         line = raw.split("#")[0].split(";")[0].strip()
-        if not line:
-            continue
         if line.startswith("["):
             name = line.strip("[] \t").lower()
-            found.append(_Section(SHORT_NAMES.get(name, name), number))
-            continue
-        key, equals, value = (part.strip() for part in line.partition("="))
-        if not equals or not found:
-            raise CfgError(place, number, repr(raw.strip()[:60]), "[section], then key=value lines")
-        found[-1].lines.append((key, value, number))
+            found.append(_Section(place, SHORT_NAMES.get(name, name), number))
+        elif line:
+            key, equals, value = (part.strip() for part in line.partition("="))
+            if not equals or not found:
+                raise CfgError(place, number, repr(raw.strip()[:60]), "[section], then key=value lines")
+            found[-1].lines.append((key, value, number))
     return found
 
 
-def _take(section: _Section, key: str, value: str, line: int, place: str) -> None:
-    """Store a key of a section: read, fixed to one value, or kept."""
-    fixed, read = FIXED.get(section.name, {}), READ[section.name]
-    if key in read:
-        section.values.setdefault(key, (value, line))  # Darknet takes the first of two
-    elif key in fixed:
-        if not _equal(value, fixed[key]):
-            expected = (
-                f"{key}={fixed[key]}, the only supported value" if fixed[key] else f"no {key}: it is not supported"
-            )
-            raise CfgError(place, line, f"{key}={value[:60]}", f"{expected} (section [{section.name}])")
-    elif key in KEPT[section.name] or section.name == "net":
-        section.kept.append((key, value))
-        if key not in KEPT[section.name]:
-            section.unused.append(f"{key[:60]} (line {line})")
-    else:  # a fork may compute something else by it
-        expected = ", ".join(sorted({*read, *KEPT[section.name], *fixed}))
-        raise CfgError(place, line, f"key {key[:60]!r} in [{section.name}]", expected)
+def _check_family(sections: list[_Section], place: str) -> None:
+    """Raise CfgError that names the kind of another network, before its first unknown key would be reported."""
+    if not sections or sections[0].name != "net":
+        raise CfgError(place, 1, "no [net] section at the start", "a Darknet network file")
+    first = next((section for section in sections[1:] if section.name not in READ or section.name == "net"), None)
+    if first is None:
+        return
+    lines = {section.name: section.line for section in reversed(sections)}
+    for family, names in FAMILIES.items():
+        if (name := next((name for name in names if name in lines), None)) and "region" not in lines:
+            what = f" with [{first.name[:60]}]" if name in READ else ""
+            raise CfgError(place, lines[name], f"{family}{what} (section [{name}], line {lines[name]}); only [region] "
+                                               "networks (YOLOv2) are supported")  # fmt: skip
+    raise CfgError(place, first.line, f"section [{first.name[:60]}]", f"one of {', '.join(READ)}")
 
 
-def _equal(value: str, number: str) -> bool:
-    try:
-        return float(value) == float(number)
-    except ValueError:
-        return False
+@dataclass
+class _Section:
+    """One section. Its methods read a value by type; their errors name its line."""
 
+    place: str
+    name: str
+    line: int
+    lines: list[tuple[str, str, int]] = field(default_factory=list)
+    """(key, value, line) in their order."""
+    values: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Value and line of each key that defines what the layer computes."""
+    kept: list[tuple[str, str]] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    """Keys that nothing reads, each with its line; they are kept too."""
 
-class _Reader:
-    """Reads the values of one section by type; each error names its line."""
+    def sort_keys(self) -> None:
+        """Sort the keys: read, fixed to one value, or kept. Raises CfgError for any other key or value."""
+        fixed, read, kept = FIXED.get(self.name, {}), READ[self.name], KEPT[self.name]
+        for key, value, line in self.lines:
+            if key in read:
+                self.values.setdefault(key, (value, line))  # Darknet takes the first of two
+            elif key in fixed:
+                if not _equal(value, fixed[key]):
+                    only = f"{key}={fixed[key]}, the only supported value"
+                    expected = only if fixed[key] else f"no {key}: it is not supported"
+                    raise CfgError(self.place, line, f"{key}={value[:60]}", f"{expected} (section [{self.name}])")
+            elif key in kept or self.name == "net":
+                self.kept.append((key, value))
+                if key not in kept:
+                    self.unused.append(f"{key[:60]} (line {line})")
+            else:  # a fork may compute something else by it
+                raise CfgError(self.place, line, f"key {key[:60]!r} in [{self.name}]",
+                               ", ".join(sorted({*read, *kept, *fixed})))  # fmt: skip
 
-    def __init__(self, section: _Section, place: str) -> None:
-        self.section, self.place = section, place
+    def error(self, key: str, expected: str, found: str = "") -> CfgError:
+        """Return the error about a key's value. found: the text as found; empty: KEY=VALUE."""
+        text, line = self.values.get(key, ("", self.line))
+        return CfgError(self.place, line, found or f"{key}={text[:60]}", expected)
 
-    def line(self, key: str) -> int:
-        return self.section.values.get(key, ("", self.section.line))[1]
+    def text(self, key: str, default: str) -> str:
+        return self.values.get(key, (default, 0))[0]
 
-    def text(self, key: str) -> str:
-        return self.section.values.get(key, ("", 0))[0][:60]
-
-    def numbers(self, key: str, default: str | None = None) -> list[float]:
-        text, line = self.section.values.get(key, (default, self.section.line))
-        if text is None:
-            raise CfgError(self.place, line, f"[{self.section.name}] without {key}", f"{key}=...")
+    def numbers(self, key: str, default: str = "") -> list[float]:
+        text = self.text(key, default)
+        if not default and key not in self.values:
+            raise self.error(key, f"{key}=...", f"[{self.name}] without {key}")
         try:
             values = [float(part) for part in text.replace(" ", "").replace("\t", "").split(",") if part]
         except ValueError:
             values = [math.nan]
         if not values or not all(map(math.isfinite, values)):
-            raise CfgError(self.place, line, f"{key}={text[:60]!r}", "numbers")
+            raise self.error(key, "numbers", f"{key}={text[:60]!r}")
         return values
 
-    def integers(self, key: str, default: str | None = None, least: int = 1, most: int = MAX_INTEGER) -> Iterator[int]:
-        for value in self.numbers(key, default):
-            if value != int(value) or not least <= value <= most:
-                expected = "whole numbers" if least < 0 else f"a whole number, at least {least}"
-                expected += f" and at most {most}" if value > most else ""
-                raise CfgError(self.place, self.line(key), f"{key}={self.text(key)}", expected)
-            yield int(value)
-
     def number(self, key: str, default: float, most: float = math.inf) -> float:
-        """Read one number, from 0 to `most` where that is given."""
+        """Read one number, from 0 to `most` where that is set."""
         values = self.numbers(key, str(default))
         if len(values) != 1 or (most < math.inf and not 0 <= values[0] <= most):
-            expected = "one number" + ("" if most == math.inf else f", 0 to {most:g}")
-            raise CfgError(self.place, self.line(key), f"{key}={self.text(key)}", expected)
+            raise self.error(key, "one number" + ("" if most == math.inf else f", 0 to {most:g}"))
         return values[0]
+
+    def integers(self, key: str, default: str = "", least: int = 1, most: int = MAX_INTEGER) -> list[int]:
+        values = self.numbers(key, default)
+        for value in values:
+            if value != int(value) or not least <= value <= most:
+                expected = "whole numbers" if least < 0 else f"a whole number, at least {least}"
+                raise self.error(key, expected + (f" and at most {most}" if value > most else ""))
+        return [int(value) for value in values]
 
     def integer(self, key: str, default: int, least: int = 1, most: int = MAX_INTEGER) -> int:
-        values = list(self.integers(key, str(default), least, most))
+        values = self.integers(key, str(default), least, most)
         if len(values) != 1:
-            raise CfgError(self.place, self.line(key), f"{key}={self.text(key)}", "one number")
+            raise self.error(key, "one number")
         return values[0]
 
-    def flag(self, key: str, default: int) -> bool:
-        return bool(self.integer(key, default, least=0))
-
-    def word(self, key: str, default: str, allowed: tuple[str, ...] = ()) -> str:
-        text, line = self.section.values.get(key, (default, self.section.line))
-        if allowed and text not in allowed:
-            raise CfgError(self.place, line, f"{key}={text[:60]}", f"one of {', '.join(allowed)}")
-        return text
+    def flag(self, key: str) -> bool:
+        return bool(self.integer(key, 0, least=0))
 
     def window(self, key: str, default: int) -> int:
         """Read a size or stride of a convolution or a pool."""
@@ -359,63 +336,70 @@ class _Reader:
 
     def file(self, key: str) -> str:
         """Read the name of a file in the cfg's folder or below; empty: none is named."""
-        text, line = self.section.values.get(key, ("", self.section.line))
+        text = self.text(key, "")
         parts = (*PurePosixPath(text).parts, *PureWindowsPath(text).parts)
         if ".." in parts or text.startswith(("/", "\\", "~")) or PureWindowsPath(text).drive:
-            raise CfgError(self.place, line, f"{key}={text[:60]}", f"a file in the cfg's folder: {key}=NAME")
+            raise self.error(key, f"a file in the cfg's folder: {key}=NAME")
         return text
 
 
-def _layer(read: _Reader) -> Layer:
-    match read.section.name:
+def _layer(section: _Section) -> Layer:
+    match section.name:
         case "convolutional":
-            return _convolution(read)
+            return _convolution(section)
         case "maxpool":
-            stride = read.window("stride", 1)
-            size = read.window("size", stride)
-            if read.integer("padding", size - 1, least=0) != size - 1:
-                raise CfgError(read.place, read.line("padding"), "another padding", f"padding={size - 1} (size - 1)")
+            stride = section.window("stride", 1)
+            size = section.window("size", stride)
+            if section.integer("padding", size - 1, least=0) != size - 1:
+                raise section.error("padding", f"padding={size - 1} (size - 1)", "another padding")
             return MaxPool(size, stride)
         case "route":
-            return Route(tuple(read.integers("layers", least=-MAX_INTEGER)))
+            return Route(tuple(section.integers("layers", least=-MAX_INTEGER)))
         case "reorg":
-            return Reorg(read.window("stride", 1))
+            return Reorg(section.window("stride", 1))
         case "avgpool":
             return AvgPool()
         case "dropout":
-            return Dropout(read.number("probability", 0.5, most=1))
+            return Dropout(section.number("probability", 0.5, most=1))
         case "softmax":
-            return Softmax(read.number("temperature", 1), read.file("tree"))
+            return Softmax(section.number("temperature", 1), section.file("tree"))
         case "cost":
-            return Cost(read.word("type", "sse"))
+            return Cost(section.text("type", "sse"))
         case _:
-            return _region(read)
+            return _region(section)
 
 
-def _convolution(read: _Reader) -> Conv:
-    activation: Activation = read.word("activation", "logistic", get_args(Activation))  # type: ignore[assignment]
-    size, normalize = read.window("size", 1), read.flag("batch_normalize", 0)
-    padding = size // 2 if read.flag("pad", 0) else read.integer("padding", 0, least=0)
+def _convolution(section: _Section) -> Conv:
+    activation: Activation = section.text("activation", "logistic")  # type: ignore[assignment]
+    if activation not in get_args(Activation):
+        raise section.error("activation", f"one of {', '.join(get_args(Activation))}")
+    size = section.window("size", 1)
+    padding = size // 2 if section.flag("pad") else section.integer("padding", 0, least=0)
     if padding != size // 2:
-        raise CfgError(
-            read.place, read.section.line, f"size={size} with a padding of {padding}", "pad=1 (size // 2 on each side)"
-        )
-    return Conv(read.integer("filters", 1), size, read.window("stride", 1), normalize, activation)
+        raise CfgError(section.place, section.line, f"size={size} with a padding of {padding}",
+                       "pad=1 (size // 2 on each side)")  # fmt: skip
+    filters, stride = section.integer("filters", 1), section.window("stride", 1)
+    return Conv(filters, size, stride, section.flag("batch_normalize"), activation)
 
 
-def _region(read: _Reader) -> Region:
-    flat, count = read.numbers("anchors"), read.integer("num", 1)
+def _region(section: _Section) -> Region:
+    flat, count = section.numbers("anchors"), section.integer("num", 1)
     if len(flat) % 2 or len(flat) < 2 * count:
-        found = f"{len(flat)} numbers in anchors"
-        raise CfgError(read.place, read.line("anchors"), found, f"{2 * count} above 0 for num={count}")
+        raise section.error("anchors", f"{2 * count} above 0 for num={count}", f"{len(flat)} numbers in anchors")
     if not all(0 < value <= MAX_ANCHOR for value in flat[: 2 * count]):
-        raise CfgError(read.place, read.line("anchors"), f"anchors={read.text('anchors')}",
-                       f"numbers above 0 and at most {MAX_ANCHOR:g}, in cells")  # fmt: skip
+        raise section.error("anchors", f"numbers above 0 and at most {MAX_ANCHOR:g}, in cells")
     if len(flat) > 2 * count:
         log.warning("%s:%d: %d pairs of anchors, and num=%d; as in Darknet the first %d are used",
-                    printable(read.place), read.line("anchors"), len(flat) // 2, count, count)  # fmt: skip
-    numbers: dict[str, Any] = {name: read.number(name, default) for name, default in SCALES.items()}
-    flags: dict[str, Any] = {name: read.flag(name, 0) for name in FLAGS}
-    files: dict[str, Any] = {name: read.file(name) for name in ("tree", "map")}
+                    printable(section.place), section.values["anchors"][1], len(flat) // 2, count, count)  # fmt: skip
+    numbers: dict[str, Any] = {name: section.number(name, default) for name, default in SCALES.items()}
+    flags: dict[str, Any] = {name: section.flag(name) for name in FLAGS}
+    files: dict[str, Any] = {name: section.file(name) for name in ("tree", "map")}
     anchors = tuple(zip(flat[: 2 * count : 2], flat[1 : 2 * count : 2], strict=True))
-    return Region(anchors, read.integer("classes", 20), **flags, **numbers, **files)
+    return Region(anchors, section.integer("classes", 20), **flags, **numbers, **files)
+
+
+def _equal(value: str, number: str) -> bool:
+    try:
+        return float(value) == float(number)
+    except ValueError:
+        return False

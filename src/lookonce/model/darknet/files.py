@@ -1,7 +1,8 @@
-"""Darknet's files of one detector: .cfg and .weights, with the .names and .tree beside them."""
+"""Darknet's files of one detector: .cfg and .weights, with .names and .tree."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,9 +12,9 @@ from lookonce.errors import UserError
 from lookonce.files import write_text
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.weights import Header, Origin
-from lookonce.model.layers import Conv, Region, heads_of
+from lookonce.model.layers import Conv, heads_of, tree_file
 from lookonce.model.tree import Tree, read_tree
-from lookonce.model.zoo import Anchors
+from lookonce.model.zoo import AnchorSizes
 from lookonce.text import read_lines
 
 if TYPE_CHECKING:
@@ -53,22 +54,20 @@ def load_darknet(cfg: Path | str, weights: Path | str, layers: int | None = None
     return network.eval()
 
 
-def detector_of(cfg: Path, classes: int, anchors: Anchors | None = None) -> Cfg:
-    """Return a detector's cfg changed to this number of classes, and to other anchors where they are given.
+def detector_of(cfg: Path, classes: int, anchors: Sequence[AnchorSizes] = ()) -> Cfg:
+    """Return a detector's cfg changed to this number of classes, and to these anchors.
 
-    anchors: (w, h) in cells; None: the cfg's own. The convolution before each head gets the filters that it needs.
-    Raises UserError for a cfg that cannot be read or is not a detector's.
+    anchors: (w, h) in cells for each head; empty: the cfg's own. The convolution before each head gets the filters
+    that it needs. Raises UserError for a cfg that cannot be read or is not a detector's.
     """
     place = cfg.expanduser()
     read = read_cfg(read_text(place), str(place))
     layers = list(read.layers)
     heads = heads_of(read.layers)
     if not heads:
-        raise PairError(
-            f"{place}: ends in {type(layers[-1]).__name__}; expected a convolution and a [region] behind it"
-        )
-    for head in heads:
-        layer = replace(head.layer, anchors=anchors or head.layer.anchors, classes=classes, tree="", map="")
+        raise PairError(f"{place}: ends in {type(layers[-1]).__name__}; expected a convolution and a [region] after it")
+    for head, own in zip(heads, anchors or [head.layer.anchors for head in heads], strict=True):
+        layer = replace(head.layer, anchors=own, classes=classes, tree="", map="")
         before = layers[head.index - 1] if head.index else None
         if not isinstance(before, Conv):
             raise PairError(f"{place}: layer {head.index} (region): expected a convolution before it")
@@ -84,14 +83,14 @@ def save_darknet(
     input_size: tuple[int, int] | None = None,
     seen: int | None = None,
 ) -> None:
-    """Write a network for Darknet and whatever reads its files.
+    """Write a network for Darknet and other programs that read its files.
 
     Args:
         network: any; one that was read from Darknet's files is written byte by byte as it was.
-        cfg: where the text goes.
-        weights: where the numbers go.
-        input_size: (width, height) of the input, pixels; none: that of the files it came from, else 416 x 416.
-        seen: images that training has seen; none: the count of the file it came from, else 0.
+        cfg: path of the text.
+        weights: path of the numbers.
+        input_size: (width, height) of the input, pixels; None: that of the files it was read from, else 416 x 416.
+        seen: images that training has seen; None: the count of the file it was read from, else 0.
     Raises:
         UserError: a file that cannot be written.
     """
@@ -119,7 +118,7 @@ def find_pair(path: Path) -> Pair:
     missing = [file for file in (cfg, weights) if not file.is_file()]
     if missing:
         raise PairError(
-            f"{path}: no {missing[0].name} in its folder; a .cfg and its .weights lie side by side under one name, "
+            f"{path}: no {missing[0].name} in its folder; expected a .cfg and a .weights of the same name, "
             "or call load_darknet(cfg, weights)"
         )
     names = [path.with_suffix(".names")]
@@ -133,13 +132,13 @@ def source_files(path: Path) -> tuple[Path, ...]:
     if path.suffix not in (".cfg", ".weights"):
         return (path,)
     pair = find_pair(path)
-    tree = [layer.tree for layer in read_cfg(read_text(pair.cfg), str(pair.cfg)).layers if isinstance(layer, Region)]
-    trees = [tree_file(name, pair.cfg) for name in tree if name]
-    return (pair.cfg, pair.weights, *([pair.names] if pair.names else []), *trees)
+    named = tree_file(read_cfg(read_text(pair.cfg), str(pair.cfg)).layers)
+    names, trees = [pair.names] if pair.names else [], [_tree_path(named, pair.cfg)] if named else []
+    return (pair.cfg, pair.weights, *names, *trees)
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """Read [C] class names, one a line, in any encoding (a guess is logged). Empty lines at the end do not count."""
+    """Read [C] class names, one a line, in any encoding (a guess is logged), without empty lines at the end."""
     names = [line.strip() for line in read_lines(path, "one class name a line")]
     while names and not names[-1]:
         names.pop()
@@ -151,18 +150,18 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 def find_tree(named: str, cfg: Path) -> Tree:
     """Read the class tree that a cfg names."""
-    found = tree_file(named, cfg)
+    found = _tree_path(named, cfg)
     return read_tree(read_text(found), str(found))
 
 
-def tree_file(named: str, cfg: Path) -> Path:
-    """Find a cfg's tree: in its folder, or, as in Darknet's repository, data/n.tree beside cfg/n.cfg."""
+def _tree_path(named: str, cfg: Path) -> Path:
+    """Find a cfg's tree: in its folder, or, as in Darknet's repository, data/n.tree for cfg/n.cfg."""
     tried = [cfg.parent / named, cfg.parent / Path(named).name]
     if cfg.resolve().parent.name == "cfg":
         tried.append(cfg.resolve().parent.parent / named)
     found = next((file for file in tried if file.is_file()), None)
     if found is None:
-        raise PairError(f"{cfg}: tree={named}: no such file; put {Path(named).name} beside the cfg")
+        raise PairError(f"{cfg}: tree={named}: no such file; put {Path(named).name} into the folder of the cfg")
     return found
 
 

@@ -1,7 +1,7 @@
-"""Darknet's .weights: a header, then float32 for each convolution in layer order, every byte accounted for.
+"""Darknet's .weights: a header, then the float32 numbers of each convolution in layer order.
 
 Each convolution: bias [F]; with batch norm its scales, means and variances, each [F]; then the weights [F, C, k, k].
-Numbers are read straight into the network's memory. No torch is imported until then.
+Numbers are read directly into the network's memory; only this imports torch.
 Source: darknet/src/parser.c, load_weights_upto, load_convolutional_weights and the functions that save.
 """
 
@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from io import BufferedReader
 from itertools import accumulate
+from operator import mul
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lookonce.errors import UserError
 from lookonce.files import replacing
 from lookonce.model.darknet.cfg import Cfg
-from lookonce.model.layers import Conv, Head, Layer, floats_by_layer
+from lookonce.model.layers import Layer, floats_by_layer, heads_of, last_convolutions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class Header(NamedTuple):
-    """The start of a .weights file: a version, and the images that training has seen.
+    """The start of a .weights file: a version, and the number of images that training has seen.
 
-    seen takes 64 bits from version 0.2 on and 32 before. Versions from 1000 on mark transposed connected layers; they
-    have the short form, and their convolutions are the same.
+    seen has 64 bits from version 0.2 on and 32 before. Versions from 1000 on mark transposed connected layers and also
+    have 32 bits; their convolutions are the same.
     """
 
     major: int = 0
@@ -41,12 +42,12 @@ class Header(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Its bytes: 20 with a 64-bit seen, 16 with a 32-bit one."""
+        """Number of bytes: 20 with a 64-bit seen, 16 with a 32-bit one."""
         wide = self.major * 10 + self.minor >= 2 and self.major < 1000 and self.minor < 1000
         return 20 if wide else 16
 
     def pack(self) -> bytes:
-        """Return its bytes. A count that 32 bits cannot hold makes it a header of version 0.2."""
+        """Return its bytes. A count of more than 32 bits is written with version 0.2."""
         if self.length == 16 and self.seen >= 2**32:
             return Header(seen=self.seen).pack()
         return struct.pack("<3iQ" if self.length == 20 else "<3iI", *self)
@@ -67,7 +68,7 @@ class Origin(NamedTuple):
 
 
 class WeightsError(UserError):
-    """A .weights file that does not hold what the cfg asks for."""
+    """A .weights file that does not fit the cfg."""
 
 
 def read_weights(path: Path, network: Network, layers: int | None = None) -> Header:
@@ -75,7 +76,7 @@ def read_weights(path: Path, network: Network, layers: int | None = None) -> Hea
 
     Args:
         path: a .weights file, or a prefix of one such as darknet19_448.conv.23.
-        network: on the CPU, float32. It is left unchanged if the file's length is wrong.
+        network: on the CPU, float32. It is unchanged if the file's length is wrong.
         layers: fill only this many layers (Darknet's count, pools and routes too) from a prefix file; None: all.
     Raises:
         WeightsError: too short, too long, truncated, a number that is not finite, a negative variance.
@@ -109,15 +110,15 @@ def check_weights(path: Path, layers: tuple[Layer, ...], channels: int = 3, coun
 
 
 def numbers_in(path: Path) -> int:
-    """Return how many whole numbers follow a file's header. Raises WeightsError for a file that has none."""
+    """Return how many numbers follow a file's header. Raises WeightsError for a file without a header."""
     return _read_start(path)[1] // 4
 
 
 def layers_of(numbers: int, layers: tuple[Layer, ...], channels: int = 3) -> tuple[Layer, ...] | None:
     """Return the network that starts as `layers` do and has exactly this many numbers; None: there is none.
 
-    It is `layers` itself, its start alone (a prefix file), or all of it with another number of filters in the last
-    convolution (other classes or anchors): then the result ends with that convolution.
+    It is `layers` itself, its start alone (a prefix file), or all of it with other classes (or, of one head, other
+    anchors): then the result ends with the last convolution.
     """
     counts = floats_by_layer(layers, channels)
     ends = list(accumulate(counts))
@@ -125,16 +126,18 @@ def layers_of(numbers: int, layers: tuple[Layer, ...], channels: int = 3) -> tup
         return layers
     if numbers > 0 and numbers in ends:
         return layers[: ends.index(numbers) + 1]
-    if (found := _last_filters(numbers, layers, counts)) is None:
+    if not (found := _other_filters(numbers, layers, counts)):
         return None
-    last, filters = found
-    convolution = layers[last]
-    assert isinstance(convolution, Conv)  # the last one of them
-    return (*layers[:last], replace(convolution, filters=filters))
+    result = list(layers)
+    for index, filters in found.items():
+        result[index] = replace(layers[index], filters=filters)  # type: ignore[arg-type]
+    for head, filters in list(zip(heads_of(layers), found.values(), strict=False))[:-1]:
+        result[head.index] = replace(head.layer, classes=filters // len(head.layer.anchors) - 5)
+    return tuple(result[: max(found) + 1])
 
 
 def write_weights(path: Path, network: Network, header: Header) -> None:
-    """Write a network's numbers atomically. What was read from a file comes out byte by byte.
+    """Write a network's numbers atomically; those read from a file are written byte by byte as they were.
 
     Variances in another convention than Darknet's are converted, so that Darknet divides by the same number.
     """
@@ -177,13 +180,13 @@ def _parts(convolution: Convolution) -> Iterator[Tensor]:
 
 
 def _fill(tensor: Tensor, file: BufferedReader, place: str) -> None:
-    """Read a tensor's numbers straight into its memory."""
+    """Read a tensor's numbers directly into its memory."""
     array = tensor.detach().numpy()
     if not array.flags.c_contiguous or array.dtype.str != "<f4":
         raise AssertionError("weights are read into contiguous little-endian float32 only")
     if file.readinto(array.data) != array.nbytes:
         raise WeightsError(f"{place}: the file became shorter while it was read")
-    if not all(map(math.isfinite, tensor.detach().aminmax())):  # aminmax copies nothing and passes nan on
+    if not all(map(math.isfinite, tensor.detach().aminmax())):  # no copy; nan propagates
         raise WeightsError(f"{place}: numbers that are not finite: training diverged, or the file is damaged")
 
 
@@ -227,7 +230,7 @@ def _check_length(path: Path, size: int, layers: tuple[Layer, ...], counts: list
 
 
 def _cause(have: int, odd: int, layers: tuple[Layer, ...], counts: list[int], count: int | None) -> str:
-    """Return the likely reason for a wrong length, and what to do."""
+    """Return the likely reason for a wrong length, and the fix."""
     ends = list(accumulate(counts))
     if odd:
         return "not a whole number of float32: was the download cut off? Download it again"
@@ -236,24 +239,31 @@ def _cause(have: int, odd: int, layers: tuple[Layer, ...], counts: list[int], co
     if have and have in ends:
         index = ends.index(have) + 1
         return f"they are exactly those of the first {index} layers: give layers={index}"
-    last = _last_filters(have, layers, counts) if count is None else None
-    if last is not None:
-        index, filters = last
-        heads = [layer for layer in layers if isinstance(layer, Head)]
+    found = _other_filters(have, layers, counts) if count is None else {}
+    if found:
+        places = ", ".join(f"filters={filters} in layer {index}" for index, filters in found.items())
+        heads = heads_of(layers)
         if not heads:
-            return f"they fit filters={filters} in layer {index}, the last convolution: another number of classes?"
-        classes, rest = divmod(filters, len(heads[-1].anchors))
+            return f"they fit {places}, the last convolution: another number of classes?"
+        classes, rest = divmod(found[max(found)], len(heads[-1].layer.anchors))
         if not rest and classes >= 6:
-            return f"they fit classes={classes - 5} (filters={filters} in layer {index}): use the cfg of their training"
+            return f"they fit classes={classes - 5} ({places}): use the cfg of their training"
     if abs(have - ends[-1 if count is None else count - 1]) == 1:
         return "off by one: does the version in its header match the program that wrote it (16 or 20 bytes)?"
     return "was it cut off, or is it for another network?"
 
 
-def _last_filters(have: int, layers: tuple[Layer, ...], counts: list[int]) -> tuple[int, int] | None:
-    """Return (index, filters) of the last convolution if another number of filters there explains `have`; else None."""
-    last, layer = next(((i, x) for i, x in reversed([*enumerate(layers)]) if isinstance(x, Conv)), (0, None))
-    if layer is None:
-        return None
-    filters, rest = divmod(have - sum(counts) + counts[last], counts[last] // layer.filters)
-    return None if rest or filters < 1 else (last, filters)
+def _other_filters(have: int, layers: tuple[Layer, ...], counts: list[int]) -> dict[int, int]:
+    """Return {layer: filters} of the last convolutions with which the network has `have` numbers; empty: none has.
+
+    One may have any number of filters. Those of several heads have the filters of one number of classes.
+    """
+    last, heads = last_convolutions(layers), heads_of(layers)
+    each = [counts[index] // layers[index].filters for index in last]  # type: ignore[union-attr]  # numbers a filter
+    rest = have - sum(counts) + sum(counts[index] for index in last)
+    if len(last) == 1:
+        filters, odd = divmod(rest, each[0])
+        return {} if odd or filters < 1 else {last[0]: filters}
+    anchors = [len(head.layer.anchors) for head in heads]
+    outputs, odd = divmod(rest, sum(map(mul, each, anchors))) if last else (0, 0)  # of an anchor: 5 + classes
+    return {} if odd or outputs < 6 else dict(zip(last, [outputs * a for a in anchors], strict=True))

@@ -1,4 +1,4 @@
-"""Detection heads: what the raw maps of a network mean. One module a kind of head, with its decode, encode and loss.
+"""Detection heads: the meaning of a network's raw maps. One module for each kind, with its decode, encode and loss.
 
 To add a head: a record in layers.py, a module here, an entry in KINDS. No torch here.
 """
@@ -17,6 +17,7 @@ from lookonce.model.tree import Tree
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lookonce.model.heads.region import Targets
     from lookonce.model.losses import LossOptions, Objects
 
 
@@ -24,16 +25,17 @@ class Kind(NamedTuple):
     """The functions of one kind of head."""
 
     decode: Callable[[Any, PlacedHead, Tree | None], Predictions[Any]]
+    encode: Callable[[Objects, PlacedHead, tuple[int, int]], Targets]
     loss: Callable[[Tensor, PlacedHead, Objects, LossOptions], dict[str, Tensor]]
 
 
-KINDS: dict[type[Layer], Kind] = {Region: Kind(region.decode, region.loss)}
+KINDS: dict[type[Layer], Kind] = {Region: Kind(region.decode, region.encode_objects, region.loss)}
 
 
 def decode(raws: Sequence[Array], heads: Sequence[PlacedHead], tree: Tree | None = None) -> Predictions[Array]:
-    """Read a network's raw maps, one a head in layer order, as one Predictions: head by head, N in all.
+    """Decode a network's raw maps, one a head in layer order, into one Predictions, head by head.
 
-    No branch on values, so it exports; of arrays and tensors alike.
+    Takes arrays or tensors. No branch on values, so it exports.
     """
     parts = [KINDS[type(head.layer)].decode(raw, head, tree) for raw, head in zip(raws, heads, strict=True)]
     if len(parts) == 1:
@@ -46,10 +48,18 @@ def decode(raws: Sequence[Array], heads: Sequence[PlacedHead], tree: Tree | None
     )
 
 
+def encode(objects: Objects, heads: Sequence[PlacedHead], input_size: tuple[int, int]) -> list[Targets]:
+    """Return the targets of the objects at each head. input_size: (W, H) of the input, pixels."""
+    width, height = input_size
+    return [
+        KINDS[type(head.layer)].encode(objects, head, (height // head.stride, width // head.stride)) for head in heads
+    ]
+
+
 def loss(
     raws: Sequence[Tensor], heads: Sequence[PlacedHead], objects: Objects, options: LossOptions
 ) -> dict[str, Tensor]:
-    """Return the loss terms of a network's raw maps, summed over its heads; `recall` is the mean over heads."""
+    """Return the loss terms of a network's raw maps, summed over heads; `recall` is their mean."""
     parts = [KINDS[type(head.layer)].loss(raw, head, objects, options) for raw, head in zip(raws, heads, strict=True)]
     terms = dict(parts[0])
     for part in parts[1:]:

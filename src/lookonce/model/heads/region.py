@@ -8,6 +8,7 @@ Source: Redmon & Farhadi, YOLO9000 (2017), section 2; darknet/src/region_layer.c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ def decode(raw: Array, head: PlacedHead, tree: Tree | None = None) -> Prediction
     Args:
         raw:  [B, A*(5+C), H, W], before any activation.
         head: the region layer and its stride. Without softmax, each class has its own sigmoid.
-        tree: classes contain each other: the class that the tree selects has probability 1, the others 0.
+        tree: tree of the classes: the class that it selects has probability 1, the others 0. None: no tree.
     """
     anchors = like(head.layer.anchors, raw)  # [A, 2]
     txywh, objectness, classes = split(raw, len(anchors))
@@ -71,7 +72,7 @@ Index = tuple["Tensor", "Tensor", "Tensor", "Tensor"]
 class Targets:
     """The objects of a batch, each assigned to an anchor and a cell; N objects, in their order."""
 
-    image: Tensor  # [N] index of its image in the batch
+    image: Tensor  # [N] index of the image in the batch
     anchor: Tensor  # [N]
     row: Tensor  # [N]
     col: Tensor  # [N]
@@ -80,7 +81,7 @@ class Targets:
     twh: Tensor  # [N, 2] log of size over anchor
     label: Tensor  # [N]
     ignore: Tensor  # [N] bool: neither object nor background (difficult objects)
-    winner: Tensor  # [N] index of the object that holds this one's anchor and cell; -1: none
+    winner: Tensor  # [N] index of the object that takes this one's anchor and cell; -1: none
     weight: Tensor  # [N] weight in region_loss; below 1 for an object at several anchors
 
     @property
@@ -91,11 +92,11 @@ class Targets:
         return self.winner == torch.arange(len(self.winner), device=self.winner.device)
 
     def index(self, which: Tensor) -> Index:
-        """Return where the objects chosen by which [N] bool stand in a map [B, A, H, W]."""
+        """Return the indices of the objects with which [N] bool in a map [B, A, H, W]."""
         return self.image[which], self.anchor[which], self.row[which], self.col[which]
 
     def positive(self, confidence: Tensor, ignored: bool = True) -> Tensor:
-        """Return a mask [B, A, H, W] of the predictors that hold an object. ignored: count ignored objects too."""
+        """Return a mask [B, A, H, W] of the predictors with an object. ignored: include ignored objects."""
         mask = confidence.new_zeros(confidence.shape, dtype=self.ignore.dtype)
         mask[self.index(self.ignore | ~self.ignore if ignored else self.wins)] = True
         return mask
@@ -139,8 +140,14 @@ def encode(
     return assign(targets, shape_iou(wh[:, None], anchors).argmax(1), anchors)
 
 
+def encode_objects(objects: Objects, head: PlacedHead, grid: tuple[int, int]) -> Targets:
+    """Return the targets of a batch's objects at a region layer. grid: (H, W) cells."""
+    anchors = objects.boxes.new_tensor(head.layer.anchors)
+    return encode(objects.boxes, objects.labels, objects.image, anchors, grid, head.stride, objects.ignore)
+
+
 def assign(targets: Targets, anchor: Tensor, anchors: Tensor) -> Targets:
-    """Assign the objects to the anchors `anchor` [N] out of anchors [A, 2] in cells, and settle who wins."""
+    """Assign the objects to anchors and find the winners. anchor: [N] index into anchors [A, 2], cells."""
     import torch
 
     index = ((targets.image * 4096 + targets.row) * 4096 + targets.col) * len(anchors) + anchor  # [N]
@@ -152,11 +159,11 @@ def assign(targets: Targets, anchor: Tensor, anchors: Tensor) -> Targets:
 
 
 def assign_to_several(targets: Targets, anchors: Tensor, match_iou: float) -> Targets:
-    """Multi-anchor assignment: assign each object also to the other anchors whose shape IoU is above match_iou.
+    """Assign each object also to the other anchors whose shape IoU is above match_iou: multi-anchor assignment.
 
-    Returns Targets of M >= N rows: the added pairs of object and anchor, then the N objects as they were.
-    Where two meet on one anchor and cell, an object's best anchor takes precedence over another object's added one.
-    The rows that win divide their object's weight, so that all objects count alike.
+    Returns Targets of M >= N rows: the added pairs of object and anchor, then the N objects, unchanged.
+    On one anchor and cell, an object with its best anchor wins over another object with an added one.
+    The rows that win share their object's weight, so that all objects have equal weight.
     Source: AlexeyAB's darknet, region and yolo layers, iou_thresh.
     """
     import torch
@@ -174,10 +181,9 @@ def assign_to_several(targets: Targets, anchors: Tensor, match_iou: float) -> Ta
 
 def loss(raw: Tensor, head: PlacedHead, objects: Objects, options: LossOptions) -> dict[str, Tensor]:
     """Return the terms of the loss that the options name, for the raw map [B, A*(5+C), H, W] of a region layer."""
-    anchors, grid = raw.new_tensor(head.layer.anchors), (raw.shape[2], raw.shape[3])
-    targets = encode(objects.boxes, objects.labels, objects.image, anchors, grid, head.stride, objects.ignore)
+    targets = encode_objects(objects, head, (raw.shape[2], raw.shape[3]))
     if options.match_iou < 1:
-        targets = assign_to_several(targets, anchors, options.match_iou)
+        targets = assign_to_several(targets, raw.new_tensor(head.layer.anchors), options.match_iou)
     return LOSSES[options.name](raw, targets, head.layer, options.prior)
 
 
@@ -190,8 +196,8 @@ def region_loss(
         raw:     [B, A*(5+C), H, W], the network's output.
         targets: the objects of the batch, from encode with this region's anchors.
         region:  anchors, scales and switches.
-        prior:   add the prior loss: Darknet does for its first 12,800 images.
-        ciou_scale: weight of 1 - CIoU of each object's predicted box; 0: Darknet's loss, which has no such term.
+        prior:   add the prior loss, as Darknet does for its first 12,800 images.
+        ciou_scale: weight of 1 - CIoU of each object's predicted box; 0: no such term, as in Darknet.
     Returns:
         Scalars: xy, wh, objectness, background, class, ciou, prior, their sum `total`, and (without gradient)
         `recall`: the fraction of objects whose predictor has an IoU above .5; nan without objects.
@@ -214,7 +220,7 @@ def region_loss(
         box_iou = iou(cxcywh_to_xyxy(boxes[index]), cxcywh_to_xyxy(targets.boxes[wins]))  # [K]
     image, anchor, row, col = index
     by_anchor = raw.reshape(len(raw), len(anchors), -1, *raw.shape[2:])  # [B, A, 5+C, H, W]
-    found = by_anchor[image, anchor, :, row, col]  # [K, 5+C], gathered in one step: so is its gradient
+    found = by_anchor[image, anchor, :, row, col]  # [K, 5+C] gathered at once, which makes the gradient fast
     weight, cells = targets.weight[wins], raw.shape[2] * raw.shape[3]
     scale = region.coord_scale * weight[:, None] * (2 - targets.boxes[wins, 2:].prod(-1, keepdim=True) / cells)
     truth = box_iou if region.rescore else torch.ones_like(box_iou)
@@ -235,35 +241,27 @@ def region_loss(
 
 
 def region_ciou_loss(raw: Tensor, targets: Targets, region: Region, prior: bool = False) -> dict[str, Tensor]:
-    """Return region_loss plus 1 - CIoU of each object's box (weight 1, see docs/results.md). Arguments as there."""
+    """Return region_loss plus 1 - CIoU of each object's box, with weight 1 (see docs/results.md)."""
     return region_loss(raw, targets, region, prior, ciou_scale=1.0)
 
 
-@dataclass(frozen=True)
-class KerasYolo2Scales:
-    """Weights of the blog's loss. Source: the blog's part on the loss, LAMBDA values of its training."""
-
-    object_scale: float = 5.0
-    noobject_scale: float = 1.0
-    coord_scale: float = 1.0
-    class_scale: float = 1.0
-    class_weights: tuple[float, ...] | None = None
-    """[C] one weight a class; 0 excludes a class. None: all 1."""
-    iou_gradient: bool = True
-    """Let gradients flow through the IoU as objectness target, as the blog does (no stop_gradient there)."""
-
-
 def keras_yolo2_loss(
-    raw: Tensor, targets: Targets, region: Region, prior: bool = False, scales: KerasYolo2Scales | None = None
+    raw: Tensor,
+    targets: Targets,
+    region: Region,
+    prior: bool = False,
+    class_weights: Sequence[float] | None = None,
+    iou_gradient: bool = True,
 ) -> dict[str, Tensor]:
-    """Return the blog's loss: each term is averaged over the predictors that it counts in the whole batch.
+    """Return the blog's loss: each term is the mean over the predictors of the batch that contribute to it.
 
     Args:
         raw:     [B, A*(5+C), H, W], the network's output.
         targets: the objects of the batch, from encode with this region's anchors.
-        region:  only its anchors are read.
-        prior:   pull every box without an object to its cell's centre and its anchor's size, with weight 1.
-        scales:  5/1/1/1 by default.
+        region:  anchors and scales; its switches and its thresh are not used.
+        prior:   add the distance of boxes without an object from the cell's centre and the anchor's size, weight 1.
+        class_weights: [C] weight of each class; 0 excludes it. None: all 1.
+        iou_gradient: let gradients flow through the IoU as objectness target, as in the blog.
     Returns:
         Scalars: xy, wh, objectness, class, their sum `total`, and (without gradient) `recall`.
     Source: FairyOnIce, "Object Detection using YOLOv2 on Pascal VOC2012", custom_loss.
@@ -273,7 +271,6 @@ def keras_yolo2_loss(
 
     from lookonce.model.losses import best_iou
 
-    scales = scales or KerasYolo2Scales()
     anchors = raw.new_tensor(region.anchors)  # [A, 2]
     txywh, objectness, logits = split(raw, len(anchors))
     boxes, confidence = cell_boxes(txywh, anchors), objectness.sigmoid()
@@ -281,18 +278,18 @@ def keras_yolo2_loss(
     index, truth, label = targets.index(wins), targets.boxes[wins], targets.label[wins]
     box_iou = iou(cxcywh_to_xyxy(boxes[index]), cxcywh_to_xyxy(truth))  # [K]
     negative = (best_iou(boxes.detach(), targets) < 0.6) & ~targets.positive(confidence)
-    target_iou = box_iou if scales.iou_gradient else box_iou.detach()
-    on_objects = scales.object_scale * ((confidence[index] - target_iou) ** 2).sum()
-    on_background = scales.noobject_scale * (confidence[negative] ** 2).sum()
-    counted = negative.sum().to(raw) * (scales.noobject_scale > 0) + len(box_iou) * (scales.object_scale > 0)
+    target_iou = box_iou if iou_gradient else box_iou.detach()
+    on_objects = region.object_scale * ((confidence[index] - target_iou) ** 2).sum()
+    on_background = region.noobject_scale * (confidence[negative] ** 2).sum()
+    counted = negative.sum().to(raw) * (region.noobject_scale > 0) + len(box_iou) * (region.object_scale > 0)
     error = (boxes[index] - truth) ** 2  # [K, 4] cells
-    coord, num_coord = error * scales.coord_scale, raw.new_tensor(len(box_iou) * (scales.coord_scale > 0))
+    coord, num_coord = error * region.coord_scale, raw.new_tensor(len(box_iou) * (region.coord_scale > 0))
     if prior:
         anchor_boxes = cell_boxes(torch.zeros_like(txywh), anchors)  # the cell's centre, the anchor's size
         free = ~targets.positive(confidence, ignored=False)
         coord = torch.cat((error, (boxes[free] - anchor_boxes[free]) ** 2))
         num_coord = raw.new_tensor(confidence.numel())
-    weight = raw.new_tensor(scales.class_weights or (1.0,) * logits.shape[-1])[label] * scales.class_scale  # [K]
+    weight = raw.new_tensor(class_weights or (1.0,) * logits.shape[-1])[label] * region.class_scale  # [K]
     classes = weight * cross_entropy(logits[index], label, reduction="none")
     terms = {
         "xy": coord[:, :2].sum() / (num_coord + 1e-6) / 2,
