@@ -122,7 +122,7 @@ VALUES = st.recursive(
 
 
 def test_any_value_in_any_place_of_a_coco_file(roots):
-    @settings(max_examples=150)
+    @settings(max_examples=75)
     @hypothesis.given(st.data(), VALUES)
     def holds(data, value):
         found = json.loads(json.dumps(fuzz.COCO))
@@ -139,7 +139,7 @@ def test_any_value_in_any_place_of_a_coco_file(roots):
     holds()
 
 
-@settings(max_examples=100)
+@settings()
 @hypothesis.given(
     st.lists(st.lists(st.one_of(st.floats().map(str), st.integers().map(str), st.text(max_size=3)), max_size=9))
 )
