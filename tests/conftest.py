@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 os.environ["OMP_NUM_THREADS"] = "1"  # steps this small only lose by sharing, in processes that tests start as well
 
@@ -40,13 +42,27 @@ def squares(tmp_path_factory):
     return write_squares(tmp_path_factory.mktemp("data") / "squares", {"train": 24, "val": 8, "test": 8})
 
 
+def built_once(factory, name, build):
+    """A folder of this process's own with what `build(folder)` writes: one process builds it, the others copy it."""
+    base = factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"shared-{name}"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            partial = factory.mktemp(name)
+            build(partial)
+            partial.rename(shared)
+    return Path(shutil.copytree(shared, factory.mktemp(name), dirs_exist_ok=True))
+
+
 @pytest.fixture(scope="session")
 def run(squares, tmp_path_factory):
     """A finished run on the squares."""
     from lookonce import train
 
-    out = tmp_path_factory.mktemp("runs")
-    return train(squares, network="nano", size=96, epochs=60, batch_size=4, anchors=2, learning_rate=5e-3, out=out)
+    def build(out):
+        train(squares, network="nano", size=96, epochs=60, batch_size=4, anchors=2, learning_rate=5e-3, out=out)
+
+    return built_once(tmp_path_factory, "runs", build) / "squares-1"
 
 
 @pytest.fixture(scope="session")
@@ -55,12 +71,14 @@ def grey_run(squares, tmp_path_factory):
     from lookonce import train
     from lookonce.model.darknet.cfg import Cfg, write_cfg
 
-    out = tmp_path_factory.mktemp("grey")
-    layers = nano(2, ((1.0, 1.0),))
-    layers = (*layers[:8], *layers[10:])  # without the last pool
-    (out / "grey.cfg").write_text(write_cfg(Cfg(layers, 96, 96, 1)))
-    return train(squares, network=str(out / "grey.cfg"), size=96, epochs=12, batch_size=4, anchors=2,
-                 learning_rate=5e-3, out=out, name="grey")  # fmt: skip
+    def build(out):
+        layers = nano(2, ((1.0, 1.0),))
+        layers = (*layers[:8], *layers[10:])  # without the last pool
+        (out / "grey.cfg").write_text(write_cfg(Cfg(layers, 96, 96, 1)))
+        train(squares, network=str(out / "grey.cfg"), size=96, epochs=12, batch_size=4, anchors=2,
+              learning_rate=5e-3, out=out, name="grey")  # fmt: skip
+
+    return built_once(tmp_path_factory, "grey", build) / "grey"
 
 
 @pytest.fixture(scope="session")
@@ -68,8 +86,18 @@ def exported(run, tmp_path_factory):
     """The run as m.onnx, m.xml with its .bin, and raw.onnx: tracing takes seconds, so once for all."""
     from lookonce import export
 
-    folder = tmp_path_factory.mktemp("exported")
-    export(run, "onnx", out=folder / "m")
-    export(run, "openvino", out=folder / "m")
-    export(run, "onnx", raw=True, out=folder / "raw")
-    return folder
+    def build(folder):
+        export(run, "onnx", out=folder / "m")
+        export(run, "openvino", out=folder / "m")
+        export(run, "onnx", raw=True, out=folder / "raw")
+
+    return built_once(tmp_path_factory, "exported", build)
+
+
+@pytest.fixture(scope="module")
+def blank_figures():
+    """Pages whose figures are empty: where they are not the point, drawing them takes most of a small run's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for figure in ("run_page.curves", "evaluation_page.calibration", "evaluation_page.cost"):
+            patch.setattr(f"lookonce.report.{figure}_figure", lambda _: "<svg></svg>")
+        yield

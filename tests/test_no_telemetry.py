@@ -35,8 +35,9 @@ def watched(code, *words):
 
 def test_the_watch_sees_connections():
     code = "import socket; socket.socket().connect(('127.0.0.1', 9))"
-    assert watched(code).returncode == 9
-    assert "socket.connect" in watched(code).stdout
+    done = watched(code)
+    assert done.returncode == 9
+    assert "socket.connect" in done.stdout
 
 
 COMMANDS = [

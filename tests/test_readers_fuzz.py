@@ -89,14 +89,14 @@ def test_a_worker_process_counts_what_it_reads(tmp_path):
     assert tally.row().split()[:2] == ["tree", "50"]
 
 
-def survives(root, kind, name, content):
-    """Read the data set with other content in one file, twice: named, and found by looking."""
+def survives(root, kind, name, content, splits=(None, "train")):
+    """Read the data set with other content in one file, twice a split: its format named, and found by looking."""
     file = root / name
     before = file.read_bytes()
     try:
         file.write_bytes(content)
         for format in (NAMED[kind], "auto"):
-            for split in (None, "train"):
+            for split in splits:
                 try:
                     found = read_dataset(root, split, format=format)
                 except UserError as error:
@@ -122,7 +122,7 @@ VALUES = st.recursive(
 
 
 def test_any_value_in_any_place_of_a_coco_file(roots):
-    @settings(max_examples=150)
+    @settings(max_examples=75)
     @hypothesis.given(st.data(), VALUES)
     def holds(data, value):
         found = json.loads(json.dumps(fuzz.COCO))
@@ -139,7 +139,7 @@ def test_any_value_in_any_place_of_a_coco_file(roots):
     holds()
 
 
-@settings(max_examples=100)
+@settings()
 @hypothesis.given(
     st.lists(st.lists(st.one_of(st.floats().map(str), st.integers().map(str), st.text(max_size=3)), max_size=9))
 )
@@ -211,5 +211,5 @@ def test_a_megabyte_is_read_in_bounded_time_and_memory(roots, what):
 ])  # fmt: skip
 def test_large_descriptions_and_lists(roots, name, content):
     began = time.process_time()
-    survives(roots["yolo"], "yolo", name, content)
-    assert time.process_time() - began < 4 * 4 * SECONDS  # it is read four times
+    survives(roots["yolo"], "yolo", name, content, splits=(None,))
+    assert time.process_time() - began < 2 * 4 * SECONDS  # it is read twice

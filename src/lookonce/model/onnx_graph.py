@@ -15,6 +15,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from lookonce.model.layers import (
     Conv,
     Layer,
     MaxPool,
+    PlacedHead,
     Reorg,
     Route,
     Shape,
@@ -40,6 +42,7 @@ from lookonce.model.layers import (
 )
 from lookonce.model.model_file import KEY, Model, ModelFileError, not_ours
 from lookonce.model.postprocess import PLAIN_THRESHOLD, Selection
+from lookonce.model.tree import Tree
 
 OPSET = 18
 IR = 10
@@ -318,7 +321,17 @@ def _add_fixed_reorg(graph: _Graph, name: str, source: str, shape: Shape, stride
 
 
 def _add_decoding(graph: _Graph, model: Model) -> None:
-    """Add heads.decode, traced by PyTorch, from the raw maps to "boxes" and "scores"."""
+    """Add heads.decode from the raw maps to "boxes" and "scores"."""
+    nodes, initializers = _trace_decoding(model.heads, model.tree, tuple(raws(model.layers)))
+    graph.nodes += nodes
+    graph.initializers += initializers
+
+
+@lru_cache(maxsize=8)  # tracing takes seconds
+def _trace_decoding(
+    heads: tuple[PlacedHead, ...], tree: Tree | None, names: tuple[str, ...]
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Return the nodes and constants of heads.decode, traced by PyTorch. names: of the raw maps."""
     import torch  # takes seconds to import, and reading a file does without
 
     from lookonce.model.heads import decode
@@ -328,13 +341,13 @@ def _add_decoding(graph: _Graph, model: Model) -> None:
 
         def forward(self, *maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             """From raw maps to boxes [B, N, 4] and scores [B, N, C]."""
-            found = decode(maps, model.heads, model.tree)
+            found = decode(maps, heads, tree)
             return found.boxes, found.objectness[..., None] * found.class_prob
 
-    names, batch = tuple(raws(model.layers)), torch.export.Dim("batch", min=1)
+    batch = torch.export.Dim("batch", min=1)
     sides = tuple({0: batch, 2: torch.export.Dim(f"rows{n}", min=1), 3: torch.export.Dim(f"columns{n}", min=1)}
                   for n in range(len(names)))  # fmt: skip
-    examples = tuple(torch.zeros(2, head.layer.channels, 5, 7) for head in model.heads)
+    examples = tuple(torch.zeros(2, head.layer.channels, 5, 7) for head in heads)
     with _quiet_exporter():
         traced = torch.onnx.export(
             Decode().eval(), examples, dynamo=True, opset_version=OPSET, dynamic_shapes=(sides,), verbose=False,
@@ -353,8 +366,7 @@ def _add_decoding(graph: _Graph, model: Model) -> None:
         del node.metadata_props[:]  # they contain paths of this machine
     for initializer in part.initializer:
         initializer.name = own(initializer.name)
-    graph.nodes += part.node
-    graph.initializers += part.initializer
+    return list(part.node), list(part.initializer)
 
 
 def _add_suppression(graph: _Graph, model: Model) -> None:

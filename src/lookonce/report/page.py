@@ -11,6 +11,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from lookonce import __version__
 from lookonce.files import write_text
 
 if TYPE_CHECKING:
+    import jinja2
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
@@ -45,14 +47,20 @@ STYLE = {
 }  # fmt: skip
 
 
-def write_page(path: Path, template: str, **values: Any) -> Path:
-    """Write a page from a template of this package, whole or not at all. All text in values is escaped."""
+@cache  # compiling a template takes a tenth of a second
+def _environment() -> jinja2.Environment:
     import jinja2
 
     environment = jinja2.Environment(loader=jinja2.PackageLoader("lookonce", "report"), autoescape=True)
     environment.filters["ratio"] = lambda value: "-" if value is None else f"{value:.3f}"
     environment.filters["sentence"] = lambda text: f"{text[:1].upper()}{text[1:].removesuffix('.')}."
-    write_text(path, environment.get_template(template).render(version=__version__, palette=PALETTE, **values))
+    return environment
+
+
+def write_page(path: Path, template: str, **values: Any) -> Path:
+    """Write a page from a template of this package, whole or not at all. All text in values is escaped."""
+    text = _environment().get_template(template).render(version=__version__, palette=PALETTE, **values)
+    write_text(path, text)
     return path
 
 

@@ -102,10 +102,10 @@ def test_what_is_written_reads_back_within_a_thousandth_of_a_pixel(tmp_path):
     assert (tmp_path / "e.txt").read_text() == ""
 
 
-def test_a_million_wrong_lines_stay_small(tmp_path):
-    found = read(tmp_path, ["1"] * 1_000_000)
+def test_very_many_wrong_lines_stay_small(tmp_path):
+    found = read(tmp_path, ["1"] * 200_000)
     assert len(found.problems) < 200
-    assert sum(p.times for _, p in found.problems) == 1_000_000
+    assert sum(p.times for _, p in found.problems) == 200_000
 
 
 YAML = "path: /content/somewhere/else\ntrain: images/train\nval: images/val  # comment\nnc: 2\nnames: [cat, dog]\n"
