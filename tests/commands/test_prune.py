@@ -9,9 +9,10 @@ from PIL import Image
 
 from lookonce import Detector, evaluate, export
 from lookonce.cli import main
-from lookonce.commands import prune as pruning
-from lookonce.commands.prune import Pruned, Round, prune
+from lookonce.commands.prune import prune
 from lookonce.data.formats.voc import write_annotation
+from lookonce.deploy import prune as pruning
+from lookonce.deploy.prune import Pruned, Round
 from lookonce.evaluation.compare import Comparison
 from lookonce.model.darknet.cfg import Cfg, read_cfg
 from lookonce.model.layers import Conv, num_floats

@@ -1,4 +1,4 @@
-"""Channels of a network: which of them count least, and the same network without them.
+"""Pruning: find the least important channels of a network, remove them, retrain, and compare with the original.
 
 A channel's weight is |gamma| of its batch norm; those below one threshold for the whole network go.
 Source: Liu et al., Learning Efficient Convolutional Networks through Network Slimming (2017), section 3.
@@ -6,18 +6,41 @@ Source: Liu et al., Learning Efficient Convolutional Networks through Network Sl
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lookonce.errors import ConfigError
-from lookonce.model.layers import Conv, Layer, Reorg, Route, sources
+from lookonce.console import rendered
+from lookonce.data.dataset import Dataset
+from lookonce.errors import ConfigError, UserError
+from lookonce.evaluation.average_precision import Rules
+from lookonce.evaluation.compare import Comparison, compare_detections
+from lookonce.evaluation.evaluate import RULES, detect_all
+from lookonce.files import write_text
+from lookonce.inference.detector import Detector
+from lookonce.model.darknet.cfg import Cfg, write_cfg
+from lookonce.model.detections import Detections
+from lookonce.model.layers import Conv, Layer, Reorg, Route, num_floats, num_operations, sources
+from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, empty
+from lookonce.training.advice import WritePage
+from lookonce.training.checkpoints import listening
+from lookonce.training.config import RunConfig
+from lookonce.training.recipes import RECIPES, STRIDE, Settings
+from lookonce.training.run import Run, read_both, run_folder
 
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+log = logging.getLogger("lookonce")
 MULTIPLE = 8
 """Channels that a cut layer keeps: a multiple of this, which processors compute in one go; at least so many."""
 RGB = -1
@@ -145,9 +168,172 @@ def _worth(network: Network, index: int, block: int) -> NDArray[np.float64]:
 
 
 def _best(worth: NDArray[np.float64], wanted: int, block: int) -> NDArray[np.bool_]:
-    """[filters] the channels of greatest worth, as many as the law of multiples makes of the number wanted."""
+    """[filters] the channels of greatest worth, as many as wanted, rounded to whole multiples."""
     step = math.lcm(MULTIPLE, block)
     number = len(worth) if wanted == len(worth) else min(max(step, step * math.floor(wanted / step + 0.5)), len(worth))
     keep = np.zeros(len(worth), bool)
     keep[np.argsort(-worth, kind="stable")[:number]] = True
     return keep
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of pruning: a smaller network, trained and compared with the model before pruning."""
+
+    run: Path
+    before: tuple[Layer, ...]
+    """The network before the first round."""
+    after: tuple[Layer, ...]
+    input_size: tuple[int, int]
+    comparison: Comparison
+    """On the validation images, against the model before pruning."""
+    input_channels: int = 3
+    """Of the network: 3, or 1 where it reads grey images."""
+
+    @property
+    def channels(self) -> list[tuple[int, int, int]]:
+        """(layer, its channels before, after) of each convolution."""
+        pairs = enumerate(zip(self.before, self.after, strict=True))
+        return [(i, b.filters, a.filters) for i, (b, a) in pairs if isinstance(b, Conv) and isinstance(a, Conv)]
+
+    def __rich__(self) -> Table:
+        from rich import box
+        from rich.table import Table
+
+        table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
+        for heading in ("layer", "before", "after", "of it"):
+            table.add_column(heading, justify="left" if heading == "layer" else "right")
+        for index, b, a in self.channels:
+            table.add_row(f"{index}: channels", f"{b}", f"{a}", f"{a / b:.0%}")
+        numbers = [num_floats(layers, self.input_channels) / 1e6 for layers in (self.before, self.after)]
+        work = [
+            num_operations(layers, self.input_size, self.input_channels) / 1e9 for layers in (self.before, self.after)
+        ]
+        for name, (was, now) in {"million parameters": numbers, "GFLOP an image": work}.items():
+            table.add_row(name, f"{was:.2f}", f"{now:.2f}", f"{now / was:.0%}")
+        return table
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """The result of pruning."""
+
+    rounds: tuple[Round, ...]
+    max_drop: float
+
+    @property
+    def kept(self) -> Round | None:
+        """The last round that lost no more than max_drop."""
+        return next((one for one in reversed(self.rounds) if one.comparison.drop <= self.max_drop), None)
+
+    @property
+    def run(self) -> Path | None:
+        """The run folder of the round that is kept."""
+        return self.kept.run if self.kept else None
+
+    @property
+    def exit_code(self) -> int:
+        """1 where every round lost too much."""
+        return 0 if self.kept else 1
+
+    def __rich__(self) -> Group:
+        from rich.console import Group
+        from rich.text import Text
+
+        lines = [f"{one.run}: {one.comparison}" for one in self.rounds]
+        if self.kept is None:
+            lines.append(f"lost more than {self.max_drop:g}: not to be used; give a smaller --ratio, or more --steps")
+        else:
+            lines.append(f"kept: {self.kept.run} (within {self.max_drop:g})")
+        return Group((self.kept or self.rounds[-1]).__rich__(), Text("\n".join(lines)))
+
+    def __str__(self) -> str:
+        return rendered(self, width=200)
+
+
+def check_model(model: Model, place: Path) -> None:
+    """Check that a model can be trained further. Raises ConfigError."""
+    width, height = model.input_size
+    if model.tree is not None:
+        raise ConfigError(f"{place}: its classes are a tree, which is not trained here; give a model of plain classes")
+    if width != height or width % STRIDE:
+        raise ConfigError(f"{place}: input {width} x {height}; training takes a square input whose side divides by "
+                          f"{STRIDE}")  # fmt: skip
+
+
+def run_config(model: Model, place: Path, data: Path, seed: int) -> RunConfig:
+    """Return how to retrain the pruned network: as the model was trained, without warm-up and frozen layers.
+
+    Raises ConfigError if this version does not know the recipe in the model file.
+    """
+    try:
+        recipe = model.training.get("recipe")
+        how = Settings.from_plain(recipe) if recipe else RECIPES["quick"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{place}: settings that this version does not know ({error}); train the model again"
+        ) from None
+    how = replace(
+        how, size=model.input_size[0], resize=model.resize, pixel_range=model.pixel_range, anchors=0,
+        schedule="one_cycle", prior_loss_images=0, freeze="none", features="none", variants=0, patience=0,
+    )  # fmt: skip
+    return RunConfig(str(data), model.labels, keep_empty=True, seed=seed, settings=how, keep_last=True)
+
+
+Place = tuple[Path, str | None, str]
+"""Arguments of run_folder for the run of a round."""
+
+
+def prune_rounds(
+    model: Model, config: RunConfig, places: list[Place], ratio: float, max_drop: float, write_page: WritePage
+) -> Iterator[Round]:
+    """Prune, retrain and measure once for each place, until a round loses more than max_drop.
+
+    Args:
+        model: the model to prune.
+        config: how each pruned network is trained; its data has a split for validation.
+        places: where the run of each round goes.
+        ratio: of all removable channels, after the last round.
+        max_drop: largest mAP loss, 0 to 1.
+        write_page: writes the report page of a run.
+    Raises:
+        UserError: a model that cannot be pruned, no objects on the validation images.
+        Interrupted: Ctrl-C during training.
+    """
+    _, val_set = read_both(config)
+    assert val_set is not None  # the config names its split
+    if not len(val_set.boxes):
+        raise UserError(f"{config.data}: no objects on the images of its split 'val', so accuracy cannot be guarded; "
+                        "label some")  # fmt: skip
+    before, *_ = _detected(model, val_set)
+    current = model
+    for number, place in enumerate(places):
+        each = ratio / len(places)
+        current, folder = _round(
+            current, place, each / (1 - each * number), config, write_page
+        )  # of what is left so far
+        comparison = compare_detections(val_set, before, *_detected(current, val_set))
+        log.info("round %d of %d: %s", number + 1, len(places), comparison)
+        yield Round(folder, model.network.layers, current.network.layers, model.input_size, comparison,
+                    model.network.channels)  # fmt: skip
+        if comparison.drop > max_drop:
+            return
+
+
+def _round(model: Model, place: Place, ratio: float, config: RunConfig, write_page: WritePage) -> tuple[Model, Path]:
+    """Remove a ratio of a model's channels and retrain the rest: (the model, its run folder)."""
+    less = cut(model.network, choose(model.network, ratio))
+    with listening(), run_folder(*place) as folder:
+        cfg, start = folder / "pruned.cfg", folder / "pruned.safetensors"
+        write_text(cfg, write_cfg(Cfg(less.layers, *model.input_size, less.channels)))
+        save_model(replace(model, loaded=less), start)
+        settings = replace(config.settings, network=str(cfg.absolute()))
+        Run.new(replace(config, weights=str(start.absolute()), settings=settings), folder, exact_batch=False,
+                write_page=write_page).go()  # fmt: skip
+    return load_model(folder), folder
+
+
+def _detected(model: Model, dataset: Dataset) -> tuple[list[Detections], Rules, str]:
+    """Return the detections, the rules that score them, and the backend that computed them."""
+    detector = Detector(model, precision="fp32")
+    return detect_all(detector, dataset)[0], RULES, str(detector.backend.info)
