@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from lookonce.deploy.export import run_openvino
-from lookonce.deploy.verify import HALF, ParityError, check_parity
+from lookonce.deploy.verify import HALF, VerificationError, openvino_runner, verify
 from lookonce.errors import UserError
 from lookonce.model.model_file import load_model
 from lookonce.model.onnx_graph import detector_model
@@ -19,17 +18,17 @@ def model(run):
 def honest(model, tmp_path_factory):
     import onnx
 
-    path = tmp_path_factory.mktemp("parity") / "m.onnx"
+    path = tmp_path_factory.mktemp("verified") / "m.onnx"
     onnx.save_model(detector_model(model), path)
-    return run_openvino(path)[0]
+    return openvino_runner(path)[0]
 
 
 def test_the_file_itself_passes_on_images_and_on_drawn_ones(model, honest, squares):
-    found = check_parity(model, honest, "OpenVINO", squares / "JPEGImages")
+    found = verify(model, honest, "OpenVINO", squares / "JPEGImages")
     assert found.holds
     assert 0 < found.rows == found.same_rows
     assert "squares" in str(found)
-    assert "drawn images (8)" in str(check_parity(model, honest, "OpenVINO", None))
+    assert "drawn images (8)" in str(verify(model, honest, "OpenVINO", None))
 
 
 def shifted(name, by):
@@ -41,8 +40,8 @@ def shifted(name, by):
     shifted("detections", 0.01), lambda found: {**found, "detections": found["detections"][:-1]},
 ], ids=["boxes", "scores", "nan scores", "nan boxes", "rows", "a row less"])  # fmt: skip
 def test_a_file_with_other_numbers_fails(model, honest, squares, change):
-    with pytest.raises(ParityError, match="was not kept"):
-        check_parity(model, lambda images: change(honest(images)), "OpenVINO", squares)
+    with pytest.raises(VerificationError, match="was not kept"):
+        verify(model, lambda images: change(honest(images)), "OpenVINO", squares)
 
 
 def test_half_precision_is_allowed_more(model, honest, squares):
@@ -50,11 +49,11 @@ def test_half_precision_is_allowed_more(model, honest, squares):
         found = honest(images)
         return {"boxes": found["boxes"] + 0.3, "scores": found["scores"] + np.float32(0.002)}
 
-    with pytest.raises(ParityError):
-        check_parity(model, moved, "OpenVINO", squares)
-    assert check_parity(model, moved, "OpenVINO", squares, HALF).holds
+    with pytest.raises(VerificationError):
+        verify(model, moved, "OpenVINO", squares)
+    assert verify(model, moved, "OpenVINO", squares, HALF).holds
 
 
 def test_a_folder_without_images_is_told(model, honest, tmp_path):
     with pytest.raises(UserError, match="no images there"):
-        check_parity(model, honest, "OpenVINO", tmp_path)
+        verify(model, honest, "OpenVINO", tmp_path)

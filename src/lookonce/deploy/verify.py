@@ -1,10 +1,11 @@
-"""Is an exported file the same detector? Its numbers beside PyTorch's, on real images.
+"""Verify an exported file: run it on images and compare its numbers with those of the model in PyTorch.
 
 Letters: B images, N predictors, C classes, M rows.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -23,7 +25,7 @@ from lookonce.model.boxes import clip
 from lookonce.model.heads import decode
 from lookonce.model.model_file import Model
 from lookonce.model.network import folded
-from lookonce.model.onnx_graph import BOXES, DETECTIONS, SCORES, raws
+from lookonce.model.onnx_graph import BOXES, DETECTIONS, SCORES, predictions_info, raws
 from lookonce.model.postprocess import PLAIN_THRESHOLD, Selection, nms_per_class
 from lookonce.model.resize import to_input
 
@@ -35,13 +37,13 @@ Run = Callable[[NDArray[Any]], dict[str, NDArray[np.float32]]]
 """The file's input, uint8 images [B, 3, H, W] or floats of a raw one, to its tensors by name."""
 
 
-class ParityError(UserError):
-    """An exported file that does not give what its model gives."""
+class VerificationError(UserError):
+    """An exported file whose output differs from its model's."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far numbers may lie apart."""
+    """Largest differences that are allowed."""
 
     boxes: float
     """Input pixels."""
@@ -56,7 +58,7 @@ BY_ACCURACY = Tolerance(math.inf, math.inf)
 
 
 @dataclass
-class Parity:
+class Verification:
     """The largest differences found."""
 
     backend: str
@@ -71,9 +73,9 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """Within tolerance; a difference that is not a number is none."""
-        near = self.boxes <= self.tolerance.boxes and self.scores <= self.tolerance.scores
-        return near and self.rows == self.same_rows
+        """Whether all differences are within tolerance; NaN is not."""
+        close = self.boxes <= self.tolerance.boxes and self.scores <= self.tolerance.scores
+        return close and self.rows == self.same_rows
 
     def __str__(self) -> str:
         lines = [("", "largest difference", "allowed"),
@@ -82,10 +84,10 @@ class Parity:
         if self.rows:
             lines.append(("rows", str(self.rows - self.same_rows), f"0 of {self.rows}"))
         table = "\n".join(f"{name:<10} {found:>20} {allowed:>10}" for name, found, allowed in lines)
-        return f"the file in {self.backend} beside the model in PyTorch, {self.images}\n{table}"
+        return f"the file in {self.backend} compared with the model in PyTorch, {self.images}\n{table}"
 
 
-def check_parity(model: Model, run: Run, backend: str, data: Path | None, tolerance: Tolerance = EXACT) -> Parity:
+def verify(model: Model, run: Run, backend: str, data: Path | None, tolerance: Tolerance = EXACT) -> Verification:
     """Compare a file with the model that it was made from.
 
     Args:
@@ -95,10 +97,10 @@ def check_parity(model: Model, run: Run, backend: str, data: Path | None, tolera
         data: an image, or a folder with images in it; none: drawn ones.
         tolerance: what is allowed.
     Raises:
-        ParityError: the numbers lie further apart than that.
+        VerificationError: larger differences than that.
         UserError: no images at `data`.
     """
-    found = Parity(backend, f"on {'images of ' + str(data) if data else 'drawn images'}", tolerance)
+    found = Verification(backend, f"on {'images of ' + str(data) if data else 'drawn images'}", tolerance)
     network, count = folded(model.network), 0
     for images in _batches(_images(data), model):
         count += len(images)
@@ -110,7 +112,7 @@ def check_parity(model: Model, run: Run, backend: str, data: Path | None, tolera
             _count_rows(found, theirs, min(model.thresholds, default=PLAIN_THRESHOLD))
     found.images = f"{found.images} ({count})"
     if not found.holds:
-        raise ParityError(f"the export does not give what the model gives, and was not kept: {found}")
+        raise VerificationError(f"the export does not give what the model gives, and was not kept: {found}")
     return found
 
 
@@ -134,12 +136,12 @@ def _decoded(model: Model, maps: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor
     return found.boxes, found.objectness[..., None] * found.class_prob
 
 
-def _measure(found: Parity, boxes: torch.Tensor, scores: torch.Tensor, theirs: dict[str, NDArray[np.float32]],
+def _measure(found: Verification, boxes: torch.Tensor, scores: torch.Tensor, theirs: dict[str, NDArray[np.float32]],
              input_size: tuple[int, int]) -> None:  # fmt: skip
     """Note the largest differences of a batch: boxes [B, N, 4], scores [B, N, C]."""
     best = scores.amax(-1).topk(min(BEST, scores.shape[1])).indices[..., None].expand(-1, -1, 4)  # [B, K, 4]
-    near = clip(boxes, *input_size).gather(1, best) - clip(torch.from_numpy(theirs[BOXES]), *input_size).gather(1, best)
-    found.boxes = _worst(found.boxes, near.abs().numpy())
+    mine, other = (clip(each, *input_size).gather(1, best) for each in (boxes, torch.from_numpy(theirs[BOXES])))
+    found.boxes = _worst(found.boxes, (mine - other).abs().numpy())
     found.scores = _worst(found.scores, np.abs(scores.numpy() - theirs[SCORES]))
 
 
@@ -151,7 +153,7 @@ def _worst(before: float, differences: NDArray[np.float32]) -> float:
     return float(np.max([before, differences.max(initial=0)]))  # which passes nan on
 
 
-def _count_rows(found: Parity, theirs: dict[str, NDArray[np.float32]], threshold: float) -> None:
+def _count_rows(found: Verification, theirs: dict[str, NDArray[np.float32]], threshold: float) -> None:
     """Count the rows of a batch, and those that suppression here gives from the same predictions."""
     selection = Selection(threshold, max_candidates=20_000)
     expected = []
@@ -190,3 +192,43 @@ def _batches(images: Iterator[NDArray[np.uint8]], model: Model) -> Iterator[NDAr
             waiting = []
     if waiting:
         yield np.stack(waiting)
+
+
+def onnx_runner(path: Path) -> tuple[Run, str]:
+    """Return what runs an .onnx file, and its name: ONNX Runtime, or OpenVINO if that is not installed."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return openvino_runner(path)
+    import onnxruntime
+
+    made = onnx.load_model(path)
+    inside = {name for node in made.graph.node for name in node.output}
+    made.graph.output.extend(info for info in predictions_info() if info.name in inside)
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3  # it warns of inputs that have defaults
+    session: Any = onnxruntime.InferenceSession(made.SerializeToString(), settings, ["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    name = session.get_inputs()[0].name
+
+    def run(images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        return dict(zip(names, session.run(None, {name: images}), strict=True))
+
+    return run, f"ONNX Runtime {onnxruntime.__version__}"
+
+
+def openvino_runner(path: Path) -> tuple[Run, str]:
+    """Return what runs an .onnx or .xml file in float32, and its name."""
+    import openvino
+
+    from lookonce.inference.backends.openvino import the_core
+
+    core = the_core()
+    read = core.read_model(path)
+    inside = {name for op in read.get_ops() for output in op.outputs() for name in output.get_names()}
+    read.add_outputs([name for name in (BOXES, SCORES) if name in inside])
+    compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        found = compiled(images)
+        return {name: found[output] for output in compiled.outputs for name in output.get_names()}
+
+    return run, f"OpenVINO {openvino.__version__.split('-')[0]}"
