@@ -227,6 +227,7 @@ def test_a_terminal_sees_a_bar(server, path, monkeypatch):
 @pytest.fixture
 def client():
     with download._client() as client:
+        client.headers["Connection"] = "close"  # the server may end a kept connection just when it is used again
         yield client
 
 

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import subprocess
+import sys
 from dataclasses import fields, replace
 
 import numpy as np
@@ -13,7 +15,6 @@ from conftest import GOLDEN
 from lookonce import Detector, Network, export
 from lookonce.cli import main
 from lookonce.data.images import load_rgb
-from lookonce.deploy import export as writer
 from lookonce.deploy.export import LOWEST_SCORE, Options, write_darknet
 from lookonce.deploy.verify import VerificationError
 from lookonce.inference.backends.openvino import the_core
@@ -194,7 +195,7 @@ def test_raw_is_the_network_alone_for_opencv_too(run, squares, tmp_path, caplog)
 
 
 def test_a_file_that_is_not_the_same_is_not_kept_and_the_one_before_stays(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "detector_model", spoilt)
+    monkeypatch.setattr("lookonce.model.onnx_graph.detector_model", spoilt)
     (tmp_path / "old.onnx").write_bytes(b"before")
     with pytest.raises(VerificationError, match="does not compute what the model does"):
         export(run, "onnx", out=tmp_path / "old", overwrite=True)
@@ -229,7 +230,7 @@ def test_raw_is_the_network_alone(run, tmp_path):
 
 
 def test_files_that_are_not_the_same_are_not_kept(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "detector_model", spoilt)
+    monkeypatch.setattr("lookonce.model.onnx_graph.detector_model", spoilt)
     with pytest.raises(VerificationError):
         export(run, "openvino", out=tmp_path / "cells")
     assert list(tmp_path.iterdir()) == []
@@ -238,3 +239,12 @@ def test_files_that_are_not_the_same_are_not_kept(run, tmp_path, monkeypatch):
 def test_every_choice_is_an_option_of_the_command_with_the_same_default():
     said = inspect.signature(export).parameters
     assert {f.name: f.default for f in fields(Options)} == {f.name: said[f.name].default for f in fields(Options)}
+
+
+def test_an_export_to_darknet_loads_neither_onnx_nor_openvino(run, tmp_path):
+    code = (
+        "import sys; from lookonce import export; export(sys.argv[1], 'darknet', out=sys.argv[2]); "
+        "print(sorted({'onnx', 'openvino', 'onnxruntime'} & sys.modules.keys()))"
+    )
+    words = [sys.executable, "-c", code, str(run), str(tmp_path / "cells")]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip() == "[]"

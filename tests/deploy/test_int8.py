@@ -15,9 +15,32 @@ pytest.importorskip("nncf", reason="the extra int8 is not installed")
 
 
 @pytest.fixture(scope="module")
-def int8(run, squares, tmp_path_factory):
-    out = tmp_path_factory.mktemp("int8") / "m"
-    return export(run, "openvino", int8=True, max_drop=0.1, data=squares, out=out)
+def quantised():
+    """What NNCF made in the fixture int8: one network."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def int8(run, squares, quantised, tmp_path_factory):
+    import nncf
+
+    real = nncf.quantize_with_accuracy_control
+
+    def quantise(*args, **options):
+        made = real(*args, **options)
+        quantised.append(made.clone())
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nncf, "quantize_with_accuracy_control", quantise)
+        out = tmp_path_factory.mktemp("int8") / "m"
+        return export(run, "openvino", int8=True, max_drop=0.1, data=squares, out=out)
+
+
+@pytest.fixture
+def quantised_once(int8, quantised, monkeypatch):
+    """Quantising gives the network of the fixture int8 again, in no time."""
+    monkeypatch.setattr("nncf.quantize_with_accuracy_control", lambda *_, **__: quantised[0].clone())
 
 
 def test_convolutions_are_eight_bits_and_the_file_is_a_detector(int8, run, squares):
@@ -42,14 +65,14 @@ def test_int8_is_not_the_float_model_under_another_name(int8, run):
     assert 1e-4 < np.abs(floats - rounded).max() < np.abs(floats).max()
 
 
-def test_int8_can_be_raw(run, squares, tmp_path):
+def test_int8_can_be_raw(quantised_once, run, squares, tmp_path):
     file = export(run, "openvino", int8=True, raw=True, max_drop=0.5, data=squares, out=tmp_path / "m").files[0]
     detector = Detector(file)
     assert detector.backend.info.precision == "int8"
     assert detector(squares / "JPEGImages" / "test000.png").names
 
 
-def test_what_loses_too_much_is_not_written(run, squares, tmp_path, monkeypatch):
+def test_what_loses_too_much_is_not_written(quantised_once, run, squares, tmp_path, monkeypatch):
     class Lost:
         before, after, drop = 0.9, 0.7, 0.2
 
@@ -59,7 +82,7 @@ def test_what_loses_too_much_is_not_written(run, squares, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_network_of_which_nothing_stays_in_8_bits_is_not_written(run, squares, tmp_path, monkeypatch):
+def test_a_network_of_which_nothing_stays_in_8_bits_is_not_written(quantised_once, run, squares, tmp_path, monkeypatch):
     monkeypatch.setattr("lookonce.deploy.int8._is_quantised", lambda _: False)
     with pytest.raises(DropError, match=r"\(all convolutions went back to float32\), and nothing was written"):
         export(run, "openvino", int8=True, max_drop=1.0, data=squares, out=tmp_path / "m")

@@ -76,7 +76,7 @@ def test_each_kind_trains_the_models_layers_for_three_classes(task, tmp_path, mo
         found = KINDS[kind][1](task)
         assert found.seconds > 0
         assert found.waiting is None
-    found = in_process("train", task, tmp_path)  # in a process of its own, as every kind
+    found = in_process("train", task)  # in a process of its own, as every kind
     assert found.seconds > 0
     assert 0 <= found.waiting <= 1
     made.append(load_model(tmp_path / "runs" / "run-0").network)
@@ -87,7 +87,7 @@ def test_each_kind_trains_the_models_layers_for_three_classes(task, tmp_path, mo
 
 
 def test_a_batch_has_its_objects_inside_the_input():
-    task = Task("", "", "", 64, 3, 1)
+    task = Task("", 64, 3, 1)
     found = fixed(task, torch.zeros(3, 3, 64, 64), "cpu")
     assert found.image_index.bincount().tolist() == [8, 8, 8]
     assert found.boxes.min() >= 0
@@ -115,8 +115,7 @@ def test_rows_and_shares_are_medians_over_rounds(task, model, monkeypatch):
 
 def test_a_process_reads_its_task_and_writes_what_it_took(task, tmp_path, monkeypatch):
     monkeypatch.setitem(KINDS, "bare", ("", lambda given: Took(given.size / given.steps, None, 0.5)))
-    (tmp_path / "task.json").write_text(json.dumps(vars(task)))
-    main("bare", tmp_path / "task.json", tmp_path / "result.json")
+    main("bare", json.dumps(vars(task)), tmp_path / "result.json")
     assert Took(*json.loads((tmp_path / "result.json").read_text())) == Took(32.0, None, 0.5)
 
 
@@ -125,7 +124,7 @@ def test_a_process_that_fails_says_why_and_one_that_was_stopped_stops(task, tmp_
     done = SimpleNamespace(returncode=code, stderr="Traceback\nMemoryError: too much\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     with pytest.raises(raised) as error:
-        in_process("bare", task, tmp_path)
+        in_process("bare", task)
     assert raised is KeyboardInterrupt or "training steps (bare): the process failed: MemoryError" in str(error.value)
 
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from lookonce.deploy.export import run_openvino
-from lookonce.deploy.verify import HALF, VerificationError, verify
+from lookonce.deploy.verify import HALF, VerificationError, openvino_runner, verify
 from lookonce.errors import UserError
 from lookonce.model.model_file import load_model
 from lookonce.model.onnx_graph import detector_model
@@ -21,7 +20,7 @@ def honest(model, tmp_path_factory):
 
     path = tmp_path_factory.mktemp("verified") / "m.onnx"
     onnx.save_model(detector_model(model), path)
-    return run_openvino(path)[0]
+    return openvino_runner(path)[0]
 
 
 def test_the_file_itself_passes_on_images_and_on_drawn_ones(model, honest, squares):

@@ -177,9 +177,9 @@ def _read_known(data: Path, model: Model) -> tuple[Dataset, Whole, dict[str, str
 def pair_names(labels: Sequence[str], data_labels: Sequence[str]) -> dict[str, str]:
     """Return the data's name of each class of the model: the same name, else one alike, else one a letter apart."""
     pairs = {name: name for name in labels if name in data_labels}
-    for near in (alike, a_letter_apart):
+    for is_similar in (alike, a_letter_apart):
         for name in labels:
-            found = [other for other in data_labels if other not in pairs.values() and near(name, other)]
+            found = [other for other in data_labels if other not in pairs.values() and is_similar(name, other)]
             if name not in pairs and found:
                 pairs[name] = found[0]
     return {name: pairs[name] for name in labels if name in pairs}

@@ -1,4 +1,4 @@
-"""Measure how fast models are here: the network alone, beside other programs, and from image files to JSON.
+"""Measure the speed of models: the network alone, other programs with the same weights, and image files to JSON.
 
 Every candidate of a series runs once a round, in turn, so that whatever else the machine does slows all of them alike.
 A ratio of two candidates is the median over rounds of their ratio within a round.
@@ -332,9 +332,9 @@ def read_sysctl(text: str) -> tuple[str, set[str]]:
 
 
 def network_series(models: Sequence[Path], batch: int, rounds: int, threads: int) -> Series:
-    """Open each model in every backend that can run it here, and in OpenCV's dnn and plain PyTorch beside them.
+    """Open each model in every backend that can run it here, and in OpenCV's dnn and in plain PyTorch.
 
-    Networks with the same layers and input share a table, so an int8 export stands beside its model.
+    Networks with the same layers and input share a table, so an int8 export is compared with its model.
 
     Args:
         models: model files and exported ones; exported ones have no peers of their own.
@@ -344,7 +344,7 @@ def network_series(models: Sequence[Path], batch: int, rounds: int, threads: int
     Raises:
         UserError: a model that cannot be read, or that nothing here can run.
     """
-    found: list[tuple[int, Candidate]] = []  # with the place of its network
+    found: list[tuple[int, Candidate]] = []  # with the index of its network
     notes: list[str] = []
     names: dict[tuple[object, ...], str] = {}
     with_peers: set[str] = set()

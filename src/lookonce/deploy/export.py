@@ -1,31 +1,26 @@
 """Write a model for other programs: Darknet's files, ONNX, OpenVINO. Each writer compares its file with the model.
 
+A writer imports only what its format needs: an export to Darknet loads neither onnx nor openvino.
 OpenVINO's files are made from ONNX without `openvino.convert_model`, which would report to Intel.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import onnx
-import openvino
-from numpy.typing import NDArray
-
-from lookonce.deploy.verify import BY_ACCURACY, EXACT, HALF, Run, from_raw, verify
 from lookonce.files import replacing, write_text
-from lookonce.inference.backends.openvino import openvino_model, saved, the_core
 from lookonce.model.darknet.files import save_darknet
 from lookonce.model.layers import Region, tree_file
 from lookonce.model.model_file import KEY, Model
 from lookonce.model.network import folded
-from lookonce.model.onnx_graph import BOXES, PIXELS, SCORES, detector_model, predictions_info, raw_model
 from lookonce.model.resize import antialiases, stretches
 from lookonce.model.tree import write_tree
+
+if TYPE_CHECKING:
+    import openvino
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,7 @@ class Exported:
 
     files: tuple[Path, ...]
     verification: str = ""
-    """The table of differences between the file and the model."""
+    """Largest differences between the file and the model, as a table."""
     accuracy: str = ""
     """What int8 costs in mAP."""
 
@@ -109,35 +104,18 @@ def write_onnx(model: Model, stem: Path, options: Options) -> Exported:
 
     Raises UserError for a file that cannot be written, VerificationError for one that computes something else.
     """
+    import onnx
+
+    from lookonce.deploy.verify import from_raw, onnx_runner, verify
+    from lookonce.model.onnx_graph import detector_model, raw_model
+
     path = stem.with_name(stem.name + ".onnx")
     with replacing(path) as beside:
         onnx.save_model(raw_model(model) if options.raw else detector_model(model), beside)
-        run, backend = _runner(beside)
+        run, backend = onnx_runner(beside)
         verified = verify(model, from_raw(model, run) if options.raw else run, backend, options.data)
     log.info("%s: %s", path, RAW_READERS if options.raw else READERS)
     return Exported((path,), str(verified))
-
-
-def _runner(path: Path) -> tuple[Run, str]:
-    """Return what runs an .onnx file: ONNX Runtime, or OpenVINO if that is not installed; and its name."""
-    if importlib.util.find_spec("onnxruntime") is None:
-        return run_openvino(path)
-    import onnxruntime
-
-    made = onnx.load_model(path)
-    inside = {name for node in made.graph.node for name in node.output}
-    made.graph.output.extend(info for info in predictions_info() if info.name in inside)
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3  # it warns of inputs that have defaults
-    session: Any = onnxruntime.InferenceSession(made.SerializeToString(), settings, ["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-
-    given = session.get_inputs()[0].name
-
-    def run(images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        return dict(zip(names, session.run(None, {given: images}), strict=True))
-
-    return run, f"ONNX Runtime {onnxruntime.__version__}"
 
 
 def write_openvino(model: Model, stem: Path, options: Options) -> Exported:
@@ -145,6 +123,10 @@ def write_openvino(model: Model, stem: Path, options: Options) -> Exported:
 
     Raises UserError for a file that cannot be written, VerificationError for one that computes something else.
     """
+    from lookonce.deploy.verify import BY_ACCURACY, EXACT, HALF, from_raw, openvino_runner, verify
+    from lookonce.inference.backends.openvino import openvino_model, saved
+    from lookonce.model.onnx_graph import detector_model, raw_model
+
     xml = stem.with_name(stem.name + ".xml")
     made = raw_model(model) if options.raw else detector_model(model)
     whole, tolerance, accuracy = openvino_model(made), EXACT, ""
@@ -157,7 +139,7 @@ def write_openvino(model: Model, stem: Path, options: Options) -> Exported:
         quantised = quantise(model, options.data, MAX_DROP if options.max_drop is None else options.max_drop)
         whole, tolerance, accuracy = _with_network(whole, quantised.network), BY_ACCURACY, str(quantised)
     with saved(whole, xml, options.half) as beside:
-        run, backend = run_openvino(beside)
+        run, backend = openvino_runner(beside)
         verified = verify(model, from_raw(model, run) if options.raw else run, backend, options.data, tolerance)
     log.info("%s: for OpenVINO; for OpenCV use --format onnx --raw, or for OpenCV 4 --format darknet", xml)
     return Exported((xml, xml.with_suffix(".bin")), str(verified), accuracy)
@@ -165,6 +147,10 @@ def write_openvino(model: Model, stem: Path, options: Options) -> Exported:
 
 def _with_network(whole: openvino.Model, network: openvino.Model) -> openvino.Model:
     """Return a detector with another network: the part from "pixels" to the raw maps."""
+    import openvino
+
+    from lookonce.model.onnx_graph import PIXELS
+
     tensors = {name: output for op in whole.get_ops() for output in op.outputs() for name in output.get_names()}
     for reader in network.input(0).get_target_inputs():
         reader.replace_source_output(tensors[PIXELS])
@@ -178,18 +164,3 @@ def _with_network(whole: openvino.Model, network: openvino.Model) -> openvino.Mo
     joined = openvino.Model(whole.get_results(), whole.get_parameters(), "lookonce")
     joined.set_rt_info(whole.get_rt_info(KEY).value, KEY)
     return joined
-
-
-def run_openvino(path: Path) -> tuple[Run, str]:
-    """Return what runs an .onnx or .xml file in OpenVINO, in float32; and its name."""
-    core = the_core()
-    read = core.read_model(path)
-    inside = {name for op in read.get_ops() for output in op.outputs() for name in output.get_names()}
-    read.add_outputs([name for name in (BOXES, SCORES) if name in inside])
-    compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-    def run(images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        found = compiled(images)
-        return {name: found[output] for output in compiled.outputs for name in output.get_names()}
-
-    return run, f"OpenVINO {openvino.__version__.split('-')[0]}"

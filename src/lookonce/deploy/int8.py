@@ -74,7 +74,7 @@ def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
         data: a labelled data set: its train images calibrate, its val images judge.
         max_drop: mAP on the val images that may be lost, 0..1.
     Raises:
-        ConfigError: max_drop outside its law, nncf not installed.
+        ConfigError: max_drop out of range, nncf not installed.
         UserError: a data set that cannot be read, or without objects to judge by; DropError: no way to lose so little.
     """
     if not 0 < max_drop <= 1:

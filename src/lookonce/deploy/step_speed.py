@@ -26,7 +26,7 @@ from torch import Tensor
 
 from lookonce.data.augment import InputBatch
 from lookonce.data.formats.voc import write_annotation, write_split
-from lookonce.deploy.benchmark import Candidate, Series, Took, short
+from lookonce.deploy.benchmark import Candidate, Series, Took, devices, short
 from lookonce.errors import ConfigError, UserError
 from lookonce.files import write_text
 from lookonce.model.darknet.cfg import Cfg, write_cfg
@@ -47,11 +47,8 @@ OBJECTS = 8  # on each image
 class Task:
     """What is trained."""
 
-    cfg: str
-    """The network's layers."""
-    data: str
-    """Images of 640 x 480, STEPS batches of them."""
-    out: str
+    folder: str
+    """Holds network.cfg, the data set "set" (STEPS batches of 640 x 480 px images) and the runs."""
     size: int
     batch: int
     threads: int
@@ -72,12 +69,12 @@ def step_series(name: str, model: Model, batch: int, rounds: int, threads: int, 
         ConfigError: an input size that training does not take.
     """
     task = prepare(model, batch, threads, folder)
-    device = _device()
+    device = devices()[-1]
     precision = "bf16" if choose_precision(device)[0] == "bf16-mixed" else "fp32"
     heading = f"{short(name)}: training steps, {task.size} x {task.size}, batch {batch}, {device}"
     made = [
         Candidate(heading, label, name, "fp32" if kind == "plain" else precision, device, batch,
-                  partial(in_process, kind, task, folder), kind != "train")
+                  partial(in_process, kind, task), kind != "train")
         for kind, (label, _) in KINDS.items()
     ]  # fmt: skip
     return Series(made, min(rounds, ROUNDS), shares=shares)
@@ -99,7 +96,7 @@ def prepare(model: Model, batch: int, threads: int, folder: Path) -> Task:
         raise ConfigError(f"training takes square inputs that divide by {stride}, and this one is {width} x {height}")
     write_text(folder / "network.cfg", write_cfg(Cfg(model.network.layers, width, height, model.network.channels)))
     write_set(folder / "set", STEPS * batch, (640, 480), LABELS, (OBJECTS, OBJECTS + 1))
-    return Task(str(folder / "network.cfg"), str(folder / "set"), str(folder / "runs"), width, batch, threads)
+    return Task(str(folder), width, batch, threads)
 
 
 def write_set(root: Path, count: int, size: tuple[int, int], labels: Sequence[str], boxes: tuple[int, int],
@@ -131,12 +128,11 @@ def write_set(root: Path, count: int, size: tuple[int, int], labels: Sequence[st
     write_split(root / "ImageSets" / "Main" / "train.txt", stems)
 
 
-def in_process(kind: str, task: Task, folder: Path) -> Took:
+def in_process(kind: str, task: Task) -> Took:
     """Time one step of a kind in a process of its own. Raises UserError with the process's last line if it fails."""
-    given, result = folder / "task.json", folder / "result.json"
-    write_text(given, json.dumps(asdict(task)))
+    result = Path(task.folder, "result.json")
     result.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "lookonce.deploy.step_speed", kind, str(given), str(result)]
+    command = [sys.executable, "-m", "lookonce.deploy.step_speed", kind, json.dumps(asdict(task)), str(result)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(task.threads)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode in (-2, 130):  # SIGINT, which a shell sends to both processes
@@ -150,7 +146,7 @@ def in_process(kind: str, task: Task, folder: Path) -> Took:
 def bare(task: Task) -> Took:
     """Time the step alone, as fast as `train` makes it: its precision, channels_last, freed memory kept."""
     keep_freed_memory()
-    device, module = _device(), _module(task)
+    device, module = devices()[-1], _module(task)
     module.to(device=device, memory_format=torch.channels_last).train()
     optimizer = make_optimizer(module.network, module.settings)
     batch = fixed(task, torch.rand(task.batch, 3, task.size, task.size).to(memory_format=torch.channels_last), device)
@@ -166,10 +162,12 @@ def bare(task: Task) -> Took:
 
 def through_train(task: Task) -> Took:
     """Time the same steps through `train`, without its first epoch (which decodes), validation and checkpoints."""
-    number = len(list(Path(task.out).glob("*")))
-    run = Path(task.out, f"run-{number}")
-    words = ["train", task.data, "--network", task.cfg, "--size", task.size, "--batch-size", task.batch,
-             "--anchors", 0, "--epochs", 3, "--val-split", "none", "--out", task.out, "--name", run.name]  # fmt: skip
+    folder = Path(task.folder)
+    runs = folder / "runs"
+    run = runs / f"run-{len(list(runs.glob('*')))}"
+    words = ["train", folder / "set", "--network", folder / "network.cfg", "--size", task.size, "--anchors", 0,
+             "--batch-size", task.batch, "--epochs", 3, "--val-split", "none", "--out", runs,
+             "--name", run.name]  # fmt: skip
     subprocess.run([sys.executable, "-m", "lookonce", *map(str, words)], check=True)
     with (run / "metrics.csv").open(newline="", encoding="utf-8") as text:
         rows = [row for row in csv.DictReader(text) if row["images_per_s"]]
@@ -179,10 +177,10 @@ def through_train(task: Task) -> Took:
 
 def plain(task: Task) -> Took:
     """Time the loop that one writes first: fp32, NCHW, eager, Adam; images decoded, resized and stacked one by one."""
-    device, module = _device(), _module(task).train()
+    device, module = devices()[-1], _module(task).train()
     module.to(device)
     optimizer = torch.optim.Adam(module.network.parameters(), 1e-4)
-    files = cycle(sorted(Path(task.data, "JPEGImages").iterdir()))
+    files = cycle(sorted(Path(task.folder, "set", "JPEGImages").iterdir()))
 
     def step() -> Tensor:
         side = (task.size, task.size)
@@ -230,21 +228,18 @@ def fixed(task: Task, images: Tensor, device: str) -> InputBatch:
 
 def _module(task: Task) -> Training:
     """Return the network as `train` makes it with the quick recipe."""
-    how = settings("quick", network=task.cfg, size=task.size, batch_size=task.batch, anchors=0)
-    cfg = detector_of(Path(task.cfg), len(LABELS))
+    file = Path(task.folder, "network.cfg")
+    how = settings("quick", network=str(file), size=task.size, batch_size=task.batch, anchors=0)
+    cfg = detector_of(file, len(LABELS))
     return Training(Network(cfg.layers, cfg.channels), how, seed=0)
 
 
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def main(kind: str, given: Path, result: Path) -> None:
-    """Run one kind in this process: read the task from a file and write what it took to another."""
-    task = Task(**json.loads(given.read_text(encoding="utf-8")))
+def main(kind: str, text: str, result: Path) -> None:
+    """Run one kind in this process. text: the task as JSON; result: the file for what it took."""
+    task = Task(**json.loads(text))
     torch.set_num_threads(task.threads)
     write_text(result, json.dumps(KINDS[kind][1](task)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

@@ -1,10 +1,11 @@
-"""Verify an exported file: its boxes and scores must be those of the model in PyTorch, on real or synthetic images.
+"""Verify an exported file: run it on images and compare its numbers with those of the model in PyTorch.
 
 Letters: B images, N predictors, C classes, M rows.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -23,7 +25,7 @@ from lookonce.model.boxes import clip
 from lookonce.model.heads import decode
 from lookonce.model.model_file import Model
 from lookonce.model.network import folded
-from lookonce.model.onnx_graph import BOXES, DETECTIONS, SCORES, raws
+from lookonce.model.onnx_graph import BOXES, DETECTIONS, SCORES, predictions_info, raws
 from lookonce.model.postprocess import PLAIN_THRESHOLD, Selection, nms_per_class
 from lookonce.model.resize import to_input
 
@@ -36,12 +38,12 @@ Run = Callable[[NDArray[Any]], dict[str, NDArray[np.float32]]]
 
 
 class VerificationError(UserError):
-    """An exported file computes something else than its model."""
+    """An exported file whose output differs from its model's."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Largest allowed differences."""
+    """Largest differences that are allowed."""
 
     boxes: float
     """Input pixels."""
@@ -71,7 +73,7 @@ class Verification:
 
     @property
     def holds(self) -> bool:
-        """Whether all differences are allowed. One that is not a number is not."""
+        """Whether all differences are within tolerance; NaN is not."""
         close = self.boxes <= self.tolerance.boxes and self.scores <= self.tolerance.scores
         return close and self.rows == self.same_rows
 
@@ -95,7 +97,7 @@ def verify(model: Model, run: Run, backend: str, data: Path | None, tolerance: T
         data: an image or a folder of images; None: synthetic ones.
         tolerance: largest allowed differences.
     Raises:
-        VerificationError: a difference beyond that.
+        VerificationError: larger differences than that.
         UserError: no images at `data`.
     """
     found = Verification(backend, "", tolerance)
@@ -138,10 +140,8 @@ def _measure(found: Verification, boxes: torch.Tensor, scores: torch.Tensor, the
              input_size: tuple[int, int]) -> None:  # fmt: skip
     """Keep the largest differences of a batch: boxes [B, N, 4], scores [B, N, C]."""
     best = scores.amax(-1).topk(min(BEST, scores.shape[1])).indices[..., None].expand(-1, -1, 4)  # [B, K, 4]
-    apart = clip(boxes, *input_size).gather(1, best) - clip(torch.from_numpy(theirs[BOXES]), *input_size).gather(
-        1, best
-    )
-    found.boxes = _worst(found.boxes, apart.abs().numpy())
+    mine, other = (clip(each, *input_size).gather(1, best) for each in (boxes, torch.from_numpy(theirs[BOXES])))
+    found.boxes = _worst(found.boxes, (mine - other).abs().numpy())
     found.scores = _worst(found.scores, np.abs(scores.numpy() - theirs[SCORES]))
 
 
@@ -192,3 +192,43 @@ def _batches(images: Iterator[NDArray[np.uint8]], model: Model) -> Iterator[NDAr
             waiting = []
     if waiting:
         yield np.stack(waiting)
+
+
+def onnx_runner(path: Path) -> tuple[Run, str]:
+    """Return what runs an .onnx file, and its name: ONNX Runtime, or OpenVINO if that is not installed."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return openvino_runner(path)
+    import onnxruntime
+
+    made = onnx.load_model(path)
+    inside = {name for node in made.graph.node for name in node.output}
+    made.graph.output.extend(info for info in predictions_info() if info.name in inside)
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3  # it warns of inputs that have defaults
+    session: Any = onnxruntime.InferenceSession(made.SerializeToString(), settings, ["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    name = session.get_inputs()[0].name
+
+    def run(images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        return dict(zip(names, session.run(None, {name: images}), strict=True))
+
+    return run, f"ONNX Runtime {onnxruntime.__version__}"
+
+
+def openvino_runner(path: Path) -> tuple[Run, str]:
+    """Return what runs an .onnx or .xml file in float32, and its name."""
+    import openvino
+
+    from lookonce.inference.backends.openvino import the_core
+
+    core = the_core()
+    read = core.read_model(path)
+    inside = {name for op in read.get_ops() for output in op.outputs() for name in output.get_names()}
+    read.add_outputs([name for name in (BOXES, SCORES) if name in inside])
+    compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        found = compiled(images)
+        return {name: found[output] for output in compiled.outputs for name in output.get_names()}
+
+    return run, f"OpenVINO {openvino.__version__.split('-')[0]}"

@@ -1,4 +1,4 @@
-"""Localization analysis: what a detector's strongest detections lie on, whatever their scores.
+"""Localization analysis: which objects a detector's strongest detections overlap, whatever their scores.
 
 It explains why a detector finds nothing: the boxes may be displaced, the classes permuted, or the scores too low.
 Letters: N ground-truth objects, D detections, C classes. Boxes are xyxy, image px.
@@ -18,11 +18,11 @@ from lookonce.model.boxes import iou, xyxy_to_cxcywh
 from lookonce.model.detections import Detections
 
 STRONGEST = 2
-"""Detections analysed for each object of an image: few, so that few lie on an object by chance."""
+"""Detections analysed for each object of an image: few, so that few overlap an object by chance."""
 ON_OBJECT = 0.5
-"""IoU from which a detection lies on an object, as in mAP@.5."""
-NEAR_OBJECT = 0.05
-"""IoU from which a detection lies near an object."""
+"""IoU from which a detection is on an object, as in mAP@.5."""
+OVERLAPS = 0.05
+"""IoU from which a detection overlaps an object."""
 ENOUGH = 0.25
 """Ratio of the objects that makes a result; a run of mAP 0 is far below it, one that works far above."""
 SAME_SCALE = 0.2
@@ -141,16 +141,16 @@ def explain(found: Localization, names: Sequence[str], thresholds: NDArray[np.fl
 
 
 def _explain_displaced(found: Localization) -> str:
-    """Return a message if the boxes near objects are all displaced in the same way, else ""."""
-    near = found.best_iou >= NEAR_OBJECT
-    if near.mean() < ENOUGH:
+    """Return a message if the boxes that overlap objects are all displaced in the same way, else ""."""
+    overlapping = found.best_iou >= OVERLAPS
+    if overlapping.mean() < ENOUGH:
         return ""
-    low, middle, high = np.quantile(found.offset[near], (0.25, 0.5, 0.75), axis=0)
+    low, middle, high = np.quantile(found.offset[overlapping], (0.25, 0.5, 0.75), axis=0)
     if (high - low)[2:].max() > SAME_SCALE or np.abs(middle).max() < DISPLACED:
         return ""
     width, height = np.exp(middle[2:])
     return (f"predicted boxes are {_scale(width, 'wide', 'narrow')} and {_scale(height, 'tall', 'short')} "
-            f"({near.sum():,} of {len(near):,} objects), shifted by {middle[0]:+.2f} object widths and "
+            f"({overlapping.sum():,} of {len(overlapping):,} objects), shifted by {middle[0]:+.2f} object widths and "
             f"{middle[1]:+.2f} object heights. The anchors or the resize mode differ from training: use the run's own "
             "model file.")  # fmt: skip
 
