@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,21 @@ def about_curves(curves: Mapping[str, Sequence[tuple[float, float]]], epochs: in
     return advice
 
 
+@dataclass(frozen=True)
+class RunState:
+    """How far a run is."""
+
+    epoch: int = 0
+    """Epochs done."""
+    epochs: int | None = None
+    """Epochs of the run; None: unknown."""
+    images_per_s: float | None = None
+    seconds_left: float | None = None
+    best_map: float | None = None
+    best_epoch: int | None = None
+    finished: bool = False
+
+
 class RunReport(lightning.Callback):
     """Writes report.html after validations, once a minute at most, and at the end.
 
@@ -223,6 +239,7 @@ class RunReport(lightning.Callback):
         self.data_advice = about_data(train_set, self.covered)
         self.heads = heads
         self.write_page = write_page
+        self.state = RunState()
         self._written = 0.0
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
