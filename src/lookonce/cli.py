@@ -8,9 +8,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import platform
 import re
 import sys
 from contextlib import redirect_stdout, suppress
+from importlib.metadata import PackageNotFoundError, version
 from io import StringIO, TextIOWrapper
 from pathlib import Path
 from types import NoneType
@@ -18,13 +20,15 @@ from typing import Any, TextIO, get_args
 
 import cyclopts
 import yaml
-from cyclopts.exceptions import UnknownCommandError, UnknownOptionError
+from cyclopts.exceptions import MissingArgumentError, UnknownCommandError, UnknownOptionError
 from rich.console import Console
 
 from lookonce import __version__
 from lookonce.choices import choose, closest, literals
 from lookonce.console import json_text
 from lookonce.errors import UserError, printable
+from lookonce.habits import current_command, hint, refuse_pairs
+from lookonce.help_page import SHOW_ALL, HelpPage, epilogue
 
 log = logging.getLogger("lookonce")
 COMMANDS = {
@@ -61,20 +65,26 @@ BROKEN_PIPE = 141
 """Exit code when the program behind a pipe stops reading: 128 + SIGPIPE, as in a shell."""
 
 
-def make_app(config: dict[str, Any] | None = None, console: Console | None = None) -> cyclopts.App:
+def make_app(config: dict[str, Any] | None = None, console: Console | None = None,
+             command: str | None = None, show_all: bool = False) -> cyclopts.App:  # fmt: skip
     """Return the command line. Commands are imported when they are called.
 
     Args:
         config: values of options that the command line does not give, by name.
         console: prints help; None: on sys.stdout.
+        command: the command of a help page; None: all commands.
+        show_all: the help page lists rarely used options too.
     """
     defaults = cyclopts.config.Dict(config, use_commands_as_keys=False, source="--config") if config else None
     app = cyclopts.App(
         name="lookonce",
         help="You only look once: train and run object detectors.",
-        help_epilogue="Every command also takes --json, which prints the result as JSON, and --config FILE.yaml, which "
-        "reads options from a file. The word none unsets an option of that file: --name none.",
-        version=__version__,
+        help_epilogue=epilogue(command, show_all),
+        help_flags=("--help", "-h", SHOW_ALL),
+        help_format="plaintext",
+        help_formatter=HelpPage(command, show_all),
+        version=_versions,
+        version_flags=("--version", "-V"),
         default_parameter=cyclopts.Parameter(
             consume_multiple=True, negative_bool="", negative_iterable="", negative_none=""
         ),
@@ -85,9 +95,18 @@ def make_app(config: dict[str, Any] | None = None, console: Console | None = Non
         suppress_keyboard_interrupt=False,
         console=console,
     )
-    for name, help_text in COMMANDS.items():
-        app.command(f"lookonce.commands.{name}:{name}", name=name, help=help_text)
+    for order, (name, help_text) in enumerate(COMMANDS.items()):
+        app.command(f"lookonce.commands.{name}:{name}", name=name, help=help_text, sort_key=order)
     return app
+
+
+def _versions() -> str:
+    """Return this version, and those of what it runs on, without importing that."""
+    found = []
+    for package, name in (("torch", "torch"), ("openvino", "OpenVINO")):
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {re.split('[-+]', version(package))[0]}")
+    return f"lookonce {__version__} ({', '.join((f'Python {platform.python_version()}', *found))})"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,18 +115,23 @@ def main(argv: list[str] | None = None) -> int:
     0: done; 2: wrong input, explained in one line; 128 + n: stopped by signal n; a result may have an `exit_code`.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    stdout = sys.stdout
+    stdout, command = sys.stdout, None
     help_page = StringIO()
     _log_to_stderr()
     try:
         console = Console(file=help_page, force_terminal=stdout.isatty() or None)
         with redirect_stdout(_OtherOutput(stdout)):
+            words = current_command(words)
+            command = words[0] if words and words[0] in COMMANDS else None
             config = _take_config(words)
             as_json = _take_json(words, config)
-            result = make_app(config, console)(_current_names(words))
+            app = make_app(config, console, command, SHOW_ALL in words)
+            if command and any("=" in word for word in words):
+                refuse_pairs(words, {name for argument in _arguments(app, command) for name in argument.names})
+            result = app(_current_names(words))
         _print(help_page.getvalue() + _result_text(result, as_json), stdout)
     except (UserError, cyclopts.CycloptsError) as error:
-        print(f"lookonce: {_one_line(error)}", file=sys.stderr)
+        print(f"lookonce: {_one_line(error, command or '')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"lookonce: {printable(str(stop)) if stop.args else 'interrupted'}", file=sys.stderr)
@@ -239,11 +263,24 @@ def _discard_output(stdout: TextIO) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
 
 
-def _one_line(error: Exception) -> str:
-    """Return an error's message in one line, without a suggestion that is not close to the given word."""
+def _arguments(app: cyclopts.App, command: str) -> cyclopts.ArgumentCollection:
+    """Return the arguments of a command."""
+    return app[command].assemble_argument_collection(default_parameter=app.default_parameter)
+
+
+def _one_line(error: Exception, command: str) -> str:
+    """Return an error's message in one line, with what to write instead if that is known or very similar."""
     message = printable(" ".join(str(error).split())) or type(error).__name__
+    if isinstance(error, MissingArgumentError) and error.keyword is None and error.argument is not None:
+        needed = [argument for argument in _arguments(make_app(), command) if argument.required]
+        usage = " ".join(argument.name.strip("-").upper() for argument in needed)
+        name = error.argument.name.strip("-").upper()
+        return f"{command}: {name} is missing; usage: lookonce {command} {usage} [OPTIONS]"
     if isinstance(error, UnknownOptionError):
         given = error.token.keyword or error.token.value
+        if instead := hint(given, command):
+            use = f"use {instead}" if instead.startswith("--") else instead
+            return f"{printable(given)}: no option of lookonce {command}; {use}"
     elif isinstance(error, UnknownCommandError) and error.unused_tokens:
         given = error.unused_tokens[0]
     else:

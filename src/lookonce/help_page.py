@@ -1,0 +1,118 @@
+"""Help pages: options in groups, rarely used options only with --help-all, and examples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cyclopts.help import HelpEntry, HelpPanel
+    from rich.console import Console, ConsoleOptions
+
+SHOW_ALL = "--help-all"
+WIDEST_NAME = 21
+"""Columns of an option's name; longer ones are folded."""
+GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
+    "train": {
+        "Data": ("data", "labels", "train-split", "val-split", "difficult", "policy", "keep-empty", "pixel-range"),
+        "Length": ("steps", "epochs", "batch-size", "patience", "min-delta"),
+        "Network": ("network", "size", "multi-scale", "resize", "anchors"),
+        "Start": ("weights", "freeze", "keep-last", "features", "variants"),
+        "Optimizer and loss": (
+            "recipe", "learning-rate", "optimizer", "schedule", "momentum", "weight-decay", "burn-in", "milestones",
+            "ema", "gradient-clip", "loss", "match-iou", "objectness-prior", "prior-loss-images",
+        ),
+        "Augmentation": (),
+        "Run": (),
+    },
+}  # fmt: skip
+"""Groups of a command's options in the order of its help. "Augmentation" holds --augment.*, the last group the rest."""
+COMMON = {
+    "train": {
+        "data", "labels", "val-split", "steps", "epochs", "batch-size", "network", "size", "anchors", "weights",
+        "freeze", "learning-rate", "name", "resume", "device",
+    },
+}  # fmt: skip
+"""Options that the short help of a command shows."""
+EXAMPLES = {
+    "anchors": ("lookonce anchors cells --k 9 --size 512",),
+    "benchmark": ("lookonce benchmark runs/cells-1 --images photos/",),
+    "cache": ("lookonce cache --clear",),
+    "check": ("lookonce check cells --report cells.html",),
+    "convert": ("lookonce convert cells cells-coco --format coco",),
+    "demo": ("lookonce demo",),
+    "detect": ("lookonce detect runs/cells-1 photos/", "lookonce detect yolov2.cfg photo.jpg --threshold .5"),
+    "diagnose": ("lookonce diagnose runs/cells-1 cells",),
+    "download": ("lookonce download yolov2-tiny",),
+    "evaluate": ("lookonce evaluate runs/cells-1", "lookonce evaluate runs/cells-1 cells --report cells-1.html"),
+    "export": ("lookonce export runs/cells-1 --format onnx",
+               "lookonce export runs/cells-1 --format openvino --int8 --data cells"),
+    "prune": ("lookonce prune runs/cells-1 cells --ratio .5",),
+    "train": ("lookonce train cells", "lookonce train cells --steps 1500 --size 320 --name quick",
+              "lookonce train --resume runs/cells-1"),
+}  # fmt: skip
+
+
+class HelpPage:
+    """Print the help of a command. Part of cyclopts' protocol HelpFormatter."""
+
+    def __init__(self, command: str | None, show_all: bool) -> None:
+        self.command, self.show_all = command, show_all
+
+    def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+        """Print one panel of cyclopts: its options group by group, or its commands."""
+        from cyclopts.help import InlineText
+        from cyclopts.help.specs import DescriptionRenderer, NameRenderer
+        from rich.table import Table
+        from rich.text import Text
+
+        groups = GROUPS.get(self.command or "") if panel.format == "parameter" else None
+        parts = self._grouped(panel.entries, groups) if groups else [(str(panel.title), panel.entries)]
+        name, description = NameRenderer(max_width=WIDEST_NAME), DescriptionRenderer()
+        for number, (title, entries) in enumerate(parts):
+            if entries:
+                table = Table.grid(padding=(0, 2, 0, 0))
+                table.add_column(style="cyan", min_width=WIDEST_NAME if groups else None)
+                for entry in entries:
+                    text = getattr(entry.description, "primary_renderable", None)
+                    if isinstance(text, Text):  # with the line ends and indents of the docstring
+                        entry = entry.copy(description=InlineText(Text(" ".join(text.plain.split()))))
+                    table.add_row(name(entry), description(entry))
+                if number:
+                    console.print()
+                console.print(Text(title, "bold"), table)
+
+    def render_usage(self, console: Console, options: ConsoleOptions, usage: object) -> None:
+        """Print the usage line."""
+        if usage:
+            console.print(f"Usage: {str(usage).strip()}\n", markup=False, highlight=False)
+
+    def _grouped(
+        self, entries: list[HelpEntry], groups: dict[str, tuple[str, ...]]
+    ) -> list[tuple[str, list[HelpEntry]]]:
+        """Return (group, its options), without empty groups and without rare options in a short help."""
+        common = COMMON.get(self.command or "", set())
+        found: dict[str, list[HelpEntry]] = {title: [] for title in groups}
+        group_of = {name: title for title, names in groups.items() for name in names}
+        order = {name: place for names in groups.values() for place, name in enumerate(names)}
+        last = list(groups)[-1]
+        for entry in entries:
+            name = next((each.removeprefix("--") for each in entry.names), "")
+            title = "Augmentation" if name.startswith("augment.") else group_of.get(name, last)
+            if self.show_all or name in common:
+                found[title].append(entry)
+        for listed in found.values():
+            listed.sort(key=lambda entry: order.get(next(iter(entry.names), "").removeprefix("--"), len(order)))
+        return [(title, listed) for title, listed in found.items() if listed]
+
+
+def epilogue(command: str | None, show_all: bool) -> str:
+    """Return the text below a help page: examples, or what all commands share."""
+    if command is None:
+        return (
+            "lookonce COMMAND --help explains a command. Every command also takes --json, which prints the result as "
+            "JSON, and --config FILE.yaml, which reads options from a file; none unsets an option of it: --name none."
+        )
+    lines = ["Examples:", *(f"  {example}" for example in EXAMPLES.get(command, ()))]
+    if command in COMMON and not show_all:
+        lines.append(f"\n{SHOW_ALL} lists all options.")
+    return "\n".join(lines)
