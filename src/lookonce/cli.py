@@ -97,6 +97,7 @@ def make_app(config: dict[str, Any] | None = None, console: Console | None = Non
     )
     for order, (name, help_text) in enumerate(COMMANDS.items()):
         app.command(f"lookonce.commands.{name}:{name}", name=name, help=help_text, sort_key=order)
+    app.register_install_completion_command(help="Install completion of commands and options for this shell.")
     return app
 
 

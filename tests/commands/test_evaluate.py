@@ -197,3 +197,20 @@ def test_a_page_replaces_nothing_and_stays_out_of_the_data(run, squares, tmp_pat
     assert (run / "report.html").read_bytes() == before
     with pytest.raises(UserError, match=r"new\.html: is inside the data set"):
         evaluate(run, squares, report=squares / "new.html")
+
+
+def test_a_run_knows_its_data(run, squares, tmp_path):
+    found = evaluate(run, split="val", bootstrap=0)
+    assert (found.data, found.mean_ap) == (str(squares), evaluate(run, squares, split="val", bootstrap=0).mean_ap)
+    assert evaluate(run / "model.safetensors", split="val", bootstrap=0).data == str(squares)
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes((run / "model.safetensors").read_bytes())
+    with pytest.raises(UserError, match="DATA is missing, and .*alone.safetensors is not a run that knows its data"):
+        evaluate(alone)
+    moved = tmp_path / "run"
+    moved.mkdir()
+    (moved / "config.yaml").write_text((run / "config.yaml").read_text().replace(str(squares), "/nowhere"))
+    with pytest.raises(
+        UserError, match=r"nowhere: the data of .*run is not there; give its new path: lookonce evaluate"
+    ):
+        evaluate(moved)

@@ -189,3 +189,13 @@ def test_what_is_no_description_is_one_line(text):
 
 def test_a_foreign_file_is_told_what_to_do():
     assert "write it with lookonce export" in str(not_ours("m.onnx", "an ONNX file"))
+
+
+@pytest.mark.parametrize("name, part", [
+    ("photo.jpg", "is an image; the model comes first: lookonce detect MODEL IMAGES"),
+    ("best.pt", "is a file of PyTorch, which lookonce does not read"),
+    ("best.h5", "is a file of Keras, which lookonce does not read"),
+])  # fmt: skip
+def test_files_of_other_kinds_are_named(tmp_path, name, part):
+    with pytest.raises(UserError, match=part):
+        load_model(tmp_path / name)

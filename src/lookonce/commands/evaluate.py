@@ -23,6 +23,7 @@ from lookonce.files import check_output
 from lookonce.inference.backends.settings import BackendInfo, BackendName, Precision
 from lookonce.inference.detector import Detector
 from lookonce.model.detections import Detections
+from lookonce.training.config import RunConfig
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -101,7 +102,7 @@ class Report:
 
 def evaluate(
     model: Path,
-    data: Path,
+    data: Path | None = None,
     *,
     split: str = "test",
     labels: tuple[str, ...] | None = None,
@@ -121,7 +122,7 @@ def evaluate(
         model: Model file, run folder, Darknet .cfg with its .weights beside it, or exported .onnx or .xml. Or existing
             detections: what detect wrote, a COCO result .json, or a folder of IMAGE.txt files with lines
             "class score xmin ymin xmax ymax" or YOLO's "class cx cy w h score".
-        data: Data set: its folder, or its COCO .json, data.yaml or obj.data.
+        data: Data set: its folder, or its COCO .json, data.yaml or obj.data; none: the one that the run was trained on.
         split: Split to score; all: every image.
         labels: Score these classes only; none: the classes that the model knows, or all of the data set.
         protocol: How AP is computed: voc2007 (11 points), voc2010 (area under the curve) or coco (12 metrics).
@@ -144,6 +145,7 @@ def evaluate(
     if difficult is not None:
         difficult = choose(difficult, get_args(Difficult), "difficult")
     rules = _rules(protocol, iou_threshold, difficult)
+    data = _data_of(Path(model).expanduser()) if data is None else data
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"report: {report}; expected a name that ends in .html")
     if report is not None:
@@ -167,6 +169,19 @@ def evaluate(
             "precision": precision, "report": report,
         })  # fmt: skip
     return result
+
+
+def _data_of(model: Path) -> Path:
+    """Return the data set that a run was trained on. Raises ConfigError if the model is not in a run folder."""
+    file = (model if model.is_dir() else model.parent) / "config.yaml"
+    if not file.is_file():
+        raise ConfigError(f"evaluate: DATA is missing, and {model} is not a run that knows its data; usage: lookonce "
+                          "evaluate MODEL DATA [OPTIONS]")  # fmt: skip
+    data = Path(RunConfig.from_yaml(file.read_bytes(), file).data)
+    if not data.exists():
+        raise ConfigError(f"{data}: the data of {file.parent} is not there; give its new path: lookonce evaluate "
+                          f"{file.parent} DATA")  # fmt: skip
+    return data
 
 
 def _rules(protocol: Protocol, iou_threshold: float, difficult: Difficult | None) -> Rules:

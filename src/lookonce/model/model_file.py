@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import mimetypes
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,14 @@ if TYPE_CHECKING:
     from lookonce.model.network import Network
 
 KEY = "lookonce"
+FOREIGN = {
+    ".pt": "PyTorch",
+    ".pth": "PyTorch",
+    ".h5": "Keras",
+    ".keras": "Keras",
+    ".tflite": "TensorFlow Lite",
+    ".pb": "TensorFlow",
+}
 """Key of the JSON: in the metadata of a model file and of ONNX, and in OpenVINO's rt_info."""
 FORMAT = 1
 """Increased when older versions cannot read the file."""
@@ -207,6 +216,11 @@ def load_model(path: Path | str) -> Model:
         return _from_darknet(path)
     if path.suffix in (".onnx", ".xml"):
         raise ModelFileError(f"{path}: is an exported file; give the model file that it was exported from")
+    if (mimetypes.guess_type(path.name)[0] or "").startswith("image/"):
+        raise ModelFileError(f"{path}: is an image; the model comes first: lookonce detect MODEL IMAGES")
+    if path.suffix in FOREIGN:
+        raise ModelFileError(f"{path}: is a file of {FOREIGN[path.suffix]}, which lookonce does not read; train a "
+                             "model with lookonce train, or get Darknet's weights with lookonce download")  # fmt: skip
     if path.suffix == ".ckpt":
         raise ModelFileError(f"{path}: is a training checkpoint; {_model_of_run(path.absolute().parent.parent)}")
     if not path.is_file():
