@@ -205,7 +205,7 @@ def test_a_run_knows_its_data(run, squares, tmp_path):
     assert evaluate(run / "model.safetensors", split="val", bootstrap=0).data == str(squares)
     alone = tmp_path / "alone.safetensors"
     alone.write_bytes((run / "model.safetensors").read_bytes())
-    with pytest.raises(UserError, match="DATA is missing, and .*alone.safetensors is not a run that knows its data"):
+    with pytest.raises(UserError, match=r"DATA is missing, and .*alone.safetensors is not a run that knows its data"):
         evaluate(alone)
     moved = tmp_path / "run"
     moved.mkdir()
