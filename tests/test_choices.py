@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 import pytest
 
-from lookonce.choices import check_types, choose, closest, literals, settle_names
+from lookonce.choices import check_types, choose, closest, device_name, literals, settle_names
 from lookonce.commands.download import find
 from lookonce.data.read import read_whole
 from lookonce.errors import ConfigError
@@ -113,3 +113,12 @@ def test_the_message_stays_short_whatever_the_value_is():
     with pytest.raises(ConfigError) as error:
         check_types(Options(count=value))
     assert len(str(error.value)) < 2000
+
+
+@pytest.mark.parametrize("given, expected", [
+    ("cpu", "cpu"), ("CUDA", "cuda"), ("cuda:1", "cuda:1"), ("0", "cuda:0"), (1, "cuda:1"), ("gpu", "cuda"),
+    ("mps", "mps"),
+])  # fmt: skip
+def test_devices_are_named_as_in_pytorch(given, expected):
+    assert device_name(given) == expected
+    assert backends.Settings(device=str(given)).device == expected

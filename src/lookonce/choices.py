@@ -47,6 +47,12 @@ def key(name: str) -> str:
     return name.casefold().translate(dict.fromkeys(map(ord, "-_ ")))
 
 
+def device_name(given: object) -> str:
+    """Return a device as PyTorch names it: cpu, cuda, cuda:1, mps. Other programs also write 0 for cuda:0, and gpu."""
+    name = key(str(given))
+    return f"cuda:{name}" if name.isdecimal() else {"gpu": "cuda"}.get(name, name)
+
+
 def closest(given: str, choices: Iterable[Name]) -> Name | None:
     """Return the choice nearest to a misspelt name, or None. Names with other digits are other things (yolov3)."""
     keys = {key(choice): choice for choice in choices if _digits(choice) == _digits(given)}

@@ -41,7 +41,8 @@ class OnnxruntimeBackend:
             raise ConfigError("precision: 'bf16': onnxruntime runs networks in fp32; take openvino or torch")
         present = backend.get_available_providers()
         device = settings.device or ("cuda" if PROVIDERS["cuda"] in present else "cpu")
-        if PROVIDERS.get(device) not in present:
+        kind, _, number = device.partition(":")
+        if PROVIDERS.get(kind) not in present:
             have = [name for name, provider in PROVIDERS.items() if provider in present]
             raise ConfigError(
                 f"device: {device!r}; this onnxruntime has {', '.join(have)}; for cuda and tensorrt run: "
@@ -52,8 +53,10 @@ class OnnxruntimeBackend:
         self.about = read_description(made, place)
         self._model = network_part(made, self.about, place).SerializeToString()
         self._place, self._settings, self._lock = place, settings, Lock()
-        chosen = list(dict.fromkeys((PROVIDERS[device], PROVIDERS["cpu"])))  # operators that a GPU lacks run on the CPU
-        self._providers = [(name, {"use_tf32": "0"} if name == PROVIDERS["cuda"] else {}) for name in chosen]
+        chosen = list(dict.fromkeys((PROVIDERS[kind], PROVIDERS["cpu"])))  # operators that a GPU lacks run on the CPU
+        on_gpu = {"device_id": number or "0"}
+        options = {PROVIDERS["cuda"]: {"use_tf32": "0", **on_gpu}, PROVIDERS["tensorrt"]: on_gpu}
+        self._providers = [(name, options.get(name, {})) for name in chosen]
         self._session: Any = self._open()
         self.info = BackendInfo("onnxruntime", backend.__version__, "fp32", device)
         follow_forks(self)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 from weakref import WeakSet
 
-from lookonce.choices import choose, key
+from lookonce.choices import choose, device_name
 from lookonce.errors import ConfigError
 
 BackendName = Literal["auto", "torch", "openvino", "onnxruntime"]
@@ -38,7 +38,7 @@ class Settings:
         for name, allowed in (("backend", BackendName), ("precision", Precision)):
             object.__setattr__(self, name, choose(getattr(self, name), get_args(allowed), name))
         if self.device is not None:
-            object.__setattr__(self, "device", key(str(self.device)))
+            object.__setattr__(self, "device", device_name(self.device))
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads: {self.threads}; expected at least 1")
 
