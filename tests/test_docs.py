@@ -10,7 +10,7 @@ from lookonce.cli import COMMANDS, make_app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-EVERYWHERE = {"--config", "--help", "--json"}
+EVERYWHERE = {"--config", "--help", "--help-all", "--install-completion", "--json", "--version"}
 
 
 def headings(page):
