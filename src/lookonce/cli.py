@@ -10,7 +10,9 @@ import logging
 import os
 import platform
 import re
+import shutil
 import sys
+import textwrap
 from contextlib import redirect_stdout, suppress
 from importlib.metadata import PackageNotFoundError, version
 from io import StringIO, TextIOWrapper
@@ -132,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
             result = app(_current_names(words))
         _print(help_page.getvalue() + _result_text(result, as_json), stdout)
     except (UserError, cyclopts.CycloptsError) as error:
-        print(f"lookonce: {_one_line(error, command or '')}", file=sys.stderr)
+        print(_wrapped(f"lookonce: {_one_line(error, command or '')}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"lookonce: {printable(str(stop)) if stop.args else 'interrupted'}", file=sys.stderr)
@@ -240,20 +242,38 @@ class _BrokenPipe(Exception):
     """The program that reads the output, such as head, has stopped reading."""
 
 
+def _wrapped(line: str) -> str:
+    """Return a line folded between words for the terminal that shows stderr; as it is for a file or pipe."""
+    if not sys.stderr.isatty():
+        return line
+    width = max(40, shutil.get_terminal_size().columns)
+    return textwrap.fill(line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False,
+                         replace_whitespace=False) if len(line) > width else line  # fmt: skip
+
+
 class _LogFormatter(logging.Formatter):
-    """Escape line ends and escape sequences in names of files and classes."""
+    """Mark warnings with the program's name; escape line ends and escape sequences in names of files and classes."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = printable(record.message)
-        return super().formatMessage(record)
+        text = printable(record.message)
+        text = text if record.levelno <= logging.INFO else f"lookonce: {text}"
+        return _wrapped(text)
+
+
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Print on what sys.stderr is now: a progress bar takes its place while it is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 def _log_to_stderr() -> None:
     """Print log records of this program on standard error, a line each."""
-    logging.basicConfig(level=logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, handlers=[_StderrHandler()])
     for handler in logging.getLogger().handlers:
-        if type(handler) is logging.StreamHandler:
-            handler.setFormatter(_LogFormatter("lookonce: %(message)s"))
+        if isinstance(handler, _StderrHandler) or type(handler) is logging.StreamHandler:
+            handler.setFormatter(_LogFormatter())
     log.setLevel(logging.INFO)
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # our own message says what is wrong with an image
 

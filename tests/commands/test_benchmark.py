@@ -72,7 +72,7 @@ def test_json_is_the_same_as_in_the_folder_beside_table_and_plot(small, model, t
     (["MODEL", "--threads", "0"], "threads: 0; expected at least 1"),
     (["MODEL", "--batch", "1"], "batch: 1; expected at least 2"),
     (["MODEL", "--images", "EMPTY"], "no images there"),
-    ([], "--models"),
+    ([], "MODELS is missing"),
 ])  # fmt: skip
 def test_wrong_input_is_one_line_and_code_2(model, tmp_path, words, message, capsys):
     given = [{"MODEL": str(model), "EMPTY": str(tmp_path)}.get(word, word) for word in words]

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lookonce.data.augment import PARAMETERS, Augmentation, augment_batch, colour, mosaic, sample_parameters
+from lookonce.data.augment import PARAMETERS, augment_batch, colour, mosaic, sample_parameters
+from lookonce.data.augmentation import Augmentation
 from lookonce.data.dataset import Record, pack
 from lookonce.data.images import load_for
 from lookonce.data.loader import ImageCache, Sample, TrainingImages, collate

@@ -195,9 +195,9 @@ def test_rules_are_named_in_full() -> None:
     dataset = dataset_of([[([0, 0, 10, 10], 0, False)]])
     metrics = score(dataset, [found([[0, 0, 10, 10]], [0.9])], Rules("voc2007", 0.5, "count", 0.005), bootstrap=5)
     text = str(metrics)
-    for part in ("VOC 2007 (11-point)", "IoU >= 0.5", "difficult objects counted", "scores > 0.005", "1 images"):
+    for part in ("VOC 2007 (11-point)", "IoU >= 0.5", "difficult objects counted", "scores > 0.005", "1 image\n"):
         assert part in text
-    assert "1.0000 [1.0000, 1.0000]" in text
+    assert "1.000 [1.000, 1.000]" in text
 
 
 @pytest.mark.parametrize(

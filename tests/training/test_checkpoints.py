@@ -9,19 +9,17 @@ import pytest
 import torch
 
 from lookonce.data.loader import Shuffled
-from lookonce.errors import Interrupted, UserError
+from lookonce.errors import UserError
 from lookonce.training.checkpoints import (
-    SIGNALS,
     LastCheckpoint,
-    Stopped,
     WholeFiles,
-    listening,
     random_state,
     read_checkpoint,
     set_random_state,
 )
 from lookonce.training.history import History
 from lookonce.training.loop import StepLimit
+from lookonce.training.signals import Stopped
 
 
 def trainer(ready, batches=6, epoch=2):
@@ -107,15 +105,6 @@ def test_the_random_state_is_restored():
         state = torch.load(file, weights_only=True)
     set_random_state(state)
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_a_signal_around_the_steps_unwinds_them():
-    before = [signal.getsignal(number) for number in SIGNALS]
-    for number in SIGNALS:
-        with pytest.raises(Interrupted, match="stopped before training began; give the same") as stop, listening():
-            signal.raise_signal(number)
-        assert stop.value.exit_code == 128 + number
-    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text", "other", "pickle"])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lookonce import read_dataset, train
 from lookonce.commands.cache import cache
-from lookonce.data.augment import Augmentation
+from lookonce.data.augmentation import Augmentation
 from lookonce.errors import UserError
 from lookonce.model import zoo
 from lookonce.model.model_file import load_model

@@ -9,21 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
 
-from lookonce.model.network import Network
 from lookonce.training.loop import (
     BestCheckpoint,
     Patience,
-    Progress,
     averaging,
     keep_freed_memory,
     quiet,
     validate_every,
 )
-from lookonce.training.recipes import Settings
 from lookonce.training.step import Training
-from sets import nano
 
 
 def test_the_decay_of_the_average_grows_to_its_limit():
@@ -53,64 +48,6 @@ def test_validations_under_the_prior_loss_are_neither_best_nor_count_for_patienc
     callback.on_validation_end(None, module)
     assert judged
     assert Training is not SimpleNamespace
-
-
-def test_the_bar_knows_how_long_steps_waited_for_images(monkeypatch):
-    clock = iter([10.0, 11.0, 14.0, 14.5, 15.5, 21.5, 22.0])
-    monkeypatch.setattr("lookonce.training.loop.time.perf_counter", lambda: next(clock))
-    for name in ("on_train_epoch_start", "on_train_batch_start", "on_train_batch_end"):
-        monkeypatch.setattr(TQDMProgressBar, name, lambda *_: None)
-    bar = Progress()
-    bar.on_train_epoch_start(None)  # at 10
-    for _ in range(2):  # waits 1, works 3, bar drawn; waits 1, works 6
-        bar.on_train_batch_start()
-        bar.on_train_batch_end(None, None, None, range(8), 0)
-    assert bar.loading_fraction == pytest.approx(2 / 11)
-    assert bar.rate == pytest.approx(16 / 11)
-
-
-def test_the_bar_shows_the_numbers_of_the_last_step(monkeypatch):
-    monkeypatch.setattr(TQDMProgressBar, "get_metrics", lambda *_: {"v_num": 3, "loss_epoch": 9.0, "val/mAP": 0.51234})
-    module = Training(Network(nano(2, ((1.0, 1.0),))), Settings(), seed=0)
-    module.means.add({"loss": torch.tensor(2.3456), "recall": torch.tensor(float("nan"))}, 4)
-    trainer = SimpleNamespace(max_epochs=1, num_training_batches=1,
-                              fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=0)))  # fmt: skip
-    shown = Progress().get_metrics(trainer, module)
-    assert shown == {"val/mAP": "0.512", "loss": "2.35", "images/s": "0.0", "left": "0 min"}
-
-
-def test_the_bar_shows_the_time_left_of_the_whole_run():
-    bar = Progress()
-    bar.working, bar.waiting, bar.steps = 50.0, 10.0, 10  # 6 s a step
-    trainer = SimpleNamespace(max_epochs=10, num_training_batches=26,
-                              fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=59)))  # fmt: skip
-    assert bar._left(trainer) == "20 min"
-    trainer.max_epochs = 100
-    assert bar._left(trainer) == "4.2 h"
-    bar.step_limit = 160
-    assert bar._left(trainer) == "10 min"
-
-
-@pytest.mark.parametrize("scored", [True, False])
-def test_where_there_is_no_bar_an_epoch_is_one_line(scored, monkeypatch, caplog):
-    module = Training(Network(nano(2, ((1.0, 1.0),))), Settings(), seed=0)
-    module.means.add({"loss": torch.tensor(2.0)}, 3)
-    module.means.add({"loss": torch.tensor(4.0)}, 1)
-    monkeypatch.setattr(module, "log_dict", lambda *_: None)
-    trainer = SimpleNamespace(max_epochs=4, num_training_batches=10, current_epoch=1,
-                              callback_metrics={"val/mAP": torch.tensor(0.25)},
-                              fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=19)))  # fmt: skip
-    monkeypatch.setattr("lookonce.training.loop.is_shown", lambda: False)
-    monkeypatch.setattr(TQDMProgressBar, "on_train_epoch_end", lambda *_: None)
-    bar = Progress()
-    bar.working, bar.steps, bar.images = 120.0, 20, 240
-    if scored:
-        bar._scored = True
-    with caplog.at_level("INFO", "lookonce"):
-        bar.on_train_epoch_end(trainer, module)
-    said = ", val mAP 0.250" if scored else ""
-    assert caplog.messages == [f"epoch 2/4: loss 2.5{said}, 2.0 images/s, 2 min left"]
-    assert bar._scored is False
 
 
 @pytest.mark.parametrize("epochs, every", [(1, 1), (19, 1), (20, 1), (40, 2), (58, 2), (59, 1), (160, 8), (300, 15)])

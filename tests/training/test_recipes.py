@@ -6,7 +6,7 @@ from typing import get_args, get_type_hints
 import pytest
 from docstring_parser import parse_from_object
 
-from lookonce.data.augment import Augmentation
+from lookonce.data.augmentation import Augmentation
 from lookonce.errors import ConfigError
 from lookonce.training.recipes import RECIPES, AugmentOptions, Settings, TrainOptions, learning_rate_factor, settings
 

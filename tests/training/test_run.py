@@ -31,9 +31,8 @@ from lookonce.model.layers import Conv, Dropout, MaxPool
 from lookonce.model.model_file import load_model, save_model
 from lookonce.model.zoo import head
 from lookonce.report.run_page import write_run_page
-from lookonce.training.config import RunConfig
+from lookonce.training.config import RunConfig, read_both, run_folder
 from lookonce.training.recipes import settings
-from lookonce.training.run import read_both, run_folder
 from lookonce.training.step import Training
 from sets import nano, two_heads, write_squares
 
@@ -636,7 +635,7 @@ def test_a_damaged_run_is_one_line_and_stays_as_it_is(damage, copied, caplog):
 
 
 def test_a_run_survives_any_metrics_file(copied, monkeypatch):
-    monkeypatch.setattr("lookonce.commands.train.write_run_page", write_run_page)
+    monkeypatch.setattr("lookonce.report.run_page.write_run_page", write_run_page)
     (more_epochs(copied) / "metrics.csv").write_bytes(b"epoch,step,loss_epoch\n\xff,1e400,\0\n0,-1,2\n")
     train(resume=copied)
     assert "<svg" in (copied / "report.html").read_text(encoding="utf-8")
@@ -665,10 +664,10 @@ def test_what_a_killed_start_left_is_taken_over_under_the_same_name(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("where", ["read_splits", "ImageCache"])
+@pytest.mark.parametrize("where", ["lookonce.training.config.read_splits", "lookonce.training.run.ImageCache"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_start_that_is_interrupted_leaves_no_folder(where, number, squares, tmp_path, monkeypatch):
-    monkeypatch.setattr(f"lookonce.training.run.{where}", lambda *_, **__: signal.raise_signal(number))
+    monkeypatch.setattr(where, lambda *_, **__: signal.raise_signal(number))
     with pytest.raises(Interrupted, match="stopped before training began") as stop:
         train(squares, out=tmp_path / "runs", **SMALL)
     assert stop.value.exit_code == 128 + number
@@ -693,9 +692,9 @@ def test_without_a_terminal_stdout_has_the_result_only_and_stderr_a_line_an_epoc
     command = [sys.executable, "-c", "from lookonce.cli import entry; entry()"]
     done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
     assert done.stdout == f"{tmp_path / 'runs' / 'squares-1'}\n"
-    lines = [line for line in done.stderr.splitlines() if line.startswith("lookonce: epoch ")]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("epoch ")]
     assert len(lines) == 2  # 8 steps an epoch
-    assert re.fullmatch(r"lookonce: epoch 1/2: loss \S+, val mAP \S+, \S+ images/s, 0 min left", lines[0])
+    assert re.fullmatch(r"epoch 1/2: loss \S+, val mAP \S+ \(best \S+\), \S+ images/s, \d+ s left", lines[0])
     assert "\r" not in done.stderr
     assert "Warning" not in done.stderr  # of Lightning
     assert len(done.stderr) < 3000

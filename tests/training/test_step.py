@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lookonce.data.augment import Augmentation, InputBatch
+from lookonce.data.augment import InputBatch
+from lookonce.data.augmentation import Augmentation
 from lookonce.data.loader import ImageCache, TrainingImages, collate
 from lookonce.data.read import read_dataset
 from lookonce.errors import ConfigError, NonFiniteLossError

@@ -17,8 +17,9 @@ from lookonce.data.read import read_dataset
 from lookonce.errors import UserError, printable
 from lookonce.files import check_output, free_name
 from lookonce.model import zoo
-from lookonce.model.anchors import RECALL_IOU, STRIDE, Anchors, Centre, cluster, distinct_shapes, measure
+from lookonce.model.anchors import RECALL_IOU, Anchors, Centre, cluster, distinct_shapes, measure
 from lookonce.model.resize import ResizeMode
+from lookonce.model.zoo import STRIDE
 from lookonce.report.figures import anchors_figure, save_figure
 
 if TYPE_CHECKING:

@@ -19,9 +19,10 @@ from lookonce.data.read import Format, Whole, read_whole
 from lookonce.errors import ConfigError
 from lookonce.files import check_output
 from lookonce.model import zoo
-from lookonce.model.anchors import STRIDE, Anchors, measure
+from lookonce.model.anchors import Anchors, measure
 from lookonce.model.layers import PlacedHead, Region
 from lookonce.model.resize import ResizeMode
+from lookonce.model.zoo import STRIDE
 
 log = logging.getLogger("lookonce")
 MANY = 2000

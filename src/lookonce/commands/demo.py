@@ -13,7 +13,7 @@ from PIL import Image
 from lookonce.commands.detect import detect
 from lookonce.commands.evaluate import evaluate
 from lookonce.commands.train import train
-from lookonce.data.augment import Augmentation
+from lookonce.data.augmentation import Augmentation
 from lookonce.data.dataset import Record
 from lookonce.data.digits import write_digits
 from lookonce.data.images import load_rgb

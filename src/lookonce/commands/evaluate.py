@@ -26,7 +26,7 @@ from lookonce.model.detections import Detections
 from lookonce.training.config import RunConfig
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 
 log = logging.getLogger("lookonce")
@@ -83,7 +83,7 @@ class Report:
         """The protocol's mAP, 0..1; None: no objects."""
         return self.coco.numbers["AP"] if self.coco else self.metrics.mean_ap
 
-    def __rich__(self) -> Table:
+    def __rich__(self) -> RenderableType:
         return (self.coco or self.metrics).__rich__()
 
     def __str__(self) -> str:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 from lookonce.data.dataset import DataPolicy
 from lookonce.errors import ConfigError
-from lookonce.files import held
-from lookonce.report.run_page import write_run_page
-from lookonce.training.checkpoints import listening
-from lookonce.training.config import Device, Precision, RunConfig
+from lookonce.files import held, write_text
+from lookonce.training.config import Device, Precision, RunConfig, absolute_path, header, read_both, run_folder
 from lookonce.training.recipes import RecipeName, TrainOptions, settings
-from lookonce.training.run import Run, absolute_path, run_folder
-from lookonce.training.step import choose_device
+from lookonce.training.signals import listening
+
+log = logging.getLogger("lookonce")
 
 
 def train(
@@ -87,9 +87,20 @@ def train(
         absolute_path(data), labels, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
         deterministic, checkpoint_minutes, start, how, keep_last,
     )  # fmt: skip
-    choose_device(config.device)
+    if config.device not in ("auto", "cpu"):
+        from lookonce.training.step import choose_device  # torch takes seconds, and knows what this machine has
+
+        choose_device(config.device)
     with listening(), run_folder(Path(out).expanduser(), name, Path(config.data).resolve().name) as folder:
-        return Run(config, folder, options.get("batch_size") is not None, write_page=write_run_page).go()
+        write_text(folder / "config.yaml", config.to_yaml())  # before the data is read, which may take long
+        sets = read_both(config)
+        for line in header(config, *sets):
+            log.info("%s", line)
+        from lookonce.report.run_page import write_run_page
+        from lookonce.training.run import Run
+
+        exact_batch = options.get("batch_size") is not None
+        return Run(config, folder, sets, exact_batch, write_page=write_run_page).go()
 
 
 def _resume(folder: Path, data: Path | None, arguments: dict[str, Any]) -> Path:
@@ -103,6 +114,9 @@ def _resume(folder: Path, data: Path | None, arguments: dict[str, Any]) -> Path:
         )
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; expected the folder of a run, or start one: lookonce train DATA")
+    from lookonce.report.run_page import write_run_page
+    from lookonce.training.run import Run
+
     with listening(), held(folder):
         run = Run.resumed(folder, data, write_run_page)
         return run.folder if run.finished() else run.go()

@@ -18,13 +18,14 @@ from lookonce.choices import choose
 from lookonce.data.dataset import Dataset
 from lookonce.errors import ConfigError, UserError
 from lookonce.model import zoo
-from lookonce.model.anchors import RECALL_IOU, STRIDE, Anchors, Centre, cluster
+from lookonce.model.anchors import RECALL_IOU, Anchors, Centre, cluster
 from lookonce.model.boxes import shape_iou
 from lookonce.model.heads import encode
 from lookonce.model.heads.region import Targets
 from lookonce.model.layers import PlacedHead
 from lookonce.model.losses import Objects
 from lookonce.model.resize import ResizeMode, fitted, geometry
+from lookonce.model.zoo import STRIDE
 
 SIZES = (("small", 0.0, 32.0), ("medium", 32.0, 96.0), ("large", 96.0, math.inf))
 """Sides at the input, pixels: below a cell of YOLOv2, up to three cells, above. Source of the limits: COCO."""

@@ -30,11 +30,11 @@ from lookonce.model.detections import Detections
 from lookonce.model.layers import Conv, Layer, Reorg, Route, num_floats, num_operations, sources
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, empty
-from lookonce.training.checkpoints import listening
-from lookonce.training.config import RunConfig
+from lookonce.training.config import RunConfig, read_both, run_folder
 from lookonce.training.history import WritePage
 from lookonce.training.recipes import RECIPES, Settings
-from lookonce.training.run import Run, read_both, run_folder
+from lookonce.training.run import Run
+from lookonce.training.signals import listening
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -335,7 +335,8 @@ def _retrain(pruned: Model, folder: Path, config: RunConfig, write_page: WritePa
     write_text(cfg, write_cfg(Cfg(pruned.network.layers, *pruned.input_size, pruned.network.channels)))
     save_model(pruned, start)
     settings = replace(config.settings, network=str(cfg.absolute()))
-    Run(replace(config, weights=str(start.absolute()), settings=settings), folder, write_page=write_page).go()
+    config = replace(config, weights=str(start.absolute()), settings=settings)
+    Run(config, folder, read_both(config), write_page=write_page).go()
 
 
 def _detected(model: Model, dataset: Dataset) -> tuple[list[Detections], Rules, str]:

@@ -22,7 +22,7 @@ from lookonce.evaluation.matching import Matched, match
 from lookonce.model.detections import Detections
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 
 ApProtocol = Literal["voc2007", "voc2010"]
@@ -157,27 +157,26 @@ class Metrics:
     classes: tuple[ClassScore, ...]  # in the order of the data set's labels
     mean_ap: float | None  # over the classes that have objects; None: no objects
     interval: tuple[float, float] | None  # 95 % interval of mean_ap; None: no objects, or not asked for
-    resampled: NDArray[np.float64] = field(
-        repr=False
-    )  # [R] mean_ap of each resample; the same seed takes the same images
+    resampled: NDArray[np.float64] = field(repr=False)  # [R] mean_ap of each resample, the same images for a seed
 
-    def __rich__(self) -> Table:
+    def __rich__(self) -> Group:
         from rich import box
+        from rich.console import Group
         from rich.table import Table
+        from rich.text import Text
 
-        headings = ("class", "AP", "objects", "detections", "recall", "best F1", "at score >", "precision", "recall ")
-        objects, detections = (sum(getattr(c, name) for c in self.classes) for name in ("objects", "detections"))
-        footers = ("mean", self._mean_text(), str(objects), str(detections), *[""] * 5)
-        title = f"{self.rules}, {self.images} images"
-        table = Table(title=title, box=box.SIMPLE, show_footer=True, title_justify="left")
+        headings = ("class", "AP", "objects", "precision", "recall", "F1", "at score")
+        footers = ("mean", self._mean_text(), f"{sum(c.objects for c in self.classes):,}", *[""] * 4)
+        title = f"{self.rules}, {self.images:,} image{'s' * (self.images != 1)}"
+        table = Table(box=box.SIMPLE, show_footer=True, show_edge=False, pad_edge=False)
         for heading, footer in zip(headings, footers, strict=True):
             table.add_column(heading, footer, justify="left" if heading == "class" else "right", no_wrap=True)
         for c in self.classes:
-            ap = "no objects" if c.ap is None else f"{c.ap:.4f}"
-            best = (c.best.f1, c.best.threshold, c.best.precision, c.best.recall) if c.best else (None,) * 4
-            shares = ("-" if value is None else f"{value:.3f}" for value in (c.recall, *best))
-            table.add_row(cell(c.name), ap, str(c.objects), str(c.detections), *shares)
-        return table
+            ap = "no objects" if c.ap is None else f"{c.ap:.3f}"
+            best = (c.best.precision, c.best.recall, c.best.f1, c.best.threshold) if c.best else (None,) * 4
+            ratios = ("-" if value is None else f"{value:.3f}" for value in best)
+            table.add_row(cell(c.name), ap, f"{c.objects:,}", *ratios)
+        return Group(Text(title), table)
 
     def __str__(self) -> str:
         longest = max((len(printable(c.name)) for c in self.classes), default=0)
@@ -187,7 +186,7 @@ class Metrics:
     def _mean_text(self) -> str:
         if self.mean_ap is None:
             return "no objects"
-        return f"{self.mean_ap:.4f}" + (f" [{self.interval[0]:.4f}, {self.interval[1]:.4f}]" if self.interval else "")
+        return f"{self.mean_ap:.3f}" + (f" [{self.interval[0]:.3f}, {self.interval[1]:.3f}]" if self.interval else "")
 
 
 def score(

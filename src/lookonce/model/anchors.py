@@ -24,8 +24,6 @@ Centre = Literal["mean", "median"]
 Shapes = NDArray[np.floating]
 Centroids = Callable[[NDArray[np.int16], NDArray[np.intp]], NDArray[np.float64]]
 """From the cluster of each box [N] and the sizes of the clusters [k] to centroids [k, 2]; any for an empty cluster."""
-STRIDE = 32
-"""Input pixels a cell, of YOLOv2 and its tiny forms."""
 RECALL_IOU = 0.5
 """A box counts as found if its best anchor has at least this IoU."""
 SAMPLE = 8192

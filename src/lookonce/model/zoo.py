@@ -9,6 +9,8 @@ from __future__ import annotations
 from lookonce.choices import choose
 from lookonce.model.layers import AvgPool, Conv, Layer, MaxPool, Region, Reorg, Route, Softmax
 
+STRIDE = 32
+"""Input pixels of a cell, in every detector of the zoo."""
 AnchorSizes = tuple[tuple[float, float], ...]
 """(w, h) of each anchor of a region layer, cells."""
 VOC_ANCHORS: AnchorSizes = (

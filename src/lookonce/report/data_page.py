@@ -15,10 +15,10 @@ from lookonce.data.dataset import Dataset, Record
 from lookonce.data.images import load_rgb
 from lookonce.errors import ImageError
 from lookonce.inference.draw import class_colour, draw_labels
-from lookonce.model.anchors import STRIDE
 from lookonce.model.boxes import cxcywh_to_xyxy, shape_iou
 from lookonce.model.heads.region import Targets, encode
 from lookonce.model.resize import ResizeMode, boxes_to_input, to_input
+from lookonce.model.zoo import STRIDE
 from lookonce.report.figures import (
     aspect_histogram,
     centre_map,

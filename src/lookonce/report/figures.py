@@ -17,7 +17,8 @@ from lookonce.evaluation.confusion import Calibration
 from lookonce.evaluation.errors import Kind
 from lookonce.files import replacing
 from lookonce.inference.draw import lettering
-from lookonce.model.anchors import RECALL_IOU, STRIDE, Anchors
+from lookonce.model.anchors import RECALL_IOU, Anchors
+from lookonce.model.zoo import STRIDE
 from lookonce.report.page import ACCENT, CARD, INK, MUTED, WARM, styled_figure, to_svg
 
 if TYPE_CHECKING:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import io
 import logging
 import os
-import signal
-import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,24 +18,15 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from lookonce.data.loader import Shuffled
-from lookonce.errors import Interrupted, UserError
+from lookonce.errors import UserError
 from lookonce.files import replacing
 from lookonce.training.config import reason
 from lookonce.training.history import History
+from lookonce.training.signals import Stopped, handling_signals
 
 log = logging.getLogger("lookonce")
 NEEDED = {"epoch": int, "seen": int, "place": dict, "sigmas": list, "state_dict": dict}
 """Entries of a checkpoint that this package adds or reads itself."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""Signals that stop a run: Ctrl-C, and the end of a session, a job or a container."""
-
-
-class Stopped(BaseException):
-    """A signal ended the training. Not a KeyboardInterrupt, which Lightning would turn into an exit."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -73,34 +62,6 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         if not isinstance(state, dict) or not isinstance(state.get(name), kind):
             raise UserError(f"{file}: not a checkpoint of this program (no {name!r} in it); {advice}")
     return state
-
-
-@contextmanager
-def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle SIGNALS with a function. Only the main thread can: in another one do nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
-
-
-@contextmanager
-def listening() -> Iterator[None]:
-    """Unwind the run at a signal before or after its steps, so that nothing unfinished is left behind."""
-
-    def stop(number: int, _: FrameType | None) -> None:
-        raise Stopped(number)
-
-    try:
-        with handling_signals(stop):
-            yield
-    except Stopped as stopped:
-        raise Interrupted("stopped before training began; give the same command again", stopped.number) from None
 
 
 def random_state() -> dict[str, Any]:
@@ -204,8 +165,3 @@ class LastCheckpoint(lightning.Callback):
             raise Stopped(number)
         self.stop_signal = number
         log.info("stopping after the current step or validation; interrupt again to stop at once")
-
-
-def ignore_interrupts(_: int) -> None:
-    """Ignore Ctrl-C in the processes that decode images: the run ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

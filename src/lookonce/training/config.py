@@ -1,4 +1,4 @@
-"""What a run folder keeps of its run: the configuration (config.yaml) and the identity of its data (data.json).
+"""A run on disk: its folder, its configuration (config.yaml), and the identity of its data (data.json). No torch here.
 
 A resumed run compares that identity with the data that it finds: other data under the same path would give a model with
 exchanged classes, or a score on images that it was trained on.
@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +21,24 @@ import yaml
 
 from lookonce.choices import check_types, settle_names
 from lookonce.data.dataset import DataPolicy, Dataset
-from lookonce.errors import ConfigError, UserError
-from lookonce.files import write_text
+from lookonce.data.read import check_images, read_splits
+from lookonce.errors import ConfigError, UserError, printable
+from lookonce.files import LOCK, new_folder, numbered_folder, sweep, write_text
+from lookonce.model import zoo
+from lookonce.model.darknet.files import detector_of
+from lookonce.model.layers import num_floats, num_operations
 from lookonce.training.recipes import Settings
 
+log = logging.getLogger("lookonce")
+MODEL = "model.safetensors"
+OF_A_START = {"config.yaml", "data.json", "network.cfg", "metrics.csv", "report.html", "tensorboard", "checkpoints",
+              "images.u8", "images.state", "canvas.u8", "canvas.state", "pruned.cfg", "pruned.safetensors",
+              "train_batch.jpg", "results.csv", "results.png", LOCK}  # fmt: skip
+"""Names in the folder of a run without a checkpoint, which is not worth keeping."""
+MOST_NAMED = 10
+"""Most classes that the header of a run names."""
+FEW_TO_VALIDATE = 20
+"""Validation images below which training warns."""
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 MAX_WORKERS = 256
@@ -170,3 +187,85 @@ def _digests(dataset: Dataset) -> dict[str, str]:
             content.update(values.astype(kind).tobytes())
         digests[path] = content.hexdigest()
     return digests
+
+
+def absolute_path(path: Path | str) -> str:
+    """Return a path that means the same in every working folder."""
+    return str(Path(path).expanduser().absolute())
+
+
+@contextmanager
+def run_folder(out: Path, name: str | None, stem: str) -> Iterator[Path]:
+    """Make a folder for a run and hold its lock; an error before the first checkpoint removes it.
+
+    Args:
+        out: the parent folder.
+        name: of the folder; None: the first of STEM-1, STEM-2, ... that does not exist.
+        stem: for those names.
+    Raises UserError for a name that exists, unless the folder holds only the start of a run that was killed.
+    """
+    killed = name is not None and (out / name / LOCK).exists()
+    with new_folder(out / name, reuse=True) if name else numbered_folder(out / stem) as folder:
+        if killed and _is_start(folder, {MODEL}):
+            _clear(folder)
+        if any(path.name != LOCK for path in folder.iterdir()):
+            what = "holds a run" if (folder / "checkpoints").exists() else "is not empty"
+            raise ConfigError(f"{folder}: {what} already; give another --name, or continue it with --resume {folder}")
+        try:
+            yield folder
+        except BaseException:
+            sweep(folder)
+            if _is_start(folder):
+                _clear(folder)
+            raise
+
+
+def _is_start(folder: Path, also: Set[str] = frozenset()) -> bool:
+    """Return whether a folder holds only what a run writes before its first checkpoint, and these names."""
+    names = {path.name for path in folder.iterdir()}
+    return names <= OF_A_START | also and not (folder / "checkpoints" / "last.ckpt").exists()
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK:
+            path.unlink(missing_ok=True)
+
+
+def read_both(config: RunConfig) -> tuple[Dataset, Dataset | None]:
+    """Return the checked training and validation images. Raises UserError if there are no objects to train on."""
+    names = [config.train_split] if config.val_split == "none" else [config.train_split, config.val_split]
+    train_set, *rest = read_splits(config.data, names, config.labels, policy=config.policy)
+    if config.labels is not None and not config.keep_empty:
+        train_set = train_set.with_objects()
+    if not len(train_set.boxes):
+        raise UserError(
+            f"{config.data}: split {config.train_split!r} has no objects to learn from; check labels and boxes"
+        )
+    if rest and len(rest[0]) < FEW_TO_VALIDATE:
+        log.warning("%s: few images to validate on: %d in split %r; below %d mAP varies by chance, so the best model "
+                    "is hard to tell", config.data, len(rest[0]), config.val_split, FEW_TO_VALIDATE)  # fmt: skip
+    return check_images(train_set, config.policy), check_images(rest[0], config.policy) if rest else None
+
+
+def header(config: RunConfig, train_set: Dataset, val_set: Dataset | None) -> list[str]:
+    """Return the lines that introduce a run: its data, and its network."""
+    how, labels = config.settings, train_set.labels
+    validation = "no validation" if val_set is None else f"{len(val_set):,} validation images"
+    names = ", ".join(map(printable, labels[:MOST_NAMED])) + (", ..." if len(labels) > MOST_NAMED else "")
+    classes = f"{len(labels):,} class{'es' * (len(labels) > 1)}: {names}"
+    if how.network.endswith(".cfg"):
+        cfg = detector_of(Path(how.network), len(labels))
+        layers, channels = cfg.layers, cfg.channels
+    else:
+        layers, channels = zoo.detector(how.network, len(labels), zoo.VOC_ANCHORS), 3
+    size, millions = (how.size, how.size), num_floats(layers, channels) / 1e6
+    gflop = num_operations(layers, size, channels) / 1e9
+    return [
+        f"{printable(train_set.name)}: {len(train_set):,} training images with {len(train_set.boxes):,} objects, "
+        f"{validation}; {classes}",
+        f"{Path(how.network).name} at {how.size} x {how.size} px: {millions:.1f} million parameters, {gflop:.1f} GFLOP "
+        "an image",
+    ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,19 +14,20 @@ from typing import Any, cast
 import lightning
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from lookonce.console import is_shown
 from lookonce.data.loader import ImageCache, Shuffled, TrainingImages, collate
 from lookonce.errors import UserError
-from lookonce.training.checkpoints import LastCheckpoint, Stopped, WholeFiles, ignore_interrupts
+from lookonce.training.checkpoints import LastCheckpoint, WholeFiles
 from lookonce.training.config import RunConfig, reason
 from lookonce.training.feature_cache import FrozenBackbone
 from lookonce.training.history import History, RunReport
+from lookonce.training.progress import Progress
+from lookonce.training.signals import Stopped, ignore_interrupts
 from lookonce.training.step import Training, choose_device, choose_precision
 from lookonce.training.validation import Inputs, Validation, collate_inputs
 
@@ -111,99 +111,6 @@ class StepLimit(Callback):
         trainer.should_stop = trainer.should_stop or trainer.global_step >= self.steps
 
 
-class Progress(TQDMProgressBar):
-    """Shows progress, as a bar on a terminal and a line per epoch elsewhere; measures images/s and data loading.
-
-    The bar shows each loss term, recall, val/mAP, images/s and the time left.
-    """
-
-    def __init__(self, step_limit: int | None = None) -> None:
-        super().__init__(refresh_rate=1 if is_shown() else 0)
-        self.step_limit = step_limit
-        self._scored = False
-        self.working, self.waiting, self.images, self.steps = 0.0, 0.0, 0, 0
-        self._epoch = (0.0, 0.0, 0)
-        self._mark = 0.0
-
-    @property
-    def rate(self) -> float:
-        """Images per second over the whole run, without validation and checkpoints."""
-        return self.images / max(self.working + self.waiting, 1e-9)
-
-    @property
-    def loading_fraction(self) -> float:
-        """Data loading as a fraction of training time, without validation and checkpoints."""
-        return self.waiting / max(self.waiting + self.working, 1e-9)
-
-    def on_train_epoch_start(self, trainer: lightning.Trainer, *args: Any) -> None:
-        """Start the clock of the epoch."""
-        self._epoch = (self.working, self.waiting, self.images)
-        self._mark = time.perf_counter()
-        super().on_train_epoch_start(trainer, *args)
-
-    def on_train_batch_start(self, *args: Any) -> None:
-        """Count the time of data loading."""
-        self.waiting += self._lap()
-        super().on_train_batch_start(*args)
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
-                           outputs: Any, batch: Any, batch_idx: int) -> None:  # fmt: skip
-        """Count the images and the time of the step."""
-        self.working += self._lap()
-        self.images += len(batch)
-        self.steps += 1
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        self._mark = time.perf_counter()
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Note that there is a new score."""
-        self._scored = True
-        super().on_validation_end(trainer, pl_module)
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Log the speed of the epoch and its line."""
-        pl_module.log_dict({"images_per_s": self._rate(), "waiting": self.loading_fraction})
-        super().on_train_epoch_end(trainer, pl_module)
-        if self.is_disabled:
-            log.info("%s", self._line(trainer, pl_module))
-        self._scored = False
-
-    def _line(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> str:
-        """Return the line of an epoch."""
-        means = pl_module.means.values() if isinstance(pl_module, Training) else {}
-        parts = [f"loss {means['loss'].item():.4g}"] if "loss" in means else []
-        if self._scored:
-            parts.append(f"val mAP {float(trainer.callback_metrics.get('val/mAP', 0.0)):.3f}")
-        parts += [f"{self._rate():.1f} images/s", f"{self._left(trainer)} left"]
-        return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {', '.join(parts)}"
-
-    def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
-        """Return the numbers right of the bar."""
-        shown = super().get_metrics(trainer, pl_module)
-        if isinstance(pl_module, Training):
-            shown |= {name: value.item() for name, value in pl_module.means.last.items()}
-        values = {name: f"{value:.3g}" if isinstance(value, float) else value
-                  for name, value in shown.items() if name != "v_num" and not name.endswith("_epoch")}  # fmt: skip
-        return {**values, "images/s": f"{self._rate():.1f}", "left": self._left(trainer)}
-
-    def _left(self, trainer: lightning.Trainer) -> str:
-        """Return the training time left at the speed so far, without validation and checkpoints."""
-        total = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
-        steps = max(0, min(total, self.step_limit or total) - trainer.fit_loop.epoch_loop.total_batch_idx - 1)
-        minutes = steps * (self.working + self.waiting) / max(self.steps, 1) / 60
-        return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-    def _lap(self) -> float:
-        """Return the seconds since the last call."""
-        before, self._mark = self._mark, time.perf_counter()
-        return self._mark - before if before else 0.0
-
-    def _rate(self) -> float:
-        """Return the images per second of this epoch."""
-        working, waiting, images = self._epoch
-        return (self.images - images) / max(self.working - working + self.waiting - waiting, 1e-9)
-
-
 VALIDATIONS = 20
 """Approximate number of validations of a run; at most one per epoch."""
 
@@ -225,7 +132,7 @@ class Engine:
         self.config, self.folder, self.cache, self.report, self.checkpoint = config, folder, cache, report, checkpoint
         self.keep = keep
         self.sampler = Shuffled(len(cache.dataset), config.seed, max(1, config.settings.variants))
-        self.progress = Progress(config.settings.steps)
+        self.progress = Progress(report, config.settings.steps)
         self._held = ExitStack()
         self.history = History(folder / "metrics.csv")
         self.last = LastCheckpoint(folder / "checkpoints" / "last.ckpt", self.sampler, config.settings.batch_size,
@@ -246,9 +153,10 @@ class Engine:
                 ("32-true" if config.precision == "fp32" else "bf16-mixed"),
                 f"{config.precision} (--precision)",
             )
-        length = f"{how.steps} steps" if how.steps else f"{how.epochs} epochs"
-        log.info("%d training images, %s, batch size %d%s; precision %s", len(self.sampler), length, how.batch_size,
-                 ", mosaics" if how.augment.mosaic else "", why)  # fmt: skip
+        steps = -(-len(self.sampler) // how.batch_size)
+        length = f"{how.steps} steps" if how.steps else f"{how.epochs} epochs of {steps} steps"
+        log.info("%s, batch size %d%s; %s; %s", length, how.batch_size, ", mosaics" if how.augment.mosaic else "",
+                 device, why)  # fmt: skip
         keep_freed_memory()
         with quiet():
             trainer = lightning.Trainer(
@@ -264,6 +172,7 @@ class Engine:
                 num_sanity_val_steps=0,
                 log_every_n_steps=10,
                 enable_model_summary=False,
+                enable_progress_bar=False,
                 enable_checkpointing=val is not None,  # without validation Lightning would add its own
                 use_distributed_sampler=False,
                 deterministic=config.deterministic,

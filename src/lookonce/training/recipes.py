@@ -15,11 +15,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypedDict
 
 from lookonce.choices import check_types, choose, closest, settle_names
-from lookonce.data.augment import Augmentation
+from lookonce.data.augmentation import Augmentation
 from lookonce.errors import ConfigError
-from lookonce.model.anchors import STRIDE
 from lookonce.model.resize import ResizeMode
-from lookonce.model.zoo import DETECTORS
+from lookonce.model.zoo import DETECTORS, STRIDE
 
 RecipeName = Literal["quick", "paper"]
 Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import shlex
-import shutil
 import signal
-from collections.abc import Iterator, Set
-from contextlib import contextmanager
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,11 +17,10 @@ from lookonce.data.anchors import anchors_by_head, cluster_anchors
 from lookonce.data.dataset import Dataset
 from lookonce.data.images import measure_range
 from lookonce.data.loader import ImageCache
-from lookonce.data.read import check_images, read_splits
 from lookonce.errors import ConfigError, Interrupted, NonFiniteLossError, UserError
 from lookonce.evaluation.average_precision import Metrics, best_thresholds, score
 from lookonce.evaluation.evaluate import RULES, detect_all
-from lookonce.files import LOCK, new_folder, numbered_folder, replacing, sweep, write_text
+from lookonce.files import replacing, sweep, write_text
 from lookonce.inference.detector import Detector
 from lookonce.model import zoo
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
@@ -31,70 +28,20 @@ from lookonce.model.darknet.files import detector_of, read_text
 from lookonce.model.layers import check_input_size, heads_of, stride
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, empty
-from lookonce.training.checkpoints import Stopped, read_checkpoint
-from lookonce.training.config import DataIdentity, RunConfig, plain
+from lookonce.training.checkpoints import read_checkpoint
+from lookonce.training.config import MODEL, DataIdentity, RunConfig, absolute_path, plain, read_both
 from lookonce.training.history import RunReport, WritePage
 from lookonce.training.loop import Engine
 from lookonce.training.pretrained import start_from
+from lookonce.training.progress import duration
 from lookonce.training.recipes import RENAMED
+from lookonce.training.signals import Stopped
 from lookonce.training.step import Training, choose_device, frozen_convolutions, set_objectness_prior
 from lookonce.training.validation import Validation
 
 log = logging.getLogger("lookonce")
 CACHE_TO_INPUT = 1.5
 """Longest side of a cached image, relative to the largest training side."""
-MODEL = "model.safetensors"
-OF_A_START = {"config.yaml", "data.json", "network.cfg", "metrics.csv", "report.html", "tensorboard", "checkpoints",
-              "images.u8", "images.state", "canvas.u8", "canvas.state", "pruned.cfg", "pruned.safetensors",
-              LOCK}  # fmt: skip
-"""Names in the folder of a run without a checkpoint, which is not worth keeping."""
-FEW_TO_VALIDATE = 20
-"""Validation images below which training warns."""
-
-
-def absolute_path(path: Path | str) -> str:
-    """Return a path that means the same in every working folder."""
-    return str(Path(path).expanduser().absolute())
-
-
-@contextmanager
-def run_folder(out: Path, name: str | None, stem: str) -> Iterator[Path]:
-    """Make a folder for a run and hold its lock; an error before the first checkpoint removes it.
-
-    Args:
-        out: the parent folder.
-        name: of the folder; None: the first of STEM-1, STEM-2, ... that does not exist.
-        stem: for those names.
-    Raises UserError for a name that exists, unless the folder holds only the start of a run that was killed.
-    """
-    killed = name is not None and (out / name / LOCK).exists()
-    with new_folder(out / name, reuse=True) if name else numbered_folder(out / stem) as folder:
-        if killed and _is_start(folder, {MODEL}):
-            _clear(folder)
-        if any(path.name != LOCK for path in folder.iterdir()):
-            what = "holds a run" if (folder / "checkpoints").exists() else "is not empty"
-            raise ConfigError(f"{folder}: {what} already; give another --name, or continue it with --resume {folder}")
-        try:
-            yield folder
-        except BaseException:
-            sweep(folder)
-            if _is_start(folder):
-                _clear(folder)
-            raise
-
-
-def _is_start(folder: Path, also: Set[str] = frozenset()) -> bool:
-    """Return whether a folder holds only what a run writes before its first checkpoint, and these names."""
-    names = {path.name for path in folder.iterdir()}
-    return names <= OF_A_START | also and not (folder / "checkpoints" / "last.ckpt").exists()
-
-
-def _clear(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name != LOCK:
-            path.unlink(missing_ok=True)
 
 
 class Run:
@@ -103,17 +50,17 @@ class Run:
     Args:
         config: of the run; its settings are fitted to the data.
         folder: made by the caller, for this run only.
+        sets: the training and validation images, from `read_both`.
         exact_batch: keep the batch size.
         checkpoint: where to resume; None: a new run.
         write_page: writes the page while the run trains; None: no page.
     """
 
-    def __init__(self, config: RunConfig, folder: Path, exact_batch: bool = False, checkpoint: Path | None = None,
-                 write_page: WritePage | None = None) -> None:  # fmt: skip
+    def __init__(self, config: RunConfig, folder: Path, sets: tuple[Dataset, Dataset | None], exact_batch: bool = False,
+                 checkpoint: Path | None = None, write_page: WritePage | None = None) -> None:  # fmt: skip
+        self._started = time.monotonic()
         self.folder, self.checkpoint, self.write_page = folder, checkpoint, write_page
-        if checkpoint is None:
-            write_text(folder / "config.yaml", config.to_yaml())  # before the data is read, which may take long
-        self.train_set, self.val_set = read_both(config)
+        self.train_set, self.val_set = sets
         images = len(self.train_set)
         if exact_batch and config.settings.batch_size > images:
             raise ConfigError(f"batch-size: {config.settings.batch_size}; the training split has {images} images, "
@@ -151,7 +98,8 @@ class Run:
             log.warning("%s: a run of version 0.1, which kept no list of its data; changes of classes, splits and "
                         "labels cannot be detected", folder)  # fmt: skip
             config = replace(config, settings=replace(config.settings, steps=None))  # it did not stop exactly there
-        run = Run(replace(config, data=place), folder, exact_batch=True, checkpoint=last, write_page=write_page)
+        config = replace(config, data=place)
+        run = Run(config, folder, read_both(config), exact_batch=True, checkpoint=last, write_page=write_page)
         if before and (difference := before.difference(run.identity())):
             again = f"lookonce train {shlex.quote(place)} --weights {folder}"
             raise UserError(f"{place}: not the data that {folder} was trained on: {difference}; restore it, or start "
@@ -319,21 +267,17 @@ class Run:
         for line in set(report.advice()) - set(report.data_advice):
             log.warning("%s", line)
         page = report.write()
-        if page is not None:
-            log.info("report: %s", page)
+        self._announce(report, page)
 
-
-def read_both(config: RunConfig) -> tuple[Dataset, Dataset | None]:
-    """Return the checked training and validation images. Raises UserError if there are no objects to train on."""
-    names = [config.train_split] if config.val_split == "none" else [config.train_split, config.val_split]
-    train_set, *rest = read_splits(config.data, names, config.labels, policy=config.policy)
-    if config.labels is not None and not config.keep_empty:
-        train_set = train_set.with_objects()
-    if not len(train_set.boxes):
-        raise UserError(
-            f"{config.data}: split {config.train_split!r} has no objects to learn from; check labels and boxes"
-        )
-    if rest and len(rest[0]) < FEW_TO_VALIDATE:
-        log.warning("%s: few images to validate on: %d in split %r; below %d mAP varies by chance, so the best model "
-                    "is hard to tell", config.data, len(rest[0]), config.val_split, FEW_TO_VALIDATE)  # fmt: skip
-    return check_images(train_set, config.policy), check_images(rest[0], config.policy) if rest else None
+    def _announce(self, report: RunReport, page: Path | None) -> None:
+        """Log the result: the classes of the best model, the files, and what to do next."""
+        state, validation = report.state, report.validation
+        if validation is not None and validation.metrics is not None:
+            for line in f"best model on the validation images:\n{validation.metrics}".splitlines():
+                log.info("%s", line)
+            if state.best_epoch is not None:
+                log.info("best epoch: %d of %s", state.best_epoch, state.epochs or state.epoch)
+        log.info("training took %s", duration(time.monotonic() - self._started))
+        files = [self.folder / MODEL, *([page] if page else [])]
+        log.info("wrote %s", ", ".join(map(str, files)))
+        log.info("next: lookonce evaluate %s; lookonce detect %s photos/", self.folder, self.folder)

@@ -1,0 +1,173 @@
+"""What a run shows while it trains: a bar in a terminal, one line an epoch that stays, and the time left."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+
+from lookonce.console import is_shown
+from lookonce.training.history import RunReport, RunState
+from lookonce.training.step import Training
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+log = logging.getLogger("lookonce")
+FIRST_ESTIMATE = 10
+"""Steps after which the time of the run is estimated."""
+WIDE = 90
+"""Columns of a terminal from which the bar also shows the best mAP."""
+
+
+class Progress(Callback):
+    """Measures the speed of a run and shows how far it is.
+
+    Args:
+        report: of the run; its state is kept up to date.
+        steps: optimizer steps of the run; None: all steps of its epochs.
+    """
+
+    def __init__(self, report: RunReport, steps: int | None = None) -> None:
+        self.report, self.step_limit = report, steps
+        self.working, self.waiting, self.images, self.steps = 0.0, 0.0, 0, 0
+        self._epoch = (0.0, 0.0, 0)
+        self._mark = 0.0
+        self._scored = False
+        self._bar: Bar | None = None
+
+    @property
+    def rate(self) -> float:
+        """Images per second over the whole run, without validation and checkpoints."""
+        return self.images / max(self.working + self.waiting, 1e-9)
+
+    @property
+    def loading_fraction(self) -> float:
+        """Data loading as a fraction of training time, without validation and checkpoints."""
+        return self.waiting / max(self.waiting + self.working, 1e-9)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Show the bar."""
+        if is_shown():
+            self._bar = _bar()
+            self._bar.start()
+            self._bar.add_task("", total=int(trainer.num_training_batches), text="")
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start the clock of the epoch."""
+        self._epoch = (self.working, self.waiting, self.images)
+        self._mark = time.perf_counter()
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Count the time of data loading."""
+        self.waiting += self._lap()
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any,
+                           batch: Any, batch_idx: int) -> None:  # fmt: skip
+        """Count the images and the time of the step."""
+        self.working += self._lap()
+        self.images += len(batch)
+        self.steps += 1
+        if self.steps == FIRST_ESTIMATE:
+            log.info("about %s for the rest of the run, at %.1f images/s", duration(self._left(trainer)), self.rate)
+        self._show(trainer, pl_module, batch_idx + 1)
+        self._mark = time.perf_counter()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Note the new score."""
+        self._scored = True
+        score = self._score(trainer)
+        if self.state.best_map is None or score > self.state.best_map:
+            self._note(best_map=score, best_epoch=trainer.current_epoch + 1)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Log the line of the epoch."""
+        pl_module.log_dict({"images_per_s": self._rate(), "waiting": self.loading_fraction})
+        self._note(epoch=trainer.current_epoch + 1, epochs=trainer.max_epochs, images_per_s=self._rate(),
+                   seconds_left=self._left(trainer))  # fmt: skip
+        log.info("%s", self._line(trainer, pl_module))
+        self._scored = False
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Remove the bar, also after an error."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to name the best epoch."""
+        return {"best_map": self.state.best_map, "best_epoch": self.state.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the best epoch of the run before it was resumed."""
+        self._note(**state_dict)
+
+    @property
+    def state(self) -> RunState:
+        """How far the run is."""
+        return self.report.state
+
+    def _note(self, **changes: Any) -> None:
+        self.report.state = RunState(**{**vars(self.report.state), **changes})
+
+    def _score(self, trainer: lightning.Trainer) -> float:
+        return float(trainer.callback_metrics.get("val/mAP", 0.0))
+
+    def _line(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> str:
+        """Return the line of an epoch."""
+        means = pl_module.means.values() if isinstance(pl_module, Training) else {}
+        parts = [f"loss {means['loss'].item():.4g}"] if "loss" in means else []
+        if self._scored:
+            parts.append(f"val mAP {self._score(trainer):.3f} (best {self.state.best_map or 0:.3f})")
+        parts += [f"{self._rate():.1f} images/s", f"{duration(self._left(trainer))} left"]
+        return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {', '.join(parts)}"
+
+    def _show(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, step: int) -> None:
+        """Update the bar."""
+        if self._bar is None:
+            return
+        parts = [f"{step}/{trainer.num_training_batches}"]
+        if isinstance(pl_module, Training) and "loss" in pl_module.means.last:
+            parts.append(f"loss {pl_module.means.last['loss'].item():.3g}")
+        if self.state.best_map is not None:
+            best = f" (best {self.state.best_map:.3f})" if self._bar.console.width >= WIDE else ""
+            parts.append(f"mAP {self._score(trainer):.3f}{best}")
+        parts += [f"{self._rate():.1f} img/s", f"{duration(self._left(trainer))} left"]
+        self._bar.update(self._bar.task_ids[0], completed=step, text="  ".join(parts),
+                         description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")  # fmt: skip
+
+    def _left(self, trainer: lightning.Trainer) -> float:
+        """Return the seconds of training left at the speed so far, without validation and checkpoints."""
+        total = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
+        steps = max(0, min(total, self.step_limit or total) - trainer.fit_loop.epoch_loop.total_batch_idx - 1)
+        return steps * (self.working + self.waiting) / max(self.steps, 1)
+
+    def _lap(self) -> float:
+        """Return the seconds since the last call."""
+        before, self._mark = self._mark, time.perf_counter()
+        return self._mark - before if before else 0.0
+
+    def _rate(self) -> float:
+        """Return the images per second of this epoch."""
+        working, waiting, images = self._epoch
+        return (self.images - images) / max(self.working - working + self.waiting - waiting, 1e-9)
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people: 45 s, 12 min, 3.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _bar() -> Bar:
+    """Return the bar, on stderr. Its text comes first, so that a narrow terminal cuts the bar and not the numbers."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    text = TextColumn("{task.fields[text]}", markup=False)
+    return Progress(TextColumn("{task.description}", markup=False), BarColumn(bar_width=8), text,
+                    console=Console(stderr=True), transient=True, refresh_per_second=4)  # fmt: skip
