@@ -60,7 +60,8 @@ def run(squares, tmp_path_factory):
     from lookonce import train
 
     def build(out):
-        train(squares, network="nano", size=96, epochs=60, batch_size=4, anchors=2, learning_rate=5e-3, out=out)
+        train(squares, network="nano", size=96, epochs=60, batch_size=4, anchors=2, learning_rate=5e-3, out=out,
+              keep_checkpoints=True)  # fmt: skip
 
     return built_once(tmp_path_factory, "runs", build) / "squares-1"
 

@@ -49,7 +49,7 @@ def key(name: str) -> str:
 
 def device_name(given: object) -> str:
     """Return a device as PyTorch names it: cpu, cuda, cuda:1, mps. Other programs also write 0 for cuda:0, and gpu."""
-    name = key(str(given))
+    name = str(given).strip().casefold()
     return f"cuda:{name}" if name.isdecimal() else {"gpu": "cuda"}.get(name, name)
 
 

@@ -68,11 +68,17 @@ def test_what_is_no_config_is_one_line(content, run):
     assert str(error.value).isprintable()
 
 
-@pytest.mark.parametrize("device", ["gpu", "0", "cuda:0", "mps", 0, None])
+@pytest.mark.parametrize("device", ["abacus", "cuda:x", "mps:1", -1, None])
 def test_a_device_that_training_does_not_know_is_named(device, run):
     plan = RunConfig.from_yaml((run / "config.yaml").read_bytes(), run)
-    with pytest.raises(UserError, match=f"device: {device!r}; expected one of auto, cpu, cuda"):
+    with pytest.raises(UserError, match=f"device: {device!r}; expected auto, cpu, cuda, cuda:NUMBER or mps"):
         replace(plan, device=device)
+
+
+@pytest.mark.parametrize("device, name", [("gpu", "cuda"), ("0", "cuda:0"), (1, "cuda:1"), ("MPS", "mps")])
+def test_devices_have_the_names_of_other_programs_too(device, name, run):
+    plan = RunConfig.from_yaml((run / "config.yaml").read_bytes(), run)
+    assert replace(plan, device=device).device == name
 
 
 @pytest.fixture(scope="module")

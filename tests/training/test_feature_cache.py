@@ -159,7 +159,7 @@ def test_a_network_cut_in_two_is_the_network():
 
 
 SMALL = {"network": "nano", "size": 64, "epochs": 2, "batch_size": 4, "anchors": 2, "freeze": "4", "ema": 0.0,
-         "precision": "fp32"}  # fmt: skip
+         "precision": "fp32", "keep_checkpoints": True}  # fmt: skip
 
 
 def losses(monkeypatch, *args, **given):

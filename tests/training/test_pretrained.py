@@ -18,7 +18,7 @@ from sets import nano, two_heads
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 ANCHORS = ((1.0, 1.0), (1.6, 1.6))
-SMALL = {"network": "nano", "size": 64, "epochs": 1, "batch_size": 4, "anchors": 2}
+SMALL = {"network": "nano", "size": 64, "epochs": 1, "batch_size": 4, "anchors": 2, "keep_checkpoints": True}
 
 
 def model_file(folder, layers, seen=0, sigma=TRAINED_HERE):

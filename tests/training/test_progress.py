@@ -3,14 +3,16 @@
 import io
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
 from lookonce import Network
+from lookonce.data.augment import InputBatch
 from lookonce.training import progress
 from lookonce.training.history import RunState
-from lookonce.training.progress import Progress, duration
+from lookonce.training.progress import Progress, batch_sheet, duration
 from lookonce.training.recipes import Settings
 from lookonce.training.step import Training
 from sets import nano
@@ -111,3 +113,16 @@ def test_without_a_terminal_there_is_no_bar(shown, trainer, module, monkeypatch)
     shown._show(trainer, module, 1)
     shown.teardown(trainer, module, "fit")
     assert shown._bar is None
+
+
+def test_the_first_batch_is_drawn_with_its_boxes_in_a_grid():
+    pixels = torch.zeros(3, 3, 200, 200)
+    boxes = torch.tensor([[20.0, 20.0, 120.0, 120.0], [50.0, 60.0, 150.0, 160.0]])
+    inputs = InputBatch(pixels, boxes, torch.tensor([0, 1]), torch.tensor([0, 2]), torch.zeros(2, dtype=torch.bool))
+    sheet = np.asarray(batch_sheet(inputs, ("a", "b")))
+    assert sheet.shape == (800, 800, 3)  # 2 x 2 images, twice as large
+    first, second, third, fourth = (sheet[y : y + 400, x : x + 400] for y in (0, 400) for x in (0, 400))
+    assert first[40:240, 40].any(axis=-1).all()  # the left edge of its box
+    assert third[120:320, 100].any(axis=-1).all()
+    assert not second.any()
+    assert not fourth.any()

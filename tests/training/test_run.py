@@ -37,7 +37,7 @@ from lookonce.training.step import Training
 from sets import nano, two_heads, write_squares
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
-SMALL = {"network": "nano", "size": 64, "epochs": 2, "batch_size": 4, "anchors": 2}
+SMALL = {"network": "nano", "size": 64, "epochs": 2, "batch_size": 4, "anchors": 2, "keep_checkpoints": True}
 ONE_STEP = {**SMALL, "epochs": None, "steps": 1}
 
 
@@ -188,7 +188,7 @@ def test_images_that_fail_at_their_first_decode_are_skipped_and_counted(tmp_path
     ({"data": None}, "data: missing"),
     ({"freeze": "features"}, "18 convolutions of Darknet-19"),
     ({"resume": "nowhere"}, "expected the folder of a run"),
-    ({"device": "gpu"}, "device: 'gpu'; expected one of auto, cpu, cuda"),
+    ({"device": "abacus"}, "device: 'abacus'; expected auto, cpu, cuda"),
     ({"steps": 0}, "steps: 0"),
     ({"seed": -1}, "seed: -1"),
     ({"workers": -1}, "workers: -1"),
@@ -372,7 +372,8 @@ def test_a_cfg_is_trained_for_the_classes_and_anchors_of_the_data(squares, tmp_p
 def test_a_network_of_two_heads_is_trained_explained_and_used(squares, tmp_path):
     cfg = tmp_path / "own.cfg"
     cfg.write_text(write_cfg(Cfg(two_heads(7, ((1.0, 1.0),), ((1.0, 1.0),)))))
-    made = train(squares, out=tmp_path, name="r", network=str(cfg), size=64, epochs=1, batch_size=4, anchors=3)
+    made = train(squares, out=tmp_path, name="r", network=str(cfg), size=64, epochs=1, batch_size=4, anchors=3,
+                 keep_checkpoints=True)  # fmt: skip
     model = load_model(made)
     coarse, fine = (head.layer.anchors for head in model.heads)
     assert model.layers == two_heads(2, coarse, fine)
@@ -634,6 +635,24 @@ def test_a_damaged_run_is_one_line_and_stays_as_it_is(damage, copied, caplog):
     assert not list(copied.rglob("images.*"))
 
 
+def test_a_complete_run_keeps_no_checkpoints_and_says_how_to_go_on(squares, tmp_path, caplog):
+    run = train(squares, out=tmp_path, **{**SMALL, "keep_checkpoints": False})
+    assert not (run / "checkpoints").exists()
+    files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    caplog.clear()
+    assert train(resume=run) == run
+    assert "finished already; to train it further, start a new run from it: lookonce train" in caplog.text
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path in files} == files
+
+
+def test_results_have_one_row_an_epoch(small):
+    with (small / "results.csv").open(newline="") as text:
+        rows = list(csv.DictReader(text))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(float(row["loss"]) > 0 and 0 <= float(row["val_mAP"]) <= 1 for row in rows)
+    assert all(any(row[column] for row in rows) for column in rows[0])  # no empty column
+
+
 def test_a_run_survives_any_metrics_file(copied, monkeypatch):
     monkeypatch.setattr("lookonce.report.run_page.write_run_page", write_run_page)
     (more_epochs(copied) / "metrics.csv").write_bytes(b"epoch,step,loss_epoch\n\xff,1e400,\0\n0,-1,2\n")
@@ -675,9 +694,15 @@ def test_a_start_that_is_interrupted_leaves_no_folder(where, number, squares, tm
 
 
 def test_a_machine_without_a_gpu_says_so_before_anything_is_made(squares, copied, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match=r"device: cuda; PyTorch .* finds no CUDA GPU on this machine; use device auto"):
-        train(squares, out=tmp_path / "runs", device="cuda", **SMALL)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for device in ("cuda", "cuda:0", 0):
+        with pytest.raises(
+            UserError, match=r"device: cuda.*; PyTorch .* finds 0 CUDA GPUs on this machine; use device"
+        ):
+            train(squares, out=tmp_path / "runs", device=device, **SMALL)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"device: mps; PyTorch .* finds no Apple GPU here; use device auto or cpu"):
+        train(squares, out=tmp_path / "runs", device="mps", **SMALL)
     assert not (tmp_path / "runs").exists()
     config = copied / "config.yaml"
     config.write_text(config.read_text().replace("device: auto", "device: cuda"))

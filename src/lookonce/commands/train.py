@@ -11,7 +11,7 @@ from typing import Any, Unpack
 from lookonce.data.dataset import DataPolicy
 from lookonce.errors import ConfigError
 from lookonce.files import held, write_text
-from lookonce.training.config import Device, Precision, RunConfig, absolute_path, header, read_both, run_folder
+from lookonce.training.config import Precision, RunConfig, absolute_path, header, read_both, run_folder
 from lookonce.training.recipes import RecipeName, TrainOptions, settings
 from lookonce.training.signals import listening
 
@@ -32,12 +32,13 @@ def train(
     resume: Path | None = None,
     seed: int = 0,
     workers: int = 0,
-    device: Device = "auto",
+    device: str = "auto",
     precision: Precision = "auto",
     deterministic: bool = False,
     checkpoint_minutes: float = 5.0,
     weights: Path | None = None,
     keep_last: bool = False,
+    keep_checkpoints: bool = False,
     **options: Unpack[TrainOptions],
 ) -> Path:
     """Train a detector on labelled images.
@@ -56,7 +57,7 @@ def train(
         resume: Continue the run in this folder; all other settings come from its config.yaml.
         seed: Seed of all random numbers.
         workers: Processes that load images in parallel with training; 0: none.
-        device: Auto uses a GPU if there is one.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1, or mps on a Mac.
         precision: Auto uses bf16 where the hardware supports it.
         deterministic: Use deterministic algorithms only: a seed then gives the same weights on a GPU too, more slowly.
         checkpoint_minutes: Longest time between two checkpoints; every epoch also ends with one.
@@ -64,9 +65,12 @@ def train(
             darknet19_448.conv.23). Every layer that fits is loaded; the last one starts from scratch.
         keep_last: With --weights, load the last layer as well. Classes and anchors must be the same: give its .cfg as
             --network, and --anchors 0.
+        keep_checkpoints: Keep the checkpoints when the run is complete. They are four times as large as the model; with
+            them, --resume continues the run after a change of epochs in its config.yaml.
         options: See `lookonce.training.recipes.TrainOptions`.
     Returns:
-        The run folder: model.safetensors (from the first validation on), checkpoints/, metrics.csv, config.yaml,
+        The run folder: model.safetensors (from the first validation on), results.csv (a row an epoch), metrics.csv
+            (every number), train_batch.jpg (the first batch), checkpoints/ until the run is complete, config.yaml,
         data.json, network.cfg, report.html and tensorboard/.
     Raises:
         UserError: invalid data or settings; a loss that is not finite; a full disk; with resume, data whose classes,
@@ -85,7 +89,7 @@ def train(
     labels = labels if labels is None or isinstance(labels, str) else tuple(labels)
     config = RunConfig(
         absolute_path(data), labels, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
-        deterministic, checkpoint_minutes, start, how, keep_last,
+        deterministic, checkpoint_minutes, start, how, keep_last, keep_checkpoints,
     )  # fmt: skip
     if config.device not in ("auto", "cpu"):
         from lookonce.training.step import choose_device  # torch takes seconds, and knows what this machine has
@@ -115,8 +119,10 @@ def _resume(folder: Path, data: Path | None, arguments: dict[str, Any]) -> Path:
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; expected the folder of a run, or start one: lookonce train DATA")
     from lookonce.report.run_page import write_run_page
-    from lookonce.training.run import Run
+    from lookonce.training.run import Run, is_complete
 
     with listening(), held(folder):
+        if is_complete(folder):
+            return folder
         run = Run.resumed(folder, data, write_run_page)
         return run.folder if run.finished() else run.go()

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from typing import Any, Literal
 
 import yaml
 
-from lookonce.choices import check_types, settle_names
+from lookonce.choices import check_types, device_name, settle_names
 from lookonce.data.dataset import DataPolicy, Dataset
 from lookonce.data.read import check_images, read_splits
 from lookonce.errors import ConfigError, UserError, printable
@@ -39,7 +40,7 @@ MOST_NAMED = 10
 """Most classes that the header of a run names."""
 FEW_TO_VALIDATE = 20
 """Validation images below which training warns."""
-Device = Literal["auto", "cpu", "cuda"]
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
 Precision = Literal["auto", "fp32", "bf16"]
 MAX_WORKERS = 256
 MAX_BYTES = 100_000
@@ -60,16 +61,21 @@ class RunConfig:
     keep_empty: bool = False
     seed: int = 0
     workers: int = 0
-    device: Device = "auto"
+    device: str = "auto"
     precision: Precision = "auto"
     deterministic: bool = False
     checkpoint_minutes: float = 5.0
     weights: str | None = None
     settings: Settings = Settings()  # noqa: RUF009 - frozen
     keep_last: bool = False
+    keep_checkpoints: bool = False
 
     def __post_init__(self) -> None:
         settle_names(self)
+        device = device_name(self.device)
+        if not DEVICE.fullmatch(device):
+            raise ConfigError(f"device: {self.device!r}; expected auto, cpu, cuda, cuda:NUMBER or mps")
+        object.__setattr__(self, "device", device)
         check_types(self)
         if not 0 < self.checkpoint_minutes < math.inf:
             raise ConfigError(f"checkpoint-minutes: {self.checkpoint_minutes}; expected above 0")
@@ -90,8 +96,9 @@ class RunConfig:
             if len(content) > MAX_BYTES:
                 raise ValueError(f"{len(content):,} bytes")
             flat = yaml.safe_load(content.decode("utf-8"))
-            own = {f.name: flat.pop(f.name) for f in fields(RunConfig) if f.name not in ("settings", "keep_last")}
-            own["keep_last"] = flat.pop("keep_last", False)  # not in every file of version 0.1
+            later = {"keep_last": False, "keep_checkpoints": True}  # what version 0.1 did where it has no such key
+            own = {f.name: flat.pop(f.name) for f in fields(RunConfig) if f.name not in ("settings", *later)}
+            own |= {name: flat.pop(name, value) for name, value in later.items()}
             own["labels"] = None if own["labels"] is None else tuple(own["labels"])
             return RunConfig(**own, settings=Settings.from_plain(flat))
         except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:

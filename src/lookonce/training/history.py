@@ -137,6 +137,22 @@ def read_rows(file: Path) -> list[dict[str, float]]:
     return found
 
 
+def write_results(folder: Path) -> Path:
+    """Write results.csv of a run folder: one row an epoch with the last value of each column of metrics.csv."""
+    epochs: dict[int, dict[str, float]] = {}
+    for row in read_rows(folder / "metrics.csv"):
+        epochs.setdefault(int(row["epoch"]) + 1, {}).update(row)
+    columns = [column for column in COLUMNS if any(column in row for row in epochs.values())
+               and not column.endswith("_step") and column not in ("epoch", "step")]  # fmt: skip
+    text = StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["epoch", *(column.removesuffix("_epoch").replace("val/", "val_") for column in columns)])
+    for epoch, row in epochs.items():
+        table.writerow([epoch, *(f"{row[column]:.6g}" if column in row else "" for column in columns)])
+    write_text(folder / "results.csv", text.getvalue())
+    return folder / "results.csv"
+
+
 def _number(cell: str) -> float | None:
     try:
         number = float(cell)
@@ -241,6 +257,15 @@ class RunReport(lightning.Callback):
         self.write_page = write_page
         self.state = RunState()
         self._written = 0.0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write the page before the first step."""
+        self.write(whole=False)
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write the epochs so far as results.csv."""
+        if trainer.current_epoch:
+            write_results(self.folder)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the page if the last one is old enough."""

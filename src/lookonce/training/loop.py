@@ -26,7 +26,7 @@ from lookonce.training.checkpoints import LastCheckpoint, WholeFiles
 from lookonce.training.config import RunConfig, reason
 from lookonce.training.feature_cache import FrozenBackbone
 from lookonce.training.history import History, RunReport
-from lookonce.training.progress import Progress
+from lookonce.training.progress import FirstBatch, Progress
 from lookonce.training.signals import Stopped, ignore_interrupts
 from lookonce.training.step import Training, choose_device, choose_precision
 from lookonce.training.validation import Inputs, Validation, collate_inputs
@@ -160,8 +160,8 @@ class Engine:
         keep_freed_memory()
         with quiet():
             trainer = lightning.Trainer(
-                accelerator="gpu" if device == "cuda" else "cpu",
-                devices=1,
+                accelerator=kind if (kind := device.partition(":")[0]) != "cuda" else "gpu",
+                devices=[int(device.partition(":")[2] or 0)] if kind == "cuda" else 1,
                 precision=cast(Any, precision),
                 max_epochs=how.epochs,
                 min_epochs=0,  # StepLimit may end the first epoch
@@ -205,7 +205,7 @@ class Engine:
             images, inputs = backbone.training(images), None if inputs is None else backbone.validation(inputs)
         training = DataLoader(
             images, how.batch_size, sampler=self.sampler, collate_fn=collate, num_workers=workers,
-            persistent_workers=workers > 0, pin_memory=device == "cuda", worker_init_fn=ignore_interrupts,
+            persistent_workers=workers > 0, pin_memory=device.startswith("cuda"), worker_init_fn=ignore_interrupts,
             generator=own,
         )  # fmt: skip
         if inputs is None:
@@ -214,7 +214,8 @@ class Engine:
 
     def _callbacks(self) -> list[Callback]:
         how, folder = self.config.settings, self.folder / "checkpoints"
-        found: list[Callback] = [self.progress]
+        first = FirstBatch(self.folder / "train_batch.jpg", self.cache.dataset.labels)
+        found: list[Callback] = [first, self.progress]
         if how.steps:
             found.append(StepLimit(how.steps))
         if how.ema:

@@ -1,15 +1,22 @@
-"""What a run shows while it trains: a bar in a terminal, one line an epoch that stays, and the time left."""
+"""What a run shows while it trains: a bar in a terminal, one line an epoch, the time left, and its first batch."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback
+from PIL import Image
 
 from lookonce.console import is_shown
+from lookonce.data.augment import InputBatch
+from lookonce.data.loader import Batch
+from lookonce.files import replacing
+from lookonce.inference.draw import draw_labels
 from lookonce.training.history import RunReport, RunState
 from lookonce.training.step import Training
 
@@ -19,6 +26,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("lookonce")
 FIRST_ESTIMATE = 10
 """Steps after which the time of the run is estimated."""
+MOST_SHOWN = 16
+"""Images of the first batch that are drawn."""
+SHOWN_SIDE = 400
+"""Approximate side of a drawn image, in pixels; small inputs are enlarged."""
 WIDE = 90
 """Columns of a terminal from which the bar also shows the best mAP."""
 
@@ -154,6 +165,46 @@ class Progress(Callback):
         """Return the images per second of this epoch."""
         working, waiting, images = self._epoch
         return (self.images - images) / max(self.working - working + self.waiting - waiting, 1e-9)
+
+
+class FirstBatch(Callback):
+    """Draws the first augmented batch of a run with its boxes, before the first step.
+
+    Args:
+        file: the image to write (.jpg).
+        labels: class names.
+    """
+
+    def __init__(self, file: Path, labels: tuple[str, ...]) -> None:
+        self.file, self.labels = file, labels
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Batch,
+                             batch_idx: int) -> None:  # fmt: skip
+        """Draw the batch of the first step."""
+        if trainer.global_step or not len(batch) or not isinstance(pl_module, Training):
+            return
+        inputs = pl_module.inputs(batch)
+        if not inputs.outputs:  # which a cached backbone gives in place of images
+            with replacing(self.file) as temporary:
+                batch_sheet(inputs, self.labels).save(temporary, "JPEG", quality=87)
+
+
+def batch_sheet(inputs: InputBatch, labels: tuple[str, ...]) -> Image.Image:
+    """Return up to MOST_SHOWN input images in a grid, each with its boxes and class names."""
+    pixels = inputs.images[:MOST_SHOWN].float().cpu()  # [B, 3, H, W]
+    scale = max(1, round(SHOWN_SIDE / max(pixels.shape[2:])))
+    pixels = pixels.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    images = (pixels * 255).round().byte().permute(0, 2, 3, 1).numpy()  # [B, H, W, 3]
+    boxes = inputs.boxes.cpu().numpy() * scale  # [N, 4]
+    count, height, width = images.shape[:3]
+    columns = math.ceil(math.sqrt(count))
+    sheet = Image.new("RGB", (columns * width, math.ceil(count / columns) * height))
+    owner, classes = inputs.image_index.cpu().numpy(), inputs.labels.cpu().numpy()
+    for place, image in enumerate(images):
+        on = owner == place
+        drawn = draw_labels(image, boxes[on], [labels[c] for c in classes[on]], labels)
+        sheet.paste(drawn, (place % columns * width, place // columns * height))
+    return sheet
 
 
 def duration(seconds: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import shutil
 import signal
 import time
 from dataclasses import asdict, replace
@@ -30,7 +31,7 @@ from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, empty
 from lookonce.training.checkpoints import read_checkpoint
 from lookonce.training.config import MODEL, DataIdentity, RunConfig, absolute_path, plain, read_both
-from lookonce.training.history import RunReport, WritePage
+from lookonce.training.history import RunReport, WritePage, write_results
 from lookonce.training.loop import Engine
 from lookonce.training.pretrained import start_from
 from lookonce.training.progress import duration
@@ -122,14 +123,14 @@ class Run:
         recipe = {**wanted, **recipe, **({} if self.settings.steps else {"steps": None})}
         if not training.get("finished", bool(training)) or recipe != wanted:
             return False
-        words = [self.config.data, "--weights", self.folder, "--keep-last", "--network", self.folder / "network.cfg",
-                 "--size", self.settings.size, "--anchors", 0]  # fmt: skip
-        again = shlex.join(["lookonce", "train", *map(str, words)])
-        log.warning("%s: finished already; to train it further, start a new run from it: %s", self.folder, again)
+        log_finished(self.folder, self.config)
         return True
 
     def go(self) -> Path:
         """Train to the end, then write the model. Return the run folder."""
+        if self.checkpoint is not None:
+            epoch = int(read_checkpoint(self.checkpoint)["epoch"]) + 1
+            log.info("%s: continues in epoch %d of %s", self.folder, epoch, self.settings.epochs)
         for folder in (self.folder, self.folder / "checkpoints"):
             sweep(folder)
         write_text(self.folder / "config.yaml", self.config.to_yaml())
@@ -162,6 +163,8 @@ class Run:
             self._finish(module, report)
         except Stopped as stop:
             raise Interrupted(f"stopped after the last step; {self._again()}", stop.number) from None
+        if not self.config.keep_checkpoints:
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         return self.folder
 
     def _fit(self, module: Training, engine: Engine) -> None:
@@ -266,10 +269,11 @@ class Run:
         save_model(model, self.folder / MODEL)
         for line in set(report.advice()) - set(report.data_advice):
             log.warning("%s", line)
+        report.state = replace(report.state, finished=True)
         page = report.write()
-        self._announce(report, page)
+        self._announce(report, [self.folder / MODEL, write_results(self.folder), *([page] if page else [])])
 
-    def _announce(self, report: RunReport, page: Path | None) -> None:
+    def _announce(self, report: RunReport, files: list[Path]) -> None:
         """Log the result: the classes of the best model, the files, and what to do next."""
         state, validation = report.state, report.validation
         if validation is not None and validation.metrics is not None:
@@ -278,6 +282,25 @@ class Run:
             if state.best_epoch is not None:
                 log.info("best epoch: %d of %s", state.best_epoch, state.epochs or state.epoch)
         log.info("training took %s", duration(time.monotonic() - self._started))
-        files = [self.folder / MODEL, *([page] if page else [])]
         log.info("wrote %s", ", ".join(map(str, files)))
         log.info("next: lookonce evaluate %s; lookonce detect %s photos/", self.folder, self.folder)
+
+
+def is_complete(folder: Path) -> bool:
+    """Return whether a run is complete and has no checkpoint to continue from; a warning then says how to go on."""
+    try:
+        complete = (folder / MODEL).is_file() and bool(load_model(folder / MODEL).training.get("finished"))
+    except UserError:
+        return False
+    if not complete or (folder / "checkpoints" / "last.ckpt").exists() or not (folder / "config.yaml").is_file():
+        return False
+    log_finished(folder, RunConfig.from_yaml((folder / "config.yaml").read_bytes(), folder / "config.yaml"))
+    return True
+
+
+def log_finished(folder: Path, config: RunConfig) -> None:
+    """Warn that a run is complete, with the command that trains it further."""
+    words = [config.data, "--weights", folder, "--keep-last", "--network", folder / "network.cfg",
+             "--size", config.settings.size, "--anchors", 0]  # fmt: skip
+    again = shlex.join(["lookonce", "train", *map(str, words)])
+    log.warning("%s: finished already; to train it further, start a new run from it: %s", folder, again)

@@ -20,7 +20,6 @@ from lookonce.model.detections import Predictions
 from lookonce.model.heads import decode, loss
 from lookonce.model.losses import LossOptions, Objects
 from lookonce.model.network import Network
-from lookonce.training.config import Device
 from lookonce.training.history import Means
 from lookonce.training.recipes import Settings, learning_rate_factor
 
@@ -70,11 +69,7 @@ class Training(lightning.LightningModule):
         """Return the loss of a batch; None if none of its images could be decoded."""
         if not len(batch):
             return None
-        how = self.settings
-        variant = self.current_epoch % how.variants if how.variants else self.current_epoch
-        parameters = sample_parameters(self.seed, variant, batch.index.cpu().numpy())
-        augment = mosaic if self.uses_mosaic(parameters) else augment_batch
-        inputs = augment(batch, self.input_size(), how.resize, how.augment, parameters)
+        inputs = self.inputs(batch)
         raws = self.raws(inputs)
         self.seen += len(batch)
         terms = self.loss_terms(raws, inputs)
@@ -83,6 +78,14 @@ class Training(lightning.LightningModule):
                 raise NonFiniteLossError(name, batch.index.tolist(), batch)
         self._report(terms, len(batch))
         return terms["total"]
+
+    def inputs(self, batch: Batch) -> InputBatch:
+        """Return the augmented inputs of a batch, the same for the same epoch."""
+        how = self.settings
+        variant = self.current_epoch % how.variants if how.variants else self.current_epoch
+        parameters = sample_parameters(self.seed, variant, batch.index.cpu().numpy())
+        augment = mosaic if self.uses_mosaic(parameters) else augment_batch
+        return augment(batch, self.input_size(), how.resize, how.augment, parameters)
 
     def _report(self, terms: dict[str, Tensor], images: int) -> None:
         """Add the step to the means of the epoch and log every tenth step; Lightning's own log would take 10 ms."""
@@ -195,20 +198,26 @@ def make_optimizer(network: Network, settings: Settings) -> torch.optim.Optimize
             return torch.optim.RMSprop(groups, lr=lr, momentum=beta)
 
 
-def choose_device(device: Device) -> str:
-    """Return cpu or cuda. Raises ConfigError if cuda was asked for and there is no GPU."""
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise ConfigError(
-            f"device: cuda; PyTorch {torch.__version__} finds no CUDA GPU on this machine; use device auto or cpu"
-        )
-    return "cuda" if available and device != "cpu" else "cpu"
+def choose_device(device: str) -> str:
+    """Return cpu, cuda, cuda:NUMBER or mps. Raises ConfigError for a device that this machine does not have."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = device.partition(":")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ConfigError(f"device: {device}; PyTorch {torch.__version__} finds {count} CUDA GPUs on this machine; use "
+                          "device auto or cpu")  # fmt: skip
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"device: mps; PyTorch {torch.__version__} finds no Apple GPU here; use device auto or cpu")
+    return device
 
 
 def choose_precision(device: str) -> tuple[str, str]:
     """Return (Lightning's precision, reason) for a device: bf16 if the hardware computes in it, otherwise fp32."""
-    if device == "cuda":
-        if computes_bf16(device):
+    if device == "mps":
+        return "32-true", "fp32 on an Apple GPU"
+    if device.startswith("cuda"):
+        if computes_bf16("cuda"):
             return "bf16-mixed", f"bf16 on {torch.cuda.get_device_name()}"
         return "32-true", f"fp32: {torch.cuda.get_device_name()} has no bf16"
     if computes_bf16():
