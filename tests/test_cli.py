@@ -197,6 +197,7 @@ def test_the_word_none_unsets_what_the_config_gives():
 
 @pytest.mark.parametrize("words, name, meant", [
     ("train x --optimizer AdamW", "optimizer", "adamw"), ("train x --recipe Quick", "recipe", "quick"),
+    ("train x --schedule one-cycle", "schedule", "one_cycle"),
     ("convert x y --format COCO", "format", "coco"), ("evaluate m x --protocol VOC2007", "protocol", "voc2007"),
     ("export m OpenVINO", "format", "openvino"), ("detect m x --backend ONNX-Runtime", "backend", "onnxruntime"),
     ("evaluate m x --difficult Ignore", "difficult", "ignore"),
