@@ -14,6 +14,7 @@ import pytest
 
 import lookonce
 from lookonce import cli
+from lookonce.__main__ import entry
 from lookonce.cli import COMMANDS, OFF_BY_DEFAULT, RENAMED, main, make_app
 from lookonce.errors import Interrupted
 
@@ -88,6 +89,20 @@ def test_the_users_path_on_the_command_line(squares, tmp_path, capsys):
     again = ["train", "--config", str(run / "config.yaml"), "--out", str(tmp_path / "runs"), "--name", "again"]
     assert main(again) == 0
     assert (tmp_path / "runs" / "again" / "model.safetensors").is_file()
+
+
+def test_an_interrupt_during_the_imports_is_a_line(monkeypatch, capsys):
+    class Interrupting:
+        def find_spec(self, name, *_):
+            if name == "lookonce.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "lookonce.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    with pytest.raises(SystemExit) as stop:
+        entry()
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "lookonce: interrupted\n"
 
 
 def test_an_interrupt_is_no_crash(monkeypatch, capsys):
@@ -248,7 +263,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(words, monkeypatch, caps
 
 @pytest.mark.skipif(os.name == "nt", reason="no shell with a pipe of its own")
 def test_head_ends_a_command_quietly():
-    code = "from lookonce.cli import entry; entry()"
+    code = "from lookonce.__main__ import entry; entry()"
     with subprocess.Popen([sys.executable, "-c", code, "--help"], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE) as process:  # fmt: skip
         process.stdout.close()

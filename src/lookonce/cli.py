@@ -146,11 +146,6 @@ def main(argv: list[str] | None = None) -> int:
     return int(getattr(result, "exit_code", 0))
 
 
-def entry() -> None:
-    """Run the installed command."""
-    sys.exit(main())
-
-
 def _take_config(words: list[str]) -> dict[str, Any]:
     """Remove `--config FILE` from the words and return the options in that file."""
     at = next((i for i, word in enumerate(words) if word == "--config" or word.startswith("--config=")), None)

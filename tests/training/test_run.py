@@ -714,7 +714,7 @@ def test_without_a_terminal_stdout_has_the_result_only_and_stderr_a_line_an_epoc
     words = ["train", str(squares), "--network", str(tmp_path / "own.cfg"), "--size", "64", "--steps", "13", "--out",
              str(tmp_path / "runs")]  # fmt: skip
     (tmp_path / "own.cfg").write_text(write_cfg(Cfg(nano(2, ((1.0, 1.0),)))))
-    command = [sys.executable, "-c", "from lookonce.cli import entry; entry()"]
+    command = [sys.executable, "-c", "from lookonce.__main__ import entry; entry()"]
     done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
     assert done.stdout == f"{tmp_path / 'runs' / 'squares-1'}\n"
     lines = [line for line in done.stderr.splitlines() if line.startswith("epoch ")]
