@@ -217,6 +217,12 @@ class RunState:
     best_map: float | None = None
     best_epoch: int | None = None
     finished: bool = False
+    parameters: int | None = None
+    """Weights of the network; None: unknown."""
+    gflop: float | None = None
+    """Operations for one image, 1e9; None: unknown."""
+    device: str = ""
+    precision: str = ""
 
 
 class RunReport(lightning.Callback):
