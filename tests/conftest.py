@@ -98,6 +98,6 @@ def exported(run, tmp_path_factory):
 def blank_figures():
     """Pages whose figures are empty: where they are not the point, drawing them takes most of a small run's time."""
     with pytest.MonkeyPatch.context() as patch:
-        for figure in ("run_page.curves", "evaluation_page.calibration", "evaluation_page.cost"):
+        for figure in ("evaluation_page.calibration", "evaluation_page.cost"):
             patch.setattr(f"lookonce.report.{figure}_figure", lambda _: "<svg></svg>")
         yield

@@ -14,7 +14,7 @@ from lookonce.report.overlay import MOST_BOXES, PART_SIDE, WHOLE_SIDE, Overlay, 
 
 
 def scene(folder, found, size=(1280, 640)):
-    """An overlay of one image with a cat, a difficult dog and a missed dog, at threshold .5. found: (box, score, label)."""
+    """An overlay of an image with a cat, a difficult dog and a missed dog, at .5. found: (box, score, label)."""
     Image.new("RGB", size, (90, 90, 90)).save(folder / "a.png")
     boxes = np.array([[100, 100, 300, 300], [600, 100, 800, 300], [900, 400, 1000, 500]], np.float32)
     record = Record(folder / "a.png", size, boxes, np.array([0, 1, 1]), np.array([False, True, False]))
@@ -51,7 +51,7 @@ def test_boxes_shrink_with_a_large_image_and_a_class_has_one_colour(tmp_path):
 def test_a_part_shows_what_lies_in_it_around_the_box_in_question(tmp_path):
     view = scene(tmp_path, [CAT, WRONG]).part(0, np.array(CAT[0]), "cat", label="cat", kind="")
     assert max(view.size) <= PART_SIDE
-    left, top, right, bottom = window(np.array(CAT[0]), (1280, 640))
+    left, top, right, _ = window(np.array(CAT[0]), (1280, 640))
     scale = view.size[0] / (right - left)
     assert view.focus == pytest.approx(((100 - left) * scale, (100 - top) * scale, 200 * scale, 200 * scale))
     assert [b.result for b in view.boxes] == ["truth", "hit"]

@@ -45,8 +45,14 @@ def written(path, body, **values):
     """A page with this text as its body."""
     from lookonce.report.page import _environment
 
-    _environment().loader = jinja2.ChoiceLoader([_environment().loader, jinja2.DictLoader({
-        "some.html": '{% extends "page.html" %}{% block body %}<!-- contents -->' + body + "{% endblock %}"})])
+    _environment().loader = jinja2.ChoiceLoader(
+        [
+            _environment().loader,
+            jinja2.DictLoader(
+                {"some.html": '{% extends "page.html" %}{% block body %}<!-- contents -->' + body + "{% endblock %}"}
+            ),
+        ]
+    )
     try:
         return write_page(path, "some.html", **values).read_text(encoding="utf-8")
     finally:
@@ -77,7 +83,9 @@ def test_sections_are_linked_below_the_title(tmp_path):
 
 
 def test_options_are_not_broken_at_their_hyphens(tmp_path):
-    text = written(tmp_path / "p.html", "{{ said|options }}", said="use a larger --size or --anchors 7, not semi--colons")
+    text = written(
+        tmp_path / "p.html", "{{ said|options }}", said="use a larger --size or --anchors 7, not semi--colons"
+    )
     code = '<code class="nowrap">'
     assert f"larger {code}--size</code> or {code}--anchors 7</code>, not semi--colons" in text
 

@@ -331,7 +331,7 @@ def test_a_batch_whose_loss_is_not_finite_is_kept(squares, tmp_path, monkeypatch
 
 def test_the_page_shows_scores_anchors_and_advice(run):
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "Worst validation images" in page
+    assert "first the worst by F1, then the best" in page
     assert "anchor recall" in page
     assert re.search(r"validation</th>\s*<td>torch [^,]+, fp32, c", page)
     assert "scores &gt; 0.005" in page

@@ -11,7 +11,7 @@ from typing import Any
 
 from lookonce.training.history import Curves
 
-WIDTH, HEIGHT = 440, 210  # of the viewBox
+WIDTH, HEIGHT = 440, 206  # of the viewBox
 LEFT, RIGHT, TOP, BOTTOM = 46, 432, 8, 184  # edges of the plot in it
 COLOURS = ("accent", "warm", "green", "pink", "orange", "sky", "ink")
 DASHES = ("", "6 3", "2 3", "9 3 2 3", "12 4", "4 2 1 2", "1 4")
@@ -21,8 +21,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def curve_cards(curves: Curves) -> list[dict[str, Any]]:
-    """Return the charts of a run: validation mAP, losses, loss terms, learning rate, and images/s. Empty ones are left
-    out."""
+    """Return the charts of a run: validation mAP, losses, loss terms, learning rate, images/s; without empty ones."""
     charts = [
         chart("Validation mAP@0.5", {"": curves.get("val/mAP", [])}, top=1.0),
         chart("Loss", {"training (augmented)": curves.get("loss_epoch", []), "validation": curves.get("val/loss", [])},
@@ -74,7 +73,7 @@ def chart(title: str, series: dict[str, Points], *, log: bool = False, top: floa
 
 
 def nice_ticks(low: float, high: float, most: int) -> list[float]:
-    """Return at most `most` + 1 round numbers from `low` to at least `high`, in steps of 1, 2 or 5 times a power of 10."""
+    """Return round numbers from `low` to at least `high`, in at most `most` steps of 1, 2 or 5 times a power of 10."""
     span = high - low if high > low else 1.0
     power = 10.0 ** math.floor(math.log10(span / most))
     step = next(power * m for m in (1, 2, 5, 10) if power * m * most >= span * (1 - 1e-9))

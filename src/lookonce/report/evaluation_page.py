@@ -38,7 +38,8 @@ MEANINGS = {
 
 
 def write_evaluation_report(path: Path, dataset: Dataset, analysis: Analysis, coco: CocoMetrics | None,
-                            facts: Sequence[tuple[str, str]], input_size: tuple[int, int] | None = None) -> Path:  # fmt: skip
+                            facts: Sequence[tuple[str, str]],
+                            input_size: tuple[int, int] | None = None) -> Path:  # fmt: skip
     """Write the page.
 
     facts: protocol, data, command, versions, as (name, value). input_size: of the network, px; None: unknown.

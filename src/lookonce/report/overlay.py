@@ -131,9 +131,7 @@ class Overlay:
                 name, score = dataset.labels[dataset.classes[k]], float(self.found_at[k])
                 place = _placed(dataset.boxes[k], frame, scale)
                 meaning = f"ground truth: {name}" + (", ignored in the score" if score == IGNORED else "")
-                boxes.append(
-                    Box("truth", name, self._colour(name), place, score, score > self.threshold, meaning)
-                )
+                boxes.append(Box("truth", name, self._colour(name), place, score, score > self.threshold, meaning))
         rows = np.flatnonzero((found.image == n) & ~found.ignored)[:MOST_BOXES]  # by descending score
         for k in rows[::-1].tolist():
             if _within(found.boxes[k], frame):

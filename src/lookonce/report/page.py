@@ -75,8 +75,10 @@ def _script() -> tuple[str, str]:
 def write_page(path: Path, template: str, **values: Any) -> Path:
     """Write a page from a template of this package, whole or not at all. All text in values is escaped."""
     script, script_hash = _script()
-    text = _environment().get_template(template).render(
-        version=__version__, palette=PALETTE, script=script, script_hash=script_hash, **values
+    text = (
+        _environment()
+        .get_template(template)
+        .render(version=__version__, palette=PALETTE, script=script, script_hash=script_hash, **values)
     )
     write_text(path, _with_contents(text))
     return path

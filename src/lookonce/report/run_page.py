@@ -22,7 +22,7 @@ from lookonce.report.evaluation_page import by_f1, first_threshold, overview, se
 from lookonce.report.filmstrip import add_frame, read_frames
 from lookonce.report.overlay import View
 from lookonce.report.page import data_uri, write_page
-from lookonce.training.history import RunReport, RunState, read_curves
+from lookonce.training.history import RunReport, RunState, read_curves, read_rows
 
 SHOWN = 6  # images in each gallery
 BATCH = "train_batch.jpg"  # in the run folder: the first augmented batch
@@ -49,7 +49,7 @@ class Page:
     """The run folder, for its name, its metrics.csv, its first batch and its filmstrip."""
     split: str
     facts: Sequence[tuple[str, str]]
-    state: RunState = RunState(finished=True)
+    state: RunState = RunState(finished=True)  # noqa: RUF009 - frozen
     advice: Sequence[str] = ()
     sizes: Sequence[SizeRow] = ()
     found: Mapping[str, Any] | None = None
@@ -156,11 +156,10 @@ def worst_and_best(dataset: Dataset, analysis: Analysis) -> list[View]:
 
 def _epochs_done(run: RunReport) -> int:
     """Return the epochs done so far, from the state, else from metrics.csv."""
-    if run.state.epoch:
-        return run.state.epoch
     file = run.folder / "metrics.csv"
-    points = read_curves(file).get("val/mAP") if file.exists() else None
-    return round(points[-1][0]) if points else 0
+    if run.state.epoch or not file.exists():
+        return run.state.epoch
+    return max((round(row["epoch"]) + 1 for row in read_rows(file) if "val/mAP" in row), default=0)
 
 
 def _sizes(run: RunReport, analysis: Analysis | None) -> list[SizeRow]:
