@@ -160,6 +160,7 @@ class Metrics:
     resampled: NDArray[np.float64] = field(
         repr=False
     )  # [R] mean_ap of each resample; the same seed takes the same images
+    resampled_ap: NDArray[np.float64] = field(repr=False)  # [C, R] AP of each class; nan without objects
 
     def __rich__(self) -> Table:
         from rich import box
@@ -257,7 +258,7 @@ def _scored(dataset: Dataset, found: Matched, ignore: NDArray[np.bool_], rules: 
     aps = [c.ap for c in scores if c.ap is not None]
     means = _mean(resampled)
     mean_ap = sum(aps) / len(aps) if aps else None
-    return Metrics(rules, len(dataset), tuple(scores), mean_ap, _interval(means, mean_ap), means)
+    return Metrics(rules, len(dataset), tuple(scores), mean_ap, _interval(means, mean_ap), means, resampled)
 
 
 def best_thresholds(metrics: Metrics, default: float = DEFAULT_THRESHOLD) -> NDArray[np.float64]:

@@ -201,7 +201,7 @@ def _in_turn(rows: NDArray[np.int64], label: NDArray[np.int64]) -> list[int]:
 def whole_images(dataset: Dataset, analysis: Analysis, threshold: float, order: Iterable[int],
                  most: int = SHOWN) -> list[View]:  # fmt: skip
     """Return the first images of an order that can be opened, captioned with their counts at the threshold."""
-    overlay, found = Overlay(dataset, analysis, threshold), _above(analysis, threshold)
+    overlay, found = Overlay(dataset, analysis, threshold), above(analysis, threshold)
     right = np.bincount(found.image[found.true_positive], minlength=len(dataset))
     wrong = np.bincount(found.image[~found.true_positive & ~found.ignored], minlength=len(dataset))
     objects = np.bincount(dataset.image_of_box[~analysis.ignore], minlength=len(dataset))
@@ -217,14 +217,14 @@ def whole_images(dataset: Dataset, analysis: Analysis, threshold: float, order: 
 
 def by_f1(dataset: Dataset, analysis: Analysis, threshold: float) -> NDArray[np.int64]:
     """Return the images, the one of lowest F1 at the threshold first."""
-    return np.argsort(image_f1(dataset, _above(analysis, threshold), analysis.ignore), kind="stable")
+    return np.argsort(image_f1(dataset, above(analysis, threshold), analysis.ignore), kind="stable")
 
 
-def _above(analysis: Analysis, threshold: float) -> Matched:
+def above(analysis: Analysis, threshold: float) -> Matched:
     """Return the matching without the detections at or below a threshold."""
     found = analysis.found
-    above = found.score > threshold
-    return replace(found, true_positive=found.true_positive & above, ignored=found.ignored | ~above)
+    shown = found.score > threshold
+    return replace(found, true_positive=found.true_positive & shown, ignored=found.ignored | ~shown)
 
 
 def first_threshold(analysis: Analysis) -> float:
@@ -247,11 +247,11 @@ def score_panel(dataset: Dataset, analysis: Analysis, threshold: float) -> dict[
     grid = np.arange(101) / 100
 
     def group(name: str, rows: NDArray[np.bool_], objects: int) -> dict[str, Any]:
-        def above(chosen: NDArray[np.bool_]) -> list[int]:
+        def counts(chosen: NDArray[np.bool_]) -> list[int]:
             scores = np.sort(found.score[chosen & rows])
             return (len(scores) - np.searchsorted(scores, grid, side="right")).tolist()
 
-        return {"name": name, "objects": objects, "boxes": above(~found.ignored), "right": above(found.true_positive)}
+        return {"name": name, "objects": objects, "boxes": counts(~found.ignored), "right": counts(found.true_positive)}
 
     objects = np.bincount(dataset.classes[~analysis.ignore], minlength=len(dataset.labels)).tolist()
     every = np.ones(len(found.score), bool)

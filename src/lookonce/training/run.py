@@ -45,8 +45,8 @@ CACHE_TO_INPUT = 1.5
 """Longest side of a cached image, relative to the largest training side."""
 MODEL = "model.safetensors"
 OF_A_START = {"config.yaml", "data.json", "network.cfg", "metrics.csv", "report.html", "filmstrip", "tensorboard",
-              "checkpoints", "images.u8", "images.state", "canvas.u8", "canvas.state", "pruned.cfg", "pruned.safetensors",
-              LOCK}  # fmt: skip
+              "checkpoints", "images.u8", "images.state", "canvas.u8", "canvas.state", "pruned.cfg",
+              "pruned.safetensors", LOCK}  # fmt: skip
 """Names in the folder of a run without a checkpoint, which is not worth keeping."""
 FEW_TO_VALIDATE = 20
 """Validation images below which training warns."""
