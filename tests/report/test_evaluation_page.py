@@ -43,9 +43,10 @@ def test_the_page_needs_no_other_file_and_has_no_script_but_the_common_one(page)
 
 def test_the_page_says_everything(page, run):
     text = page.read_text(encoding="utf-8")
-    for word in ("VOC 2010 (area under the curve), IoU &gt;= 0.5", "40 images", "--split</code> all", str(run), "numpy ",
-                 ", fp32, ", "Precision-recall curves", "Errors by kind", "Confusion matrix",
-                 "Calibration of scores",                 "Missed objects", "True positives", "duplicate", "TIDE", "small"):  # fmt: skip
+    for word in ("VOC 2010 (area under the curve), IoU &gt;= 0.5", "40 images", "--split</code> all", str(run),
+                 "numpy ", ", fp32, ", "Precision-recall curves", "Errors by kind", "Confusion matrix",
+                 "Calibration of scores", "Missed objects",
+                 "True positives", "duplicate", "TIDE", "small"):  # fmt: skip
         assert word in text, word
     assert text.count('<image href="data:image/jpeg') >= 4
     assert text.count("<polyline") == 2  # a curve a class

@@ -1,5 +1,7 @@
 """Images with their boxes over them: where the boxes lie, what they are, and what is left out."""
 
+import base64
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from lookonce.data.dataset import Record, pack
 from lookonce.evaluation.average_precision import Rules
 from lookonce.evaluation.evaluate import analyse
 from lookonce.model.detections import Detections
-from lookonce.report.overlay import MOST_BOXES, PART_SIDE, WHOLE_SIDE, Overlay, hex_colour, window
+from lookonce.report.overlay import MOST_BOXES, PART_PIXELS, SIDE, WHOLE_PIXELS, Overlay, hex_colour, window
 
 
 def scene(folder, found, size=(1280, 640)):
@@ -29,6 +31,11 @@ WRONG = ([600, 500, 700, 600], 0.8, 1)
 LOW = ([0, 0, 50, 50], 0.2, 0)
 
 
+def stored(view):
+    """The image in the page."""
+    return Image.open(io.BytesIO(base64.b64decode(view.uri.partition(",")[2])))
+
+
 def test_each_box_says_what_it_is(tmp_path):
     view = scene(tmp_path, [CAT, WRONG, LOW]).whole(0, "all of it")
     said = [(b.result, b.name, round(b.score, 2), b.shown) for b in view.boxes]
@@ -42,7 +49,8 @@ def test_each_box_says_what_it_is(tmp_path):
 
 def test_boxes_shrink_with_a_large_image_and_a_class_has_one_colour(tmp_path):
     view = scene(tmp_path, [CAT]).whole(0, "")
-    assert view.size == (WHOLE_SIDE, WHOLE_SIDE // 2)
+    assert view.size == (SIDE, SIDE / 2)
+    assert stored(view).size == (WHOLE_PIXELS, WHOLE_PIXELS // 2)
     assert view.boxes[0].xywh == pytest.approx((50, 50, 100, 100))
     assert {b.colour for b in view.boxes if b.name == "cat"} == {hex_colour("cat", ("cat", "dog"))}
     assert hex_colour("cat", ("cat", "dog")) != hex_colour("dog", ("cat", "dog"))
@@ -50,9 +58,10 @@ def test_boxes_shrink_with_a_large_image_and_a_class_has_one_colour(tmp_path):
 
 def test_a_part_shows_what_lies_in_it_around_the_box_in_question(tmp_path):
     view = scene(tmp_path, [CAT, WRONG]).part(0, np.array(CAT[0]), "cat", label="cat", kind="")
-    assert max(view.size) <= PART_SIDE
+    assert max(view.size) == SIDE
+    assert max(stored(view).size) == PART_PIXELS
     left, top, right, _ = window(np.array(CAT[0]), (1280, 640))
-    scale = view.size[0] / (right - left)
+    scale = SIDE / (right - left)
     assert view.focus == pytest.approx(((100 - left) * scale, (100 - top) * scale, 200 * scale, 200 * scale))
     assert [b.result for b in view.boxes] == ["truth", "hit"]
     assert (view.label, view.kind) == ("cat", "")

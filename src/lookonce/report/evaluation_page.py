@@ -195,7 +195,7 @@ def _in_turn(rows: NDArray[np.int64], label: NDArray[np.int64]) -> list[int]:
     for one in np.unique(label[rows]):
         mine = np.flatnonzero(label[rows] == one)
         turn[mine] = np.arange(len(mine))
-    return rows[np.argsort(turn, kind="stable")].tolist()
+    return [int(row) for row in rows[np.argsort(turn, kind="stable")]]
 
 
 def whole_images(dataset: Dataset, analysis: Analysis, threshold: float, order: Iterable[int],
@@ -249,7 +249,7 @@ def score_panel(dataset: Dataset, analysis: Analysis, threshold: float) -> dict[
     def group(name: str, rows: NDArray[np.bool_], objects: int) -> dict[str, Any]:
         def counts(chosen: NDArray[np.bool_]) -> list[int]:
             scores = np.sort(found.score[chosen & rows])
-            return (len(scores) - np.searchsorted(scores, grid, side="right")).tolist()
+            return [int(count) for count in len(scores) - np.searchsorted(scores, grid, side="right")]
 
         return {"name": name, "objects": objects, "boxes": counts(~found.ignored), "right": counts(found.true_positive)}
 

@@ -8,7 +8,7 @@ false positive is dotted with a cross. A tag has the colour of its class.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,8 +23,9 @@ from lookonce.evaluation.evaluate import Analysis
 from lookonce.inference.draw import class_colour
 from lookonce.report.page import data_uri
 
-WHOLE_SIDE = 640  # longest side of a whole image in the page, px
-PART_SIDE = 320  # longest side of a part of an image, px
+SIDE = 640  # longest side of a view, in the units of its boxes
+WHOLE_PIXELS = 640  # longest side of a whole image in the page, px
+PART_PIXELS = 320  # of a part of an image
 MARGIN = 2.2  # side of a part, relative to the longest side of its box ...
 LEAST = 0.4  # ... but at least this fraction of the image's shorter side
 MOST_BOXES = 40  # detections drawn on an image: those of the highest scores
@@ -44,7 +45,7 @@ class Box:
     colour: str
     """Of the class, as #rrggbb."""
     xywh: tuple[float, float, float, float]
-    """Left, top, width, height, px of the shown image."""
+    """Left, top, width, height, in units of the view."""
     score: float
     """Of the detection; of ground truth that of the detection that finds it, -1 if there is none."""
     shown: bool
@@ -59,15 +60,15 @@ class View:
 
     caption: str
     uri: str
-    size: tuple[int, int]
-    """(width, height), px."""
+    size: tuple[float, float]
+    """(width, height); the longer one is SIDE."""
     boxes: tuple[Box, ...]
     label: str = ""
     """The class of a part's box, to filter by; empty: a whole image."""
     kind: str = ""
     """The kind of error of a part's box, to filter by."""
     focus: tuple[float, float, float, float] | None = None
-    """The box in question: left, top, width, height, px."""
+    """The box in question: left, top, width, height."""
 
     @property
     def few(self) -> bool:
@@ -94,10 +95,10 @@ class Overlay:
         """Return image n; None: it cannot be opened."""
         record = self.dataset.records[n]
         try:
-            pixels = load_rgb(record.path, WHOLE_SIDE, self.dataset.pixel_range)
+            pixels = load_rgb(record.path, WHOLE_PIXELS, self.dataset.pixel_range)
         except ImageError:
             return None
-        return self._view(n, pixels, (0, 0, *record.size), WHOLE_SIDE, caption)
+        return self._view(n, pixels, (0, 0, *record.size), WHOLE_PIXELS, caption)
 
     def part(self, n: int, box: NDArray[np.floating], caption: str, *, label: str = "", kind: str = "") -> View | None:
         """Return the part of image n around a box (xyxy, image px); None: the image cannot be opened."""
@@ -107,20 +108,22 @@ class Overlay:
         except ImageError:
             return None
         frame = window(box, record.size)
-        view = self._view(n, pixels, frame, PART_SIDE, caption)
-        scale = view.size[0] / (frame[2] - frame[0])
-        return View(caption, view.uri, view.size, view.boxes, label, kind, _placed(box, frame, scale))
+        view = self._view(n, pixels, frame, PART_PIXELS, caption)
+        focus = placed(box, frame, SIDE / max(frame[2] - frame[0], frame[3] - frame[1]))
+        return replace(view, label=label, kind=kind, focus=focus)
 
-    def _view(self, n: int, pixels: NDArray[np.uint8], frame: tuple[int, int, int, int], side: int,
+    def _view(self, n: int, pixels: NDArray[np.uint8], frame: tuple[int, int, int, int], most: int,
               caption: str) -> View:  # fmt: skip
-        """Return the frame (left, top, right, bottom; image px) of image n, at most `side` px long."""
+        """Return the frame (left, top, right, bottom; image px) of image n, as at most `most` pixels a side."""
         left, top, right, bottom = frame
+        wide, high = right - left, bottom - top
+        reduced = min(1.0, most / max(wide, high))  # the browser enlarges as well as we would
+        size = max(1, round(wide * reduced)), max(1, round(high * reduced))
         loaded = pixels.shape[1] / self.dataset.records[n].size[0]  # a large image is loaded smaller
-        scale = min(1.0, side / max(right - left, bottom - top))  # the browser enlarges as well as we would
-        size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
         cut = (left * loaded, top * loaded, right * loaded, bottom * loaded)
         image = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, box=cut)
-        return View(caption, data_uri(image), size, tuple(self._boxes(n, frame, scale)))
+        scale = SIDE / max(wide, high)
+        return View(caption, data_uri(image), (wide * scale, high * scale), tuple(self._boxes(n, frame, scale)))
 
     def _boxes(self, n: int, frame: tuple[int, int, int, int], scale: float) -> list[Box]:
         """Return the boxes in a frame of image n: ground truth first, then detections, the best last and on top."""
@@ -129,7 +132,7 @@ class Overlay:
         for k in range(int(dataset.first[n]), int(dataset.first[n + 1])):
             if _within(dataset.boxes[k], frame):
                 name, score = dataset.labels[dataset.classes[k]], float(self.found_at[k])
-                place = _placed(dataset.boxes[k], frame, scale)
+                place = placed(dataset.boxes[k], frame, scale)
                 meaning = f"ground truth: {name}" + (", ignored in the score" if score == IGNORED else "")
                 boxes.append(Box("truth", name, self._colour(name), place, score, score > self.threshold, meaning))
         rows = np.flatnonzero((found.image == n) & ~found.ignored)[:MOST_BOXES]  # by descending score
@@ -139,7 +142,7 @@ class Overlay:
                 right = bool(found.true_positive[k])
                 meaning = "true positive" if right else f"false positive ({KINDS[errors.kind[k]]})"
                 boxes.append(
-                    Box("hit" if right else "wrong", name, self._colour(name), _placed(found.boxes[k], frame, scale),
+                    Box("hit" if right else "wrong", name, self._colour(name), placed(found.boxes[k], frame, scale),
                         score, score > self.threshold, f"{meaning}: {name} {score:.2f}")
                 )  # fmt: skip
         return boxes
@@ -165,9 +168,9 @@ def window(box: NDArray[np.floating], size: tuple[int, int]) -> tuple[int, int, 
     return left, top, right, bottom
 
 
-def _placed(box: NDArray[np.floating], frame: tuple[int, int, int, int],
+def placed(box: NDArray[np.floating], frame: tuple[int, int, int, int],
             scale: float) -> tuple[float, float, float, float]:  # fmt: skip
-    """Return a box (xyxy, image px) as left, top, width, height in px of a shown frame."""
+    """Return a box (xyxy, image px) as left, top, width, height in units of the view."""
     x1, y1, x2, y2 = (float(v) for v in box)
     return (x1 - frame[0]) * scale, (y1 - frame[1]) * scale, (x2 - x1) * scale, (y2 - y1) * scale
 

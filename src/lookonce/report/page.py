@@ -42,7 +42,7 @@ PALETTE = {
     "sky": ("#3d94c9", "#a9dcf7"),
 }
 """Name -> (light, dark). After the colour-blind safe palette of Okabe and Ito, darkened so that text can be read."""
-INK, MUTED, CARD, _, ACCENT, WARM, *_ = (light for light, _ in PALETTE.values())
+INK, MUTED, CARD, PAPER, ACCENT, WARM, *_ = (light for light, _ in PALETTE.values())
 SERIES = [light for name, (light, _) in PALETTE.items() if name not in ("ink", "muted", "card", "paper")]
 STYLE = {
     "svg.fonttype": "none", "text.parse_math": False, "svg.hashsalt": "lookonce", "font.size": 10,
