@@ -83,6 +83,22 @@ def test_names_cannot_break_the_page_and_nothing_to_say_is_no_error(squares, tmp
     assert "no objects" in text
 
 
+def test_costs_and_calibration_are_drawn_as_they_are(tmp_path):
+    dataset, detections = crowded(3)
+    analysis = analyse(dataset, detections, Rules(), bootstrap=0)
+    text = write_evaluation_report(tmp_path / "p.html", dataset, analysis, None, []).read_text(encoding="utf-8")
+    dearest = max(kind.cost for kind in analysis.errors.kinds)
+    for kind in analysis.errors.kinds:
+        row = re.search(f"<tr><td>{kind.name} <.*?</tr>", text)[0]
+        assert f"<td>{kind.count:,}</td><td>{kind.cost:+.3f}</td>" in row
+        assert f"width:{100 * max(kind.cost, 0) / dearest:.1f}%" in row
+    found = analysis.calibration
+    full = [k for k in range(len(found.counts)) if found.counts[k]]
+    heights = re.findall(r'<rect x="([0-9.]+)" y="[0-9.]+" width="34" height="([0-9.]+)" fill="var\(--accent\)"', text)
+    expected = [(400 * found.edges[k] + 3, 200 * found.precision[k]) for k in full]
+    np.testing.assert_allclose(np.array(heights, float), expected, atol=0.06)
+
+
 @needs_browser
 def test_a_browser_moves_the_slider_and_enlarges_an_image_without_an_error_or_a_request(page, tmp_path):
     source = page.read_text(encoding="utf-8")

@@ -37,7 +37,6 @@ from lookonce.training.run import read_both, run_folder
 from lookonce.training.step import Training
 from sets import nano, two_heads, write_squares
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
 SMALL = {"network": "nano", "size": 64, "epochs": 2, "batch_size": 4, "anchors": 2}
 ONE_STEP = {**SMALL, "epochs": None, "steps": 1}
 

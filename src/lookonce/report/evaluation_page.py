@@ -17,7 +17,7 @@ from lookonce.evaluation.confusion import Confusion
 from lookonce.evaluation.errors import KINDS
 from lookonce.evaluation.evaluate import Analysis
 from lookonce.evaluation.matching import Matched, image_f1
-from lookonce.report.figures import calibration_figure, cost_figure, curve_points
+from lookonce.report.figures import curve_points
 from lookonce.report.overlay import Overlay, View, hex_colour
 from lookonce.report.page import write_page
 from lookonce.report.verdict import verdict
@@ -80,14 +80,13 @@ def sections(dataset: Dataset, analysis: Analysis, input_size: tuple[int, int] |
         **overview(dataset, analysis, input_size),
         "curves": [_curve(c) for c in metrics.classes if c.ap is not None],
         "errors": [(kind, MEANINGS[kind.name]) for kind in analysis.errors.kinds],
-        "costs": cost_figure(analysis.errors.kinds),
+        "dearest": max(analysis.errors.dearest[0].cost or 0.0, 0.01),
         "sizes": analysis.sizes,
         "confusion": confusion,
         "cells": _cells(confusion) if confusion and len(confusion.names) <= MOST_CELLS else [],
         "pairs": _pairs(confusion) if confusion else [],
         "calibration": calibration,
         "bins": _bins(calibration),
-        "calibrated": calibration_figure(calibration) if calibration else "",
         "galleries": [
             ("False positives", "Those with the highest scores, and the kind of error.", examples.false_positives),
             ("Missed objects", "The largest ones.", examples.missed),
