@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lookonce.data.dataset import Dataset
 from lookonce.evaluation.coco import NAMES, CocoMetrics
 from lookonce.evaluation.confusion import Confusion
-from lookonce.evaluation.errors import KINDS
+from lookonce.evaluation.errors import CLASS, KINDS
 from lookonce.evaluation.evaluate import Analysis
 from lookonce.evaluation.matching import Matched, image_f1
 from lookonce.report.figures import curve_points
@@ -163,7 +163,7 @@ def choose_examples(dataset: Dataset, analysis: Analysis, threshold: float) -> E
         name, kind = dataset.labels[found.label[row]], int(errors.kind[row])
         about = int(errors.about[row])
         true = dataset.classes[about] if about >= 0 else found.label[row]
-        what = f": {KINDS[kind]}" if kind >= 0 else ""
+        what = "" if kind < 0 else ": wrong class" if kind == CLASS else f": {KINDS[kind]}"
         what += "" if true == found.label[row] else f" (ground truth: {dataset.labels[true]})"
         n = int(found.image[row])
         caption = f"{name} {found.score[row]:.2f}{what}, {dataset.records[n].path.name}"

@@ -248,6 +248,10 @@ class RunReport(lightning.Callback):
         self.state = RunState()
         self._written = 0.0
 
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write the page before the first step: the data, the settings, the first batch."""
+        self.write(whole=False)
+
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the page if the last one is old enough."""
         if time.monotonic() - self._written >= PAGE_SECONDS:
