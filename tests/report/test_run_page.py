@@ -1,6 +1,7 @@
 """The page of a run: curves, scores, advice and drawn images."""
 
 import re
+from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -65,6 +66,8 @@ def test_before_the_first_step_the_page_shows_settings_the_first_batch_and_loads
     assert "Not validated yet." in text
     assert 'alt="the first augmented batch"' in text
     assert "24 images of squares" in text
+    counts = Counter(run_report.train_set.labels[label] for label in run_report.train_set.classes)
+    assert f"{counts.total()}: {', '.join(f'{name} {count}' for name, count in counts.most_common())}" in text
 
 
 def test_while_it_trains_the_page_says_how_far_it_is_and_at_the_end_no_longer_reloads(run_report):

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from lookonce.data.anchors import SIZES, input_scale
@@ -25,6 +26,7 @@ from lookonce.report.page import data_uri, write_page
 from lookonce.training.history import RunReport, RunState, read_curves, read_rows
 
 SHOWN = 6  # images in each gallery
+MOST_NAMED = 12  # classes whose objects are counted in the table
 BATCH = "train_batch.jpg"  # in the run folder: the first augmented batch
 BATCH_SIDE = 960  # longest side of that image on the page, px
 RELOAD_SECONDS = 30  # until the page of an unfinished run loads itself again
@@ -123,6 +125,7 @@ def write_run_page(run: RunReport, whole: bool) -> Path:
     metrics = None if val is None else val.metrics
     analysis = analyse(val.dataset, val.detections, metrics.rules, bootstrap=0) if val and metrics else None
     rows = facts(asdict(run.config.settings), run.train_set.name, len(run.train_set), run.heads)
+    rows.insert(2, ("objects", _objects(run.train_set)))
     if val is not None and val.computed_by:
         rows.append(("validation", val.computed_by))
     found, images = None, []
@@ -144,6 +147,15 @@ def write_run_page(run: RunReport, whole: bool) -> Path:
         f"Images of the split {run.config.val_split}: first the worst by F1, then the best.",
     )
     return write_report(run.folder / "report.html", page)
+
+
+def _objects(train_set: Dataset) -> str:
+    """Return the objects of each class that the run is trained on, the most first."""
+    counts = np.bincount(train_set.classes, minlength=len(train_set.labels))
+    order = np.argsort(-counts, kind="stable")
+    named = ", ".join(f"{train_set.labels[n]} {counts[n]:,}" for n in order[:MOST_NAMED])
+    more = f" and {len(order) - MOST_NAMED} more classes" if len(order) > MOST_NAMED else ""
+    return f"{counts.sum():,}: {named}{more}"
 
 
 def worst_and_best(dataset: Dataset, analysis: Analysis) -> list[View]:
