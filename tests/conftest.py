@@ -93,12 +93,3 @@ def exported(run, tmp_path_factory):
         export(run, "onnx", raw=True, out=folder / "raw")
 
     return built_once(tmp_path_factory, "exported", build)
-
-
-@pytest.fixture(scope="module")
-def blank_figures():
-    """Pages whose figures are empty: where they are not the point, drawing them takes most of a small run's time."""
-    with pytest.MonkeyPatch.context() as patch:
-        for figure in ("run_page.curves", "evaluation_page.calibration", "evaluation_page.cost"):
-            patch.setattr(f"lookonce.report.{figure}_figure", lambda _: "<svg></svg>")
-        yield

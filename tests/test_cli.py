@@ -72,7 +72,6 @@ def test_a_config_that_is_none_is_one_line(text, tmp_path, capsys):
     assert "c.yaml" in said
 
 
-@pytest.mark.usefixtures("blank_figures")
 def test_the_users_path_on_the_command_line(squares, tmp_path, capsys):
     config = tmp_path / "mine.yaml"
     config.write_text("epochs: 1\nnetwork: nano\nsize: 64\nmulti_scale: [64, 96]\n")

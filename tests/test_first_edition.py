@@ -12,7 +12,6 @@ from lookonce import Detector, evaluate, train
 from lookonce.model.model_file import load_model
 from sets import write_squares
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
 FIRST = Path(__file__).parent / "first_edition"
 
 

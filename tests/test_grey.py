@@ -15,7 +15,6 @@ from lookonce.model.darknet.cfg import read_cfg
 from lookonce.model.model_file import load_model, save_model
 from lookonce.training.pretrained import start_from
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
 CASE = CASES / "57-channels-1"
 BACKENDS = ("torch", "openvino", "onnxruntime")
 

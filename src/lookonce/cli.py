@@ -40,6 +40,7 @@ COMMANDS = {
     "anchors": "Cluster anchor boxes on a data set.",
     "train": "Train a detector on labelled images.",
     "evaluate": "Score a detector on labelled images.",
+    "compare": "Compare two runs on the same images.",
     "diagnose": "Explain why a run finds nothing.",
     "detect": "Find objects in images.",
     "prune": "Remove the least important channels and retrain.",

@@ -58,7 +58,7 @@ def test_a_score_says_what_computed_it(run, squares, tmp_path, capsys):
     page = (tmp_path / "a.html").read_text()
     assert f"torch {torch}, fp32, cpu" in page
     assert f"python {platform.python_version()}" in page
-    assert "--precision fp32" in page
+    assert "--precision</code> fp32" in page
     report = evaluate(run, squares, bootstrap=0, backend="torch", device="cpu", precision="bf16")
     assert f"(test); torch {torch}, bf16, cpu" in str(report).splitlines()[0]
     assert told["mean_ap"] == evaluate(run, squares, bootstrap=0, backend="torch", device="cpu").mean_ap

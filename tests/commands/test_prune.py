@@ -20,7 +20,6 @@ from lookonce.model.model_file import load_model, save_model
 from lookonce.model.network import folded
 from sets import nano, write_squares
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
 ANCHORS = ((1.0, 1.0), (1.6, 1.6))
 
 

@@ -14,8 +14,6 @@ from lookonce.model.model_file import load_model
 from lookonce.training.recipes import Settings
 from sets import nano
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
-
 
 def test_the_signature_of_train_is_what_python_sees():
     assert inspect.signature(train).parameters["options"].kind is inspect.Parameter.VAR_KEYWORD

@@ -1,11 +1,13 @@
 """Oracle of the interval: a loop that makes each resample a data set of its own and scores it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lookonce.errors import UserError
 from lookonce.evaluation.average_precision import score
-from lookonce.evaluation.compare import Comparison, compare_detections
+from lookonce.evaluation.compare import Change, Comparison, changes, compare_detections
 from lookonce.model.detections import Detections
 from matching_cases import dataset_of, random_case
 
@@ -74,3 +76,30 @@ def test_the_text_gives_both_scores_the_drop_and_its_interval():
     text = str(Comparison(0.8134, 0.8101, (-0.001, 0.0075), 73))
     assert text == "mAP 0.8134 -> 0.8101: drop 0.0033 [-0.0010, 0.0075] on 73 images"
     assert str(Comparison(0.8, 0.8, (0.0, 0.0), 73, "torch 2, fp32, cpu")).endswith("on 73 images (torch 2, fp32, cpu)")
+
+
+def test_the_change_of_each_class_is_that_of_scoring_it_alone():
+    dataset, found = random_case(5)
+    worse = weakened(found, np.random.default_rng(1))
+    mean, *classes = changes(score(dataset, found, bootstrap=200), score(dataset, worse, bootstrap=200))
+    both = compare_detections(dataset, found, worse)
+    assert mean.difference == pytest.approx(-both.drop)
+    for label, change in enumerate(classes):
+        rows = np.flatnonzero(dataset.classes == label)
+        assert change.name == dataset.labels[label]
+        if not len(rows[~dataset.difficult[rows]]):
+            assert change == Change(change.name, None, None, None)
+            continue
+        others = replace(dataset, difficult=dataset.difficult | (dataset.classes != label))
+        alone = [score(others, some, bootstrap=200) for some in (found, worse)]
+        assert change.difference == pytest.approx(alone[1].mean_ap - alone[0].mean_ap)
+        difference = alone[1].resampled - alone[0].resampled
+        assert change.interval == pytest.approx(np.quantile(difference[np.isfinite(difference)], (0.025, 0.975)))
+
+
+def test_a_change_is_clear_if_its_interval_excludes_0():
+    assert Change("a", 0.5, 0.75, (0.125, 0.5)).clear
+    assert Change("a", 0.5, 0.25, (-0.5, -0.125)).clear
+    assert not Change("a", 0.5, 0.75, (-0.125, 0.5)).clear
+    assert not Change("a", None, None, None).clear
+    assert Change("a", None, None, None).difference is None

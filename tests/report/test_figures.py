@@ -10,8 +10,6 @@ from PIL import Image
 
 from lookonce.errors import UserError
 from lookonce.evaluation.average_precision import average_precision, pr_points
-from lookonce.evaluation.confusion import calibrate
-from lookonce.evaluation.errors import KINDS, Kind
 from lookonce.inference.draw import lettering
 from lookonce.model.anchors import cluster, measure
 from lookonce.report import figures
@@ -20,9 +18,7 @@ from lookonce.report.figures import (
     SHOWN,
     Bar,
     anchors_figure,
-    calibration_figure,
     channels_figure,
-    cost_figure,
     curve_points,
     rates_figure,
     save_figure,
@@ -169,15 +165,3 @@ def test_the_curve_on_the_page_holds_the_area_that_is_said(many):
 def test_without_anything_right_there_is_no_curve():
     assert curve_points(np.zeros((0, 3))) == []
     assert curve_points(pr_points(np.array([0.5]), np.array([False]), 3)) == []
-
-
-def test_figures_are_svg_with_their_numbers():
-    kinds = tuple(Kind(name, 3, cost) for name, cost in zip(KINDS, (0.1, 0.25, 0, None, -0.01, 0.5), strict=True))
-    text = cost_figure(kinds)
-    assert all(word in text for word in (*KINDS, "+0.250", "-0.010", "var(--accent)"))
-    assert ElementTree.fromstring(text).tag.endswith("svg")
-    draw = np.random.default_rng(0).random(500)
-    drawn = calibration_figure(calibrate(draw, draw > 0.5))
-    assert "perfect calibration" in drawn
-    assert ElementTree.fromstring(drawn).tag.endswith("svg")
-    assert calibration_figure(calibrate(np.ones(1), np.ones(1, bool)))

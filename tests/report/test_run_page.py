@@ -1,25 +1,23 @@
 """The page of a run: curves, scores, advice and drawn images."""
 
 import re
+from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from lookonce import evaluate, read_dataset
-from lookonce.data.dataset import Record
 from lookonce.errors import ImageError, UserError
 from lookonce.evaluation.evaluate import detect_all
 from lookonce.inference.detector import Detector
-from lookonce.model.detections import Detections
 from lookonce.model.layers import PlacedHead, Region
 from lookonce.model.model_file import load_model
-from lookonce.report.run_page import Gallery, Page, SizeRow, compared, facts, write_report, write_run_page
+from lookonce.report.evaluation_page import sections
+from lookonce.report.run_page import BATCH, Page, SizeRow, duration, facts, write_report, write_run_page
 from lookonce.training.config import RunConfig
-from lookonce.training.history import RunReport, read_curves
+from lookonce.training.history import RunReport, RunState, read_curves
 from lookonce.training.validation import Validation
 
 
@@ -34,36 +32,63 @@ class Outside(HTMLParser):
 
 def test_the_page_is_one_file_that_needs_no_other(run, squares, tmp_path):
     report = evaluate(run, squares, bootstrap=20)
-    gallery = Gallery("Some", "<note>", [("a <b> & c", Image.new("RGB", (20, 10)))])
     rows = facts({"network": "nano", "size": 96}, "squares", 24, [PlacedHead(Region(((1.0, 2.0),), 2), 32)])
     sizes = [SizeRow("small", 0, None, None, None), SizeRow("large", 7, 0.5, 0.25, 0.125)]
-    page = Page(run, report.metrics, "test", rows, ["take <care>"], sizes, [gallery])
+    found = sections(read_dataset(squares, "test"), report.analysis)
+    page = Page(run, "<test>", rows, advice=["take <care>"], sizes=sizes, found=found, images_note="<note>")
     text = write_report(tmp_path / "r.html", page).read_text(encoding="utf-8")
     outside = Outside()
     outside.feed(text)
     assert outside.found == []
-    for said in ("a &lt;b&gt; &amp; c", "Take &lt;care&gt;.", f"{report.mean_ap:.4f}", "VOC 2010", "1.00 x 2.00",
-                 "<td>large</td><td>0.125</td><td>7</td><td>0.500</td><td>0.250</td>",
+    for said in ("&lt;test&gt;", "&lt;note&gt;", "Take &lt;care&gt;.", f"{report.mean_ap:.3f}", "VOC 2010",
+                 "1.00 x 2.00",                 "<td>large</td><td>0.125</td><td>7</td><td>0.500</td><td>0.250</td>",
                  "<td>small</td><td>-</td><td>0</td><td>-</td><td>-</td>"):  # fmt: skip
         assert said in text
     assert re.search(r"<svg.*</svg>", text, re.DOTALL)
     assert not re.search(r">\s*nan\b", text)
+    assert 'http-equiv="refresh"' not in text
 
 
 def test_a_run_without_a_score_or_curves_has_a_page_too(tmp_path):
-    text = write_report(tmp_path / "r.html", Page(tmp_path, None, "val", [])).read_text(encoding="utf-8")
+    text = write_report(tmp_path / "r.html", Page(tmp_path, "val", [])).read_text(encoding="utf-8")
     assert "mAP@" not in text
     assert "<svg" not in text
 
 
-def test_an_image_is_enlarged_with_its_boxes():
-    record = Record(Path("a.png"), (20, 10), np.array([[0, 0, 10, 10]], np.float32), np.array([0]), np.zeros(1, bool))
-    nothing = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64), ("cat",))
-    image = compared(Image.new("RGB", (20, 10), (90, 90, 90)), nothing, record, ("cat",))
-    assert image.size == (560, 280)
-    changed = np.asarray(image) != 90
-    assert changed[:, :290].any()
-    assert not changed[:, 300:].any()
+def test_before_the_first_step_the_page_shows_settings_the_first_batch_and_loads_itself_again(run_report):
+    run_report.validation.metrics = None
+    run_report.state = RunState(epochs=20)
+    Image.new("RGB", (40, 30), (200, 0, 0)).save(run_report.folder / BATCH)
+    run_report.on_train_start(None, None)
+    text = (run_report.folder / "report.html").read_text(encoding="utf-8")
+    assert '<meta http-equiv="refresh" content="30">' in text
+    assert "<b>0 of 20</b>" in text
+    assert "Not validated yet." in text
+    assert 'alt="the first augmented batch"' in text
+    assert "24 images of squares" in text
+    counts = Counter(run_report.train_set.labels[label] for label in run_report.train_set.classes)
+    assert f"{counts.total()}: {', '.join(f'{name} {count}' for name, count in counts.most_common())}" in text
+
+
+def test_while_it_trains_the_page_says_how_far_it_is_and_at_the_end_no_longer_reloads(run_report):
+    state = RunState(4, 20, 8.61, 750.0, 0.6149, 3, parameters=11_000_000, gflop=5.4321, device="cpu", precision="bf16")
+    run_report.state = state
+    text = run_report.write(whole=False).read_text(encoding="utf-8")
+    for said in ("<b>4 of 20</b>", "<b>12 min</b>left", "<b>8.6</b>images/s", "<b>0.615</b>best mAP@0.5, epoch 3",
+                 "<b>11.0 M</b>parameters", "<b>5.43</b>GFLOP", "<b>cpu</b>device, bf16"):  # fmt: skip
+        assert said in text, said
+    assert "Confusion matrix" not in text  # takes seconds
+    run_report.state = replace(state, epoch=20, finished=True)
+    text = run_report.write().read_text(encoding="utf-8")
+    assert "refresh" not in re.sub("<script>.*</script>", "", text, flags=re.DOTALL)
+    assert "epochs, finished" in text
+    assert "left</div>" not in text
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(42.4, "42 s"), (100, "2 min"), (12_000, "3 h 20 min"),
+                                               (187_200, "2 d 4 h")])  # fmt: skip
+def test_a_duration_has_two_units_at_most(seconds, said):
+    assert duration(seconds) == said
 
 
 def test_curves_come_from_the_runs_own_file(run, tmp_path):
@@ -100,12 +125,13 @@ def test_pages_come_after_validations_but_not_more_often_than_one_looks(run_repo
 
 def test_the_page_names_sizes_and_shows_the_worst_images_first(run_report):
     text = run_report.write().read_text(encoding="utf-8")
-    assert text.index("Worst validation images") < text.index("Best validation images")
+    assert "first the worst by F1, then the best" in text
     assert "<td>medium</td>" in text
     for heading in ("Precision-recall curves", "Errors by kind", "Confusion matrix", "Calibration of scores"):
         assert heading in text
     assert "8 images of the split &ldquo;exam&rdquo;" in text
     f1s = [float(part.split("F1 ")[1][:4]) for part in text.split("<figcaption>")[1:] if "F1 " in part[:60]]
+    assert len(f1s) == 8
     worst, best = f1s[: len(f1s) // 2], f1s[len(f1s) // 2 :]
     assert worst == sorted(worst)
     assert best == sorted(best, reverse=True)
@@ -113,11 +139,11 @@ def test_the_page_names_sizes_and_shows_the_worst_images_first(run_report):
 
 
 def test_an_image_that_is_gone_leaves_the_page_standing(run_report, tmp_path, monkeypatch):
-    def gone(path, **_):
+    def gone(path, *_, **__):
         raise ImageError(path, "gone")
 
-    monkeypatch.setattr("lookonce.report.run_page.load_rgb", gone)
-    monkeypatch.setattr("lookonce.report.evaluation_page.load_rgb", gone)
+    monkeypatch.setattr("lookonce.report.overlay.load_rgb", gone)
+    monkeypatch.setattr("lookonce.report.filmstrip.load_rgb", gone)
     assert "<figcaption>" not in run_report.write().read_text(encoding="utf-8")
 
 
@@ -125,7 +151,7 @@ def test_without_validation_the_page_has_curves_alone(run_report):
     run_report.validation = None
     text = run_report.write().read_text(encoding="utf-8")
     assert "mAP@" not in text
-    assert "Worst" not in text
+    assert "<figcaption>" not in text
 
 
 def test_the_anchors_of_each_head_are_listed():

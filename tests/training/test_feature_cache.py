@@ -23,7 +23,6 @@ from lookonce.training.step import Training
 from lookonce.training.validation import Inputs
 from sets import nano, write_squares
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
 SHAPES = ((2, 3, 3), (4, 1, 1))
 ANCHORS = ((1.0, 1.0), (1.6, 1.6))
 

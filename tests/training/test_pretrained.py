@@ -16,7 +16,6 @@ from lookonce.model.network import DARKNET, TRAINED_HERE, Network
 from lookonce.training.pretrained import check_classes, start_from
 from sets import nano, two_heads
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
 ANCHORS = ((1.0, 1.0), (1.6, 1.6))
 SMALL = {"network": "nano", "size": 64, "epochs": 1, "batch_size": 4, "anchors": 2, "keep_checkpoints": True}
 

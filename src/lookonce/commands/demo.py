@@ -8,19 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from lookonce.commands.detect import detect
 from lookonce.commands.evaluate import evaluate
 from lookonce.commands.train import train
 from lookonce.data.augmentation import Augmentation
-from lookonce.data.dataset import Record
 from lookonce.data.digits import write_digits
-from lookonce.data.images import load_rgb
 from lookonce.data.read import read_dataset
 from lookonce.inference.detector import Detector
-from lookonce.report.evaluation_page import sections
-from lookonce.report.run_page import Gallery, Page, compared, facts, write_report
+from lookonce.report.evaluation_page import first_threshold, sections, whole_images
+from lookonce.report.run_page import Page, facts, write_report
 
 log = logging.getLogger("lookonce")
 SHOWN = 24
@@ -65,24 +61,14 @@ def demo(folder: Path = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
     shown = [test.records[i] for i in range(min(SHOWN, len(test)))]
     log.info("4/4 detecting: lookonce detect %s ...", run)
     detect(run, [str(record.path) for record in shown], out=folder / "detections", overwrite=True)
-    detector = Detector(run)
-    images = [annotated(detector, record) for record in shown]
-    note = "Pages that training never saw. Solid: detections, with scores. Dashed: ground truth."
-    model = detector.about
+    model = Detector(run).about
     details = facts(model.training["recipe"], model.training["data"], model.training["images"], model.heads)
-    gallery = Gallery("Detections", note, images)
-    about = Page(run, report.metrics, "test", details, galleries=[gallery], found=sections(test, report.analysis))
+    images = whole_images(test, report.analysis, first_threshold(report.analysis), range(len(test)), SHOWN)
+    about = Page(run, "test", details, found=sections(test, report.analysis, model.input_size), images=images,
+                 images_note="Pages that training never saw.")  # fmt: skip
     page = write_report(run / "demo.html", about)
     log.info("the demo took %.0f s", time.perf_counter() - began)
     return DemoResult(report.mean_ap or 0.0, page.resolve())
-
-
-def annotated(detector: Detector, record: Record) -> tuple[str, Image.Image]:
-    """Return (caption, image) of a page with its detections and its ground truth."""
-    image = load_rgb(record.path)
-    found = detector.detect([image])[0]
-    caption = f"{record.path.name}: {len(found)} detections, {len(record.labels)} objects"
-    return caption, compared(Image.fromarray(image), found, record, detector.labels)
 
 
 DIGITS: dict[str, Any] = {

@@ -154,16 +154,17 @@ def evaluate(
     if holds_detections(Path(model)):
         dataset, detections = _from_files(Path(model), data, chosen, labels)
         info: BackendInfo | None
-        rules, skipped, info = replace(rules, score_threshold=None), 0, None
+        size: tuple[int, int] | None
+        rules, skipped, info, size = replace(rules, score_threshold=None), 0, None, None
     else:
         detector = Detector(model, backend, device=device, precision=precision, throughput=True)
         dataset, detections, skipped = _from_model(detector, data, chosen, labels)
-        info = detector.backend.info
+        info, size = detector.backend.info, detector.about.input_size
     analysis = analyse(dataset, detections, rules, bootstrap)
     coco = score_coco(dataset, detections) if protocol == "coco" else None
     result = Report(analysis.metrics, str(model), str(data), split, skipped, analysis, coco, report, info)
     if report is not None:
-        _write_page(result, dataset, {
+        _write_page(result, dataset, size, {
             "split": split, "labels": labels, "protocol": protocol, "iou-threshold": iou_threshold,
             "difficult": difficult, "bootstrap": bootstrap, "backend": backend, "device": device,
             "precision": precision, "report": report,
@@ -214,11 +215,12 @@ def _from_files(path: Path, data: Path, split: str | None, labels: tuple[str, ..
     return dataset, [one.of_classes(dataset.labels) for one in found]
 
 
-def _write_page(report: Report, dataset: Dataset, options: dict[str, object]) -> None:
+def _write_page(report: Report, dataset: Dataset, size: tuple[int, int] | None, options: dict[str, object]) -> None:
     from lookonce.report.evaluation_page import write_evaluation_report
 
     assert report.page is not None
-    write_evaluation_report(report.page, dataset, report.analysis, report.coco, _facts(report, dataset, options))
+    facts = _facts(report, dataset, options)
+    write_evaluation_report(report.page, dataset, report.analysis, report.coco, facts, size)
 
 
 def _facts(report: Report, dataset: Dataset, options: dict[str, object]) -> list[tuple[str, str]]:

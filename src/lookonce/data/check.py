@@ -9,7 +9,7 @@ import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations, starmap
+from itertools import combinations, islice, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,16 @@ KINDS: dict[str, tuple[bool, str]] = {
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What the page shows of a problem: a box on an image, or two images side by side."""
+
+    images: tuple[str, ...]
+    """One path or two, relative to the data set's root."""
+    box: tuple[float, float, float, float] | None = None
+    """xyxy image px."""
+
+
+@dataclass(frozen=True)
 class Finding:
     """One kind of problem: how many there are, where, and what to do."""
 
@@ -99,6 +109,8 @@ class Finding:
     count: int
     places: tuple[str, ...]
     """The first PLACES: file:line or file, and what was found there."""
+    evidence: tuple[Evidence, ...] = ()
+    """Of the first PLACES, where there is something to see."""
 
     @property
     def harms(self) -> bool:
@@ -111,10 +123,11 @@ class Finding:
         return KINDS[self.kind][1]
 
 
-def finding(kind: str, places: Iterable[str], count: int) -> list[Finding]:
+def finding(kind: str, places: Iterable[str], count: int, evidence: Iterable[Evidence] = ()) -> list[Finding]:
     """Return a finding of `count` problems, the first of them at `places`; none if the count is 0."""
-    first = [place for place, _ in zip(places, range(PLACES), strict=False)] if count else []
-    return [Finding(kind, count, tuple(first))] if count else []
+    if not count:
+        return []
+    return [Finding(kind, count, tuple(islice(places, PLACES)), tuple(islice(evidence, PLACES)))]
 
 
 def all_findings(whole: Whole, looks: Looks | None, input_size: tuple[int, int], resize: ResizeMode) -> list[Finding]:
@@ -136,10 +149,12 @@ def training_splits(whole: Whole) -> dict[str, NDArray[np.int64]]:
 
 def read_findings(whole: Whole) -> Iterator[Finding]:
     """Yield what the reader noted."""
-    problems = [p for _, p in whole.found.problems]
-    for kind in dict.fromkeys(p.kind for p in problems):
-        mine = [p for p in problems if p.kind == kind]
-        yield from finding(kind, (f"{p.place}: {p.found}" for p in mine), sum(p.times for p in mine))
+    problems, found = whole.found.problems, whole.found
+    for kind in dict.fromkeys(p.kind for _, p in problems):
+        mine = [(key, p) for key, p in problems if p.kind == kind]
+        places = (f"{p.place}: {p.found}" for _, p in mine)
+        boxes = (Evidence((found.paths[found.index[key]],), p.box) for key, p in mine if p.box and key in found.index)
+        yield from finding(kind, places, sum(p.times for _, p in mine), boxes)
 
 
 def class_findings(whole: Whole, splits: dict[str, NDArray[np.int64]]) -> Iterator[Finding]:
@@ -246,7 +261,8 @@ def image_findings(whole: Whole, looks: Looks, splits: dict[str, NDArray[np.int6
                 f"{dataset.paths[n]} (in {_splits_of(n, splits)}): same as {dataset.paths[twins[n]]} "
                 f"(in {_splits_of(int(twins[n]), splits)})" for n in images.tolist()
             )  # fmt: skip
-            yield from finding(name, places, len(images))
+            pairs = (Evidence((str(dataset.paths[n]), str(dataset.paths[twins[n]]))) for n in images.tolist())
+            yield from finding(name, places, len(images), pairs)
 
 
 def _size_mismatch(whole: Whole, n: int, size: NDArray[np.int32]) -> str:

@@ -44,6 +44,8 @@ class Problem:
     """dropped, clipped, skipped or fixed; or how it was read."""
     times: int = 1
     """Number of problems: of very many in one file, the last represents the rest."""
+    box: tuple[float, float, float, float] | None = None
+    """The box in question, as the file gives it: xyxy image px; None: the problem is not one box."""
 
 
 @dataclass(frozen=True, eq=False)

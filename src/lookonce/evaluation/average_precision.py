@@ -158,6 +158,7 @@ class Metrics:
     mean_ap: float | None  # over the classes that have objects; None: no objects
     interval: tuple[float, float] | None  # 95 % interval of mean_ap; None: no objects, or not asked for
     resampled: NDArray[np.float64] = field(repr=False)  # [R] mean_ap of each resample, the same images for a seed
+    resampled_ap: NDArray[np.float64] = field(repr=False)  # [C, R] AP of each class; nan without objects
 
     def __rich__(self) -> Group:
         from rich import box
@@ -256,7 +257,7 @@ def _scored(dataset: Dataset, found: Matched, ignore: NDArray[np.bool_], rules: 
     aps = [c.ap for c in scores if c.ap is not None]
     means = _mean(resampled)
     mean_ap = sum(aps) / len(aps) if aps else None
-    return Metrics(rules, len(dataset), tuple(scores), mean_ap, _interval(means, mean_ap), means)
+    return Metrics(rules, len(dataset), tuple(scores), mean_ap, _interval(means, mean_ap), means, resampled)
 
 
 def best_thresholds(metrics: Metrics, default: float = DEFAULT_THRESHOLD) -> NDArray[np.float64]:

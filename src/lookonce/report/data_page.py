@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from lookonce.data.anchors import shapes_in_cells
-from lookonce.data.check import CheckReport, summary
+from lookonce.data.check import CheckReport, Finding, summary
 from lookonce.data.dataset import Dataset, Record
 from lookonce.data.images import load_rgb
 from lookonce.errors import ImageError
-from lookonce.inference.draw import class_colour, draw_labels
+from lookonce.inference.draw import draw_labels
 from lookonce.model.boxes import cxcywh_to_xyxy, shape_iou
 from lookonce.model.heads.region import Targets, encode
 from lookonce.model.resize import ResizeMode, boxes_to_input, to_input
@@ -27,8 +27,12 @@ from lookonce.report.figures import (
     shape_cloud,
     size_histogram,
 )
+from lookonce.report.overlay import SIDE, View, hex_colour, placed, window
 from lookonce.report.page import data_uri, write_page
 
+EVIDENCE = 4  # places of a problem that are shown as images
+PAIR_WIDTH = 360  # longest side of such an image, px
+MOST_COLOURS = 60  # classes in the legend of colours
 IMAGES = 12  # labelled images on the page
 WIDTH = 640  # longest side of such an image, px
 CANDIDATES = 400  # images among which the one to explain is chosen
@@ -46,6 +50,8 @@ def write_data_report(path: Path, report: CheckReport, dataset: Dataset, mode: R
         report=report,
         name=dataset.name,
         facts=summary(report).splitlines()[2:],
+        evidence=[evidence(finding, dataset) for finding in report.findings],
+        colours={name: hex_colour(name, dataset.labels) for name in dataset.labels[:MOST_COLOURS]},
         class_bars=class_bars(report.counted.classes),
         objects=objects_histogram(np.diff(dataset.first)),
         shapes=shape_cloud(wh, report.anchors),
@@ -55,6 +61,36 @@ def write_data_report(path: Path, report: CheckReport, dataset: Dataset, mode: R
         images=contact(dataset),
         explained=explained(dataset, report, mode),
     )
+
+
+def evidence(finding: Finding, dataset: Dataset) -> list[list[View]]:
+    """Return the images of a finding's first places: each one view of a box, or two images side by side."""
+    shown: list[list[View]] = []
+    for one in finding.evidence:
+        try:
+            views = [_seen(dataset, path, one.box) for path in one.images]
+        except ImageError:
+            continue  # it is among the problems
+        shown.append(views)
+        if len(shown) == EVIDENCE:
+            break
+    return shown
+
+
+def _seen(dataset: Dataset, path: str, box: tuple[float, float, float, float] | None) -> View:
+    """Return an image, or the part around a box of it, with a frame that marks the box."""
+    pixels = load_rgb(dataset.root / path, None if box else PAIR_WIDTH, dataset.pixel_range)
+    if box is None:
+        image, frame, focus = Image.fromarray(pixels), (0, 0, pixels.shape[1], pixels.shape[0]), None
+    else:
+        about = np.clip(np.nan_to_num(np.array(box, np.float64)), 0, np.tile(pixels.shape[1::-1], 2))
+        frame = window(about, pixels.shape[1::-1])
+        image = Image.fromarray(pixels).crop(frame)
+        image.thumbnail((PAIR_WIDTH, PAIR_WIDTH))
+        focus = placed(about, frame, SIDE / max(frame[2] - frame[0], frame[3] - frame[1]))
+    scale = SIDE / max(frame[2] - frame[0], frame[3] - frame[1])
+    size = (frame[2] - frame[0]) * scale, (frame[3] - frame[1]) * scale
+    return View(path, data_uri(image), size, (), focus=focus)
 
 
 def contact(dataset: Dataset) -> list[tuple[str, str]]:
@@ -139,7 +175,7 @@ def _objects(dataset: Dataset, record: Record, report: CheckReport, mode: Resize
         x1, y1, x2, y2 = boxes[n].tolist()
         collides = not bool(targets.wins[n]) and not bool(targets.ignore[n])
         found.append({
-            "number": n + 1, "name": name, "colour": "#{:02x}{:02x}{:02x}".format(*class_colour(name, dataset.labels)),
+            "number": n + 1, "name": name, "colour": hex_colour(name, dataset.labels),
             "x": x1, "y": y1, "w": x2 - x1, "h": y2 - y1, "row": int(targets.row[n]), "col": int(targets.col[n]),
             "cx": (x1 + x2) / 2, "cy": (y1 + y2) / 2, "anchor": int(targets.anchor[n]) + 1,
             "ax": float(placed[n, 0]), "ay": float(placed[n, 1]), "aw": float(shapes[n, 0]), "ah": float(shapes[n, 1]),

@@ -1,34 +1,30 @@
-"""The page of an evaluation: scores, curves, errors, confusion, calibration, and examples cut from their images.
-
-Each example shows the ground truth on the left and the detections on the right. One HTML file that opens offline.
-"""
+"""The page of an evaluation: a verdict, images with their boxes, scores, curves, errors, confusion, calibration."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from lookonce.data.dataset import Dataset
-from lookonce.data.images import load_rgb
-from lookonce.errors import ImageError
 from lookonce.evaluation.coco import NAMES, CocoMetrics
 from lookonce.evaluation.confusion import Confusion
-from lookonce.evaluation.errors import KINDS
+from lookonce.evaluation.errors import CLASS, KINDS
 from lookonce.evaluation.evaluate import Analysis
-from lookonce.inference.draw import draw
-from lookonce.report.figures import calibration_figure, cost_figure, curve_points
-from lookonce.report.page import data_uri, write_page
+from lookonce.evaluation.matching import Matched, image_f1
+from lookonce.report.figures import curve_points
+from lookonce.report.overlay import Overlay, View, hex_colour
+from lookonce.report.page import write_page
+from lookonce.report.verdict import verdict
 
 SHOWN = 8  # examples in each gallery
-SIDE = 280  # longest side of an example on the page, px
-MARGIN = 2.2  # side of an example, relative to the longest side of its box ...
-LEAST = 0.4  # ... but at least this fraction of the image's shorter side
+WHOLE = 6  # whole images at the top
+FLOOR = 0.1  # score below which no detection is shown at first, unless the model has no true positive above it
 MOST_CELLS = 25  # classes up to which the whole confusion matrix is shown
 MOST_PAIRS = 20  # confused pairs of classes in the list shown instead
 MEANINGS = {
@@ -42,45 +38,59 @@ MEANINGS = {
 
 
 def write_evaluation_report(path: Path, dataset: Dataset, analysis: Analysis, coco: CocoMetrics | None,
-                            facts: Sequence[tuple[str, str]]) -> Path:  # fmt: skip
-    """Write the page. facts: protocol, data, command, versions, as (name, value)."""
+                            facts: Sequence[tuple[str, str]],
+                            input_size: tuple[int, int] | None = None) -> Path:  # fmt: skip
+    """Write the page.
+
+    facts: protocol, data, command, versions, as (name, value). input_size: of the network, px; None: unknown.
+    """
+    threshold = first_threshold(analysis)
+    order = by_f1(dataset, analysis, threshold)[::-1]
+    spread = order[np.linspace(0, len(order) - 1, min(WHOLE, len(order))).round().astype(int)] if len(order) else order
+    images = whole_images(dataset, analysis, threshold, spread.tolist(), WHOLE)
     return write_page(
         path,
         "evaluation_page.html",
         name=dataset.name,
         facts=facts,
-        found=sections(dataset, analysis),
+        images=images,
+        images_note="From the image of the highest F1 to that of the lowest, in even steps.",
+        found=sections(dataset, analysis, input_size),
         coco=coco,
         coco_names=list(zip(NAMES[:6], NAMES[6:], strict=True)),
         coco_of={name: (ap, ap50) for name, ap, ap50 in coco.classes} if coco else {},
     )
 
 
-def sections(dataset: Dataset, analysis: Analysis) -> dict[str, Any]:
-    """Return the values of evaluation_sections.html, which is part of this page and of a run's."""
-    examples = choose_examples(dataset, analysis)
+def overview(dataset: Dataset, analysis: Analysis, input_size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Return the values of evaluation_images.html and class_table.html, which take no time."""
+    threshold = first_threshold(analysis)
+    return {
+        "metrics": analysis.metrics, "threshold": threshold, "verdict": verdict(dataset, analysis, input_size),
+        "panel": score_panel(dataset, analysis, threshold),
+    }  # fmt: skip
+
+
+def sections(dataset: Dataset, analysis: Analysis, input_size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Return the values of all templates of an evaluation, which are part of this page and of a run's."""
+    threshold = first_threshold(analysis)
+    examples = choose_examples(dataset, analysis, threshold)
     metrics, confusion, calibration = analysis.metrics, analysis.confusion, analysis.calibration
     return {
-        "metrics": metrics,
+        **overview(dataset, analysis, input_size),
         "curves": [_curve(c) for c in metrics.classes if c.ap is not None],
         "errors": [(kind, MEANINGS[kind.name]) for kind in analysis.errors.kinds],
-        "costs": cost_figure(analysis.errors.kinds),
+        "dearest": max(analysis.errors.dearest[0].cost or 0.0, 0.01),
         "sizes": analysis.sizes,
         "confusion": confusion,
         "cells": _cells(confusion) if confusion and len(confusion.names) <= MOST_CELLS else [],
         "pairs": _pairs(confusion) if confusion else [],
         "calibration": calibration,
         "bins": _bins(calibration),
-        "calibrated": calibration_figure(calibration) if calibration else "",
-        "threshold": examples.threshold,
         "galleries": [
-            (
-                "False positives",
-                "Those with the highest scores, and the kind of error.",
-                _shown(examples.false_positives),
-            ),
-            ("Missed objects", "The largest ones.", _shown(examples.missed)),
-            ("True positives", "Those with the highest scores.", _shown(examples.true_positives)),
+            ("False positives", "Those with the highest scores, and the kind of error.", examples.false_positives),
+            ("Missed objects", "The largest ones.", examples.missed),
+            ("True positives", "Those with the highest scores.", examples.true_positives),
         ],
     }
 
@@ -124,134 +134,135 @@ def _bins(found: Any) -> list[tuple[float, float, int, float, float]]:
     return [row for row in rows if row[2]]
 
 
-def _shown(examples: list[Example]) -> list[tuple[str, str, str]]:
-    return [(one.caption, data_uri(one.truth), data_uri(one.detections)) for one in examples]
-
-
-@dataclass(frozen=True)
-class Example:
-    """A part of an image, with its ground truth and with its detections."""
-
-    caption: str
-    truth: Image.Image
-    detections: Image.Image
-
-
 @dataclass(frozen=True)
 class Examples:
-    """Examples at one score threshold."""
+    """Parts of images at one score threshold."""
 
-    threshold: float
-    true_positives: list[Example]
-    missed: list[Example]
-    false_positives: list[Example]
+    false_positives: list[View]
+    missed: list[View]
+    true_positives: list[View]
 
 
-def choose_examples(dataset: Dataset, analysis: Analysis) -> Examples:
+def choose_examples(dataset: Dataset, analysis: Analysis, threshold: float) -> Examples:
     """Choose true and false positives of the highest scores and the largest missed objects, the classes in turn.
 
     Images that cannot be opened are left out.
     """
     found, errors = analysis.found, analysis.errors
-    threshold = analysis.confusion.at.threshold if analysis.confusion else 0.0
     shown = found.score > threshold
-    correct, wrong = (
-        np.flatnonzero(shown & found.true_positive),
-        np.flatnonzero(shown & ~found.true_positive & ~found.ignored),
-    )
+    correct = np.flatnonzero(shown & found.true_positive)
+    wrong = np.flatnonzero(shown & ~found.true_positive & ~found.ignored)
     unmatched = ~analysis.ignore
     unmatched[found.object[correct]] = False
     area = np.prod(dataset.boxes[:, 2:] - dataset.boxes[:, :2], axis=1)
     missed = np.argsort(-area, kind="stable")
     missed = missed[unmatched[missed]]
-    cut = _Cut(dataset, analysis, threshold)
+    overlay = Overlay(dataset, analysis, threshold)
 
-    def name(row: int) -> str:
-        return f"{dataset.labels[found.label[row]]} {found.score[row]:.2f}"
-
-    def error(row: int) -> str:
+    def detection(row: int) -> View | None:
+        name, kind = dataset.labels[found.label[row]], int(errors.kind[row])
         about = int(errors.about[row])
         true = dataset.classes[about] if about >= 0 else found.label[row]
-        what = "" if true == found.label[row] else f" (true class: {dataset.labels[true]})"
-        return f"{name(row)}: {KINDS[errors.kind[row]]}{what}"
+        what = "" if kind < 0 else ": wrong class" if kind == CLASS else f": {KINDS[kind]}"
+        what += "" if true == found.label[row] else f" (ground truth: {dataset.labels[true]})"
+        n = int(found.image[row])
+        caption = f"{name} {found.score[row]:.2f}{what}, {dataset.records[n].path.name}"
+        return overlay.part(n, found.boxes[row], caption, label=name, kind=KINDS[kind] if kind >= 0 else "")
 
+    def object_missed(k: int) -> View | None:
+        name, n = dataset.labels[dataset.classes[k]], int(image_of[k])
+        wide, high = dataset.boxes[k, 2:] - dataset.boxes[k, :2]
+        caption = f"{name}, {wide:.0f} x {high:.0f} px, {dataset.records[n].path.name}"
+        return overlay.part(n, dataset.boxes[k], caption, label=name)
+
+    image_of = dataset.image_of_box
     return Examples(
-        threshold,
-        list(cut.some(correct, found.image, found.label, found.boxes, name)),
-        list(cut.some(missed, dataset.image_of_box, dataset.classes, dataset.boxes, cut.missed)),
-        list(cut.some(wrong, found.image, found.label, found.boxes, error)),
+        _views(_in_turn(wrong, found.label), detection),
+        _views(_in_turn(missed, dataset.classes), object_missed),
+        _views(_in_turn(correct, found.label), detection),
     )
 
 
-class _Cut:
-    """Cuts examples out of the images of a data set."""
-
-    def __init__(self, dataset: Dataset, analysis: Analysis, threshold: float) -> None:
-        self.dataset, self.analysis, self.threshold = dataset, analysis, threshold
-
-    def missed(self, n: int) -> str:
-        """Return the caption of a missed object."""
-        wide, high = self.dataset.boxes[n, 2:] - self.dataset.boxes[n, :2]
-        return f"{self.dataset.labels[self.dataset.classes[n]]}, {wide:.0f} x {high:.0f} px"
-
-    def some(self, rows: NDArray[np.int64], image: NDArray[np.int64], label: NDArray[np.int64],
-             boxes: NDArray[np.floating], caption: Callable[[int], str]) -> Iterator[Example]:  # fmt: skip
-        """Examples of rows, the first of each class, then the second, ... caption: row -> text."""
-        turn = np.zeros(len(rows), np.int64)
-        for one in np.unique(label[rows]):
-            mine = np.flatnonzero(label[rows] == one)
-            turn[mine] = np.arange(len(mine))
-        shown = 0
-        for row in rows[np.argsort(turn, kind="stable")].tolist():
-            n = int(image[row])
-            try:
-                pixels = load_rgb(self.dataset.records[n].path, pixel_range=self.dataset.pixel_range)
-            except ImageError:
-                continue
-            truth, detections = self.cuttings(pixels, n, boxes[row].astype(float))
-            yield Example(f"{caption(row)}, {self.dataset.records[n].path.name}", truth, detections)
-            shown += 1
-            if shown == SHOWN:
-                return
-
-    def cuttings(self, image: NDArray[np.uint8], n: int, box: NDArray[np.floating]) -> tuple[Image.Image, Image.Image]:
-        """Return image n around a box, with its ground truth and with its detections."""
-        left, top, right, bottom = window(box, (image.shape[1], image.shape[0]))
-        scale = SIDE / max(right - left, bottom - top)
-        size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
-        small = Image.fromarray(image[top:bottom, left:right]).resize(size, Image.Resampling.BILINEAR)
-        corner, record, found = np.array([left, top, left, top]), self.dataset.records[n], self.analysis.found
-        _frame(small, (box - corner) * scale)
-        part = np.asarray(small)
-        rows = np.flatnonzero((found.image == n) & (found.score > self.threshold))
-        labels = self.dataset.labels
-        inside = [k for k in range(len(record.boxes)) if _within(record.boxes[k], (left, top, right, bottom))]
-        objects = (record.boxes[inside] - corner) * scale, [labels[record.labels[k]] for k in inside]
-        rows = rows[[_within(found.boxes[k], (left, top, right, bottom)) for k in rows]] if len(rows) else rows
-        seen = (found.boxes[rows] - corner) * scale, [labels[k] for k in found.label[rows]], found.score[rows].tolist()
-        return draw(part, (np.zeros((0, 4)), [], []), objects), draw(part, seen)
+def _views(rows: Iterable[int], show: Callable[[int], View | None], most: int = SHOWN) -> list[View]:
+    """Return the first views, without images that cannot be opened."""
+    return list(islice(filter(None, map(show, rows)), most))
 
 
-def window(box: NDArray[np.floating], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return the part of an image (left, top, right, bottom) around a box, px. size: (width, height)."""
-    side = max(MARGIN * float((box[2:] - box[:2]).max()), LEAST * min(size))
-    corners = []
-    for axis in range(2):
-        long = min(round(side), size[axis])
-        start = int(np.clip(round((box[axis] + box[axis + 2] - long) / 2), 0, size[axis] - long))
-        corners.append((start, start + max(long, 1)))
-    (left, right), (top, bottom) = corners
-    return left, top, right, bottom
+def _in_turn(rows: NDArray[np.int64], label: NDArray[np.int64]) -> list[int]:
+    """Return the rows as the first of each class, then the second, ..."""
+    turn = np.zeros(len(rows), np.int64)
+    for one in np.unique(label[rows]):
+        mine = np.flatnonzero(label[rows] == one)
+        turn[mine] = np.arange(len(mine))
+    return [int(row) for row in rows[np.argsort(turn, kind="stable")]]
 
 
-def _frame(image: Image.Image, box: NDArray[np.floating]) -> None:
-    """Draw a white frame with black edges a few pixels outside a box."""
-    pen = ImageDraw.Draw(image)
-    for away, width, colour in ((8, 4, "black"), (7, 2, "white")):
-        pen.rectangle((*(box[:2] - away), *(box[2:] + away)), outline=colour, width=width)
+def whole_images(dataset: Dataset, analysis: Analysis, threshold: float, order: Iterable[int],
+                 most: int = SHOWN) -> list[View]:  # fmt: skip
+    """Return the first images of an order that can be opened, captioned with their counts at the threshold."""
+    overlay, found = Overlay(dataset, analysis, threshold), above(analysis, threshold)
+    right = np.bincount(found.image[found.true_positive], minlength=len(dataset))
+    wrong = np.bincount(found.image[~found.true_positive & ~found.ignored], minlength=len(dataset))
+    objects = np.bincount(dataset.image_of_box[~analysis.ignore], minlength=len(dataset))
+    f1 = image_f1(dataset, found, analysis.ignore)
+
+    def show(n: int) -> View | None:
+        caption = (f"{dataset.records[n].path.name}: F1 {f1[n]:.2f}, {right[n]} of {objects[n]} found, "
+                   f"{wrong[n]} false positive{'s' * int(wrong[n] != 1)}")  # fmt: skip
+        return overlay.whole(n, caption)
+
+    return _views(order, show, most)
 
 
-def _within(box: NDArray[np.floating], frame: tuple[int, int, int, int]) -> bool:
-    """Return whether at least a quarter of the box lies in the frame."""
-    inner = np.minimum(box[2:], frame[2:]) - np.maximum(box[:2], frame[:2])
-    return bool((inner > 0).all() and inner.prod() >= (box[2:] - box[:2]).prod() / 4)
+def by_f1(dataset: Dataset, analysis: Analysis, threshold: float) -> NDArray[np.int64]:
+    """Return the images, the one of lowest F1 at the threshold first."""
+    return np.argsort(image_f1(dataset, above(analysis, threshold), analysis.ignore), kind="stable")
+
+
+def above(analysis: Analysis, threshold: float) -> Matched:
+    """Return the matching without the detections at or below a threshold."""
+    found = analysis.found
+    shown = found.score > threshold
+    return replace(found, true_positive=found.true_positive & shown, ignored=found.ignored | ~shown)
+
+
+def first_threshold(analysis: Analysis) -> float:
+    """Return the score above which a page shows detections at first: of best F1, at least FLOOR if that leaves any.
+
+    A weak model has its best F1 at a score so low that the boxes would cover the image.
+    """
+    found = analysis.found
+    best = analysis.confusion.at.threshold if analysis.confusion else 0.0
+    least = FLOOR if (found.score[found.true_positive] > FLOOR).any() else 0.0
+    return round(max(best, least), 2)
+
+
+def score_panel(dataset: Dataset, analysis: Analysis, threshold: float) -> dict[str, Any]:
+    """Return what the slider needs: objects, detections and true positives above each hundredth of score.
+
+    The first entry of "groups" is of all classes together; the others are of the classes, if they are not too many.
+    """
+    found = analysis.found
+    grid = np.arange(101) / 100
+
+    def group(name: str, rows: NDArray[np.bool_], objects: int) -> dict[str, Any]:
+        def counts(chosen: NDArray[np.bool_]) -> list[int]:
+            scores = np.sort(found.score[chosen & rows])
+            return [int(count) for count in len(scores) - np.searchsorted(scores, grid, side="right")]
+
+        return {"name": name, "objects": objects, "boxes": counts(~found.ignored), "right": counts(found.true_positive)}
+
+    objects = np.bincount(dataset.classes[~analysis.ignore], minlength=len(dataset.labels)).tolist()
+    every = np.ones(len(found.score), bool)
+    groups = [group("all classes", every, sum(objects))]
+    if 1 < len(dataset.labels) <= MOST_CELLS:
+        groups += [group(name, found.label == n, objects[n]) for n, name in enumerate(dataset.labels)]
+    at = round(100 * threshold)
+    boxes, right = groups[0]["boxes"][at], groups[0]["right"][at]
+    return {
+        "at": at, "groups": groups, "boxes": boxes, "right": right, "objects": sum(objects),
+        "precision": right / boxes if boxes else None, "recall": right / sum(objects) if sum(objects) else None,
+        "f1": 2 * right / (boxes + sum(objects)) if boxes + sum(objects) else None,
+        "colours": {name: hex_colour(name, dataset.labels) for name in dataset.labels[:MOST_CELLS]},
+        "more": max(0, len(dataset.labels) - MOST_CELLS),
+    }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Plots of anchors, speed and pruning for image files; figures of data and scores for the pages, as <svg>.
+"""Plots of anchors, speed and pruning for image files; figures of data for its page, as <svg>.
 
 All are drawn in the style and palette of page.py, without matplotlib's global state, and can be read without colour.
 """
@@ -13,13 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.errors import UserError, printable
-from lookonce.evaluation.confusion import Calibration
-from lookonce.evaluation.errors import Kind
 from lookonce.files import replacing
 from lookonce.inference.draw import lettering
 from lookonce.model.anchors import RECALL_IOU, Anchors
 from lookonce.model.zoo import STRIDE
-from lookonce.report.page import ACCENT, CARD, INK, MUTED, WARM, styled_figure, to_svg
+from lookonce.report.page import ACCENT, CARD, MUTED, WARM, styled_figure, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -297,44 +295,6 @@ def curve_points(curve: NDArray[np.float64]) -> list[tuple[float, float]]:
     best = np.maximum.accumulate(precision[::-1])[::-1]
     places = np.unique(np.searchsorted(recall, np.linspace(0, recall[-1], POINTS)))
     return [(0.0, float(best[0])), *((float(recall[k]), float(best[k])) for k in places if recall[k] > 0)]
-
-
-def calibration_figure(found: Calibration) -> str:
-    """Draw the precision and the mean score in each bin of scores; below, the number of detections. <svg>"""
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    with styled_figure(6.2, 4.6) as figure:
-        above, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-        middle, width = (found.edges[:-1] + found.edges[1:]) / 2, np.diff(found.edges)
-        have = found.counts > 0
-        above.bar(middle[have], found.precision[have], width[have] * 0.86, color=ACCENT, label="precision")
-        above.plot([0, 1], [0, 1], "--", color=WARM, linewidth=1.2, label="perfect calibration")
-        above.plot(found.score[have], found.score[have], "D", color=WARM, markersize=5, label="mean score of the bin")
-        above.set(ylabel="precision", ylim=(0, 1.02), xlim=(0, 1))
-        above.legend(loc="upper left")
-        below.bar(middle[have], found.counts[have], width[have] * 0.86, color=MUTED)
-        below.set(ylabel="detections", xlabel="score", yscale="log", ylim=(0.7, 2.0 * found.counts.max()))
-        below.yaxis.set_major_locator(LogLocator(numticks=4))
-        below.yaxis.set_major_formatter("{x:,.0f}")
-        below.yaxis.set_minor_locator(NullLocator())
-        for axes in (above, below):
-            axes.grid(axis="y")
-        return to_svg(figure)
-
-
-def cost_figure(kinds: tuple[Kind, ...]) -> str:
-    """Draw how much mAP each kind of error costs. <svg>"""
-    costs = [kind.cost or 0.0 for kind in kinds]
-    with styled_figure(6.2, 3) as figure:
-        axes = figure.subplots()
-        bars = axes.barh(range(len(kinds)), costs, height=0.66)
-        axes.bar_label(bars, ["-" if kind.cost is None else f"{kind.cost:+.3f}" for kind in kinds], padding=4)
-        axes.set_yticks(range(len(kinds)), [kind.name for kind in kinds])
-        low, high = min(0.0, *costs), max(0.01, *costs)
-        axes.set(ylim=(len(kinds) - 0.4, -0.6), xlim=(1.2 * low, high * 1.2), xlabel="mAP gained")
-        axes.axvline(0, color=INK, linewidth=0.8)
-        axes.grid(axis="x")
-        return to_svg(figure)
 
 
 def _sample(wh: NDArray[np.floating]) -> NDArray[np.floating]:

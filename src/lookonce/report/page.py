@@ -1,17 +1,22 @@
 """What all pages and plots share: one palette, one figure style, one template.
 
-A page is one HTML file that opens offline: it has no script and loads nothing. Its figures are SVG in the page's own
-colours, so that they follow its light and dark theme.
+A page is one HTML file that opens offline. It loads nothing, and its one script (page.js) only makes it handier: its
+Content-Security-Policy forbids every request and every other script. Its figures are SVG in the page's own colours, so
+that they follow its light and dark theme.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import html
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +25,7 @@ from lookonce.files import write_text
 
 if TYPE_CHECKING:
     import jinja2
+    from markupsafe import Markup
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
@@ -27,6 +33,7 @@ PALETTE = {
     "ink": ("#1b1d20", "#e8e6e1"),
     "muted": ("#63686f", "#9aa1ab"),
     "card": ("#ffffff", "#1c1f25"),
+    "paper": ("#fbfaf7", "#14161a"),
     "accent": ("#0072b2", "#5ab0ec"),
     "warm": ("#c04f00", "#f58b4c"),
     "green": ("#007a58", "#3fc79c"),
@@ -35,8 +42,8 @@ PALETTE = {
     "sky": ("#3d94c9", "#a9dcf7"),
 }
 """Name -> (light, dark). After the colour-blind safe palette of Okabe and Ito, darkened so that text can be read."""
-INK, MUTED, CARD, ACCENT, WARM, *_ = (light for light, _ in PALETTE.values())
-SERIES = [light for name, (light, _) in PALETTE.items() if name not in ("ink", "muted", "card")]
+INK, MUTED, CARD, PAPER, ACCENT, WARM, *_ = (light for light, _ in PALETTE.values())
+SERIES = [light for name, (light, _) in PALETTE.items() if name not in ("ink", "muted", "card", "paper")]
 STYLE = {
     "svg.fonttype": "none", "text.parse_math": False, "svg.hashsalt": "lookonce", "font.size": 10,
     "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": MUTED,
@@ -53,15 +60,49 @@ def _environment() -> jinja2.Environment:
 
     environment = jinja2.Environment(loader=jinja2.PackageLoader("lookonce", "report"), autoescape=True)
     environment.filters["ratio"] = lambda value: "-" if value is None else f"{value:.3f}"
+    environment.filters["options"] = _unbroken_options
     environment.filters["sentence"] = lambda text: f"{text[:1].upper()}{text[1:].removesuffix('.')}."
     return environment
 
 
+@cache
+def _script() -> tuple[str, str]:
+    """Return the script of every page, and its hash as a Content-Security-Policy names it."""
+    text = files("lookonce.report").joinpath("page.js").read_text(encoding="utf-8")
+    return text, "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
 def write_page(path: Path, template: str, **values: Any) -> Path:
     """Write a page from a template of this package, whole or not at all. All text in values is escaped."""
-    text = _environment().get_template(template).render(version=__version__, palette=PALETTE, **values)
-    write_text(path, text)
+    script, script_hash = _script()
+    text = (
+        _environment()
+        .get_template(template)
+        .render(version=__version__, palette=PALETTE, script=script, script_hash=script_hash, **values)
+    )
+    write_text(path, _with_contents(text))
     return path
+
+
+def _with_contents(text: str) -> str:
+    """Give each section an address and put links to all of them below the title."""
+    titles = re.findall("<h2>(.*?)</h2>", text)
+    links = []
+    for title in titles:
+        address = re.sub(r"[^a-z0-9]+", "-", html.unescape(title).lower()).strip("-")
+        text = text.replace(f"<h2>{title}</h2>", f'<h2 id="{address}">{title}</h2>', 1)
+        links.append(f'<a href="#{address}">{title}</a>')
+    contents = f'<nav class="contents" aria-label="sections">{"".join(links)}</nav>' if len(links) > 1 else ""
+    return text.replace("<!-- contents -->", contents, 1)
+
+
+def _unbroken_options(text: str) -> Markup:
+    """Return text as HTML in which options such as --size 512 are code that is not broken at its hyphens."""
+    from markupsafe import Markup, escape
+
+    parts = re.split(r"(?<![\w-])(--[a-z][a-z-]*(?: \d+)?)", text)
+    code = '<code class="nowrap">{}</code>'
+    return Markup("").join(Markup(code).format(part) if n % 2 else escape(part) for n, part in enumerate(parts))
 
 
 def data_uri(image: Image) -> str:

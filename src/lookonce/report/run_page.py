@@ -1,35 +1,35 @@
-"""The page of a run: curves, scores, advice and drawn images in one HTML file that opens offline."""
+"""The page of a run: how far it is, curves, advice, validation images, and the sections of an evaluation."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogFormatter, MaxNLocator
 from PIL import Image
 
 from lookonce.data.anchors import SIZES, input_scale
-from lookonce.data.dataset import Record
+from lookonce.data.dataset import Dataset
 from lookonce.data.images import load_rgb
 from lookonce.errors import ImageError
-from lookonce.evaluation.average_precision import Metrics, best_thresholds, score_sizes
+from lookonce.evaluation.average_precision import score_sizes
 from lookonce.evaluation.evaluate import Analysis, analyse
-from lookonce.evaluation.matching import image_f1, match
-from lookonce.inference.draw import draw
-from lookonce.model.detections import Detections
 from lookonce.model.layers import PlacedHead
-from lookonce.report.evaluation_page import sections
-from lookonce.report.page import WARM, data_uri, styled_figure, to_svg, write_page
-from lookonce.training.history import Curves, RunReport, read_curves
+from lookonce.report.curves import curve_cards
+from lookonce.report.evaluation_page import by_f1, first_threshold, overview, sections, whole_images
+from lookonce.report.filmstrip import add_frame, read_frames
+from lookonce.report.overlay import View
+from lookonce.report.page import data_uri, write_page
+from lookonce.training.history import RunReport, RunState, read_curves, read_rows
 
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (5, 3)))  # told apart without colour too
-TERMS = ("xy", "wh", "ciou", "objectness", "background", "class", "prior")
-SHOWN_SIDE = 560  # longest side of an image on the page, px
 SHOWN = 6  # images in each gallery
+MOST_NAMED = 12  # classes whose objects are counted in the table
+BATCH = "train_batch.jpg"  # in the run folder: the first augmented batch
+BATCH_SIDE = 960  # longest side of that image on the page, px
+RELOAD_SECONDS = 30  # until the page of an unfinished run loads itself again
 
 
 @dataclass(frozen=True)
@@ -44,52 +44,66 @@ class SizeRow:
 
 
 @dataclass(frozen=True)
-class Gallery:
-    """Drawn images under one heading."""
-
-    heading: str
-    note: str
-    images: Sequence[tuple[str, Image.Image]]  # (caption, image)
-
-
-@dataclass(frozen=True)
 class Page:
     """The content of a run's page."""
 
     run: Path
-    """The run folder, for its name and its metrics.csv."""
-    metrics: Metrics | None
-    """None: nothing was scored."""
+    """The run folder, for its name, its metrics.csv, its first batch and its filmstrip."""
     split: str
     facts: Sequence[tuple[str, str]]
+    state: RunState = RunState(finished=True)  # noqa: RUF009 - frozen
     advice: Sequence[str] = ()
     sizes: Sequence[SizeRow] = ()
-    galleries: Sequence[Gallery] = ()
     found: Mapping[str, Any] | None = None
-    """Values of evaluation_page.sections for the split; None: leave these sections out."""
+    """Values of evaluation_page.sections for the split; None: nothing was scored."""
+    whole: bool = True
+    """Show all sections of the evaluation; otherwise only images and classes."""
+    images: Sequence[View] = ()
+    images_note: str = ""
 
 
 def write_report(path: Path, page: Page) -> Path:
     """Write the page of a run, whole or not at all."""
     file = page.run / "metrics.csv"
-    curves = read_curves(file) if file.exists() else {}
+    state = page.state
     return write_page(
         path,
         "run_page.html",
         page=page,
-        metrics=page.metrics,
-        curves=curves_figure(curves) if curves else "",
-        galleries=[(g, [(caption, data_uri(image)) for caption, image in g.images]) for g in page.galleries],
+        found=page.found,
+        metrics=page.found["metrics"] if page.found else None,
+        images=page.images,
+        images_note=page.images_note,
+        curves=curve_cards(read_curves(file)) if file.exists() else [],
+        batch=_first_batch(page.run),
+        film=read_frames(page.run),
+        reload=RELOAD_SECONDS if state.epochs is not None and not state.finished else None,
+        left=None if state.seconds_left is None else duration(state.seconds_left),
+        now=time.strftime("%Y-%m-%d %H:%M"),
     )
 
 
-def compared(image: Image.Image, found: Detections, record: Record, labels: Sequence[str]) -> Image.Image:
-    """Return an image, enlarged, with its detections and its ground truth."""
-    scale = SHOWN_SIDE / max(image.size)
-    large = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-    boxes = Detections(found.boxes * scale, found.scores, found.labels, found.class_names)
-    truth = (record.boxes * scale, tuple(labels[label] for label in record.labels))
-    return draw(np.asarray(large.convert("RGB")), boxes, truth)
+def duration(seconds: float) -> str:
+    """Return a time in the two units that matter: 42 s, 12 min, 3 h 20 min, 2 d 4 h."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def _first_batch(run: Path) -> str | None:
+    """Return the first augmented batch as a data: address; None: there is none."""
+    file = run / BATCH
+    if not file.is_file():
+        return None
+    try:
+        return data_uri(Image.fromarray(load_rgb(file, BATCH_SIDE)))
+    except ImageError:
+        return None
 
 
 def facts(recipe: Mapping[str, Any], data: str, images: int, heads: Sequence[PlacedHead]) -> list[tuple[str, str]]:
@@ -105,68 +119,59 @@ def facts(recipe: Mapping[str, Any], data: str, images: int, heads: Sequence[Pla
     ]
 
 
-def curves_figure(by_epoch: Curves) -> str:
-    """Draw loss terms, losses, validation mAP, learning rate and images/s against images seen. <svg>"""
-    epochs, seen = by_epoch["seen"][-1] if by_epoch.get("seen") else (1.0, 1.0)
-    curves = {name: [(x * seen / epochs, y) for x, y in points] for name, points in by_epoch.items()}
-    with styled_figure(9.5, 6.6) as figure:
-        terms, losses, score, pace = figure.subplots(2, 2).flat
-        for term, line in zip(TERMS, LINES, strict=True):
-            _line(terms, curves, f"{term}_epoch", line, term)
-        _log_scale(terms, "loss term, mean of an epoch")
-        _line(losses, curves, "loss_epoch", "-", "training (augmented)")
-        _line(losses, curves, "val/loss", "--", "validation", marker="o")
-        _log_scale(losses, "loss")
-        _line(score, curves, "val/mAP", "-", "validation mAP@0.5", marker="o")
-        score.set(ylabel="validation mAP@0.5", ylim=(0, 1.02))
-        _line(pace, curves, "rate", "-", "learning rate")
-        pace.set(ylabel="learning rate", ylim=(0, None))
-        if curves.get("images_per_s"):
-            twin = pace.twinx()
-            _line(twin, curves, "images_per_s", ":", "images/s", marker=".", color=WARM)
-            twin.set(ylabel="images/s (dotted)", ylim=(0, None))
-        for axes in (terms, losses, score, pace):
-            axes.set(xlabel="images seen" if by_epoch.get("seen") else "epoch")
-            axes.grid()
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            axes.xaxis.set_major_formatter("{x:,.0f}")
-            if axes in (terms, losses) and axes.lines:
-                axes.legend(ncols=2)
-        return to_svg(figure)
-
-
-def _log_scale(axes: Axes, name: str) -> None:
-    """A logarithmic scale with plain numbers: names in figures are never read as formulas, so nor are these."""
-    axes.set(ylabel=name, yscale="log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
-
-
-def _line(axes: Axes, curves: Curves, name: str, line: object, label: str, marker: str = "",
-          color: str | None = None) -> None:  # fmt: skip
-    if points := curves.get(name):
-        axes.plot(*zip(*points, strict=True), linestyle=line, marker=marker, markersize=4, label=label, color=color)
-
-
 def write_run_page(run: RunReport, whole: bool) -> Path:
     """Write the page of a run as it stands. whole: with errors, confusion and calibration, which take seconds."""
     val = run.validation
     metrics = None if val is None else val.metrics
     analysis = analyse(val.dataset, val.detections, metrics.rules, bootstrap=0) if val and metrics else None
     rows = facts(asdict(run.config.settings), run.train_set.name, len(run.train_set), run.heads)
+    rows.insert(2, ("objects", _objects(run.train_set)))
     if val is not None and val.computed_by:
         rows.append(("validation", val.computed_by))
+    found, images = None, []
+    if val is not None and analysis is not None:
+        values = sections if whole else overview
+        found = {**values(val.dataset, analysis, val.input_size), "sizes": ()}
+        add_frame(run.folder, _epochs_done(run), val.dataset, analysis)
+        images = worst_and_best(val.dataset, analysis)
     page = Page(
         run.folder,
-        metrics,
         run.config.val_split,
         rows,
+        run.state,
         run.advice(),
         _sizes(run, analysis),
-        _galleries(run, metrics),
-        {**sections(val.dataset, analysis), "sizes": ()} if whole and val and analysis else None,
+        found,
+        whole,
+        images,
+        f"Images of the split {run.config.val_split}: first the worst by F1, then the best.",
     )
     return write_report(run.folder / "report.html", page)
+
+
+def _objects(train_set: Dataset) -> str:
+    """Return the objects of each class that the run is trained on, the most first."""
+    counts = np.bincount(train_set.classes, minlength=len(train_set.labels))
+    order = np.argsort(-counts, kind="stable")
+    named = ", ".join(f"{train_set.labels[n]} {counts[n]:,}" for n in order[:MOST_NAMED])
+    more = f" and {len(order) - MOST_NAMED} more classes" if len(order) > MOST_NAMED else ""
+    return f"{counts.sum():,}: {named}{more}"
+
+
+def worst_and_best(dataset: Dataset, analysis: Analysis) -> list[View]:
+    """Return the images of lowest F1, the worst first, then those of highest F1, the best first."""
+    threshold = first_threshold(analysis)
+    order = by_f1(dataset, analysis, threshold).tolist()
+    worst = whole_images(dataset, analysis, threshold, order[: (len(order) + 1) // 2], SHOWN)
+    return worst + whole_images(dataset, analysis, threshold, order[: (len(order) - 1) // 2 : -1], SHOWN)
+
+
+def _epochs_done(run: RunReport) -> int:
+    """Return the epochs done so far, from the state, else from metrics.csv."""
+    file = run.folder / "metrics.csv"
+    if run.state.epoch or not file.exists():
+        return run.state.epoch
+    return max((round(row["epoch"]) + 1 for row in read_rows(file) if "val/mAP" in row), default=0)
 
 
 def _sizes(run: RunReport, analysis: Analysis | None) -> list[SizeRow]:
@@ -178,32 +183,3 @@ def _sizes(run: RunReport, analysis: Analysis | None) -> list[SizeRow]:
         for size, low, high in SIZES:
             found[size] = score_sizes(val.dataset, analysis.found, low, high, scale).mean_ap
     return [SizeRow(c.size, c.objects, c.recall, c.collisions, found.get(c.size)) for c in run.covered]
-
-
-def _galleries(run: RunReport, metrics: Metrics | None) -> list[Gallery]:
-    """Return the validation images of lowest and highest F1, each class at its best threshold."""
-    val = run.validation
-    if val is None or metrics is None:
-        return []
-    thresholds = best_thresholds(metrics)
-    found = [one.above(thresholds) for one in val.detections]
-    ignore = val.dataset.difficult
-    f1 = image_f1(val.dataset, match(val.dataset, found, ignore, metrics.rules.iou_threshold), ignore)
-    order = np.argsort(f1, kind="stable")
-    note = "F1 of the image, each class at its best threshold. Solid: detections. Dashed: ground truth."
-    galleries = []
-    for heading, chosen in (
-        ("Worst validation images", order[:SHOWN]),
-        ("Best validation images", order[::-1][:SHOWN]),
-    ):
-        images: list[tuple[str, Image.Image]] = []
-        for index in chosen:
-            record = val.dataset.records[int(index)]
-            try:
-                image = Image.fromarray(load_rgb(record.path, pixel_range=val.dataset.pixel_range))
-            except ImageError:
-                continue
-            caption = f"{record.path.name}: F1 {f1[index]:.2f}"
-            images.append((caption, compared(image, found[index], record, val.dataset.labels)))
-        galleries.append(Gallery(heading, note, images))
-    return galleries

@@ -233,6 +233,12 @@ class RunState:
     best_map: float | None = None
     best_epoch: int | None = None
     finished: bool = False
+    parameters: int | None = None
+    """Weights of the network; None: unknown."""
+    gflop: float | None = None
+    """Operations for one image, 1e9; None: unknown."""
+    device: str = ""
+    precision: str = ""
 
 
 class RunReport(lightning.Callback):
@@ -259,7 +265,7 @@ class RunReport(lightning.Callback):
         self._written = 0.0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write the page before the first step."""
+        """Write the page before the first step: the data, the settings, the first batch."""
         self.write(whole=False)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

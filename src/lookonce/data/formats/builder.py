@@ -121,7 +121,8 @@ class Builder:
         self.crowd.append(crowd)
         self.areas.append(area)
 
-    def problem(self, key: str, where: Location, kind: str, found: str, action: str, times: int = 1) -> None:
+    def problem(self, key: str, where: Location, kind: str, found: str, action: str, times: int = 1,
+                box: Box | None = None) -> None:  # fmt: skip
         """Note a problem at a location. key: of the image or the split; "": the data set as a whole."""
         self.with_problems.add(key)
         counted = (str(where[0]), kind)
@@ -131,7 +132,7 @@ class Builder:
             self._more[at] += times
             if at < len(self._problems):
                 return
-        self._problems.append((key, Problem(self.location(where), kind, found, action, times)))
+        self._problems.append((key, Problem(self.location(where), kind, found, action, times, box)))
 
     def location(self, where: Location) -> str:
         """Return file:line, or "file: entry", the file relative to the root."""
@@ -172,7 +173,7 @@ class Builder:
             y1, y2 = (y2, y1) if exchanged[1] else (y1, y2)
         if not (x2 > x1 and y2 > y1):  # also true of nan
             found = f"a box with no area {short(box)}; expected width and height above 0"
-            self.problem(key, where, "box with no area", found, "dropped")
+            self.problem(key, where, "box with no area", found, "dropped", box=(x1, y1, x2, y2))
             return None
         x1, y1 = x1 - first, y1 - first
         width, height = size
