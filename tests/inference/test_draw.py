@@ -14,7 +14,7 @@ from PIL import Image, features
 
 from lookonce.errors import UserError
 from lookonce.inference import draw as module
-from lookonce.inference.draw import Style, class_colour, draw, draw_labels, font, lettering
+from lookonce.inference.draw import class_colour, draw, draw_labels, font, lettering
 from lookonce.model.detections import Detections
 
 GREY = 128
@@ -134,16 +134,16 @@ def test_a_class_without_room_for_its_labels_stands_in_a_legend() -> None:
     assert max(corners) > 200
 
 
-def test_style_hides_labels_or_scores_and_sets_the_width_of_lines() -> None:
-    def widths(style: Style) -> int:
-        return int(filled(draw(grey(300, 200), one([100, 80, 200, 160]), style=style), "cat", ("dog", "cat")).sum())
+def test_options_hide_labels_or_scores_and_set_the_width_of_lines() -> None:
+    def label(**options: bool) -> int:
+        return int(filled(draw(grey(300, 200), one([100, 80, 200, 160]), **options), "cat", ("dog", "cat")).sum())
 
-    assert widths(Style()) > widths(Style(hide_scores=True)) > widths(Style(hide_labels=True)) == 0
-    thick = np.asarray(draw(grey(300, 200), one([100, 80, 200, 160]), style=Style(line_width=7)))
+    assert label() > label(hide_scores=True) > label(hide_labels=True) == 0
+    thick = np.asarray(draw(grey(300, 200), one([100, 80, 200, 160]), line_width=7))
     assert (thick[120, 100:107] == class_colour("cat", ("dog", "cat"))).all()
     assert (thick[120, 107] == GREY).all()
     with pytest.raises(UserError, match="line-width: 0; expected 1 to 100"):
-        Style(line_width=0)
+        draw(grey(300, 200), one([100, 80, 200, 160]), line_width=0)
 
 
 def test_a_file_is_drawn_upright(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import platform
 import shlex
@@ -14,7 +15,7 @@ from lookonce import __version__
 from lookonce.choices import choose
 from lookonce.data.dataset import Dataset
 from lookonce.data.read import read_dataset, read_whole, settle
-from lookonce.errors import ConfigError, UserError
+from lookonce.errors import ConfigError, UserError, plural, printable
 from lookonce.evaluation.average_precision import Metrics, Rules
 from lookonce.evaluation.coco import TITLE, CocoMetrics, score_coco
 from lookonce.evaluation.evaluate import SCORE_THRESHOLD, Analysis, Difficult, Protocol, analyse, detect_all
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("lookonce")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What a detector scored, and on what."""
 
@@ -64,6 +65,19 @@ class Report:
     def computed_by(self) -> str:
         """Backend, precision and device, in words."""
         return "detections read from files" if self.backend is None else str(self.backend)
+
+    def __repr__(self) -> str:
+        """Return one line; `print` shows the tables."""
+        score = "unknown: no objects" if self.mean_ap is None else f"{self.mean_ap:.3f}"
+        images, objects = self.metrics.images, sum(c.objects for c in self.metrics.classes)
+        name = "AP" if self.coco else f"mAP@{self.metrics.rules.iou_threshold:g}"
+        return (
+            f"Report({name} {score}, {plural(images, 'image')}, {plural(objects, 'object')}, {printable(self.model)})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the tables for notebooks."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     def to_json(self) -> dict[str, Any]:
         """The scores as plain values, with what computed them."""

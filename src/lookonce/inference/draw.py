@@ -126,58 +126,51 @@ COLOURS = (
 """The palette of Okabe and Ito, for colour-blind readers. Further classes take it darker, then paler."""
 OPACITY = 0.8
 """Of a label: what lies below it shows through."""
+GRID = 11
+"""Places that are tried for the legend along each side of the image."""
+MAX_LINE = 100
+"""Largest width of lines, pixels."""
 HIDDEN = 0.3
 """A label hides an object if it covers more than this part of its box."""
 
 
-@dataclass(frozen=True)
-class Style:
-    """What is drawn at a box."""
-
-    hide_labels: bool = False
-    """Draw boxes alone."""
-    hide_scores: bool = False
-    """Leave the scores out of the labels."""
-    line_width: int | None = None
-    """Pixels; None: 1/200 of the image's shorter side."""
-
-    def __post_init__(self) -> None:
-        if self.line_width is not None and not 1 <= self.line_width <= 100:
-            raise UserError(f"line-width: {self.line_width}; expected 1 to 100 pixels")
-
-
-def draw(image: ImageSource, found: Detections | Found, truth: Truth | None = None, style: Style | None = None,
-         class_names: Sequence[str] = ()) -> Image.Image:  # fmt: skip
+def draw(image: ImageSource, found: Detections | Found, truth: Truth | None = None, *,
+         class_names: Sequence[str] = (), hide_labels: bool = False, hide_scores: bool = False,
+         line_width: int | None = None) -> Image.Image:  # fmt: skip
     """Draw detections on a copy of an image, and optionally the ground truth.
 
     Args:
         image: a path, a PIL image, or an array [h, w, 3] of uint8, RGB. It is not changed.
         found: detections of this image, or boxes, names and scores.
         truth: boxes and names of the objects; drawn dashed, below the detections.
-        style: which labels, and the width of lines.
         class_names: all classes, for the colours of boxes and names; Detections bring their own.
+        hide_labels: draw boxes alone.
+        hide_scores: leave the scores out of the labels.
+        line_width: pixels; None: 1/200 of the image's shorter side.
     Returns:
         A new image of the same size. Labels are inside it and do not overlap. Where there is no room for a label, it is
         the number of its class, which a legend explains, or left out.
     Raises:
-        UserError: what is no image.
+        UserError: what is no image, or a line of 0 or more than 100 pixels.
     """
-    style = style or Style()
+    if line_width is not None and not 1 <= line_width <= MAX_LINE:
+        raise UserError(f"line-width: {line_width}; expected 1 to {MAX_LINE} pixels")
     if isinstance(found, Detections):
         class_names = found.class_names
         found = found.boxes, found.names, found.scores.tolist()
     boxes, names, scores = np.asarray(found[0], np.float64).reshape(-1, 4), found[1], found[2]
     objects = [] if truth is None else list(zip(np.asarray(truth[0], np.float64).reshape(-1, 4), truth[1], strict=True))
-    sheet = _Sheet(load_rgb(image), style, class_names)
+    sheet = _Sheet(load_rgb(image), class_names, line_width)
     for box, _ in objects:
         sheet.dashed(box)
     order = np.argsort(scores, kind="stable")  # the best is drawn last, on top
     for n in order:
         sheet.solid(boxes[n], names[n])
-    for n in order[::-1]:
-        sheet.label(boxes[n], names[n], "" if style.hide_scores else f" {scores[n]:.2f}")
-    for box, name in objects:
-        sheet.label(box, name, truth=True)
+    if not hide_labels:
+        for n in order[::-1]:
+            sheet.label(boxes[n], names[n], "" if hide_scores else f" {scores[n]:.2f}")
+        for box, name in objects:
+            sheet.label(box, name, truth=True)
     return sheet.finished()
 
 
@@ -187,13 +180,8 @@ def draw_labels(image: ImageSource, boxes: NDArray[np.floating], names: Sequence
 
     boxes: [N, 4] xyxy image pixels; names: [N]; class_names: those of the data set, for the colours.
     """
-    sheet = _Sheet(load_rgb(image), Style(), class_names)
-    order = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable")  # small boxes on top
-    for n in order:
-        sheet.solid(boxes[n], names[n])
-    for n in order[::-1]:
-        sheet.label(boxes[n], names[n])
-    return sheet.finished()
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])  # small boxes on top
+    return draw(image, (boxes, names, (-areas).tolist()), class_names=class_names, hide_scores=True)
 
 
 def class_colour(name: str, class_names: Sequence[str] = ()) -> Colour:
@@ -225,12 +213,12 @@ class _Tag:
 class _Sheet:
     """An image to draw on: boxes at once, labels at the end, above all boxes."""
 
-    def __init__(self, image: NDArray[np.uint8], style: Style, class_names: Sequence[str]) -> None:
+    def __init__(self, image: NDArray[np.uint8], class_names: Sequence[str], line_width: int | None) -> None:
         self.image = Image.fromarray(image)  # a copy
         self.pen = ImageDraw.Draw(self.image)
         short = min(self.image.size)
-        self.style, self.class_names = style, list(class_names)
-        self.line = style.line_width or max(1, round(short / 200))
+        self.class_names = list(class_names)
+        self.line = line_width or max(1, round(short / 200))
         self.margin = max(1, round(short / 200))
         self.letters = max(10, round(short / 36))  # px
         self.boxes: list[Rectangle] = []
@@ -274,8 +262,6 @@ class _Sheet:
         Where there is no such place: in smaller letters, then the number of its class, then nothing. truth: black, and
         rather below the box.
         """
-        if self.style.hide_labels:
-            return
         text, file = lettering(name)
         fill = BLACK if truth else class_colour(name, self.class_names)
         corners, small = self.corners(box), max(9, round(0.75 * self.letters))
@@ -337,7 +323,7 @@ class _Sheet:
         return self.image
 
     def legend(self) -> list[_Tag]:
-        """Return a line for each class that is numbered, in the corner of the image where it hides least."""
+        """Return a line for each class that is numbered, where it hides least."""
         lines = []
         for name, number in sorted(self.numbered.items(), key=lambda item: item[1]):
             text, file = lettering(name)
@@ -348,11 +334,13 @@ class _Sheet:
         lines = lines[: self.image.height // high] if wide <= self.image.width else []
         if not lines:
             return []
-        right, bottom = self.image.width - wide, self.image.height - high * len(lines)
-        starts = np.array([(0, 0), (right, 0), (0, bottom), (right, bottom)])
-        corners = np.concatenate((starts, starts + np.array((wide - 1, high * len(lines) - 1))), 1)
-        taken = np.array([*(tag.place for tag in self.tags), *self.boxes])
-        left, top = (int(v) for v in starts[np.argmin(_covered(corners, taken).sum(1))])
+        free = self.image.width - wide, self.image.height - high * len(lines)
+        columns, rows = (np.linspace(0, side, GRID).astype(np.int64) for side in free)
+        starts = np.array([(x, y) for x in columns for y in rows])  # [GRID * GRID, 2]
+        places = np.concatenate((starts, starts + np.array((wide - 1, high * len(lines) - 1))), 1)
+        hidden = 3 * _covered(places, np.array([tag.place for tag in self.tags])).sum(1)
+        hidden += _covered(places, np.array(self.boxes)).sum(1)
+        left, top = (int(v) for v in starts[np.argmin(hidden)])
         return [replace(line, place=(left, top + n * high, left + wide - 1, top + n * high + high - 1))
                 for n, line in enumerate(lines)]  # fmt: skip
 
