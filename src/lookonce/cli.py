@@ -171,7 +171,7 @@ def _current_names(words: list[str]) -> list[str]:
         elif dashes == "--no-" and name in OFF_BY_DEFAULT:
             log.warning("%s: is the default; leave it out", option)
             continue
-        found.append(word)
+        found.append("<stdin>" if word == "-" else word)  # cyclopts takes - for an option
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -10,14 +9,14 @@ from io import BufferedIOBase
 from itertools import islice
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, cast, overload
+from typing import TYPE_CHECKING, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.data.images import BATCH, Decoded, ImageSource, Opened, load_for, load_rgb, open_ahead
 from lookonce.errors import ConfigError, ImageError, plural, printable
-from lookonce.inference.backends.open import Backend, open_backend
+from lookonce.inference.backends.open import Backend, model_files, open_backend
 from lookonce.inference.backends.settings import BackendName, Precision, Settings
 from lookonce.model.detections import Detections
 from lookonce.model.heads import decode
@@ -65,7 +64,7 @@ class Detector:
         if threshold is not None:
             _check_fraction("threshold", threshold)
         _check_fraction("iou_threshold", iou_threshold)
-        self.file = source if isinstance(source, Path) else None
+        self.file = source.expanduser() if isinstance(source, Path) else None
         if isinstance(source, Backend):
             self.backend: Backend = source
         else:
@@ -75,6 +74,11 @@ class Detector:
         own = self.about.thresholds or (PLAIN_THRESHOLD,) * len(self.about.labels)
         self.thresholds = np.array(own if threshold is None else (threshold,) * len(own))
         self.selection = Selection(float(self.thresholds.min()), iou_threshold)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of the model: model.safetensors of a run, all of Darknet's, .xml with its .bin; () in memory."""
+        return () if self.file is None else model_files(self.file)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -187,12 +191,3 @@ def _check_fraction(name: str, value: object) -> None:
     """Raise ConfigError for anything but a number from 0 to 1."""
     if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:
         raise ConfigError(f"{name}: {value!r}; expected a number from 0 to 1")
-
-
-def write_entry(text: TextIO, file: str, found: Detections, first: bool, drawn: str | None = None) -> None:
-    """Write one image's detections as an element of a JSON list. first: it is the first element.
-
-    drawn: name of the drawn image, if there is one.
-    """
-    entry = {"file": file, **({"drawn": drawn} if drawn else {}), "detections": found.to_json()}
-    text.write(("" if first else ",") + "\n" + json.dumps(entry))

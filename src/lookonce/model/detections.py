@@ -112,7 +112,7 @@ class Detections:
                 raise IndexError(f"detection {index} of {len(self)}")
             label, (x1, y1, x2, y2) = int(self.labels[index]), self.boxes[index].tolist()
             return Detection(self.class_names[label], float(self.scores[index]), (x1, y1, x2, y2), label)
-        rows = index if isinstance(index, slice) else np.asarray(index, None if np.size(index) else np.int64)  # type: ignore[arg-type]
+        rows = index if isinstance(index, slice) else np.asarray(index, None if np.size(index) else np.int64)
         return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows])
 
     def __iter__(self) -> Iterator[Detection]:
