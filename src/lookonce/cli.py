@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from io import StringIO, TextIOWrapper
 from pathlib import Path
@@ -185,7 +186,7 @@ def _read_names(app: cyclopts.App, commands: tuple[str, ...], arguments: cyclopt
         if len(argument.tokens) != 1 or argument.tokens[0].keys or not isinstance(argument.tokens[0].value, str):
             continue
         [token], kinds, choices = argument.tokens, get_args(argument.hint), literals(argument.hint)
-        if tuple[str, ...] in kinds:
+        if Sequence[str] in kinds:
             unset = token.implicit_value in ((), [])
         else:
             unset = token.value.lower() == "none" and "none" not in choices

@@ -19,7 +19,7 @@ from typing import Annotated, Any, BinaryIO, get_args
 from cyclopts import Parameter
 
 from lookonce.choices import choose
-from lookonce.commands.paths import AnyPath, expanded
+from lookonce.commands.arguments import AnyPath, expanded, several
 from lookonce.console import track
 from lookonce.data.download import MOST_BYTES, fetch_image
 from lookonce.data.images import BATCH, Decoded, load_rgb, usable_cores
@@ -163,28 +163,23 @@ def detect(
             files.
         Interrupted: Ctrl-C; the detections so far are written.
     """
-    model, formats = expanded(model), tuple(choose(name, get_args(SaveFormat), "save") for name in _listed(save))
+    model, formats = expanded(model), tuple(choose(name, get_args(SaveFormat), "save") for name in several(save))
     if line_width is not None and not 1 <= line_width <= MAX_LINE:
         raise UserError(f"line-width: {line_width}; expected 1 to {MAX_LINE} pixels")
     style = {"hide_labels": hide_labels, "hide_scores": hide_scores, "line_width": line_width}
     with tempfile.TemporaryDirectory(prefix="lookonce-", ignore_cleanup_errors=True) as fetched:
-        files, names = _find(_listed(images), Path(fetched))
+        files, names = _find(several(images), Path(fetched))
         place = numbered_folder(DETECTIONS, start=2) if out is None else new_folder(expanded(out), overwrite)
         with place as folder:
             detector = Detector(model, backend, device=device, precision=precision, throughput=True,
                                 threshold=threshold, iou_threshold=iou_threshold)  # fmt: skip
-            labels = None if labels is None else [choose(n, detector.labels, "labels") for n in _listed(labels)]
+            labels = None if labels is None else [choose(n, detector.labels, "labels") for n in several(labels)]
             sweep(folder)
             if overwrite:
                 remove_earlier(folder, {Path(file).resolve() for file in files})
                 check_free(folder, formats)
             job = _Job(Summary(folder), names, formats, labels, save_images, style, _taken(folder))
             return _write_all(detector, model, files, job)
-
-
-def _listed(given: Sequence[Any] | Path) -> list[Any]:
-    """Return several, or one, as a list."""
-    return [given] if isinstance(given, str | Path) else list(given)
 
 
 def _find(images: Sequence[str | Path], fetched: Path) -> tuple[list[str], dict[str, str]]:

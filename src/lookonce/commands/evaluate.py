@@ -6,6 +6,7 @@ import html
 import logging
 import platform
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from lookonce import __version__
 from lookonce.choices import choose
+from lookonce.commands.arguments import AnyPath, expanded, several
 from lookonce.data.dataset import Dataset
 from lookonce.data.read import read_dataset, read_whole, settle
 from lookonce.errors import ConfigError, UserError, plural, printable
@@ -114,11 +116,11 @@ class Report:
 
 
 def evaluate(
-    model: Path,
-    data: Path,
+    model: AnyPath,
+    data: AnyPath,
     *,
     split: str = "test",
-    labels: tuple[str, ...] | None = None,
+    labels: Sequence[str] | None = None,
     protocol: Protocol = "voc2010",
     iou_threshold: float = 0.5,
     difficult: Difficult | None = None,
@@ -126,7 +128,7 @@ def evaluate(
     backend: BackendName = "auto",
     device: str | None = None,
     precision: Precision = "fp32",
-    report: Path | None = None,
+    report: AnyPath | None = None,
     overwrite: bool = False,
 ) -> Report:
     """Score a detector on labelled images.
@@ -154,6 +156,8 @@ def evaluate(
     Raises:
         UserError: a model or data set that cannot be read; classes that only one of the two knows.
     """
+    model, data, report = expanded(model), expanded(data), None if report is None else expanded(report)
+    labels = None if labels is None else several(labels)
     protocol = choose(protocol, get_args(Protocol), "protocol")
     if difficult is not None:
         difficult = choose(difficult, get_args(Difficult), "difficult")
@@ -163,8 +167,8 @@ def evaluate(
     if report is not None:
         check_output(report, overwrite, data)
     chosen = None if split == "all" else split
-    if holds_detections(Path(model)):
-        dataset, detections = _from_files(Path(model), data, chosen, labels)
+    if holds_detections(model):
+        dataset, detections = _from_files(model, data, chosen, labels)
         info: BackendInfo | None
         rules, skipped, info = replace(rules, score_threshold=None), 0, None
     else:

@@ -1,6 +1,7 @@
 """Known files on the web: where they are, and how they are downloaded and checked.
 
-The only module that opens a connection.
+The only module that opens a connection: for `lookonce download NAME`, and for the address of an image that the user
+gives to `lookonce detect`.
 
 Sizes and checksums. VOC archives: sha256 of TensorFlow Datasets, url_checksums/voc.txt (tensorflow/datasets, 333639b);
 torchvision/datasets/voc.py (pytorch/vision, 55d68f0) gives the md5 of the same files. yolov2, yolov2-tiny and conv.23:

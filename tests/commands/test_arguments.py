@@ -1,4 +1,4 @@
-"""Tests of lookonce.commands.paths."""
+"""Tests of lookonce.commands.arguments."""
 
 import inspect
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import get_type_hints
 
 import lookonce
 from lookonce.cli import COMMANDS
-from lookonce.commands.paths import expanded
+from lookonce.commands.arguments import expanded, several
 
 
 def test_the_home_folder_is_found(monkeypatch):
@@ -24,3 +24,9 @@ def test_every_command_takes_paths_as_text_and_names_as_any_sequence():
             text = str(hints[parameter])
             assert "Path" not in text or "str" in text, f"{name}: {parameter}: {text}"
             assert "tuple[str" not in text, f"{name}: {parameter}: {text}"
+
+
+def test_one_name_or_path_is_several():
+    assert several("RBC") == several(["RBC"]) == ("RBC",)
+    assert several(Path("a.jpg")) == (Path("a.jpg"),)
+    assert several(name for name in "ab") == ("a", "b")
