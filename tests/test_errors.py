@@ -55,3 +55,9 @@ def test_the_middle_of_an_endless_message_is_left_out():
     assert said.endswith("999; expected names")
     assert " ... " in said
     assert str(errors.UserError(said)) == said
+
+
+def test_counts_have_their_noun_in_the_singular_or_plural():
+    found = [errors.plural(n, noun) for n in (0, 1, 1234) for noun in ("image", "class", "box")]
+    assert found == ["0 images", "0 classes", "0 boxes", "1 image", "1 class", "1 box",
+                     "1,234 images", "1,234 classes", "1,234 boxes"]  # fmt: skip

@@ -71,6 +71,12 @@ def test_commands_call_nobody(run, squares, tmp_path):
     assert "CALLED" not in done.stdout  # by a process of its own
 
 
+def test_detect_opens_a_connection_for_an_address_that_the_user_gives(run):
+    done = watched("main(['detect', sys.argv[1], 'http://127.0.0.1:9/a.jpg'])", run)
+    assert done.returncode == 9
+    assert "socket.connect" in done.stdout
+
+
 def test_a_detector_calls_nobody(run, squares):
     backends = ["torch", "openvino", *(["onnxruntime"] if importlib.util.find_spec("onnxruntime") else [])]
     code = "for backend in sys.argv[3:]: Detector(sys.argv[1], backend)(sys.argv[2])"

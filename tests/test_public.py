@@ -8,12 +8,19 @@ from pathlib import Path
 import pytest
 
 import lookonce
+from lookonce.cli import COMMANDS
 
 
 def test_every_public_name_is_there_and_there_are_not_many():
     assert all(getattr(lookonce, name) is not None for name in lookonce.__all__)
-    assert len(lookonce.__all__) <= 16
+    assert len(set(lookonce.__all__) - set(COMMANDS)) <= 16
     assert sorted(name for names in lookonce._MODULES.values() for name in names) == sorted(lookonce.__all__)
+
+
+def test_every_command_is_a_public_function_of_its_name():
+    for name in COMMANDS:
+        assert getattr(lookonce, name).__module__ == f"lookonce.commands.{name}"
+    assert set(COMMANDS) < set(dir(lookonce))
 
 
 def test_a_wrong_name_lists_the_right_ones():

@@ -9,36 +9,59 @@ from typing import TYPE_CHECKING, Any
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # openvino and nncf would call home
 
 if TYPE_CHECKING:
+    from lookonce.commands.anchors import anchors
+    from lookonce.commands.benchmark import benchmark
+    from lookonce.commands.cache import cache
+    from lookonce.commands.check import check
+    from lookonce.commands.convert import convert
+    from lookonce.commands.demo import demo
+    from lookonce.commands.detect import detect
+    from lookonce.commands.diagnose import diagnose
+    from lookonce.commands.download import download
     from lookonce.commands.evaluate import Report, evaluate
     from lookonce.commands.export import export
+    from lookonce.commands.prune import prune
     from lookonce.commands.train import train
     from lookonce.data.anchors import cluster_anchors
     from lookonce.data.dataset import Dataset, Record
     from lookonce.data.read import read_dataset
     from lookonce.errors import UserError
     from lookonce.inference.detector import Detector
+    from lookonce.inference.draw import draw
     from lookonce.model.anchors import Anchors
     from lookonce.model.darknet.files import load_darknet, save_darknet
-    from lookonce.model.detections import Detections
+    from lookonce.model.detections import Detection, Detections
     from lookonce.model.network import Network
 
 __version__ = "0.1.0"
 __all__ = [
-    "Anchors", "Dataset", "Detections", "Detector", "Network", "Record", "Report", "UserError",
-    "cluster_anchors", "evaluate", "export", "load_darknet", "read_dataset", "save_darknet", "train",
+    "Anchors", "Dataset", "Detection", "Detections", "Detector", "Network", "Record", "Report", "UserError",
+    "anchors", "benchmark", "cache", "check", "cluster_anchors", "convert", "demo", "detect", "diagnose", "download",
+    "draw", "evaluate", "export", "load_darknet", "prune", "read_dataset", "save_darknet", "train",
 ]  # fmt: skip
 _MODULES = {
+    "commands.anchors": ("anchors",),
+    "commands.benchmark": ("benchmark",),
+    "commands.cache": ("cache",),
+    "commands.check": ("check",),
+    "commands.convert": ("convert",),
+    "commands.demo": ("demo",),
+    "commands.detect": ("detect",),
+    "commands.diagnose": ("diagnose",),
+    "commands.download": ("download",),
     "commands.evaluate": ("Report", "evaluate"),
     "commands.export": ("export",),
+    "commands.prune": ("prune",),
     "commands.train": ("train",),
     "data.anchors": ("cluster_anchors",),
     "data.dataset": ("Dataset", "Record"),
     "data.read": ("read_dataset",),
     "errors": ("UserError",),
     "inference.detector": ("Detector",),
+    "inference.draw": ("draw",),
     "model.anchors": ("Anchors",),
     "model.darknet.files": ("load_darknet", "save_darknet"),
-    "model.detections": ("Detections",),
+    "model.detections": ("Detection", "Detections"),
     "model.network": ("Network",),
 }
 
@@ -50,3 +73,8 @@ def __getattr__(name: str) -> Any:
             globals()[name] = value = getattr(importlib.import_module(f"lookonce.{module}"), name)
             return value
     raise AttributeError(f"module 'lookonce' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    """List the public names, for completion, whether they are imported or not."""
+    return sorted({*globals(), *__all__})

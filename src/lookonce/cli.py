@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 import textwrap
+from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from importlib.metadata import PackageNotFoundError, version
 from io import StringIO, TextIOWrapper
@@ -195,7 +196,7 @@ def _current_names(words: list[str]) -> list[str]:
         elif dashes == "--no-" and name in OFF_BY_DEFAULT:
             log.warning("%s: is the default; leave it out", option)
             continue
-        found.append(word)
+        found.append("<stdin>" if word == "-" else word)  # cyclopts takes - for an option
     return found
 
 
@@ -209,7 +210,7 @@ def _read_names(app: cyclopts.App, commands: tuple[str, ...], arguments: cyclopt
         if len(argument.tokens) != 1 or argument.tokens[0].keys or not isinstance(argument.tokens[0].value, str):
             continue
         [token], kinds, choices = argument.tokens, get_args(argument.hint), literals(argument.hint)
-        if tuple[str, ...] in kinds:
+        if Sequence[str] in kinds:
             unset = token.implicit_value in ((), [])
         else:
             unset = token.value.lower() == "none" and "none" not in choices

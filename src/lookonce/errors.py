@@ -23,6 +23,16 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    >>> plural(1, "image"), plural(4886, "box")
+    ('1 image', '4,886 boxes')
+    """
+    ending = "" if count == 1 else "es" if noun.endswith(("s", "x", "sh", "ch")) else "s"
+    return f"{count:,} {noun}{ending}"
+
+
 class UserError(ValueError):
     """Invalid input. The message says where, what was found, what is expected and what to do, in one printable line.
 

@@ -14,7 +14,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -64,6 +64,17 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text with \\n line ends, whole or not at all."""
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")
+
+
+def file_digest(paths: Iterable[Path]) -> str | None:
+    """Return "sha256:..." of the content of one file, or of several as if they were one; None without files."""
+    paths = tuple(paths)
+    found = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as content:
+            while block := content.read(1 << 20):
+                found.update(block)
+    return f"sha256:{found.hexdigest()}" if paths else None
 
 
 def sweep(folder: Path) -> None:

@@ -1,14 +1,21 @@
 """Tests of lookonce.commands.detect."""
 
+import hashlib
 import json
 import shutil
+import sys
+from dataclasses import replace
+from io import BytesIO, TextIOWrapper
 
 import pytest
 from PIL import Image
 
-from lookonce.commands.detect import LOOKED_AT, _free_name, _remove_earlier, detect
+from lookonce import evaluate
+from lookonce.commands.detect import LOOKED_AT, _free_stem, detect
+from lookonce.data.download import MOST_BYTES
 from lookonce.errors import Interrupted, UserError
 from lookonce.inference.detector import Detector
+from lookonce.model.model_file import load_model, save_model
 
 
 def test_images_become_drawn_images_and_json(run, squares, tmp_path):
@@ -17,10 +24,14 @@ def test_images_become_drawn_images_and_json(run, squares, tmp_path):
     said = json.loads((tmp_path / "detections.json").read_text())
     assert [entry["file"] for entry in said["images"]] == [str(f) for f in files]
     assert sum(len(entry["detections"]) for entry in said["images"]) == summary.detections > 0
-    assert set(said["images"][0]["detections"][0]) == {"label", "score", "box"}
+    assert set(said["images"][0]["detections"][0]) == {"label", "class_id", "score", "box"}
+    assert said["images"][0]["width"] == said["images"][0]["height"] == 96
+    model = (run / "model.safetensors").read_bytes()
+    assert said["model_digest"] == f"sha256:{hashlib.sha256(model).hexdigest()}"
+    assert said["thresholds"] == dict(zip(("blue", "red"), Detector(run).thresholds.round(6).tolist()))
     assert Image.open(tmp_path / "test000.jpg").size == (96, 96)
     assert len(list(tmp_path.iterdir())) == 9
-    assert "detections on 8 images" in str(summary)
+    assert str(summary).startswith(f"{summary.detections} detections in 8 images -> {tmp_path} (drawn images, detect")
 
 
 def test_one_bad_image_is_skipped_and_counted(run, squares, tmp_path):
@@ -43,7 +54,7 @@ def test_a_stop_keeps_what_was_found(run, squares, tmp_path, monkeypatch):
 
     whole = Detector.detect_files
     monkeypatch.setattr(Detector, "detect_files", stops)
-    with pytest.raises(Interrupted, match=r"stopped: \d+ detections on 3 images: .*detections\.json, of 8") as stopped:
+    with pytest.raises(Interrupted, match=r"stopped after 3 of 8 images: \d+ detections in 3 images") as stopped:
         detect(run, [str(squares / "JPEGImages" / "test*.png")], out=tmp_path)
     assert stopped.value.exit_code == 130
     assert len(json.loads((tmp_path / "detections.json").read_text())["images"]) == 3
@@ -85,7 +96,7 @@ def test_nothing_to_read_is_told_and_leaves_no_file(run, tmp_path):
     with pytest.raises(UserError, match="no images there"):
         detect(run, [str(tmp_path / "*.jpg")], out=tmp_path / "out")
     (tmp_path / "a.jpg").write_text("text")
-    with pytest.raises(UserError, match="none of the 1 images could be read"):
+    with pytest.raises(UserError, match=r"a\.jpg: cannot be read \(see above\); nothing was written"):
         detect(run, [str(tmp_path)], out=tmp_path / "out")
     assert not (tmp_path / "out" / "detections.json").exists()
 
@@ -135,29 +146,120 @@ def test_without_a_name_each_detect_has_a_folder_of_its_own(run, squares, tmp_pa
     with pytest.raises(UserError):
         detect(run, ["nothing*.png"])
     (tmp_path / "a.png").write_text("text")
-    with pytest.raises(UserError, match="none of the 1"):
+    with pytest.raises(UserError, match="cannot be read"):
         detect(run, ["a.png"])
     assert not (tmp_path / "detections-3").exists()
 
 
 def test_names_that_are_one_file_on_some_systems_do_not_collide():
-    taken = {"b.jpg"}
+    taken = {"b"}
     stems = ["a", "A", "a-2", "b", "stra\u00dfe", "STRASSE", "\u00e9", "e\u0301"]
-    names = [_free_name(stem, taken) for stem in stems]
-    assert names == ["a.jpg", "A-2.jpg", "a-2-2.jpg", "b-2.jpg", "stra\u00dfe.jpg", "STRASSE-2.jpg", "\u00e9.jpg",
-                     "e\u0301-2.jpg"]  # fmt: skip
-    assert len(_free_name("x" * 251, taken).encode()) < 255
+    names = [_free_stem(stem, taken) for stem in stems]
+    assert names == ["a", "A-2", "a-2-2", "b-2", "stra\u00dfe", "STRASSE-2", "\u00e9", "e\u0301-2"]
+    assert len(_free_stem("x" * 251, taken).encode()) < 251
 
 
-def test_an_earlier_result_names_no_file_outside_its_folder(tmp_path):
-    (tmp_path / "out").mkdir()
-    for name in ("kept.jpg", "out/input.jpg", "out/old.jpg", "out/notes.txt"):
-        (tmp_path / name).write_text("x")
-    names = ["../kept.jpg", "old.jpg", "input.jpg", "notes.txt", str(tmp_path / "kept.jpg"), None, 3]
-    (tmp_path / "out" / "detections.json").write_text(json.dumps({"images": [{"drawn": name} for name in names]}))
-    _remove_earlier(tmp_path / "out", [str(tmp_path / "out" / "input.jpg")])
-    left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.*")}
-    assert left == {"kept.jpg", "out/input.jpg", "out/notes.txt", "out/detections.json"}
-    for text in ("", "[]", "{}", '{"images": 3}', '{"images": [3]}', "[" * 100_000):
-        (tmp_path / "out" / "detections.json").write_text(text)
-        _remove_earlier(tmp_path / "out", [])
+def test_every_format_is_written_where_the_next_detect_can_remove_it(run, squares, tmp_path):
+    files = [str(squares / "JPEGImages" / f"test00{n}.png") for n in (0, 1)]
+    summary = detect(run, files, out=tmp_path / "out", save=["yolo", "VOC", "coco", "csv", "crops"])
+    said = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert said["formats"] == ["yolo", "voc", "coco", "csv", "crops"]
+    written = {name for entry in said["images"] for name in (entry["drawn"], *entry["written"])}
+    there = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert there == written | {"detections.json", "coco.json", "detections.csv", "classes.txt"}
+    assert "labels/, annotations/, crops/)" in str(summary)
+    (tmp_path / "out" / "labels" / "test000.md").write_text("mine")
+    detect(run, files[:1], out=tmp_path / "out", overwrite=True)
+    there = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert there == {"detections.json", "test000.jpg", "labels/test000.md"}
+    (tmp_path / "out" / "coco.json").write_text("mine")
+    with pytest.raises(UserError, match=r"coco\.json: exists, and detect did not write it"):
+        detect(run, files[:1], out=tmp_path / "out", overwrite=True, save="coco")
+
+
+def test_a_labels_file_of_the_users_is_never_replaced(run, squares, tmp_path):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "test000.txt").write_text("mine")
+    detect(run, [squares / "JPEGImages" / "test000.png"], out=tmp_path, overwrite=True, save=["yolo"])
+    assert (tmp_path / "labels" / "test000.txt").read_text() == "mine"
+    assert (tmp_path / "labels" / "test000-2.txt").is_file()
+
+
+def test_only_the_wanted_classes_are_detected(run, squares, tmp_path):
+    files = sorted(map(str, (squares / "JPEGImages").glob("test*.png")))
+    summary = detect(run, files, out=tmp_path, labels=["Red"], save_images=False)
+    said = json.loads((tmp_path / "detections.json").read_text())
+    names = [one["label"] for entry in said["images"] for one in entry["detections"]]
+    assert set(names) == {"red"}
+    assert len(names) == summary.detections == sum(len(found.only("red")) for found in Detector(run)(files))
+    assert said["only"] == ["red"]
+
+
+def test_an_image_comes_from_standard_input(run, squares, tmp_path, monkeypatch):
+    content = (squares / "JPEGImages" / "test000.png").read_bytes()
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(content)))
+    detect(run, "-", out=tmp_path / "out")
+    said = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [entry["file"] for entry in said["images"]] == ["-"]
+    assert Image.open(tmp_path / "out" / "stdin.jpg").size == (96, 96)
+    for nothing, message in ((b"", "standard input has 0"), (bytes(MOST_BYTES + 1), "more than 64 MB")):
+        monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(nothing)))
+        with pytest.raises(UserError, match=message):
+            detect(run, "-", out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_image_comes_from_an_address(run, squares, tmp_path, monkeypatch):
+    content = (squares / "JPEGImages" / "test000.png").read_bytes()
+    monkeypatch.setattr("lookonce.commands.detect.fetch_image", {"https://a.b/c/photo.png?x=1": content}.get)
+    detect(run, ["https://a.b/c/photo.png?x=1"], out=tmp_path)
+    said = json.loads((tmp_path / "detections.json").read_text())
+    assert [(entry["file"], entry["drawn"]) for entry in said["images"]] == [
+        ("https://a.b/c/photo.png?x=1", "photo.jpg")]  # fmt: skip
+
+
+def test_videos_and_streams_are_refused_before_the_model_is_opened(tmp_path):
+    with pytest.raises(UserError, match=r"a\.mp4: a video; detect reads images\. Extract frames first"):
+        detect("nowhere", ["a.mp4"], out=tmp_path / "out")
+    with pytest.raises(UserError, match="rtsp://cam/1: expected the http or https address of one image"):
+        detect("nowhere", ["rtsp://cam/1"], out=tmp_path / "out")
+    with pytest.raises(UserError, match="images: none given"):
+        detect("nowhere", [], out=tmp_path / "out")
+    with pytest.raises(UserError, match="save: 'pdf'; expected one of yolo, voc, coco, csv, crops"):
+        detect("nowhere", ["a.jpg"], out=tmp_path / "out", save=["pdf"])
+
+
+def test_heic_without_its_package_is_reported_once_and_counted(run, squares, tmp_path, monkeypatch, caplog):
+    for name in "abc":
+        (tmp_path / f"{name}.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    shutil.copy(squares / "JPEGImages" / "test000.png", tmp_path / "d.png")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    summary = detect(run, tmp_path, out=tmp_path / "out", save_images=False)
+    assert "3 images skipped (3 of them HEIC: pip install pillow-heif)" in str(summary)
+    assert sum("pillow-heif" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_class_at_the_lowest_recommended_threshold_is_named(run, squares, tmp_path):
+    model = replace(load_model(run / "model.safetensors"), thresholds=(0.1, 0.4))
+    save_model(model, tmp_path / "weak.safetensors")
+    file = squares / "JPEGImages" / "test000.png"
+    said = str(detect(tmp_path / "weak.safetensors", [file], out=tmp_path / "out"))
+    assert "the model is unsure about blue, so the threshold is the lowest recommended, 0.1 (see --threshold)" in said
+    assert "unsure" not in str(detect(tmp_path / "weak.safetensors", [file], out=tmp_path / "given", threshold=0.1))
+
+
+def test_drawing_options_reach_the_images(run, squares, tmp_path):
+    file = squares / "JPEGImages" / "test000.png"
+    detect(run, [file], out=tmp_path / "a", line_width=6)
+    detect(run, [file], out=tmp_path / "b", hide_labels=True)
+    assert (tmp_path / "a" / "test000.jpg").read_bytes() != (tmp_path / "b" / "test000.jpg").read_bytes()
+    with pytest.raises(UserError, match="line-width: 0"):
+        detect(run, [file], out=tmp_path / "c", line_width=0)
+
+
+def test_evaluate_scores_what_detect_wrote_the_same_in_every_format(run, squares, tmp_path):
+    detect(run, [str(squares / "JPEGImages" / "test*.png")], out=tmp_path, threshold=0.01, save=("yolo", "coco", "csv"))
+    places = [tmp_path / "detections.json", tmp_path / "coco.json", tmp_path / "labels"]
+    scores = [evaluate(place, squares, bootstrap=0).mean_ap for place in places]
+    assert scores[0] > 0.3
+    assert scores == pytest.approx([scores[0]] * 3, abs=1e-6)

@@ -33,6 +33,8 @@ def test_a_report_is_the_score_of_the_detections(run, squares):
     assert report.mean_ap > 0.5
     low, high = report.metrics.interval
     assert low <= report.mean_ap <= high
+    assert repr(report) == f"Report(mAP@0.5 {report.mean_ap:.3f}, 8 images, {len(dataset.boxes)} objects, {run})"
+    assert "errors by kind" in report._repr_html_()
     said = str(report)
     assert "VOC 2010" in said
     assert "IoU >= 0.5" in said

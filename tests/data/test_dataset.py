@@ -2,12 +2,16 @@
 
 import gc
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lookonce.data.dataset import Record, pack
+from lookonce.data.read import read_dataset
+from lookonce.errors import plural
+from lookonce.inference.draw import class_colour
 
 ROOT = Path("set")
 
@@ -60,3 +64,28 @@ def test_the_typical_side_of_objects_is_a_share_of_the_images_longer_side():
     tall = Record(ROOT / "b.jpg", (100, 320), boxes[:1], np.zeros(1, int), np.zeros(1, bool))
     assert pack("set", ROOT, ("a",), [tall, record("c.jpg", 0)]).object_side == pytest.approx(0.2)
     assert dataset(0).object_side == 1.0
+
+
+def test_one_line_shows_a_data_set_and_an_image(squares):
+    dataset = read_dataset(squares, "test")
+    objects = len(dataset.boxes)
+    assert repr(dataset) == f"Dataset squares: 8 images, {objects} objects, 2 classes"
+    record = dataset.records[0]
+    assert repr(record) == f"Record({record.path}: 96 x 96, {plural(len(record.labels), 'object')})"
+
+
+def test_an_image_is_drawn_with_its_objects(squares):
+    dataset = read_dataset(squares, "test")
+    record = dataset.records[1]
+    drawn = np.asarray(dataset.draw(1, hide_labels=True))
+    assert drawn.shape == (96, 96, 3)
+    (x1, y1, *_), name = record.boxes[0], dataset.labels[record.labels[0]]
+    assert tuple(drawn[int(y1), int(x1)]) == class_colour(name, dataset.labels)
+
+
+def test_notebooks_show_some_images_and_leave_out_what_cannot_be_read(squares):
+    dataset = read_dataset(squares, "test")
+    assert dataset._repr_html_().count('<img src="data:image/jpeg;base64,') == 4
+    gone = replace(dataset.select([0, 1]), paths=np.array(["<nowhere>.png", dataset.paths[1]]))
+    assert gone._repr_html_().count("<img") == 1
+    assert replace(gone, name="<b>")._repr_html_().startswith("<p>Dataset &lt;b&gt;: 2 images, ")

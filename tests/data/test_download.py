@@ -320,3 +320,16 @@ def test_a_page_is_no_file(head, kind):
 @pytest.mark.parametrize("head", [CONTENT[:100], b"VOCdevkit/VOC2007/" + b"\0" * 82, b""])
 def test_a_file_is_no_page(head):
     download.refuse_text(head, "application/octet-stream")
+
+
+def test_an_image_is_fetched_from_the_address_that_the_user_names(monkeypatch):
+    with serving() as server:
+        assert download.fetch_image(server.url("good")) == CONTENT
+        assert download.fetch_image(server.url("moved")) == CONTENT
+        with pytest.raises(UserError, match=r"/missing: answers 404 .*; check the address, or save the image"):
+            download.fetch_image(server.url("missing"))
+        monkeypatch.setattr(download, "MOST_BYTES", 1 << 10)
+        with pytest.raises(UserError, match="sends more than 0 MB"):
+            download.fetch_image(server.url("good"))
+    with pytest.raises(UserError, match="file:///etc/passwd: expected the http or https address of one image"):
+        download.fetch_image("file:///etc/passwd")

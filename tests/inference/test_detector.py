@@ -41,6 +41,32 @@ def test_an_image_is_a_file_an_image_or_an_array(detector, squares):
     assert found[0].class_names == ("blue", "red")
 
 
+def test_each_call_may_have_its_threshold_and_classes(detector, squares):
+    files = [record.path for record in read_dataset(squares, "test").records]
+    everything = detector(files, threshold=0)
+    for one, some, red in zip(everything, detector(files, threshold=0.5), detector(files, threshold=0, labels="red")):
+        np.testing.assert_array_equal(some.boxes, one.boxes[one.scores > 0.5])
+        np.testing.assert_array_equal(red.boxes, one.boxes[one.labels == 1])
+        assert red.class_names == ("blue", "red")
+    assert detector(files[0]).scores.tolist() == detector(files)[0].scores.tolist()
+    with pytest.raises(UserError, match="threshold: 3; expected a number from 0 to 1"):
+        detector(files, threshold=3)
+    with pytest.raises(UserError, match="labels: 'green'; expected one of blue, red"):
+        detector(files, labels=["green"])
+
+
+def test_detections_know_the_file_they_were_made_from(detector, squares):
+    file = read_dataset(squares, "test").records[0].path
+    assert detector(file).file == str(file)
+    assert detector([str(file)])[0].draw().size == (96, 96)
+    assert detector(np.array(Image.open(file))).file is None
+    assert [found.file for _, _, found in detector.detect_files([file])] == [str(file)]
+
+
+def test_one_line_shows_a_detector(detector, run):
+    assert repr(detector).startswith(f"Detector({run}: 2 classes (blue, red), input 96 x 96, ")
+
+
 def test_a_list_gives_a_list_whatever_the_sizes(detector, squares):
     file = read_dataset(squares, "test").records[0].path
     wide = np.full((40, 200, 3), 128, np.uint8)

@@ -15,7 +15,7 @@ from lookonce.data.dataset import Dataset, Record, pack
 from lookonce.data.read import read_dataset
 from lookonce.errors import UserError
 from lookonce.model import boxes as geometry
-from lookonce.model.anchors import SAMPLE, cluster, measure
+from lookonce.model.anchors import SAMPLE, Anchors, cluster, measure
 from lookonce.model.resize import boxes_to_input
 
 
@@ -202,3 +202,8 @@ def test_settings_out_of_range_are_refused():
         cluster_anchors(data, 1, centre="mode")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="no boxes to cluster"):
         cluster(np.zeros((0, 2)), 1)
+
+
+def test_one_line_shows_anchors():
+    found = Anchors(((1.0, 2.0), (3.25, 4.0)), 0.75, 0.9, (3, 4))
+    assert repr(found) == "Anchors(2: 1.00 x 2.00, 3.25 x 4.00 cells; mean IoU 0.750, recall 0.900)"

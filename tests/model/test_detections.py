@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lookonce.errors import UserError
-from lookonce.model.detections import Detections
+from lookonce.inference.draw import draw
+from lookonce.model.detections import Detection, Detections
 
 NAMES = ("cat", "dog", "bird")
 
@@ -56,7 +60,7 @@ def test_of_classes_keeps_names_and_changes_numbers() -> None:
 
 def test_json_has_the_name_and_rounded_numbers() -> None:
     rows = three().to_json()
-    assert rows[0] == {"label": "cat", "score": 0.9, "box": [5.0, 5.0, 20.13, 20.0]}
+    assert rows[0] == {"label": "cat", "class_id": 0, "score": 0.9, "box": [5.0, 5.0, 20.13, 20.0]}
     assert json.loads(json.dumps(rows)) == rows
 
 
@@ -93,3 +97,73 @@ def test_supervision_gets_the_same_numbers() -> None:
     assert np.array_equal(other.xyxy, one.boxes)
     assert np.array_equal(other.class_id, one.labels)
     assert other.data["class_name"].tolist() == list(one.names)
+
+
+def test_detections_are_indexed_sliced_masked_and_iterated() -> None:
+    one = three()
+    assert one[1] == Detection("cat", 0.5, (1.0, 2.0, 3.0, 4.0), 0)
+    assert one[-1].name == "bird"
+    assert [name for name, *_ in one] == ["cat", "cat", "bird"]
+    assert one[:2].names == one[one.labels == 0].names == one[[0, 1]].names == ("cat", "cat")
+    assert len(one[[]]) == len(one[5:]) == 0
+    with pytest.raises(IndexError, match="detection 3 of 3"):
+        one[3]
+
+
+def test_only_keeps_the_numbers_of_classes() -> None:
+    assert three().only("Bird").labels.tolist() == three().only(["bird", "dog"]).labels.tolist() == [2]
+    with pytest.raises(UserError, match=r"labels: 'birds'; expected one of cat, dog, bird; did you mean 'bird'\?"):
+        three().only(["birds"])
+
+
+def test_one_line_shows_classes_and_their_best_scores() -> None:
+    assert repr(three()) == "Detections(3: 2x 'cat' .90 .50, 1x 'bird' .25)"
+    assert repr(three()[:0]) == "Detections(0)"
+    many = Detections(np.zeros((9, 4)), np.full(9, 1.0), np.zeros(9), ("a\nb",))
+    assert repr(many) == r"Detections(9: 9x 'a\\nb' 1.00 1.00 1.00 ...)"
+
+
+def test_notebooks_show_a_table_of_the_best() -> None:
+    many = Detections(np.zeros((25, 4)), np.linspace(0, 1, 25), np.zeros(25), ("<b>",))
+    page = many._repr_html_()
+    assert page.count("<tr>") == 1 + 20
+    assert "&lt;b&gt;" in page
+    assert "and 5 more" in page
+
+
+def test_draw_save_and_crops_take_the_image_or_the_file_they_know(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    one = three()
+    known = Detections(one.boxes, one.scores, one.labels, NAMES, str(tmp_path / "a.png"))
+    expected = np.asarray(draw(pixels, one))
+    for drawn in (one.draw(pixels), one.draw(tmp_path / "a.png"), known.draw(), known[:].above(0).draw()):
+        assert np.array_equal(np.asarray(drawn), expected)
+    assert known.save(tmp_path / "drawn.png") == tmp_path / "drawn.png"
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "drawn.png")), expected)
+    assert np.array_equal(np.asarray(one.crops(pixels)[1]), pixels[2:4, 1:3])
+    assert [crop.size for crop in known.crops()] == [(15, 15), (2, 2), (10, 10)]
+    with pytest.raises(UserError, match="know no image file; give the image"):
+        one.draw()
+    with pytest.raises(UserError, match="names no image format"):
+        known.save(tmp_path / "drawn.nothing")
+
+
+def test_a_box_beside_the_image_has_a_crop_of_a_pixel() -> None:
+    one = Detections([[50, 50, 60, 60], [3, 3, 3, 3]], [1, 0.5], [0, 0], ("a",))  # type: ignore[arg-type]
+    assert [crop.size for crop in one.crops(np.zeros((20, 20, 3), np.uint8))] == [(1, 1), (1, 1)]
+
+
+def test_coco_counts_classes_from_1_and_gives_width_and_height() -> None:
+    entry = {"image_id": 7, "category_id": 1, "bbox": [1.0, 2.0, 2.0, 2.0], "score": 0.5}
+    assert three().to_coco(image_id=7)[1] == entry
+
+
+def test_pandas_gets_a_row_a_detection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=lambda rows, columns: (rows, columns)))
+    rows, columns = three().to_pandas()
+    assert dict(zip(columns, rows[1])) == {"label": "cat", "class_id": 0, "score": 0.5, "xmin": 1.0, "ymin": 2.0,
+                                           "xmax": 3.0, "ymax": 4.0}  # fmt: skip
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UserError, match="pip install pandas"):
+        three().to_pandas()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.choices import choose
+from lookonce.commands.arguments import AnyPath, expanded, several
 from lookonce.console import cell, cells, rendered
 from lookonce.data.anchors import shapes_in_cells
 from lookonce.data.read import read_dataset
@@ -91,16 +93,16 @@ class AnchorsReport:
 
 
 def anchors(
-    data: Path,
+    data: AnyPath,
     *,
     split: str = "train",
-    labels: tuple[str, ...] | None = None,
+    labels: Sequence[str] | None = None,
     k: int = 5,
     size: int = 416,
     resize: ResizeMode = "letterbox_antialias",
     centre: Centre = "mean",
-    compare: tuple[float, ...] | None = None,
-    plot: Path | None = PLOT,
+    compare: Sequence[float] | None = None,
+    plot: AnyPath | None = PLOT,
     overwrite: bool = False,
     seed: int = 0,
 ) -> AnchorsReport:
@@ -126,6 +128,8 @@ def anchors(
         UserError: the data set cannot be read or has no boxes; anchors to compare with that are not pairs, or in
             another unit.
     """
+    data, plot = expanded(data), None if plot is None else expanded(plot)
+    labels = None if labels is None else several(labels)
     resize, centre = choose(resize, get_args(ResizeMode), "resize"), choose(centre, get_args(Centre), "centre")
     if plot == PLOT and not overwrite:
         plot = free_name(PLOT)
@@ -135,7 +139,7 @@ def anchors(
     wh = shapes_in_cells(dataset, size, resize)
     chosen = cluster(wh, k, centre, seed=seed)
     k = len(chosen.wh)
-    others = zoo.VOC_ANCHORS if compare is None else read_anchors(compare, wh, size)
+    others = zoo.VOC_ANCHORS if compare is None else read_anchors(tuple(compare), wh, size)
     curve = []
     for number in range(1, min(MAX_K, distinct_shapes(wh)) + 1):
         curve.append(chosen if number == k else cluster(wh, number, centre, seed=seed))

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
+from lookonce.commands.arguments import AnyPath, expanded, several
 from lookonce.console import is_shown
 from lookonce.data.images import usable_cores
 from lookonce.data.lookup import find_images
@@ -41,14 +42,14 @@ OUTPUT = ("speed.txt", "speed.json", "speed.png")
 
 
 def benchmark(
-    models: list[Path],
+    models: Sequence[Path | str],
     *,
     rounds: int = 15,
     batch: int = 8,
     threads: int | None = None,
-    images: Path | None = None,
+    images: AnyPath | None = None,
     train: bool = False,
-    out: Path | None = None,
+    out: AnyPath | None = None,
     overwrite: bool = False,
 ) -> Speed:
     """Measure how fast models are on this machine.
@@ -78,12 +79,12 @@ def benchmark(
         raise ConfigError(f"rounds: {rounds}; expected at least 1")
     if batch < 2:
         raise ConfigError(f"batch: {batch}; expected at least 2, since one image is measured anyway")
-    out = None if out is None else Path(out).expanduser()
+    out = None if out is None else expanded(out)
     if out is not None:
         for name in OUTPUT:
             check_output(out / name, overwrite)
     threads = Settings(threads=threads).threads or usable_cores()
-    paths = [path / "model.safetensors" if path.is_dir() else path for path in (Path(m).expanduser() for m in models)]
+    paths = [path / "model.safetensors" if path.is_dir() else path for path in map(expanded, several(models))]
     files = [] if images is None else readable(find_images(images))
     with process_threads(threads), tempfile.TemporaryDirectory() as folder:
         work: list[tuple[str, Callable[[], Series]]] = [

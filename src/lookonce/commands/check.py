@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, get_args
 
 import numpy as np
 from cyclopts import Parameter
 
 from lookonce.choices import choose
+from lookonce.commands.arguments import AnyPath, expanded, several
 from lookonce.data.anchors import cluster_anchors, collisions, shapes_in_cells
 from lookonce.data.check import CheckReport, Counted, Finding, all_findings, collision_finding, training_splits
 from lookonce.data.duplicates import Looks, look
@@ -30,15 +31,15 @@ MANY = 2000
 
 
 def check(
-    data: Path,
+    data: AnyPath,
     *,
-    labels: tuple[str, ...] | None = None,
+    labels: Sequence[str] | None = None,
     format: Format = "auto",
     size: int = 416,
     resize: ResizeMode = "letterbox_antialias",
     anchors: int = 5,
     images: Annotated[bool, Parameter(negative="--no-images")] = True,
-    report: Path | None = None,
+    report: AnyPath | None = None,
     overwrite: bool = False,
     workers: int | None = None,
 ) -> CheckReport:
@@ -62,6 +63,8 @@ def check(
     Raises:
         UserError: the data set cannot be read or has no objects; a size that is not a multiple of 32.
     """
+    data, report = expanded(data), None if report is None else expanded(report)
+    labels = None if labels is None else several(labels)
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"report: {report}; expected a name that ends in .html")
     resize = choose(resize, get_args(ResizeMode), "resize")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.choices import choose
+from lookonce.commands.arguments import AnyPath, expanded, several
 from lookonce.data.dataset import DataPolicy, Dataset
 from lookonce.data.formats.coco import write_coco
 from lookonce.data.formats.voc import write_voc
@@ -44,11 +46,11 @@ class Converted:
 
 
 def convert(
-    data: Path,
-    out: Path,
+    data: AnyPath,
+    out: AnyPath,
     *,
     format: Target,
-    labels: tuple[str, ...] | None = None,
+    labels: Sequence[str] | None = None,
     read_as: Format = "auto",
     policy: DataPolicy = "drop",
 ) -> Converted:
@@ -67,8 +69,10 @@ def convert(
     Raises:
         UserError: the data set cannot be read; the folder is not empty; the disk is full.
     """
+    data, out = expanded(data), expanded(out)
+    labels = None if labels is None else several(labels)
     format = choose(format, get_args(Target), "format")
-    if Path(data).is_dir() and out.resolve() != Path(data).resolve() and is_inside(out, Path(data)):
+    if data.is_dir() and out.resolve() != data.resolve() and is_inside(out, data):
         raise UserError(f"{out}: is inside the data set {data}; name a folder outside it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: already exists; expected a new folder: remove it, or name another")

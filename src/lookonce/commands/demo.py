@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lookonce.commands.arguments import AnyPath, expanded
 from lookonce.commands.detect import detect
 from lookonce.commands.evaluate import evaluate
 from lookonce.commands.train import train
@@ -34,7 +35,7 @@ class DemoResult:
         return f"mAP@0.5 {self.mean_ap:.4f}\n{self.page}"
 
 
-def demo(folder: Path = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
+def demo(folder: AnyPath = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
     """Train a detector of handwritten digits from scratch and show its detections.
 
     Args:
@@ -46,7 +47,7 @@ def demo(folder: Path = Path("lookonce-demo"), *, seed: int = 0) -> DemoResult:
         UserError: scikit-learn, which contains the digits, is not installed; a folder that cannot be written.
     """
     began = time.perf_counter()
-    folder = Path(folder)
+    folder = expanded(folder)
     data = write_digits(folder / "digits", seed=seed)
     log.info("1/4 wrote pages of digits, a Pascal VOC data set: %s", data)
     log.info("2/4 training: lookonce train %s --size %d --epochs %d ...", data, DIGITS["size"], DIGITS["epochs"])

@@ -1,38 +1,60 @@
-"""detect: images become drawn images and detections.json."""
+"""detect: images become drawn images, detections.json, and files for other programs."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import re
 import signal
+import sys
+import tempfile
 import unicodedata
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, BinaryIO, get_args
 
 from cyclopts import Parameter
 
+from lookonce.choices import choose
+from lookonce.commands.arguments import AnyPath, expanded, several
 from lookonce.console import track
+from lookonce.data.download import MOST_BYTES, fetch_image
 from lookonce.data.images import BATCH, Decoded, load_rgb, usable_cores
 from lookonce.data.lookup import find_images
-from lookonce.errors import ImageError, Interrupted, UserError
+from lookonce.errors import ImageError, Interrupted, UserError, plural, printable
+from lookonce.evaluation.average_precision import LOWEST_THRESHOLD
 from lookonce.evaluation.evaluate import SCORE_THRESHOLD
-from lookonce.files import new_folder, numbered_folder, replacing, sweep
+from lookonce.files import file_digest, new_folder, numbered_folder, replacing, sweep
 from lookonce.inference.backends.settings import BackendName, Precision
-from lookonce.inference.detector import Detector, write_entry
-from lookonce.inference.draw import draw
+from lookonce.inference.detector import Detector
+from lookonce.inference.draw import MAX_LINE, draw
+from lookonce.inference.outputs import (
+    ENDINGS,
+    FILES,
+    FOLDERS,
+    RESULT,
+    ImageResult,
+    Outputs,
+    SaveFormat,
+    check_free,
+    remove_earlier,
+    write_crops,
+)  # fmt: skip
 from lookonce.model.detections import Detections
 from lookonce.model.postprocess import Selection
 
 log = logging.getLogger("lookonce")
 DETECTIONS = Path("detections")
-RESULT = "detections.json"
+STDIN = "<stdin>"
+"""The word for an image on standard input; the command line takes - for it."""
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+VIDEOS = frozenset({".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
+                    ".webm", ".wmv"})  # fmt: skip
 LONGEST = 200
-"""Bytes of a drawn image's name before its number and ending; file systems take 255."""
+"""Bytes of a name before its number and ending; file systems take 255."""
 LOOKED_AT = 2 * BATCH
 """Files looked at once more where nothing was found on any, for the scores that did not pass."""
 
@@ -47,6 +69,12 @@ class Summary:
     detections: int = 0
     highest: float = 0.0
     """Where nothing was found: the best score on the first LOOKED_AT files, thresholds aside."""
+    without_heif: int = 0
+    """Of the skipped images: HEIC, while pillow-heif is not installed."""
+    written: tuple[str, ...] = (RESULT,)
+    """What is in the folder."""
+    weak: tuple[str, ...] = ()
+    """Classes with the lowest threshold that validation recommends."""
 
     def add(self, found: Detections) -> None:
         """Count an image and what was found on it."""
@@ -54,26 +82,55 @@ class Summary:
         self.detections += len(found)
 
     def __str__(self) -> str:
-        text = f"{self.detections} detections on {self.images} images: {self.out / 'detections.json'}"
+        counts = f"{plural(self.detections, 'detection')} in {plural(self.images, 'image')}"
+        text = f"{counts} -> {self.out} ({', '.join(self.written)})"
         if self.skipped:
-            text += f"; {self.skipped} images skipped"
+            heif = f" ({self.without_heif} of them HEIC: pip install pillow-heif)" if self.without_heif else ""
+            text += f"; {plural(self.skipped, 'image')} skipped{heif}"
+        if self.weak:
+            text += (
+                f"; the model is unsure about {', '.join(map(printable, self.weak))}, so the threshold is the lowest "
+                f"recommended, {LOWEST_THRESHOLD} (see --threshold)"
+            )
         if not self.detections:
-            seen = "" if self.images + self.skipped <= LOOKED_AT else f" on the first {LOOKED_AT} images"
+            looked_at = plural(LOOKED_AT, "image")
+            seen = "" if self.images + self.skipped <= LOOKED_AT else f" on the first {looked_at}"
             text += (
                 f"; nothing passed the threshold, and the highest score{seen} is {self.highest:.3f} (see --threshold)"
             )
         return text
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What one `detect` does with each image."""
+
+    summary: Summary
+    names: dict[str, str]
+    """What the user named -> by the file that is read, where they differ."""
+    formats: tuple[SaveFormat, ...]
+    labels: Sequence[str] | None
+    save_images: bool
+    style: dict[str, Any]
+    """Options of draw."""
+    taken: set[str] = field(default_factory=set)
+    """Stems in use, as _alike gives them."""
+
+
 def detect(
-    model: Path,
-    images: list[str],
+    model: AnyPath,
+    images: Sequence[str | Path],
     *,
-    out: Path | None = None,
+    out: AnyPath | None = None,
     overwrite: bool = False,
+    labels: Sequence[str] | None = None,
     threshold: float | None = None,
     iou_threshold: float = 0.45,
+    save: Sequence[SaveFormat] = (),
     save_images: Annotated[bool, Parameter(negative="--no-save-images")] = True,
+    hide_labels: bool = False,
+    hide_scores: bool = False,
+    line_width: int | None = None,
     backend: BackendName = "auto",
     device: str | None = None,
     precision: Precision = "auto",
@@ -82,13 +139,20 @@ def detect(
 
     Args:
         model: Model file, run folder, Darknet .cfg with its .weights beside it, or exported .onnx or .xml.
-        images: Files, folders or patterns such as "holiday/*.jpg".
+        images: Files, folders, patterns such as "holiday/*.jpg", the http or https address of an image, or - for an
+            image on standard input.
         out: New or empty folder for the images with boxes and detections.json (boxes xyxy, in pixels of the upright
             image); none: detections, or detections-2, detections-3, ... if that exists.
         overwrite: Write into a folder that holds files. Only what an earlier detect wrote there is replaced.
+        labels: Classes to detect; none: all.
         threshold: Lowest score of a detection; none: the model's own threshold of each class, from validation.
         iou_threshold: Non-maximum suppression: of two boxes of a class with a higher IoU than this, keep the better.
+        save: Also write YOLO text (labels/), Pascal VOC (annotations/), COCO results (coco.json), a table
+            (detections.csv), the image in each box (crops/).
         save_images: Write each image with its boxes.
+        hide_labels: Draw boxes without labels.
+        hide_scores: Draw labels without scores.
+        line_width: Width of the drawn boxes in pixels; none: 1/200 of the image's shorter side.
         backend: Library that runs the network; auto: the fastest that is installed.
         device: cpu, cuda, or tensorrt (onnxruntime only); none: the backend's default.
         precision: fp32 or bf16 (boxes within 1 px of fp32); auto: bf16 if the processor supports it.
@@ -99,83 +163,143 @@ def detect(
             files.
         Interrupted: Ctrl-C; the detections so far are written.
     """
-    place = numbered_folder(DETECTIONS, start=2) if out is None else new_folder(Path(out).expanduser(), overwrite)
-    with place as folder:
-        detector = Detector(model, backend, device=device, precision=precision, throughput=True, threshold=threshold,
-                            iou_threshold=iou_threshold)  # fmt: skip
-        files = [file for pattern in images for file in find_images(pattern)]
-        if overwrite:
-            _remove_earlier(folder, files)
-        return _write_all(detector, str(model), files, Summary(folder), save_images)
+    model, formats = expanded(model), tuple(choose(name, get_args(SaveFormat), "save") for name in several(save))
+    if line_width is not None and not 1 <= line_width <= MAX_LINE:
+        raise UserError(f"line-width: {line_width}; expected 1 to {MAX_LINE} pixels")
+    style = {"hide_labels": hide_labels, "hide_scores": hide_scores, "line_width": line_width}
+    with tempfile.TemporaryDirectory(prefix="lookonce-", ignore_cleanup_errors=True) as fetched:
+        files, names = _find(several(images), Path(fetched))
+        place = numbered_folder(DETECTIONS, start=2) if out is None else new_folder(expanded(out), overwrite)
+        with place as folder:
+            detector = Detector(model, backend, device=device, precision=precision, throughput=True,
+                                threshold=threshold, iou_threshold=iou_threshold)  # fmt: skip
+            labels = None if labels is None else [choose(n, detector.labels, "labels") for n in several(labels)]
+            sweep(folder)
+            if overwrite:
+                remove_earlier(folder, {Path(file).resolve() for file in files})
+                check_free(folder, formats)
+            job = _Job(Summary(folder), names, formats, labels, save_images, style, _taken(folder))
+            return _write_all(detector, model, files, job)
 
 
-def _write_all(detector: Detector, model: str, files: list[str], summary: Summary, save_images: bool) -> Summary:
+def _find(images: Sequence[str | Path], fetched: Path) -> tuple[list[str], dict[str, str]]:
+    """Return the files that were named, and for those fetched into a folder the names that the user gave."""
+    files: list[str] = []
+    names: dict[str, str] = {}
+    for number, pattern in enumerate(map(str, images)):
+        is_address = ADDRESS.match(pattern) is not None and not Path(pattern).exists()
+        if is_address or pattern in ("-", STDIN):
+            content = fetch_image(pattern) if is_address else _read_stdin()
+            stem = Path(re.split(r"[?#]", pattern)[0]).stem if is_address else "stdin"
+            place = fetched / str(number) / (_short(re.sub(r"[^\w.-]", "_", stem)) or "image")
+            place.parent.mkdir()
+            place.write_bytes(content)
+            files.append(str(place))
+            names[str(place)] = pattern
+        elif Path(pattern).suffix.lower() in VIDEOS and not Path(pattern).is_dir():
+            raise UserError(
+                f"{pattern}: a video; detect reads images. Extract frames first, for example: "
+                f"ffmpeg -i {Path(pattern).name} frames/%06d.jpg"
+            )
+        else:
+            files += find_images(pattern)
+    if not files:
+        raise UserError("images: none given; expected files, folders or patterns such as 'dir/*.jpg'")
+    return files, names
+
+
+def _read_stdin() -> bytes:
+    """Return an image from standard input. Raises UserError if there is none, or a larger one than MOST_BYTES."""
+    stream: BinaryIO | None = getattr(sys.stdin, "buffer", None)
+    if stream is None or stream.isatty():
+        raise UserError("-: standard input is a terminal; expected an image: lookonce detect MODEL - < image.jpg")
+    content = stream.read(MOST_BYTES + 1)
+    if not 0 < len(content) <= MOST_BYTES:
+        found = "more than" if content else "0 of at most"
+        raise UserError(f"-: standard input has {found} {MOST_BYTES >> 20} MB; expected the bytes of an image")
+    return content
+
+
+def _header(detector: Detector, model: Path, job: _Job) -> dict[str, Any]:
+    """Return what detections.json says about all images."""
+    return {
+        "model": str(model),
+        "model_digest": file_digest(detector.files),
+        "labels": detector.labels,
+        "thresholds": dict(zip(detector.labels, (round(v, 6) for v in detector.thresholds.tolist()), strict=True)),
+        "iou_threshold": detector.selection.iou_threshold,
+        "only": job.labels,
+        "formats": job.formats,
+    }
+
+
+def _write_all(detector: Detector, model: Path, files: list[str], job: _Job) -> Summary:
     """Detect on every file; what is found before a stop is kept."""
-    stopped = False
-    with replacing(summary.out / RESULT) as beside, beside.open("w", encoding="utf-8", newline="\n") as text:
-        text.write(json.dumps({"model": model, "labels": detector.labels})[:-1] + ', "images": [')
+    summary, stopped = job.summary, False
+    with Outputs(summary.out, job.formats, _header(detector, model, job)) as outputs:
         try:
-            for file, found, name in _found(detector, files, summary, save_images):
-                write_entry(text, file, found, first=summary.images == 0, drawn=name)
-                summary.add(found)
+            for result in _found(detector, files, job):
+                outputs.add(result)
+                summary.add(result.found)
         except KeyboardInterrupt:
             stopped = True
-        text.write("\n]}\n")
         if not summary.images:
-            raise _nothing_done(stopped, summary.skipped, files[0])
+            raise _nothing_done(stopped, summary.skipped, job.names.get(files[0], files[0]))
+    drawn = ("drawn images",) if job.save_images else ()
+    summary.written = (*drawn, RESULT, *(FILES[k] for k in job.formats if k in ("coco", "csv")),
+                       *(FOLDERS[k] + "/" for k in job.formats if k in FOLDERS))  # fmt: skip
+    summary.weak = _weak_classes(detector)
     summary.highest = 0.0 if summary.detections else _highest_score(detector, files)
     if stopped:
-        raise Interrupted(f"stopped: {summary}, of {len(files)}", signal.SIGINT)
+        raise Interrupted(f"stopped after {summary.images} of {plural(len(files), 'image')}: {summary}", signal.SIGINT)
     return summary
 
 
-def _remove_earlier(folder: Path, files: list[str]) -> None:
-    """Remove what an earlier detect wrote into a folder: its detections.json and the drawn images that this names."""
-    sweep(folder)
-    result = folder / RESULT
-    try:
-        earlier = json.loads(result.read_bytes())
-        entries = earlier["images"] if "images" in earlier else earlier["pictures"]  # "pictures": version 0.1
-        names = [entry.get("drawn") for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return  # none, or not ours: its place alone is taken
-    inputs = {Path(file).resolve() for file in files}
-    for name in names:
-        if isinstance(name, str) and name.endswith(".jpg") and Path(name).name == name and "\\" not in name:
-            path = folder / name
-            if path.resolve() not in inputs and path.is_file():
-                path.unlink()
+def _weak_classes(detector: Detector) -> tuple[str, ...]:
+    """Return the classes whose own threshold is the lowest that is recommended; none where --threshold is given."""
+    own = detector.about.thresholds
+    if tuple(detector.thresholds.tolist()) != tuple(own):
+        return ()
+    return tuple(name for name, value in zip(detector.labels, own, strict=True) if value == LOWEST_THRESHOLD)
 
 
 def _nothing_done(stopped: bool, skipped: int, first: str) -> Interrupted | UserError:
     if stopped:
         return Interrupted("stopped before the first image", signal.SIGINT)
+    if skipped == 1:
+        return UserError(f"{first}: cannot be read (see above); nothing was written")
     return UserError(f"none of the {skipped} images could be read; the first: {first}")
 
 
-Found = tuple[str, Detections, str | None]
-"""A file, what was found on it, and the name of the drawn image."""
-
-
-def _found(detector: Detector, files: list[str], summary: Summary, save_images: bool) -> Iterator[Found]:
+def _found(detector: Detector, files: list[str], job: _Job) -> Iterator[ImageResult]:
     """Detections file by file, in order; drawn behind, in threads, while the network runs."""
-    taken = {_alike(path.name) for path in summary.out.iterdir()}  # an image of the user's is never replaced
     paths = track(files, "detecting")
     with ThreadPoolExecutor(usable_cores()) as pool:
         drawings: deque[Future[None]] = deque()
         for file, image, found in detector.detect_files(paths):
             if isinstance(image, ImageError):
-                log.warning("skipped %s", image)
-                summary.skipped += 1
+                _skip(image, job)
                 continue
-            name = _free_name(Path(file).stem, taken) if save_images else None
-            if name is not None:
-                drawings.append(pool.submit(_draw, file, image, found, summary.out / name))
+            wanted = found if job.labels is None else found.only(job.labels)
+            stem = _free_stem(Path(file).stem, job.taken)
+            drawn = f"{stem}.jpg" if job.save_images else None
+            result = ImageResult(job.names.get(file, file), stem, image.size, wanted, drawn)
+            if job.save_images or "crops" in job.formats:
+                drawings.append(pool.submit(_write_images, file, image, result, job))
             if len(drawings) > BATCH:
                 drawings.popleft().result()
-            yield file, found, name
+            yield result
         while drawings:
             drawings.popleft().result()
+
+
+def _skip(error: ImageError, job: _Job) -> None:
+    """Count an image that cannot be read, and log it; of HEIC that no package reads the first alone."""
+    summary, heif = job.summary, "pillow-heif" in error.found
+    if not heif or not summary.without_heif:
+        log.warning("skipped %s: %s", job.names.get(str(error.path), error.path), error.found)
+    summary.skipped += 1
+    summary.without_heif += heif
 
 
 def _highest_score(detector: Detector, files: list[str]) -> float:
@@ -184,21 +308,36 @@ def _highest_score(detector: Detector, files: list[str]) -> float:
     return max(float(found.scores.max(initial=0)) for _, _, found in everything)
 
 
-def _draw(file: str, image: Decoded, found: Detections, place: Path) -> None:
+def _write_images(file: str, image: Decoded, result: ImageResult, job: _Job) -> None:
+    """Write the drawn image and the crops."""
     whole = load_rgb(file) if image.reduced else image.pixels
-    with replacing(place) as beside:
-        draw(whole, found).save(beside, quality=90)
+    if result.drawn is not None:
+        with replacing(job.summary.out / result.drawn) as beside:
+            draw(whole, replace(result.found, file=None), **job.style).save(beside, quality=90)
+    if "crops" in job.formats:
+        write_crops(job.summary.out, result, whole)
 
 
-def _free_name(stem: str, taken: set[str]) -> str:
-    """A file name that nothing before has taken; it is taken from now on."""
+def _taken(folder: Path) -> set[str]:
+    """Return the stems of the files in a folder that detect does not replace."""
+    below = (path for name in FOLDERS.values() for path in (folder / name).rglob("*"))
+    return {_alike(path.stem) for path in (*folder.iterdir(), *below) if path.suffix.lower() in ENDINGS}
+
+
+def _free_stem(stem: str, taken: set[str]) -> str:
+    """Return the stem of file names that nothing before has taken; it is taken from now on."""
+    short = stem = _short(stem)
+    number = 2
+    while _alike(stem) in taken:
+        stem, number = f"{short}-{number}", number + 1
+    taken.add(_alike(stem))
+    return stem
+
+
+def _short(stem: str) -> str:
     while len(os.fsencode(stem)) > LONGEST:
         stem = stem[:-1]
-    name, number = f"{stem}.jpg", 2
-    while _alike(name) in taken:
-        name, number = f"{stem}-{number}.jpg", number + 1
-    taken.add(_alike(name))
-    return name
+    return stem
 
 
 def _alike(name: str) -> str:

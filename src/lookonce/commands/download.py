@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lookonce.choices import choose, key
+from lookonce.commands.arguments import AnyPath, expanded
 from lookonce.console import rendered
 from lookonce.data.archives import unpack
 from lookonce.data.download import DOWNLOADS, RemoteFile, fetch, mismatch
@@ -42,7 +43,7 @@ class DownloadTable:
         return rendered(self, 220, blank_lines=False)
 
 
-def download(name: str | None = None, /, *, out: Path = Path("downloads")) -> Path | DownloadTable:
+def download(name: str | None = None, /, *, out: AnyPath = Path("downloads")) -> Path | DownloadTable:
     """Download a known file, check it, and unpack it if it is an archive. Without a name: list the files.
 
     This is the only command that connects to the internet. An interrupted download continues where it stopped. A file
@@ -59,7 +60,7 @@ def download(name: str | None = None, /, *, out: Path = Path("downloads")) -> Pa
     """
     if name is None:
         return DownloadTable(DOWNLOADS)
-    wanted = find(name)
+    out, wanted = expanded(out), find(name)
     path = out / wanted.file
     if path.exists():
         problem = mismatch(path, wanted) if path.is_file() else "not a file"

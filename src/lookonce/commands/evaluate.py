@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import platform
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,9 +14,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from lookonce import __version__
 from lookonce.choices import choose
+from lookonce.commands.arguments import AnyPath, expanded, several
 from lookonce.data.dataset import Dataset
 from lookonce.data.read import read_dataset, read_whole, settle
-from lookonce.errors import ConfigError, UserError
+from lookonce.errors import ConfigError, UserError, plural, printable
 from lookonce.evaluation.average_precision import Metrics, Rules
 from lookonce.evaluation.coco import TITLE, CocoMetrics, score_coco
 from lookonce.evaluation.evaluate import SCORE_THRESHOLD, Analysis, Difficult, Protocol, analyse, detect_all
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("lookonce")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What a detector scored, and on what."""
 
@@ -65,6 +68,19 @@ class Report:
     def computed_by(self) -> str:
         """Backend, precision and device, in words."""
         return "detections read from files" if self.backend is None else str(self.backend)
+
+    def __repr__(self) -> str:
+        """Return one line; `print` shows the tables."""
+        score = "unknown: no objects" if self.mean_ap is None else f"{self.mean_ap:.3f}"
+        images, objects = self.metrics.images, sum(c.objects for c in self.metrics.classes)
+        name = "AP" if self.coco else f"mAP@{self.metrics.rules.iou_threshold:g}"
+        return (
+            f"Report({name} {score}, {plural(images, 'image')}, {plural(objects, 'object')}, {printable(self.model)})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the tables for notebooks."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     def to_json(self) -> dict[str, Any]:
         """The scores as plain values, with what computed them."""
@@ -101,11 +117,11 @@ class Report:
 
 
 def evaluate(
-    model: Path,
-    data: Path | None = None,
+    model: AnyPath,
+    data: AnyPath | None = None,
     *,
     split: str = "test",
-    labels: tuple[str, ...] | None = None,
+    labels: Sequence[str] | None = None,
     protocol: Protocol = "voc2010",
     iou_threshold: float = 0.5,
     difficult: Difficult | None = None,
@@ -113,7 +129,7 @@ def evaluate(
     backend: BackendName = "auto",
     device: str | None = None,
     precision: Precision = "fp32",
-    report: Path | None = None,
+    report: AnyPath | None = None,
     overwrite: bool = False,
 ) -> Report:
     """Score a detector on labelled images.
@@ -141,18 +157,20 @@ def evaluate(
     Raises:
         UserError: a model or data set that cannot be read; classes that only one of the two knows.
     """
+    model, report = expanded(model), None if report is None else expanded(report)
+    data = _data_of(model) if data is None else expanded(data)
+    labels = None if labels is None else several(labels)
     protocol = choose(protocol, get_args(Protocol), "protocol")
     if difficult is not None:
         difficult = choose(difficult, get_args(Difficult), "difficult")
     rules = _rules(protocol, iou_threshold, difficult)
-    data = _data_of(Path(model).expanduser()) if data is None else data
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"report: {report}; expected a name that ends in .html")
     if report is not None:
         check_output(report, overwrite, data)
     chosen = None if split == "all" else split
-    if holds_detections(Path(model)):
-        dataset, detections = _from_files(Path(model), data, chosen, labels)
+    if holds_detections(model):
+        dataset, detections = _from_files(model, data, chosen, labels)
         info: BackendInfo | None
         size: tuple[int, int] | None
         rules, skipped, info, size = replace(rules, score_threshold=None), 0, None, None

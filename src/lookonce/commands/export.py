@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from lookonce.choices import choose
+from lookonce.commands.arguments import AnyPath, expanded
 from lookonce.data.lookup import find_images
 from lookonce.deploy.export import Exported, Options, write_darknet, write_onnx, write_openvino
 from lookonce.errors import ConfigError, UserError
@@ -36,16 +37,16 @@ WRITERS: dict[Format, Writer] = {
 
 
 def export(
-    model: Path,
+    model: AnyPath,
     format: Format,
     *,
-    out: Path | None = None,
+    out: AnyPath | None = None,
     folded: bool = False,
     raw: bool = False,
     half: bool = False,
     int8: bool = False,
     max_drop: float | None = None,
-    data: Path | None = None,
+    data: AnyPath | None = None,
     overwrite: bool = False,
 ) -> Exported:
     """Write a detector for other programs.
@@ -75,15 +76,15 @@ def export(
             option of another format, a file that differs from the model or loses too much (it is not kept).
     """
     format = choose(format, get_args(Format), "format")
-    options = Options(folded, raw, half, int8, max_drop, Path(data).expanduser() if data else None)
+    options = Options(folded, raw, half, int8, max_drop, expanded(data) if data else None)
     given = {option.name for option in fields(Options) if getattr(options, option.name) not in (None, False)}
     writer = WRITERS[format]
     if foreign := sorted(given - writer.options):
         raise ConfigError(f"--{foreign[0]}: not an option of {format}; it takes {', '.join(sorted(writer.options))}")
     _check_int8(options)
-    source = Path(model).expanduser()
+    source = expanded(model)
     loaded = load_model(source)
-    stem = _stem(source, Path(out).expanduser() if out else None)
+    stem = _stem(source, expanded(out) if out else None)
     if source.suffix in (".cfg", ".weights") and stem.resolve() == _plain(source).resolve():
         raise ConfigError(f"{source}: the export would overwrite the model itself; give --out")
     for ending in writer.endings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from lookonce.commands.arguments import AnyPath, expanded
 from lookonce.deploy.prune import Limits, Pruned, check_trainable, choose, prune_rounds, retraining_config
 from lookonce.errors import ConfigError
 from lookonce.model.model_file import load_model
@@ -13,14 +14,14 @@ from lookonce.report.run_page import write_run_page
 
 
 def prune(
-    model: Path,
-    data: Path,
+    model: AnyPath,
+    data: AnyPath,
     *,
     ratio: float = 0.3,
     rounds: int = 1,
     steps: int = 1200,
     max_drop: float = 0.01,
-    out: Path = Path("runs"),
+    out: AnyPath = Path("runs"),
     name: str | None = None,
     seed: int = 0,
 ) -> Pruned:
@@ -55,12 +56,12 @@ def prune(
             raise ConfigError(f"{option}: {value}; expected at least 1")
     if not 0 <= max_drop < 1:
         raise ConfigError(f"max-drop: {max_drop}; expected at least 0 and below 1, as 0.01")
-    source, folder = Path(model).expanduser(), Path(out).expanduser()
+    source, folder = expanded(model), expanded(out)
     loaded = load_model(source)
     check_trainable(loaded, source)
     choose(loaded.network, ratio)  # refuses what cannot be pruned before anything takes time
     names = _names(folder, name, rounds)
-    config = retraining_config(loaded, source, Path(data).expanduser().absolute(), seed)
+    config = retraining_config(loaded, source, expanded(data).absolute(), seed)
     config = replace(config, settings=replace(config.settings, steps=steps, epochs=None))
     own = source.parent if source.name == "model.safetensors" else source.with_suffix("")  # a run, by its folder
     folders = [(folder, each, f"{own.resolve().name}-pruned") for each in names]

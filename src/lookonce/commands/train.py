@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from lookonce.commands.arguments import AnyPath, expanded, several
 from lookonce.data.dataset import DataPolicy
 from lookonce.errors import ConfigError
 from lookonce.files import held, write_text
@@ -19,24 +21,24 @@ log = logging.getLogger("lookonce")
 
 
 def train(
-    data: Path | None = None,
+    data: AnyPath | None = None,
     *,
     recipe: RecipeName = "quick",
-    labels: tuple[str, ...] | None = None,
+    labels: Sequence[str] | None = None,
     train_split: str = "train",
     val_split: str = "val",
     policy: DataPolicy = "drop",
     keep_empty: bool = False,
-    out: Path = Path("runs"),
+    out: AnyPath = Path("runs"),
     name: str | None = None,
-    resume: Path | None = None,
+    resume: AnyPath | None = None,
     seed: int = 0,
     workers: int = 0,
     device: str = "auto",
     precision: Precision = "auto",
     deterministic: bool = False,
     checkpoint_minutes: float = 5.0,
-    weights: Path | None = None,
+    weights: AnyPath | None = None,
     keep_last: bool = False,
     keep_checkpoints: bool = False,
     **options: Unpack[TrainOptions],
@@ -79,23 +81,23 @@ def train(
     """
     arguments = {**locals(), **options}
     if resume is not None:
-        return _resume(Path(resume).expanduser(), data, arguments)
+        return _resume(expanded(resume), None if data is None else expanded(data), arguments)
     if data is None:
         raise ConfigError("data: missing; expected a folder of labelled images: lookonce train FOLDER")
     how = settings(recipe, **options)
     if how.network.endswith(".cfg"):
         how = replace(how, network=absolute_path(how.network))
     start = None if weights is None else absolute_path(weights)
-    labels = labels if labels is None or isinstance(labels, str) else tuple(labels)
+    names = None if labels is None else several(labels)
     config = RunConfig(
-        absolute_path(data), labels, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
+        absolute_path(data), names, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
         deterministic, checkpoint_minutes, start, how, keep_last, keep_checkpoints,
     )  # fmt: skip
     if config.device not in ("auto", "cpu"):
         from lookonce.training.step import choose_device  # torch takes seconds, and knows what this machine has
 
         choose_device(config.device)
-    with listening(), run_folder(Path(out).expanduser(), name, Path(config.data).resolve().name) as folder:
+    with listening(), run_folder(expanded(out), name, Path(config.data).resolve().name) as folder:
         write_text(folder / "config.yaml", config.to_yaml())  # before the data is read, which may take long
         sets = read_both(config)
         for line in header(config, *sets):

@@ -5,21 +5,32 @@ Boxes are xyxy float32 image pixels. No Python object is kept for a box or an im
 
 from __future__ import annotations
 
+import base64
+import html
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lookonce.errors import UserError, plural, printable
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SHOWN, SIDE = 4, 320
+"""Images that a notebook shows of a data set, and their longest side in pixels."""
 DataPolicy = Literal["error", "drop", "clip"]
 """How to handle a box more than half outside its image: refuse the data set, drop the box, or clip it to the image.
 
 "error" refuses the data set for any other problem, too. A box at least half inside is always clipped."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Record:
     """One image and its N objects."""
 
@@ -28,6 +39,10 @@ class Record:
     boxes: NDArray[np.float32]  # [N, 4] xyxy image px
     labels: NDArray[np.int64]  # [N] index into Dataset.labels
     difficult: NDArray[np.bool_]  # [N]
+
+    def __repr__(self) -> str:
+        width, height = self.size
+        return f"Record({printable(str(self.path))}: {width} x {height}, {plural(len(self.labels), 'object')})"
 
 
 @dataclass(frozen=True)
@@ -48,9 +63,13 @@ class Problem:
     """The box in question, as the file gives it: xyxy image px; None: the problem is not one box."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Labelled images; M images, N objects, C classes."""
+    """Labelled images; M images, N objects, C classes.
+
+    >>> dataset = read_dataset("cells")                # doctest: +SKIP
+    >>> dataset.draw(0).show()                         # doctest: +SKIP
+    """
 
     name: str
     root: Path
@@ -71,6 +90,42 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __repr__(self) -> str:
+        """Return one line: the number of images, objects and classes."""
+        counts = (plural(len(self), "image"), plural(len(self.boxes), "object"), plural(len(self.labels), "class"))
+        return f"Dataset {printable(self.name)}: {', '.join(counts)}"
+
+    def _repr_html_(self) -> str:
+        """Return the line of __repr__ and the first SHOWN images with their objects, for notebooks."""
+        images = []
+        for index in range(min(SHOWN, len(self))):
+            with suppress(UserError):  # an image that cannot be read
+                drawn, content = self.draw(index), BytesIO()
+                drawn.thumbnail((SIDE, SIDE))
+                drawn.save(content, "JPEG", quality=87)
+                code = base64.b64encode(content.getvalue()).decode()
+                images.append(f'<img src="data:image/jpeg;base64,{code}" style="display: inline; margin: 4px">')
+        return f"<p>{html.escape(repr(self))}</p>{''.join(images)}"
+
+    def draw(self, index: int, *, hide_labels: bool = False, line_width: int | None = None) -> Image:
+        """Return an image with its objects drawn on it, as a PIL image.
+
+        Args:
+            index: of the image.
+            hide_labels: draw boxes alone.
+            line_width: pixels; None: 1/200 of the image's shorter side.
+        Raises:
+            UserError: the image cannot be read.
+        """
+        from lookonce import draw  # of a higher package: this method is short for that function
+
+        record = self.records[index]
+        names = [self.labels[label] for label in record.labels]
+        areas = (record.boxes[:, 2:] - record.boxes[:, :2]).prod(1)
+        found = (record.boxes, names, (-areas).tolist())  # small boxes on top
+        return draw(record.path, found, class_names=self.labels, hide_labels=hide_labels, hide_scores=True,
+                    line_width=line_width)  # fmt: skip
 
     @property
     def records(self) -> Records:

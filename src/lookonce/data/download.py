@@ -1,6 +1,7 @@
 """Known files on the web: where they are, and how they are downloaded and checked.
 
-The only module that opens a connection.
+The only module that opens a connection: for `lookonce download NAME`, and for the address of an image that the user
+gives to `lookonce detect`.
 
 Sizes and checksums. VOC archives: sha256 of TensorFlow Datasets, url_checksums/voc.txt (tensorflow/datasets, 333639b);
 torchvision/datasets/voc.py (pytorch/vision, 55d68f0) gives the md5 of the same files. yolov2, yolov2-tiny and conv.23:
@@ -100,6 +101,8 @@ DOWNLOADS = (
              "sha512:8016f5b7ddc15c5d7dad231592f5351eea65f608ebdb204f545034dde904e119"
              "62f693080dfeb5a4510e7b71bdda151a9121ba0f8a243018d680f01b1efdbd31", (16,)),
 )  # fmt: skip
+MOST_BYTES = 64 << 20
+"""Most bytes of an image from the network or standard input."""
 TIMEOUT = 30.0
 """Seconds without a byte after which a mirror counts as silent."""
 REDIRECTS = 5
@@ -186,6 +189,30 @@ def _client() -> httpx.Client:
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"download: the proxy (HTTPS_PROXY, ALL_PROXY) or the certificates (SSL_CERT_FILE) of the "
                         f"environment cannot be used: {error}") from None  # fmt: skip
+
+
+def fetch_image(address: str) -> bytes:
+    """Return the file at an http or https address that the user named; at most MOST_BYTES.
+
+    Raises UserError for other addresses, and for a server that does not send a file.
+    """
+    if not address.lower().startswith(("http://", "https://")):
+        raise UserError(f"{address}: expected the http or https address of one image; streams are not read")
+    content = bytearray()
+    try:
+        with _client() as client:
+            response = request(client, address, 0)
+            try:
+                extent(response, 0)
+                for chunk in _chunks(response):
+                    content += chunk
+                    if len(content) > MOST_BYTES:
+                        raise MirrorError(f"sends more than {MOST_BYTES >> 20} MB")
+            finally:
+                response.close()
+    except MirrorError as error:
+        raise UserError(f"{address}: {error}; check the address, or save the image and give the file") from None
+    return bytes(content)
 
 
 def _from_mirror(client: httpx.Client, url: str, part: Path, wanted: RemoteFile, report: Progress) -> None:

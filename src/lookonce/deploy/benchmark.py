@@ -37,7 +37,8 @@ from lookonce.errors import ConfigError, ImageError, UserError
 from lookonce.inference.backends.open import EXPORTED, Backend, open_backend
 from lookonce.inference.backends.settings import Precision, Settings
 from lookonce.inference.backends.torch import computes_bf16
-from lookonce.inference.detector import Detector, write_entry
+from lookonce.inference.detector import Detector
+from lookonce.inference.outputs import write_entry
 from lookonce.model.model_file import Model, load_model
 
 if TYPE_CHECKING:

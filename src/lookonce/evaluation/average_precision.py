@@ -102,6 +102,8 @@ FULL_NAME = {"voc2007": "VOC 2007 (11-point)", "voc2010": "VOC 2010 (area under 
 TREATED = {"ignore": "ignored", "count": "counted"}
 DEFAULT_THRESHOLD = 0.3
 """Threshold of a class for which validation found no true positive. Source: the blog's obj_threshold."""
+LOWEST_THRESHOLD = 0.1
+"""Lowest recommended threshold: below it the detections of a weak model cover the image."""
 BLOCK = 4_000_000
 """Most numbers in memory at once while resampling."""
 
@@ -261,11 +263,12 @@ def _scored(dataset: Dataset, found: Matched, ignore: NDArray[np.bool_], rules: 
 
 
 def best_thresholds(metrics: Metrics, default: float = DEFAULT_THRESHOLD) -> NDArray[np.float64]:
-    """Return the threshold [C] of best F1 of each class (the highest of equals).
+    """Return the threshold [C] of best F1 of each class (the highest of equals), LOWEST_THRESHOLD at least.
 
     Classes without objects or true positives get the default.
     """
-    return np.array([c.best.threshold if c.best else default for c in metrics.classes], np.float64)
+    best = np.array([c.best.threshold if c.best else default for c in metrics.classes], np.float64)
+    return np.maximum(best, LOWEST_THRESHOLD)
 
 
 def _class_score(name: str, objects: int, detections: int, curve: NDArray[np.float64], rules: Rules) -> ClassScore:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from io import BufferedIOBase
 from itertools import islice
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, cast, overload
+from typing import TYPE_CHECKING, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.data.images import BATCH, Decoded, ImageSource, Opened, load_for, load_rgb, open_ahead
-from lookonce.errors import ConfigError, ImageError
-from lookonce.inference.backends.open import Backend, open_backend
+from lookonce.errors import ConfigError, ImageError, plural, printable
+from lookonce.inference.backends.open import Backend, model_files, open_backend
 from lookonce.inference.backends.settings import BackendName, Precision, Settings
 from lookonce.model.detections import Detections
 from lookonce.model.heads import decode
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("lookonce")
+SHOWN = 5
+"""Classes in the one line that shows a detector."""
 
 
 class Detector:
@@ -62,6 +64,7 @@ class Detector:
         if threshold is not None:
             _check_fraction("threshold", threshold)
         _check_fraction("iou_threshold", iou_threshold)
+        self.file = source.expanduser() if isinstance(source, Path) else None
         if isinstance(source, Backend):
             self.backend: Backend = source
         else:
@@ -73,28 +76,66 @@ class Detector:
         self.selection = Selection(float(self.thresholds.min()), iou_threshold)
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of the model: model.safetensors of a run, all of Darknet's, .xml with its .bin; () in memory."""
+        return () if self.file is None else model_files(self.file)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Names of the classes that this detector knows."""
         return self.about.labels
 
-    @overload
-    def __call__(self, images: ImageSource) -> Detections: ...  # type: ignore[overload-overlap]
+    def __repr__(self) -> str:
+        """Return one line: the model, its classes, its input and the backend."""
+        width, height = self.about.input_size
+        classes = ", ".join(map(printable, self.labels[:SHOWN])) + (", ..." if len(self.labels) > SHOWN else "")
+        model = "" if self.file is None else f"{printable(str(self.file))}: "
+        count = plural(len(self.labels), "class")
+        return f"Detector({model}{count} ({classes}), input {width} x {height}, {self.backend.info})"
 
     @overload
-    def __call__(self, images: Iterable[ImageSource]) -> list[Detections]: ...
+    def __call__(  # type: ignore[overload-overlap]
+        self, images: ImageSource, *, threshold: float | None = None, labels: str | Sequence[str] | None = None
+    ) -> Detections: ...
 
-    def __call__(self, images: ImageSource | Iterable[ImageSource]) -> Detections | list[Detections]:
+    @overload
+    def __call__(
+        self, images: Iterable[ImageSource], *, threshold: float | None = None,
+        labels: str | Sequence[str] | None = None,
+    ) -> list[Detections]: ...  # fmt: skip
+
+    def __call__(
+        self, images: ImageSource | Iterable[ImageSource], *, threshold: float | None = None,
+        labels: str | Sequence[str] | None = None,
+    ) -> Detections | list[Detections]:  # fmt: skip
         """Detections of one image, or a list of them for several.
 
         An image is a path, the bytes of a file, a file opened with 'rb', a PIL image (its EXIF rotation is applied),
         or an array or tensor of uint8: [h, w, 3] RGB, [h, w, 4] RGBA, [h, w] or [h, w, 1] grey; uint16 is scaled by
         the model's pixel range. Arrays of OpenCV are BGR: give image[..., ::-1].
         A JPEG file far larger than the input is decoded at a fraction of its size (images.load_for); boxes refer to the
-        whole image. Raises ImageError for an image that cannot be read, UserError for what is no image.
+        whole image.
+
+        Args:
+            images: one image or several.
+            threshold: Lowest score in this call; None: the detector's.
+            labels: Names of the classes wanted in this call; None: all.
+        Raises:
+            ImageError: an image that cannot be read.
+            UserError: what is no image, a threshold outside 0 to 1, an unknown class.
         """
-        if _is_one(images):
-            return self._detect([self._open(cast(ImageSource, images))])[0]
-        return self._detect([self._open(image) for image in cast(Iterable[ImageSource], images)])
+        if threshold is not None:
+            _check_fraction("threshold", threshold)
+        selection = None if threshold is None else replace(self.selection, score_threshold=float(threshold))
+        given = [cast(ImageSource, images)] if _is_one(images) else list(cast(Iterable[ImageSource], images))
+        found = self._detect([self._open(image) for image in given], selection)
+        if labels is not None:
+            found = [each.only(labels) for each in found]
+        found = [
+            replace(each, file=str(image)) if isinstance(image, Path | str) else each
+            for each, image in zip(found, given, strict=True)
+        ]
+        return found[0] if _is_one(images) else found
 
     def detect(self, images: Sequence[NDArray[np.uint8]], selection: Selection | None = None) -> list[Detections]:
         """Return the detections on RGB arrays [h, w, 3] uint8, BATCH at a time.
@@ -124,7 +165,7 @@ class Detector:
             whole = [image for _, image in batch if not isinstance(image, ImageError)]
             found = iter(self._detect(whole, selection))
             for path, image in batch:
-                yield path, image, nothing if isinstance(image, ImageError) else next(found)
+                yield path, image, nothing if isinstance(image, ImageError) else replace(next(found), file=path)
 
     def _open(self, image: ImageSource) -> Decoded:
         if isinstance(image, Path | str | bytes | BufferedIOBase):
@@ -150,12 +191,3 @@ def _check_fraction(name: str, value: object) -> None:
     """Raise ConfigError for anything but a number from 0 to 1."""
     if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:
         raise ConfigError(f"{name}: {value!r}; expected a number from 0 to 1")
-
-
-def write_entry(text: TextIO, file: str, found: Detections, first: bool, drawn: str | None = None) -> None:
-    """Write one image's detections as an element of a JSON list. first: it is the first element.
-
-    drawn: name of the drawn image, if there is one.
-    """
-    entry = {"file": file, **({"drawn": drawn} if drawn else {}), "detections": found.to_json()}
-    text.write(("" if first else ",") + "\n" + json.dumps(entry))

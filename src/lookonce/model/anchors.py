@@ -38,7 +38,7 @@ ROUNDS, PATIENCE = 100, 8
 """Maximum rounds of one restart, and maximum consecutive rounds without a better fit."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Anchors:
     """Anchor boxes, and how well they fit the boxes of a data set."""
 
@@ -50,6 +50,11 @@ class Anchors:
     """Ratio of boxes whose best anchor has IoU >= .5."""
     counts: tuple[int, ...]
     """Number of boxes for which each anchor is the best; in the order of wh."""
+
+    def __repr__(self) -> str:
+        """Return one line: the sizes in cells, and how well they fit."""
+        sizes = ", ".join(f"{w:.2f} x {h:.2f}" for w, h in self.wh)
+        return f"Anchors({len(self.wh)}: {sizes} cells; mean IoU {self.mean_iou:.3f}, recall {self.recall:.3f})"
 
 
 def measure(wh: Shapes, centroids: Shapes) -> Anchors:

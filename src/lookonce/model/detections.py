@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import html
 import importlib
-from dataclasses import dataclass
-from typing import Any, Generic
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lookonce.errors import UserError
+from lookonce.choices import choose
+from lookonce.errors import UserError, printable
+from lookonce.files import replacing
 from lookonce.model.boxes import Array
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SHOWN = 3
+"""Scores of a class in the one line that shows detections."""
+COLUMNS = ("label", "class_id", "score", "xmin", "ymin", "xmax", "ymax")
+"""Of a table of detections: label is the class name, class_id its index from 0, corners are image pixels."""
+ROWS = 20
+"""Detections in the table that a notebook shows."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +44,36 @@ class Predictions(Generic[Array]):
         ))  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
+class Detection(NamedTuple):
+    """One object found on an image."""
+
+    name: str
+    """Class name."""
+    score: float
+    box: tuple[float, float, float, float]
+    """(xmin, ymin, xmax, ymax), image pixels."""
+    label: int
+    """Index into Detections.class_names."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Detections:
     """Detections on ONE image; N detections, C classes.
 
     They are sorted by descending score; equal scores keep their order. A box appears once for each of its classes.
     Raises UserError if lengths differ, a number is not finite or a label has no class.
+
+    >>> found = Detector("runs/cells-1")("image.jpg")                # doctest: +SKIP
+    >>> found[0].name, found[0].score, found[0].box                  # doctest: +SKIP
+    >>> found[:5].draw().show()                                      # doctest: +SKIP
     """
 
     boxes: NDArray[np.float32]  # [N, 4] xyxy, image pixels
     scores: NDArray[np.float32]  # [N] descending
     labels: NDArray[np.int64]  # [N] index into class_names
     class_names: tuple[str, ...]  # [C]
+    file: str | None = None
+    """The image, if it is a file: draw, save and crops read it where no other is given."""
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float32).reshape(-1, 4)  # [N, 4]
@@ -66,6 +99,46 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    @overload
+    def __getitem__(self, index: int) -> Detection: ...
+
+    @overload
+    def __getitem__(self, index: slice | ArrayLike) -> Detections: ...
+
+    def __getitem__(self, index: int | slice | ArrayLike) -> Detection | Detections:
+        """Return one Detection, or the Detections of a slice, a mask [N] or indices."""
+        if isinstance(index, int | np.integer):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"detection {index} of {len(self)}")
+            label, (x1, y1, x2, y2) = int(self.labels[index]), self.boxes[index].tolist()
+            return Detection(self.class_names[label], float(self.scores[index]), (x1, y1, x2, y2), label)
+        rows = index if isinstance(index, slice) else np.asarray(index, None if np.size(index) else np.int64)
+        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows])
+
+    def __iter__(self) -> Iterator[Detection]:
+        return (self[n] for n in range(len(self)))
+
+    def __repr__(self) -> str:
+        """Return one line: the number of each class and its best scores."""
+        parts = []
+        for label in dict.fromkeys(self.labels.tolist()):  # the class of the best detection first
+            scores = self.scores[self.labels == label]
+            best = " ".join(f"{score:.2f}".removeprefix("0") for score in scores[:SHOWN])
+            more = " ..." if len(scores) > SHOWN else ""
+            parts.append(f"{len(scores)}x {printable(self.class_names[label])!r} {best}{more}")
+        return f"Detections({len(self)}{': ' if parts else ''}{', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks: the best ROWS detections."""
+        cells = [
+            (html.escape(printable(one.name)), f"{one.score:.3f}", *(f"{side:.1f}" for side in one.box))
+            for one in self[:ROWS]
+        ]
+        rows = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in cells)
+        head = "".join(f"<th>{name}</th>" for name in ("class", "score", "xmin", "ymin", "xmax", "ymax"))
+        rest = f"<p>and {len(self) - ROWS} more</p>" if len(self) > ROWS else ""
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{rest}"
+
     @property
     def names(self) -> tuple[str, ...]:
         """[N] class name of each detection."""
@@ -80,7 +153,7 @@ class Detections:
                 f"{len(self.class_names)} classes"
             )
         keep = self.scores > np.broadcast_to(limits, len(self.class_names))[self.labels]
-        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], self.class_names)
+        return self[keep]
 
     def of_classes(self, class_names: tuple[str, ...]) -> Detections:
         """Return those of the named classes. Their labels are indices into class_names.
@@ -93,14 +166,105 @@ class Detections:
         index = np.array([class_names.index(n) if n in class_names else -1 for n in self.class_names], np.int64)
         labels = index[self.labels]
         keep = labels >= 0
-        return Detections(self.boxes[keep], self.scores[keep], labels[keep], class_names)
+        return replace(
+            self, boxes=self.boxes[keep], scores=self.scores[keep], labels=labels[keep], class_names=class_names
+        )
+
+    def only(self, labels: str | Sequence[str]) -> Detections:
+        """Return those of the named classes; class_names stay. Raises UserError for an unknown class."""
+        names = [labels] if isinstance(labels, str) else labels
+        wanted = [self.class_names.index(choose(name, self.class_names, "labels")) for name in names]
+        return self[np.isin(self.labels, wanted)]
+
+    def draw(self, image: Any = None, *, hide_labels: bool = False, hide_scores: bool = False,
+             line_width: int | None = None) -> Image:  # fmt: skip
+        """Return the image with these detections drawn on it, as a PIL image.
+
+        Args:
+            image: a path, a PIL image, or an array [h, w, 3] RGB; None: the file that the detector was given.
+            hide_labels: draw boxes alone.
+            hide_scores: leave the scores out of the labels.
+            line_width: pixels; None: 1/200 of the image's shorter side.
+        Raises:
+            UserError: no image is known, or it cannot be read.
+        """
+        from lookonce import draw  # of a higher package: this method is short for that function
+
+        return draw(self._image(image), self, hide_labels=hide_labels, hide_scores=hide_scores, line_width=line_width)
+
+    def save(self, path: Path | str, image: Any = None, *, hide_labels: bool = False, hide_scores: bool = False,
+             line_width: int | None = None) -> Path:  # fmt: skip
+        """Write the image with these detections drawn on it, in the format of the path's ending. Options as in draw.
+
+        An existing file is replaced. Raises UserError for an ending that names no format, and for the image itself.
+        """
+        place = Path(path).expanduser()
+        drawn = self.draw(image, hide_labels=hide_labels, hide_scores=hide_scores, line_width=line_width)
+        with replacing(place) as beside:
+            try:
+                drawn.save(beside, quality=90)
+            except ValueError:
+                raise UserError(f"{place}: names no image format; give an ending such as .jpg or .png") from None
+        return place
+
+    def crops(self, image: Any = None) -> list[Image]:
+        """Return the part of the image in each box, as PIL images; at least one pixel. image: as in draw."""
+        whole = self[:0].draw(self._image(image))
+        sides = (*whole.size, *whole.size)
+        found = []
+        for box in self.boxes:
+            left, top, right, bottom = (min(max(round(float(v)), 0), side) for v, side in zip(box, sides, strict=True))
+            left, top = min(left, whole.width - 1), min(top, whole.height - 1)
+            found.append(whole.crop((left, top, max(right, left + 1), max(bottom, top + 1))))
+        return found
+
+    def _image(self, image: Any) -> Any:
+        if image is None and self.file is None:
+            raise UserError("these detections know no image file; give the image, as in draw(image)")
+        return self.file if image is None else image
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return {"label", "score", "box"} of each detection; score to 6 digits, box xyxy to 1/100 pixel."""
+        """Return {"label", "class_id", "score", "box"} of each detection.
+
+        label is the class name, class_id its index from 0; score to 6 digits, box xyxy to 1/100 pixel.
+        """
         return [
-            {"label": name, "score": round(float(score), 6), "box": [round(float(v), 2) for v in box]}
-            for name, score, box in zip(self.names, self.scores, self.boxes, strict=True)
+            {
+                "label": one.name,
+                "class_id": one.label,
+                "score": round(one.score, 6),
+                "box": [round(v, 2) for v in one.box],
+            }
+            for one in self
         ]
+
+    def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
+        """Return the entries of a COCO results file: image_id, category_id (from 1), bbox [x, y, width, height], score.
+
+        Boxes are in image pixels, to 1/100 pixel.
+        """
+        return [
+            {
+                "image_id": image_id,
+                "category_id": one.label + 1,
+                "bbox": [round(v, 2) for v in (x1, y1, x2 - x1, y2 - y1)],
+                "score": round(one.score, 6),
+            }
+            for one in self
+            for x1, y1, x2, y2 in [one.box]
+        ]
+
+    def to_pandas(self) -> Any:
+        """Return a pandas DataFrame with the COLUMNS, one row a detection.
+
+        Raises UserError if pandas is not installed.
+        """
+        try:
+            pandas = importlib.import_module("pandas")
+        except ImportError:
+            raise UserError("to_pandas needs pandas, which is not installed; run: pip install pandas") from None
+        rows = [(one.name, one.label, one.score, *one.box) for one in self]
+        return pandas.DataFrame(rows, columns=list(COLUMNS))
 
     def to_supervision(self) -> Any:
         """Return a `supervision.Detections` with class names in data["class_name"].

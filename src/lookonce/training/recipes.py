@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from lookonce.choices import check_types, choose, closest, settle_names
@@ -64,7 +65,7 @@ class AugmentOptions(TypedDict, total=False):
 class TrainOptions(TypedDict, total=False):
     """The settings of training. Options that are not given take the recipe's values."""
 
-    network: str
+    network: str | Path
     """A built-in network (yolov2_tiny, yolov2, ...) or a Darknet .cfg. [quick: yolov2_tiny, paper: yolov2]"""
     size: int
     """Side of the square input, in pixels; a multiple of 32. [416]"""

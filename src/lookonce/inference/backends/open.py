@@ -141,6 +141,14 @@ def _whole(path: Path) -> Path:
     return path
 
 
+def model_files(path: Path) -> tuple[Path, ...]:
+    """Return every file that a model consists of."""
+    from lookonce.model.darknet.files import source_files
+
+    whole = _whole(path)
+    return (whole, whole.with_suffix(".bin")) if whole.suffix == ".xml" else source_files(whole)
+
+
 def _open_kept(model: Path, name: BackendName, opening: Callable[[Path | onnx.ModelProto], Backend]) -> Backend:
     """Open the converted form of a model file, from the cache or else in memory."""
     from lookonce.model.darknet.files import source_files

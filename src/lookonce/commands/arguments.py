@@ -1,0 +1,23 @@
+"""Arguments as commands take them: paths as text or Path, with `~` for the home folder, and one name or several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from cyclopts import Parameter
+
+Item = TypeVar("Item", bound=str | Path)
+AnyPath = Annotated[Path | str, Parameter(metavar="PATH")]
+"""A path in the signature of a command."""
+
+
+def expanded(path: Path | str) -> Path:
+    """Return a path with `~` replaced by the home folder."""
+    return Path(path).expanduser()
+
+
+def several(given: Item | Iterable[Item]) -> tuple[Item, ...]:
+    """Return names or paths as a tuple, also if there is only one: text is one name, not its letters."""
+    return (given,) if isinstance(given, str | Path) else tuple(given)
