@@ -65,12 +65,12 @@ def test_the_page_shows_images_classes_curves_and_settings_that_differ(done):
     assert text.count("<script") == 1
 
 
-def test_the_data_is_found_in_the_runs_and_the_page_is_numbered(run, worse, squares, tmp_path, monkeypatch, capsys):
+def test_the_data_is_found_in_the_runs_and_the_page_is_numbered(run, worse, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["compare", str(worse), str(run), "--bootstrap", "5", "--backend", "torch"]
     assert main([*words, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["data"] == str(squares)
+    assert Path(said["data"]).name == "squares"  # of the process that trained the run
     assert said["images"] == 8
     assert main(words) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == [
