@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lookonce import evaluate
 from lookonce.cli import main
-from lookonce.commands.compare import RunComparison, compare
+from lookonce.commands.compare import RunComparison, common_labels, compare
 from lookonce.errors import UserError
 from lookonce.evaluation.compare import Change
 from lookonce.model.model_file import load_model, save_model
@@ -63,12 +65,12 @@ def test_the_page_shows_images_classes_curves_and_settings_that_differ(done):
     assert text.count("<script") == 1
 
 
-def test_the_data_is_found_in_the_runs_and_the_page_is_numbered(run, worse, squares, tmp_path, monkeypatch, capsys):
+def test_the_data_is_found_in_the_runs_and_the_page_is_numbered(run, worse, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["compare", str(worse), str(run), "--bootstrap", "5", "--backend", "torch"]
     assert main([*words, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["data"] == str(squares)
+    assert Path(said["data"]).name == "squares"  # of the process that trained the run
     assert said["images"] == 8
     assert main(words) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == [
@@ -115,3 +117,12 @@ def test_an_existing_page_and_other_endings_are_refused(run, squares, tmp_path):
     with pytest.raises(UserError, match="bootstrap: 0"):
         compare(run, run, squares, bootstrap=0)
     assert (tmp_path / "c.html").read_text() == "mine"
+
+
+def test_runs_of_other_classes_are_compared_on_those_that_both_know(caplog):
+    runs = Path("a"), Path("b")
+    known = [SimpleNamespace(labels=("cat", "dog", "cow")), SimpleNamespace(labels=("dog", "bird", "cat"))]
+    assert common_labels(runs, known) == ("cat", "dog")
+    assert "only one of the two knows cow, bird; compared on the other 2" in caplog.text
+    with pytest.raises(UserError, match=r"a and b have no class in common: the first knows cat, .* the second fish"):
+        common_labels(runs, [known[0], SimpleNamespace(labels=("fish",))])

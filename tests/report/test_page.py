@@ -6,7 +6,6 @@ import io
 import re
 from xml.etree import ElementTree
 
-import jinja2
 import numpy as np
 import pytest
 from PIL import Image
@@ -42,22 +41,9 @@ def test_every_page_stands_on_the_common_one(template):
 
 
 def written(path, body, **values):
-    """A page with this text as its body."""
-    from lookonce.report.page import _environment
-
-    _environment().loader = jinja2.ChoiceLoader(
-        [
-            _environment().loader,
-            jinja2.DictLoader(
-                {"some.html": '{% extends "page.html" %}{% block body %}<!-- contents -->' + body + "{% endblock %}"}
-            ),
-        ]
-    )
-    try:
-        return write_page(path, "some.html", **values).read_text(encoding="utf-8")
-    finally:
-        _environment().loader = _environment().loader.loaders[0]
-        _environment().cache.clear()
+    """The page with this text as its body."""
+    template = '{% extends "page.html" %}{% block body %}<!-- contents -->' + body + "{% endblock %}"
+    return write_page(path, page._environment().from_string(template), **values).read_text(encoding="utf-8")
 
 
 def test_text_cannot_break_a_page(tmp_path):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MARGINS = (0.82, 0.12, 0.5, 0.28)  # of figures on the page, inches: numbers up to 100,000 fit beside the axes
 SHOWN = 4000  # boxes drawn in a cloud, at most: a seeded sample of more
 MOST_CLASSES = 60  # classes that get a bar; the rest share one
 BINS = 26  # cells of the map of centres along each side
@@ -198,7 +199,7 @@ def objects_histogram(counts: NDArray[np.integer]) -> str:
 
     most = int(counts.max(initial=0))
     width = max(1, -(-(most + 1) // 40))
-    with styled_figure(6.2, 3) as figure:
+    with styled_figure(6.2, 3, MARGINS) as figure:
         axes = _histogram(figure, counts, np.arange(0, most + width + 1, width) - 0.5, "images")
         axes.set_xlabel("objects in an image")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -211,7 +212,7 @@ def shape_cloud(wh: NDArray[np.floating], anchors: Anchors) -> str:
 
     shown = _sample(wh)
     side = max(float(np.quantile(wh, 0.995)), *(max(shape) for shape in anchors.wh)) * 1.12
-    with styled_figure(6.2, 5.6) as figure:
+    with styled_figure(6.2, 5.6, MARGINS) as figure:
         axes = figure.subplots()
         axes.scatter(shown[:, 0], shown[:, 1], s=6, color=MUTED, alpha=0.45, linewidths=0, rasterized=True)
         for number, (w, h) in enumerate(anchors.wh, 1):
@@ -252,7 +253,7 @@ def aspect_histogram(wh: NDArray[np.floating]) -> str:
     most = max(2, int(np.ceil(np.quantile(np.abs(aspect), 0.999))))
     ticks = list(range(-most, most + 1))
     edges = (np.arange(-8 * most, 8 * most + 2) - 0.5) / 8
-    with styled_figure(6.2, 3) as figure:
+    with styled_figure(6.2, 3, MARGINS) as figure:
         axes = _histogram(figure, np.clip(aspect, -most, most), edges, "boxes", mark=0)
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -265,7 +266,7 @@ def size_histogram(wh: NDArray[np.floating], size: int) -> str:
     """Draw sides of boxes, the square root of their area, in pixels of the input. wh: [N, 2] cells; size: px."""
     sides = np.sqrt(wh.prod(1)) * STRIDE
     most = max(2 * STRIDE, float(sides.max()))
-    with styled_figure(6.2, 3) as figure:
+    with styled_figure(6.2, 3, MARGINS) as figure:
         axes = _histogram(figure, sides, np.linspace(0, most, 53), "boxes", mark=STRIDE)
         axes.set(xlim=(0, most), xlabel=f"side in px, at an input of {size} px (dashed: one cell)")
         return to_svg(figure)

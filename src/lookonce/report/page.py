@@ -44,6 +44,8 @@ PALETTE = {
 """Name -> (light, dark). After the colour-blind safe palette of Okabe and Ito, darkened so that text can be read."""
 INK, MUTED, CARD, PAPER, ACCENT, WARM, *_ = (light for light, _ in PALETTE.values())
 SERIES = [light for name, (light, _) in PALETTE.items() if name not in ("ink", "muted", "card", "paper")]
+Margins = tuple[float, float, float, float]
+"""Left, right, bottom, top of a figure's axes, inches."""
 STYLE = {
     "svg.fonttype": "none", "text.parse_math": False, "svg.hashsalt": "lookonce", "font.size": 10,
     "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": MUTED,
@@ -113,14 +115,21 @@ def data_uri(image: Image) -> str:
 
 
 @contextmanager
-def styled_figure(width: float, height: float) -> Iterator[Figure]:
-    """Make a figure in the common style, which holds within `with`. width, height: inches (72 CSS px each)."""
+def styled_figure(width: float, height: float, margins: Margins | None = None) -> Iterator[Figure]:
+    """Make a figure in the common style, which holds within `with`.
+
+    width, height: inches (72 CSS px each). margins: around its axes; None: fitted to its texts, which takes longer.
+    """
     import matplotlib
     from cycler import cycler
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE | {"axes.prop_cycle": cycler(color=SERIES)}):  # type: ignore[arg-type]
-        yield Figure(figsize=(width, height), dpi=110, layout="constrained")
+        figure = Figure(figsize=(width, height), dpi=110, layout=None if margins else "constrained")
+        if margins:
+            left, right, bottom, top = margins
+            figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
+        yield figure
 
 
 def to_svg(figure: Figure) -> str:
