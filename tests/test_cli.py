@@ -83,7 +83,7 @@ def test_the_users_path_on_the_command_line(squares, tmp_path, capsys):
     assert "VOC 2010" in capsys.readouterr().out
     images = [str(p) for p in sorted((squares / "JPEGImages").glob("test00[01].png"))]
     assert main(["detect", str(run), *images, "--out", str(tmp_path / "d"), "--threshold", "0.99"]) == 0
-    assert "on 2 images" in capsys.readouterr().out
+    assert "in 2 images" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "d" / "detections.json").read_text())["images"]) == 2
     again = ["train", "--config", str(run / "config.yaml"), "--out", str(tmp_path / "runs"), "--name", "again"]
     assert main(again) == 0
@@ -204,8 +204,9 @@ def test_the_word_none_unsets_what_the_config_gives():
     assert [found[n] for n in ("epochs", "name", "weights", "labels")] == [None] * 4
     assert (found["multi_scale"], found["patience"], found["val_split"]) == ((), 0, "none")
     assert bound("anchors", "x", "--plot", "none")["plot"] is None
-    assert bound("train", "x", "--labels", "none")["labels"] == ("none",)
+    assert bound("train", "x", "--labels", "none")["labels"] == ["none"]
     assert bound("train", "x", "--features", "None")["features"] == "none"
+    assert "network" not in bound("train", "x", "--network", "none")
     assert bound("train", "none/data")["data"] == Path("none/data")
 
 

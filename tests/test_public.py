@@ -1,6 +1,8 @@
 """Tests of lookonce: the public names."""
 
 import ast
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +35,26 @@ def test_type_checkers_see_every_public_name():
     block = next(node for node in tree.body if isinstance(node, ast.If))
     typed = {f"{node.module}.{alias.name}" for node in block.body for alias in node.names}
     assert typed == {f"lookonce.{module}.{name}" for module, names in lookonce._MODULES.items() for name in names}
+
+
+PYRIGHT = shutil.which("pyright")
+
+
+@pytest.mark.skipif(PYRIGHT is None, reason="pyright is not installed: npm install --global pyright")
+def test_pyright_accepts_what_users_write_and_flags_what_is_wrong(tmp_path):
+    code = Path(__file__).parent / "user_code.py"
+    shutil.copy(code, tmp_path)
+    source = Path(lookonce.__file__).parents[1]
+    config = {"include": [code.name], "extraPaths": [str(source)], "typeCheckingMode": "standard"}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(config | {"reportUnusedExpression": False}))
+    words = [PYRIGHT, "--outputjson", "--pythonpath", sys.executable, "--project", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    problems = json.loads(done.stdout)["generalDiagnostics"]
+    said = {problem["range"]["start"]["line"]: problem["message"] for problem in problems}
+    lines = code.read_text(encoding="utf-8").splitlines()
+    wrong = {n: line.partition("# wrong: ")[2] for n, line in enumerate(lines) if "# wrong: " in line}
+    assert said.keys() == wrong.keys(), said
+    assert all(word in said[n] for n, word in wrong.items()), said
 
 
 def test_no_module_hides_a_public_function():

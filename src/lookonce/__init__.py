@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lookonce.commands.benchmark import benchmark
     from lookonce.commands.cache import cache
     from lookonce.commands.check import check
+    from lookonce.commands.compare import compare
     from lookonce.commands.convert import convert
     from lookonce.commands.demo import demo
     from lookonce.commands.detect import detect
@@ -36,14 +37,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Anchors", "Dataset", "Detection", "Detections", "Detector", "Network", "Record", "Report", "UserError",
-    "anchors", "benchmark", "cache", "check", "cluster_anchors", "convert", "demo", "detect", "diagnose", "download",
-    "draw", "evaluate", "export", "load_darknet", "prune", "read_dataset", "save_darknet", "train",
+    "anchors", "benchmark", "cache", "check", "cluster_anchors", "compare", "convert", "demo", "detect", "diagnose",
+    "download", "draw", "evaluate", "export", "load_darknet", "prune", "read_dataset", "save_darknet", "train",
 ]  # fmt: skip
 _MODULES = {
     "commands.anchors": ("anchors",),
     "commands.benchmark": ("benchmark",),
     "commands.cache": ("cache",),
     "commands.check": ("check",),
+    "commands.compare": ("compare",),
     "commands.convert": ("convert",),
     "commands.demo": ("demo",),
     "commands.detect": ("detect",),

@@ -62,8 +62,8 @@ RENAMED = {
 }
 """Options of version 0.1 by command, and their names now. The old names work for one release, with a hint."""
 OFF_BY_DEFAULT = (
-    "clear", "deterministic", "folded", "half", "int8", "json", "keep-empty", "keep-last", "overwrite", "raw", "train",
-    "keep-checkpoints",
+    "clear", "deterministic", "folded", "half", "hide-labels", "hide-scores", "int8", "json", "keep-checkpoints",
+    "keep-empty", "keep-last", "overwrite", "raw", "train",
 )  # fmt: skip
 """Switches. Version 0.1 also took their --no- forms, which change nothing."""
 BROKEN_PIPE = 141
@@ -216,7 +216,9 @@ def _read_names(app: cyclopts.App, commands: tuple[str, ...], arguments: cyclopt
             unset = token.value.lower() == "none" and "none" not in choices
         if unset and NoneType in kinds:
             argument.tokens = [token.evolve(implicit_value=None)]
-        elif unset and len(argument.keys) == 1 and str not in kinds:  # one of TrainOptions: back to the recipe's value
+        elif (
+            unset and len(argument.keys) == 1 and (str not in kinds or Path in kinds)
+        ):  # one of TrainOptions: back to the recipe's value
             argument.tokens = []
         elif choices:
             argument.tokens = [token.evolve(value=choose(token.value, choices, token.keyword or argument.name))]

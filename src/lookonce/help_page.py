@@ -37,6 +37,7 @@ EXAMPLES = {
     "anchors": ("lookonce anchors cells --k 9 --size 512",),
     "benchmark": ("lookonce benchmark runs/cells-1 --images photos/",),
     "cache": ("lookonce cache --clear",),
+    "compare": ("lookonce compare runs/cells-1 runs/cells-2",),
     "check": ("lookonce check cells --report cells.html",),
     "convert": ("lookonce convert cells cells-coco --format coco",),
     "demo": ("lookonce demo",),

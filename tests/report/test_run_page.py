@@ -59,7 +59,7 @@ def test_before_the_first_step_the_page_shows_settings_the_first_batch_and_loads
     run_report.validation.metrics = None
     run_report.state = RunState(epochs=20)
     Image.new("RGB", (40, 30), (200, 0, 0)).save(run_report.folder / BATCH)
-    run_report.on_train_start(None, None)
+    run_report.on_train_batch_start()
     text = (run_report.folder / "report.html").read_text(encoding="utf-8")
     assert '<meta http-equiv="refresh" content="30">' in text
     assert "<b>0 of 20</b>" in text

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lookonce.commands.arguments import AnyPath, expanded, several
 from lookonce.console import cell, rendered
 from lookonce.data.dataset import Dataset
 from lookonce.data.read import read_dataset
@@ -96,17 +98,17 @@ class RunComparison:
 
 
 def compare(
-    run_a: Path,
-    run_b: Path,
-    data: Path | None = None,
+    run_a: AnyPath,
+    run_b: AnyPath,
+    data: AnyPath | None = None,
     *,
     split: str = "test",
-    labels: tuple[str, ...] | None = None,
+    labels: Sequence[str] | None = None,
     bootstrap: int = 1000,
     backend: BackendName = "auto",
     device: str | None = None,
     precision: Precision = "fp32",
-    report: Path | None = None,
+    report: AnyPath | None = None,
     overwrite: bool = False,
 ) -> RunComparison:
     """Compare two runs on the same images, and write a page: curves, classes, images where they differ, settings.
@@ -128,16 +130,17 @@ def compare(
     Raises:
         UserError: a model or data set that cannot be read; runs of different data, without DATA; no common class.
     """
+    report = None if report is None else expanded(report)
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"report: {report}; expected a name that ends in .html")
     if bootstrap < 1:
         raise ConfigError(f"bootstrap: {bootstrap}; expected at least 1: a comparison needs intervals")
-    runs = Path(run_a).expanduser(), Path(run_b).expanduser()
-    place = Path(data) if data is not None else common_data(*runs)
+    runs = expanded(run_a), expanded(run_b)
+    place = expanded(data) if data is not None else common_data(*runs)
     page = free_name(Path(f"compare-{runs[0].stem}-{runs[1].stem}.html")) if report is None else report
     check_output(page, overwrite, place)
     detectors = [Detector(run, backend, device=device, precision=precision, throughput=True) for run in runs]
-    names = labels or common_labels(runs, detectors)
+    names = several(labels) if labels else common_labels(runs, detectors)
     dataset = read_dataset(place, None if split == "all" else split, names)
     analyses = tuple(_analysis(detector, dataset, bootstrap) for detector in detectors)
     info = {str(detector.backend.info) for detector in detectors}

@@ -126,7 +126,7 @@ def detect(
     labels: Sequence[str] | None = None,
     threshold: float | None = None,
     iou_threshold: float = 0.45,
-    save: Sequence[SaveFormat] = (),
+    save: Sequence[SaveFormat] | None = None,
     save_images: Annotated[bool, Parameter(negative="--no-save-images")] = True,
     hide_labels: bool = False,
     hide_scores: bool = False,
@@ -148,7 +148,7 @@ def detect(
         threshold: Lowest score of a detection; none: the model's own threshold of each class, from validation.
         iou_threshold: Non-maximum suppression: of two boxes of a class with a higher IoU than this, keep the better.
         save: Also write YOLO text (labels/), Pascal VOC (annotations/), COCO results (coco.json), a table
-            (detections.csv), the image in each box (crops/).
+            (detections.csv), the part of the image in each box (crops/).
         save_images: Write each image with its boxes.
         hide_labels: Draw boxes without labels.
         hide_scores: Draw labels without scores.
@@ -163,7 +163,7 @@ def detect(
             files.
         Interrupted: Ctrl-C; the detections so far are written.
     """
-    model, formats = expanded(model), tuple(choose(name, get_args(SaveFormat), "save") for name in several(save))
+    model, formats = expanded(model), tuple(choose(name, get_args(SaveFormat), "save") for name in several(save or ()))
     if line_width is not None and not 1 <= line_width <= MAX_LINE:
         raise UserError(f"line-width: {line_width}; expected 1 to {MAX_LINE} pixels")
     style = {"hide_labels": hide_labels, "hide_scores": hide_scores, "line_width": line_width}

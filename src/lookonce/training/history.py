@@ -263,10 +263,13 @@ class RunReport(lightning.Callback):
         self.write_page = write_page
         self.state = RunState()
         self._written = 0.0
+        self._begun = False
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write the page before the first step: the data, the settings, the first batch."""
-        self.write(whole=False)
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Write the page before the first step: the data, the settings, and the first batch, which is drawn by now."""
+        if not self._begun:
+            self._begun = True
+            self.write(whole=False)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the epochs so far as results.csv."""

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from lookonce.data.loader import ImageCache, Shuffled, TrainingImages, collate
 from lookonce.errors import UserError
+from lookonce.model.layers import num_floats, num_operations
 from lookonce.training.checkpoints import LastCheckpoint, WholeFiles
 from lookonce.training.config import RunConfig, reason
 from lookonce.training.feature_cache import FrozenBackbone
@@ -157,6 +159,12 @@ class Engine:
         length = f"{how.steps} steps" if how.steps else f"{how.epochs} epochs of {steps} steps"
         log.info("%s, batch size %d%s; %s; %s", length, how.batch_size, ", mosaics" if how.augment.mosaic else "",
                  device, why)  # fmt: skip
+        layers, channels = module.network.layers, module.network.channels
+        self.report.state = replace(
+            self.report.state, epochs=how.epochs, parameters=num_floats(layers, channels), device=device,
+            gflop=num_operations(layers, (how.size, how.size), channels) / 1e9,
+            precision="bf16" if precision.startswith("bf16") else "fp32",
+        )  # fmt: skip
         keep_freed_memory()
         with quiet():
             trainer = lightning.Trainer(
