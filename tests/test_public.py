@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -44,13 +45,18 @@ PYRIGHT = shutil.which("pyright")
 def test_pyright_accepts_what_users_write_and_flags_what_is_wrong(tmp_path):
     code = Path(__file__).parent / "user_code.py"
     shutil.copy(code, tmp_path)
+    for page in ("README.md", "docs/python.md"):
+        blocks = re.findall(r"```python\n(.*?)```", (code.parents[1] / page).read_text(encoding="utf-8"), re.DOTALL)
+        for number, block in enumerate(blocks):
+            (tmp_path / f"{Path(page).stem}_{number}.py").write_text(block, encoding="utf-8")
     source = Path(lookonce.__file__).parents[1]
-    config = {"include": [code.name], "extraPaths": [str(source)], "typeCheckingMode": "standard"}
+    config = {"extraPaths": [str(source)], "typeCheckingMode": "standard"}
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(config | {"reportUnusedExpression": False}))
     words = [PYRIGHT, "--outputjson", "--pythonpath", sys.executable, "--project", str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     problems = json.loads(done.stdout)["generalDiagnostics"]
     said = {problem["range"]["start"]["line"]: problem["message"] for problem in problems}
+    assert [problem for problem in problems if Path(problem["file"]).name != code.name] == []
     lines = code.read_text(encoding="utf-8").splitlines()
     wrong = {n: line.partition("# wrong: ")[2] for n, line in enumerate(lines) if "# wrong: " in line}
     assert said.keys() == wrong.keys(), said

@@ -210,15 +210,14 @@ def _read_names(app: cyclopts.App, commands: tuple[str, ...], arguments: cyclopt
         if len(argument.tokens) != 1 or argument.tokens[0].keys or not isinstance(argument.tokens[0].value, str):
             continue
         [token], kinds, choices = argument.tokens, get_args(argument.hint), literals(argument.hint)
+        is_setting = len(argument.keys) == 1 and (str not in kinds or Path in kinds)  # one of TrainOptions
         if Sequence[str] in kinds:
             unset = token.implicit_value in ((), [])
         else:
             unset = token.value.lower() == "none" and "none" not in choices
         if unset and NoneType in kinds:
             argument.tokens = [token.evolve(implicit_value=None)]
-        elif (
-            unset and len(argument.keys) == 1 and (str not in kinds or Path in kinds)
-        ):  # one of TrainOptions: back to the recipe's value
+        elif unset and is_setting:  # back to the recipe's value
             argument.tokens = []
         elif choices:
             argument.tokens = [token.evolve(value=choose(token.value, choices, token.keyword or argument.name))]

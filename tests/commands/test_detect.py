@@ -198,7 +198,10 @@ def test_only_the_wanted_classes_are_detected(run, squares, tmp_path):
 def test_an_image_comes_from_standard_input(run, squares, tmp_path, monkeypatch):
     content = (squares / "JPEGImages" / "test000.png").read_bytes()
     monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(content)))
-    detect(run, "-", out=tmp_path / "out")
+    summary = detect(run, "<stdin>", out=tmp_path / "out")  # the command line's word for -
+    assert f"in 1 image -> {tmp_path / 'out'} (drawn image, detections.json)" in str(summary)
+    assert summary.to_json() == {"out": str(tmp_path / "out"), "written": ("drawn image", "detections.json"),
+                                 "images": 1, "skipped": 0, "detections": summary.detections}  # fmt: skip
     said = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert [entry["file"] for entry in said["images"]] == ["-"]
     assert Image.open(tmp_path / "out" / "stdin.jpg").size == (96, 96)

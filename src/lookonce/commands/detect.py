@@ -81,6 +81,13 @@ class Summary:
         self.images += 1
         self.detections += len(found)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts, and what was written where."""
+        return {
+            "out": str(self.out), "written": self.written, "images": self.images, "skipped": self.skipped,
+            "detections": self.detections,
+        }  # fmt: skip
+
     def __str__(self) -> str:
         counts = f"{plural(self.detections, 'detection')} in {plural(self.images, 'image')}"
         text = f"{counts} -> {self.out} ({', '.join(self.written)})"
@@ -195,7 +202,7 @@ def _find(images: Sequence[str | Path], fetched: Path) -> tuple[list[str], dict[
             place.parent.mkdir()
             place.write_bytes(content)
             files.append(str(place))
-            names[str(place)] = pattern
+            names[str(place)] = pattern if is_address else "-"
         elif Path(pattern).suffix.lower() in VIDEOS and not Path(pattern).is_dir():
             raise UserError(
                 f"{pattern}: a video; detect reads images. Extract frames first, for example: "
@@ -245,7 +252,7 @@ def _write_all(detector: Detector, model: Path, files: list[str], job: _Job) -> 
             stopped = True
         if not summary.images:
             raise _nothing_done(stopped, summary.skipped, job.names.get(files[0], files[0]))
-    drawn = ("drawn images",) if job.save_images else ()
+    drawn = ("drawn image" if summary.images == 1 else "drawn images",) if job.save_images else ()
     summary.written = (*drawn, RESULT, *(FILES[k] for k in job.formats if k in ("coco", "csv")),
                        *(FOLDERS[k] + "/" for k in job.formats if k in FOLDERS))  # fmt: skip
     summary.weak = _weak_classes(detector)

@@ -101,7 +101,8 @@ class Dataset:
         images = []
         for index in range(min(SHOWN, len(self))):
             with suppress(UserError):  # an image that cannot be read
-                drawn, content = self.draw(index), BytesIO()
+                thin = round(int(self.sizes[index].max()) * 2 / SIDE)  # 2 pixels of the page
+                drawn, content = self.draw(index, line_width=min(max(thin, 1), 100)), BytesIO()
                 drawn.thumbnail((SIDE, SIDE))
                 drawn.save(content, "JPEG", quality=87)
                 code = base64.b64encode(content.getvalue()).decode()
