@@ -6,7 +6,6 @@ from lookonce.cli import COMMANDS, main, make_app
 from lookonce.errors import ConfigError
 from lookonce.habits import OPTIONS, current_command, hint, refuse_pairs
 
-LATER = {"--line-width", "--labels"}  # of detect
 EVERYWHERE = {"--config"}
 
 
@@ -29,7 +28,7 @@ def test_every_option_that_is_named_exists(options, spellings, command, text):
     for word in text.split():
         if word.startswith("--"):
             known = options[command] if command else set().union(*options.values())
-            assert word in known | EVERYWHERE | LATER
+            assert word in known | EVERYWHERE
 
 
 def test_a_spelling_that_is_an_option_here_gets_no_hint_of_another_command(options):

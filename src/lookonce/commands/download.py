@@ -46,8 +46,8 @@ class DownloadTable:
 def download(name: str | None = None, /, *, out: AnyPath = Path("downloads")) -> Path | DownloadTable:
     """Download a known file, check it, and unpack it if it is an archive. Without a name: list the files.
 
-    This is the only command that connects to the internet. An interrupted download continues where it stopped. A file
-    that is already in the folder, for example one saved there by hand, is checked and used.
+    Only this command connects to the internet, and detect if you give it an address. An interrupted download continues
+    where it stopped. A file that is already in the folder, for example one saved there by hand, is checked and used.
 
     Args:
         name: Name of the file, as in the list.
