@@ -21,6 +21,7 @@ from lookonce.report.figures import (
     channels_figure,
     curve_points,
     rates_figure,
+    results_figure,
     save_figure,
 )
 from lookonce.report.page import PALETTE
@@ -165,3 +166,13 @@ def test_the_curve_on_the_page_holds_the_area_that_is_said(many):
 def test_without_anything_right_there_is_no_curve():
     assert curve_points(np.zeros((0, 3))) == []
     assert curve_points(pr_points(np.array([0.5]), np.array([False]), 3)) == []
+
+
+def test_a_run_is_drawn_with_both_losses_and_a_panel_for_each_number():
+    curves = {"loss_epoch": [(1, 9.0), (2, 4.0)], "val/loss": [(1, 8.0), (2, 5.0)], "val/mAP": [(2, 0.5)]}
+    figure = results_figure(curves, "cells-1")
+    losses, score, rate, _ = figure.axes
+    assert [line.get_xydata().tolist() for line in losses.lines] == [[[1, 9], [2, 4]], [[1, 8], [2, 5]]]
+    assert [text.get_text() for text in losses.get_legend().get_texts()] == ["training (augmented)", "validation"]
+    assert score.lines[0].get_xydata().tolist() == [[2, 0.5]]
+    assert not rate.lines

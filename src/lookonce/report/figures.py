@@ -1,4 +1,4 @@
-"""Plots of anchors, speed and pruning for image files; figures of data for its page, as <svg>.
+"""Plots of runs, anchors, speed and pruning for image files; figures of data for its page, as <svg>.
 
 All are drawn in the style and palette of page.py, without matplotlib's global state, and can be read without colour.
 """
@@ -99,6 +99,32 @@ def channels_figure(channels: Sequence[tuple[int, int, int]], heading: str) -> F
         axes.set_yticks(range(len(channels)), [f"layer {layer}" for layer, _, _ in channels])
         axes.set_title(_drawable(heading))
         _finish_bars(axes, len(channels), max(before for _, before, _ in channels), "channels kept")
+        return figure
+
+
+def results_figure(curves: Mapping[str, Sequence[tuple[float, float]]], title: str) -> Figure:
+    """Draw a run for slides: losses, mAP, learning rate and recall against epochs.
+
+    Args:
+        curves: points (epochs done, value) by column of metrics.csv.
+        title: over all of them.
+    """
+    panels = {
+        "loss": {"loss_epoch": "training (augmented)", "val/loss": "validation"},
+        "validation mAP@0.5": {"val/mAP": ""},
+        "learning rate": {"rate": ""},
+        "training recall": {"recall_epoch": ""},
+    }
+    with styled_figure(10, 6) as figure:
+        figure.suptitle(_drawable(title), fontsize=11)
+        for axes, (name, lines) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
+            for (column, label), line in zip(lines.items(), ("-", "--")):
+                if points := curves.get(column):
+                    axes.plot(*zip(*points, strict=True), line, label=label)
+            axes.set(title=name, xlabel="epoch", ylim=(0, None))
+            axes.grid()
+            if all(lines.values()) and axes.lines:
+                axes.legend()
         return figure
 
 

@@ -20,6 +20,7 @@ from lookonce.evaluation.evaluate import Analysis, analyse
 from lookonce.model.layers import PlacedHead
 from lookonce.report.curves import curve_cards
 from lookonce.report.evaluation_page import by_f1, first_threshold, overview, sections, whole_images
+from lookonce.report.figures import results_figure, save_figure
 from lookonce.report.filmstrip import add_frame, read_frames
 from lookonce.report.overlay import View
 from lookonce.report.page import data_uri, write_page
@@ -120,7 +121,7 @@ def facts(recipe: Mapping[str, Any], data: str, images: int, heads: Sequence[Pla
 
 
 def write_run_page(run: RunReport, whole: bool) -> Path:
-    """Write the page of a run as it stands. whole: with errors, confusion and calibration, which take seconds."""
+    """Write the page of a run so far. whole: with errors, confusion, calibration and results.png, which take time."""
     val = run.validation
     metrics = None if val is None else val.metrics
     analysis = analyse(val.dataset, val.detections, metrics.rules, bootstrap=0) if val and metrics else None
@@ -146,6 +147,10 @@ def write_run_page(run: RunReport, whole: bool) -> Path:
         images,
         f"Images of the split {run.config.val_split}: first the worst by F1, then the best.",
     )
+    if whole:
+        save_figure(
+            results_figure(read_curves(run.folder / "metrics.csv"), run.folder.name), run.folder / "results.png"
+        )
     return write_report(run.folder / "report.html", page)
 
 
