@@ -147,10 +147,9 @@ def write_run_page(run: RunReport, whole: bool) -> Path:
         images,
         f"Images of the split {run.config.val_split}: first the worst by F1, then the best.",
     )
-    if whole:
-        save_figure(
-            results_figure(read_curves(run.folder / "metrics.csv"), run.folder.name), run.folder / "results.png"
-        )
+    metrics_file = run.folder / "metrics.csv"
+    if whole and metrics_file.is_file():
+        save_figure(results_figure(read_curves(metrics_file), run.folder.name), run.folder / "results.png")
     return write_report(run.folder / "report.html", page)
 
 
