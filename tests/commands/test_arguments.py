@@ -4,9 +4,12 @@ import inspect
 from pathlib import Path
 from typing import get_type_hints
 
+import pytest
+
 import lookonce
 from lookonce.cli import COMMANDS
 from lookonce.commands.arguments import expanded, several
+from lookonce.errors import UserError
 
 
 def test_the_home_folder_is_found(monkeypatch):
@@ -30,3 +33,15 @@ def test_one_name_or_path_is_several():
     assert several("RBC") == several(["RBC"]) == ("RBC",)
     assert several(Path("a.jpg")) == (Path("a.jpg"),)
     assert several(name for name in "ab") == ("a", "b")
+
+
+@pytest.mark.parametrize("command, call", [
+    ("evaluate MODEL DATA", lambda run, data: lookonce.evaluate(data, run)),
+    ("detect MODEL IMAGES", lambda run, data: lookonce.detect(data, str(run))),
+    ("diagnose RUN DATA", lambda run, data: lookonce.diagnose(data, run)),
+])  # fmt: skip
+def test_swapped_arguments_are_noticed(command, call, run, squares):
+    with pytest.raises(
+        UserError, match=f"squares: not a model, but .* is one; the model comes first: lookonce {command}"
+    ):
+        call(run, squares)

@@ -8,6 +8,9 @@ from typing import Annotated, TypeVar
 
 from cyclopts import Parameter
 
+from lookonce.errors import ConfigError
+
+MODEL_SUFFIXES = (".safetensors", ".cfg", ".weights", ".onnx")
 Item = TypeVar("Item", bound=str | Path)
 AnyPath = Annotated[Path | str, Parameter(metavar="PATH")]
 """A path in the signature of a command."""
@@ -21,3 +24,13 @@ def expanded(path: Path | str) -> Path:
 def several(given: Item | Iterable[Item]) -> tuple[Item, ...]:
     """Return names or paths as a tuple, also if there is only one: text is one name, not its letters."""
     return (given,) if isinstance(given, str | Path) else tuple(given)
+
+
+def check_order(model: Path, other: Path, usage: str) -> None:
+    """Raise ConfigError if the second of two arguments is a model and the first is none. usage: the right order."""
+    if not _is_model(model) and _is_model(other):
+        raise ConfigError(f"{model}: not a model, but {other} is one; the model comes first: {usage}")
+
+
+def _is_model(path: Path) -> bool:
+    return path.suffix in MODEL_SUFFIXES or (path / "model.safetensors").is_file()

@@ -19,7 +19,7 @@ from typing import Annotated, Any, BinaryIO, get_args
 from cyclopts import Parameter
 
 from lookonce.choices import choose
-from lookonce.commands.arguments import AnyPath, expanded, several
+from lookonce.commands.arguments import AnyPath, check_order, expanded, several
 from lookonce.console import track
 from lookonce.data.download import MOST_BYTES, fetch_image
 from lookonce.data.images import BATCH, Decoded, load_rgb, usable_cores
@@ -173,6 +173,7 @@ def detect(
     model, formats = expanded(model), tuple(choose(name, get_args(SaveFormat), "save") for name in several(save or ()))
     if line_width is not None and not 1 <= line_width <= MAX_LINE:
         raise UserError(f"line-width: {line_width}; expected 1 to {MAX_LINE} pixels")
+    check_order(model, Path(str(next(iter(several(images)), ""))), "lookonce detect MODEL IMAGES")
     style = {"hide_labels": hide_labels, "hide_scores": hide_scores, "line_width": line_width}
     with tempfile.TemporaryDirectory(prefix="lookonce-", ignore_cleanup_errors=True) as fetched:
         files, names = _find(several(images), Path(fetched))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from lookonce.commands.arguments import AnyPath, expanded
+from lookonce.commands.arguments import AnyPath, check_order, expanded
 from lookonce.console import cell, cells, rendered
 from lookonce.data.anchors import collisions, coverage
 from lookonce.data.check import a_letter_apart, alike, collision_finding
@@ -145,6 +145,7 @@ def diagnose(
         UserError: The run or the data is missing, a split has no objects, or the model knows none of the classes.
     """
     run, data = expanded(run), expanded(data)
+    check_order(run, data, "lookonce diagnose RUN DATA")
     if steps < 0:
         raise ConfigError(f"steps: {steps}; expected at least 0 (0 skips the overfit check)")
     model = load_model(run)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from lookonce import __version__
 from lookonce.choices import choose
-from lookonce.commands.arguments import AnyPath, expanded, several
+from lookonce.commands.arguments import AnyPath, check_order, expanded, several
 from lookonce.data.dataset import Dataset
 from lookonce.data.read import read_dataset, read_whole, settle
 from lookonce.errors import ConfigError, UserError, plural, printable
@@ -159,6 +159,7 @@ def evaluate(
     """
     model, report = expanded(model), None if report is None else expanded(report)
     data = _data_of(model) if data is None else expanded(data)
+    check_order(model, data, "lookonce evaluate MODEL DATA")
     labels = None if labels is None else several(labels)
     protocol = choose(protocol, get_args(Protocol), "protocol")
     if difficult is not None:

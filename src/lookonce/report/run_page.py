@@ -78,7 +78,7 @@ def write_report(path: Path, page: Page) -> Path:
         curves=curve_cards(read_curves(file)) if file.exists() else [],
         batch=_first_batch(page.run),
         film=read_frames(page.run),
-        reload=RELOAD_SECONDS if state.epochs is not None and not state.finished else None,
+        reload=RELOAD_SECONDS if state.epochs is not None and not (state.finished or state.stopped) else None,
         left=None if state.seconds_left is None else duration(state.seconds_left),
         now=time.strftime("%Y-%m-%d %H:%M"),
     )

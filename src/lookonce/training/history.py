@@ -233,6 +233,8 @@ class RunState:
     best_map: float | None = None
     best_epoch: int | None = None
     finished: bool = False
+    stopped: bool = False
+    """Whether it ended before its last step: by Ctrl-C, or by an error."""
     parameters: int | None = None
     """Weights of the network; None: unknown."""
     gflop: float | None = None

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import signal
 import time
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -153,6 +154,11 @@ class Run:
         cache = ImageCache(self.train_set, side, self.folder)
         try:
             self._fit(module, Engine(self.config, self.folder, cache, report, self.checkpoint, keep))
+        except BaseException:
+            report.state = replace(report.state, stopped=True)
+            with suppress(Exception):  # the page says so if it still can
+                report.write(whole=False)
+            raise
         finally:
             failed = cache.failed()
             cache.close()
