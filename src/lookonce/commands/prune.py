@@ -78,6 +78,6 @@ def _names(out: Path, name: str | None, rounds: int) -> list[str | None]:
         return [None] * rounds
     found = [name] if rounds == 1 else [f"{name}-{number + 1}" for number in range(rounds)]
     for one in found:
-        if (out / one / "checkpoints").exists():
+        if (out / one / "checkpoints").exists() or (out / one / "model.safetensors").exists():
             raise ConfigError(f"{out / one}: holds a run already; give another --name")
     return [*found]

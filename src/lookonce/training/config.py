@@ -216,7 +216,7 @@ def run_folder(out: Path, name: str | None, stem: str) -> Iterator[Path]:
         if killed and _is_start(folder, {MODEL}):
             _clear(folder)
         if any(path.name != LOCK for path in folder.iterdir()):
-            what = "holds a run" if (folder / "checkpoints").exists() else "is not empty"
+            what = "holds a run" if (folder / "checkpoints").exists() or (folder / MODEL).exists() else "is not empty"
             raise ConfigError(f"{folder}: {what} already; give another --name, or continue it with --resume {folder}")
         try:
             yield folder
