@@ -11,10 +11,11 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/lookonce demo
 
-# mypy takes a minute of one core, so it runs beside the tests and reports after them.
+# mypy takes a minute of one core, so it runs beside the tests and reports after them. Measuring coverage makes the tests
+# half as slow again, so it is left to CI (or: make test CI=1).
 test: style
 	@echo "$(BIN)/mypy, pytest"; $(BIN)/mypy >$(VENV)/mypy.txt 2>&1 & types=$$!; \
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --cov --cov-report=term; tests=$$?; \
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(if $(CI),--cov --cov-report=term); tests=$$?; \
 	wait $$types; types=$$?; cat $(VENV)/mypy.txt; exit $$((tests || types))
 
 lint: style

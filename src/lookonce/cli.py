@@ -303,12 +303,15 @@ def _one_line(error: Exception, command: str) -> str:
             return f"{printable(given)}: no option of lookonce {command}; {use}"
     elif isinstance(error, UnknownCommandError) and error.unused_tokens:
         given = error.unused_tokens[0]
+        near = closest(given, COMMANDS)
+        suggestion = f'; did you mean "{near}"?' if near else ""
+        return f"{printable(given)}: no command of lookonce; expected one of {', '.join(COMMANDS)}{suggestion}"
     else:
         return message
-    suggestion = re.search(r' Did you mean "?([^"?]+)"?\?', message)
-    if suggestion is None or closest(given.partition("=")[0].strip("-"), [suggestion[1].strip("-")]):
+    match = re.search(r' Did you mean "?([^"?]+)"?\?', message)
+    if match is None or closest(given.partition("=")[0].strip("-"), [match[1].strip("-")]):
         return message
-    return message[: suggestion.start()] + message[suggestion.end() :]
+    return message[: match.start()] + message[match.end() :]
 
 
 def _result_text(result: Any, as_json: bool) -> str:
