@@ -13,7 +13,7 @@ from pathlib import Path
 from lookonce.errors import ConfigError
 
 ALIASES = {"predict": "detect", "val": "evaluate"}
-COMMANDS = {
+OTHER_COMMANDS = {
     "detector": "lookonce train, detect or evaluate", "infer": "lookonce detect", "map": "lookonce evaluate",
     "test": "lookonce evaluate for scores, lookonce detect for images", "valid": "lookonce evaluate",
     "validate": "lookonce evaluate", "yolo": "lookonce train, detect or evaluate",
@@ -80,8 +80,8 @@ def current_command(words: Sequence[str]) -> list[str]:
     Raises ConfigError for another program's command.
     """
     first, *rest = words or [""]
-    if first in COMMANDS:
-        raise ConfigError(f"{first}: no command of lookonce; use {COMMANDS[first]}")
+    if first in OTHER_COMMANDS:
+        raise ConfigError(f"{first}: no command of lookonce; use {OTHER_COMMANDS[first]}")
     if first == "help":
         return [*rest, "--help"]
     if first == "version":

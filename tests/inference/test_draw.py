@@ -186,7 +186,7 @@ def fonts(monkeypatch):
     def only(*files):
         entries = [SimpleNamespace(fname=str(f), name=Path(f).stem, style="normal", weight=400) for f in files]
         monkeypatch.setattr(font_manager.fontManager, "ttflist", entries)
-        module._told.clear()
+        module._warned.clear()
         for cached in (module._fonts, module.lettering):
             cached.cache_clear()
 

@@ -9,11 +9,10 @@ import pytest
 
 from browser import allow, needs_browser, opened
 from lookonce import Detections, evaluate, read_dataset
-from lookonce.evaluation.average_precision import Rules
+from lookonce.evaluation.average_precision import LOWEST_THRESHOLD, Rules
 from lookonce.evaluation.coco import score_coco
 from lookonce.evaluation.evaluate import analyse
 from lookonce.report.evaluation_page import (
-    FLOOR,
     SHOWN,
     by_f1,
     choose_examples,
@@ -103,17 +102,17 @@ def test_costs_and_calibration_are_drawn_as_they_are(tmp_path):
 def test_a_browser_moves_the_slider_and_enlarges_an_image_without_an_error_or_a_request(page, tmp_path):
     source = page.read_text(encoding="utf-8")
     all_classes = json.loads(html.unescape(re.search("data-groups='(.*?)'", source)[1]))[0]
-    boxes, right, objects = all_classes["boxes"][60], all_classes["right"][60], all_classes["objects"]
+    boxes, tp, objects = all_classes["boxes"][60], all_classes["tp"][60], all_classes["objects"]
     move = """{ const slider = document.querySelector("input[type=range]");
 slider.value = 60;
 slider.dispatchEvent(new Event("input"));
 document.querySelector("main figure svg").dispatchEvent(new MouseEvent("click")); }"""
     allow(tmp_path / "p.html", source, move)
     text, errors, requests = opened(tmp_path / "p.html", tmp_path)
-    assert f'<b class="precision">{right / boxes:.3f}</b>' in text
-    assert f'<b class="recall">{right / objects:.3f}</b>' in text
-    assert f'<b class="f1">{2 * right / (boxes + objects):.3f}</b>' in text
-    shown = re.findall(r'<g class="box (hit|wrong)( off)?" data-score="([0-9.]+)"', text)
+    assert f'<b class="precision">{tp / boxes:.3f}</b>' in text
+    assert f'<b class="recall">{tp / objects:.3f}</b>' in text
+    assert f'<b class="f1">{2 * tp / (boxes + objects):.3f}</b>' in text
+    shown = re.findall(r'<g class="box (tp|fp)( off)?" data-score="([0-9.]+)"', text)
     assert {bool(off) for _, off, _ in shown} == {True, False}
     assert all(bool(off) == (float(score) <= 0.6) for _, off, score in shown)
     assert re.search(r'<dialog[^>]* open="">.*<svg class="view.*</dialog>', text, re.DOTALL)
@@ -181,18 +180,20 @@ def test_the_panel_counts_what_a_loop_counts(scored):
         for at in (0, 30, 72, 90, 95, 100):
             above = [k for k in mine if found.score[k] > at / 100]
             assert group["boxes"][at] == len(above)
-            assert group["right"][at] == sum(bool(found.true_positive[k]) for k in above)
+            assert group["tp"][at] == sum(bool(found.true_positive[k]) for k in above)
     assert panel["objects"] == len(dataset.boxes) == sum(group["objects"] for group in panel["groups"][1:])
-    assert panel["precision"] == panel["right"] / panel["boxes"]
+    assert panel["precision"] == panel["tp"] / panel["boxes"]
 
 
 def test_a_weak_model_draws_no_carpet(scored, tmp_path):
     dataset, _ = scored
     weak = [Detections(record.boxes, np.full(len(record.boxes), 0.05), record.labels, dataset.labels)
             for record in dataset.records]  # fmt: skip
-    assert first_threshold(analyse(dataset, weak, Rules(), bootstrap=0)) < 0.05  # nothing would be seen above FLOOR
+    assert (
+        first_threshold(analyse(dataset, weak, Rules(), bootstrap=0)) < 0.05
+    )  # nothing would be seen above LOWEST_THRESHOLD
     weak[0] = Detections(weak[0].boxes, np.full(len(weak[0]), 0.5), weak[0].labels, dataset.labels)
-    assert first_threshold(analyse(dataset, weak, Rules(), bootstrap=0)) == FLOOR
+    assert first_threshold(analyse(dataset, weak, Rules(), bootstrap=0)) == LOWEST_THRESHOLD
 
 
 def test_images_that_do_not_open_are_left_out(tmp_path):

@@ -40,7 +40,7 @@ def test_each_box_says_what_it_is(tmp_path):
     view = scene(tmp_path, [CAT, WRONG, LOW]).whole(0, "all of it")
     said = [(b.result, b.name, round(b.score, 2), b.shown) for b in view.boxes]
     assert said == [("truth", "cat", 0.9, True), ("truth", "dog", 2.0, True), ("truth", "dog", -1.0, False),
-                    ("wrong", "cat", 0.2, False), ("wrong", "dog", 0.8, True), ("hit", "cat", 0.9, True)]  # fmt: skip
+                    ("fp", "cat", 0.2, False), ("fp", "dog", 0.8, True), ("tp", "cat", 0.9, True)]  # fmt: skip
     assert "ignored" in view.boxes[1].meaning
     assert view.boxes[4].meaning == "false positive (background): dog 0.80"
     assert view.caption == "all of it"
@@ -63,7 +63,7 @@ def test_a_part_shows_what_lies_in_it_around_the_box_in_question(tmp_path):
     left, top, right, _ = window(np.array(CAT[0]), (1280, 640))
     scale = SIDE / (right - left)
     assert view.focus == pytest.approx(((100 - left) * scale, (100 - top) * scale, 200 * scale, 200 * scale))
-    assert [b.result for b in view.boxes] == ["truth", "hit"]
+    assert [b.result for b in view.boxes] == ["truth", "tp"]
     assert (view.label, view.kind) == ("cat", "")
 
 

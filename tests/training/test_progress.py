@@ -46,7 +46,7 @@ def test_waiting_for_images_is_told_from_training(monkeypatch):
     clock = iter([10.0, 11.0, 14.0, 14.5, 15.5, 21.5, 22.0])
     monkeypatch.setattr("lookonce.training.progress.time.perf_counter", lambda: next(clock))
     found = Progress(SimpleNamespace(state=RunState()))
-    found.on_train_epoch_start(None, None)  # at 10
+    found.on_train_epoch_start(SimpleNamespace(current_epoch=0), None)  # at 10
     for step in range(2):  # waits 1, works 3, bar drawn; waits 1, works 6
         found.on_train_batch_start()
         found.on_train_batch_end(None, None, None, range(8), step)
@@ -87,6 +87,13 @@ def test_a_lower_score_leaves_the_best_and_a_resumed_run_knows_it(shown, trainer
     other = Progress(SimpleNamespace(state=RunState()))
     other.load_state_dict(shown.state_dict())
     assert (other.state.best_map, other.state.best_epoch) == (0.25, 2)
+
+
+def test_no_score_under_the_prior_loss_is_the_best(shown, trainer, module, monkeypatch):
+    monkeypatch.setattr(Training, "uses_prior_loss", True)
+    shown.on_validation_end(trainer, module)
+    assert shown.state.best_map is None
+    assert "val mAP 0.250, " in shown._line(trainer, module)
 
 
 @pytest.mark.parametrize("width", [80, 120])

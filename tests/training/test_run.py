@@ -125,10 +125,12 @@ def test_one_seed_gives_one_result_and_deterministic_changes_nothing_on_a_cpu(sm
     assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
 
 
-def test_a_resumed_run_ends_as_an_uninterrupted_one(squares, tmp_path):
+def test_a_resumed_run_ends_as_an_uninterrupted_one(squares, tmp_path, caplog):
     whole = train(squares, out=tmp_path, name="whole", **{**SMALL, "epochs": 2, "schedule": "constant"})
     half = train(squares, out=tmp_path, name="half", **{**SMALL, "epochs": 1, "schedule": "constant"})
-    train(resume=replace_in_config(half, "epochs: 1", "epochs: 2"))
+    with caplog.at_level(logging.INFO, "lookonce"):
+        train(resume=replace_in_config(half, "epochs: 1", "epochs: 2"))
+    assert f"{half}: continues in epoch 2 of 2" in caplog.text
     states = [last_checkpoint(run) for run in (whole, half)]
     assert states[0]["seen"] == states[1]["seen"] == 48
     for key, value in states[0]["current_model_state"].items():

@@ -56,19 +56,19 @@ VIDEOS = frozenset({".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mp
 LONGEST = 200
 """Bytes of a name before its number and ending; file systems take 255."""
 LOOKED_AT = 2 * BATCH
-"""Files looked at once more where nothing was found on any, for the scores that did not pass."""
+"""Files that are searched again for their highest score if nothing was found."""
 
 
 @dataclass
 class Summary:
-    """What `lookonce detect` did."""
+    """The result of `lookonce detect`."""
 
     out: Path
     images: int = 0
     skipped: int = 0
     detections: int = 0
     highest: float = 0.0
-    """Where nothing was found: the best score on the first LOOKED_AT files, thresholds aside."""
+    """If nothing was found: the highest score on the first LOOKED_AT files, whatever the thresholds."""
     without_heif: int = 0
     """Of the skipped images: HEIC, while pillow-heif is not installed."""
     written: tuple[str, ...] = (RESULT,)
@@ -173,10 +173,12 @@ def detect(
     model, formats = expanded(model), tuple(choose(name, get_args(SaveFormat), "save") for name in several(save or ()))
     if line_width is not None and not 1 <= line_width <= MAX_LINE:
         raise UserError(f"line-width: {line_width}; expected 1 to {MAX_LINE} pixels")
-    check_order(model, Path(str(next(iter(several(images)), ""))), "lookonce detect MODEL IMAGES")
+    named = several(images)
+    for image in named[:1]:
+        check_order(model, Path(image), "lookonce detect MODEL IMAGES")
     style = {"hide_labels": hide_labels, "hide_scores": hide_scores, "line_width": line_width}
     with tempfile.TemporaryDirectory(prefix="lookonce-", ignore_cleanup_errors=True) as fetched:
-        files, names = _find(several(images), Path(fetched))
+        files, names = _find(named, Path(fetched))
         place = numbered_folder(DETECTIONS, start=2) if out is None else new_folder(expanded(out), overwrite)
         with place as folder:
             detector = Detector(model, backend, device=device, precision=precision, throughput=True,
@@ -280,7 +282,7 @@ def _nothing_done(stopped: bool, skipped: int, first: str) -> Interrupted | User
 
 
 def _found(detector: Detector, files: list[str], job: _Job) -> Iterator[ImageResult]:
-    """Detections file by file, in order; drawn behind, in threads, while the network runs."""
+    """Yield the result of each file in order; threads draw the images while the network runs."""
     paths = track(files, "detecting")
     with ThreadPoolExecutor(usable_cores()) as pool:
         drawings: deque[Future[None]] = deque()
@@ -302,7 +304,7 @@ def _found(detector: Detector, files: list[str], job: _Job) -> Iterator[ImageRes
 
 
 def _skip(error: ImageError, job: _Job) -> None:
-    """Count an image that cannot be read, and log it; of HEIC that no package reads the first alone."""
+    """Count an unreadable image and log it; of HEIC images without pillow-heif only the first."""
     summary, heif = job.summary, "pillow-heif" in error.found
     if not heif or not summary.without_heif:
         log.warning("skipped %s: %s", job.names.get(str(error.path), error.path), error.found)
@@ -311,7 +313,7 @@ def _skip(error: ImageError, job: _Job) -> None:
 
 
 def _highest_score(detector: Detector, files: list[str]) -> float:
-    """The best score on the first LOOKED_AT files, thresholds aside."""
+    """Return the highest score on the first LOOKED_AT files, whatever the thresholds."""
     everything = detector.detect_files(files[:LOOKED_AT], Selection(SCORE_THRESHOLD))
     return max(float(found.scores.max(initial=0)) for _, _, found in everything)
 
@@ -333,7 +335,7 @@ def _taken(folder: Path) -> set[str]:
 
 
 def _free_stem(stem: str, taken: set[str]) -> str:
-    """Return the stem of file names that nothing before has taken; it is taken from now on."""
+    """Return an unused stem for file names, and mark it as used."""
     short = stem = _short(stem)
     number = 2
     while _alike(stem) in taken:
@@ -349,5 +351,5 @@ def _short(stem: str) -> str:
 
 
 def _alike(name: str) -> str:
-    """What two names share that are one file on some systems: case and the form of accents do not count there."""
+    """Return what two names share that mean one file on some systems, which ignore case and the form of accents."""
     return unicodedata.normalize("NFC", name).casefold()

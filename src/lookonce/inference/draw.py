@@ -29,7 +29,7 @@ from lookonce.model.detections import Detections
 log = logging.getLogger("lookonce")
 NO_LETTERS = ("Last", "Adobe Blank", "AdobeBlank", "cm", "STIXNon", "STIXSize")
 """Beginnings of names of fonts that have only boxes or mathematical signs."""
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
 @lru_cache(maxsize=4096)
@@ -50,8 +50,8 @@ def lettering(name: str, own: bool = False) -> tuple[str, str | None]:
     file, letters = _dejavu()
     parts = (letter if ord(letter) in letters and _can_be_drawn(letter) else _spelled(letter) for letter in text)
     spelled = "".join(parts) or "?"
-    if not _told:
-        _told.add(name)
+    if not _warned:
+        _warned.add(name)
         log.warning("no font on this computer has the letters of the class %s, so it is drawn as %r; install a font "
                     "that has them, such as Noto Sans", printable(name), spelled)  # fmt: skip
     return spelled, file
@@ -125,7 +125,7 @@ COLOURS = (
 )  # fmt: skip
 """The palette of Okabe and Ito, for colour-blind readers. Further classes take it darker, then paler."""
 OPACITY = 0.8
-"""Of a label: what lies below it shows through."""
+"""Opacity of labels: what is below shows through."""
 GRID = 11
 """Places that are tried for the legend along each side of the image."""
 MAX_LINE = 100
@@ -259,8 +259,8 @@ class _Sheet:
     def label(self, box: NDArray[np.floating], name: str, score: str = "", truth: bool = False) -> None:
         """Place the label of a box where it hides neither another label nor an object.
 
-        Where there is no such place: in smaller letters, then the number of its class, then nothing. truth: black, and
-        rather below the box.
+        Without such a place it gets smaller letters, else the number of its class, else it is left out. truth: a black
+        label, below the box if possible.
         """
         text, file = lettering(name)
         fill = BLACK if truth else class_colour(name, self.class_names)

@@ -29,7 +29,7 @@ RESULT = "detections.json"
 FOLDERS = {"yolo": "labels", "voc": "annotations", "crops": "crops"}
 """Folders of the formats that have a file for each image."""
 FILES = {"yolo": "classes.txt", "coco": "coco.json", "csv": "detections.csv"}
-"""Files that stand for all images."""
+"""Files that hold all images together."""
 ENDINGS = (".jpg", ".txt", ".xml")
 UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 """Characters that not all systems allow in a name."""
@@ -156,7 +156,7 @@ def _image_id(file: str) -> int | str:
 def remove_earlier(folder: Path, inputs: set[Path]) -> None:
     """Remove what an earlier detect wrote into a folder: its detections.json, and the files that this names.
 
-    inputs: files that stay, resolved. Raises UserError if a file of the user's has the name of an output.
+    inputs: files that stay, resolved.
     """
     result = folder / RESULT
     try:
@@ -165,7 +165,7 @@ def remove_earlier(folder: Path, inputs: set[Path]) -> None:
         names = [name for entry in entries for name in (entry.get("drawn"), *(entry.get("written") or ()))]
         formats = earlier.get("formats") or ()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return  # none, or not ours: its place alone is taken
+        return  # none, or not of detect
     names += [FILES[kind] for kind in formats if isinstance(kind, str) and kind in FILES]
     for name in names:
         path = folder / name if isinstance(name, str) and _is_ours(name) else None
@@ -185,7 +185,6 @@ def _is_ours(name: str) -> bool:
 
 def check_free(folder: Path, formats: tuple[SaveFormat, ...]) -> None:
     """Raise UserError if a file that detect did not write has the name of an output for all images."""
-    for kind in formats:
-        path = folder / FILES.get(kind, RESULT)
-        if kind in FILES and path.exists():
+    for path in (folder / FILES[kind] for kind in formats if kind in FILES):
+        if path.exists():
             raise UserError(f"{path}: exists, and detect did not write it; move it, or give another --out")

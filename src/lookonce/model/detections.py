@@ -73,7 +73,7 @@ class Detections:
     labels: NDArray[np.int64]  # [N] index into class_names
     class_names: tuple[str, ...]  # [C]
     file: str | None = None
-    """The image, if it is a file: draw, save and crops read it where no other is given."""
+    """The image file, if known: draw, save and crops use it unless another image is given."""
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float32).reshape(-1, 4)  # [N, 4]
@@ -188,7 +188,7 @@ class Detections:
         Raises:
             UserError: no image is known, or it cannot be read.
         """
-        from lookonce import draw  # of a higher package: this method is short for that function
+        from lookonce import draw  # in a higher package: this method is a short form of that function
 
         return draw(self._image(image), self, hide_labels=hide_labels, hide_scores=hide_scores, line_width=line_width)
 
@@ -209,7 +209,7 @@ class Detections:
 
     def crops(self, image: Any = None) -> list[Image]:
         """Return the part of the image in each box, as PIL images; at least one pixel. image: as in draw."""
-        whole = self[:0].draw(self._image(image))
+        whole = self[:0].draw(self._image(image))  # the image itself, read in the same way
         sides = (*whole.size, *whole.size)
         found = []
         for box in self.boxes:

@@ -49,7 +49,7 @@ class Side:
             try:
                 settings = yaml.safe_load(config.read_text(encoding="utf-8", errors="replace"))
             except yaml.YAMLError:
-                settings = {}  # the page stands without them
+                settings = {}  # the page leaves them out
         curves = read_curves(metrics) if metrics.is_file() else {}
         return Side(run.name, analysis, curves, settings if isinstance(settings, dict) else {})
 

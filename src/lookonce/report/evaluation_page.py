@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.data.dataset import Dataset
+from lookonce.evaluation.average_precision import LOWEST_THRESHOLD
 from lookonce.evaluation.coco import NAMES, CocoMetrics
 from lookonce.evaluation.confusion import Confusion
 from lookonce.evaluation.errors import CLASS, KINDS
@@ -24,7 +25,6 @@ from lookonce.report.verdict import verdict
 
 SHOWN = 8  # examples in each gallery
 WHOLE = 6  # whole images at the top
-FLOOR = 0.1  # score below which no detection is shown at first, unless the model has no true positive above it
 MOST_CELLS = 25  # classes up to which the whole confusion matrix is shown
 MOST_PAIRS = 20  # confused pairs of classes in the list shown instead
 MEANINGS = {
@@ -201,14 +201,14 @@ def whole_images(dataset: Dataset, analysis: Analysis, threshold: float, order: 
                  most: int = SHOWN) -> list[View]:  # fmt: skip
     """Return the first images of an order that can be opened, captioned with their counts at the threshold."""
     overlay, found = Overlay(dataset, analysis, threshold), above(analysis, threshold)
-    right = np.bincount(found.image[found.true_positive], minlength=len(dataset))
-    wrong = np.bincount(found.image[~found.true_positive & ~found.ignored], minlength=len(dataset))
+    tp = np.bincount(found.image[found.true_positive], minlength=len(dataset))
+    fp = np.bincount(found.image[~found.true_positive & ~found.ignored], minlength=len(dataset))
     objects = np.bincount(dataset.image_of_box[~analysis.ignore], minlength=len(dataset))
     f1 = image_f1(dataset, found, analysis.ignore)
 
     def show(n: int) -> View | None:
-        caption = (f"{dataset.records[n].path.name}: F1 {f1[n]:.2f}, {right[n]} of {objects[n]} found, "
-                   f"{wrong[n]} false positive{'s' * int(wrong[n] != 1)}")  # fmt: skip
+        caption = (f"{dataset.records[n].path.name}: F1 {f1[n]:.2f}, {tp[n]} of {objects[n]} found, "
+                   f"{fp[n]} false positive{'s' * int(fp[n] != 1)}")  # fmt: skip
         return overlay.whole(n, caption)
 
     return _views(order, show, most)
@@ -227,13 +227,14 @@ def above(analysis: Analysis, threshold: float) -> Matched:
 
 
 def first_threshold(analysis: Analysis) -> float:
-    """Return the score above which a page shows detections at first: of best F1, at least FLOOR if that leaves any.
+    """Return the score above which a page first shows detections: of best F1, at least LOWEST_THRESHOLD if any is left.
 
     A weak model has its best F1 at a score so low that the boxes would cover the image.
     """
     found = analysis.found
     best = analysis.confusion.at.threshold if analysis.confusion else 0.0
-    least = FLOOR if (found.score[found.true_positive] > FLOOR).any() else 0.0
+    weak = not (found.score[found.true_positive] > LOWEST_THRESHOLD).any()
+    least = 0.0 if weak else LOWEST_THRESHOLD
     return round(max(best, least), 2)
 
 
@@ -250,7 +251,7 @@ def score_panel(dataset: Dataset, analysis: Analysis, threshold: float) -> dict[
             scores = np.sort(found.score[chosen & rows])
             return [int(count) for count in len(scores) - np.searchsorted(scores, grid, side="right")]
 
-        return {"name": name, "objects": objects, "boxes": counts(~found.ignored), "right": counts(found.true_positive)}
+        return {"name": name, "objects": objects, "boxes": counts(~found.ignored), "tp": counts(found.true_positive)}
 
     objects = np.bincount(dataset.classes[~analysis.ignore], minlength=len(dataset.labels)).tolist()
     every = np.ones(len(found.score), bool)
@@ -258,11 +259,11 @@ def score_panel(dataset: Dataset, analysis: Analysis, threshold: float) -> dict[
     if 1 < len(dataset.labels) <= MOST_CELLS:
         groups += [group(name, found.label == n, objects[n]) for n, name in enumerate(dataset.labels)]
     at = round(100 * threshold)
-    boxes, right = groups[0]["boxes"][at], groups[0]["right"][at]
+    boxes, tp = groups[0]["boxes"][at], groups[0]["tp"][at]
     return {
-        "at": at, "groups": groups, "boxes": boxes, "right": right, "objects": sum(objects),
-        "precision": right / boxes if boxes else None, "recall": right / sum(objects) if sum(objects) else None,
-        "f1": 2 * right / (boxes + sum(objects)) if boxes + sum(objects) else None,
+        "at": at, "groups": groups, "boxes": boxes, "tp": tp, "objects": sum(objects),
+        "precision": tp / boxes if boxes else None, "recall": tp / sum(objects) if sum(objects) else None,
+        "f1": 2 * tp / (boxes + sum(objects)) if boxes + sum(objects) else None,
         "colours": {name: hex_colour(name, dataset.labels) for name in dataset.labels[:MOST_CELLS]},
         "more": max(0, len(dataset.labels) - MOST_CELLS),
     }  # fmt: skip

@@ -1,6 +1,6 @@
 """The filmstrip of a run: one validation image as the detector saw it after a few epochs.
 
-The frames lie in the run folder, so that a resumed run continues its filmstrip.
+The frames are files in the run folder, so that a resumed run continues its filmstrip.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ FOLDER = "filmstrip"
 MOST = 8  # frames that are kept
 SIDE = 400  # longest side of a frame, px
 THRESHOLD = 0.25  # score of the detections drawn: the same in all frames, so that they can be compared
-FEW_OBJECTS = 4  # objects that the image has at best: more cannot be told apart on a small frame
+FEW_OBJECTS = 4  # objects that the image should have: more are too small on a frame
 
 
 def add_frame(run: Path, epoch: int, dataset: Dataset, analysis: Analysis) -> None:
-    """Add a frame after an epoch, and remove one where they lie closest if there are too many."""
+    """Add a frame after an epoch, and remove the one closest to its neighbours if there are too many."""
     n = subject(dataset)
     if n is None or epoch < 1:
         return
@@ -72,7 +72,7 @@ def read_frames(run: Path) -> list[tuple[int, str]]:
         try:
             frames.append((epoch, data_uri(Image.fromarray(load_rgb(file, SIDE)))))
         except ImageError:
-            continue  # damaged: the page stands without it
+            continue  # damaged: left out
     return frames
 
 

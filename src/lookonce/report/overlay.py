@@ -32,7 +32,8 @@ MOST_BOXES = 40  # detections drawn on an image: those of the highest scores
 FEW = 6  # detections and missed objects up to which their tags are shown without enlarging the image
 IGNORED = 2.0  # "score" at which an object that need not be found is found: always
 
-Result = Literal["truth", "hit", "wrong"]
+Result = Literal["truth", "tp", "fp"]
+"""Ground truth, true positive, false positive."""
 
 
 @dataclass(frozen=True)
@@ -139,10 +140,10 @@ class Overlay:
         for k in rows[::-1].tolist():
             if _within(found.boxes[k], frame):
                 name, score = dataset.labels[found.label[k]], float(found.score[k])
-                right = bool(found.true_positive[k])
-                meaning = "true positive" if right else f"false positive ({KINDS[errors.kind[k]]})"
+                correct = bool(found.true_positive[k])
+                meaning = "true positive" if correct else f"false positive ({KINDS[errors.kind[k]]})"
                 boxes.append(
-                    Box("hit" if right else "wrong", name, self._colour(name), placed(found.boxes[k], frame, scale),
+                    Box("tp" if correct else "fp", name, self._colour(name), placed(found.boxes[k], frame, scale),
                         score, score > self.threshold, f"{meaning}: {name} {score:.2f}")
                 )  # fmt: skip
         return boxes

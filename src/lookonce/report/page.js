@@ -65,11 +65,11 @@ function showNumbers() {
   const groups = JSON.parse(panel.dataset.groups);
   const at = Number(slider.value);
   const group = groups.slice(1).find(one => one.name === chosen) || groups[0];
-  const [boxes, right, objects] = [group.boxes[at], group.right[at], group.objects];
+  const [boxes, tp, objects] = [group.boxes[at], group.tp[at], group.objects];
   const ratio = (part, whole) => whole ? (part / whole).toFixed(3) : "-";
   const texts = {
-    at: (at / 100).toFixed(2), precision: ratio(right, boxes), recall: ratio(right, objects),
-    f1: ratio(2 * right, boxes + objects), right: right.toLocaleString("en"), boxes: boxes.toLocaleString("en"),
+    at: (at / 100).toFixed(2), precision: ratio(tp, boxes), recall: ratio(tp, objects),
+    f1: ratio(2 * tp, boxes + objects), tp: tp.toLocaleString("en"), boxes: boxes.toLocaleString("en"),
     objects: objects.toLocaleString("en"),
   };
   for (const [name, text] of Object.entries(texts)) panel.querySelector("." + name).textContent = text;

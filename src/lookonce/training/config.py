@@ -267,7 +267,8 @@ def header(config: RunConfig, train_set: Dataset, val_set: Dataset | None) -> li
         cfg = detector_of(Path(how.network), len(labels))
         layers, channels = cfg.layers, cfg.channels
     else:
-        layers, channels = zoo.detector(how.network, len(labels), zoo.VOC_ANCHORS), 3
+        anchors = ((1.0, 1.0),) * how.anchors or zoo.VOC_ANCHORS  # only their number counts here
+        layers, channels = zoo.detector(how.network, len(labels), anchors), 3
     size, millions = (how.size, how.size), num_floats(layers, channels) / 1e6
     gflop = num_operations(layers, size, channels) / 1e9
     return [

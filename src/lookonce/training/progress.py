@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,7 @@ class Progress(Callback):
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clock of the epoch."""
+        self._note(epoch=trainer.current_epoch)
         self._epoch = (self.working, self.waiting, self.images)
         self._mark = time.perf_counter()
 
@@ -88,8 +90,10 @@ class Progress(Callback):
         self._mark = time.perf_counter()
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Note the new score."""
+        """Note the new score, and whether it is the best; under the prior loss none counts, as for BestCheckpoint."""
         self._scored = True
+        if isinstance(pl_module, Training) and pl_module.uses_prior_loss:
+            return
         score = self._score(trainer)
         if self.state.best_map is None or score > self.state.best_map:
             self._note(best_map=score, best_epoch=trainer.current_epoch + 1)
@@ -122,7 +126,7 @@ class Progress(Callback):
         return self.report.state
 
     def _note(self, **changes: Any) -> None:
-        self.report.state = RunState(**{**vars(self.report.state), **changes})
+        self.report.state = replace(self.report.state, **changes)
 
     def _score(self, trainer: lightning.Trainer) -> float:
         return float(trainer.callback_metrics.get("val/mAP", 0.0))
@@ -132,7 +136,8 @@ class Progress(Callback):
         means = pl_module.means.values() if isinstance(pl_module, Training) else {}
         parts = [f"loss {means['loss'].item():.4g}"] if "loss" in means else []
         if self._scored:
-            parts.append(f"val mAP {self._score(trainer):.3f} (best {self.state.best_map or 0:.3f})")
+            best = "" if self.state.best_map is None else f" (best {self.state.best_map:.3f})"
+            parts.append(f"val mAP {self._score(trainer):.3f}{best}")
         parts += [f"{self._rate():.1f} images/s", f"{duration(self._left(trainer))} left"]
         return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {', '.join(parts)}"
 
@@ -184,7 +189,7 @@ class FirstBatch(Callback):
         if trainer.global_step or not len(batch) or not isinstance(pl_module, Training):
             return
         inputs = pl_module.inputs(batch)
-        if not inputs.outputs:  # which a cached backbone gives in place of images
+        if not inputs.outputs:  # a cached backbone gives outputs in place of images
             with replacing(self.file) as temporary:
                 batch_sheet(inputs, self.labels).save(temporary, "JPEG", quality=87)
 
@@ -215,7 +220,7 @@ def duration(seconds: float) -> str:
 
 
 def _bar() -> Bar:
-    """Return the bar, on stderr. Its text comes first, so that a narrow terminal cuts the bar and not the numbers."""
+    """Return the bar, on stderr: the epoch, eight columns of bar, and the numbers."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 

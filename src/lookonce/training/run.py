@@ -130,7 +130,7 @@ class Run:
     def go(self) -> Path:
         """Train to the end, then write the model. Return the run folder."""
         if self.checkpoint is not None:
-            epoch = int(read_checkpoint(self.checkpoint)["epoch"]) + 1
+            epoch = int(read_checkpoint(self.checkpoint)["place"]["epoch"]) + 1
             log.info("%s: continues in epoch %d of %s", self.folder, epoch, self.settings.epochs)
         for folder in (self.folder, self.folder / "checkpoints"):
             sweep(folder)
