@@ -106,8 +106,7 @@ class Report:
         lines = [f"{self.model} on {self.data} ({self.split or 'all'}); {self.computed_by}"]
         lines += [str(self.coco)] if self.coco else []
         kinds = (
-            f"{k.name} {'' if k.cost is None else f'{k.cost:.3f} '}({k.count:,})"
-            for k in self.analysis.errors.dearest
+            f"{k.name} {'' if k.cost is None else f'{k.cost:.3f} '}({k.count:,})" for k in self.analysis.errors.dearest
         )
         lines += [
             str(self.metrics),

@@ -72,8 +72,8 @@ def train(
         options: See `lookonce.training.recipes.TrainOptions`.
     Returns:
         The run folder: model.safetensors (from the first validation on), results.csv (a row an epoch), metrics.csv
-            (every number), train_batch.jpg (the first batch), checkpoints/ until the run is complete, config.yaml,
-        data.json, network.cfg, report.html and tensorboard/.
+            (every number), train_batch.jpg (the first batch), training.gif (an image through the epochs), checkpoints/
+            until the run is complete, config.yaml, data.json, network.cfg, report.html and tensorboard/.
     Raises:
         UserError: invalid data or settings; a loss that is not finite; a full disk; with resume, data whose classes,
             splits or labels differ from the run's. A run without a checkpoint leaves no folder behind.

@@ -34,7 +34,7 @@ log = logging.getLogger("lookonce")
 MODEL = "model.safetensors"
 OF_A_START = {"config.yaml", "data.json", "network.cfg", "metrics.csv", "report.html", "tensorboard", "checkpoints",
               "images.u8", "images.state", "canvas.u8", "canvas.state", "pruned.cfg", "pruned.safetensors",
-              "train_batch.jpg", "results.csv", "results.png", "filmstrip", LOCK}  # fmt: skip
+              "train_batch.jpg", "results.csv", "results.png", "filmstrip", "training.gif", LOCK}  # fmt: skip
 """Names in the folder of a run without a checkpoint, which is not worth keeping."""
 MOST_NAMED = 10
 """Most classes that the header of a run names."""
