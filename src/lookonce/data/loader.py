@@ -123,7 +123,7 @@ class ImageCache:
 
 @dataclass(eq=False)
 class Batch:
-    """B images with their N objects. A class of its own, so that it moves to a device as one thing."""
+    """B images with their N objects."""
 
     images: Tensor  # [B, 3, S, S] uint8, each reduced image at the top left; S is even
     sizes: Tensor  # [B, 2] (width, height) of each reduced image
@@ -138,21 +138,21 @@ class Batch:
     def __len__(self) -> int:
         return len(self.index)
 
-    def to(self, *args: object, **kwargs: object) -> Batch:
-        """Return the batch on another device."""
-        return self._each(lambda tensor: tensor.to(*args, **kwargs))  # type: ignore[call-overload]
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch with its images on another device; its objects stay where targets are made, on the host."""
+        return self._seen(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """Return the batch in page-locked memory."""
-        return self._each(Tensor.pin_memory)
+        """Return the batch with its images in page-locked memory."""
+        return self._seen(Tensor.pin_memory)
 
     def with_outputs(self, outputs: tuple[Tensor, ...]) -> Batch:
         """Return the batch with a frozen backbone's outputs in place of its images."""
         return replace(self, outputs=outputs)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        own = {name: change(value) for name, value in vars(self).items() if name != "outputs"}
-        return Batch(**own, outputs=tuple(change(value) for value in self.outputs))
+    def _seen(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the batch with a change to what the network sees."""
+        return replace(self, images=change(self.images), outputs=tuple(change(output) for output in self.outputs))
 
 
 class Sample(NamedTuple):

@@ -27,7 +27,10 @@ def library(x: Array) -> Any:
 
 def like(values: object, x: Array) -> Array:
     """Return numbers as an array or tensor of x's dtype and device."""
-    made: Array = library(x).asarray(values, dtype=x.dtype, device=x.device)
+    if isinstance(x, np.ndarray):
+        return np.asarray(values, x.dtype)
+    on_host = library(x).asarray(values, dtype=x.dtype)
+    made: Array = importlib.import_module("lookonce.model.device").to_device(on_host, x.device)
     return made
 
 
