@@ -39,12 +39,12 @@ def slow(image, scales, input_size, reduced):
     return inputs
 
 
-@pytest.mark.parametrize("kind", [HostImages, DeviceImages])
-def test_a_batch_is_resampled_as_by_a_loop_over_pixels(kind):
+@pytest.mark.parametrize("kind, atol", [(HostImages, 1e-6), (DeviceImages, 0.3 / 255)])
+def test_a_batch_is_resampled_as_by_a_loop_over_pixels(kind, atol):
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
     made = kind(torch.from_numpy(images).permute(0, 3, 1, 2), SIZES, REDUCED).resample(MAPS, (20, 14))
     assert made.is_contiguous(memory_format=torch.channels_last)
     for n, (width, height) in enumerate(SIZES.tolist()):
         expected = slow(images[n, :height, :width], MAPS[n], (20, 14), bool(REDUCED[n]))
-        np.testing.assert_allclose(made[n].permute(1, 2, 0).numpy(), expected, atol=1e-5)
+        np.testing.assert_allclose(made[n].permute(1, 2, 0).numpy(), expected, atol=atol)
     assert (made[2] == FILL).all()  # nothing of it is in view

@@ -1,7 +1,8 @@
 """Augmentation of training images: crop, scale, aspect, flip and resize as one affine map an image, then colour.
 
-Applied once to a whole batch: the maps and the boxes on the host, the pixels on the device (resample.py). Reduced images [B, 3, S, S] uint8 become
-inputs [B, 3, H, W] of 0..1; boxes go from pixels of the reduced images to input pixels.
+Applied once to a whole batch: the maps and the boxes on the host, the pixels on the device (resample.py).
+Reduced images [B, 3, S, S] uint8 become inputs [B, 3, H, W] of 0..1; boxes go from pixels of the reduced images to
+input pixels.
 """
 
 from __future__ import annotations

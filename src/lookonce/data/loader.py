@@ -125,7 +125,7 @@ class ImageCache:
 class Batch:
     """B images with their N objects."""
 
-    images: Tensor  # [B, 3, S, S] uint8, each reduced image at the top left; S is even
+    images: Tensor  # [B, 3, S, S] uint8, each reduced image at the top left; S is even, 0 for labels without pixels
     sizes: Tensor  # [B, 2] (width, height) of each reduced image
     boxes: Tensor  # [N, 4] xyxy, pixels of the reduced images
     labels: Tensor  # [N]
@@ -168,8 +168,11 @@ class Sample(NamedTuple):
     outputs: tuple[Tensor, ...] = ()  # of a frozen backbone, each [C, H, W]
 
 
+NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
+
+
 class TrainingImages(TorchDataset[Sample | None]):
-    """Images of a data set by index; None for one that cannot be decoded.
+    """Images of a data set by index; None for one that cannot be decoded. ~index gives the labels without pixels.
 
     difficult: how to handle difficult objects: ignore (neither ground truth nor background), train, or drop.
     """
@@ -181,6 +184,8 @@ class TrainingImages(TorchDataset[Sample | None]):
         return len(self.cache.dataset)
 
     def __getitem__(self, index: int) -> Sample | None:
+        if index < 0:
+            return self.labelled(~index, NO_PIXELS)
         try:
             return self.labelled(index, self.cache.read(index))
         except ImageError as error:
@@ -202,7 +207,7 @@ class TrainingImages(TorchDataset[Sample | None]):
 def collate(samples: list[Sample | None]) -> Batch:
     """Pack samples into one Batch; those that failed are left out, so it may be empty."""
     good = [sample for sample in samples if sample is not None]
-    side = max((max(sample.pixels.shape[:2]) for sample in good), default=2)
+    side = max((max(sample.pixels.shape[:2]) for sample in good), default=0)
     side += side % 2
     images = torch.full((len(good), side, side, 3), FILL_BYTE, dtype=torch.uint8)
     for place, sample in zip(images, good, strict=True):
@@ -231,6 +236,8 @@ class Shuffled(Sampler[int]):
 
     def __init__(self, length: int, seed: int, variants: int = 1) -> None:
         self.length, self.seed, self.variants, self.epoch, self.start = length, seed, variants, 0, 0
+        self.held: NDArray[np.bool_] | None = None
+        """[length] images that the device has: their pixels are not read. None: no images."""
 
     def begin(self, epoch: int, images: int) -> None:
         """Continue an epoch after so many images."""
@@ -245,5 +252,7 @@ class Shuffled(Sampler[int]):
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        return iter((order[self.start :] + self.epoch % self.variants * self.length).tolist())
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)[self.start :]
+        if self.held is not None:
+            return iter(np.where(self.held[order], ~order, order).tolist())
+        return iter((order + self.epoch % self.variants * self.length).tolist())

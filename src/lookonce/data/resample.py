@@ -2,8 +2,8 @@
 
 An image that shrinks is averaged with the same triangle as in detection (resize.py), so that both see the same pixels
 where nothing is augmented. The map is separable: each input pixel is a weighted sum of a few rows, then of a few
-columns. On the host, sums over those few pixels take the fewest operations; a GPU multiplies with whole matrices,
-which take one call for the batch.
+columns. On the host, sums over those few pixels take the fewest operations; a GPU multiplies with whole matrices, in
+half precision (within .3 of 255 levels), one call for the batch.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class DeviceImages:
     """The images of a batch on a device. Arguments as for HostImages; sizes and reduced are on the host."""
 
     def __init__(self, images: Tensor, sizes: Tensor, reduced: Tensor) -> None:
-        self.images = images.permute(0, 2, 3, 1).flatten(2).float()  # [B, S, S * 3]
+        self.images = images.permute(0, 2, 3, 1).flatten(2).half()  # [B, S, S * 3]; bytes are exact in half precision
         self.sizes, self.reduced = sizes, reduced
 
     def resample(self, maps: NDArray[np.float64], input_size: tuple[int, int]) -> Tensor:
@@ -65,7 +65,7 @@ class DeviceImages:
         lines = (down @ self.images).view(batch, -1, side, 3).transpose(2, 3)  # [B, H, 3, S]
         found = lines.flatten(1, 2) @ across.transpose(1, 2)  # [B, H * 3, W]
         outside = ~(inside_y[:, :, None] & inside_x[:, None])  # [B, H, W]
-        inputs = (found.view(batch, -1, 3, input_size[0]) / 255).transpose(1, 2) + FILL * outside[:, None]
+        inputs = (found.view(batch, -1, 3, input_size[0]).float() / 255).transpose(1, 2) + FILL * outside[:, None]
         return inputs.contiguous(memory_format=torch.channels_last)
 
 
@@ -82,7 +82,7 @@ def _matrix(scale: Tensor, offset: Tensor, size: Tensor, reduced: Tensor, side: 
     weights = (1 - (pixels - centres[..., None]).abs() / half).clamp(min=0) * (pixels < size[:, None, None])
     inside = (centres > 0) & (centres < size[:, None])
     total = weights.sum(-1, keepdim=True)
-    return weights / total.clamp(min=1e-6) * inside[..., None], inside
+    return (weights / total.clamp(min=1e-6) * inside[..., None]).half(), inside
 
 
 def _sample(image: Tensor, scales: NDArray[np.float64], reduced: bool, seen: Tensor) -> None:

@@ -121,8 +121,8 @@ def convolve(x: Tensor, conv: nn.Conv2d) -> Tensor:
 def is_faster(x: Tensor, conv: nn.Conv2d) -> bool:
     """Return whether the matrix product is faster: float32, AVX2, channels_last, a kernel that Convolve supports."""
     return (
-        torch.backends.cpu.get_cpu_capability() == "AVX2"
-        and x.device.type == "cpu"
+        x.device.type == "cpu"
+        and torch.backends.cpu.get_cpu_capability() == "AVX2"
         and x.dtype == conv.weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and x.is_contiguous(memory_format=torch.channels_last)

@@ -82,7 +82,7 @@ def read_frames(run: Path) -> list[tuple[int, str]]:
 
 def _write_gif(run: Path) -> None:
     """Write the frames as one animated image, each with the number of its epoch."""
-    frames = []
+    frames: list[Image.Image] = []
     for epoch, file in _files(run):
         try:
             frame = Image.fromarray(load_rgb(file, SIDE))

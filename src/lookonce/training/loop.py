@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
+from lookonce.data.device_images import open_store
+from lookonce.data.images import usable_cores
 from lookonce.data.loader import ImageCache, Shuffled, TrainingImages, collate
 from lookonce.errors import UserError
 from lookonce.model.layers import num_floats, num_operations
@@ -34,6 +36,8 @@ from lookonce.training.step import Training, choose_device, choose_precision
 from lookonce.training.validation import Inputs, Validation, collate_inputs
 
 log = logging.getLogger("lookonce")
+MOST_WORKERS = 16
+"""Most processes that load images unless --workers gives more."""
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -203,7 +207,10 @@ class Engine:
 
     def _loaders(self, module: Training, device: str, val: Validation | None) -> tuple[DataLoader[Any], Any]:
         """Return the loaders of training and validation: of images, or of the frozen backbone's outputs."""
-        how, workers = self.config.settings, self.config.workers
+        how, on_gpu = self.config.settings, device.startswith("cuda")
+        workers = self.config.workers
+        if workers is None:
+            workers = min(usable_cores() - 1, MOST_WORKERS) if on_gpu else 0
         own = torch.Generator()  # for the loaders; the global generator belongs to the network (dropout)
         images: Any = TrainingImages(self.cache, how.difficult)
         inputs: Any = None if val is None else Inputs(val.dataset, val.input_size, val.mode)
@@ -211,9 +218,12 @@ class Engine:
             backbone = FrozenBackbone(module, self.config)
             self._held.callback(backbone.close)
             images, inputs = backbone.training(images), None if inputs is None else backbone.validation(inputs)
+        else:
+            module.store = open_store(self.cache.sizes, device)
+            self.sampler.held = None if module.store is None else module.store.held
         training = DataLoader(
             images, how.batch_size, sampler=self.sampler, collate_fn=collate, num_workers=workers,
-            persistent_workers=workers > 0, pin_memory=device.startswith("cuda"), worker_init_fn=ignore_interrupts,
+            persistent_workers=workers > 0, pin_memory=on_gpu, worker_init_fn=ignore_interrupts,
             generator=own,
         )  # fmt: skip
         if inputs is None:

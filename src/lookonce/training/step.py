@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from lookonce.data.augment import InputBatch, augment_batch, mosaic, sample_parameters
+from lookonce.data.device_images import DeviceStore
 from lookonce.data.loader import Batch
 from lookonce.errors import ConfigError, NonFiniteLossError
 from lookonce.inference.backends.torch import computes_bf16
@@ -47,6 +48,7 @@ class Training(lightning.LightningModule):
         self.means = Means()
         self._unread: list[tuple[dict[str, Tensor], list[int]]] = []  # loss terms on the device, and their images
         self.split_index = 0  # the outputs of the layers below come from a cache
+        self.store: DeviceStore | None = None  # keeps images on a GPU
         network.freeze(frozen_convolutions(network, settings.freeze))
 
     @property
@@ -100,7 +102,8 @@ class Training(lightning.LightningModule):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move what the network sees. The objects stay on the host, where targets are made."""
-        return batch.to(device)
+        moved = batch.to(device)
+        return self.store.supply(moved) if self.store is not None and isinstance(moved, Batch) else moved
 
     def inputs(self, batch: Batch) -> InputBatch:
         """Return the augmented inputs of a batch, the same for the same epoch."""
