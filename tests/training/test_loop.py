@@ -10,19 +10,22 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lookonce.model.network import Network
 from lookonce.training.loop import (
+    Averaging,
     BestCheckpoint,
     Patience,
-    averaging,
     keep_freed_memory,
     quiet,
     validate_every,
 )
+from lookonce.training.recipes import Settings
 from lookonce.training.step import Training
+from sets import nano
 
 
 def test_the_decay_of_the_average_grows_to_its_limit():
-    average = averaging(0.9)._kwargs["multi_avg_fn"]
+    average = Averaging(0.9)._kwargs["multi_avg_fn"]
 
     def after(updates, old, new):
         averaged = [torch.tensor(old), torch.tensor([old, old])]
@@ -81,3 +84,15 @@ print(before, faults())
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert int(found[0]) > 1000
     assert int(found[1]) < 100
+
+
+def test_the_average_is_on_the_networks_device_and_reads_nothing_from_it():
+    module = Training(Network(nano(2, ((1.0, 1.0),))), Settings(), seed=0)
+    callback = Averaging(0.9)
+    callback.setup(SimpleNamespace(), module, "fit")  # Lightning calls this before the module moves
+    module.to("meta")
+    callback.on_train_start(SimpleNamespace(), module)
+    for _ in range(2):
+        callback._average_model.update_parameters(module)  # of tensors without values: reading one fails
+    assert {value.device.type for value in callback._average_model.parameters()} == {"meta"}
+    assert int(callback._average_model.n_averaged) == 2

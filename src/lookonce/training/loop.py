@@ -87,16 +87,27 @@ class Patience(EarlyStopping):
             super().on_validation_end(trainer, pl_module)
 
 
-def averaging(decay: float) -> WeightAveraging:
-    """Return a moving average of weights and statistics; its decay at update n is min(decay, (1 + n) / (10 + n))."""
+class Averaging(WeightAveraging):
+    """A moving average of weights and statistics; its decay at update n is min(decay, (1 + n) / (10 + n)).
 
-    def average(averaged: Any, current: Any, updates: Tensor | int) -> None:
-        """Average all tensors of one type at once; counts are copied."""
-        n = int(updates)
-        current_decay = min(decay, (1 + n) / (10 + n)) if averaged[0].is_floating_point() else 0.0
-        get_ema_multi_avg_fn(current_decay)(averaged, current, updates)  # type: ignore[no-untyped-call]
+    Lightning makes it before the network moves to its device, and would copy all weights from there in every step.
+    """
 
-    return WeightAveraging(multi_avg_fn=average)
+    def __init__(self, decay: float) -> None:
+        def average(averaged: Any, current: Any, updates: Tensor | int) -> None:
+            """Average all tensors of one type at once; counts are copied."""
+            n = int(updates)
+            current_decay = min(decay, (1 + n) / (10 + n)) if averaged[0].is_floating_point() else 0.0
+            get_ema_multi_avg_fn(current_decay)(averaged, current, updates)  # type: ignore[no-untyped-call]
+
+        super().__init__(multi_avg_fn=average)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Move the average to the device of the network; the number of updates stays where reading it is free."""
+        average = self._average_model
+        assert average is not None
+        updates = average.n_averaged.cpu()
+        average.to(pl_module.device).n_averaged = updates
 
 
 class StepLimit(Callback):
@@ -237,7 +248,7 @@ class Engine:
         if how.steps:
             found.append(StepLimit(how.steps))
         if how.ema:
-            found.append(averaging(how.ema))
+            found.append(Averaging(how.ema))
         if self.report.validation is not None:
             found.append(self.report.validation)
             found.append(BestCheckpoint(folder, self.keep))
