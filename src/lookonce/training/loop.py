@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +18,7 @@ import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from lookonce.data.device_images import open_store
@@ -87,27 +87,51 @@ class Patience(EarlyStopping):
             super().on_validation_end(trainer, pl_module)
 
 
-class Averaging(WeightAveraging):
-    """A moving average of weights and statistics; its decay at update n is min(decay, (1 + n) / (10 + n)).
+class MovingAverage(AveragedModel):
+    """A moving average of a module's weights and statistics; at update n its decay is min(decay, (1 + n) / (10 + n)).
 
-    Lightning makes it before the network moves to its device, and would copy all weights from there in every step.
+    The number of updates stays on the host; AveragedModel reads it from the device, which a GPU waits for.
     """
 
-    def __init__(self, decay: float) -> None:
-        def average(averaged: Any, current: Any, updates: Tensor | int) -> None:
-            """Average all tensors of one type at once; counts are copied."""
-            n = int(updates)
-            current_decay = min(decay, (1 + n) / (10 + n)) if averaged[0].is_floating_point() else 0.0
-            get_ema_multi_avg_fn(current_decay)(averaged, current, updates)  # type: ignore[no-untyped-call]
+    def __init__(self, module: lightning.LightningModule, decay: float) -> None:
+        super().__init__(module, use_buffers=True)
+        self.decay = decay
 
-        super().__init__(multi_avg_fn=average)
+    def update_parameters(self, model: torch.nn.Module) -> None:
+        """Average all floating-point tensors at once; counts are copied, and at first everything."""
+        n = int(self.n_averaged)
+        decay = min(self.decay, (1 + n) / (10 + n)) if n else 0.0
+        own = chain(self.module.parameters(), self.module.buffers())
+        pairs = list(zip(own, chain(model.parameters(), model.buffers()), strict=True))
+        numbers = [(mine.detach(), new.detach()) for mine, new in pairs if mine.is_floating_point()]
+        get_ema_multi_avg_fn(decay)([mine for mine, _ in numbers], [new for _, new in numbers], n)  # type: ignore[no-untyped-call]
+        for mine, new in pairs:
+            if not mine.is_floating_point():
+                mine.copy_(new)
+        self.n_averaged += 1
+
+
+class Averaging(WeightAveraging):
+    """Keeps a moving average of the weights on the device that trains, and validates and ends with it."""
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+
+    @property
+    def state_key(self) -> str:
+        """Return the name in checkpoints, also in those of version 0.1."""
+        return "WeightAveraging"
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Make the average."""
+        self._average_model = MovingAverage(pl_module, self.decay)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Move the average to the device of the network; the number of updates stays where reading it is free."""
-        average = self._average_model
-        assert average is not None
-        updates = average.n_averaged.cpu()
-        average.to(pl_module.device).n_averaged = updates
+        """Move the average to the network's device: Lightning sets callbacks up before it moves the network."""
+        assert self._average_model is not None
+        updates = self._average_model.n_averaged
+        self._average_model.to(pl_module.device).n_averaged = updates
 
 
 class StepLimit(Callback):
