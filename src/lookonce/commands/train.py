@@ -33,7 +33,7 @@ def train(
     name: str | None = None,
     resume: AnyPath | None = None,
     seed: int = 0,
-    workers: int = 0,
+    workers: int | None = None,
     device: str = "auto",
     precision: Precision = "auto",
     deterministic: bool = False,
@@ -58,7 +58,8 @@ def train(
         name: Name of the run folder; none: the data set's name and a number.
         resume: Continue the run in this folder; all other settings come from its config.yaml.
         seed: Seed of all random numbers.
-        workers: Processes that load images in parallel with training; 0: none.
+        workers: Processes that load images in parallel with training; none: one for each other core if a GPU trains,
+            otherwise 0.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, or mps on a Mac.
         precision: Auto uses bf16 where the hardware supports it.
         deterministic: Use deterministic algorithms only: a seed then gives the same weights on a GPU too, more slowly.

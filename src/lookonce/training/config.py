@@ -60,7 +60,7 @@ class RunConfig:
     policy: DataPolicy = "drop"
     keep_empty: bool = False
     seed: int = 0
-    workers: int = 0
+    workers: int | None = None
     device: str = "auto"
     precision: Precision = "auto"
     deterministic: bool = False
@@ -81,7 +81,7 @@ class RunConfig:
             raise ConfigError(f"checkpoint-minutes: {self.checkpoint_minutes}; expected above 0")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed: {self.seed}; expected a whole number from 0 to 4294967295")
-        if not 0 <= self.workers <= MAX_WORKERS:
+        if self.workers is not None and not 0 <= self.workers <= MAX_WORKERS:
             raise ConfigError(f"workers: {self.workers}; expected 0 to {MAX_WORKERS}")
 
     def to_yaml(self) -> str:
