@@ -265,3 +265,29 @@ def test_loss_leaves_its_inputs_alone():
     region_loss(raw, targets, region)
     assert torch.equal(raw, before)
     assert torch.equal(targets.anchor, anchor)
+
+
+def test_class_weights_scale_the_class_term_of_each_object():
+    raw, targets, region, _, _ = seed_case("a", torch.float64)
+    weights = torch.linspace(0, 2, region.classes, dtype=torch.float64)
+    won = winners(targets, raw)
+    plain = region_loss(raw, targets, region)
+    logits = raw.view(len(raw), len(region.anchors), -1, *raw.shape[2:])[won.index[0], won.index[1], 5:, won.index[2],
+                                                                         won.index[3]]  # fmt: skip
+    each = [weights[label] * -row.log_softmax(0)[label] for row, label in zip(logits, won.label.tolist(), strict=True)]
+    weighted = region_loss(raw, targets, region, class_weights=weights.tolist())
+    assert weighted["class"].item() == pytest.approx(region.class_scale * float(sum(each)) / len(raw))
+    assert all(weighted[name] == plain[name] for name in ("xy", "wh", "objectness", "background"))
+
+
+@pytest.mark.parametrize("loss", [region_loss, region_ciou_loss, keras_yolo2_loss])
+def test_the_gradient_of_the_iou_moves_boxes_only_where_it_is_on(loss):
+    raw, targets, region, _, _ = seed_case("a", torch.float64)
+    raw.requires_grad_()
+
+    def objectness_gradient(on):
+        [found] = torch.autograd.grad(loss(raw, targets, region, iou_gradient=on)["objectness"], raw)
+        return split(found, len(region.anchors))[0].abs().max().item()  # of x, y, w, h
+
+    assert objectness_gradient(False) == 0
+    assert objectness_gradient(True) > 0

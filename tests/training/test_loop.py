@@ -103,3 +103,10 @@ def test_the_average_is_on_the_networks_device_and_reads_nothing_from_it():
         callback._average_model.update_parameters(module)  # of tensors without values: reading one fails
     assert {value.device.type for value in callback._average_model.parameters()} == {"meta"}
     assert int(callback._average_model.n_averaged) == 2
+
+
+def test_the_best_checkpoint_is_that_of_the_highest_map_or_the_lowest_loss():
+    for monitor, better in (("mAP", max), ("loss", min)):
+        callback = BestCheckpoint(Path(), print, monitor)
+        assert callback.monitor == f"val/{monitor}"
+        assert callback.mode == better.__name__

@@ -49,6 +49,6 @@ def test_the_result_is_reproducible_and_the_random_state_unchanged(five):
 
 
 def test_a_loss_that_is_not_finite_is_an_error(five, monkeypatch):
-    monkeypatch.setitem(LOSSES, "region_ciou", lambda raw, *_: {"total": raw.sum() * float("nan")})
+    monkeypatch.setitem(LOSSES, "region_ciou", lambda raw, *_, **__: {"total": raw.sum() * float("nan")})
     with pytest.raises(UserError, match="the loss on 5 images is nan in step 1"):
         overfit(model(), five, 3)

@@ -65,7 +65,7 @@ def test_lists_from_python_are_taken_as_tuples():
 
 
 def test_an_unknown_recipe_names_the_known():
-    with pytest.raises(ConfigError, match="recipe: 'slow'; expected one of quick, paper"):
+    with pytest.raises(ConfigError, match="recipe: 'slow'; expected one of quick, paper, blog"):
         settings("slow")
 
 
@@ -156,8 +156,8 @@ def test_options_are_the_settings_and_of_their_types(options, record):
 def brackets(name):
     """What the help says of each recipe's value."""
     values = [getattr(recipe, name) for recipe in RECIPES.values()]
-    words = [f"{v[0]}..{v[-1]}" if isinstance(v, tuple) and v else "none" if v in ((), None) else f"{v}"
-             for v in values]  # fmt: skip
+    words = [f"{v[0]}..{v[-1]}" if isinstance(v, tuple) and v else "none" if v in ((), None)
+             else f"{v.count(',')} pairs" if f"{v}".endswith("cells") else f"{v}" for v in values]  # fmt: skip
     return words[0] if len(set(words)) == 1 else ", ".join(f"{r}: {w}" for r, w in zip(RECIPES, words, strict=True))
 
 

@@ -14,10 +14,11 @@ from lookonce.errors import ConfigError, NonFiniteLossError
 from lookonce.evaluation.average_precision import score
 from lookonce.model import zoo
 from lookonce.model.heads import decode
+from lookonce.model.layers import Conv, Region
 from lookonce.model.network import Network
 from lookonce.model.postprocess import Selection, postprocess
 from lookonce.training import step as m
-from lookonce.training.recipes import Settings
+from lookonce.training.recipes import Settings, settings
 from sets import nano, write_squares
 
 ANCHORS = ((1.0, 1.0), (1.6, 1.6))
@@ -199,3 +200,84 @@ def test_the_gradient_is_limited_to_the_norm_of_the_settings_and_zero_leaves_it(
         lengths[limit] = torch.cat([p.grad.flatten() for p in module.network.parameters()]).norm().item()
     assert lengths[0.0] > 1
     assert lengths[0.5] == pytest.approx(0.5, rel=1e-4)
+
+
+def overlap(ax, ay, aw, ah, bx, by, bw, bh):
+    """IoU of boxes given by centre and size; tensors broadcast."""
+    width = (torch.minimum(ax + aw / 2, bx + bw / 2) - torch.maximum(ax - aw / 2, bx - bw / 2)).clamp(min=0)
+    height = (torch.minimum(ay + ah / 2, by + bh / 2) - torch.maximum(ay - ah / 2, by - bh / 2)).clamp(min=0)
+    return width * height / (aw * ah + bw * bh - width * height)
+
+
+def the_blogs_loss(raw, objects, anchors):
+    """xy, wh, objectness, class of raw [B, A, 5+C, H, W] in double precision, object by object, as the blog writes it.
+
+    objects: for each image (x, y, w, h, class) in cells. Scales: object 5, no object 1, coord 1, class 1.
+    """
+    rows, cols = raw.shape[-2:]
+    xy = wh = conf = classes = torch.zeros((), dtype=torch.float64)
+    count = counted = 0
+    col, row = torch.arange(cols, dtype=torch.float64), torch.arange(rows, dtype=torch.float64)[:, None]
+    for pred, own in zip(raw, objects, strict=True):
+        x, y = pred[:, 0].sigmoid() + col, pred[:, 1].sigmoid() + row  # [A, H, W]
+        w, h = (pred[:, 2 + n].exp() * torch.tensor([a[n] for a in anchors]).view(-1, 1, 1) for n in (0, 1))
+        confidence, taken, best = pred[:, 4].sigmoid(), {}, torch.zeros_like(x)
+        for bx, by, bw, bh, label in torch.tensor(own, dtype=torch.float64):
+            best = torch.maximum(best, overlap(x, y, w, h, bx, by, bw, bh).detach())
+            shapes = [min(bw, aw) * min(bh, ah) / (bw * bh + aw * ah - min(bw, aw) * min(bh, ah)) for aw, ah in anchors]
+            taken[shapes.index(max(shapes)), int(by), int(bx)] = (bx, by, bw, bh, int(label))
+        background = best < 0.6
+        for place, (bx, by, bw, bh, label) in taken.items():
+            background[place] = False
+            found = overlap(x[place], y[place], w[place], h[place], bx, by, bw, bh)
+            xy = xy + (x[place] - bx) ** 2 + (y[place] - by) ** 2
+            wh = wh + (w[place] - bw) ** 2 + (h[place] - bh) ** 2
+            conf = conf + 5 * (confidence[place] - found) ** 2
+            classes = classes - pred[place[0], 5:, place[1], place[2]].log_softmax(0)[label]
+        conf, count = conf + (confidence[background] ** 2).sum(), count + len(taken)
+        counted += len(taken) + int(background.sum())
+    return xy / (count + 1e-6) / 2, wh / (count + 1e-6) / 2, conf / (counted + 1e-6) / 2, classes / (count + 1e-6)
+
+
+def test_ten_steps_of_the_blogs_recipe_are_those_of_its_loss_and_plain_adam_in_double_precision(monkeypatch):
+    monkeypatch.setattr(m.Training, "trainer", SimpleNamespace(estimated_stepping_batches=100), raising=False)
+    draw = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    how = settings("blog")
+    layers = (*zoo.stage(8, 1), Conv(3 * 16), Conv(4 * 7, size=1, batch_normalize=False, activation="linear"),
+              Region(how.anchor_sizes, 2))  # fmt: skip
+    module = m.Training(Network(layers), how, seed=0)
+    module.split_index = module.network.split_index
+    last = module.network.convolution_list()[-1].conv
+    features = torch.rand(3, 48, 13, 13, generator=draw)
+    objects = [[(3.2, 4.7, 1.5, 2.5, 0), (3.4, 4.1, 1.2, 2.0, 1), (9.1, 9.9, 7.0, 8.0, 1)], [], [(6.5, 6.5, 10, 9, 0)]]
+    flat = torch.tensor([(x, y, w, h) for own in objects for x, y, w, h, _ in own])
+    batch = InputBatch(
+        torch.zeros(0), torch.cat((flat[:, :2] - flat[:, 2:] / 2, flat[:, :2] + flat[:, 2:] / 2), 1) * module.network.stride,
+        torch.tensor([label for own in objects for *_, label in own]), torch.tensor([0, 0, 0, 2]),
+        torch.zeros(4, dtype=torch.bool), (features,),
+    )  # fmt: skip
+    weights = [last.weight.detach().double()[:, :, 0, 0].clone(), last.bias.detach().double().clone()]
+    moments = [(torch.zeros_like(value), torch.zeros_like(value)) for value in weights]
+    configured = module.configure_optimizers()
+    optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    module.train()
+    for step in range(1, 11):
+        for value in weights:
+            value.requires_grad_()
+        raw = torch.einsum("oc,bchw->bohw", weights[0], features.double()) + weights[1][:, None, None]
+        expected = the_blogs_loss(raw.view(3, 4, 7, 13, 13), objects, how.anchor_sizes)
+        gradients = torch.autograd.grad(sum(expected), weights)
+        terms = module.loss_terms(module.raws(batch), batch)
+        found = [terms[name].item() for name in ("xy", "wh", "objectness", "class", "total")]
+        assert found == pytest.approx([value.item() for value in (*expected, sum(expected))], rel=1e-5), step
+        for n, (gradient, (mean, square)) in enumerate(zip(gradients, moments, strict=True)):
+            mean.mul_(0.9).add_(0.1 * gradient)
+            square.mul_(0.999).add_(0.001 * gradient**2)
+            moved = mean / (1 - 0.9**step) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+            weights[n] = (weights[n] - 5e-5 * moved).detach()
+        optimizer.zero_grad()
+        terms["total"].backward()
+        optimizer.step()
+        schedule.step()
+    torch.testing.assert_close(last.weight[:, :, 0, 0].double(), weights[0], rtol=1e-5, atol=1e-7)

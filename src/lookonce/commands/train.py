@@ -47,7 +47,8 @@ def train(
 
     Args:
         data: Labelled images: a Pascal VOC, COCO or YOLO data set. With --resume: where that run's data is now.
-        recipe: Named set of defaults for the settings below: quick or paper.
+        recipe: Named set of defaults for the settings below: quick, paper, or blog (train the last layer of a
+            pretrained YOLOv2: give --weights yolov2.weights).
         labels: Train on these classes only, by name, in this order.
         train_split: Split to train on.
         val_split: Split that selects the best model; none: keep the last model.
@@ -88,6 +89,12 @@ def train(
     how = settings(recipe, **options)
     if how.network.endswith(".cfg"):
         how = replace(how, network=absolute_path(how.network))
+    if recipe == "blog" and weights is None and how.freeze != "none":
+        raise ConfigError("weights: missing; recipe blog trains the last layer of a pretrained network: give --weights "
+                          "yolov2.weights (lookonce download yolov2 gets it), or --freeze none")  # fmt: skip
+    if how.monitor == "loss" and val_split == "none":
+        raise ConfigError("monitor: loss of the validation, but --val-split is none; name a split, or leave --monitor "
+                          "out")  # fmt: skip
     start = None if weights is None else absolute_path(weights)
     names = None if labels is None else several(labels)
     config = RunConfig(
@@ -101,6 +108,7 @@ def train(
     with listening(), run_folder(expanded(out), name, Path(config.data).resolve().name) as folder:
         write_text(folder / "config.yaml", config.to_yaml())  # before the data is read, which may take long
         sets = read_both(config)
+        how.weights_of(sets[0].labels)  # a class that is not there
         for line in header(config, *sets):
             log.info("%s", line)
         from lookonce.report.run_page import write_run_page

@@ -43,6 +43,10 @@ class LossOptions:
     """Assign an object also to other anchors whose shape IoU is above this; 1: to its best anchor only."""
     prior: bool = False
     """Add the prior loss, which pulls boxes without an object to their anchors."""
+    class_weights: tuple[float, ...] | None = None
+    """[C] weight of each class in the class term; 0 leaves it out. None: all 1."""
+    iou_gradient: bool | None = None
+    """Let gradients flow through the IoU as objectness target; None: as the loss does."""
 
 
 def prior_loss(txywh: Tensor, negative: Tensor) -> Tensor:

@@ -267,7 +267,8 @@ def header(config: RunConfig, train_set: Dataset, val_set: Dataset | None) -> li
         cfg = detector_of(Path(how.network), len(labels))
         layers, channels = cfg.layers, cfg.channels
     else:
-        anchors = ((1.0, 1.0),) * how.anchors or zoo.VOC_ANCHORS  # only their number counts here
+        clustered = ((1.0, 1.0),) * how.anchors if isinstance(how.anchors, int) else ()  # only their number counts here
+        anchors = how.anchor_sizes or clustered or zoo.VOC_ANCHORS
         layers, channels = zoo.detector(how.network, len(labels), anchors), 3
     size, millions = (how.size, how.size), num_floats(layers, channels) / 1e6
     gflop = num_operations(layers, size, channels) / 1e9

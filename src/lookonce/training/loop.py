@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import lightning
 import torch
@@ -31,27 +31,35 @@ from lookonce.training.config import RunConfig, reason
 from lookonce.training.feature_cache import FrozenBackbone
 from lookonce.training.history import History, RunReport
 from lookonce.training.progress import FirstBatch, Progress
+from lookonce.training.recipes import Monitor
 from lookonce.training.signals import Stopped, ignore_interrupts
 from lookonce.training.step import Training, choose_device, choose_precision
 from lookonce.training.validation import Inputs, Validation, collate_inputs
 
 log = logging.getLogger("lookonce")
+DIRECTION: dict[Monitor, Literal["min", "max"]] = {"mAP": "max", "loss": "min"}
 MOST_WORKERS = 16
 """Most processes that load images unless --workers gives more."""
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps the checkpoint of best val/mAP, but none from the time of the prior loss.
+    """Keeps the checkpoint of the best validation, but none from the time of the prior loss.
 
     Args:
         folder: where best.ckpt is written.
         keep: called with each new best checkpoint.
+        monitor: what is best: the highest mAP or the lowest loss.
     """
 
-    def __init__(self, folder: Path, keep: Callable[[Path], None]) -> None:
+    def __init__(self, folder: Path, keep: Callable[[Path], None], monitor: Monitor = "mAP") -> None:
         # save after the validation, before LastCheckpoint saves this callback's state at the end of the epoch
         super().__init__(
-            folder, "best", monitor="val/mAP", mode="max", enable_version_counter=False, save_on_train_epoch_end=False
+            folder,
+            "best",
+            monitor=f"val/{monitor}",
+            mode=DIRECTION[monitor],
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
         )
         self.keep = keep
 
@@ -215,7 +223,7 @@ class Engine:
                 callbacks=self._callbacks(),
                 logger=[self.history, TensorBoardLogger(self.folder, name="", version="tensorboard")],
                 plugins=[WholeFiles()],
-                check_val_every_n_epoch=validate_every(cast(int, how.epochs)),
+                check_val_every_n_epoch=1 if how.patience else validate_every(cast(int, how.epochs)),
                 num_sanity_val_steps=0,
                 log_every_n_steps=10,
                 enable_model_summary=False,
@@ -275,9 +283,9 @@ class Engine:
             found.append(Averaging(how.ema))
         if self.report.validation is not None:
             found.append(self.report.validation)
-            found.append(BestCheckpoint(folder, self.keep))
+            found.append(BestCheckpoint(folder, self.keep, how.monitor))
             if how.patience:
-                found.append(Patience("val/mAP", how.min_delta, how.patience, mode="max",
+                found.append(Patience(f"val/{how.monitor}", how.min_delta, how.patience, mode=DIRECTION[how.monitor],
                                       check_on_train_epoch_end=False))  # fmt: skip
         return [*found, self.report, self.last]
 

@@ -18,7 +18,7 @@ from lookonce.data.augment import InputBatch
 from lookonce.data.loader import Batch
 from lookonce.files import replacing
 from lookonce.inference.draw import draw_labels
-from lookonce.training.history import RunReport, RunState
+from lookonce.training.history import Means, RunReport, RunState
 from lookonce.training.step import Training
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Progress(Callback):
         self._epoch = (0.0, 0.0, 0)
         self._mark = 0.0
         self._scored = False
+        self._best: float | None = None  # the highest mAP or, if that is monitored, the lowest loss times -1
         self._bar: Bar | None = None
 
     @property
@@ -94,9 +95,11 @@ class Progress(Callback):
         self._scored = True
         if isinstance(pl_module, Training) and pl_module.uses_prior_loss:
             return
-        score = self._score(trainer)
-        if self.state.best_map is None or score > self.state.best_map:
-            self._note(best_map=score, best_epoch=trainer.current_epoch + 1)
+        by_loss = isinstance(pl_module, Training) and pl_module.settings.monitor == "loss"
+        score = -float(trainer.callback_metrics["val/loss"]) if by_loss else self._score(trainer)
+        if self._best is None or score > self._best:
+            self._best = score
+            self._note(best_map=self._score(trainer), best_epoch=trainer.current_epoch + 1)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Log the line of the epoch."""
@@ -106,6 +109,8 @@ class Progress(Callback):
         self._note(epoch=trainer.current_epoch + 1, epochs=trainer.max_epochs, images_per_s=self._rate(),
                    seconds_left=self._left(trainer))  # fmt: skip
         log.info("%s", self._line(trainer, pl_module))
+        if isinstance(pl_module, Training) and pl_module.settings.print_terms:
+            log.info("    %s", terms_line(pl_module.means))
         self._scored = False
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
@@ -116,10 +121,11 @@ class Progress(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to name the best epoch."""
-        return {"best_map": self.state.best_map, "best_epoch": self.state.best_epoch}
+        return {"best_map": self.state.best_map, "best_epoch": self.state.best_epoch, "best": self._best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best epoch of the run before it was resumed."""
+        self._best = state_dict.pop("best", state_dict["best_map"])
         self._note(**state_dict)
 
     @property
@@ -212,6 +218,14 @@ def batch_sheet(inputs: InputBatch, labels: tuple[str, ...]) -> Image.Image:
         drawn = draw_labels(image, boxes[on], [labels[c] for c in classes[on]], labels)
         sheet.paste(drawn, (place % columns * width, place // columns * height))
     return sheet
+
+
+def terms_line(means: Means) -> str:
+    """Return the means of the loss's terms over an epoch, the recall of its last step, and the mean over the run."""
+    hidden = ("loss", "recall", "average_recall")
+    terms = [f"{name} {value:.4g}" for name, value in means.values().items() if name not in hidden]
+    recalls = [f"{name.replace('_', ' ')} {means.last[name]:.3f}" for name in hidden[1:] if name in means.last]
+    return ", ".join([*terms, *recalls])
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 quick: from scratch on hundreds to thousands of images, on a laptop.
 paper: YOLO9000, section 2 (detection training), with the numbers of darknet/cfg/yolov2-voc.cfg.
+blog: FairyOnIce, "Object Detection using YOLOv2 on Pascal VOC2012", part 5 (training the last layer of yolov2.weights).
 `train(data, **options: Unpack[TrainOptions])` shows the options to type checkers, IDEs and the command line. An option
 that is missing or None takes the recipe's value, which its help repeats in brackets (tested).
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -18,15 +19,18 @@ from typing import Any, Literal, TypedDict
 from lookonce.choices import check_types, choose, closest, settle_names
 from lookonce.data.augmentation import Augmentation
 from lookonce.errors import ConfigError
+from lookonce.model.anchor_text import pairs_of, settle
+from lookonce.model.layers import Layer, Region
 from lookonce.model.resize import ResizeMode
 from lookonce.model.zoo import DETECTORS, STRIDE
 
-RecipeName = Literal["quick", "paper"]
+RecipeName = Literal["quick", "paper", "blog"]
 Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
 Schedule = Literal["constant", "steps", "cosine", "one_cycle"]
 LossName = Literal["region", "region_ciou", "keras_yolo2"]
 Features = Literal["none", "bf16", "fp32"]
 Difficult = Literal["ignore", "train", "drop"]
+Monitor = Literal["mAP", "loss"]
 FREEZE = ("none", "features", "all_but_last")
 SMALL_OBJECTS = 0.25
 """Typical side of objects, as a fraction of the image's, up to which mosaics are used. Our choice."""
@@ -34,8 +38,10 @@ DEFAULT_STEPS = 6000
 """Approximate length of a run for which neither steps nor epochs are given."""
 MAX_SIZE = 8192
 """Largest side of the input, in pixels."""
+SCALES = ("object_scale", "noobject_scale", "coord_scale", "class_scale")
 LEAST = {"steps": 1, "epochs": 1, "batch_size": 1, "variants": 0, "anchors": 0, "burn_in": 0, "prior_loss_images": 0,
-         "patience": 0, "weight_decay": 0, "gradient_clip": 0, "min_delta": 0}  # fmt: skip
+         "prior_loss_batches": 0, "patience": 0, "weight_decay": 0, "gradient_clip": 0, "min_delta": 0,
+         **dict.fromkeys(SCALES, 0)}  # fmt: skip
 """Smallest values of settings."""
 RENAMED = {"warm_up_images": "prior_loss_images"}
 """Names of settings in config.yaml and model files of version 0.1."""
@@ -66,60 +72,82 @@ class TrainOptions(TypedDict, total=False):
     """The settings of training. Options that are not given take the recipe's values."""
 
     network: str | Path
-    """A built-in network (yolov2_tiny, yolov2, ...) or a Darknet .cfg. [quick: yolov2_tiny, paper: yolov2]"""
+    """A built-in network (yolov2_tiny, yolov2, ...) or a Darknet .cfg. [quick: yolov2_tiny, paper: yolov2, blog:
+    yolov2]"""
     size: int
     """Side of the square input, in pixels; a multiple of 32. [416]"""
     multi_scale: tuple[int, ...]
-    """Input sides to train at, one chosen every 10 steps. [quick: none, paper: 320..608]"""
+    """Input sides to train at, one chosen every 10 steps. [quick: none, paper: 320..608, blog: none]"""
     resize: ResizeMode
     """How an image becomes the square input: letterbox keeps the aspect ratio, stretch does not. Use letterbox (without
-    _antialias) for a model that Darknet's own programs will run. [letterbox_antialias]"""
+    _antialias) for a model that Darknet's own programs will run. [quick: letterbox_antialias, paper:
+    letterbox_antialias, blog: stretch]"""
     pixel_range: tuple[float, float] | None
     """For images of more than 8 bits: the values that become black and white; none: measured on the training images.
     [none]"""
-    anchors: int
-    """Number of anchors to cluster on the training boxes; 0: those of yolov2-voc.cfg or of the .cfg.
-    [quick: 5, paper: 0]"""
+    anchors: int | str
+    """Number of anchors to cluster on the training boxes; 0: those of yolov2-voc.cfg or of the .cfg. Or the anchors:
+    width,height pairs in cells of 32 px, such as "1.08,1.78 2.71,5.12" (add px or fraction for another unit), or a file
+    that holds them: what `lookonce anchors` printed, or a .cfg. [quick: 5, paper: 0, blog: 4 pairs]"""
     loss: LossName
-    """Loss: region (Darknet's), region_ciou (region plus 1 - CIoU) or keras_yolo2 (the blog's).
-    [quick: region_ciou, paper: region]"""
+    """Loss: region (Darknet's), region_ciou (region plus 1 - CIoU) or keras_yolo2 (the blog's). [quick: region_ciou,
+    paper: region, blog: keras_yolo2]"""
+    object_scale: float | None
+    """Weight of the objectness of objects in the loss; none: the network's. [quick: none, paper: none, blog: 5.0]"""
+    noobject_scale: float | None
+    """Weight of the objectness of background; none: the network's. [quick: none, paper: none, blog: 1.0]"""
+    coord_scale: float | None
+    """Weight of the errors of boxes; none: the network's. [quick: none, paper: none, blog: 1.0]"""
+    class_scale: float | None
+    """Weight of the class errors; none: the network's. [quick: none, paper: none, blog: 1.0]"""
+    class_weights: tuple[str, ...]
+    """Weights of classes in the loss's class errors, as NAME:WEIGHT; others weigh 1, 0 leaves a class out. [none]"""
+    iou_gradient: bool | None
+    """Let the objectness of objects, whose target is an IoU, move the boxes too; none: as the loss does (keras_yolo2
+    yes, region and region_ciou no). [none]"""
     match_iou: float
     """Also assign an object to other anchors whose shape IoU with it is above this; 1: only to the best anchor, as
-    Darknet does. [quick: 0.5, paper: 1.0]"""
+    Darknet does. [quick: 0.5, paper: 1.0, blog: 1.0]"""
     objectness_prior: float
-    """Objectness that the untrained network predicts. [quick: 0.01, paper: 0.5]"""
+    """Objectness that the untrained network predicts. [quick: 0.01, paper: 0.5, blog: 0.5]"""
     steps: int | None
     """Stop after exactly this many optimizer steps; none: stop after --epochs. [none]"""
     epochs: int | None
-    """Passes over the training images; none: about 6000 steps, 20 to 300 epochs. [quick: none, paper: 160]"""
+    """Passes over the training images; none: about 6000 steps, 20 to 300 epochs. [quick: none, paper: 160, blog: 50]"""
     batch_size: int
-    """Images per optimizer step; the default shrinks for sets that would give fewer than 8 steps an epoch.
-    [quick: 4, paper: 64]"""
+    """Images per optimizer step; the default shrinks for sets that would give fewer than 8 steps an epoch. [quick: 4,
+    paper: 64, blog: 16]"""
     optimizer: Optimizer
-    """Optimizer. [quick: adamw, paper: sgd]"""
+    """Optimizer. [quick: adamw, paper: sgd, blog: adam]"""
     learning_rate: float
-    """Peak learning rate. [quick: 0.002, paper: 0.001]"""
+    """Peak learning rate. [quick: 0.002, paper: 0.001, blog: 5e-05]"""
     momentum: float
     """Momentum of SGD and RMSprop; first beta of Adam and AdamW. [0.9]"""
+    beta2: float | None
+    """Second beta of Adam and AdamW, rho of RMSprop; none: 0.999 and 0.99. [quick: none, paper: none, blog: 0.999]"""
+    epsilon: float
+    """Number added to the divisor of Adam, AdamW and RMSprop. [1e-08]"""
     weight_decay: float
-    """Weight decay, applied to convolution weights only. [quick: 0.01, paper: 0.0005]"""
+    """Weight decay, applied to convolution weights only. [quick: 0.01, paper: 0.0005, blog: 0.0]"""
     schedule: Schedule
-    """Learning-rate schedule. [quick: one_cycle, paper: steps]"""
+    """Learning-rate schedule. [quick: one_cycle, paper: steps, blog: constant]"""
     burn_in: int
     """Learning-rate warm-up of the schedules constant, steps and cosine, in optimizer steps (Darknet's burn_in).
-    [quick: 100, paper: 1000]"""
+    [quick: 100, paper: 1000, blog: 0]"""
     milestones: tuple[float, ...]
     """Schedule steps: fractions of the run after which the learning rate drops to a tenth. [0.375..0.5625]"""
     ema: float
-    """Decay of the moving average of the weights; 0: off. [quick: 0.998, paper: 0.0]"""
+    """Decay of the moving average of the weights; 0: off. [quick: 0.998, paper: 0.0, blog: 0.0]"""
     gradient_clip: float
-    """Largest gradient norm; 0: no limit. [quick: 10.0, paper: 0.0]"""
+    """Largest gradient norm; 0: no limit. [quick: 10.0, paper: 0.0, blog: 0.0]"""
     prior_loss_images: int
     """Train every predictor towards its anchor during the first images (Darknet's first 12,800). No best model is
-    chosen among them. [quick: 0, paper: 12800]"""
+    chosen among them. [quick: 0, paper: 12800, blog: 0]"""
+    prior_loss_batches: int
+    """The same in batches (keras-yolo2's warm-up); give one of the two. [0]"""
     freeze: int | str
     """Freeze layers: none, features (the 18 convolutions of Darknet-19), all_but_last, or a number of convolutions.
-    [none]"""
+    [quick: none, paper: none, blog: all_but_last]"""
     features: Features
     """Cache the outputs of the frozen layers on disk, in this precision, and train on them. Turns augmentation off
     unless --variants is given. [none]"""
@@ -128,10 +156,16 @@ class TrainOptions(TypedDict, total=False):
     difficult: Difficult
     """Objects marked difficult: ignore them, train on them like others, or drop them (they become background).
     [ignore]"""
+    monitor: Monitor
+    """What chooses the best model and stops early: the validation's mAP (highest) or loss (lowest).
+    [quick: mAP, paper: mAP, blog: loss]"""
     patience: int
-    """Stop after this many validations without a gain of --min-delta; 0: never. [0]"""
+    """Stop after this many validations, then one an epoch, without a gain of --min-delta; 0: never.
+    [quick: 0, paper: 0, blog: 3]"""
     min_delta: float
-    """Smallest gain in mAP that counts for --patience. [0.001]"""
+    """Smallest gain in what --monitor names that counts for --patience. [0.001]"""
+    print_terms: bool
+    """Print the loss's terms and the recall after each epoch. [quick: False, paper: False, blog: True]"""
     augment: AugmentOptions
     """How much training images are changed. [by recipe]"""
 
@@ -145,8 +179,14 @@ class Settings:
     multi_scale: tuple[int, ...] = ()
     resize: ResizeMode = "letterbox_antialias"
     pixel_range: tuple[float, float] | None = None
-    anchors: int = 5
+    anchors: int | str = 5
     loss: LossName = "region_ciou"
+    object_scale: float | None = None
+    noobject_scale: float | None = None
+    coord_scale: float | None = None
+    class_scale: float | None = None
+    class_weights: tuple[str, ...] = ()
+    iou_gradient: bool | None = None
     match_iou: float = 0.5
     objectness_prior: float = 0.01
     steps: int | None = None
@@ -155,6 +195,8 @@ class Settings:
     optimizer: Optimizer = "adamw"
     learning_rate: float = 2e-3
     momentum: float = 0.9
+    beta2: float | None = None
+    epsilon: float = 1e-8
     weight_decay: float = 0.01
     schedule: Schedule = "one_cycle"
     burn_in: int = 100
@@ -162,12 +204,15 @@ class Settings:
     ema: float = 0.998
     gradient_clip: float = 10.0
     prior_loss_images: int = 0
+    prior_loss_batches: int = 0
     freeze: str = "none"
     features: Features = "none"
     variants: int = 0
     difficult: Difficult = "ignore"
+    monitor: Monitor = "mAP"
     patience: int = 0
     min_delta: float = 0.001
+    print_terms: bool = False
     augment: Augmentation = Augmentation()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
@@ -179,6 +224,9 @@ class Settings:
             object.__setattr__(self, "network", choose(self.network, DETECTORS, "network", "a Darknet .cfg"))
         if not str(self.freeze).isdigit():
             object.__setattr__(self, "freeze", choose(self.freeze, FREEZE, "freeze", "a number of convolutions"))
+        if isinstance(self.class_weights, Mapping):
+            weights = tuple(f"{name}:{weight:g}" for name, weight in self.class_weights.items())
+            object.__setattr__(self, "class_weights", weights)
         check_types(self)
         sides = (self.size, *self.multi_scale)
         stride = STRIDE if self.network in DETECTORS else 1  # that of a .cfg is checked with its layers
@@ -188,12 +236,20 @@ class Settings:
         _check(-math.inf < low < high < math.inf, "pixel_range", self.pixel_range, "two numbers in ascending order")
         for name, least in LEAST.items():
             value = getattr(self, name)
-            _check(value is None or least <= value < math.inf, name, value, f"at least {least}")
+            if not isinstance(value, str):
+                _check(value is None or least <= value < math.inf, name, value, f"at least {least}")
+        if not isinstance(self.anchors, int):
+            object.__setattr__(self, "anchors", settle(self.anchors, self.size))
+        for entry in self.class_weights:
+            _class_weight(entry)
+        batches, images = self.prior_loss_batches, self.prior_loss_images
+        _check(not (batches and images), "prior_loss_batches", batches, f"0 beside --prior-loss-images {images}")
         _check(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "above 0")
         _check(0 < self.match_iou <= 1, "match_iou", self.match_iou, "above 0, at most 1")
         _check(0 < self.objectness_prior < 1, "objectness_prior", self.objectness_prior, "above 0 and below 1")
-        for name in ("momentum", "ema"):
-            _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
+        _check(0 < self.epsilon < 1, "epsilon", self.epsilon, "above 0 and below 1")
+        for name in ("momentum", "ema", "beta2"):
+            _check(0 <= (getattr(self, name) or 0) < 1, name, getattr(self, name), "at least 0 and below 1")
         expected = "fractions of the run between 0 and 1"
         _check(all(0 < m < 1 for m in self.milestones), "milestones", self.milestones, expected)
         self._check_features()
@@ -211,6 +267,28 @@ class Settings:
                 "augment: an image's features are computed once, so they cannot be augmented in each epoch; leave "
                 "--augment out, keep K augmented variants of an image with --variants K, or train without --features"
             )
+
+    @property
+    def anchor_sizes(self) -> tuple[tuple[float, float], ...]:
+        """The anchors (w, h) in cells that were given; (): they are clustered, or those of the network."""
+        return () if isinstance(self.anchors, int) else pairs_of(self.anchors)
+
+    @property
+    def prior_loss_end(self) -> int:
+        """Images after which the prior loss ends."""
+        return self.prior_loss_images or self.prior_loss_batches * self.batch_size
+
+    def weights_of(self, labels: Sequence[str]) -> tuple[float, ...] | None:
+        """Return the weight of each class, [C] in the order of labels; None: all 1. Raises ConfigError."""
+        given = dict(map(_class_weight, self.class_weights))
+        for name in given:
+            choose(name, labels, "class-weights")
+        return tuple(given.get(label, 1.0) for label in labels) if given else None
+
+    def scaled(self, layer: Layer) -> Layer:
+        """Return a layer with the loss scales that these settings give; only heads have some."""
+        given = {name: getattr(self, name) for name in SCALES if getattr(self, name) is not None}
+        return replace(layer, **given) if given and isinstance(layer, Region) else layer
 
     @staticmethod
     def from_plain(flat: Mapping[str, Any]) -> Settings:
@@ -236,6 +314,19 @@ class Settings:
         epochs = min((n for n in (self.epochs, by_steps) if n), default=by_default)
         mosaic = self.augment.mosaic if self.augment.mosaic is not None else float(object_side <= SMALL_OBJECTS)
         return replace(self, batch_size=batch, epochs=epochs, augment=replace(self.augment, mosaic=mosaic))
+
+
+def _class_weight(entry: str) -> tuple[str, float]:
+    """Read NAME:WEIGHT."""
+    name, colon, number = entry.rpartition(":")
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    _check(
+        bool(colon and name) and 0 <= weight < math.inf, "class_weights", entry, "NAME:WEIGHT, a weight of at least 0"
+    )
+    return name, weight
 
 
 def _as_tuple(value: Any) -> Any:
@@ -267,6 +358,33 @@ RECIPES: Mapping[RecipeName, Settings] = {
         gradient_clip=0.0,
         prior_loss_images=12_800,
         augment=Augmentation(aspect=0.3, zoom=(1.0, 1.0), flip=0.5, hue=0.1, saturation=1.5, exposure=1.5, mosaic=0.0),
+    ),
+    "blog": Settings(
+        network="yolov2",
+        resize="stretch",
+        anchors="1.07709888,1.78171903 2.71054693,5.12469308 10.47181473,10.09646365 5.48531347,8.11011331 cells",
+        loss="keras_yolo2",
+        object_scale=5.0,
+        noobject_scale=1.0,
+        coord_scale=1.0,
+        class_scale=1.0,
+        match_iou=1.0,
+        objectness_prior=0.5,
+        epochs=50,
+        batch_size=16,
+        optimizer="adam",
+        learning_rate=5e-5,
+        beta2=0.999,
+        weight_decay=0.0,
+        schedule="constant",
+        burn_in=0,
+        ema=0.0,
+        gradient_clip=0.0,
+        freeze="all_but_last",
+        monitor="loss",
+        patience=3,
+        print_terms=True,
+        augment=Augmentation.none(),
     ),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import shutil
 import signal
@@ -30,6 +31,7 @@ from lookonce.model.darknet.files import detector_of, read_text
 from lookonce.model.layers import check_input_size, heads_of, stride
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, empty
+from lookonce.model.zoo import STRIDE
 from lookonce.training.checkpoints import read_checkpoint
 from lookonce.training.config import MODEL, DataIdentity, RunConfig, absolute_path, plain, read_both
 from lookonce.training.history import RunReport, WritePage, write_results
@@ -137,7 +139,8 @@ class Run:
         write_text(self.folder / "config.yaml", self.config.to_yaml())
         self.identity().write(self.folder)
         lightning.seed_everything(self.config.seed, verbose=False)
-        module = Training(self.network(), self.settings, self.config.seed)
+        weights = self.settings.weights_of(self.train_set.labels)
+        module = Training(self.network(), self.settings, self.config.seed, weights)
         val_set = self.val_set
         validation = None if val_set is None else Validation(val_set, self.input_size, self.settings.resize)
         report = RunReport(self.folder, self.train_set, validation, self.config, module.network.heads,
@@ -236,15 +239,23 @@ class Run:
 
         def with_anchors(*anchors: zoo.AnchorSizes) -> Cfg:
             if how.network.endswith(".cfg"):
-                return detector_of(Path(how.network), classes, anchors)
-            return Cfg(zoo.detector(how.network, classes, *(anchors or (zoo.VOC_ANCHORS,))))
+                cfg = detector_of(Path(how.network), classes, anchors)
+            else:
+                cfg = Cfg(zoo.detector(how.network, classes, *(anchors or (zoo.VOC_ANCHORS,))))
+            return replace(cfg, layers=tuple(how.scaled(layer) for layer in cfg.layers))
 
         cfg = with_anchors()
         for side in (how.size, *how.multi_scale):
             check_input_size(cfg.layers, (side, side), cfg.channels)
+        if given := how.anchor_sizes:
+            heads = heads_of(cfg.layers)
+            by_area = given if len(heads) == 1 else tuple(sorted(given, key=math.prod))
+            scale = STRIDE / stride(cfg.layers)
+            return with_anchors(*anchors_by_head(tuple((w * scale, h * scale) for w, h in by_area),
+                                                 stride(cfg.layers), heads))  # fmt: skip
         if not how.anchors:
             return cfg
-        found = cluster_anchors(self.train_set, how.anchors, size=how.size, resize=how.resize,
+        found = cluster_anchors(self.train_set, int(how.anchors), size=how.size, resize=how.resize,
                                 stride=stride(cfg.layers), seed=self.config.seed)  # fmt: skip
         log.info("anchors (cells): %s; mean best IoU %.3f, recall at .5 %.3f",
                  " ".join(f"{w:.2f},{h:.2f}" for w, h in found.wh), found.mean_iou, found.recall)  # fmt: skip

@@ -39,12 +39,17 @@ class Training(lightning.LightningModule):
         network: ends in a region layer.
         settings: fitted to the training set.
         seed: with the epoch and the image it gives every random number.
+        class_weights: [C] weight of each class in the loss; None: all 1.
     """
 
-    def __init__(self, network: Network, settings: Settings, seed: int) -> None:
+    def __init__(
+        self, network: Network, settings: Settings, seed: int, class_weights: tuple[float, ...] | None = None
+    ) -> None:
         super().__init__()
         self.network, self.settings, self.seed = network, settings, seed
+        self.class_weights = class_weights
         self.seen = 0
+        self._recalls = (0.0, 0)  # their sum and number, over the steps of the run that had objects
         self.means = Means()
         self._unread: list[tuple[dict[str, Tensor], list[int]]] = []  # loss terms on the device, and their images
         self.split_index = 0  # the outputs of the layers below come from a cache
@@ -54,7 +59,7 @@ class Training(lightning.LightningModule):
     @property
     def uses_prior_loss(self) -> bool:
         """Whether the prior loss is still on, which pulls predictions to their anchors."""
-        return self.seen <= self.settings.prior_loss_images and self.settings.prior_loss_images > 0
+        return self.seen <= self.settings.prior_loss_end and self.settings.prior_loss_end > 0
 
     @property
     def total_steps(self) -> int:
@@ -98,6 +103,9 @@ class Training(lightning.LightningModule):
             for name, value in step.items():
                 if name != "recall" and not math.isfinite(value):
                     raise NonFiniteLossError(name, images)
+            if math.isfinite(step["recall"]):
+                self._recalls = self._recalls[0] + step["recall"], self._recalls[1] + 1
+            step["average_recall"] = self._recalls[0] / max(self._recalls[1], 1)
             self.means.add({("loss" if name == "total" else name): value for name, value in step.items()}, len(images))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -140,7 +148,8 @@ class Training(lightning.LightningModule):
     def loss_terms(self, raws: tuple[Tensor, ...], inputs: InputBatch) -> dict[str, Tensor]:
         """Return the loss terms of the raw maps, summed over heads, in float32."""
         objects = Objects(inputs.boxes, inputs.labels, inputs.image_index, inputs.ignore)
-        options = LossOptions(self.settings.loss, self.settings.match_iou, self.uses_prior_loss)
+        how = self.settings
+        options = LossOptions(how.loss, how.match_iou, self.uses_prior_loss, self.class_weights, how.iou_gradient)
         with torch.autocast(raws[0].device.type, enabled=False):
             return loss(raws, self.network.heads, objects, options)
 
@@ -169,20 +178,24 @@ class Training(lightning.LightningModule):
         Raises NonFiniteLossError: the weights of a run that failed are not saved.
         """
         self.read_steps()
-        checkpoint["seen"] = self.seen
+        checkpoint["seen"], checkpoint["recalls"] = self.seen, self._recalls
         checkpoint["sigmas"] = [tuple(sigma) for sigma in self.network.sigmas]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore both."""
+        """Restore them; version 0.1 did not save the recalls."""
         self.seen = int(checkpoint["seen"])
+        self._recalls = tuple(checkpoint.get("recalls", (0.0, 0)))
         self.network.sigmas = checkpoint["sigmas"]
 
 
 def set_objectness_prior(network: Network, prior: float) -> None:
     """Set the last biases so that an untrained network's objectness is the prior: most cells are background.
 
+    .5 changes nothing: it is what biases about 0 give.
     Source: Lin et al., Focal Loss for Dense Object Detection (2017), section 4.1, initialization.
     """
+    if prior == 0.5:
+        return
     for head, convolution in zip(network.heads, network.head_convolutions(), strict=True):
         bias = convolution.bias
         assert bias is not None  # the convolution before a head has no batch norm
@@ -214,16 +227,18 @@ def make_optimizer(network: Network, settings: Settings) -> torch.optim.Optimize
         {"params": [p for p in own if p.ndim == 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    lr, beta = settings.learning_rate, settings.momentum
+    lr, beta, epsilon = settings.learning_rate, settings.momentum, settings.epsilon
+    betas = beta, 0.999 if settings.beta2 is None else settings.beta2
     match settings.optimizer:
         case "sgd":
             return torch.optim.SGD(groups, lr=lr, momentum=beta, fused=True)
         case "adam":
-            return torch.optim.Adam(groups, lr=lr, betas=(beta, 0.999), fused=True)
+            return torch.optim.Adam(groups, lr=lr, betas=betas, eps=epsilon, fused=True)
         case "adamw":
-            return torch.optim.AdamW(groups, lr=lr, betas=(beta, 0.999), fused=True)
+            return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=epsilon, fused=True)
         case "rmsprop":
-            return torch.optim.RMSprop(groups, lr=lr, momentum=beta)
+            rho = 0.99 if settings.beta2 is None else settings.beta2
+            return torch.optim.RMSprop(groups, lr=lr, momentum=beta, alpha=rho, eps=epsilon)
 
 
 def choose_device(device: str) -> str:

@@ -8,9 +8,9 @@ Source: Redmon & Farhadi, YOLO9000 (2017), section 2; darknet/src/region_layer.c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lookonce.model import boxes as formulas
 from lookonce.model.boxes import Array, cxcywh_to_xyxy, iou, library, like, shape_iou, sigmoid, xyxy_to_cxcywh
@@ -234,11 +234,18 @@ def loss(raw: Tensor, head: PlacedHead, objects: Objects, options: LossOptions) 
     targets = encode_objects(objects, head, (raw.shape[2], raw.shape[3]))
     if options.match_iou < 1:
         targets = assign_to_several(targets, objects.boxes.new_tensor(head.layer.anchors), options.match_iou)
-    return LOSSES[options.name](raw, targets, head.layer, options.prior)
+    given: dict[str, Any] = {} if options.iou_gradient is None else {"iou_gradient": options.iou_gradient}
+    return LOSSES[options.name](raw, targets, head.layer, options.prior, class_weights=options.class_weights, **given)
 
 
 def region_loss(
-    raw: Tensor, targets: Targets, region: Region, prior: bool = False, ciou_scale: float = 0.0
+    raw: Tensor,
+    targets: Targets,
+    region: Region,
+    prior: bool = False,
+    ciou_scale: float = 0.0,
+    class_weights: Sequence[float] | None = None,
+    iou_gradient: bool = False,
 ) -> dict[str, Tensor]:
     """Return Darknet's region loss, averaged over images. Its gradient is minus Darknet's delta.
 
@@ -248,6 +255,8 @@ def region_loss(
         region:  anchors, scales and switches.
         prior:   add the prior loss, as Darknet does for its first 12,800 images.
         ciou_scale: weight of 1 - CIoU of each object's predicted box; 0: no such term, as in Darknet.
+        class_weights: [C] weight of each class in the class term; 0 leaves it out. None: all 1.
+        iou_gradient: let gradients flow through the IoU as objectness target; Darknet does not.
     Returns:
         Scalars: xy, wh, objectness, background, class, ciou, prior, their sum `total`, and (without gradient)
         `recall`: the fraction of objects whose predictor has an IoU above .5; nan without objects.
@@ -273,12 +282,14 @@ def region_loss(
     cells = raw.shape[2] * raw.shape[3]
     scale = region.coord_scale * won.weight[:, None] * (2 - won.boxes[:, 2:].prod(-1, keepdim=True) / cells)
     truth = box_iou if region.rescore else torch.ones_like(box_iou)
+    if iou_gradient and region.rescore:
+        truth = iou(cxcywh_to_xyxy(cell_boxes(txywh, anchors)[won.index]), cxcywh_to_xyxy(won.boxes))
     terms = {
         "xy": (scale * (found[:, :2].sigmoid() - won.txy) ** 2).sum() / 2,
         "wh": (scale * (found[:, 2:4] - won.twh) ** 2).sum() / 2,
         "objectness": region.object_scale * (won.weight * (found[:, 4].sigmoid() - truth) ** 2).sum() / 2,
         "background": region.noobject_scale * (confidence**2 * negative).sum() / 2,
-        "class": region.class_scale * _class_loss(found[:, 5:], won, region.softmax),
+        "class": region.class_scale * _class_loss(found[:, 5:], won, region.softmax, class_weights),
     }
     if ciou_scale:
         distance = 1 - complete_iou(cell_boxes(txywh, anchors)[won.index], won.boxes)  # [K]
@@ -289,9 +300,11 @@ def region_loss(
     return {**terms, "total": torch.stack(list(terms.values())).sum(), "recall": (box_iou > 0.5).to(raw).mean()}
 
 
-def region_ciou_loss(raw: Tensor, targets: Targets, region: Region, prior: bool = False) -> dict[str, Tensor]:
+def region_ciou_loss(
+    raw: Tensor, targets: Targets, region: Region, prior: bool = False, **given: Any
+) -> dict[str, Tensor]:
     """Return region_loss plus 1 - CIoU of each object's box, with weight 1 (see docs/results.md)."""
-    return region_loss(raw, targets, region, prior, ciou_scale=1.0)
+    return region_loss(raw, targets, region, prior, ciou_scale=1.0, **given)
 
 
 def keras_yolo2_loss(
@@ -349,7 +362,11 @@ def keras_yolo2_loss(
     return {**terms, "total": torch.stack(list(terms.values())).sum(), "recall": recall}
 
 
-LOSSES = {"region": region_loss, "region_ciou": region_ciou_loss, "keras_yolo2": keras_yolo2_loss}
+LOSSES: dict[str, Callable[..., dict[str, Tensor]]] = {
+    "region": region_loss,
+    "region_ciou": region_ciou_loss,
+    "keras_yolo2": keras_yolo2_loss,
+}
 
 
 def _best_predicted_shape(boxes: Tensor, targets: Targets) -> Tensor:
@@ -364,15 +381,16 @@ def _best_predicted_shape(boxes: Tensor, targets: Targets) -> Tensor:
     return shape_iou(shapes, targets.boxes[:, None, 2:]).argmax(1)
 
 
-def _class_loss(logits: Tensor, won: Winners, softmax: bool) -> Tensor:
+def _class_loss(logits: Tensor, won: Winners, softmax: bool, class_weights: Sequence[float] | None) -> Tensor:
     """Return the cross-entropy of the winners' logits [K, C].
 
     Without softmax every object on the same anchor and cell adds its class. Source: region_layer.c, delta_region_class.
     """
     from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+    by_class = like(class_weights or (1.0,) * logits.shape[-1], logits)  # [C]
     if softmax:
-        return (won.weight * cross_entropy(logits, won.label, reduction="none")).sum()
+        return (won.weight * by_class[won.label] * cross_entropy(logits, won.label, reduction="none")).sum()
     truth = logits.new_zeros(logits.shape).index_put_(won.classes, logits.new_ones(()))
     each = binary_cross_entropy_with_logits(logits, truth, reduction="none")  # [K, C]
-    return (won.weight[:, None] * each).sum()
+    return (won.weight[:, None] * by_class * each).sum()
