@@ -14,12 +14,13 @@ WIDEST_NAME = 21
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "train": {
         "Data": ("data", "labels", "train-split", "val-split", "difficult", "policy", "keep-empty", "pixel-range"),
-        "Length": ("steps", "epochs", "batch-size", "patience", "min-delta"),
+        "Length": ("steps", "epochs", "batch-size", "monitor", "patience", "min-delta"),
         "Network": ("network", "size", "multi-scale", "resize", "anchors"),
         "Start": ("weights", "freeze", "keep-last", "features", "variants"),
         "Optimizer and loss": (
-            "recipe", "learning-rate", "optimizer", "schedule", "momentum", "weight-decay", "burn-in", "milestones",
-            "ema", "gradient-clip", "loss", "match-iou", "objectness-prior", "prior-loss-images",
+            "recipe", "learning-rate", "optimizer", "schedule", "momentum", "beta2", "epsilon", "weight-decay", "burn-in",
+            "milestones", "ema", "gradient-clip", "loss", "object-scale", "noobject-scale", "coord-scale", "class-scale",
+            "class-weights", "iou-gradient", "match-iou", "objectness-prior", "prior-loss-images", "prior-loss-batches",
         ),
         "Augmentation": (),
         "Run": (),

@@ -251,9 +251,10 @@ def test_ten_steps_of_the_blogs_recipe_are_those_of_its_loss_and_plain_adam_in_d
     last = module.network.convolution_list()[-1].conv
     features = torch.rand(3, 48, 13, 13, generator=draw)
     objects = [[(3.2, 4.7, 1.5, 2.5, 0), (3.4, 4.1, 1.2, 2.0, 1), (9.1, 9.9, 7.0, 8.0, 1)], [], [(6.5, 6.5, 10, 9, 0)]]
+    [head] = module.network.heads
     flat = torch.tensor([(x, y, w, h) for own in objects for x, y, w, h, _ in own])
     batch = InputBatch(
-        torch.zeros(0), torch.cat((flat[:, :2] - flat[:, 2:] / 2, flat[:, :2] + flat[:, 2:] / 2), 1) * module.network.stride,
+        torch.zeros(0), torch.cat((flat[:, :2] - flat[:, 2:] / 2, flat[:, :2] + flat[:, 2:] / 2), 1) * head.stride,
         torch.tensor([label for own in objects for *_, label in own]), torch.tensor([0, 0, 0, 2]),
         torch.zeros(4, dtype=torch.bool), (features,),
     )  # fmt: skip

@@ -114,7 +114,7 @@ def train(
         from lookonce.report.run_page import write_run_page
         from lookonce.training.run import Run
 
-        exact_batch = options.get("batch_size") is not None
+        exact_batch = options.get("batch_size") is not None or recipe == "blog"
         return Run(config, folder, sets, exact_batch, write_page=write_run_page).go()
 
 

@@ -71,7 +71,9 @@ def _readings(numbers: list[float], size: int) -> str:
     """Return what the first anchor would be in each unit, and how to choose."""
     w, h = numbers[:2]
     scales = {unit: _cells(unit, size) * STRIDE for unit in UNITS}
-    first = ", ".join(f"{w * scale:.3g} x {h * scale:.3g} px if {unit}" for unit, scale in scales.items())
+    w_px, h_px = ({unit: f"{side * scale:.4g}" if side * scale < 1000 else f"{side * scale:,.0f}"
+                   for unit, scale in scales.items()} for side in (w, h))  # fmt: skip
+    first = ", ".join(f"{w_px[unit]} x {h_px[unit]} px if {unit}" for unit in UNITS)
     return (f"expected cells of {STRIDE} px, but of a {size} px input the first would be {first}; write the unit after "
             f'the numbers, such as "{w:g},{h:g} ... px"')  # fmt: skip
 
