@@ -18,9 +18,10 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "Network": ("network", "size", "multi-scale", "resize", "anchors"),
         "Start": ("weights", "freeze", "keep-last", "features", "variants"),
         "Optimizer and loss": (
-            "recipe", "learning-rate", "optimizer", "schedule", "momentum", "beta2", "epsilon", "weight-decay", "burn-in",
-            "milestones", "ema", "gradient-clip", "loss", "object-scale", "noobject-scale", "coord-scale", "class-scale",
-            "class-weights", "iou-gradient", "match-iou", "objectness-prior", "prior-loss-images", "prior-loss-batches",
+            "recipe", "learning-rate", "optimizer", "schedule", "momentum", "beta2", "epsilon", "weight-decay",
+            "burn-in", "milestones", "ema", "gradient-clip", "loss", "object-scale", "noobject-scale",
+            "coord-scale", "class-scale", "class-weights", "iou-gradient", "match-iou", "objectness-prior",
+            "prior-loss-images", "prior-loss-batches",
         ),
         "Augmentation": (),
         "Run": (),
