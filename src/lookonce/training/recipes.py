@@ -86,8 +86,8 @@ class TrainOptions(TypedDict, total=False):
     """For images of more than 8 bits: the values that become black and white; none: measured on the training images.
     [none]"""
     anchors: int | str
-    """Number of anchors to cluster on the training boxes; 0: the network's own. Or width,height pairs in cells of 32 px,
-    such as "1.08,1.78 2.71,5.12" (with px or fraction: other units), or a file of them.
+    """Number of anchors to cluster on the training boxes; 0: the network's own. Or width,height pairs in cells of 32
+    px, such as "1.08,1.78 2.71,5.12" (with px or fraction: other units), or a file of them.
     [quick: 5, paper: 0, blog: 4 pairs]"""
     loss: LossName
     """Loss: region (Darknet's), region_ciou (region plus 1 - CIoU) or keras_yolo2 (the blog's). [quick: region_ciou,
