@@ -77,7 +77,7 @@ def test_a_tree_survives_the_way_to_text_and_back():
 @pytest.mark.parametrize("text, message", [
     ("a -1\nb\n", "x.tree:2: 'b'; expected a name and its parent's number"),
     ("a -1\nb one\n", "x.tree:2: 'b one'"),
-    ("a -1\nb 2\nc 0\n", "x.tree: class 1 has the parent 2; expected -1 or a class before it"),
+    ("a -1\nb 2\nc 0\n", "x.tree:2: 'b' has the parent 2, which stands later; put each class after its parent"),
     ("a -1\nb 0\nc -1\n", "x.tree: .*siblings apart"),
     ("", "x.tree: a tree without classes"),
 ])  # fmt: skip
@@ -110,3 +110,42 @@ def test_a_deep_tree_takes_no_longer_than_its_length():
 def test_a_tree_holds_together(given, message):
     with pytest.raises(TreeError, match=message):
         Tree((-1, 0), **given)
+
+
+OUTLINE = "animal\n    dog\n        terrier\n        hound\n    cat\nvehicle\n    car\n"
+YAML = "animal:\n  - dog:\n    - terrier\n    - hound\n  - cat\nvehicle:\n  - 'car'\n"
+
+
+@pytest.mark.parametrize(
+    "text", [OUTLINE, YAML, OUTLINE.replace("    ", "\t"), "\ufeff" + OUTLINE.replace("\n", "\r\n")]
+)
+def test_an_outline_becomes_levels_with_siblings_together(text):
+    tree = read_tree(text)
+    assert tree.names == ("animal", "vehicle", "dog", "cat", "car", "terrier", "hound")
+    assert tree.parents == (-1, -1, 0, 0, 1, 2, 2)
+    assert read_tree(write_tree(tree)) == tree
+
+
+@pytest.mark.parametrize("text, message", [
+    ("a -1\nb 2\nc 1\n", r"t:2: 'b' has the parent 2, which is below it: a cycle"),
+    ("a -1\nb 2\nc -1\n", r"t:2: 'b' has the parent 2, which stands later; put each class after its parent"),
+    ("a -1\nb 7\n", r"t:2: 'b' has the parent 7, but there are 2 classes"),
+    ("a -1\nb 1\n", r"t:2: 'b' has the parent 1, which is below it: a cycle"),
+    ("dog\n    shiba inu\n", r"t:2: 'shiba inu'; expected one name without blanks, such as shiba_inu"),
+    ("dog\n    cat\ndog\n", r"t:3: 'dog' is in line 1 already"),
+    ("a -1\nb\n", r"t:2: 'b'; expected a name and its parent's number"),
+])  # fmt: skip
+def test_a_wrong_tree_names_the_line_and_what_to_do(text, message):
+    with pytest.raises(TreeError, match=message):
+        read_tree(text, "t")
+
+
+def test_logarithms_stay_finite_where_probabilities_round_to_zero():
+    scores = torch.tensor([[200.0, 0.0, 0.0, -300.0, *[0.0] * 26]])
+    found = TREE.log_softmax(scores)
+    assert found[0, 3].item() == -500
+    torch.testing.assert_close(TREE.log_softmax(cells("region_before")).exp(), cells("region_after"), atol=1e-6, rtol=0)
+
+
+def test_a_path_ends_at_its_root():
+    assert read_tree(OUTLINE).path(5) == (5, 2, 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,10 @@ from lookonce.model.boxes import Array
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+NUMBER = re.compile(r"-1|[0-9]{1,9}")
+"""A parent in Darknet's form."""
 
 
 class TreeError(UserError):
@@ -49,17 +54,26 @@ class Tree:
 
     def softmax(self, scores: Tensor) -> Tensor:
         """Turn scores [..., C] into each class's probability given its parent; each group of siblings sums to 1."""
+        return self.log_softmax(scores).exp()
+
+    def log_softmax(self, scores: Tensor) -> Tensor:
+        """Return the logarithm of softmax(scores), [..., C], finite also where softmax rounds to 0."""
         group = self._groups(scores)  # [..., C]
-        maximum = self._reduce(scores, group, "amax")
-        exp = (scores - maximum.gather(-1, group)).exp()
-        return exp / self._reduce(exp, group, "sum").gather(-1, group)
+        lower = scores - self._reduce(scores, group, "amax").gather(-1, group)
+        return lower - self._reduce(lower.exp(), group, "sum").log().gather(-1, group)
+
+    def path(self, index: int) -> tuple[int, ...]:
+        """Return a class and its ancestors, the root last."""
+        found = [index]
+        while (parent := self.parents[found[-1]]) >= 0:
+            found.append(parent)
+        return tuple(found)
 
     def along_paths(self, values: Tensor) -> Tensor:
         """Return values [..., C], each multiplied by those of all its ancestors."""
-        import torch
 
         result = values.clone()
-        parents = torch.tensor(self.parents, device=values.device)
+        parents = self._indices[1]
         for nodes in self._levels()[1:]:
             result[..., nodes] *= result[..., parents[nodes]]
         return result
@@ -77,7 +91,7 @@ class Tree:
         best = self._reduce(absolute, group, "amax").gather(-1, group) == absolute
         first = self._reduce(torch.where(best, index, len(index)), group, "amin")  # [..., G] the first of equals
         taken = (first.gather(-1, group) == index) & (self.along_paths(absolute) > self.threshold)
-        parents = torch.tensor(self.parents, device=absolute.device)
+        parents = self._indices[1]
         for nodes in self._levels()[1:]:
             taken[..., nodes] &= taken[..., parents[nodes]]
         deepest = torch.where(taken, index, -1).amax(-1)
@@ -95,8 +109,14 @@ class Tree:
         top = self.top(self.along_paths(self.softmax(scores)))
         return torch.zeros_like(scores).scatter_(-1, top[..., None], 1)
 
-    def _levels(self) -> list[Tensor]:
-        """Return the indices of the classes at each depth, roots first."""
+    @cached_property
+    def groups(self) -> tuple[int, ...]:
+        """[C] index of each class's group of siblings."""
+        return tuple(number for number, (_, run) in enumerate(groupby(self.parents)) for _ in run)
+
+    @cached_property
+    def _indices(self) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return the groups [C] and the parents [C] as tensors, and the classes at each depth, roots first."""
         import torch
 
         depth: list[int] = []
@@ -106,40 +126,97 @@ class Tree:
             if depth[index] == len(levels):
                 levels.append([])
             levels[depth[index]].append(index)
-        return [torch.tensor(level) for level in levels]
+        return torch.tensor(self.groups), torch.tensor(self.parents), [torch.tensor(level) for level in levels]
+
+    def _levels(self) -> list[Tensor]:
+        """Return the indices of the classes at each depth, roots first."""
+        return self._indices[2]
 
     def _groups(self, like: Tensor) -> Tensor:
         """Return [..., C] the index of each class's group of siblings."""
-        import torch
-
-        numbers = [number for number, (_, run) in enumerate(groupby(self.parents)) for _ in run]
-        return torch.tensor(numbers, device=like.device).expand(like.shape)
+        return self._indices[0].to(like.device).expand(like.shape)
 
     def _reduce(self, values: Tensor, group: Tensor, how: str) -> Tensor:
         """Reduce values [..., C] over each group: [..., G]."""
-        groups = len({*self.parents})
+        groups = self.groups[-1] + 1
         empty = values.new_zeros((*values.shape[:-1], groups))
         return empty.scatter_reduce(-1, group, values, how, include_self=False)
 
 
 def read_tree(text: str, place: str = "tree") -> Tree:
-    """Read a tree file: one `name parent` a line, the parent as its line number from 0, or -1.
+    """Read a tree.
+
+    Either Darknet's form, one `name parent` a line, the parent as its line number from 0, or -1; or an outline, in
+    which a class is indented below its parent. An outline may be YAML: nested keys and lists, one name a line.
 
     Raises TreeError that names the bad line.
     """
-    names, parents = [], []
-    for number, line in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
+    lines = [(n, line) for n, line in enumerate(text.lstrip("\ufeff").splitlines(), start=1) if line.strip()]
+    if lines and not any(re.match(r"\S+\s+[-+0-9]", line.strip()) for _, line in lines):
+        return _outline(lines, place)
+    names: list[str] = []
+    parents: list[int] = []
+    for number, line in lines:
         words = line.split()
-        if not words:
-            continue
-        if len(words) != 2 or not re.fullmatch(r"-1|[0-9]{1,9}", words[1]):
+        if len(words) != 2 or not NUMBER.fullmatch(words[1]):
             raise TreeError(f"{place}:{number}: {line.strip()[:60]!r}; expected a name and its parent's number")
         names.append(words[0])
         parents.append(int(words[1]))
+    for index, (number, _) in enumerate(lines):
+        if parents[index] >= index:
+            raise TreeError(
+                f"{place}:{number}: {names[index]!r} has the parent {parents[index]}, {_wrong(parents, index)}"
+            )
     try:
         return Tree(tuple(parents), tuple(names))
     except TreeError as error:
         raise TreeError(f"{place}: {error}") from None
+
+
+def _wrong(parents: list[int], index: int) -> str:
+    """Return what is wrong with a parent that does not stand before its child, and what to do."""
+    if parents[index] >= len(parents):
+        return f"but there are {len(parents)} classes; expected -1 or the number of a line before it"
+    node, seen = index, set[int]()
+    while 0 <= node < len(parents) and node not in seen:
+        seen.add(node)
+        node = parents[node]
+    if node in seen:
+        return "which is below it: a cycle; give one class of it the parent -1"
+    return "which stands later; put each class after its parent"
+
+
+def _outline(lines: list[tuple[int, str]], place: str) -> Tree:
+    """Read (line number, line) of an outline; classes are then ordered level by level, as Darknet's groups need."""
+    above: list[tuple[int, int]] = [(-1, -1)]  # (indent, entry) of the entries that the line may be below
+    entries: list[tuple[str, int, int]] = []  # (name, parent entry, depth)
+    known: dict[str, int] = {}
+    for number, line in lines:
+        text = line.expandtabs(4)
+        body = text.lstrip(" -")
+        name, indent = body.strip().removesuffix(":").strip("'\""), len(text) - len(body)
+        if len(name.split()) != 1:
+            raise TreeError(f"{place}:{number}: {line.strip()[:60]!r}; expected one name without blanks, such as "
+                            f"{'_'.join(name.split())[:60] or 'dog'}")  # fmt: skip
+        if name in known:
+            raise TreeError(f"{place}:{number}: {name!r} is in line {known[name]} already; expected each class once")
+        known[name] = number
+        while above[-1][0] >= indent:
+            above.pop()
+        entries.append((name, above[-1][1], len(above)))
+        above.append((indent, len(entries) - 1))
+    order = sorted(range(len(entries)), key=lambda n: entries[n][2])  # stable: in a level, in order of the file
+    by_parent: dict[int, list[int]] = {}
+    for n in order:
+        by_parent.setdefault(entries[n][1], []).append(n)
+    place_of = {-1: -1}
+    queue, found = [-1], list[int]()
+    for parent in queue:  # parents first, and siblings together
+        for n in by_parent.get(parent, ()):
+            place_of[n] = len(found)
+            found.append(n)
+            queue.append(n)
+    return Tree(tuple(place_of[entries[n][1]] for n in found), tuple(entries[n][0] for n in found))
 
 
 def write_tree(tree: Tree) -> str:

@@ -127,8 +127,11 @@ class Winners:
         return mask.index_put_(self.occupied if ignored else self.index, mask.new_zeros(()))
 
 
-def winners(targets: Targets, raw: Tensor) -> Winners:
-    """Return what the losses of a raw map [B, A*(5+C), H, W] need of its targets, on its device."""
+def winners(targets: Targets, raw: Tensor, tree: Tree | None = None) -> Winners:
+    """Return what the losses of a raw map [B, A*(5+C), H, W] need of its targets, on its device.
+
+    tree: classes then holds the classes of their paths as well.
+    """
     import torch
 
     from lookonce.model.device import to_device
@@ -145,7 +148,12 @@ def winners(targets: Targets, raw: Tensor) -> Winners:
     integers = torch.cat((targets.index[:, wins], targets.label[None, wins]))  # [5, K]
     numbers, integers = to_device(numbers, raw.device), to_device(integers, raw.device)
     occupied = to_device(targets.index, raw.device).unbind()
-    classes = to_device(torch.stack((rows, targets.label[real])), raw.device).unbind()
+    labels = targets.label[real]
+    if tree is not None:
+        from lookonce.model.heads.tree_loss import taught
+
+        rows, labels = taught(tree, rows, labels)
+    classes = to_device(torch.stack((rows, labels)), raw.device).unbind()
     return Winners(
         integers[:4].unbind(), numbers[:, :4], numbers[:, 4:6], numbers[:, 6:8], numbers[:, 8], integers[4],
         occupied, (classes[0], classes[1]), to_device(truth.to(raw.dtype), raw.device),
@@ -246,6 +254,8 @@ def region_loss(
     ciou_scale: float = 0.0,
     class_weights: Sequence[float] | None = None,
     iou_gradient: bool = False,
+    tree: Tree | None = None,
+    image_labels: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return Darknet's region loss, averaged over images. Its gradient is minus Darknet's delta.
 
@@ -257,6 +267,9 @@ def region_loss(
         ciou_scale: weight of 1 - CIoU of each object's predicted box; 0: no such term, as in Darknet.
         class_weights: [C] weight of each class in the class term; 0 leaves it out. None: all 1.
         iou_gradient: let gradients flow through the IoU as objectness target; Darknet does not.
+        tree: tree of the classes: an object teaches the group of its class and those of its ancestors.
+        image_labels: [B] class of an image that is labelled as a whole, on the host; -1: the image has boxes. It has no
+            objects in targets, and teaches the predictor that is surest of its class. With a tree only.
     Returns:
         Scalars: xy, wh, objectness, background, class, ciou, prior, their sum `total`, and (without gradient)
         `recall`: the fraction of objects whose predictor has an IoU above .5; nan without objects.
@@ -264,6 +277,8 @@ def region_loss(
     """
     import torch
 
+    from lookonce.model.device import to_device
+    from lookonce.model.heads.tree_loss import path_loss, surest
     from lookonce.model.losses import best_iou, complete_iou, prior_loss
 
     anchors = like(region.anchors, raw)  # [A, 2]
@@ -273,8 +288,13 @@ def region_loss(
         boxes = cell_boxes(txywh, anchors)  # [B, A, H, W, 4]
         if not region.bias_match:
             targets = assign(targets, _best_predicted_shape(boxes, targets), targets.boxes.new_tensor(region.anchors))
-        won = winners(targets, raw)
+        won = winners(targets, raw, tree)
         negative = (best_iou(boxes, won.truth) <= region.thresh) & won.free(confidence)
+        whole = boxed = None
+        if tree is not None and image_labels is not None:
+            whole, boxed = surest(raw, tree, image_labels, len(anchors)), to_device(image_labels < 0, raw.device)
+        if whole is not None:
+            negative.index_put_(whole.place, negative.new_zeros(()))
         box_iou = iou(cxcywh_to_xyxy(boxes[won.index]), cxcywh_to_xyxy(won.boxes))  # [K]
     image, anchor, row, col = won.index
     by_anchor = raw.reshape(len(raw), len(anchors), -1, *raw.shape[2:])  # [B, A, 5+C, H, W]
@@ -289,13 +309,19 @@ def region_loss(
         "wh": (scale * (found[:, 2:4] - won.twh) ** 2).sum() / 2,
         "objectness": region.object_scale * (won.weight * (found[:, 4].sigmoid() - truth) ** 2).sum() / 2,
         "background": region.noobject_scale * (confidence**2 * negative).sum() / 2,
-        "class": region.class_scale * _class_loss(found[:, 5:], won, region.softmax, class_weights),
+        "class": region.class_scale * _class_loss(found[:, 5:], won, region.softmax, class_weights, tree),
     }
+    if whole is not None and tree is not None:
+        image, anchor, row, col = whole.place
+        terms["class"] = terms["class"] + region.class_scale * path_loss(
+            by_anchor[image, anchor, 5:, row, col], tree, whole.taught, raw.new_ones(len(image))
+        )
     if ciou_scale:
         distance = 1 - complete_iou(cell_boxes(txywh, anchors)[won.index], won.boxes)  # [K]
         terms["ciou"] = ciou_scale * (won.weight * distance).sum()
     if prior:
-        terms["prior"] = prior_loss(txywh, won.free(confidence, ignored=False))
+        free = won.free(confidence, ignored=False)
+        terms["prior"] = prior_loss(txywh, free if boxed is None else free & boxed[:, None, None, None])
     terms = {name: value / len(raw) for name, value in terms.items()}
     return {**terms, "total": torch.stack(list(terms.values())).sum(), "recall": (box_iou > 0.5).to(raw).mean()}
 
@@ -381,13 +407,18 @@ def _best_predicted_shape(boxes: Tensor, targets: Targets) -> Tensor:
     return shape_iou(shapes, targets.boxes[:, None, 2:]).argmax(1)
 
 
-def _class_loss(logits: Tensor, won: Winners, softmax: bool, class_weights: Sequence[float] | None) -> Tensor:
+def _class_loss(logits: Tensor, won: Winners, softmax: bool, class_weights: Sequence[float] | None,
+                tree: Tree | None) -> Tensor:  # fmt: skip
     """Return the cross-entropy of the winners' logits [K, C].
 
     Without softmax every object on the same anchor and cell adds its class. Source: region_layer.c, delta_region_class.
     """
     from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+    from lookonce.model.heads.tree_loss import path_loss
+
+    if tree is not None:
+        return path_loss(logits, tree, won.classes, won.weight)
     by_class = like(class_weights or (1.0,) * logits.shape[-1], logits)  # [C]
     if softmax:
         return (won.weight * by_class[won.label] * cross_entropy(logits, won.label, reduction="none")).sum()
