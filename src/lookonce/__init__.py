@@ -39,7 +39,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Anchors", "Dataset", "Detection", "Detections", "Detector", "Network", "Record", "Report", "UserError",
     "anchors", "benchmark", "cache", "check", "cluster_anchors", "compare", "convert", "demo", "detect", "diagnose",
-    "download", "draw", "evaluate", "explain", "export", "load_darknet", "prune", "read_dataset", "save_darknet", "train",
+    "download", "draw", "evaluate", "explain", "export", "load_darknet", "prune", "read_dataset", "save_darknet",
+    "train",
 ]  # fmt: skip
 _MODULES = {
     "commands.anchors": ("anchors",),

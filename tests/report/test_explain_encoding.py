@@ -29,7 +29,7 @@ def test_targets_say_what_the_boxes_say(squares):
         assert t.anchor_box[2:] == pytest.approx(anchor)
         assert (t.anchor_box[0] + anchor[0] / 2, t.anchor_box[1] + anchor[1] / 2) == pytest.approx(t.centre)
         assert np.exp(t.twh) * anchor == pytest.approx((w, h), rel=1e-5)
-        assert 32 * (np.array(t.txy) + (t.col, t.row)) == pytest.approx(t.centre, rel=1e-5)
+        assert (32 * (t.txy[0] + t.col), 32 * (t.txy[1] + t.row)) == pytest.approx(t.centre, rel=1e-5)
 
 
 def test_the_input_is_what_detection_sees(squares):

@@ -34,6 +34,8 @@ MADE = {
     "one bar": lambda: figures.class_bars({"<b>& \u732b": (0, 0)}),
     "objects": lambda: figures.objects_histogram(np.array([0, 3, 3, 900])),
     "shapes": lambda: figures.shape_cloud(WH, ANCHORS),
+    "clusters": lambda: figures.cluster_cloud(WH, ANCHORS),
+    "fit": lambda: figures.fit_curve([measure(WH, WH[:k]) for k in (1, 2, 3)], 2),
     "centres": lambda: figures.centre_map(WH / 10, 0.75),
     "aspects": lambda: figures.aspect_histogram(WH),
     "sizes": lambda: figures.size_histogram(WH, 416),

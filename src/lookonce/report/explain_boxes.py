@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class Candidates:
         return kept
 
 
-def candidates(predictions: Predictions[NDArray[np.float32]]) -> Candidates:
+def candidates(predictions: Predictions[NDArray[Any]]) -> Candidates:
     """Return the candidates of one image. predictions: boxes [1, N, 4] in input px."""
     boxes = predictions.boxes[0].astype(np.float64)  # [N, 4]
     scores = (predictions.objectness[0, :, None] * predictions.class_prob[0]).astype(np.float64)  # [N, C]
@@ -55,7 +56,7 @@ def candidates(predictions: Predictions[NDArray[np.float32]]) -> Candidates:
     return Candidates(boxes[box], scores[box, label], label, len(boxes), pairs - len(box))
 
 
-def predictions_of(detector: Detector, example: Example) -> tuple[list[torch.Tensor], Predictions[NDArray[np.float32]]]:
+def predictions_of(detector: Detector, example: Example) -> tuple[list[torch.Tensor], Predictions[NDArray[Any]]]:
     """Return the raw maps of an example, one a head, and the predictions that they mean."""
     raws = detector.backend(example.pixels[None])
     return [torch.as_tensor(raw) for raw in raws], decode(raws, detector.about.heads, detector.about.tree).numpy()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from lookonce.errors import plural
 from lookonce.model.layers import PlacedHead
 from lookonce.report.explain_boxes import Candidates
 from lookonce.report.explain_encoding import LTWH, Example, Target
@@ -29,9 +30,13 @@ HEAT = (255, 196, 61)
 ROLE_COLOURS = ((61, 148, 201, 70), (53, 214, 164, 255), (255, 225, 77, 150))
 """Background, object, not trained (explain_loss)."""
 ROLE_MARKS = {OBJECT: "●", IGNORED: "×"}
-STYLE = """.lookonce{max-width:60rem;font-size:.9rem}.lookonce figure{margin:0;max-width:34rem}.lookonce .gallery{display:grid;gap:.8rem;
-grid-template-columns:repeat(auto-fill,minmax(11rem,1fr))}.lookonce .off{display:none}.lookonce .total td{font-weight:700}
-.lookonce th,.lookonce td{text-align:right;padding:.15rem .6rem}.lookonce .scroll{overflow-x:auto}.lookonce>svg{max-width:100%;height:auto}"""
+STYLE = (
+    ".lookonce{max-width:60rem;font-size:.9rem}.lookonce figure{margin:0;max-width:34rem}"
+    ".lookonce>svg{max-width:100%;height:auto}"
+    ".lookonce .gallery{display:grid;gap:.8rem;grid-template-columns:repeat(auto-fill,minmax(11rem,1fr))}"
+    ".lookonce .off{display:none}.lookonce .total td{font-weight:700}.lookonce .scroll{overflow-x:auto}"
+    ".lookonce th,.lookonce td{text-align:right;padding:.15rem .6rem}.lookonce table{border-collapse:collapse}"
+)
 
 
 class Drawing:
@@ -149,7 +154,7 @@ def mask_drawing(subject: Subject, roles: Tensor) -> Drawing:
     for number, of_anchor in enumerate(roles.numpy(), 1):
         marks = [((x + 0.5) * stride, (y + 0.72) * stride, mark) for role, mark in ROLE_MARKS.items()
                  for y, x in np.argwhere(of_anchor == role).tolist()]  # fmt: skip
-        note = f"{(of_anchor == OBJECT).sum()} objects ●, {(of_anchor == IGNORED).sum()} not trained ×"
+        note = f"● {plural(int((of_anchor == OBJECT).sum()), 'object')}, × {(of_anchor == IGNORED).sum()} not trained"
         pixels = np.array(ROLE_COLOURS, np.uint8)[of_anchor]
         tiles.append(Tile(f"anchor {number}", note, _png(pixels), marks, 0.7 * stride))
     return _drawing("tiles", subject, tiles)

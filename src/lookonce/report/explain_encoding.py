@@ -101,7 +101,8 @@ class Example:
             note = "anchor collision" if collides[n] else "difficult: ignored" if found.ignore[n] else ""
             rows.append(Target(
                 n + 1, self.labels[label], hex_colour(self.labels[label], self.labels), (x1, y1, x2 - x1, y2 - y1),
-                (cx, cy), int(found.row[n]), int(found.col[n]), int(found.anchor[n]) + 1, (cx - w / 2, cy - h / 2, w, h),
+                (cx, cy), int(found.row[n]), int(found.col[n]), int(found.anchor[n]) + 1,
+                (cx - w / 2, cy - h / 2, w, h),
                 float(overlap[n]), tuple(found.txy[n].tolist()), tuple(found.twh[n].tolist()), note,
             ))  # fmt: skip
         return rows

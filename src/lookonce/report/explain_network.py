@@ -22,7 +22,8 @@ from lookonce.model.layers import (
 class Row(NamedTuple):
     """One layer."""
 
-    index: int
+    number: int
+    """Index of the layer."""
     kind: str
     """As in a cfg, with its size and stride."""
     reads: str
@@ -59,7 +60,7 @@ class LayerTable:
         lines = [f"{'':>3}  {'layer':<24}{'output (C x H x W)':>20}{'weights':>14}"]
         for row in self.rows:
             name = f"{row.kind} {row.reads}".strip()
-            lines.append(f"{row.index:>3}  {name:<24}{' x '.join(map(str, row.shape)):>20}{row.weights:>14,}")
+            lines.append(f"{row.number:>3}  {name:<24}{' x '.join(map(str, row.shape)):>20}{row.weights:>14,}")
         width, height = self.input_size
         lines.append(f"{self.weights:,} weights, {self.weights - self.learned:,} of them means and variances of batch "
                      f"norms; {self.operations / 1e9:.2f} billion operations at {width} x {height} px")  # fmt: skip

@@ -112,7 +112,6 @@ def boxes_section(subject: Subject, found: Candidates, detector: Detector) -> di
     return {
         "candidates": json.dumps(listed), "threshold": threshold, "iou_threshold": iou_threshold, "above": above,
         "kept": len(kept), "predictors": found.predictors, "left_out": found.left_out, "lowest": LOWEST,
-        "drawing": boxes_drawing(subject, found, kept, f"{subject.name}: the boxes that stay"),
-        "before": boxes_drawing(subject, found, np.flatnonzero(found.scores > threshold),
-                                f"before suppression: {above} boxes above a score of {threshold:.2f}"),
+        "before": boxes_drawing(subject, found, range(above), "above the threshold, before suppression"),
+        "after": boxes_drawing(subject, found, kept, "after suppression: what detection returns"),
     }  # fmt: skip

@@ -136,7 +136,7 @@ function iou(a, b) {
 
 function startBoxes() {
   const candidates = JSON.parse(boxesPanel.dataset.candidates); // x1, y1, x2, y2, score, class; best first
-  const drawn = all(".result .candidate").reverse(); // the best is drawn last, on top
+  const [before, after] = [".before", ".after"].map(name => all(name + " .candidate").reverse()); // the best is on top
   const [score, limit] = [".score-slider", ".iou-slider"].map(name => boxesPanel.querySelector(name));
   const write = (name, text) => boxesPanel.querySelector(name).textContent = text;
   function update() {
@@ -145,7 +145,10 @@ function startBoxes() {
     for (const box of above) {
       if (!kept.some(better => better[5] === box[5] && iou(better, box) > limit.value / 100)) kept.push(box);
     }
-    candidates.forEach((box, n) => drawn[n].classList.toggle("off", !kept.includes(box)));
+    candidates.forEach((box, n) => {
+      before[n].classList.toggle("off", n >= above.length);
+      after[n].classList.toggle("off", !kept.includes(box));
+    });
     write(".score-at", (score.value / 100).toFixed(2));
     write(".iou-at", (limit.value / 100).toFixed(2));
     write(".above", above.length);

@@ -87,7 +87,7 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
 
 
 def drawn(template: str, macro: str, *values: Any) -> Markup:
-    """Return what a macro of a template of this package makes of some values, as HTML. All text in values is escaped."""
+    """Return what a macro of a template of this package makes of values, as HTML. All text in values is escaped."""
     from markupsafe import Markup
 
     return Markup(getattr(_environment().get_template(template).module, macro)(*values))
