@@ -21,13 +21,13 @@ import torch
 
 from lookonce import read_dataset
 from lookonce.data.anchors import cluster_anchors
-from lookonce.inference.draw import draw
 from lookonce.model.heads import encode
 from lookonce.model.heads.region import assign, cell_boxes, decode
 from lookonce.model.heads.region import encode as encode_boxes
 from lookonce.model.layers import PlacedHead, Region
 from lookonce.model.losses import Objects
-from lookonce.report.explain_drawings import Subject, grid_drawing, targets_table
+from lookonce.report.explain_boxes import LOWEST, candidates
+from lookonce.report.explain_drawings import Subject, boxes_drawing, grid_drawing, targets_table
 from lookonce.report.explain_encoding import Example, first_example
 from lookonce.tutorial import check, lines_of, own_or_digits
 
@@ -100,12 +100,8 @@ perfect[:, 4] = 10  # ... but here
 perfect[torch.arange(len(perfect)), 5 + targets.label] = 20
 predictors[at] = perfect
 
-predictions = decode(raw, head)
-chosen = predictions.objectness[0] > 0.5
-boxes = predictions.boxes[0][chosen].numpy()
-names = [dataset.labels[k] for k in predictions.class_prob[0][chosen].argmax(-1)]
-pixels = (example.pixels.transpose(1, 2, 0) * 255).round().astype("uint8")
-draw(pixels, (boxes, names, [1.0] * len(names)), class_names=dataset.labels, hide_scores=True)
+found = candidates(decode(raw, head).numpy())
+boxes_drawing(subject, found, caption=f"{len(found.scores)} boxes above a score of {LOWEST}")
 
 # %% [markdown]
 # **What you should see:** your labels again. Only objects that lost their cell and anchor to another one are missing.
