@@ -76,7 +76,7 @@ subject = Subject(example, network.heads[0])
 optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
 network.train()
 history = []
-for step in range(STEPS):
+for _ in range(STEPS):
     raws = network(example.batch)
     terms = loss(raws, network.heads, example.objects, LossOptions("region"))
     optimizer.zero_grad()

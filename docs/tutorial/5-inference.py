@@ -48,8 +48,10 @@ detector
 n = most_instructive(dataset)[0]
 shown = example(dataset, n, detector.about.input_size, detector.about.resize)
 subject = Subject(shown, detector.about.heads[0])
-print(f"{shown.name}: {shown.size[0]} x {shown.size[1]} px -> {shown.input_size[0]} x {shown.input_size[1]} px, "
-      f"{detector.about.resize}")
+print(
+    f"{shown.name}: {shown.size[0]} x {shown.size[1]} px -> {shown.input_size[0]} x {shown.input_size[1]} px, "
+    f"{detector.about.resize}"
+)
 
 # %% [markdown]
 # ## The raw map
@@ -112,6 +114,7 @@ draw(record.path, detector(record.path, threshold=THRESHOLD))
 #
 # Write the IoU of two boxes `(x1, y1, x2, y2)`.
 
+
 # %% tags=["exercise"]
 def my_iou(a, b):
     return None
@@ -120,8 +123,11 @@ def my_iou(a, b):
 # %% tags=["check"]
 pairs = [((0, 0, 10, 10), (0, 0, 10, 10)), ((0, 0, 10, 10), (5, 5, 15, 15)), ((0, 0, 4, 4), (5, 5, 9, 9))]
 mine = [my_iou(a, b) for a, b in pairs]
-check(None if None in mine else mine, [float(iou(np.array(a, float), np.array(b, float))) for a, b in pairs],
-      "the overlap is never negative: two boxes that do not touch have an IoU of 0")
+check(
+    None if None in mine else mine,
+    [float(iou(np.array(a, float), np.array(b, float))) for a, b in pairs],
+    "the overlap is never negative: two boxes that do not touch have an IoU of 0",
+)
 
 # %% [markdown]
 # ## Exercise 2

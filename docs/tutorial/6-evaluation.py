@@ -87,7 +87,9 @@ for score, recall, precision in points[: objects + 3 : max(1, objects // 8)]:
 # %%
 print(lines_of(average_precision, "envelope =", "np.diff"))
 for protocol in ("voc2007", "voc2010"):
-    print(f"{dataset.labels[label]}: AP {float(average_precision(points[:, 1], points[:, 2], protocol)):.4f} ({protocol})")
+    print(
+        f"{dataset.labels[label]}: AP {float(average_precision(points[:, 1], points[:, 2], protocol)):.4f} ({protocol})"
+    )
 
 # %% [markdown]
 # ## The whole report
@@ -124,8 +126,11 @@ answer_2 = None
 
 # %% tags=["check"]
 three = pr_points(np.array([0.9, 0.8, 0.7]), np.array([True, False, True]), 2)
-check(answer_2, float(average_precision(three[:, 1], three[:, 2], "voc2010")),
-      "recall 0 to 1/2 has precision 1, recall 1/2 to 1 has the best precision from there on, 2/3")
+check(
+    answer_2,
+    float(average_precision(three[:, 1], three[:, 2], "voc2010")),
+    "recall 0 to 1/2 has precision 1, recall 1/2 to 1 has the best precision from there on, 2/3",
+)
 
 # %% [markdown]
 # On the command line: `lookonce evaluate RUN DATA --split test --report page.html`. Next: [video](7-video.md).

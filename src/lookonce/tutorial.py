@@ -1,4 +1,4 @@
-"""What the notebooks in docs/tutorial share: their data, a small network and its run, and exercises that check answers."""
+"""What the notebooks in docs/tutorial share: data, a small network and its run, and exercises that check answers."""
 
 from __future__ import annotations
 
@@ -109,6 +109,8 @@ def _same(answer: Any, expected: Any) -> bool:
 def write_animation(images: Sequence[Any], path: Path, milliseconds: Sequence[int]) -> Drawing:
     """Write PIL images as an animated GIF, each shown for its time, and show it in the notebook."""
     with replacing(path) as beside:
-        images[0].save(beside, "GIF", save_all=True, append_images=list(images[1:]), duration=list(milliseconds), loop=0)
+        images[0].save(
+            beside, "GIF", save_all=True, append_images=list(images[1:]), duration=list(milliseconds), loop=0
+        )
     content = base64.b64encode(path.read_bytes()).decode()
     return Drawing(f'<img src="data:image/gif;base64,{content}" alt="{path.name}" style="max-width:100%">')
