@@ -50,7 +50,7 @@ def values(squares, run):
 
 def test_every_notebook_is_tested():
     assert [file.stem for file in FILES] == list(ANSWERS)
-    assert all(f"]({after.stem}.md)" in file.read_text(encoding="utf-8") for file, after in pairwise(FILES))
+    assert all(f"]({after.name})" in file.read_text(encoding="utf-8") for file, after in pairwise(FILES))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

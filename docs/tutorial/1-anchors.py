@@ -123,4 +123,4 @@ changed = np.array(found.wh) * np.array([[2, 2], *[[1, 1]] * (len(found.wh) - 1)
 check(answer_2, measure(wh, changed).mean_iou, "measure(wh, np.array([...])).mean_iou with the changed anchors")
 
 # %% [markdown]
-# On the command line: `lookonce anchors DATA --k 3`. Next: [what the network is trained to predict](2-encoding.md).
+# On the command line: `lookonce anchors DATA --k 3`. Next: [what the network is trained to predict](2-encoding.py).

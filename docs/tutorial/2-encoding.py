@@ -144,4 +144,4 @@ check(answer_2 and len(still_lost), 0, f"object {still_lost} is lost; an anchor 
 
 # %% [markdown]
 # On the command line: `lookonce check DATA --report page.html` counts the anchor collisions of the whole data set, and
-# `lookonce explain DATA` draws this page. Next: [the network and its loss](3-loss.md).
+# `lookonce explain DATA` draws this page. Next: [the network and its loss](3-loss.py).

@@ -11,7 +11,7 @@
 # %% [markdown]
 # # 3. The network and its loss
 #
-# A network is a list of layers. Its loss compares its raw map with the targets of [part 2](2-encoding.md), term by term.
+# A network is a list of layers. Its loss compares its raw map with the targets of [part 2](2-encoding.py), term by term.
 # This part shows each term on one of your images, and which cells it comes from.
 
 # %% tags=["parameters"]
@@ -156,4 +156,4 @@ check(given, maps.terms["background"], "half the sum of sigmoid(t_o) squared ove
 
 # %% [markdown]
 # The other losses, v1's and keras-yolo2's, beside this one: [Which YOLO loss?](../which-yolo-loss.md). Next:
-# [weights and training](4-training.md).
+# [weights and training](4-training.py).

@@ -150,4 +150,4 @@ answer_2 = None
 check(answer_2, -(-len(dataset) // 8) * EPOCHS, "divide the images by 8, round up, and multiply by the epochs")
 
 # %% [markdown]
-# On the command line: `lookonce train DATA`. Next: [find objects in images](5-inference.md).
+# On the command line: `lookonce train DATA`. Next: [find objects in images](5-inference.py).

@@ -142,4 +142,4 @@ answer_2 = None
 check(answer_2, len(found.kept(0.1, 0.3)), "len(found.kept(threshold, limit))")
 
 # %% [markdown]
-# On the command line: `lookonce detect RUN photos/ --threshold .3`. Next: [how good is it?](6-evaluation.md)
+# On the command line: `lookonce detect RUN photos/ --threshold .3`. Next: [how good is it?](6-evaluation.py)

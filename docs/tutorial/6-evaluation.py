@@ -133,4 +133,4 @@ check(
 )
 
 # %% [markdown]
-# On the command line: `lookonce evaluate RUN DATA --split test --report page.html`. Next: [video](7-video.md).
+# On the command line: `lookonce evaluate RUN DATA --split test --report page.html`. Next: [video](7-video.py).
