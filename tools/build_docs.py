@@ -160,6 +160,7 @@ class Links(HTMLParser):
 def check_site(folder: Path) -> list[str]:
     """Return the problems of a site: what would be loaded from another host, and links that lead nowhere."""
     pages = {page: Links(page) for page in folder.rglob("*.html")}
+    by_place = {page.resolve(): links for page, links in pages.items()}
     problems = []
     for page, links in pages.items():
         name = page.relative_to(folder)
@@ -175,7 +176,7 @@ def check_site(folder: Path) -> list[str]:
                 continue
             target = page.parent / unquote(parts.path) if parts.path else page
             target = target.resolve()
-            known = {other.resolve(): found for other, found in pages.items()}.get(target)
+            known = by_place.get(target)
             if not target.exists() or (known and unquote(parts.fragment) not in known.places):
                 problems.append(f"{name}: leads to {address[:80]}, which is missing")
     for style in folder.rglob("*.css"):

@@ -52,8 +52,9 @@ example.batch.shape
 #
 # The cell that contains an object's centre must find the object, with the anchor of highest shape IoU:
 #
-# $$col = \lfloor c_x / stride \rfloor, \qquad row = \lfloor c_y / stride \rfloor, \qquad
-# anchor = \arg\max_a IoU\bigl((w, h), (p_w^a, p_h^a)\bigr)$$
+# $$col = \lfloor c_x / stride \rfloor, \qquad row = \lfloor c_y / stride \rfloor$$
+#
+# $$anchor = \mathrm{argmax}_a \; IoU((w, h), (p_w^a, p_h^a))$$
 
 # %%
 print(lines_of(encode_boxes, "col =", "row =", "argmax"))

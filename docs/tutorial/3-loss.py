@@ -7,8 +7,6 @@
 # ---
 
 # %% [markdown]
-
-# %% [markdown]
 # # 3. The network and its loss
 #
 # A network is a list of layers. Its loss compares its raw map with the targets of [part 2](2-encoding.py), term by term.
@@ -38,7 +36,7 @@ anchors = cluster_anchors(dataset, 3, size=SIZE, stride=16).wh
 # %% [markdown]
 # ## The network as a table
 #
-# Each convolution halves nothing; each max pool halves both sides. After four pools one cell is 16 px wide. The last
+# A convolution keeps the size of its map, a max pool halves both sides. After four pools one cell is 16 px wide. The last
 # convolution has one filter for each number that a cell predicts:
 #
 # $$filters = A \cdot (5 + C)$$
@@ -50,8 +48,8 @@ layers = small_network(len(dataset.labels), anchors)
 layers_drawing(layer_table(layers, (SIZE, SIZE)))
 
 # %% [markdown]
-# `yolov2` has the same form with 23 convolutions, and a route that brings finer cells to the head
-# ([the full table](../index.md): `lookonce explain DATA`).
+# `yolov2` has the same form with 23 convolutions, and a route that brings finer cells to the head. `lookonce explain
+# DATA` shows its table.
 #
 # ## One forward pass, untrained
 

@@ -7,8 +7,6 @@
 # ---
 
 # %% [markdown]
-
-# %% [markdown]
 # # 4. Weights and training
 #
 # Where the weights come from, what one step does, and what to look at while a run goes on.
@@ -88,7 +86,8 @@ for step in range(0, STEPS, max(1, STEPS // 10)):
 loss_drawing(subject, loss_maps(raws[0].detach(), network.heads[0], example.objects, LossOptions("region")))
 
 # %% [markdown]
-# **What you should see:** the bars shrink to almost nothing. In the last maps, background no longer covers the image.
+# **What you should see:** the bars shrink to almost nothing, and so do the sums below the maps. (Each map is bright at
+# its own largest value, however small.)
 #
 # If the loss falls here but a whole run finds nothing, the cause is elsewhere: see
 # [the loss falls but nothing is detected](../questions.md#1-the-loss-falls-but-nothing-is-detected).

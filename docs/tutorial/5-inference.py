@@ -7,8 +7,6 @@
 # ---
 
 # %% [markdown]
-
-# %% [markdown]
 # # 5. Inference: from an image to boxes
 #
 # The raw map of a trained network holds hundreds of boxes. This part follows one of your images until a few are left.

@@ -7,8 +7,6 @@
 # ---
 
 # %% [markdown]
-
-# %% [markdown]
 # # 6. Evaluation: how good is it?
 #
 # mAP is one number. This part takes it apart: which detections are right, how precision and recall follow, and what the

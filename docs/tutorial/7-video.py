@@ -7,8 +7,6 @@
 # ---
 
 # %% [markdown]
-
-# %% [markdown]
 # # 7. Video: detect frame by frame
 #
 # A video is a list of images with times. This part makes one from your images, reads it back frame by frame, detects on
@@ -54,9 +52,10 @@ write_animation(frames, Path("film.gif"), times)
 #
 # Each frame is an image like any other. Two things go wrong in many programs:
 #
-# * **Time.** The time of a frame is the sum of the durations before it, not its number divided by a frame rate.
-#   $$time_n = \sum_{k < n} duration_k$$
 # * **Lost frames.** As many frames must come out as went in.
+# * **Time.** The time of a frame is the sum of the durations before it, not its number divided by a frame rate:
+#
+# $$time_n = \sum_{k < n} duration_k$$
 
 # %%
 drawn, seconds, durations, counts, milliseconds = [], [], [], [], 0

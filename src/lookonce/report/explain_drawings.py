@@ -35,7 +35,8 @@ STYLE = (
     ".lookonce>svg{max-width:100%;height:auto}"
     ".lookonce .gallery{display:grid;gap:.8rem;grid-template-columns:repeat(auto-fill,minmax(11rem,1fr))}"
     ".lookonce .off{display:none}.lookonce .total td{font-weight:700}.lookonce .scroll{overflow-x:auto}"
-    ".lookonce th,.lookonce td{text-align:right;padding:.15rem .6rem}.lookonce table{border-collapse:collapse}"
+    ".lookonce th,.lookonce td{text-align:right;padding:.15rem .6rem;white-space:nowrap}"
+    ".lookonce table{border-collapse:collapse}"
 )
 
 
