@@ -102,7 +102,7 @@ perfect[torch.arange(len(perfect)), 5 + targets.label] = 20
 predictors[at] = perfect
 
 found = candidates(decode(raw, head).numpy())
-boxes_drawing(subject, found, caption=f"{len(found.scores)} boxes above a score of {LOWEST}")
+boxes_drawing(subject, found, caption=f"{len(found.scores)} boxes above a score of {LOWEST}", tags=True)
 
 # %% [markdown]
 # **What you should see:** your labels again. Only objects that lost their cell and anchor to another one are missing.

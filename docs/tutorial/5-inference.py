@@ -92,7 +92,7 @@ boxes_drawing(subject, found, above, f"before suppression: {len(above)} boxes")
 # %%
 print(lines_of(nms_per_class, "order =", "clash ="))
 kept = found.kept(THRESHOLD, IOU_LIMIT)
-boxes_drawing(subject, found, kept, f"after suppression: {len(kept)} boxes")
+boxes_drawing(subject, found, kept, f"after suppression: {len(kept)} boxes", tags=True)
 
 # %% [markdown]
 # **What you should see:** one box for each object.

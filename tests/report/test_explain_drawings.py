@@ -69,6 +69,8 @@ def test_boxes_that_are_not_kept_are_hidden(subject):
     html = boxes_drawing(subject, found, [1]).html
     assert re.findall('class="(candidate[^"]*)"', html) == ["candidate", "candidate off"]  # the best one last
     assert boxes_drawing(subject, found).html.count('class="candidate"') == 2
+    tagged = boxes_drawing(subject, found, tags=True).html
+    assert re.findall("([a-z]+ [.0-9]+)</text>", tagged) == ["red .80", "blue .90"]
 
 
 def test_a_notebook_gets_the_colours_and_names_are_text(subject):

@@ -11,9 +11,12 @@ from lookonce import explain
 from lookonce.data.read import read_dataset
 from lookonce.inference.detector import Detector
 from lookonce.model.layers import heads_of
+from lookonce.model.model_file import Model, save_model
+from lookonce.model.network import Network
 from lookonce.report.explain_boxes import candidates, predictions_of
 from lookonce.report.explain_encoding import first_example
 from lookonce.training.step import LossOptions, loss
+from sets import two_heads
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,15 @@ def test_the_candidates_on_the_page_are_those_of_the_model(page, found):
     rows = np.array(json.loads(listed))
     np.testing.assert_allclose(rows[:, :4], found[1].boxes, atol=0.006)
     np.testing.assert_allclose(rows[:, 4], found[1].scores, atol=1e-5)
+
+
+def test_of_two_heads_the_first_is_drawn_and_the_page_says_so(squares, tmp_path):
+    network = Network(two_heads(2, ((1.0, 1.0),), ((1.0, 1.0), (2.0, 2.0))))
+    save_model(Model(network, ("blue", "red"), (96, 96)), tmp_path / "m.safetensors")
+    found = explain(squares, tmp_path / "m.safetensors", out=tmp_path / "e.html")
+    text = found.page.read_text(encoding="utf-8")
+    assert "with 2 heads. Anchors, targets and loss below are those of the head with cells of 32 px" in text
+    assert f"<span>{3 * 3 + 2 * 6 * 6} predictors</span>" in text
 
 
 @needs_browser

@@ -167,10 +167,10 @@ def loss_drawing(subject: Subject, found: LossMaps) -> Drawing:
 
 
 def boxes_drawing(subject: Subject, found: Candidates, kept: Sequence[int] | NDArray[np.int64] | None = None,
-                  caption: str = "") -> Drawing:  # fmt: skip
-    """Draw candidates, the best on top. kept: indices of those to show; None: all.
+                  caption: str = "", tags: bool = False) -> Drawing:  # fmt: skip
+    """Draw candidates, the best on top. Boxes that are not kept are drawn hidden, so that a page can show them.
 
-    Boxes that are not kept are in the drawing, too, so that a page can show them.
+    kept: indices of those to show; None: all. tags: write class and score on each box.
     """
     shown = set(range(len(found.scores)) if kept is None else np.asarray(kept).tolist())
     names = subject.example.labels
@@ -179,7 +179,7 @@ def boxes_drawing(subject: Subject, found: Candidates, kept: Sequence[int] | NDA
         (x1, y1, x2, y2), name = found.boxes[i].tolist(), names[found.labels[i]]
         box = (x1, y1, x2 - x1, y2 - y1)
         boxes.append(Shown(name, hex_colour(name, names), box, float(found.scores[i]), i not in shown))
-    return _drawing("boxes", subject, boxes, caption or f"{len(shown)} boxes")
+    return _drawing("boxes", subject, boxes, caption or f"{len(shown)} boxes", tags)
 
 
 def _drawing(macro: str, *values: Any) -> Drawing:

@@ -73,6 +73,11 @@ class Story:
     detector: Detector | None = None
     loss: str = "region"
 
+    @property
+    def heads(self) -> int:
+        """Number of heads of the model."""
+        return 1 if self.detector is None else len(self.detector.about.heads)
+
 
 def write_explain_page(path: Path, story: Story) -> Path:
     """Write the page."""
@@ -113,5 +118,5 @@ def boxes_section(subject: Subject, found: Candidates, detector: Detector) -> di
         "candidates": json.dumps(listed), "threshold": threshold, "iou_threshold": iou_threshold, "above": above,
         "kept": len(kept), "predictors": found.predictors, "left_out": found.left_out, "lowest": LOWEST,
         "before": boxes_drawing(subject, found, range(above), "above the threshold, before suppression"),
-        "after": boxes_drawing(subject, found, kept, "after suppression: what detection returns"),
+        "after": boxes_drawing(subject, found, kept, "after suppression: what detection returns", tags=True),
     }  # fmt: skip
