@@ -12,6 +12,7 @@ extensions = ["myst_parser"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 html_theme = "furo"
+html_show_search_summary = False  # a summary is fetched, which a browser refuses for files
 html_title = "lookonce"
 html_show_sphinx = html_show_copyright = html_copy_source = html_show_sourcelink = False
 html_static_path = ["static"]
