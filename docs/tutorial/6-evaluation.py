@@ -25,7 +25,9 @@ from lookonce import Detector, draw, evaluate, read_dataset
 from lookonce.evaluation.average_precision import average_precision, pr_points
 from lookonce.evaluation.evaluate import SCORE_THRESHOLD
 from lookonce.evaluation.matching import match
+from lookonce.report.explain_drawings import Drawing
 from lookonce.report.explain_encoding import most_instructive
+from lookonce.report.figures import precision_recall
 from lookonce.tutorial import check, lines_of, own_or_digits, small_run
 
 data = own_or_digits(DATA)
@@ -73,8 +75,12 @@ points = pr_points(found.score[own], found.true_positive[own], objects)  # score
 for score, recall, precision in points[: objects + 3 : max(1, objects // 8)]:
     print(f"score {score:.3f}  recall {recall:.3f}  precision {precision:.3f}  {'#' * round(40 * precision)}")
 
+# %%
+Drawing(precision_recall(points[:, 1], points[:, 2]))
+
 # %% [markdown]
-# **What you should see:** recall rises from row to row. Precision starts high and falls where false positives begin.
+# **What you should see:** recall rises from row to row and never falls. Precision starts high; each false positive is a
+# step down. Behind the last object the curve falls steeply: what is left is all wrong.
 #
 # ## Average precision
 #

@@ -31,6 +31,7 @@ def test_without_a_run_the_network_has_no_loss(squares, tmp_path):
     assert "lookonce explain DATA RUN" in text
     assert "x, y, w, h, objectness + 1 class)" in text
     assert found.page.name in str(found)
+    assert found.to_json()["page"] == str(tmp_path / "e.html")
 
 
 def test_the_image_to_follow_can_be_named(squares, tmp_path):

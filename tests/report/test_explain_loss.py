@@ -24,7 +24,9 @@ def raw_map(seed=0):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("region", [REGION, replace(REGION, softmax=False, rescore=False)], ids=["softmax", "logistic"])
+@pytest.mark.parametrize("region", [
+    REGION, replace(REGION, softmax=False, rescore=False), replace(REGION, bias_match=False),
+], ids=["softmax", "logistic", "best predicted shape"])  # fmt: skip
 def test_the_maps_sum_to_the_terms_of_the_loss(name, region):
     head, raw = PlacedHead(region, 32), raw_map()
     found = loss_maps(raw, head, OBJECTS, LossOptions(name))

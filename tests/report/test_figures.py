@@ -36,6 +36,7 @@ MADE = {
     "shapes": lambda: figures.shape_cloud(WH, ANCHORS),
     "clusters": lambda: figures.cluster_cloud(WH, ANCHORS),
     "fit": lambda: figures.fit_curve([measure(WH, WH[:k]) for k in (1, 2, 3)], 2),
+    "precision and recall": lambda: figures.precision_recall(np.array([0.3, 0.3, 0.6]), np.array([1, 0.5, 0.7])),
     "centres": lambda: figures.centre_map(WH / 10, 0.75),
     "aspects": lambda: figures.aspect_histogram(WH),
     "sizes": lambda: figures.size_histogram(WH, 416),

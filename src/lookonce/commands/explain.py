@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
@@ -45,6 +45,10 @@ class Explanation:
     """Mean best IoU of the anchors with these boxes."""
     weights: int
     """Numbers in the network's .weights file."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return asdict(self) | {"page": str(self.page)}
 
     def __str__(self) -> str:
         return (f"{plural(self.boxes, 'box')}, mean best IoU with the anchors {self.mean_iou:.3f}; {self.weights:,} "

@@ -14,6 +14,8 @@ from torch import Tensor
 from lookonce.model.heads.region import (
     LOSSES,
     Targets,
+    _best_predicted_shape,
+    assign,
     assign_to_several,
     cell_boxes,
     encode_objects,
@@ -81,9 +83,13 @@ def background(raw: Tensor, targets: Targets, region: Region, name: str = "regio
 
 
 def _targets(raw: Tensor, head: PlacedHead, objects: Objects, options: LossOptions) -> Targets:
-    targets = encode_objects(objects, head, (raw.shape[2], raw.shape[3]))
+    """Return the targets that the loss compares the map with."""
+    targets, anchors = encode_objects(objects, head, (raw.shape[2], raw.shape[3])), raw.new_tensor(head.layer.anchors)
     if options.match_iou < 1:
-        targets = assign_to_several(targets, raw.new_tensor(head.layer.anchors), options.match_iou)
+        targets = assign_to_several(targets, anchors, options.match_iou)
+    if options.name != "keras_yolo2" and not head.layer.bias_match:
+        boxes = cell_boxes(split(raw, len(anchors))[0], anchors)
+        targets = assign(targets, _best_predicted_shape(boxes, targets), anchors)
     return targets
 
 

@@ -286,6 +286,20 @@ def fit_curve(curve: Sequence[Anchors], chosen: int) -> str:
         return to_svg(figure)
 
 
+def precision_recall(recall: NDArray[np.floating], precision: NDArray[np.floating]) -> str:
+    """Draw precision against recall after each detection, and the area whose size is the AP of VOC 2010."""
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    with styled_figure(6.2, 3, MARGINS) as figure:
+        axes = figure.subplots()
+        axes.fill_between(np.append(0, recall), np.append(best[:1], best), step="pre", color=ACCENT, alpha=0.2,
+                          label="area: AP")  # fmt: skip
+        axes.plot(recall, precision, color=ACCENT, marker=".", label="after each detection")
+        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.04))
+        axes.grid()
+        axes.legend(loc="lower left")
+        return to_svg(figure)
+
+
 def centre_map(centres: NDArray[np.floating], aspect: float) -> str:
     """Draw where box centres lie in the image.
 
