@@ -21,7 +21,7 @@ def test_every_error_of_the_users_is_one_line_that_names_its_place():
 
 @pytest.mark.parametrize("error", [
     errors.UserError("a\nb"), errors.ConfigError("x"), errors.ImageError("a.jpg", "is cut"),
-    errors.AnnotationError("a.txt", 4, "7 fields", "5"), errors.NonFiniteLossError("wh", ["a.jpg"], 3),
+    errors.AnnotationError("a.txt", 4, "7 fields", "5"), errors.NonFiniteLossError("wh", ["a.jpg"]),
 ])  # fmt: skip
 def test_errors_pass_between_processes_unchanged(error):
     for other in (pickle.loads(pickle.dumps(error)), copy.copy(error)):

@@ -82,4 +82,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the public names, for completion, whether they are imported or not."""
-    return sorted({*globals(), *__all__})
+    return [*__all__, "__version__"]

@@ -76,12 +76,12 @@ class AnnotationError(UserError):
 class NonFiniteLossError(UserError):
     """A term of the loss is infinite or not a number."""
 
-    def __init__(self, term: str, images: list[int] | list[str], batch: object = None) -> None:
+    def __init__(self, term: str, images: list[int] | list[str]) -> None:
         super().__init__(
             f"the loss term {term!r} is not a finite number on the images {', '.join(map(str, images))}; "
             "lower --learning-rate or set --gradient-clip, then continue from the last checkpoint with --resume"
         )
-        self.term, self.images, self.batch = term, images, batch
+        self.term, self.images = term, images
 
 
 class Interrupted(KeyboardInterrupt):

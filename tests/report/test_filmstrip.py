@@ -7,7 +7,7 @@ from PIL import Image
 from lookonce import Detections, read_dataset
 from lookonce.evaluation.average_precision import Rules
 from lookonce.evaluation.evaluate import analyse
-from lookonce.report.filmstrip import FOLDER, MOST, add_frame, read_frames, subject
+from lookonce.report.filmstrip import FOLDER, GIF, MOST, SIDE, add_frame, read_frames, subject
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +49,13 @@ def test_detections_are_drawn_and_damaged_frames_are_left_out(seen, tmp_path):
     assert [epoch for epoch, _ in read_frames(tmp_path)] == [1, 2]
     add_frame(tmp_path, 0, dataset, analysis)  # before the first epoch there is nothing to show
     assert len(read_frames(tmp_path)) == 2
+
+
+def test_the_gif_has_every_frame_and_leaves_out_damaged_ones(seen, tmp_path):
+    for epoch in (1, 2, 7):
+        add_frame(tmp_path, epoch, *seen)
+    gif = Image.open(tmp_path / GIF)
+    assert (gif.n_frames, max(gif.size)) == (3, SIDE)  # a small image is enlarged
+    (tmp_path / FOLDER / "epoch-00002.jpg").write_text("text")
+    add_frame(tmp_path, 7, *seen)
+    assert Image.open(tmp_path / GIF).n_frames == 2

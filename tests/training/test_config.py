@@ -44,7 +44,7 @@ def bomb():
 @pytest.mark.parametrize("change", [
     ("seed: 0", "seed: zero"), ("seed: 0", "seed: -1"), ("seed: 0", "seed: 5000000000"),
     ("size: 96", "size: 2001-01-01"),
-    ("size: 96", "size: 999999968"), ("- 0.7\n  - 1.4", "- 0.7"), ("workers: 0", "workers: 10000000"),
+    ("size: 96", "size: 999999968"), ("- 0.7\n  - 1.4", "- 0.7"), ("workers: null", "workers: 10000000"),
     ("labels: null", "labels: 3"), ("labels: null", "labels: [1]"), ("device: auto", "device: tpu"),
     ("epochs: 60", "epochs: '60'"), ("epochs: 60", "epochs: " + "9" * 5000), ("epochs: 60", "epochs: *a"),
     ("network: nano", "network: [nano]"), ("augment:", "augment: 3\nb:"), ("flip: 0.5", "flip: yes please"),

@@ -10,30 +10,40 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lookonce.model.network import Network
 from lookonce.training.loop import (
+    Averaging,
     BestCheckpoint,
+    MovingAverage,
     Patience,
-    averaging,
     keep_freed_memory,
     quiet,
     validate_every,
 )
+from lookonce.training.recipes import Settings
 from lookonce.training.step import Training
+from sets import nano
 
 
 def test_the_decay_of_the_average_grows_to_its_limit():
-    average = averaging(0.9)._kwargs["multi_avg_fn"]
+    def module(weight, count):
+        made = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.constant_(made.weight, weight)
+        made.register_buffer("count", torch.tensor(count))
+        return made
 
     def after(updates, old, new):
-        averaged = [torch.tensor(old), torch.tensor([old, old])]
-        average(averaged, [torch.tensor(new), torch.tensor([new, new])], torch.tensor(updates))
-        assert averaged[1].tolist() == [averaged[0].item()] * 2
-        return averaged[0].item()
+        average = MovingAverage(module(old, 3), 0.9)
+        average.n_averaged.fill_(updates)
+        average.update_parameters(module(new, 5))
+        assert average.module.count.item() == 5  # counts are copied
+        assert int(average.n_averaged) == updates + 1
+        return average.module.weight.item()
 
-    assert after(0, 1.0, 0.0) == pytest.approx(1 / 10)
+    assert after(0, 1.0, 0.25) == 0.25  # the first update copies
+    assert after(1, 1.0, 0.0) == pytest.approx(2 / 11)
     assert after(8, 1.0, 0.0) == pytest.approx(9 / 18)
     assert after(10_000, 1.0, 0.0) == pytest.approx(0.9)
-    assert after(4, 3, 5) == 5
 
 
 @pytest.mark.parametrize("callback", [BestCheckpoint(Path(), print), Patience("val/mAP", 0.0, 1, mode="max")])
@@ -81,3 +91,15 @@ print(before, faults())
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert int(found[0]) > 1000
     assert int(found[1]) < 100
+
+
+def test_the_average_is_on_the_networks_device_and_reads_nothing_from_it():
+    module = Training(Network(nano(2, ((1.0, 1.0),))), Settings(), seed=0)
+    callback = Averaging(0.9)
+    callback.setup(SimpleNamespace(), module, "fit")  # Lightning calls this before the module moves
+    module.to("meta")
+    callback.on_train_start(SimpleNamespace(), module)
+    for _ in range(2):
+        callback._average_model.update_parameters(module)  # of tensors without values: reading one fails
+    assert {value.device.type for value in callback._average_model.parameters()} == {"meta"}
+    assert int(callback._average_model.n_averaged) == 2

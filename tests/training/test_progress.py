@@ -36,8 +36,8 @@ def trainer():
 @pytest.fixture
 def module(monkeypatch):
     made = Training(Network(nano(2, ((1.0, 1.0),))), Settings(), seed=0)
-    made.means.add({"loss": torch.tensor(2.0)}, 3)
-    made.means.add({"loss": torch.tensor(4.0)}, 1)
+    made.means.add({"loss": 2.0}, 3)
+    made.means.add({"loss": 4.0}, 1)
     monkeypatch.setattr(made, "log_dict", lambda *_: None)
     return made
 

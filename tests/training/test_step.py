@@ -1,5 +1,6 @@
 """Tests of lookonce.training.step."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -25,7 +26,6 @@ ANCHORS = ((1.0, 1.0), (1.6, 1.6))
 def training(monkeypatch, **given):
     torch.manual_seed(0)
     found = m.Training(Network(nano(2, ANCHORS)), Settings(size=96, augment=Augmentation.none(), **given), seed=0)
-    monkeypatch.setattr(found, "_report", lambda *_: None)
     monkeypatch.setattr(found, "log", lambda *_, **__: None)
     monkeypatch.setattr(type(found), "current_epoch", property(lambda _: 0))
     monkeypatch.setattr(type(found), "global_step", property(lambda _: 0))
@@ -69,10 +69,37 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_term_and_images(image
         module.training_step(batch, 0)
 
 
+@pytest.mark.parametrize("loss", ["region", "region_ciou", "keras_yolo2"])
+@pytest.mark.parametrize("mosaic", [False, True])
+def test_a_step_reads_nothing_from_the_device(loss, mosaic, images, monkeypatch):
+    """The device is meta: its tensors have no values, so that every read of one fails."""
+    settings = {"loss": loss, "match_iou": 0.5, "prior_loss_images": 100}
+    module, batch = training(monkeypatch, **settings).to("meta"), batch_of(images)
+    monkeypatch.setattr(module, "uses_mosaic", lambda _: mosaic)
+    monkeypatch.setattr(m.torch, "autocast", lambda *_, **__: nullcontext())  # it does not know meta
+    batch.ignore[::3] = True
+    with pytest.raises((NotImplementedError, RuntimeError)):  # the test can fail
+        module.training_step(batch.to("meta"), 0).item()
+    module.training_step(module.transfer_batch_to_device(batch, torch.device("meta"), 0), 1).backward()
+
+
+def test_steps_on_a_device_are_read_together_and_before_a_checkpoint(images, monkeypatch):
+    module, batch = training(monkeypatch), batch_of(images)
+    monkeypatch.setattr(type(module), "device", property(lambda _: torch.device("cuda")))
+    losses = [module.training_step(batch, step).item() for step in range(3)]
+    assert not module.means.last
+    module.read_steps()
+    assert module.means.values()["loss"] == pytest.approx(sum(losses) / 3)
+    with torch.no_grad():
+        module.network.convolution_list()[-1].conv.bias.view(2, 7)[:, 2] = float("nan")
+    module.training_step(batch, 3)  # not read yet
+    with pytest.raises(NonFiniteLossError, match="images 0, 1, 2"):
+        module.on_save_checkpoint({})
+
+
 def test_every_tenth_step_is_a_row_for_each_logger(images, monkeypatch):
     rows, loggers = [], [SimpleNamespace(log_metrics=lambda row, step: rows.append((step, row)))] * 2
     module, batch = training(monkeypatch), batch_of(images)
-    monkeypatch.setattr(module, "_report", m.Training._report.__get__(module))
     monkeypatch.setattr(m.Training, "loggers", property(lambda _: loggers))
     optimizer = SimpleNamespace(param_groups=[{"lr": 0.25}])
     monkeypatch.setattr(m.Training, "trainer", SimpleNamespace(optimizers=[optimizer]), raising=False)
@@ -88,7 +115,7 @@ def test_every_tenth_step_is_a_row_for_each_logger(images, monkeypatch):
     reported = {}
     monkeypatch.setattr(module, "log_dict", reported.update)
     module.on_train_epoch_end()
-    assert reported["loss_epoch"].item() == pytest.approx(sum(losses) / 20)
+    assert reported["loss_epoch"] == pytest.approx(sum(losses) / 20)
 
 
 def test_a_batch_of_which_nothing_could_be_decoded_is_no_step(monkeypatch):

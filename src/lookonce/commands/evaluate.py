@@ -106,12 +106,11 @@ class Report:
         lines = [f"{self.model} on {self.data} ({self.split or 'all'}); {self.computed_by}"]
         lines += [str(self.coco)] if self.coco else []
         kinds = (
-            f"{k.count:,} {k.name}" + ("" if k.cost is None else f" {k.cost:+.4f}")
-            for k in self.analysis.errors.dearest
+            f"{k.name} {'' if k.cost is None else f'{k.cost:.3f} '}({k.count:,})" for k in self.analysis.errors.dearest
         )
         lines += [
             str(self.metrics),
-            f"errors by kind, and mAP@{self.metrics.rules.iou_threshold:g} regained without each: {', '.join(kinds)}",
+            f"mAP@{self.metrics.rules.iou_threshold:g} lost to each kind of error: {', '.join(kinds)}",
         ]
         return "\n".join([*lines, *([f"page: {self.page}"] if self.page else [])])
 

@@ -63,7 +63,7 @@ def export(
         raw: ONNX and OpenVINO: write the network alone, for OpenCV and readers without NonMaxSuppression: from float
             pixels 0..1 [1, 3, height, width] to the maps before the detection heads.
         half: OpenVINO: weights as 16-bit floats; half the size, boxes within 1 px.
-        int8: OpenVINO: convolutions in 8 bits, calibrated on the training images of --data and checked by mAP on its
+        int8: OpenVINO: int8 convolutions, calibrated on the training images of --data and checked by mAP on its
             validation images. Layers that cost too much accuracy stay in float32.
         max_drop: Largest mAP loss of --int8 on the validation images, 0 to 1; none: 0.005.
         data: ONNX and OpenVINO: folder of images on which the file is compared with the model; none: generated images.

@@ -33,7 +33,7 @@ def train(
     name: str | None = None,
     resume: AnyPath | None = None,
     seed: int = 0,
-    workers: int = 0,
+    workers: int | None = None,
     device: str = "auto",
     precision: Precision = "auto",
     deterministic: bool = False,
@@ -58,7 +58,8 @@ def train(
         name: Name of the run folder; none: the data set's name and a number.
         resume: Continue the run in this folder; all other settings come from its config.yaml.
         seed: Seed of all random numbers.
-        workers: Processes that load images in parallel with training; 0: none.
+        workers: Processes that load images in parallel with training; none: one for each other core if a GPU trains,
+            otherwise 0.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, or mps on a Mac.
         precision: Auto uses bf16 where the hardware supports it.
         deterministic: Use deterministic algorithms only: a seed then gives the same weights on a GPU too, more slowly.
@@ -72,8 +73,8 @@ def train(
         options: See `lookonce.training.recipes.TrainOptions`.
     Returns:
         The run folder: model.safetensors (from the first validation on), results.csv (a row an epoch), metrics.csv
-            (every number), train_batch.jpg (the first batch), checkpoints/ until the run is complete, config.yaml,
-        data.json, network.cfg, report.html and tensorboard/.
+            (every number), train_batch.jpg (the first batch), training.gif (an image through the epochs), checkpoints/
+            until the run is complete, config.yaml, data.json, network.cfg, report.html and tensorboard/.
     Raises:
         UserError: invalid data or settings; a loss that is not finite; a full disk; with resume, data whose classes,
             splits or labels differ from the run's. A run without a checkpoint leaves no folder behind.

@@ -1,14 +1,13 @@
 """Augmentation of training images: crop, scale, aspect, flip and resize as one affine map an image, then colour.
 
-Applied once to a whole batch, on the device. An image that shrinks is averaged with the same triangle as in detection
-(resize.py), so that both see the same pixels where nothing is augmented. Reduced images [B, 3, S, S] uint8 become
-inputs [B, 3, H, W] of 0..1; boxes go from pixels of the reduced images to input pixels.
+Applied once to a whole batch: the maps and the boxes on the host, the pixels on the device (resample.py).
+Reduced images [B, 3, S, S] uint8 become inputs [B, 3, H, W] of 0..1; boxes go from pixels of the reduced images to
+input pixels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,24 +15,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from lookonce.data.augmentation import Augmentation
 from lookonce.data.loader import Batch
+from lookonce.data.resample import DeviceImages, HostImages
 from lookonce.model.boxes import area, clip
-from lookonce.model.resize import FILL, ResizeMode, fitted, geometry
+from lookonce.model.device import to_device
+from lookonce.model.resize import ResizeMode, fitted, geometry
+
+Source = HostImages | DeviceImages
 
 PARAMETERS = 10
 """Uniform random numbers that determine how one image is augmented."""
-AVERAGED = 0.5
-"""What reducing an image to the cache takes off the squared half-width of the triangle, pixels². Variances add, so in
-theory 1; with .5 the noise of large images has the energy that it has in detection (.99 of it; with 1: 1.08)."""
 GOLDEN = (5**0.5 - 1) / 2
 """Uniform numbers shifted by it, modulo 1, are uniform again and unlike the first ones."""
 
 
 class InputBatch(NamedTuple):
-    """The network's input for a batch, and its N objects."""
+    """The network's input for a batch, and its N objects, which stay on the host."""
 
     images: Tensor  # [B, 3, H, W] 0..1; [0] if outputs replace them
     boxes: Tensor  # [N, 4] xyxy input px, each side at least 1 px
@@ -41,6 +40,11 @@ class InputBatch(NamedTuple):
     image_index: Tensor  # [N]
     ignore: Tensor  # [N] bool
     outputs: tuple[Tensor, ...] = ()  # of a frozen backbone, each [B, C, H', W']
+
+    def to(self, device: torch.device | str) -> InputBatch:
+        """Return the batch with its images on another device."""
+        outputs = tuple(output.to(device, non_blocking=True) for output in self.outputs)
+        return self._replace(images=self.images.to(device, non_blocking=True), outputs=outputs)
 
 
 def sample_parameters(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -98,7 +102,7 @@ def augment_batch(batch: Batch, input_size: tuple[int, int], mode: ResizeMode, a
 
     u: [B, PARAMETERS] from sample_parameters().
     """
-    return _transform(batch, () if batch.outputs else _images(batch), input_size, mode, augment, u)
+    return _transform(batch, None if batch.outputs else _source(batch), input_size, mode, augment, u)
 
 
 def mosaic(batch: Batch, input_size: tuple[int, int], mode: ResizeMode, augment: Augmentation,
@@ -107,16 +111,16 @@ def mosaic(batch: Batch, input_size: tuple[int, int], mode: ResizeMode, augment:
 
     Every image is in four inputs, each time with other parameters. Source of the idea: YOLOv4, section 3.3.
     """
-    half, images = (input_size[0] // 2, input_size[1] // 2), _images(batch)
+    half = (input_size[0] // 2, input_size[1] // 2)
     usual = replace(augment, zoom=(2 * augment.zoom[0], 2 * augment.zoom[1]))  # of half the input
-    parts = [_transform(batch, images, half, mode, usual, (u + quarter * GOLDEN) % 1) for quarter in range(4)]
+    source = _source(batch)
+    parts = [_transform(batch, source, half, mode, usual, (u + quarter * GOLDEN) % 1) for quarter in range(4)]
     places = [(0, 0), (half[0], 0), (0, half[1]), half]
-    shape, kind = (len(batch), 3, input_size[1], input_size[0]), parts[0].images
-    joined = torch.empty(shape, dtype=kind.dtype, device=kind.device, memory_format=torch.channels_last)
+    shape, first = (len(batch), 3, input_size[1], input_size[0]), parts[0].images
+    joined = torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=torch.channels_last)
     for quarter, (x, y) in enumerate(places):
-        for n, image in enumerate(parts[quarter].images):  # [3, H/2, W/2]
-            joined[(n - quarter) % len(batch), :, y : y + half[1], x : x + half[0]] = image
-    corners = torch.tensor(places, device=batch.boxes.device).repeat(1, 2)  # [4, 4]
+        joined[:, :, y : y + half[1], x : x + half[0]] = parts[quarter].images.roll(-quarter, 0)
+    corners = torch.tensor(places).repeat(1, 2)  # [4, 4]
     return InputBatch(
         images=joined,
         boxes=torch.cat([part.boxes + corner for part, corner in zip(parts, corners, strict=True)]),
@@ -126,18 +130,13 @@ def mosaic(batch: Batch, input_size: tuple[int, int], mode: ResizeMode, augment:
     )
 
 
-def _transform(batch: Batch, images: Sequence[Tensor], input_size: tuple[int, int], mode: ResizeMode,
+def _transform(batch: Batch, source: Source | None, input_size: tuple[int, int], mode: ResizeMode,
                augment: Augmentation, u: NDArray[np.float64]) -> InputBatch:  # fmt: skip
-    """Augment a batch. images: its _images, or none if a frozen backbone's outputs replace them."""
-    sizes, reduced = batch.sizes.cpu().numpy(), batch.reduced.cpu().numpy()
-    maps = affine(sizes, input_size, mode, augment, u)  # [B, 4]
+    """Augment a batch. source: its images, or None if a frozen backbone's outputs replace them."""
+    maps = affine(batch.sizes.numpy(), input_size, mode, augment, u)  # [B, 4]
     seen = batch.images.new_zeros(0)
-    if images:
-        shape = (len(batch), 3, input_size[1], input_size[0])
-        seen = torch.full(shape, FILL, device=batch.images.device).contiguous(memory_format=torch.channels_last)
-        for n, image in enumerate(images):
-            _sample(image, maps[n], bool(reduced[n]), seen[n])
-        seen = _coloured(seen, augment, u)
+    if source is not None:
+        seen = _coloured(source.resample(maps, input_size), augment, u)
     return InputBatch(seen, *_place(batch, maps, input_size, augment.keep), batch.outputs)
 
 
@@ -157,66 +156,15 @@ def _place(batch: Batch, maps: NDArray[np.float64], input_size: tuple[int, int],
     return seen[real], batch.labels[real], batch.image_index[real], (batch.ignore | hidden)[real]
 
 
-def _images(batch: Batch) -> list[Tensor]:
-    """Return the images as floats of 0..255, row by row: [h, 3, w]."""
-    pairs = zip(batch.images, batch.sizes.tolist(), strict=True)
-    parts = (image[:, :h, :w].transpose(0, 1) for image, (w, h) in pairs)
-    return [part.to(torch.float32, memory_format=torch.contiguous_format) for part in parts]
+def _source(batch: Batch) -> Source:
+    """Return the images of a batch, ready to be resampled."""
+    kind = HostImages if batch.images.device.type == "cpu" else DeviceImages
+    return kind(batch.images, batch.sizes, batch.reduced)
 
 
 def _coloured(images: Tensor, augment: Augmentation, u: NDArray[np.float64]) -> Tensor:
     """Return images [B, 3, H, W] of 0..1 with their colours changed."""
     if not (augment.hue or augment.saturation > 1 or augment.exposure > 1):
         return images
-    matrix = torch.from_numpy(colour(augment, u)).to(images)
+    matrix = to_device(torch.from_numpy(colour(augment, u)).to(images.dtype), images.device)
     return torch.einsum("bij,bjhw->bihw", matrix, images).clamp_(0, 1)
-
-
-def _sample(image: Tensor, scales: NDArray[np.float64], reduced: bool, seen: Tensor) -> None:
-    """Resample an image [h, 3, w] into an input [3, H, W] of FILL by its map (sx, sy, ox, oy).
-
-    The map is separable: each pixel is a weighted sum of a few rows, then of a few columns.
-    """
-    sx, sy, ox, oy = scales
-    top, rows, of_rows = _taps(image.shape[0], sy, oy, seen.shape[1], reduced)  # [h', K]
-    left, columns, of_columns = _taps(image.shape[2], sx, ox, seen.shape[2], reduced)  # [w', K]
-    if not (len(rows) and len(columns)):
-        return
-    first, last = int(columns.min()), int(columns.max()) + 1
-    part = image[rows.min() : rows.max() + 1, :, first:last].flatten(1)  # [h, 3 * columns]
-    lines = _weighted(part, rows - rows.min(), of_rows).view(-1, last - first)  # [h' * 3, columns]
-    found = _weighted(lines.T.contiguous(), columns - first, of_columns).T  # [h' * 3, w']
-    place = seen[:, top : top + len(rows), left : left + len(columns)]
-    torch.div(found.reshape(len(rows), 3, -1).transpose(0, 1), 255, out=place)
-
-
-def _taps(size: int, scale: float, offset: float, length: int,
-          reduced: bool) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:  # fmt: skip
-    """Return (first input pixel inside the image, pixels that each averages [L, K], their weights [L, K]) of one axis.
-
-    The filter is a triangle, two input pixels wide where the image shrinks and two image pixels where it grows, as in
-    Pillow. It is narrower for an image that was reduced, which averaged its pixels already. The image ends as in
-    detection: with the last input pixel whose centre is inside.
-
-    Args:
-        size: size of the reduced image, px.
-        scale, offset: of the map.
-        length: size of the input, px.
-        reduced: whether the image was reduced.
-    """
-    half = max(1.0, math.sqrt(max(scale**-2 - AVERAGED * reduced, 0)))  # image px
-    centres = (np.arange(length) + 0.5 - offset) / scale  # [length] image px
-    inside = np.flatnonzero((centres > 0) & (centres < size))
-    centres = centres[inside, None]
-    taps = np.ceil(centres - half - 0.5) + np.arange(math.ceil(2 * half))  # [L, K]
-    weights = np.maximum(1 - np.abs(taps + 0.5 - centres) / half, 0)
-    weights *= (taps >= 0) & (taps < size)
-    weights /= weights.sum(1, keepdims=True)
-    start = int(inside[0]) if len(inside) else 0
-    return start, np.clip(taps, 0, size - 1).astype(np.int64), weights.astype(np.float32)
-
-
-def _weighted(table: Tensor, taps: NDArray[np.int64], weights: NDArray[np.float32]) -> Tensor:
-    """Return weighted sums of rows of a table [n, D]: [L, D]."""
-    index, weight = torch.from_numpy(taps).to(table.device), torch.from_numpy(weights).to(table.device)
-    return F.embedding_bag(index, table, per_sample_weights=weight, mode="sum")

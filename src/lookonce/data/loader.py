@@ -123,9 +123,9 @@ class ImageCache:
 
 @dataclass(eq=False)
 class Batch:
-    """B images with their N objects. A class of its own, so that it moves to a device as one thing."""
+    """B images with their N objects."""
 
-    images: Tensor  # [B, 3, S, S] uint8, each reduced image at the top left; S is even
+    images: Tensor  # [B, 3, S, S] uint8, each reduced image at the top left; S is even, 0 for labels without pixels
     sizes: Tensor  # [B, 2] (width, height) of each reduced image
     boxes: Tensor  # [N, 4] xyxy, pixels of the reduced images
     labels: Tensor  # [N]
@@ -138,21 +138,21 @@ class Batch:
     def __len__(self) -> int:
         return len(self.index)
 
-    def to(self, *args: object, **kwargs: object) -> Batch:
-        """Return the batch on another device."""
-        return self._each(lambda tensor: tensor.to(*args, **kwargs))  # type: ignore[call-overload]
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch with its images on another device; its objects stay where targets are made, on the host."""
+        return self._seen(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """Return the batch in page-locked memory."""
-        return self._each(Tensor.pin_memory)
+        """Return the batch with its images in page-locked memory."""
+        return self._seen(Tensor.pin_memory)
 
     def with_outputs(self, outputs: tuple[Tensor, ...]) -> Batch:
         """Return the batch with a frozen backbone's outputs in place of its images."""
         return replace(self, outputs=outputs)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        own = {name: change(value) for name, value in vars(self).items() if name != "outputs"}
-        return Batch(**own, outputs=tuple(change(value) for value in self.outputs))
+    def _seen(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the batch with a change to what the network sees."""
+        return replace(self, images=change(self.images), outputs=tuple(change(output) for output in self.outputs))
 
 
 class Sample(NamedTuple):
@@ -168,8 +168,11 @@ class Sample(NamedTuple):
     outputs: tuple[Tensor, ...] = ()  # of a frozen backbone, each [C, H, W]
 
 
+NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
+
+
 class TrainingImages(TorchDataset[Sample | None]):
-    """Images of a data set by index; None for one that cannot be decoded.
+    """Images of a data set by index; None for one that cannot be decoded. ~index gives the labels without pixels.
 
     difficult: how to handle difficult objects: ignore (neither ground truth nor background), train, or drop.
     """
@@ -181,6 +184,8 @@ class TrainingImages(TorchDataset[Sample | None]):
         return len(self.cache.dataset)
 
     def __getitem__(self, index: int) -> Sample | None:
+        if index < 0:
+            return self.labelled(~index, NO_PIXELS)
         try:
             return self.labelled(index, self.cache.read(index))
         except ImageError as error:
@@ -202,7 +207,7 @@ class TrainingImages(TorchDataset[Sample | None]):
 def collate(samples: list[Sample | None]) -> Batch:
     """Pack samples into one Batch; those that failed are left out, so it may be empty."""
     good = [sample for sample in samples if sample is not None]
-    side = max((max(sample.pixels.shape[:2]) for sample in good), default=2)
+    side = max((max(sample.pixels.shape[:2]) for sample in good), default=0)
     side += side % 2
     images = torch.full((len(good), side, side, 3), FILL_BYTE, dtype=torch.uint8)
     for place, sample in zip(images, good, strict=True):
@@ -231,6 +236,8 @@ class Shuffled(Sampler[int]):
 
     def __init__(self, length: int, seed: int, variants: int = 1) -> None:
         self.length, self.seed, self.variants, self.epoch, self.start = length, seed, variants, 0, 0
+        self.held: NDArray[np.bool_] | None = None
+        """[length] images that the device has: their pixels are not read. None: no images."""
 
     def begin(self, epoch: int, images: int) -> None:
         """Continue an epoch after so many images."""
@@ -245,5 +252,7 @@ class Shuffled(Sampler[int]):
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        return iter((order[self.start :] + self.epoch % self.variants * self.length).tolist())
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)[self.start :]
+        if self.held is not None:
+            return iter(np.where(self.held[order], ~order, order).tolist())
+        return iter((order + self.epoch % self.variants * self.length).tolist())

@@ -34,7 +34,7 @@ class Options:
     half: bool = False
     """Weights as 16-bit floats."""
     int8: bool = False
-    """Convolutions in 8 bits."""
+    """int8 convolutions."""
     max_drop: float | None = None
     """Largest mAP loss of int8 on the validation images; None: int8.MAX_DROP."""
     data: Path | None = None

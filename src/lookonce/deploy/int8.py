@@ -62,12 +62,12 @@ class Quantised:
         kept = f"in float32: {', '.join(self.kept)}" if self.kept else "none in float32"
         return (
             f"int8, calibrated on {self.calibration} images of the train split; val: {self.comparison}\n"
-            f"{self.convolutions - len(self.kept)} of {self.convolutions} convolutions in 8 bits; {kept}"
+            f"{self.convolutions - len(self.kept)} of {self.convolutions} convolutions are int8; {kept}"
         )
 
 
 def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
-    """Bring a model's convolutions to 8 bits.
+    """Quantise a model's convolutions to int8.
 
     Args:
         model: what to quantise.

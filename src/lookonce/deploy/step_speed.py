@@ -223,7 +223,7 @@ def fixed(task: Task, images: Tensor, device: str) -> InputBatch:
     labels = torch.arange(count) % len(LABELS)
     image = torch.arange(task.batch).repeat_interleave(OBJECTS)
     ignore = torch.zeros(count, dtype=torch.bool)
-    return InputBatch(images.to(device), boxes.to(device), labels.to(device), image.to(device), ignore.to(device))
+    return InputBatch(images, boxes, labels, image, ignore).to(device)
 
 
 def _module(task: Task) -> Training:

@@ -27,7 +27,10 @@ def library(x: Array) -> Any:
 
 def like(values: object, x: Array) -> Array:
     """Return numbers as an array or tensor of x's dtype and device."""
-    made: Array = library(x).asarray(values, dtype=x.dtype, device=x.device)
+    if isinstance(x, np.ndarray):
+        return np.asarray(values, x.dtype)
+    on_host = library(x).asarray(values, dtype=x.dtype)
+    made: Array = importlib.import_module("lookonce.model.device").to_device(on_host, x.device)
     return made
 
 
@@ -71,7 +74,8 @@ def cxcywh_to_xyxy(boxes: Array) -> Array:
 
 def area(boxes: Array) -> Array:
     """Return the area of xyxy boxes [..., 4]: [...]; 0 where x2 < x1 or y2 < y1."""
-    found: Array = library(boxes).clip(boxes[..., 2:] - boxes[..., :2], 0, None).prod(-1)
+    sides = library(boxes).clip(boxes[..., 2:] - boxes[..., :2], 0, None)
+    found: Array = sides[..., 0] * sides[..., 1]  # the gradient of prod reads values, for which a GPU would wait
     return found
 
 

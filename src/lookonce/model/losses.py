@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lookonce.model.boxes import cxcywh_to_xyxy, iou
-
-if TYPE_CHECKING:
-    from lookonce.model.heads.region import Targets
 
 PRIOR_SCALE = 0.01
 """Weight of the prior loss. Source: darknet/src/region_layer.c, delta_region_box(..., .01, ...)."""
@@ -24,7 +21,7 @@ MAX_CENTRE, MIN_SIZE, MAX_SIZE = 1e8, 1e-6, 1e40
 
 
 class Objects(NamedTuple):
-    """The labelled objects of a batch."""
+    """The labelled objects of a batch, on the host."""
 
     boxes: Tensor
     """[N, 4] xyxy, input pixels, positive width and height."""
@@ -54,7 +51,7 @@ def prior_loss(txywh: Tensor, negative: Tensor) -> Tensor:
     txywh: [B, A, H, W, 4], the network's output; negative: [B, A, H, W] bool, predictors that hold no object.
     """
     offsets = (txywh[..., :2].sigmoid() - 0.5) ** 2 + txywh[..., 2:] ** 2  # [B, A, H, W, 2]
-    return PRIOR_SCALE * offsets[negative].sum() / 2
+    return PRIOR_SCALE * torch.where(negative[..., None], offsets, 0).sum() / 2
 
 
 def complete_iou(predicted: Tensor, truth: Tensor) -> Tensor:
@@ -80,19 +77,13 @@ def complete_iou(predicted: Tensor, truth: Tensor) -> Tensor:
     return (overlap - distance - alpha * shape).to(dtype)
 
 
-def best_iou(boxes: Tensor, targets: Targets) -> Tensor:
-    """Return the best IoU of every predicted box with any object of its image, ignored objects included.
+def best_iou(boxes: Tensor, truth: Tensor) -> Tensor:
+    """Return the best IoU of every predicted box with any object of its image.
 
-    boxes: [B, A, H, W, 4] cx, cy, w, h in cells. Returns [B, A, H, W]; 0 for images without objects.
+    boxes: [B, A, H, W, 4] cx, cy, w, h in cells; truth: [B, M, 4] xyxy in cells, empty boxes where an image has fewer
+    objects. Returns [B, A, H, W]; 0 for images without objects.
     """
-    count = torch.bincount(targets.image, minlength=len(boxes))  # [B]
-    most = int(count.max()) if len(targets.image) else 0
-    if most == 0:
+    if not truth.shape[1]:
         return boxes.new_zeros(boxes.shape[:-1])
-    order = targets.image.argsort(stable=True)
-    image = targets.image[order]
-    number = torch.arange(len(order), device=order.device) - (count.cumsum(0) - count)[image]  # within its image
-    truth = boxes.new_zeros(len(boxes), most, 4)
-    truth[image, number] = cxcywh_to_xyxy(targets.boxes[order]).to(boxes)
     flat = cxcywh_to_xyxy(boxes.flatten(1, 3))  # [B, A*H*W, 4]
     return iou(truth[:, :, None], flat[:, None]).amax(1).view(boxes.shape[:-1])

@@ -70,6 +70,10 @@ def reorg(x: Tensor, stride: int) -> Tensor:
     return folded.reshape(batch, channels * stride**2, height // stride, width // stride)
 
 
+SMALL = 1e-12
+"""The smallest square of sigma (Darknet's, at variance 0). PyTorch 2.11 refuses an epsilon of 0; this replaces it."""
+
+
 class BatchNorm(nn.Module):
     """Batch norm that stores a file's raw variance and the convention with which it is read."""
 
@@ -97,7 +101,7 @@ class BatchNorm(nn.Module):
         """
         if self.training:
             self.sigma = TRAINED_HERE
-        var, eps = (self.running_var, self.sigma.inside) if self.training else (self.divisor() ** 2, 0.0)
+        var, eps = (self.running_var, self.sigma.inside) if self.training else (self.divisor() ** 2 - SMALL, SMALL)
         return F.batch_norm(x, self.running_mean, var, self.weight, self.bias, self.training, self.momentum, eps)
 
 
@@ -117,8 +121,8 @@ def convolve(x: Tensor, conv: nn.Conv2d) -> Tensor:
 def is_faster(x: Tensor, conv: nn.Conv2d) -> bool:
     """Return whether the matrix product is faster: float32, AVX2, channels_last, a kernel that Convolve supports."""
     return (
-        torch.backends.cpu.get_cpu_capability() == "AVX2"
-        and x.device.type == "cpu"
+        x.device.type == "cpu"
+        and torch.backends.cpu.get_cpu_capability() == "AVX2"
         and x.dtype == conv.weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and x.is_contiguous(memory_format=torch.channels_last)

@@ -34,7 +34,7 @@ log = logging.getLogger("lookonce")
 MODEL = "model.safetensors"
 OF_A_START = {"config.yaml", "data.json", "network.cfg", "metrics.csv", "report.html", "tensorboard", "checkpoints",
               "images.u8", "images.state", "canvas.u8", "canvas.state", "pruned.cfg", "pruned.safetensors",
-              "train_batch.jpg", "results.csv", "results.png", "filmstrip", LOCK}  # fmt: skip
+              "train_batch.jpg", "results.csv", "results.png", "filmstrip", "training.gif", LOCK}  # fmt: skip
 """Names in the folder of a run without a checkpoint, which is not worth keeping."""
 MOST_NAMED = 10
 """Most classes that the header of a run names."""
@@ -60,7 +60,7 @@ class RunConfig:
     policy: DataPolicy = "drop"
     keep_empty: bool = False
     seed: int = 0
-    workers: int = 0
+    workers: int | None = None
     device: str = "auto"
     precision: Precision = "auto"
     deterministic: bool = False
@@ -81,7 +81,7 @@ class RunConfig:
             raise ConfigError(f"checkpoint-minutes: {self.checkpoint_minutes}; expected above 0")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed: {self.seed}; expected a whole number from 0 to 4294967295")
-        if not 0 <= self.workers <= MAX_WORKERS:
+        if self.workers is not None and not 0 <= self.workers <= MAX_WORKERS:
             raise ConfigError(f"workers: {self.workers}; expected 0 to {MAX_WORKERS}")
 
     def to_yaml(self) -> str:

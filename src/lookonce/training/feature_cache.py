@@ -26,7 +26,7 @@ from torch.utils.data import Dataset as TorchDataset
 from lookonce.console import track
 from lookonce.data.augment import InputBatch, augment_batch, sample_parameters
 from lookonce.data.dataset import Dataset
-from lookonce.data.loader import Sample, TrainingImages, collate
+from lookonce.data.loader import NO_PIXELS, Sample, TrainingImages, collate
 from lookonce.errors import UserError
 from lookonce.inference.cache import CacheError, in_use, locked, make_room
 from lookonce.model.network import Network, folded
@@ -153,7 +153,7 @@ class CachedImages(TorchDataset[Sample | None]):
     def __getitem__(self, place: int) -> Sample | None:
         if not self.digests[place]:
             return None
-        sample = self.images.labelled(place % len(self.images), np.zeros((0, 0, 3), np.uint8))
+        sample = self.images.labelled(place % len(self.images), NO_PIXELS)
         return sample._replace(outputs=self.cache.read(self.digests[place]))
 
 

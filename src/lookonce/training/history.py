@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from typing import Any
 import lightning
 import numpy as np
 from lightning.pytorch.loggers import Logger
-from torch import Tensor
 
 from lookonce.data.anchors import Coverage, coverage
 from lookonce.data.dataset import Dataset
@@ -94,21 +94,21 @@ class Means:
     """
 
     def __init__(self) -> None:
-        self.last: dict[str, Tensor] = {}
-        self._sums: dict[str, tuple[Tensor, int]] = {}
+        self.last: dict[str, float] = {}
+        self._sums: dict[str, tuple[float, int]] = {}
 
-    def add(self, values: dict[str, Tensor], images: int) -> None:
-        """Add the values of a step, scalars by name, weighted by its number of images."""
-        self.last = {name: value for name, value in values.items() if value.isfinite()}
+    def add(self, values: Mapping[str, float], images: int) -> None:
+        """Add the values of a step by name, weighted by its number of images."""
+        self.last = {name: value for name, value in values.items() if math.isfinite(value)}
         for name, value in self.last.items():
-            total, weight = self._sums.get(name, (value.new_zeros(()), 0))
+            total, weight = self._sums.get(name, (0.0, 0))
             self._sums[name] = total + value * images, weight + images
 
-    def values(self) -> dict[str, Tensor]:
+    def values(self) -> dict[str, float]:
         """Return the means so far."""
         return {name: total / weight for name, (total, weight) in self._sums.items()}
 
-    def reset(self) -> dict[str, Tensor]:
+    def reset(self) -> dict[str, float]:
         """Return the means so far and start over."""
         means = self.values()
         self._sums = {}

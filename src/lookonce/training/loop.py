@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,10 +18,11 @@ import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
+from lookonce.data.device_images import open_store
+from lookonce.data.images import usable_cores
 from lookonce.data.loader import ImageCache, Shuffled, TrainingImages, collate
 from lookonce.errors import UserError
 from lookonce.model.layers import num_floats, num_operations
@@ -34,6 +36,8 @@ from lookonce.training.step import Training, choose_device, choose_precision
 from lookonce.training.validation import Inputs, Validation, collate_inputs
 
 log = logging.getLogger("lookonce")
+MOST_WORKERS = 16
+"""Most processes that load images unless --workers gives more."""
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -83,16 +87,51 @@ class Patience(EarlyStopping):
             super().on_validation_end(trainer, pl_module)
 
 
-def averaging(decay: float) -> WeightAveraging:
-    """Return a moving average of weights and statistics; its decay at update n is min(decay, (1 + n) / (10 + n))."""
+class MovingAverage(AveragedModel):
+    """A moving average of a module's weights and statistics; at update n its decay is min(decay, (1 + n) / (10 + n)).
 
-    def average(averaged: Any, current: Any, updates: Tensor | int) -> None:
-        """Average all tensors of one type at once; counts are copied."""
-        n = int(updates)
-        current_decay = min(decay, (1 + n) / (10 + n)) if averaged[0].is_floating_point() else 0.0
-        get_ema_multi_avg_fn(current_decay)(averaged, current, updates)  # type: ignore[no-untyped-call]
+    The number of updates stays on the host; AveragedModel reads it from the device, which a GPU waits for.
+    """
 
-    return WeightAveraging(multi_avg_fn=average)
+    def __init__(self, module: lightning.LightningModule, decay: float) -> None:
+        super().__init__(module, use_buffers=True)
+        self.decay = decay
+
+    def update_parameters(self, model: torch.nn.Module) -> None:
+        """Average all floating-point tensors at once; counts are copied, and at first everything."""
+        n = int(self.n_averaged)
+        decay = min(self.decay, (1 + n) / (10 + n)) if n else 0.0
+        own = chain(self.module.parameters(), self.module.buffers())
+        pairs = list(zip(own, chain(model.parameters(), model.buffers()), strict=True))
+        numbers = [(mine.detach(), new.detach()) for mine, new in pairs if mine.is_floating_point()]
+        get_ema_multi_avg_fn(decay)([mine for mine, _ in numbers], [new for _, new in numbers], n)  # type: ignore[no-untyped-call]
+        for mine, new in pairs:
+            if not mine.is_floating_point():
+                mine.copy_(new)
+        self.n_averaged += 1
+
+
+class Averaging(WeightAveraging):
+    """Keeps a moving average of the weights on the device that trains, and validates and ends with it."""
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+
+    @property
+    def state_key(self) -> str:
+        """Return the name in checkpoints, also in those of version 0.1."""
+        return "WeightAveraging"
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Make the average."""
+        self._average_model = MovingAverage(pl_module, self.decay)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Move the average to the network's device: Lightning sets callbacks up before it moves the network."""
+        assert self._average_model is not None
+        updates = self._average_model.n_averaged
+        self._average_model.to(pl_module.device).n_averaged = updates
 
 
 class StepLimit(Callback):
@@ -203,7 +242,10 @@ class Engine:
 
     def _loaders(self, module: Training, device: str, val: Validation | None) -> tuple[DataLoader[Any], Any]:
         """Return the loaders of training and validation: of images, or of the frozen backbone's outputs."""
-        how, workers = self.config.settings, self.config.workers
+        how, on_gpu = self.config.settings, device.startswith("cuda")
+        workers = self.config.workers
+        if workers is None:
+            workers = min(usable_cores() - 1, MOST_WORKERS) if on_gpu else 0
         own = torch.Generator()  # for the loaders; the global generator belongs to the network (dropout)
         images: Any = TrainingImages(self.cache, how.difficult)
         inputs: Any = None if val is None else Inputs(val.dataset, val.input_size, val.mode)
@@ -211,9 +253,12 @@ class Engine:
             backbone = FrozenBackbone(module, self.config)
             self._held.callback(backbone.close)
             images, inputs = backbone.training(images), None if inputs is None else backbone.validation(inputs)
+        else:
+            module.store = open_store(self.cache.sizes, device)
+            self.sampler.held = None if module.store is None else module.store.held
         training = DataLoader(
             images, how.batch_size, sampler=self.sampler, collate_fn=collate, num_workers=workers,
-            persistent_workers=workers > 0, pin_memory=device.startswith("cuda"), worker_init_fn=ignore_interrupts,
+            persistent_workers=workers > 0, pin_memory=on_gpu, worker_init_fn=ignore_interrupts,
             generator=own,
         )  # fmt: skip
         if inputs is None:
@@ -227,7 +272,7 @@ class Engine:
         if how.steps:
             found.append(StepLimit(how.steps))
         if how.ema:
-            found.append(averaging(how.ema))
+            found.append(Averaging(how.ema))
         if self.report.validation is not None:
             found.append(self.report.validation)
             found.append(BestCheckpoint(folder, self.keep))

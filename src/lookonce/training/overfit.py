@@ -79,5 +79,4 @@ def overfit(model: Model, images: Dataset, steps: int) -> tuple[float, int]:
 def _batch(images: Dataset, model: Model, device: str) -> InputBatch:
     """Return all images as one batch on the device."""
     inputs = Inputs(images, model.input_size, model.resize)
-    batch = collate_inputs([inputs[n] for n in range(len(inputs))])
-    return batch._replace(**{name: getattr(batch, name).to(device) for name in batch._fields if name != "outputs"})
+    return collate_inputs([inputs[n] for n in range(len(inputs))]).to(device)

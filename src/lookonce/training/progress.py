@@ -100,6 +100,8 @@ class Progress(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Log the line of the epoch."""
+        if isinstance(pl_module, Training):
+            pl_module.read_steps()
         pl_module.log_dict({"images_per_s": self._rate(), "waiting": self.loading_fraction})
         self._note(epoch=trainer.current_epoch + 1, epochs=trainer.max_epochs, images_per_s=self._rate(),
                    seconds_left=self._left(trainer))  # fmt: skip
@@ -134,7 +136,7 @@ class Progress(Callback):
     def _line(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> str:
         """Return the line of an epoch."""
         means = pl_module.means.values() if isinstance(pl_module, Training) else {}
-        parts = [f"loss {means['loss'].item():.4g}"] if "loss" in means else []
+        parts = [f"loss {means['loss']:.4g}"] if "loss" in means else []
         if self._scored:
             best = "" if self.state.best_map is None else f" (best {self.state.best_map:.3f})"
             parts.append(f"val mAP {self._score(trainer):.3f}{best}")
@@ -147,7 +149,7 @@ class Progress(Callback):
             return
         parts = [f"{step}/{trainer.num_training_batches}"]
         if isinstance(pl_module, Training) and "loss" in pl_module.means.last:
-            parts.append(f"loss {pl_module.means.last['loss'].item():.3g}")
+            parts.append(f"loss {pl_module.means.last['loss']:.3g}")
         if self.state.best_map is not None:
             best = f" (best {self.state.best_map:.3f})" if self._bar.console.width >= WIDE else ""
             parts.append(f"mAP {self._score(trainer):.3f}{best}")

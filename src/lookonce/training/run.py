@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from lookonce.data.anchors import anchors_by_head, cluster_anchors
 from lookonce.data.dataset import Dataset
 from lookonce.data.images import measure_range
-from lookonce.data.loader import ImageCache
+from lookonce.data.loader import ImageCache, TrainingImages, collate
 from lookonce.errors import ConfigError, Interrupted, NonFiniteLossError, UserError
 from lookonce.evaluation.average_precision import Metrics, best_thresholds, score
 from lookonce.evaluation.evaluate import RULES, detect_all
@@ -179,7 +179,9 @@ class Run:
             engine.fit(module)
         except NonFiniteLossError as error:
             names = [str(self.train_set.paths[int(i)]) for i in error.images]
-            tensors = {name: value.contiguous() for name, value in vars(error.batch).items() if name != "outputs"}
+            images = TrainingImages(engine.cache, self.config.settings.difficult)
+            batch = collate([images[int(i)] for i in error.images])
+            tensors = {name: value.contiguous() for name, value in vars(batch).items() if name != "outputs"}
             with replacing(self.folder / "bad_batch.safetensors") as temporary:
                 save_file(tensors, temporary)
             raise NonFiniteLossError(error.term, names) from None

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from lookonce.data.augment import InputBatch, augment_batch, mosaic, sample_parameters
+from lookonce.data.device_images import DeviceStore
 from lookonce.data.loader import Batch
 from lookonce.errors import ConfigError, NonFiniteLossError
 from lookonce.inference.backends.torch import computes_bf16
@@ -26,7 +27,7 @@ from lookonce.training.recipes import Settings, learning_rate_factor
 WITHOUT_MOSAICS = 0.3
 """Last fraction of a run, which uses no mosaics, so that the network and its batch norm end on whole images."""
 LOG_EVERY = 10
-"""Steps between two rows of metrics.csv."""
+"""Steps between two rows of metrics.csv, and between two readings from a GPU, each of which waits for its work."""
 RESIZE_EVERY = 10
 """Steps between two random choices of the input size. Source: YOLO9000, section 2, multi-scale training."""
 
@@ -45,7 +46,9 @@ class Training(lightning.LightningModule):
         self.network, self.settings, self.seed = network, settings, seed
         self.seen = 0
         self.means = Means()
+        self._unread: list[tuple[dict[str, Tensor], list[int]]] = []  # loss terms on the device, and their images
         self.split_index = 0  # the outputs of the layers below come from a cache
+        self.store: DeviceStore | None = None  # keeps images on a GPU
         network.freeze(frozen_convolutions(network, settings.freeze))
 
     @property
@@ -73,32 +76,53 @@ class Training(lightning.LightningModule):
         raws = self.raws(inputs)
         self.seen += len(batch)
         terms = self.loss_terms(raws, inputs)
-        for name, value in terms.items():
-            if name != "recall" and not value.isfinite():
-                raise NonFiniteLossError(name, batch.index.tolist(), batch)
-        self._report(terms, len(batch))
+        self._unread.append(({name: value.detach() for name, value in terms.items()}, batch.index.tolist()))
+        logged = self.global_step % LOG_EVERY == LOG_EVERY - 1
+        if logged or self.device.type == "cpu":
+            self.read_steps()
+        if logged:
+            self._log_step()
         return terms["total"]
+
+    def read_steps(self) -> None:
+        """Add the steps since the last call to the means of the epoch: the device is read from once.
+
+        Raises NonFiniteLossError.
+        """
+        unread, self._unread = self._unread, []
+        if not unread:
+            return
+        values = iter(torch.cat([torch.stack([*terms.values()]) for terms, _ in unread]).tolist())
+        for terms, images in unread:
+            step = {name: next(values) for name in terms}
+            for name, value in step.items():
+                if name != "recall" and not math.isfinite(value):
+                    raise NonFiniteLossError(name, images)
+            self.means.add({("loss" if name == "total" else name): value for name, value in step.items()}, len(images))
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move what the network sees. The objects stay on the host, where targets are made."""
+        moved = batch.to(device)
+        return self.store.supply(moved) if self.store is not None and isinstance(moved, Batch) else moved
 
     def inputs(self, batch: Batch) -> InputBatch:
         """Return the augmented inputs of a batch, the same for the same epoch."""
         how = self.settings
         variant = self.current_epoch % how.variants if how.variants else self.current_epoch
-        parameters = sample_parameters(self.seed, variant, batch.index.cpu().numpy())
+        parameters = sample_parameters(self.seed, variant, batch.index.numpy())
         augment = mosaic if self.uses_mosaic(parameters) else augment_batch
         return augment(batch, self.input_size(), how.resize, how.augment, parameters)
 
-    def _report(self, terms: dict[str, Tensor], images: int) -> None:
-        """Add the step to the means of the epoch and log every tenth step; Lightning's own log would take 10 ms."""
-        self.means.add({("loss" if name == "total" else name): value.detach() for name, value in terms.items()}, images)
-        if self.global_step % LOG_EVERY == LOG_EVERY - 1:
-            rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
-            row = {f"{name}_step": value.item() for name, value in self.means.last.items()}
-            row |= {"epoch": self.current_epoch, "seen": self.seen, "rate": rate}
-            for logger in self.loggers:
-                logger.log_metrics(row, self.global_step)
+    def _log_step(self) -> None:
+        """Write the last step to the logs. Lightning's own log would take 10 ms."""
+        rate = float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        row = {f"{name}_step": value for name, value in self.means.last.items()}
+        for logger in self.loggers:
+            logger.log_metrics({**row, "epoch": self.current_epoch, "seen": self.seen, "rate": rate}, self.global_step)
 
     def on_train_epoch_end(self) -> None:
         """Log the means of the epoch."""
+        self.read_steps()
         self.log_dict({f"{name}_epoch": value for name, value in self.means.reset().items()})
 
     def uses_mosaic(self, parameters: NDArray[np.float64]) -> bool:
@@ -140,7 +164,11 @@ class Training(lightning.LightningModule):
             torch.nn.utils.clip_grad_norm_(own, self.settings.gradient_clip)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the number of images seen, which the prior loss depends on, and the sigmas of batch norm."""
+        """Save the number of images seen, which the prior loss depends on, and the sigmas of batch norm.
+
+        Raises NonFiniteLossError: the weights of a run that failed are not saved.
+        """
+        self.read_steps()
         checkpoint["seen"] = self.seen
         checkpoint["sigmas"] = [tuple(sigma) for sigma in self.network.sigmas]
 

@@ -65,12 +65,12 @@ def decode(raw: Array, head: PlacedHead, tree: Tree | None = None) -> Prediction
                        class_prob.reshape(batch, -1, classes.shape[-1]))  # fmt: skip
 
 
-Index = tuple["Tensor", "Tensor", "Tensor", "Tensor"]
-
-
 @dataclass(frozen=True)
 class Targets:
-    """The objects of a batch, each assigned to an anchor and a cell; N objects, in their order."""
+    """The objects of a batch, each assigned to an anchor and a cell; N objects, in their order.
+
+    Which objects win depends on values, so targets are made on the host, where reading values costs nothing.
+    """
 
     image: Tensor  # [N] index of the image in the batch
     anchor: Tensor  # [N]
@@ -91,15 +91,65 @@ class Targets:
 
         return self.winner == torch.arange(len(self.winner), device=self.winner.device)
 
-    def index(self, which: Tensor) -> Index:
-        """Return the indices of the objects with which [N] bool in a map [B, A, H, W]."""
-        return self.image[which], self.anchor[which], self.row[which], self.col[which]
+    @property
+    def index(self) -> Tensor:
+        """[4, N] indices of the objects' predictors in a map [B, A, H, W]."""
+        import torch
 
-    def positive(self, confidence: Tensor, ignored: bool = True) -> Tensor:
-        """Return a mask [B, A, H, W] of the predictors with an object. ignored: include ignored objects."""
-        mask = confidence.new_zeros(confidence.shape, dtype=self.ignore.dtype)
-        mask[self.index(self.ignore | ~self.ignore if ignored else self.wins)] = True
-        return mask
+        return torch.stack((self.image, self.anchor, self.row, self.col))
+
+
+@dataclass(frozen=True)
+class Winners:
+    """The targets of a batch on the device of its raw map, in shapes that are known without reading from it.
+
+    K objects that win, in their order; N objects in all.
+    """
+
+    index: tuple[Tensor, ...]  # each [K]: image, anchor, row, col
+    boxes: Tensor  # [K, 4] cx, cy, w, h in cells
+    txy: Tensor  # [K, 2]
+    twh: Tensor  # [K, 2]
+    weight: Tensor  # [K]
+    label: Tensor  # [K]
+    occupied: tuple[Tensor, ...]  # each [N]: image, anchor, row, col of every object, ignored ones too
+    classes: tuple[Tensor, Tensor]  # rows of the winners, and labels that objects on the same anchor and cell have
+    truth: Tensor  # [B, M, 4] xyxy in cells: all objects of each image, then empty boxes
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def free(self, confidence: Tensor, ignored: bool = True) -> Tensor:
+        """Return [B, A, H, W] bool: predictors without an object. ignored: ignored objects are objects."""
+        import torch
+
+        mask = torch.ones_like(confidence, dtype=torch.bool)
+        return mask.index_put_(self.occupied if ignored else self.index, mask.new_zeros(()))
+
+
+def winners(targets: Targets, raw: Tensor) -> Winners:
+    """Return what the losses of a raw map [B, A*(5+C), H, W] need of its targets, on its device."""
+    import torch
+
+    from lookonce.model.device import to_device
+
+    wins, real = targets.wins, ~targets.ignore
+    rows = (wins.cumsum(0) - 1)[targets.winner[real]]  # of the winner on each object's anchor and cell
+    count = torch.bincount(targets.image, minlength=len(raw))  # [B]
+    order = targets.image.argsort(stable=True)
+    image = targets.image[order]
+    number = torch.arange(len(order), device=order.device) - (count.cumsum(0) - count)[image]  # within its image
+    truth = targets.boxes.new_zeros(len(raw), int(count.max()) if len(order) else 0, 4)
+    truth[image, number] = cxcywh_to_xyxy(targets.boxes[order])
+    numbers = torch.cat((targets.boxes, targets.txy, targets.twh, targets.weight[:, None]), 1)[wins].to(raw.dtype)
+    integers = torch.cat((targets.index[:, wins], targets.label[None, wins]))  # [5, K]
+    numbers, integers = to_device(numbers, raw.device), to_device(integers, raw.device)
+    occupied = to_device(targets.index, raw.device).unbind()
+    classes = to_device(torch.stack((rows, targets.label[real])), raw.device).unbind()
+    return Winners(
+        integers[:4].unbind(), numbers[:, :4], numbers[:, 4:6], numbers[:, 6:8], numbers[:, 8], integers[4],
+        occupied, (classes[0], classes[1]), to_device(truth.to(raw.dtype), raw.device),
+    )  # fmt: skip
 
 
 def encode(
@@ -183,7 +233,7 @@ def loss(raw: Tensor, head: PlacedHead, objects: Objects, options: LossOptions) 
     """Return the terms of the loss that the options name, for the raw map [B, A*(5+C), H, W] of a region layer."""
     targets = encode_objects(objects, head, (raw.shape[2], raw.shape[3]))
     if options.match_iou < 1:
-        targets = assign_to_several(targets, raw.new_tensor(head.layer.anchors), options.match_iou)
+        targets = assign_to_several(targets, objects.boxes.new_tensor(head.layer.anchors), options.match_iou)
     return LOSSES[options.name](raw, targets, head.layer, options.prior)
 
 
@@ -207,35 +257,34 @@ def region_loss(
 
     from lookonce.model.losses import best_iou, complete_iou, prior_loss
 
-    anchors = raw.new_tensor(region.anchors)  # [A, 2]
+    anchors = like(region.anchors, raw)  # [A, 2]
     txywh, objectness, _ = split(raw, len(anchors))
     confidence = objectness.sigmoid()  # [B, A, H, W]
     with torch.no_grad():
         boxes = cell_boxes(txywh, anchors)  # [B, A, H, W, 4]
         if not region.bias_match:
-            targets = assign(targets, _best_predicted_shape(boxes, targets), anchors)
-        negative = (best_iou(boxes, targets) <= region.thresh) & ~targets.positive(confidence)
-        wins = targets.wins
-        index = targets.index(wins)
-        box_iou = iou(cxcywh_to_xyxy(boxes[index]), cxcywh_to_xyxy(targets.boxes[wins]))  # [K]
-    image, anchor, row, col = index
+            targets = assign(targets, _best_predicted_shape(boxes, targets), targets.boxes.new_tensor(region.anchors))
+        won = winners(targets, raw)
+        negative = (best_iou(boxes, won.truth) <= region.thresh) & won.free(confidence)
+        box_iou = iou(cxcywh_to_xyxy(boxes[won.index]), cxcywh_to_xyxy(won.boxes))  # [K]
+    image, anchor, row, col = won.index
     by_anchor = raw.reshape(len(raw), len(anchors), -1, *raw.shape[2:])  # [B, A, 5+C, H, W]
     found = by_anchor[image, anchor, :, row, col]  # [K, 5+C] gathered at once, which makes the gradient fast
-    weight, cells = targets.weight[wins], raw.shape[2] * raw.shape[3]
-    scale = region.coord_scale * weight[:, None] * (2 - targets.boxes[wins, 2:].prod(-1, keepdim=True) / cells)
+    cells = raw.shape[2] * raw.shape[3]
+    scale = region.coord_scale * won.weight[:, None] * (2 - won.boxes[:, 2:].prod(-1, keepdim=True) / cells)
     truth = box_iou if region.rescore else torch.ones_like(box_iou)
     terms = {
-        "xy": (scale * (found[:, :2].sigmoid() - targets.txy[wins]) ** 2).sum() / 2,
-        "wh": (scale * (found[:, 2:4] - targets.twh[wins]) ** 2).sum() / 2,
-        "objectness": region.object_scale * (weight * (found[:, 4].sigmoid() - truth) ** 2).sum() / 2,
+        "xy": (scale * (found[:, :2].sigmoid() - won.txy) ** 2).sum() / 2,
+        "wh": (scale * (found[:, 2:4] - won.twh) ** 2).sum() / 2,
+        "objectness": region.object_scale * (won.weight * (found[:, 4].sigmoid() - truth) ** 2).sum() / 2,
         "background": region.noobject_scale * (confidence**2 * negative).sum() / 2,
-        "class": region.class_scale * _class_loss(found[:, 5:], targets, region.softmax),
+        "class": region.class_scale * _class_loss(found[:, 5:], won, region.softmax),
     }
     if ciou_scale:
-        distance = 1 - complete_iou(cell_boxes(txywh, anchors)[index], targets.boxes[wins])  # [K]
-        terms["ciou"] = ciou_scale * (weight * distance).sum()
+        distance = 1 - complete_iou(cell_boxes(txywh, anchors)[won.index], won.boxes)  # [K]
+        terms["ciou"] = ciou_scale * (won.weight * distance).sum()
     if prior:
-        terms["prior"] = prior_loss(txywh, ~targets.positive(confidence, ignored=False))
+        terms["prior"] = prior_loss(txywh, won.free(confidence, ignored=False))
     terms = {name: value / len(raw) for name, value in terms.items()}
     return {**terms, "total": torch.stack(list(terms.values())).sum(), "recall": (box_iou > 0.5).to(raw).mean()}
 
@@ -271,33 +320,32 @@ def keras_yolo2_loss(
 
     from lookonce.model.losses import best_iou
 
-    anchors = raw.new_tensor(region.anchors)  # [A, 2]
+    anchors = like(region.anchors, raw)  # [A, 2]
     txywh, objectness, logits = split(raw, len(anchors))
     boxes, confidence = cell_boxes(txywh, anchors), objectness.sigmoid()
-    wins = targets.wins
-    index, truth, label = targets.index(wins), targets.boxes[wins], targets.label[wins]
-    box_iou = iou(cxcywh_to_xyxy(boxes[index]), cxcywh_to_xyxy(truth))  # [K]
-    negative = (best_iou(boxes.detach(), targets) < 0.6) & ~targets.positive(confidence)
+    won = winners(targets, raw)
+    box_iou = iou(cxcywh_to_xyxy(boxes[won.index]), cxcywh_to_xyxy(won.boxes))  # [K]
+    negative = (best_iou(boxes.detach(), won.truth) < 0.6) & won.free(confidence)
     target_iou = box_iou if iou_gradient else box_iou.detach()
-    on_objects = region.object_scale * ((confidence[index] - target_iou) ** 2).sum()
-    on_background = region.noobject_scale * (confidence[negative] ** 2).sum()
-    counted = negative.sum().to(raw) * (region.noobject_scale > 0) + len(box_iou) * (region.object_scale > 0)
-    error = (boxes[index] - truth) ** 2  # [K, 4] cells
-    coord, num_coord = error * region.coord_scale, raw.new_tensor(len(box_iou) * (region.coord_scale > 0))
+    on_objects = region.object_scale * ((confidence[won.index] - target_iou) ** 2).sum()
+    on_background = region.noobject_scale * (confidence**2 * negative).sum()
+    counted = negative.sum().to(raw) * (region.noobject_scale > 0) + len(won) * (region.object_scale > 0)
+    error = (boxes[won.index] - won.boxes) ** 2  # [K, 4] cells
+    coord, num_coord = (error * region.coord_scale).sum(0), len(won) * (region.coord_scale > 0)  # [4]
     if prior:
         anchor_boxes = cell_boxes(torch.zeros_like(txywh), anchors)  # the cell's centre, the anchor's size
-        free = ~targets.positive(confidence, ignored=False)
-        coord = torch.cat((error, (boxes[free] - anchor_boxes[free]) ** 2))
-        num_coord = raw.new_tensor(confidence.numel())
-    weight = raw.new_tensor(class_weights or (1.0,) * logits.shape[-1])[label] * region.class_scale  # [K]
-    classes = weight * cross_entropy(logits[index], label, reduction="none")
+        free = won.free(confidence, ignored=False)[..., None]
+        coord = error.sum(0) + torch.where(free, (boxes - anchor_boxes) ** 2, 0).flatten(0, 3).sum(0)
+        num_coord = confidence.numel()
+    weight = like(class_weights or (1.0,) * logits.shape[-1], raw)[won.label] * region.class_scale  # [K]
+    classes = weight * cross_entropy(logits[won.index], won.label, reduction="none")
     terms = {
-        "xy": coord[:, :2].sum() / (num_coord + 1e-6) / 2,
-        "wh": coord[:, 2:].sum() / (num_coord + 1e-6) / 2,
+        "xy": coord[:2].sum() / (num_coord + 1e-6) / 2,
+        "wh": coord[2:].sum() / (num_coord + 1e-6) / 2,
         "objectness": (on_objects + on_background) / (counted + 1e-6) / 2,
         "class": classes.sum() / ((weight > 0).sum().to(raw) + 1e-6),
     }
-    recall = ((box_iou > 0.5) & (confidence[index] > 0.3)).to(raw).mean().detach()
+    recall = ((box_iou > 0.5) & (confidence[won.index] > 0.3)).to(raw).mean().detach()
     return {**terms, "total": torch.stack(list(terms.values())).sum(), "recall": recall}
 
 
@@ -305,24 +353,26 @@ LOSSES = {"region": region_loss, "region_ciou": region_ciou_loss, "keras_yolo2":
 
 
 def _best_predicted_shape(boxes: Tensor, targets: Targets) -> Tensor:
-    """Return [N] the anchor whose predicted shape, in the object's cell, has the best IoU with it (bias_match=0)."""
-    shapes = boxes[targets.image, :, targets.row, targets.col, 2:]  # [N, A, 2]
+    """Return [N] the anchor whose predicted shape, in the object's cell, has the best IoU with it (bias_match=0).
+
+    The only targets that depend on predictions: their shapes [N, A, 2] are read from the device.
+    """
+    from lookonce.model.device import to_device
+
+    image, _, row, col = to_device(targets.index, boxes.device)
+    shapes = boxes[image, :, row, col, 2:].to(targets.boxes)
     return shape_iou(shapes, targets.boxes[:, None, 2:]).argmax(1)
 
 
-def _class_loss(logits: Tensor, targets: Targets, softmax: bool) -> Tensor:
+def _class_loss(logits: Tensor, won: Winners, softmax: bool) -> Tensor:
     """Return the cross-entropy of the winners' logits [K, C].
 
     Without softmax every object on the same anchor and cell adds its class. Source: region_layer.c, delta_region_class.
     """
     from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-    wins = targets.wins
     if softmax:
-        return (targets.weight[wins] * cross_entropy(logits, targets.label[wins], reduction="none")).sum()
-    row = wins.cumsum(0) - 1  # [N] row of each winner in logits
-    real = ~targets.ignore
-    truth = logits.new_zeros(logits.shape)
-    truth[row[targets.winner[real]], targets.label[real]] = 1
+        return (won.weight * cross_entropy(logits, won.label, reduction="none")).sum()
+    truth = logits.new_zeros(logits.shape).index_put_(won.classes, logits.new_ones(()))
     each = binary_cross_entropy_with_logits(logits, truth, reduction="none")  # [K, C]
-    return (targets.weight[wins, None] * each).sum()
+    return (won.weight[:, None] * each).sum()
