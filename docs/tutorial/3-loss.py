@@ -75,7 +75,7 @@ print("raw map:", tuple(raw.shape), "= [images, A * (5 + C), rows, columns]")
 # $$background = [\max_{truth} IoU(b, truth) \le 0.6] \wedge \neg object$$
 
 # %%
-print(lines_of(background, "overlap =", "return"))
+print(lines_of(background, "overlap =", "apart", "return"))
 maps = loss_maps(raw, head, example.objects, LossOptions("region"))
 mask_drawing(subject, maps.roles)
 

@@ -21,6 +21,7 @@ from lookonce.model.heads.region import (
     encode_objects,
     loss,
     split,
+    winners,
 )
 from lookonce.model.layers import PlacedHead, Region
 from lookonce.model.losses import LossOptions, Objects, best_iou
@@ -77,9 +78,10 @@ def background(raw: Tensor, targets: Targets, region: Region, name: str = "regio
     They are responsible for no object, and the box that they predict overlaps none by more than a limit.
     """
     txywh, objectness, _ = split(raw, len(region.anchors))
-    overlap = best_iou(cell_boxes(txywh, raw.new_tensor(region.anchors)), targets)
-    free = overlap < KERAS_THRESH if name == "keras_yolo2" else overlap <= region.thresh
-    return free & ~targets.positive(objectness)
+    won = winners(targets, raw)
+    overlap = best_iou(cell_boxes(txywh, raw.new_tensor(region.anchors)), won.truth)
+    apart = overlap < KERAS_THRESH if name == "keras_yolo2" else overlap <= region.thresh
+    return apart & won.free(objectness)
 
 
 def _targets(raw: Tensor, head: PlacedHead, objects: Objects, options: LossOptions) -> Targets:
@@ -120,5 +122,5 @@ def _summing_to(values: Tensor, total: float) -> Tensor:
 def _roles(targets: Targets, negative: Tensor) -> Tensor:
     roles = torch.full(negative.shape, IGNORED)
     roles[negative] = BACKGROUND
-    roles[targets.index(targets.wins)] = OBJECT
+    roles[tuple(targets.index[:, targets.wins])] = OBJECT
     return roles[0]
