@@ -58,6 +58,7 @@ def test_wrong_input_is_refused_in_one_line(run, squares, tmp_path, capsys):
         ([str(squares), "--out", str(tmp_path / "e.txt")], "expected a name that ends in .html"),
         ([str(squares), "--out", str(squares / "e.html")], "inside the data set"),
         ([str(squares), "--size", "100"], "multiples of the stride"),
+        ([str(squares), "--size", "0"], "multiples of the stride"),
         ([str(squares), "--network", "yolov9"], "yolov9"),
         ([str(squares), "--anchors", "0"], "expected at least 1"),
     ):

@@ -21,7 +21,7 @@ from lookonce.inference.detector import Detector
 from lookonce.model import zoo
 from lookonce.model.anchors import cluster, distinct_shapes, measure
 from lookonce.model.heads.region import LOSSES
-from lookonce.model.layers import Layer, PlacedHead, Region, heads_of
+from lookonce.model.layers import Layer, PlacedHead, heads_of
 from lookonce.model.resize import ResizeMode
 from lookonce.report.explain_encoding import Example, example, first_example
 from lookonce.report.explain_network import layer_table
@@ -100,7 +100,7 @@ def explain(
     part = None if split == "all" else split
     if run is None:
         names = None if labels is None else several(labels)
-        given = Given(network or "yolov2", 5 if anchors is None else anchors, size or 416,
+        given = Given(network or "yolov2", 5 if anchors is None else anchors, 416 if size is None else size,
                       choose(resize or "letterbox_antialias", get_args(ResizeMode), "resize"))  # fmt: skip
         used = _clustered(read_dataset(data, part, names), given)
     else:
@@ -113,8 +113,9 @@ def explain(
     wh = shapes_in_cells(used.dataset, used.input_size, used.resize, stride)
     curve = [cluster(wh, k) for k in range(1, min(MAX_K, distinct_shapes(wh)) + 1)]
     table = layer_table(used.layers, used.input_size, used.channels)
-    story = Story(used.dataset.name, split, used.resize, wh, curve, measure(wh, np.array(head.layer.anchors)), example,
-                  head, table, used.name, used.detector, used.loss)  # fmt: skip
+    anchors_used = measure(wh, np.array(head.anchors_px) / stride)
+    story = Story(used.dataset.name, split, used.resize, wh, curve, anchors_used, example, head,
+                  table, used.name, used.detector, used.loss)  # fmt: skip
     write_explain_page(out, story)
     return Explanation(out, example.name, len(wh), story.anchors.mean_iou, table.weights)
 
@@ -148,18 +149,15 @@ def _clustered(dataset: Dataset, given: Given) -> Used:
     """Return a network of the zoo with anchors clustered on the data set, without weights."""
     found = cluster_anchors(dataset, given.k, size=given.size, resize=given.resize)
     layers = zoo.detector(given.network, len(dataset.labels), found.wh)
-    (head,) = heads_of(layers)
     name = f"network {given.network} without weights"
-    return Used(dataset, name, layers, head, (given.size, given.size), given.resize)
+    head, input_size = _with_anchors(heads_of(layers), name), (given.size, given.size)
+    return Used(dataset, name, layers, head, input_size, given.resize)
 
 
 def _of_model(data: Path, run: Path, split: str | None) -> Used:
     """Return a model with the data set's objects of the classes that it knows."""
     detector = Detector(run, "torch", precision="fp32")
     about = detector.about
-    heads = [head for head in about.heads if isinstance(head.layer, Region)]
-    if not heads:
-        raise UserError(f"{run}: its network has no region layer; explain shows networks with one (YOLOv2)")
     known = read_dataset(data, split)
     pairs = pair_names(about.labels, known.labels)
     if not pairs:
@@ -169,8 +167,16 @@ def _of_model(data: Path, run: Path, split: str | None) -> Used:
     index = np.array([about.labels.index(name) for name in pairs])
     dataset = replace(part, labels=about.labels, classes=index[part.classes], pixel_range=about.pixel_range)
     loss = str(about.training.get("recipe", {}).get("loss", "region"))
-    return Used(dataset, f"model {run.name}", about.layers, heads[0], about.input_size, about.resize, about.channels,
+    return Used(dataset, f"model {run.name}", about.layers, _with_anchors(about.heads, str(run)), about.input_size, about.resize, about.channels,
                 detector, loss if loss in LOSSES else "region")  # fmt: skip
+
+
+def _with_anchors(heads: Sequence[PlacedHead], place: str) -> PlacedHead:
+    """Return the first head that has anchors: the one that is drawn."""
+    found = [head for head in heads if head.layer.anchors]
+    if not found:
+        raise UserError(f"{place}: its heads have no anchors; explain shows networks whose heads have them (YOLOv2)")
+    return found[0]
 
 
 def _example(used: Used, image: str | None) -> Example:

@@ -93,12 +93,13 @@ class Example:
         anchors = torch.tensor(head.anchors_px)[found.anchor]  # [N, 2] px
         sides = self.objects.boxes[:, 2:] - self.objects.boxes[:, :2]
         overlap = shape_iou(sides, anchors)
-        collides = ~found.wins & ~found.ignore
         rows = []
         for n, label in enumerate(self.objects.labels.tolist()):
             (x1, y1, x2, y2), (w, h) = self.objects.boxes[n].tolist(), anchors[n].tolist()
             cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
-            note = "anchor collision" if collides[n] else "difficult: ignored" if found.ignore[n] else ""
+            note = "difficult: ignored" if found.ignore[n] else ""
+            if not note and found.winner[n] != n:
+                note = "anchor collision" if found.winner[n] >= 0 else "found by another head"
             rows.append(Target(
                 n + 1, self.labels[label], hex_colour(self.labels[label], self.labels), (x1, y1, x2 - x1, y2 - y1),
                 (cx, cy), int(found.row[n]), int(found.col[n]), int(found.anchor[n]) + 1,
