@@ -167,7 +167,8 @@ def _of_model(data: Path, run: Path, split: str | None) -> Used:
     index = np.array([about.labels.index(name) for name in pairs])
     dataset = replace(part, labels=about.labels, classes=index[part.classes], pixel_range=about.pixel_range)
     loss = str(about.training.get("recipe", {}).get("loss", "region"))
-    return Used(dataset, f"model {run.name}", about.layers, _with_anchors(about.heads, str(run)), about.input_size, about.resize, about.channels,
+    head = _with_anchors(about.heads, str(run))
+    return Used(dataset, f"model {run.name}", about.layers, head, about.input_size, about.resize, about.channels,
                 detector, loss if loss in LOSSES else "region")  # fmt: skip
 
 
@@ -175,7 +176,7 @@ def _with_anchors(heads: Sequence[PlacedHead], place: str) -> PlacedHead:
     """Return the first head that has anchors: the one that is drawn."""
     found = [head for head in heads if head.layer.anchors]
     if not found:
-        raise UserError(f"{place}: its heads have no anchors; explain shows networks whose heads have them (YOLOv2)")
+        raise UserError(f"{place}: its heads have no anchors; explain shows networks whose heads have them")
     return found[0]
 
 
