@@ -74,9 +74,9 @@ def explain(
     Args:
         data: Data set: its folder, or its COCO .json, data.yaml or obj.data.
         run: Folder of a run, a model file, or a Darknet .cfg with its .weights beside it: adds its loss, term by term,
-            and its boxes with sliders for threshold and suppression. None: the network without weights.
+            and its boxes with sliders for threshold and suppression; none: the network without weights.
         split: Split whose boxes and image are shown.
-        labels: Use these classes only. With a run: those that it knows.
+        labels: Without a run: use these classes only. A run decides them itself.
         image: File name of the image to follow; none: one with several classes and shapes.
         network: Without a run: network of the table, by name; none: yolov2.
         anchors: Without a run: number of anchors to cluster; none: 5.
