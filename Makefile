@@ -6,7 +6,7 @@ UV := $(shell command -v uv 2>/dev/null)
 INSTALL := $(if $(UV),$(UV) pip install --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint style lock clean
+.PHONY: demo test lint style docs lock clean
 
 demo: $(READY)
 	$(BIN)/lookonce demo
@@ -26,6 +26,14 @@ style: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
+# The documentation as a site in site/: the notebooks run (a minute, once), links are checked.
+docs: $(VENV)/.docs-ready
+	$(BIN)/python tools/build_docs.py
+
+$(VENV)/.docs-ready: $(READY) requirements-docs.lock
+	$(INSTALL) --quiet --require-hashes --no-deps -r requirements-docs.lock
+	@touch $@
+
 # The stamp is written last, so that an interrupted set-up starts again.
 $(READY): requirements.lock requirements-cuda.lock requirements-cpu.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "lookonce needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d; try: make PYTHON=python3.12" % v)'
@@ -38,11 +46,16 @@ $(READY): requirements.lock requirements-cuda.lock requirements-cpu.lock pyproje
 	$(INSTALL) --quiet --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
-# Write the lock files again (needs uv): exact, hashed pins without addresses.
+# Write the lock files again (needs uv): exact, hashed pins without addresses. Present pins are kept; delete a lock file
+# to move its pins to the newest versions.
+COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --quiet --extra demo --extra onnx --extra int8 --extra dev
 lock:
-	uv pip compile pyproject.toml --extra demo --extra onnx --extra int8 --extra dev --universal --python-version 3.11 --generate-hashes \
-		--no-header --no-annotate --no-emit-index-url --quiet --constraint tools/constraints.txt -o .full.lock
-	$(PYTHON) tools/split_lock.py .full.lock && rm .full.lock
+	cat requirements.lock requirements-cuda.lock >.full.lock
+	$(COMPILE) --constraint tools/constraints.txt -o .full.lock
+	cat .full.lock requirements-docs.lock >.docs.lock
+	$(COMPILE) --extra docs --constraint tools/constraints.txt -o .docs.lock
+	$(PYTHON) tools/split_lock.py .full.lock .docs.lock && rm .full.lock .docs.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .coverage
+	rm -rf $(VENV) .docs site .mypy_cache .pytest_cache .ruff_cache .coverage

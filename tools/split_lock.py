@@ -1,6 +1,7 @@
-"""Split a compiled lock file: for every machine, for a CUDA build of torch, and torch's CPU build.
+"""Split compiled lock files: for every machine, a CUDA build of torch, torch's CPU build, and the documentation.
 
-Usage: python tools/split_lock.py FULL (writes requirements.lock, requirements-cuda.lock, requirements-cpu.lock here)
+Usage: python tools/split_lock.py FULL DOCS
+Writes requirements.lock, -cuda.lock, -cpu.lock and -docs.lock here. DOCS is FULL with what the extra docs adds.
 """
 
 import re
@@ -12,9 +13,9 @@ CPU_TORCH = {"2.13.0": ["6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa
 """sha256 of PyTorch's CPU builds (version +cpu)."""
 
 
-def main(full: Path) -> None:
-    """Write the three parts of a full lock file into the current folder."""
-    entries = re.split(r"\n(?=\S)", full.read_text().strip())
+def main(full: Path, docs: Path) -> None:
+    """Write the parts into the current folder."""
+    entries = read_entries(full)
     parts: dict[str, list[str]] = {"requirements.lock": [], "requirements-cuda.lock": []}
     for entry in entries:
         name = entry.split()[0]
@@ -23,9 +24,16 @@ def main(full: Path) -> None:
             cpu = [f"{name}+cpu", *(f"--hash=sha256:{value}" for value in hashes)]
             Path("requirements-cpu.lock").write_text(" \\\n    ".join(cpu) + "\n", newline="\n")
         parts["requirements-cuda.lock" if CUDA.match(name) else "requirements.lock"].append(entry)
+    known = {entry.split()[0] for entry in entries}
+    parts["requirements-docs.lock"] = [entry for entry in read_entries(docs) if entry.split()[0] not in known]
     for file, lines in parts.items():
         Path(file).write_text("\n".join(lines) + "\n", newline="\n")
 
 
+def read_entries(lock: Path) -> list[str]:
+    """Return the requirements of a lock file, each with its hashes."""
+    return re.split(r"\n(?=\S)", lock.read_text().strip())
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lookonce.commands.diagnose import diagnose
     from lookonce.commands.download import download
     from lookonce.commands.evaluate import Report, evaluate
+    from lookonce.commands.explain import explain
     from lookonce.commands.export import export
     from lookonce.commands.prune import prune
     from lookonce.commands.train import train
@@ -38,7 +39,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Anchors", "Dataset", "Detection", "Detections", "Detector", "Network", "Record", "Report", "UserError",
     "anchors", "benchmark", "cache", "check", "cluster_anchors", "compare", "convert", "demo", "detect", "diagnose",
-    "download", "draw", "evaluate", "export", "load_darknet", "prune", "read_dataset", "save_darknet", "train",
+    "download", "draw", "evaluate", "explain", "export", "load_darknet", "prune", "read_dataset", "save_darknet",
+    "train",
 ]  # fmt: skip
 _MODULES = {
     "commands.anchors": ("anchors",),
@@ -52,6 +54,7 @@ _MODULES = {
     "commands.diagnose": ("diagnose",),
     "commands.download": ("download",),
     "commands.evaluate": ("Report", "evaluate"),
+    "commands.explain": ("explain",),
     "commands.export": ("export",),
     "commands.prune": ("prune",),
     "commands.train": ("train",),

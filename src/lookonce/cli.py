@@ -39,6 +39,7 @@ COMMANDS = {
     "check": "Report problems of a data set.",
     "convert": "Write a data set in another format.",
     "anchors": "Cluster anchor boxes on a data set.",
+    "explain": "Follow one of your images through the method, as a page.",
     "train": "Train a detector on labelled images.",
     "evaluate": "Score a detector on labelled images.",
     "compare": "Compare two runs on the same images.",

@@ -47,6 +47,7 @@ EXAMPLES = {
     "diagnose": ("lookonce diagnose runs/cells-1 cells",),
     "download": ("lookonce download yolov2-tiny",),
     "evaluate": ("lookonce evaluate runs/cells-1", "lookonce evaluate runs/cells-1 cells --report cells-1.html"),
+    "explain": ("lookonce explain cells runs/cells-1",),
     "export": ("lookonce export runs/cells-1 --format onnx",
                "lookonce export runs/cells-1 --format openvino --int8 --data cells"),
     "prune": ("lookonce prune runs/cells-1 cells --ratio .5",),

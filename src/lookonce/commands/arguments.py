@@ -28,9 +28,10 @@ def several(given: Item | Iterable[Item]) -> tuple[Item, ...]:
 
 def check_order(model: Path, other: Path, usage: str) -> None:
     """Raise ConfigError if the second of two arguments is a model and the first is none. usage: the right order."""
-    if not _is_model(model) and _is_model(other):
+    if not is_model(model) and is_model(other):
         raise ConfigError(f"{model}: not a model, but {other} is one; the model comes first: {usage}")
 
 
-def _is_model(path: Path) -> bool:
+def is_model(path: Path) -> bool:
+    """Return whether a path is a model, by its ending or by what its folder holds."""
     return path.suffix in MODEL_SUFFIXES or (path / "model.safetensors").is_file()

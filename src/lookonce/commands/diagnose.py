@@ -171,8 +171,8 @@ def _read_known(data: Path, model: Model) -> tuple[Dataset, Whole, dict[str, str
     everything = whole.dataset
     pairs = pair_names(model.labels, everything.labels)
     if not pairs:
-        raise UserError(f"{data}: found the classes {_listed(everything.labels)}; expected the model's "
-                        f"({_listed(model.labels)}). Name the data that the run was trained on.")  # fmt: skip
+        raise UserError(f"{data}: found the classes {listed(everything.labels)}; expected the model's "
+                        f"({listed(model.labels)}). Name the data that the run was trained on.")  # fmt: skip
     known = tuple(pairs.values())
     return everything, whole if known == everything.labels else read_whole(data, known), pairs
 
@@ -193,7 +193,7 @@ def _with_objects(whole: Whole, split: str, model: Model, pairs: dict[str, str])
     part = whole.dataset.select(whole.members(split))
     images = np.unique(part.image_of_box[~part.difficult])
     if not len(images):
-        raise UserError(f"{whole.found.root}: split {split!r} has no objects of {_listed(tuple(pairs.values()))}. Name "
+        raise UserError(f"{whole.found.root}: split {split!r} has no objects of {listed(tuple(pairs.values()))}. Name "
                         "the run's splits with --train-split and --val-split.")  # fmt: skip
     part = part.select(images)
     index = np.array([model.labels.index(name) for name in pairs])
@@ -242,19 +242,19 @@ def check_class_names(model: Model, everything: Dataset, pairs: dict[str, str], 
     name = "class names"
     differ = [f"{ours!r} is {theirs!r} in the data" for ours, theirs in pairs.items() if ours != theirs]
     if differ:
-        return Check(name, "FAIL", f"{_listed(differ)}. Use one spelling: rename it in the data, or train again.")
+        return Check(name, "FAIL", f"{listed(differ)}. Use one spelling: rename it in the data, or train again.")
     missing = [repr(label) for label in model.labels if label not in pairs]
     if missing:
-        return Check(name, "FAIL", f"the data has no class or object of {_listed(missing)}. Use the run's own data, or "
+        return Check(name, "FAIL", f"the data has no class or object of {listed(missing)}. Use the run's own data, or "
                      "train again with the classes that exist (--labels).")  # fmt: skip
     order = [label for label in everything.labels if label in pairs]
     if order != list(model.labels) and wrong_detections:
-        return Check(name, "FAIL", f"the order is {_listed(order)} in the data and {_listed(model.labels)} in the "
+        return Check(name, "FAIL", f"the order is {listed(order)} in the data and {listed(model.labels)} in the "
                      "model. Restore the order of training, unless --labels asked for this one.")  # fmt: skip
     counts = np.bincount(everything.classes, minlength=len(everything.labels))
     extra = [f"{label!r} ({n} objects)" for label, n in zip(everything.labels, counts, strict=True)
              if label not in pairs]  # fmt: skip
-    return Check(name, "pass", _listed(model.labels) + (f"; only in the data: {_listed(extra)}" if extra else ""))
+    return Check(name, "pass", listed(model.labels) + (f"; only in the data: {listed(extra)}" if extra else ""))
 
 
 def check_anchors(model: Model, dataset: Dataset) -> tuple[Check, bool]:
@@ -366,6 +366,6 @@ def _spread(count: int, most: int) -> list[int]:
     return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """Return the first five names, and how many more there are."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

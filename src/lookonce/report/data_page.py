@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from lookonce.data.anchors import shapes_in_cells
 from lookonce.data.check import CheckReport, Finding, summary
-from lookonce.data.dataset import Dataset, Record
+from lookonce.data.dataset import Dataset
 from lookonce.data.images import load_rgb
 from lookonce.errors import ImageError
 from lookonce.inference.draw import draw_labels
-from lookonce.model.boxes import cxcywh_to_xyxy, shape_iou
-from lookonce.model.heads.region import Targets, encode
-from lookonce.model.resize import ResizeMode, boxes_to_input, to_input
+from lookonce.model.layers import PlacedHead, Region
+from lookonce.model.resize import ResizeMode
 from lookonce.model.zoo import STRIDE
+from lookonce.report.explain_drawings import Subject, encoding_section
+from lookonce.report.explain_encoding import first_example
 from lookonce.report.figures import (
     aspect_histogram,
     centre_map,
@@ -35,13 +34,13 @@ PAIR_WIDTH = 360  # longest side of such an image, px
 MOST_COLOURS = 60  # classes in the legend of colours
 IMAGES = 12  # labelled images on the page
 WIDTH = 640  # longest side of such an image, px
-CANDIDATES = 400  # images among which the one to explain is chosen
-BEST_COUNT = 5  # objects that fill its grid and can still be targets apart
 
 
 def write_data_report(path: Path, report: CheckReport, dataset: Dataset, mode: ResizeMode) -> Path:
     """Write the page of a checked data set."""
     wh = shapes_in_cells(dataset, report.size, mode)
+    example = first_example(dataset, (report.size, report.size), mode)
+    head = PlacedHead(Region(report.anchors.wh, len(dataset.labels)), STRIDE)
     boxes = dataset.boxes
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 / dataset.sizes[dataset.image_of_box]
     return write_page(
@@ -59,7 +58,7 @@ def write_data_report(path: Path, report: CheckReport, dataset: Dataset, mode: R
         aspects=aspect_histogram(wh),
         sizes=size_histogram(wh, report.size),
         images=contact(dataset),
-        explained=explained(dataset, report, mode),
+        explained=None if example is None else encoding_section(Subject(example, head)),
     )
 
 
@@ -122,64 +121,4 @@ def contact(dataset: Dataset) -> list[tuple[str, str]]:
         found.append((f"{record.path.name}: {len(names)} object{'s' * (len(names) != 1)}", data_uri(drawn)))
         if len(found) == IMAGES:
             break
-    return found
-
-
-def explained(dataset: Dataset, report: CheckReport, mode: ResizeMode) -> dict[str, Any] | None:
-    """Return the boxes, cells, anchors and training targets of one image; None: no image can be opened."""
-    for n in most_instructive(dataset):
-        record = dataset.records[n]
-        try:
-            image = load_rgb(record.path, pixel_range=dataset.pixel_range)
-        except ImageError:
-            continue
-        input_size = (report.size, report.size)
-        seen = to_input(image, input_size, mode).transpose(1, 2, 0) * 255  # [H, W, 3]
-        shown = Image.fromarray(np.rint(seen).astype(np.uint8))
-        return {
-            "name": record.path.name, "uri": data_uri(shown), "size": report.size, "stride": STRIDE,
-            "lines": list(range(STRIDE, report.size, STRIDE)), "objects": _objects(dataset, record, report, mode),
-        }  # fmt: skip
-    return None
-
-
-def most_instructive(dataset: Dataset) -> list[int]:
-    """Return image indices, most instructive first: several classes and shapes, but not too many objects."""
-    several = np.flatnonzero(np.diff(dataset.first))[:CANDIDATES].tolist()
-
-    def value(n: int) -> float:
-        record = dataset.records[n]
-        shapes = np.log2(record.boxes[:, 2:] - record.boxes[:, :2]).round()
-        kinds = len(np.unique(record.labels)) + len(np.unique(shapes, axis=0))
-        return min(kinds, 2 * BEST_COUNT) - abs(len(record.labels) - BEST_COUNT)
-
-    return sorted(several, key=lambda n: -value(n))
-
-
-def _objects(dataset: Dataset, record: Record, report: CheckReport, mode: ResizeMode) -> list[dict[str, Any]]:
-    """Return for each object what the grid and the table show. Lengths in input px."""
-    anchors = torch.tensor(report.anchors.wh)
-    side = report.size // STRIDE
-    boxes = boxes_to_input(torch.from_numpy(record.boxes), record.size, (report.size, report.size), mode)
-    labels = torch.from_numpy(record.labels)
-    targets: Targets = encode(boxes, labels, torch.zeros_like(labels), anchors, (side, side), STRIDE,
-                           torch.from_numpy(record.difficult))  # fmt: skip
-    shapes = anchors[targets.anchor] * STRIDE  # [N, 2]
-    overlap = shape_iou(targets.boxes[:, 2:], anchors[targets.anchor])
-    placed = cxcywh_to_xyxy(
-        torch.cat((targets.boxes[:, :2] * STRIDE, shapes), -1)
-    )  # [N, 4] anchors on the boxes' centres
-    found = []
-    for n in range(len(labels)):
-        name = dataset.labels[int(labels[n])]
-        x1, y1, x2, y2 = boxes[n].tolist()
-        collides = not bool(targets.wins[n]) and not bool(targets.ignore[n])
-        found.append({
-            "number": n + 1, "name": name, "colour": hex_colour(name, dataset.labels),
-            "x": x1, "y": y1, "w": x2 - x1, "h": y2 - y1, "row": int(targets.row[n]), "col": int(targets.col[n]),
-            "cx": (x1 + x2) / 2, "cy": (y1 + y2) / 2, "anchor": int(targets.anchor[n]) + 1,
-            "ax": float(placed[n, 0]), "ay": float(placed[n, 1]), "aw": float(shapes[n, 0]), "ah": float(shapes[n, 1]),
-            "iou": float(overlap[n]), "txy": targets.txy[n].tolist(), "twh": targets.twh[n].tolist(),
-            "note": "anchor collision" if collides else "difficult: ignored" if targets.ignore[n] else "",
-        })  # fmt: skip
     return found

@@ -16,8 +16,9 @@ from lookonce.errors import UserError, printable
 from lookonce.files import replacing
 from lookonce.inference.draw import lettering
 from lookonce.model.anchors import RECALL_IOU, Anchors
+from lookonce.model.boxes import shape_iou
 from lookonce.model.zoo import STRIDE
-from lookonce.report.page import ACCENT, CARD, MUTED, WARM, styled_figure, to_svg
+from lookonce.report.page import ACCENT, CARD, MUTED, SERIES, WARM, styled_figure, to_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -250,6 +251,52 @@ def shape_cloud(wh: NDArray[np.floating], anchors: Anchors) -> str:
         beyond = int((shown > side).any(1).sum())
         note = _sample_note(shown, wh) + (f", {beyond} outside the plot" if beyond else "")
         axes.set_title(note, fontsize=9, loc="right")
+        return to_svg(figure)
+
+
+def cluster_cloud(wh: NDArray[np.floating], anchors: Anchors) -> str:
+    """Draw widths and heights of boxes [N, 2], cells: a colour and a mark for the boxes of each anchor."""
+    members = shape_iou(np.asarray(wh)[:, None], np.array(anchors.wh)).argmax(1)
+    side = max(float(np.quantile(wh, 0.995)), *(max(shape) for shape in anchors.wh)) * 1.12
+    with styled_figure(6.2, 5.6, MARGINS) as figure:
+        axes = figure.subplots()
+        for number, (w, h) in enumerate(anchors.wh):
+            own, colour = _sample(np.asarray(wh)[members == number]), SERIES[number % len(SERIES)]
+            axes.scatter(own[:, 0], own[:, 1], s=9, color=colour, alpha=0.5, linewidths=0, rasterized=True,
+                         marker="os^vD"[number % 5])  # fmt: skip
+            axes.plot([w], [h], "o", color=CARD, markeredgecolor=colour, markeredgewidth=2, markersize=15, zorder=4)
+            axes.annotate(str(number + 1), (w, h), ha="center", va="center_baseline", weight="bold", zorder=5)
+        axes.set(xlim=(0, side), ylim=(0, side), aspect="equal", xlabel="width, cells", ylabel="height, cells")
+        axes.grid()
+        return to_svg(figure)
+
+
+def fit_curve(curve: Sequence[Anchors], chosen: int) -> str:
+    """Draw mean best IoU and recall against the number of anchors; a ring marks the chosen number."""
+    ks = [len(found.wh) for found in curve]
+    with styled_figure(6.2, 3, MARGINS) as figure:
+        axes = figure.subplots()
+        recall, fit = [found.recall for found in curve], [found.mean_iou for found in curve]
+        axes.plot(ks, recall, "s--", color=MUTED, markersize=5, label=f"recall at {RECALL_IOU}")
+        axes.plot(ks, fit, "o-", color=ACCENT, markersize=5, label="mean best IoU")
+        axes.plot([chosen], [fit[ks.index(chosen)]], "o", color=WARM, markersize=12, fillstyle="none")
+        axes.set(xlabel="number of anchors", xticks=ks, ylim=(0, 1.04))
+        axes.grid()
+        axes.legend(loc="lower right")
+        return to_svg(figure)
+
+
+def precision_recall(recall: NDArray[np.floating], precision: NDArray[np.floating]) -> str:
+    """Draw precision against recall after each detection, and the area whose size is the AP of VOC 2010."""
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    with styled_figure(6.2, 3, MARGINS) as figure:
+        axes = figure.subplots()
+        axes.fill_between(np.append(0, recall), np.append(best[:1], best), step="pre", color=ACCENT, alpha=0.2,
+                          label="area: AP")  # fmt: skip
+        axes.plot(recall, precision, color=ACCENT, marker=".", label="after each detection")
+        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.04))
+        axes.grid()
+        axes.legend(loc="lower left")
         return to_svg(figure)
 
 

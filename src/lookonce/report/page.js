@@ -124,6 +124,43 @@ function startPanel() {
   if (state.has("class")) choose(state.get("class"));
 }
 
+// From the raw map to boxes: two sliders decide which candidates stay, as detection would.
+const boxesPanel = document.querySelector(".panel-boxes");
+
+function iou(a, b) {
+  const wide = Math.min(a[2], b[2]) - Math.max(a[0], b[0]), high = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
+  if (wide <= 0 || high <= 0) return 0;
+  const area = box => (box[2] - box[0]) * (box[3] - box[1]);
+  return wide * high / (area(a) + area(b) - wide * high);
+}
+
+function startBoxes() {
+  const candidates = JSON.parse(boxesPanel.dataset.candidates); // x1, y1, x2, y2, score, class; best first
+  const [before, after] = [".before", ".after"].map(name => all(name + " .candidate").reverse()); // the best is on top
+  const [score, limit] = [".score-slider", ".iou-slider"].map(name => boxesPanel.querySelector(name));
+  const write = (name, text) => boxesPanel.querySelector(name).textContent = text;
+  function update() {
+    const above = candidates.filter(box => box[4] > score.value / 100);
+    const kept = [];
+    for (const box of above) {
+      if (!kept.some(better => better[5] === box[5] && iou(better, box) > limit.value / 100)) kept.push(box);
+    }
+    candidates.forEach((box, n) => {
+      before[n].classList.toggle("off", n >= above.length);
+      after[n].classList.toggle("off", !kept.includes(box));
+    });
+    write(".score-at", (score.value / 100).toFixed(2));
+    write(".iou-at", (limit.value / 100).toFixed(2));
+    write(".above", above.length);
+    write(".kept", kept.length);
+  }
+  for (const [name, slider] of [["score", score], ["iou", limit]]) {
+    if (state.has(name)) slider.value = Math.round(100 * state.get(name));
+    slider.addEventListener("input", () => { remember(name, slider.value / 100); update(); });
+  }
+  update();
+}
+
 // A dialog shows one image as large as the window. Esc closes it, arrow keys go to the images beside it.
 const dialog = document.querySelector("dialog");
 const figures = all("main figure");
@@ -163,4 +200,5 @@ dialog.addEventListener("close", () => remember("image", null));
 
 all("table.sortable").forEach(sortable);
 if (panel) startPanel();
+if (boxesPanel) startBoxes();
 if (state.has("image")) enlarge(Number(state.get("image")) - 1);

@@ -86,6 +86,13 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
     return path
 
 
+def drawn(template: str, macro: str, *values: Any) -> Markup:
+    """Return what a macro of a template of this package makes of values, as HTML. All text in values is escaped."""
+    from markupsafe import Markup
+
+    return Markup(getattr(_environment().get_template(template).module, macro)(*values))
+
+
 def _with_contents(text: str) -> str:
     """Give each section an address and put links to all of them below the title."""
     titles = re.findall("<h2>(.*?)</h2>", text)
