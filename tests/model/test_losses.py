@@ -20,7 +20,7 @@ from lookonce.model.heads.region import (
     winners,
 )
 from lookonce.model.layers import Region
-from lookonce.model.losses import best_iou, complete_iou
+from lookonce.model.losses import LossOptions, best_iou, complete_iou
 
 SEED_CASES = ("a", "b", "c_warmup", "d_empty_image", "d2_all_empty", "f_zero_weight")
 TERMS = {"xy": "loss_xy", "wh": "loss_wh", "objectness": "loss_conf", "class": "loss_class", "total": "total"}
@@ -71,7 +71,7 @@ def channels_last(gradient, anchors):
 def test_keras_yolo2_loss_is_the_blogs(name, dtype):
     raw, targets, region, weights, golden = seed_case(name, dtype)
     raw.requires_grad_()
-    terms = keras_yolo2_loss(raw, targets, region, name == "c_warmup", weights)
+    terms = keras_yolo2_loss(raw, targets, region, LossOptions(prior=name == "c_warmup", class_weights=weights))
     exact = dtype == torch.float64
     for mine, theirs in TERMS.items():
         np.testing.assert_allclose(terms[mine].item(), golden[theirs], rtol=1e-9 if exact else 5e-5, atol=1e-12)
@@ -84,7 +84,7 @@ def test_keras_yolo2_loss_is_the_blogs(name, dtype):
 def test_keras_yolo2_loss_without_the_iou_gradient(name):
     raw, targets, region, weights, golden = seed_case(name, torch.float64)
     raw.requires_grad_()
-    keras_yolo2_loss(raw, targets, region, class_weights=weights, iou_gradient=False)["total"].backward()
+    keras_yolo2_loss(raw, targets, region, LossOptions(class_weights=weights, iou_gradient=False))["total"].backward()
     expected = golden["grad_total"].copy()
     expected[..., :4] -= golden["grad_conf_xywh"]
     found = channels_last(raw.grad, len(region.anchors)).numpy()
@@ -96,7 +96,9 @@ def test_the_blogs_warm_up_ignores_its_coord_scale(prefix, coord):
     raw, targets, region, weights, golden = seed_case("c_warmup", torch.float64)
     for step, seen in enumerate(golden["steps_seen"]):
         warm = seen < golden["warm_up_batches"]
-        terms = keras_yolo2_loss(raw, targets, replace(region, coord_scale=coord), bool(warm), weights)
+        terms = keras_yolo2_loss(
+            raw, targets, replace(region, coord_scale=coord), LossOptions(prior=bool(warm), class_weights=weights)
+        )
         for mine, theirs in TERMS.items():
             np.testing.assert_allclose(terms[mine].item(), golden[f"{prefix}_{theirs}"][step], rtol=1e-9)
 
@@ -107,7 +109,7 @@ def test_best_iou_and_recall_are_the_blogs(name):
     boxes = cell_boxes(split(raw, len(region.anchors))[0], raw.new_tensor(region.anchors))
     found = best_iou(boxes, winners(targets, raw).truth).permute(0, 2, 3, 1).numpy()
     np.testing.assert_allclose(found, golden["best_ious"], atol=1e-9)
-    recall = keras_yolo2_loss(raw, targets, region, class_weights=weights)["recall"]
+    recall = keras_yolo2_loss(raw, targets, region, LossOptions(class_weights=weights))["recall"]
     if len(targets.image):
         np.testing.assert_allclose(recall.item(), golden["recall"], rtol=1e-6)
 
@@ -137,7 +139,7 @@ def darknet_case(case):
 def test_the_gradient_of_region_loss_is_darknets_delta(case, seen, warm_up):
     raw, targets, region, golden = darknet_case(case)
     raw.requires_grad_()
-    region_loss(raw, targets, region, warm_up)["total"].mul(len(raw)).backward()
+    region_loss(raw, targets, region, LossOptions(prior=warm_up))["total"].mul(len(raw)).backward()
     np.testing.assert_allclose(-raw.grad.numpy(), golden[f"{case}_rawdelta_seen{seen}"], atol=5e-6)
 
 
@@ -237,7 +239,7 @@ def test_region_loss_terms_add_up_and_are_finite_without_objects():
     empty = encode(torch.zeros(0, 4), *[torch.zeros(0).long()] * 2, torch.tensor(region.anchors), (5, 7), 32)
     for loss in (region_loss, region_ciou_loss, keras_yolo2_loss):
         for warm_up in (False, True):
-            terms = loss(raw, empty, region, warm_up)
+            terms = loss(raw, empty, region, LossOptions(prior=warm_up))
             parts = sum(value for name, value in terms.items() if name not in ("total", "recall"))
             torch.testing.assert_close(parts, terms["total"])
             terms["total"].backward()
@@ -275,7 +277,7 @@ def test_class_weights_scale_the_class_term_of_each_object():
     logits = raw.view(len(raw), len(region.anchors), -1, *raw.shape[2:])[won.index[0], won.index[1], 5:, won.index[2],
                                                                          won.index[3]]  # fmt: skip
     each = [weights[label] * -row.log_softmax(0)[label] for row, label in zip(logits, won.label.tolist(), strict=True)]
-    weighted = region_loss(raw, targets, region, class_weights=weights.tolist())
+    weighted = region_loss(raw, targets, region, LossOptions(class_weights=tuple(weights.tolist())))
     assert weighted["class"].item() == pytest.approx(region.class_scale * float(sum(each)) / len(raw))
     assert all(weighted[name] == plain[name] for name in ("xy", "wh", "objectness", "background"))
 
@@ -286,7 +288,7 @@ def test_the_gradient_of_the_iou_moves_boxes_only_where_it_is_on(loss):
     raw.requires_grad_()
 
     def objectness_gradient(on):
-        [found] = torch.autograd.grad(loss(raw, targets, region, iou_gradient=on)["objectness"], raw)
+        [found] = torch.autograd.grad(loss(raw, targets, region, LossOptions(iou_gradient=on))["objectness"], raw)
         return split(found, len(region.anchors))[0].abs().max().item()  # of x, y, w, h
 
     assert objectness_gradient(False) == 0

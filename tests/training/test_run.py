@@ -318,7 +318,7 @@ def test_a_run_stopped_by_a_signal_and_resumed_ends_as_one_that_was_not(
 
 
 def test_a_batch_whose_loss_is_not_finite_is_kept(squares, tmp_path, monkeypatch):
-    def broken(raw, targets, region, prior, **_):
+    def broken(raw, targets, region, options):
         return {"wh": raw.sum() * float("nan"), "total": raw.sum()}
 
     monkeypatch.setitem(LOSSES, "region_ciou", broken)

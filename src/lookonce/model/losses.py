@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lookonce.model.boxes import cxcywh_to_xyxy, iou
+from lookonce.model.tree import Tree
 
 PRIOR_SCALE = 0.01
 """Weight of the prior loss. Source: darknet/src/region_layer.c, delta_region_box(..., .01, ...)."""
@@ -47,6 +48,8 @@ class LossOptions:
     """[C] weight of each class in the class term; 0 leaves it out. None: all 1."""
     iou_gradient: bool | None = None
     """Let gradients flow through the IoU as objectness target; None: as the loss does."""
+    tree: Tree | None = None
+    """Tree of the classes."""
 
 
 def prior_loss(txywh: Tensor, negative: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def loss_maps(raw: Tensor, head: PlacedHead, objects: Objects, options: LossOpti
         targets = _targets(raw, head, objects, options)
         negative = background(raw, targets, head.layer, options.name)  # [1, A, H, W]
         maps = {name: torch.zeros(negative.shape[1:]) for name in terms if name != "total"}
-        for at, parts in _objects_alone(raw, targets, head.layer, options.name):
+        for at, parts in _objects_alone(raw, targets, head.layer, replace(options, prior=False)):
             for name in maps:
                 maps[name][at] += float(parts.get(name, 0.0))
         _, objectness, _ = split(raw, negative.shape[1])
@@ -96,7 +96,7 @@ def _targets(raw: Tensor, head: PlacedHead, objects: Objects, options: LossOptio
 
 
 def _objects_alone(
-    raw: Tensor, targets: Targets, region: Region, name: str
+    raw: Tensor, targets: Targets, region: Region, options: LossOptions
 ) -> Iterator[tuple[tuple[int, int, int], dict[str, Tensor]]]:
     """Yield the predictor (anchor, row, column) of each winner, and the terms of the loss of this object alone.
 
@@ -105,12 +105,12 @@ def _objects_alone(
     order = torch.arange(len(targets.winner))
     without_background = replace(region, noobject_scale=0.0)
     for k in targets.wins.nonzero()[:, 0].tolist():
-        if name == "keras_yolo2":
+        if options.name == "keras_yolo2":
             only = replace(targets, winner=targets.winner.masked_fill(order != k, -1))
         else:
             only = replace(targets, weight=targets.weight * (order == k))
         place = int(targets.anchor[k]), int(targets.row[k]), int(targets.col[k])
-        yield place, LOSSES[name](raw, only, without_background)
+        yield place, LOSSES[options.name](raw, only, without_background, options)
 
 
 def _summing_to(values: Tensor, total: float) -> Tensor:

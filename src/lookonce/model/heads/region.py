@@ -8,9 +8,9 @@ Source: Redmon & Farhadi, YOLO9000 (2017), section 2; darknet/src/region_layer.c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lookonce.model import boxes as formulas
 from lookonce.model.boxes import Array, cxcywh_to_xyxy, iou, library, like, shape_iou, sigmoid, xyxy_to_cxcywh
@@ -83,6 +83,7 @@ class Targets:
     ignore: Tensor  # [N] bool: neither object nor background (difficult objects)
     winner: Tensor  # [N] index of the object that takes this one's anchor and cell; -1: none
     weight: Tensor  # [N] weight in region_loss; below 1 for an object at several anchors
+    image_labels: Tensor | None = None  # [B] class of an image that is labelled as a whole and has no boxes; else -1
 
     @property
     def wins(self) -> Tensor:
@@ -231,7 +232,8 @@ def assign_to_several(targets: Targets, anchors: Tensor, match_iou: float) -> Ta
     matches[objects, targets.anchor] = False
     added, anchor = matches.nonzero(as_tuple=True)
     rows = torch.cat((added, objects))  # [M]
-    repeated = Targets(**{name: value[rows] for name, value in vars(targets).items()})
+    each = {name: value[rows] for name, value in vars(targets).items() if name != "image_labels"}
+    repeated = replace(targets, **each)
     assigned = assign(repeated, torch.cat((anchor, targets.anchor)), anchors)
     wins = torch.bincount(rows[assigned.wins], minlength=len(matches)).clamp(min=1)  # [N]
     return replace(assigned, weight=assigned.weight / wins[rows])
@@ -242,20 +244,11 @@ def loss(raw: Tensor, head: PlacedHead, objects: Objects, options: LossOptions) 
     targets = encode_objects(objects, head, (raw.shape[2], raw.shape[3]))
     if options.match_iou < 1:
         targets = assign_to_several(targets, objects.boxes.new_tensor(head.layer.anchors), options.match_iou)
-    given: dict[str, Any] = {} if options.iou_gradient is None else {"iou_gradient": options.iou_gradient}
-    return LOSSES[options.name](raw, targets, head.layer, options.prior, class_weights=options.class_weights, **given)
+    return LOSSES[options.name](raw, targets, head.layer, options)
 
 
 def region_loss(
-    raw: Tensor,
-    targets: Targets,
-    region: Region,
-    prior: bool = False,
-    ciou_scale: float = 0.0,
-    class_weights: Sequence[float] | None = None,
-    iou_gradient: bool = False,
-    tree: Tree | None = None,
-    image_labels: Tensor | None = None,
+    raw: Tensor, targets: Targets, region: Region, options: LossOptions | None = None, ciou_scale: float = 0.0
 ) -> dict[str, Tensor]:
     """Return Darknet's region loss, averaged over images. Its gradient is minus Darknet's delta.
 
@@ -263,13 +256,10 @@ def region_loss(
         raw:     [B, A*(5+C), H, W], the network's output.
         targets: the objects of the batch, from encode with this region's anchors.
         region:  anchors, scales and switches.
-        prior:   add the prior loss, as Darknet does for its first 12,800 images.
+        options: prior (Darknet adds it for its first 12,800 images), class weights, IoU gradient (Darknet has none),
+            and tree; None: none of them. With a tree, an object teaches the group of its class and those of its
+            ancestors, and an image with a label of its own the predictor that is surest of it.
         ciou_scale: weight of 1 - CIoU of each object's predicted box; 0: no such term, as in Darknet.
-        class_weights: [C] weight of each class in the class term; 0 leaves it out. None: all 1.
-        iou_gradient: let gradients flow through the IoU as objectness target; Darknet does not.
-        tree: tree of the classes: an object teaches the group of its class and those of its ancestors.
-        image_labels: [B] class of an image that is labelled as a whole, on the host; -1: the image has boxes. It has no
-            objects in targets, and teaches the predictor that is surest of its class. With a tree only.
     Returns:
         Scalars: xy, wh, objectness, background, class, ciou, prior, their sum `total`, and (without gradient)
         `recall`: the fraction of objects whose predictor has an IoU above .5; nan without objects.
@@ -279,8 +269,10 @@ def region_loss(
 
     from lookonce.model.device import to_device
     from lookonce.model.heads.tree_loss import path_loss, surest
-    from lookonce.model.losses import best_iou, complete_iou, prior_loss
+    from lookonce.model.losses import LossOptions, best_iou, complete_iou, prior_loss
 
+    options = options or LossOptions("region")
+    tree, image_labels = options.tree, targets.image_labels
     anchors = like(region.anchors, raw)  # [A, 2]
     txywh, objectness, _ = split(raw, len(anchors))
     confidence = objectness.sigmoid()  # [B, A, H, W]
@@ -302,14 +294,14 @@ def region_loss(
     cells = raw.shape[2] * raw.shape[3]
     scale = region.coord_scale * won.weight[:, None] * (2 - won.boxes[:, 2:].prod(-1, keepdim=True) / cells)
     truth = box_iou if region.rescore else torch.ones_like(box_iou)
-    if iou_gradient and region.rescore:
+    if options.iou_gradient and region.rescore:
         truth = iou(cxcywh_to_xyxy(cell_boxes(txywh, anchors)[won.index]), cxcywh_to_xyxy(won.boxes))
     terms = {
         "xy": (scale * (found[:, :2].sigmoid() - won.txy) ** 2).sum() / 2,
         "wh": (scale * (found[:, 2:4] - won.twh) ** 2).sum() / 2,
         "objectness": region.object_scale * (won.weight * (found[:, 4].sigmoid() - truth) ** 2).sum() / 2,
         "background": region.noobject_scale * (confidence**2 * negative).sum() / 2,
-        "class": region.class_scale * _class_loss(found[:, 5:], won, region.softmax, class_weights, tree),
+        "class": region.class_scale * _class_loss(found[:, 5:], won, region.softmax, options),
     }
     if whole is not None and tree is not None:
         image, anchor, row, col = whole.place
@@ -319,7 +311,7 @@ def region_loss(
     if ciou_scale:
         distance = 1 - complete_iou(cell_boxes(txywh, anchors)[won.index], won.boxes)  # [K]
         terms["ciou"] = ciou_scale * (won.weight * distance).sum()
-    if prior:
+    if options.prior:
         free = won.free(confidence, ignored=False)
         terms["prior"] = prior_loss(txywh, free if boxed is None else free & boxed[:, None, None, None])
     terms = {name: value / len(raw) for name, value in terms.items()}
@@ -327,19 +319,14 @@ def region_loss(
 
 
 def region_ciou_loss(
-    raw: Tensor, targets: Targets, region: Region, prior: bool = False, **given: Any
+    raw: Tensor, targets: Targets, region: Region, options: LossOptions | None = None
 ) -> dict[str, Tensor]:
     """Return region_loss plus 1 - CIoU of each object's box, with weight 1 (see docs/results.md)."""
-    return region_loss(raw, targets, region, prior, ciou_scale=1.0, **given)
+    return region_loss(raw, targets, region, options, ciou_scale=1.0)
 
 
 def keras_yolo2_loss(
-    raw: Tensor,
-    targets: Targets,
-    region: Region,
-    prior: bool = False,
-    class_weights: Sequence[float] | None = None,
-    iou_gradient: bool = True,
+    raw: Tensor, targets: Targets, region: Region, options: LossOptions | None = None
 ) -> dict[str, Tensor]:
     """Return the blog's loss: each term is the mean over the predictors of the batch that contribute to it.
 
@@ -347,9 +334,8 @@ def keras_yolo2_loss(
         raw:     [B, A*(5+C), H, W], the network's output.
         targets: the objects of the batch, from encode with this region's anchors.
         region:  anchors and scales; its switches and its thresh are not used.
-        prior:   add the distance of boxes without an object from the cell's centre and the anchor's size, weight 1.
-        class_weights: [C] weight of each class; 0 excludes it. None: all 1.
-        iou_gradient: let gradients flow through the IoU as objectness target, as in the blog.
+        options: prior (add the distance of boxes without an object from the cell's centre and the anchor's size, weight
+            1), class weights (0 excludes a class), and IoU gradient (as in the blog unless it is False).
     Returns:
         Scalars: xy, wh, objectness, class, their sum `total`, and (without gradient) `recall`.
     Source: FairyOnIce, "Object Detection using YOLOv2 on Pascal VOC2012", custom_loss.
@@ -357,26 +343,27 @@ def keras_yolo2_loss(
     import torch
     from torch.nn.functional import cross_entropy
 
-    from lookonce.model.losses import best_iou
+    from lookonce.model.losses import LossOptions, best_iou
 
+    options = options or LossOptions("keras_yolo2")
     anchors = like(region.anchors, raw)  # [A, 2]
     txywh, objectness, logits = split(raw, len(anchors))
     boxes, confidence = cell_boxes(txywh, anchors), objectness.sigmoid()
     won = winners(targets, raw)
     box_iou = iou(cxcywh_to_xyxy(boxes[won.index]), cxcywh_to_xyxy(won.boxes))  # [K]
     negative = (best_iou(boxes.detach(), won.truth) < 0.6) & won.free(confidence)
-    target_iou = box_iou if iou_gradient else box_iou.detach()
+    target_iou = box_iou.detach() if options.iou_gradient is False else box_iou
     on_objects = region.object_scale * ((confidence[won.index] - target_iou) ** 2).sum()
     on_background = region.noobject_scale * (confidence**2 * negative).sum()
     counted = negative.sum().to(raw) * (region.noobject_scale > 0) + len(won) * (region.object_scale > 0)
     error = (boxes[won.index] - won.boxes) ** 2  # [K, 4] cells
     coord, num_coord = (error * region.coord_scale).sum(0), len(won) * (region.coord_scale > 0)  # [4]
-    if prior:
+    if options.prior:
         anchor_boxes = cell_boxes(torch.zeros_like(txywh), anchors)  # the cell's centre, the anchor's size
         free = won.free(confidence, ignored=False)[..., None]
         coord = error.sum(0) + torch.where(free, (boxes - anchor_boxes) ** 2, 0).flatten(0, 3).sum(0)
         num_coord = confidence.numel()
-    weight = like(class_weights or (1.0,) * logits.shape[-1], raw)[won.label] * region.class_scale  # [K]
+    weight = like(options.class_weights or (1.0,) * logits.shape[-1], raw)[won.label] * region.class_scale  # [K]
     classes = weight * cross_entropy(logits[won.index], won.label, reduction="none")
     terms = {
         "xy": coord[:2].sum() / (num_coord + 1e-6) / 2,
@@ -407,8 +394,7 @@ def _best_predicted_shape(boxes: Tensor, targets: Targets) -> Tensor:
     return shape_iou(shapes, targets.boxes[:, None, 2:]).argmax(1)
 
 
-def _class_loss(logits: Tensor, won: Winners, softmax: bool, class_weights: Sequence[float] | None,
-                tree: Tree | None) -> Tensor:  # fmt: skip
+def _class_loss(logits: Tensor, won: Winners, softmax: bool, options: LossOptions) -> Tensor:
     """Return the cross-entropy of the winners' logits [K, C].
 
     Without softmax every object on the same anchor and cell adds its class. Source: region_layer.c, delta_region_class.
@@ -417,9 +403,9 @@ def _class_loss(logits: Tensor, won: Winners, softmax: bool, class_weights: Sequ
 
     from lookonce.model.heads.tree_loss import path_loss
 
-    if tree is not None:
-        return path_loss(logits, tree, won.classes, won.weight)
-    by_class = like(class_weights or (1.0,) * logits.shape[-1], logits)  # [C]
+    if options.tree is not None:
+        return path_loss(logits, options.tree, won.classes, won.weight)
+    by_class = like(options.class_weights or (1.0,) * logits.shape[-1], logits)  # [C]
     if softmax:
         return (won.weight * by_class[won.label] * cross_entropy(logits, won.label, reduction="none")).sum()
     truth = logits.new_zeros(logits.shape).index_put_(won.classes, logits.new_ones(()))
