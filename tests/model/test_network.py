@@ -1,11 +1,8 @@
 """Tests of lookonce.model.network."""
 
-import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from conftest import GOLDEN
 from lookonce import load_darknet, save_darknet
 from lookonce.errors import ConfigError
 from lookonce.model import zoo
@@ -14,54 +11,12 @@ from lookonce.model.network import (
     DARKNET,
     TRAINED_HERE,
     BatchNorm,
-    Convolve,
     Network,
-    convolve,
     folded,
-    is_faster,
-    max_pool,
-    reorg,
 )
 from sets import nano
 
 TINY = (Conv(8), MaxPool(), Conv(16), Route((-1, -2)), Reorg(2), Conv(4, size=1, batch_normalize=False))
-
-
-@pytest.mark.parametrize("name", ["4x4x4", "8x4x6", "64x26x26"])
-def test_reorg_is_darknets(name):
-    golden = np.load(GOLDEN / "dk_reorg.npz")
-    given = np.arange(64 * 26 * 26).reshape(64, 26, 26) if name == "64x26x26" else golden[f"in_{name}"]
-    found = reorg(torch.from_numpy(given)[None].float(), 2)[0]
-    np.testing.assert_array_equal(found.numpy(), golden[f"darknet_{name}"])
-    assert not np.array_equal(found.numpy(), golden[f"tf_space_to_depth_{name}"])
-
-
-def test_reorg_follows_darknets_loop():
-    """The index arithmetic of the golden README, written as a loop."""
-    s, c, h, w = 2, 12, 4, 6
-    x = torch.randn(1, c, h, w, generator=torch.Generator().manual_seed(3))
-    d = c // (s * s)
-    memory, out = x.reshape(d, h * s, w * s), torch.zeros(c, h, w)
-    for k in range(c):
-        for j in range(h):
-            for i in range(w):
-                out[k, j, i] = memory[k % d, j * s + (k // d) // s, i * s + (k // d) % s]
-    assert torch.equal(reorg(x, s)[0], out.reshape(c * s * s, h // s, w // s))
-
-
-@pytest.mark.parametrize("size, stride", [(2, 2), (2, 1), (3, 2), (3, 1)])
-@pytest.mark.parametrize("side", [(13, 7), (8, 6)])
-def test_max_pool_is_darknets_loop(size, stride, side):
-    x = torch.randn(1, 2, *side, generator=torch.Generator().manual_seed(4))
-    rows, cols = ((n + size - 1 - size) // stride + 1 for n in side)
-    found = max_pool(x, MaxPool(size, stride))
-    assert found.shape[2:] == (rows, cols)
-    start = -((size - 1) // 2)
-    for i in range(rows):
-        for j in range(cols):
-            y, z = start + i * stride, start + j * stride
-            window = x[0, :, max(y, 0) : y + size, max(z, 0) : z + size]
-            assert torch.equal(found[0, :, i, j], window.amax((1, 2)))
 
 
 def test_batch_norm_reads_small_variances_by_its_files_convention():
@@ -185,82 +140,3 @@ def test_training_alone_changes_how_darknets_variances_are_read(darknets, tmp_pa
     assert [norm.sigma for norm in norms] == [DARKNET] * 2 + [TRAINED_HERE] * 4
     save_darknet(darknets.eval(), tmp_path / "t.cfg", tmp_path / "t.weights")
     torch.testing.assert_close(load_darknet(tmp_path / "t.cfg", tmp_path / "t.weights")(x), darknets(x))
-
-
-def operands(channels=16, filters=6, size=3, side=(7, 5), bias=True, batch=3):
-    draw = torch.Generator().manual_seed(0)
-    x = torch.randn(batch, channels, *side, generator=draw).contiguous(memory_format=torch.channels_last)
-    conv = nn.Conv2d(channels, filters, size, padding=size // 2, bias=bias).to(memory_format=torch.channels_last)
-    with torch.no_grad():
-        for parameter in conv.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=draw))
-    return x.requires_grad_(), conv
-
-
-def gradients(run, x, conv):
-    x.grad = None
-    conv.zero_grad()
-    out = run(x)
-    (out * torch.linspace(-1, 2, out.numel()).view_as(out)).sum().backward()
-    return [out.detach(), x.grad, *(parameter.grad for parameter in conv.parameters())]
-
-
-@pytest.mark.parametrize("size", [1, 3, 5])
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("windows", [1, 10_000, 16_000_000])
-def test_output_and_gradients_are_pytorchs(size, bias, windows, monkeypatch):
-    monkeypatch.setattr("lookonce.model.network.WINDOWS", windows)
-    x, conv = operands(size=size, bias=bias)
-    own = gradients(lambda x: Convolve.apply(x, conv.weight, conv.bias), x, conv)
-    theirs = gradients(conv, x, conv)
-    for a, b in zip(own, theirs, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-5)
-
-
-def test_the_weight_gradient_is_the_loop_of_its_definition():
-    x, conv = operands(channels=2, filters=2, side=(3, 4), batch=2)
-    out = Convolve.apply(x, conv.weight, None)
-    seed = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
-    out.backward(seed)
-    sought = torch.zeros_like(conv.weight)
-    for image in range(2):
-        for f, c, i, j in torch.cartesian_prod(*map(torch.arange, (2, 2, 3, 3))).tolist():
-            for row in range(3):
-                for col in range(4):
-                    at = (row + i - 1, col + j - 1)
-                    if 0 <= at[0] < 3 and 0 <= at[1] < 4:
-                        sought[f, c, i, j] += (seed[image, f, row, col] * x[image, c, at[0], at[1]]).detach()
-    torch.testing.assert_close(conv.weight.grad, sought, atol=1e-5, rtol=1e-5)
-
-
-def test_no_gradient_where_none_is_asked_for():
-    x, conv = operands()
-    conv.weight.requires_grad_(False)
-    Convolve.apply(x, conv.weight, conv.bias).sum().backward()
-    assert conv.weight.grad is None
-    assert x.grad is not None
-
-
-def test_the_gradient_lies_in_memory_as_the_weights():
-    x, conv = operands()
-    Convolve.apply(x, conv.weight, conv.bias).sum().backward()
-    assert conv.weight.grad.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_it_is_taken_where_it_is_faster_alone(monkeypatch):
-    x, conv = operands()
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert is_faster(x, conv)
-    assert "Convolve" in str(convolve(x, conv).grad_fn)
-    assert not is_faster(x.contiguous(), conv)
-    assert not is_faster(x.double(), conv)
-    assert not is_faster(x, nn.Conv2d(16, 6, 3, stride=2, padding=1))
-    assert not is_faster(x, nn.Conv2d(16, 6, 3, padding=0))
-    assert not is_faster(x[:, :3].contiguous(memory_format=torch.channels_last), nn.Conv2d(3, 6, 3, padding=1))
-    with torch.autocast("cpu", torch.bfloat16):
-        assert not is_faster(x, conv)
-    with torch.no_grad():
-        assert convolve(x, conv).grad_fn is None
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    assert not is_faster(x, conv)
-    assert "Convolve" not in str(convolve(x, conv).grad_fn)

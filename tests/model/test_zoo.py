@@ -4,7 +4,8 @@ import pytest
 
 from lookonce.errors import ConfigError
 from lookonce.model import zoo
-from lookonce.model.layers import Conv, num_floats
+from lookonce.model.layers import Conv
+from lookonce.model.sizes import num_floats
 
 
 @pytest.mark.parametrize("layers, floats", [

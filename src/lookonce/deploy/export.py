@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from lookonce.files import replacing, write_text
 from lookonce.model.darknet.files import save_darknet
-from lookonce.model.layers import Region, tree_file
+from lookonce.model.layers import Region
 from lookonce.model.model_file import KEY, Model
 from lookonce.model.network import folded
 from lookonce.model.resize import antialiases, stretches
+from lookonce.model.sizes import tree_file
 from lookonce.model.tree import write_tree
 
 if TYPE_CHECKING:

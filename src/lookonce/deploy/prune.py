@@ -27,9 +27,10 @@ from lookonce.files import write_text
 from lookonce.inference.detector import Detector
 from lookonce.model.darknet.cfg import Cfg, write_cfg
 from lookonce.model.detections import Detections
-from lookonce.model.layers import Conv, Layer, Reorg, Route, num_floats, num_operations, sources
+from lookonce.model.layers import Conv, Layer, Reorg, Route
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, empty
+from lookonce.model.sizes import num_floats, num_operations, sources
 from lookonce.training.config import RunConfig, read_both, run_folder
 from lookonce.training.history import WritePage
 from lookonce.training.recipes import RECIPES, Settings

@@ -22,8 +22,9 @@ from lookonce.errors import UserError
 from lookonce.files import replacing
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.files import Pair, find_pair, find_tree, load_darknet, read_names
-from lookonce.model.layers import Layer, PlacedHead, check_input_size, heads_of, num_classes, tree_file
+from lookonce.model.layers import Layer, PlacedHead
 from lookonce.model.resize import ResizeMode
+from lookonce.model.sizes import check_input_size, heads_of, num_classes, tree_file
 from lookonce.model.tree import Tree
 
 if TYPE_CHECKING:

@@ -25,23 +25,10 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from lookonce.model.layers import (
-    LUMA,
-    AvgPool,
-    Conv,
-    Layer,
-    MaxPool,
-    PlacedHead,
-    Reorg,
-    Route,
-    Shape,
-    channels_before,
-    heads_of,
-    shapes,
-    sources,
-)
+from lookonce.model.layers import LUMA, AvgPool, Conv, Layer, MaxPool, PlacedHead, Reorg, Route
 from lookonce.model.model_file import KEY, Model, ModelFileError, not_ours
 from lookonce.model.postprocess import PLAIN_THRESHOLD, Selection
+from lookonce.model.sizes import Shape, channels_before, heads_of, shapes, sources
 from lookonce.model.tree import Tree
 
 OPSET = 18

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from lookonce.data.loader import ImageCache, Shuffled, TrainingImages, collate
 from lookonce.errors import UserError
-from lookonce.model.layers import num_floats, num_operations
+from lookonce.model.sizes import num_floats, num_operations
 from lookonce.training.checkpoints import LastCheckpoint, WholeFiles
 from lookonce.training.config import RunConfig, reason
 from lookonce.training.feature_cache import FrozenBackbone

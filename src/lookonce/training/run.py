@@ -27,9 +27,9 @@ from lookonce.inference.detector import Detector
 from lookonce.model import zoo
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.files import detector_of, read_text
-from lookonce.model.layers import check_input_size, heads_of, stride
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, empty
+from lookonce.model.sizes import check_input_size, heads_of, stride
 from lookonce.training.checkpoints import read_checkpoint
 from lookonce.training.config import MODEL, DataIdentity, RunConfig, absolute_path, plain, read_both
 from lookonce.training.history import RunReport, WritePage, write_results

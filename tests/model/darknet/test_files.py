@@ -13,7 +13,7 @@ from lookonce.model.boxes import cxcywh_to_xyxy
 from lookonce.model.darknet.cfg import read_cfg
 from lookonce.model.darknet.files import PairError, find_pair, find_tree, read_names, read_text
 from lookonce.model.heads import decode
-from lookonce.model.layers import Conv, Region, Softmax
+from lookonce.model.layers import Conv, Region, Softmax, Yolo
 from lookonce.model.model_file import load_model
 from lookonce.model.network import DARKNET, TRAINED_HERE, Network, folded
 from lookonce.model.postprocess import Selection, nms_per_class, postprocess
@@ -22,8 +22,10 @@ from sets import nano
 
 DETECTORS = ["dk_yolov2s_160", "dk_tinys_160", "dk_logistic_96", "dk_tree_96x64"]
 CLASSIFIERS = ["dk_classifier_100x84", "dk_classifier_tree_64"]
+FAMILY = ["dk_v1_64x48", "dk_yolo3_96x64", "dk_yolo4_tiny_96x64", "dk_yolo4_new_96x64",
+          "dk_yolo4_extras_48x32"]  # fmt: skip
 PHOTOGRAPH = "dk_yolov2s_160_bccd"
-NETWORKS = [*DETECTORS, *CLASSIFIERS, pytest.param(PHOTOGRAPH, marks=needs_shared)]
+NETWORKS = [*DETECTORS, *CLASSIFIERS, *FAMILY, pytest.param(PHOTOGRAPH, marks=needs_shared)]
 
 
 def golden(name):
@@ -43,22 +45,36 @@ def activated(raw, region, tree):
     return cells.reshape(raw.shape)
 
 
+def yolo_activated(raw, yolo):
+    """What Darknet's yolo layer makes of the map before it: all but w and h, unless new_coords."""
+    cells = raw.reshape(len(yolo.mask), -1, *raw.shape[-2:]).clone()
+    sizes = [4, 6] if yolo.gaussian else [2, 3]
+    if not yolo.new_coords:
+        others = [entry for entry in range(cells.shape[1]) if entry not in sizes]
+        cells[:, others] = cells[:, others].sigmoid()
+    offsets = [0, 2] if yolo.gaussian else [0, 1]
+    cells[:, offsets] = yolo.scale_x_y * cells[:, offsets] - (yolo.scale_x_y - 1) / 2
+    return cells.reshape(raw.shape)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
 def test_every_layer_gives_darknets_numbers(name):
     numbers, cfg, weights = golden(name)
     network = load_darknet(cfg, weights)
     end = network.layers[-1]
-    tree = find_tree(end.tree, cfg) if end.tree else None
+    tree = find_tree(end.tree, cfg) if getattr(end, "tree", "") else None
     given, kept = torch.from_numpy(numbers["input"])[None], {}
     for index in range(len(network.layers)):
         given = output = network._run_layers(given, kept, index, index + 1)
         match network.layers[index]:
             case Region():
                 output = activated(output, end, tree)
+            case Yolo():
+                output = yolo_activated(output, network.layers[index])
             case Softmax():
                 output = (tree.softmax(output.flatten(1)) if tree else output.flatten(1).softmax(-1))[..., None, None]
-        if index < len(network.layers) - 1:  # Darknet gives its softmax layer no shape
+        if not isinstance(network.layers[index], Softmax):  # Darknet gives its softmax layer no shape
             assert output.shape[1:] == tuple(numbers["layer_out_chw"][index])
         found, most = output.flatten()[numbers["layer_sample_index"][index].astype(int)], output.abs().max()
         wrong = np.abs(found.numpy() - numbers["layer_sample_value"][index]).max()

@@ -11,21 +11,22 @@ from lookonce.model import zoo
 from lookonce.model.darknet.weights import (
     Header,
     WeightsError,
-    darknet_variance,
+    converted_variance,
     layers_of,
     read_header,
     read_weights,
     write_weights,
 )
-from lookonce.model.layers import Conv, MaxPool, num_floats
+from lookonce.model.layers import Conv, MaxPool
 from lookonce.model.network import DARKNET, TRAINED_HERE, BatchNorm, Network, Sigma
+from lookonce.model.sizes import num_floats
 from sets import nano, two_heads
 
 ANCHORS = ((1.0, 2.0), (3.5, 0.5))
 SMALL = (Conv(2, size=1), MaxPool(), Conv(3, batch_normalize=False, activation="linear"))
 
 
-def filled(layers=SMALL):
+def filled(layers=SMALL, sigma=DARKNET):
     """A network of 0, 1, 2, ... in the file's order, and the bytes that Darknet's loop writes for it."""
     network = Network(layers)
     numbers = torch.arange(num_floats(layers), dtype=torch.float32)
@@ -34,7 +35,7 @@ def filled(layers=SMALL):
         norm = convolution.norm
         parts = [norm.bias, norm.weight, norm.running_mean, norm.running_var] if norm else [convolution.conv.bias]
         if norm:
-            norm.sigma = DARKNET
+            norm.sigma = sigma
         for part in (*parts, convolution.conv.weight):
             part.data.copy_(numbers[at : at + part.numel()].reshape(part.shape))
             at += part.numel()
@@ -48,7 +49,7 @@ HEADERS = [(Header(0, 2, 0, 5_000_000_123), 20), (Header(0, 1, 0, 32_013_312), 1
 
 @pytest.mark.parametrize("header, length", HEADERS)
 def test_the_file_is_a_header_and_the_numbers_in_darknets_order(header, length, tmp_path):
-    network, body = filled()
+    network, body = filled(sigma=header.sigma)
     write_weights(tmp_path / "n.weights", network, header)
     content = (tmp_path / "n.weights").read_bytes()
     assert content[length:] == body
@@ -142,7 +143,7 @@ def test_the_variance_for_darknet_divides_by_the_same(sigma):
     norm = BatchNorm(1000)
     norm.sigma = sigma
     norm.running_var.copy_(10 ** torch.linspace(-12, 3, 1000))
-    theirs = darknet_variance(norm).double().sqrt() + 1e-6  # what Darknet computes
+    theirs = converted_variance(norm, DARKNET).double().sqrt() + 1e-6  # what Darknet computes
     mine = (norm.running_var.double() + sigma.inside).sqrt() + sigma.outside
     torch.testing.assert_close(theirs, mine, rtol=1e-6, atol=0)
 

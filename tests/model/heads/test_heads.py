@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from lookonce.model.heads import decode, loss, region
-from lookonce.model.layers import Conv, MaxPool, PlacedHead, Region, Route, check_input_size, heads_of, stride
+from lookonce.model.layers import Conv, MaxPool, PlacedHead, Region, Route
 from lookonce.model.losses import LossOptions, Objects
 from lookonce.model.network import Network
+from lookonce.model.sizes import check_input_size, heads_of, stride
 
 FINE, COARSE = Region(((0.5, 1.0), (2.0, 1.5)), 3), Region(((1.0, 1.0),), 3)
 LAYERS = (Conv(4), MaxPool(), Conv(FINE.channels, 1, 1, False, "linear"), FINE,

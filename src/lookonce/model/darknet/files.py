@@ -12,7 +12,8 @@ from lookonce.errors import UserError
 from lookonce.files import write_text
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.weights import Header, Origin
-from lookonce.model.layers import Conv, heads_of, tree_file
+from lookonce.model.layers import Conv
+from lookonce.model.sizes import heads_of, tree_file
 from lookonce.model.tree import Tree, read_tree
 from lookonce.model.zoo import AnchorSizes
 from lookonce.text import read_lines
