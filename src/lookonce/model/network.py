@@ -109,7 +109,9 @@ class LocalConvolution(nn.Module):
         """[B, C, H, W] to [B, filters, H', W']."""
         windows = F.unfold(x, self.layer.size, padding=self.layer.padding, stride=self.layer.stride)  # [B, C*K*K, L]
         found = torch.matmul(self.weight, windows.permute(2, 1, 0))  # [L, F, B]
-        return activate(found.permute(2, 1, 0).unflatten(2, self.layer.cells) + self.bias, self.layer.activation)
+        return activate(
+            found.permute(2, 1, 0).reshape(len(x), -1, *self.layer.cells) + self.bias, self.layer.activation
+        )
 
 
 class Network(nn.Module):

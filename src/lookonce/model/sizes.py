@@ -316,7 +316,7 @@ def _read_by(layers: tuple[Layer, ...], ends: list[int]) -> set[int]:
 
 def tree_file(layers: tuple[Layer, ...]) -> str:
     """Return the file of the class tree as the cfg names it; empty: no head has one."""
-    return next((head.layer.tree for head in heads_of(layers) if head.layer.tree), "")
+    return next((layer.tree for layer in layers if isinstance(layer, Region) and layer.tree), "")
 
 
 def num_classes(layers: tuple[Layer, ...]) -> int:

@@ -323,7 +323,8 @@ def _detection(section: Section) -> Detection:
     numbers: dict[str, Any] = {name: section.number(name, 1) for name in DETECTION_SCALES}
     flags: dict[str, Any] = {name: section.flag(name) for name in DETECTION_FLAGS}
     counts = section.integer("classes", 1), section.integer("side", 7, most=MAX_WINDOW), section.integer("num", 1)
-    return Detection(*counts, **flags, **numbers)
+    classes, side, num = counts
+    return Detection(classes, side, num, **flags, **numbers)
 
 
 def _region(section: Section) -> Region:

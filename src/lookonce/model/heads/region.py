@@ -53,6 +53,7 @@ def decode(raw: Array, head: PlacedHead, tree: Tree | None = None) -> Prediction
         head: the region layer and its stride. Without softmax, each class has its own sigmoid.
         tree: tree of the classes: the class that it selects has probability 1, the others 0. None: no tree.
     """
+    assert isinstance(head.layer, Region)
     anchors = like(head.layer.anchors, raw)  # [A, 2]
     txywh, objectness, classes = split(raw, len(anchors))
     boxes = cxcywh_to_xyxy(cell_boxes(txywh, anchors)) * head.stride  # [B, A, H, W, 4]
@@ -181,6 +182,7 @@ def assign_to_several(targets: Targets, anchors: Tensor, match_iou: float) -> Ta
 
 def loss(raw: Tensor, head: PlacedHead, objects: Objects, options: LossOptions) -> dict[str, Tensor]:
     """Return the terms of the loss that the options name, for the raw map [B, A*(5+C), H, W] of a region layer."""
+    assert isinstance(head.layer, Region)
     targets = encode_objects(objects, head, (raw.shape[2], raw.shape[3]))
     if options.match_iou < 1:
         targets = assign_to_several(targets, raw.new_tensor(head.layer.anchors), options.match_iou)
