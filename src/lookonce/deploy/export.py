@@ -150,7 +150,7 @@ def _with_network(whole: openvino.Model, network: openvino.Model) -> openvino.Mo
     """Return a detector with another network: the part from "pixels" to the raw maps."""
     import openvino
 
-    from lookonce.model.onnx_graph import PIXELS
+    from lookonce.model.onnx_layers import PIXELS
 
     tensors = {name: output for op in whole.get_ops() for output in op.outputs() for name in output.get_names()}
     for reader in network.input(0).get_target_inputs():

@@ -77,7 +77,7 @@ def test_boxes_and_scores_are_darknets(name):
         if key not in golden:
             continue
         selection = Selection(thresh, float(golden["nms"]), distance_exponent=exponent)
-        box, label = nms_per_class(theirs, scores, selection))
+        box, label = nms_per_class(theirs, scores, selection)
         assert {*zip(box.tolist(), label.tolist(), strict=True)} == {*zip(*golden[key].nonzero(), strict=True)}, key
 
 
