@@ -221,7 +221,7 @@ def _add_activation(graph: Graph, index: int, activation: Activation, source: st
         case "tanh":
             return graph.add("Tanh", [source], name)
         case "ramp":
-            part = graph.add("Mul", [source, constant("slope", 0.1)], f"{name}/slope")
+            part = graph.add("Mul", [source, constant("slope", 0.1)], f"{name}/part")
             return graph.add("Add", [graph.add("Relu", [source], f"{name}/relu"), part], name)
         case "hard_mish":
             gate = graph.add("HardSigmoid", [source], f"{name}/gate", alpha=0.5, beta=1.0)

@@ -54,11 +54,16 @@ class Header(NamedTuple):
         return self.major > 1000 or self.minor > 1000
 
     @property
+    def is_fork(self) -> bool:
+        """Whether Darknet's popular fork wrote the file: its versions are above 0.2.0."""
+        return self.length == 20 and self[:3] > (0, 2, 0)
+
+    @property
     def sigma(self) -> Sigma:
-        """The convention for variances of the program that wrote the file: Darknet's, or (after 0.2.0) its fork's."""
+        """The convention for variances of the program that wrote the file."""
         from lookonce.model.network import DARKNET, DARKNET_FORK
 
-        return DARKNET_FORK if self.length == 20 and self[:3] > (0, 2, 0) else DARKNET
+        return DARKNET_FORK if self.is_fork else DARKNET
 
     def pack(self) -> bytes:
         """Return its bytes. A count of more than 32 bits is written with version 0.2."""

@@ -120,7 +120,7 @@ def loss(raw: Tensor, placed: PlacedHead, objects: Objects, options: LossOptions
         to_class = classes[image, cell] - onehot
     found = boxes[image, cell, responsible]  # [K, 4]
     aim = overlap if head.rescore else torch.ones_like(overlap)
-    raw_classes = raw.flatten(1)[:, : head.side**2 * head.classes].unflatten(1, (head.side**2, head.classes))
+    raw_classes = raw.flatten(1)[:, : head.side**2 * head.classes].reshape(len(raw), -1, head.classes)
     own = raw_classes[image, cell]  # [K, C]
     terms = {
         "xy": head.coord_scale * ((found[:, :2] - targets.txy[wins]) ** 2).sum() / 2,
