@@ -12,6 +12,7 @@ from lookonce.model.network import (
     TRAINED_HERE,
     BatchNorm,
     Network,
+    empty,
     folded,
 )
 from sets import nano
@@ -52,11 +53,18 @@ def test_folding_changes_nothing_but_rounding():
         torch.testing.assert_close(folded(network)(x)[0], network(x)[0], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", list(zoo.DETECTORS))
+@pytest.mark.parametrize("name", [name for name in zoo.DETECTORS if name != "yolov1"])  # has 0.8 GB
 def test_every_detector_of_the_zoo_runs_on_any_multiple_of_its_stride(name):
-    network = Network(zoo.detector(name, 3, zoo.VOC_ANCHORS)).eval()
+    network = empty(zoo.detector(name, 3, zoo.VOC_ANCHORS)).eval()
+    size = (448, 448) if name == "yolov1_tiny" else (64, 96)
     with torch.no_grad():
-        assert [raw.shape for raw in network(torch.rand(1, 3, 64, 96))] == [(1, 5 * 8, 2, 3)]
+        found = network(torch.rand(1, 3, *size))
+    expected = [(1, head.layer.channels, size[0] // head.stride, size[1] // head.stride) for head in network.heads]
+    if name == "yolov1_tiny":
+        expected = [(1, 49 * (3 + 2 * 5), 1, 1)]
+        with pytest.raises(ConfigError, match="this network has one input size, that of its cfg"):
+            network(torch.rand(1, 3, 64, 96))
+    assert [raw.shape for raw in found] == expected
 
 
 def test_an_input_off_the_stride_is_refused():

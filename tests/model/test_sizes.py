@@ -48,7 +48,9 @@ def test_layers_that_do_not_fit_are_refused_by_number(layers, message):
 
 
 def test_stride_is_32_for_every_detector():
-    assert {stride(zoo.detector(name, 2, zoo.VOC_ANCHORS)) for name in zoo.DETECTORS} == {32}
+    strides = {name: stride(zoo.detector(name, 2, zoo.VOC_ANCHORS)) for name in zoo.DETECTORS}
+    assert strides.pop("yolov1") == strides.pop("yolov1_tiny") == 1  # they have one input size
+    assert {*strides.values()} == {32}
 
 
 def test_a_classifier_has_no_region():
@@ -115,7 +117,10 @@ def test_what_is_too_large_is_refused_by_its_layer(layers, index):
 
 def test_no_published_network_is_too_large():
     for name in zoo.DETECTORS:
-        check_input_size(zoo.detector(name, 80, zoo.COCO_ANCHORS), (2048, 2048))
+        size = (448, 448) if name.startswith("yolov1") else (1536, 1536)
+        check_input_size(zoo.detector(name, 80, zoo.COCO_ANCHORS), size)
+    with pytest.raises(ConfigError, match="made for maps of 7 x 7 cells: this network has one input size"):
+        check_input_size(zoo.yolov1(20), (512, 512))
 
 
 def test_a_grey_network_has_fewer_numbers_in_its_first_layer():
