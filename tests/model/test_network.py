@@ -1,8 +1,10 @@
 """Tests of lookonce.model.network."""
 
+import numpy as np
 import pytest
 import torch
 
+from conftest import GOLDEN
 from lookonce import load_darknet, save_darknet
 from lookonce.errors import ConfigError
 from lookonce.model import zoo
@@ -148,3 +150,27 @@ def test_training_alone_changes_how_darknets_variances_are_read(darknets, tmp_pa
     assert [norm.sigma for norm in norms] == [DARKNET] * 2 + [TRAINED_HERE] * 4
     save_darknet(darknets.eval(), tmp_path / "t.cfg", tmp_path / "t.weights")
     torch.testing.assert_close(load_darknet(tmp_path / "t.cfg", tmp_path / "t.weights")(x), darknets(x))
+
+
+def test_a_training_step_of_local_and_connected_layers_is_darknets():
+    golden = np.load(GOLDEN / "dk_v1_step.npz")
+    network = load_darknet(GOLDEN / "dk_v1_step.cfg", GOLDEN / "dk_v1_step.weights").train()
+    x = torch.from_numpy(golden["input"]).requires_grad_()
+    before = network._run_layers(x, {}, 0, 4)
+    dropped = before * torch.from_numpy(golden["dropout_factor"])  # Darknet's draw
+    head = network._run_layers(dropped, {}, 5, 7)
+    np.testing.assert_allclose(head.detach().flatten(1), golden["head_input"], atol=1e-5)
+    head.flatten(1).backward(-torch.from_numpy(golden["head_delta"]))
+    modules = {**network.convolutions, **network.local_convolutions}
+    for index in (0, 2, 3, 5, 6):
+        module = modules[str(index)]
+        weight, bias = (module.conv.weight, module.conv.bias) if str(index) in network.convolutions else (
+            module.weight, module.bias)  # fmt: skip
+        found, name = -weight.grad.flatten().numpy(), f"layer{index}_weight_updates"
+        expected = golden[name].ravel() if name in golden else golden[f"{name}_value"]
+        at = slice(None) if name in golden else golden[f"{name}_index"].astype(int)
+        np.testing.assert_allclose(found[at], expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+        np.testing.assert_allclose(-bias.grad.numpy().ravel(), golden[f"layer{index}_bias_updates"].ravel(),
+                                   rtol=1e-5, atol=1e-5)  # fmt: skip
+    at = golden["input_delta_index"].astype(int)
+    np.testing.assert_allclose(-x.grad.flatten().numpy()[at], golden["input_delta_value"], atol=1e-5)
