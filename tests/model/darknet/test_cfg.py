@@ -8,7 +8,7 @@ from conftest import CASES, GOLDEN
 from lookonce.errors import ConfigError
 from lookonce.model import zoo
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
-from lookonce.model.darknet.sections import FIXED, KEPT, READ, SHORT_NAMES, CfgError
+from lookonce.model.darknet.sections import SHORT_NAMES, CfgError
 from lookonce.model.layers import Conv, Cost, Dropout, MaxPool, Region, Route, Softmax
 from lookonce.model.sizes import num_floats
 
@@ -299,13 +299,3 @@ def test_many_sections_are_read_in_a_moment():
     with pytest.raises(CfgError, match="4096 layers"):
         read_cfg("[net]\n" + "[max]\n" * 20_000, "x.cfg")
     assert time.process_time() - began < 2
-
-
-def test_each_key_has_one_fate():
-    for section, keys in READ.items():
-        kept, fixed = KEPT.get(section, frozenset()), FIXED.get(section, {}).keys()
-        assert not keys & kept | keys & fixed | kept & fixed, section
-
-
-def test_no_word_belongs_to_a_section_that_is_none():
-    assert {*KEPT, *FIXED, *SHORT_NAMES.values()} <= READ.keys()
