@@ -246,6 +246,8 @@ class Run:
                                 stride=stride(cfg.layers), seed=self.config.seed)  # fmt: skip
         log.info("anchors (cells): %s; mean best IoU %.3f, recall at .5 %.3f",
                  " ".join(f"{w:.2f},{h:.2f}" for w, h in found.wh), found.mean_iou, found.recall)  # fmt: skip
+        if not how.network.endswith(".cfg"):
+            return with_anchors(found.wh)  # the heads of known networks divide them
         return with_anchors(*anchors_by_head(found.wh, stride(cfg.layers), heads_of(cfg.layers)))
 
     def _model(self, trained: Network, checkpoint: Path, metrics: Metrics | None, finished: bool) -> Model:

@@ -66,7 +66,8 @@ def detector_of(cfg: Path, classes: int, anchors: Sequence[AnchorSizes] = ()) ->
     layers = list(read.layers)
     heads = heads_of(read.layers)
     if not heads:
-        raise PairError(f"{place}: ends in {type(layers[-1]).__name__}; expected a convolution and a detection head")
+        raise PairError(f"{place}: ends in {type(layers[-1]).__name__}; expected a convolution and a [region], "
+                        "[yolo] or [detection] after it")  # fmt: skip
     for head, layer in zip(heads, _changed_heads(heads, classes, anchors), strict=True):
         before = layers[head.index - 1] if head.index else None
         match before:

@@ -153,14 +153,15 @@ def overlapping(boxes: Tensor, best: Tensor, targets: Targets, truth_thresh: flo
 
 
 def loss(raw: Tensor, placed: PlacedHead, objects: Objects, options: LossOptions) -> dict[str, Tensor]:
-    """Return Darknet's loss of a yolo layer, averaged over images: half the sum of its squared deltas.
+    """Return Darknet's loss of a yolo layer, averaged over images; its gradient is minus Darknet's deltas.
 
-    Its gradient by the raw map [B, A*(5+C), H, W] is minus the deltas. With iou_loss, the deltas of boxes are those of
-    iou_deltas.py.
+    Each term is half the sum of its squared deltas; with an iou_loss, that of boxes is iou_normalizer * (1 - IoU), and
+    its gradient that of iou_deltas.py.
 
     Returns:
-        Scalars: xy, wh, objectness, background, class, their sum `total`, and (without gradient) `recall`: the fraction
-        of this head's objects whose predictor has an IoU above .5; nan without objects.
+        Scalars: xy and wh, or box (with an iou_loss), objectness, background, class, their sum `total`, and (without
+        gradient) `recall`: the fraction of this head's objects whose predictor has an IoU above .5; nan without
+        objects.
     Raises:
         ConfigError: a loss of region layers, a head with uncertainties.
     """
@@ -173,23 +174,29 @@ def loss(raw: Tensor, placed: PlacedHead, objects: Objects, options: LossOptions
         raise ConfigError(f"{what} cannot be trained; expected loss=region and yolo layers without uncertainties")
     with torch.no_grad():
         targets = encode(objects, placed, (raw.shape[2], raw.shape[3]))
-        delta, positive, recall = deltas(raw, placed, targets, min(options.match_iou, head.iou_thresh))
+        delta, positive, overlap = deltas(raw, placed, targets, min(options.match_iou, head.iou_thresh))
     cells = split(raw, head)  # [B, A, H, W, 5+C]
     squares = (cells - cells.detach() - delta) ** 2 / 2
     on_objects = squares[..., 4][positive].sum()
+    if head.iou_loss == "mse":
+        boxes = {"xy": squares[..., :2].sum(), "wh": squares[..., 2:4].sum()}
+    else:
+        pulled = ((cells.detach() - cells) * delta)[..., :4].sum()  # 0, with the gradient of the deltas
+        boxes = {"box": head.iou_normalizer * (1 - overlap).sum() + pulled}
     terms = {
-        "xy": squares[..., :2].sum(),
-        "wh": squares[..., 2:4].sum(),
+        **boxes,
         "objectness": on_objects,
         "background": squares[..., 4].sum() - on_objects,
         "class": squares[..., 5:].sum(),
     }
     terms = {name: value / len(raw) for name, value in terms.items()}
-    return {**terms, "total": torch.stack(list(terms.values())).sum(), "recall": recall}
+    return {**terms, "total": torch.stack(list(terms.values())).sum(), "recall": (overlap > 0.5).to(raw).mean()}
 
 
 def deltas(raw: Tensor, placed: PlacedHead, targets: Targets, match_iou: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return Darknet's deltas [B, A, H, W, 5+C], the predictors with an object [B, A, H, W] bool, and the recall."""
+    """Return Darknet's deltas [B, A, H, W, 5+C], the predictors with an object [B, A, H, W] bool, and the IoU of each
+    assigned object's box [P].
+    """
     import torch
 
     from lookonce.model.losses import best_iou
@@ -216,7 +223,7 @@ def deltas(raw: Tensor, placed: PlacedHead, targets: Targets, match_iou: float) 
     positive.view(-1)[places] = True
     own = boxes.reshape(-1, 4)[late.place]
     overlap = iou(cxcywh_to_xyxy(own), cxcywh_to_xyxy(targets.boxes[late.target]))
-    return delta, positive, (overlap > 0.5).to(raw).mean()
+    return delta, positive, overlap
 
 
 def is_original(head: Yolo) -> bool:
