@@ -185,3 +185,12 @@ def test_darknets_networks_of_every_family_run_on_every_backend(name):
         np.testing.assert_array_equal(other.labels, first.labels)
         np.testing.assert_allclose(other.scores, first.scores, atol=1e-4)
         np.testing.assert_allclose(other.boxes, first.boxes, atol=0.05)
+
+
+def test_diou_suppression_keeps_boxes_with_distant_centres():
+    image = np.random.default_rng(0).integers(0, 256, (97, 133, 3), np.uint8)
+    file = GOLDEN / "dk_yolo3_96x64.cfg"
+    plain, diou = (Detector(file, "torch", threshold=0.3, nms=nms)(image) for nms in ("iou", "diou"))
+    assert len(diou) > len(plain)
+    with pytest.raises(UserError, match="nms: 'giou'; expected one of iou, diou"):
+        Detector(file, "torch", nms="giou")

@@ -20,6 +20,9 @@ from lookonce.model.resize import ResizeMode, boxes_to_image
 PLAIN_THRESHOLD = 0.3
 """Score threshold of a model that has none."""
 
+DIOU_EXPONENT = 0.6
+"""Exponent of the distance of centres in DIoU suppression. Source: Darknet's fork, beta_nms."""
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -31,7 +34,7 @@ class Selection:
     """Of two boxes of one class with a greater IoU, the one of higher score stays. Source: detector.c, nms=.45."""
     distance_exponent: float | None = None
     """DIoU suppression: IoU minus (squared distance of the centres over squared diagonal of the hull)^this counts, so
-    that boxes with distant centres stay. Darknet's fork: 0.6. None: IoU alone."""
+    that boxes with distant centres stay. None: IoU alone."""
     max_candidates: int = 3000
     """Maximum (box, class) pairs that enter suppression, best first: limits memory to 300 MB."""
     max_detections: int = 1000
