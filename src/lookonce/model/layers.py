@@ -193,6 +193,11 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Contrastive:
+    """A loss on embeddings that track objects; passes values on."""
+
+
+@dataclass(frozen=True)
 class Region:
     """Detection head of YOLOv2, and the scales of its loss. Defaults: yolo-voc.cfg."""
 
@@ -314,7 +319,7 @@ Linked = Route | Shortcut | ScaleChannels | Sam
 """Layers that read the outputs of other layers than the one before them."""
 Layer = (
     Conv | Local | Connected | MaxPool | LocalAvgPool | AvgPool | Linked | Reorg | SpaceToDepth | Upsample | Crop
-    | Dropout | Softmax | Cost | Head
+    | Dropout | Softmax | Cost | Contrastive | Head
 )  # fmt: skip
 
 

@@ -9,8 +9,29 @@ from lookonce.errors import ConfigError
 from lookonce.model import zoo
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.sections import SHORT_NAMES, CfgError
-from lookonce.model.layers import Conv, Cost, Dropout, MaxPool, Region, Route, Softmax
-from lookonce.model.sizes import num_floats
+from lookonce.model.layers import (
+    AvgPool,
+    Connected,
+    Contrastive,
+    Conv,
+    Cost,
+    Crop,
+    Detection,
+    Dropout,
+    Local,
+    LocalAvgPool,
+    MaxPool,
+    Region,
+    Route,
+    Sam,
+    ScaleChannels,
+    Shortcut,
+    Softmax,
+    SpaceToDepth,
+    Upsample,
+    Yolo,
+)
+from lookonce.model.sizes import Shape, fitted, num_floats
 
 NINE_THOUSAND = ((0.77871, 1.14074), (3.00525, 4.31277), (9.22725, 9.61974))
 """Anchors of YOLO9000. Source: darknet/cfg/yolo9000.cfg."""
@@ -139,11 +160,30 @@ def test_of_a_key_that_stands_twice_the_first_counts_as_in_darknet():
 
 
 def test_all_kinds_of_layers_survive():
-    layers = (Conv(4), Dropout(0.25), Route((0, -1)), Softmax(2.5, "data/9k.tree"), Cost("masked"))
+    layers = (Conv(4), Dropout(0.25), Route((0, -1)), Softmax(2.5, "data/9k.tree"), Cost("masked"), Contrastive())
     assert read_cfg(write_cfg(Cfg(layers))).layers == layers
     region = Region(NINE_THOUSAND, 2, thresh=0.123456789, object_scale=1e-7, tree="data/9k.tree", map="data/coco9k.map")
     layers = (Conv(21, activation="linear"), region)
     assert read_cfg(write_cfg(Cfg(layers))).layers == layers
+
+
+def test_the_rarer_layers_survive_with_every_setting():
+    layers = (
+        Crop(200, 300, adjust=False), Conv(8, 3, 2, False, "swish", groups=1, dilation=2), Conv(8, 7, padding=0),
+        Conv(8, 3, groups=8), Conv(8, 3, dilation=3, groups=8, share=3), Shortcut(-1, "leaky"), Route((-1, -2), 2, 1),
+        MaxPool(5, 1), MaxPool(3, 2, padding=0), Upsample(4, 0.5), SpaceToDepth(2), LocalAvgPool(3, 1), AvgPool(),
+    )  # fmt: skip
+    cfg = Cfg(fitted(layers, Shape(3, 416, 416)))
+    assert read_cfg(write_cfg(cfg)) == cfg
+    layers = (Conv(4), AvgPool(), ScaleChannels(-2), Sam(-1, "logistic"), Local(4), Connected(3, "relu6", True))
+    small = Cfg(fitted(layers, Shape(3, 9, 7)), 7, 9)
+    assert read_cfg(write_cfg(small)) == small
+    yolo = Yolo(((10.5, 14.0), (23.0, 27.0)), (1,), 2, True, 1.05, True, 0.7, 0.9, 0.213, "ciou", 0.07, 0.4, 0.5, 5.0,
+                True, 0.1, True, (3.0, 7.0), "diounms", 0.8)  # fmt: skip
+    head = Detection(3, 2, 2, (64, 64), True, True, True, True, 1.5, 0.5, 2.0, 5.0)
+    for layers in ((Conv(11, activation="linear"), yolo), (Conv(8), Connected(52, "linear"), head)):
+        cfg = Cfg(fitted(layers, Shape(3, 64, 64)), 64, 64)
+        assert read_cfg(write_cfg(cfg)) == cfg
 
 
 def test_another_number_of_channels_is_kept():

@@ -28,6 +28,7 @@ from lookonce.model.layers import (
     Activation,
     AvgPool,
     Connected,
+    Contrastive,
     Conv,
     Cost,
     Crop,
@@ -129,6 +130,8 @@ def _layer_keys(layer: Layer) -> tuple[str, dict[str, object]]:
             return "softmax", {"groups": 1, **heat, **({"tree": tree} if tree else {})}
         case Cost(type):
             return "cost", {"type": type}
+        case Contrastive():
+            return "contrastive", {}
         case Region():
             return "region", _region_keys(layer)
         case Yolo():
@@ -255,6 +258,8 @@ def _layer(section: Section, index: int) -> Layer:
             return Softmax(section.number("temperature", 1), section.file("tree"))
         case "cost":
             return Cost(section.text("type", "sse"))
+        case "contrastive":
+            return Contrastive()
         case "region":
             return _region(section)
         case "detection":
