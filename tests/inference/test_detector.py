@@ -1,6 +1,7 @@
 """Tests of lookonce.inference.detector."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from lookonce import Detector, read_dataset
 from lookonce.data.images import load_for
 from lookonce.errors import UserError
 from lookonce.model.boxes import iou
-from lookonce.model.postprocess import Selection
+from lookonce.model.postprocess import DIOU_EXPONENT, Selection
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +191,8 @@ def test_darknets_networks_of_every_family_run_on_every_backend(name):
 def test_diou_suppression_keeps_boxes_with_distant_centres():
     image = np.random.default_rng(0).integers(0, 256, (97, 133, 3), np.uint8)
     file = GOLDEN / "dk_yolo3_96x64.cfg"
-    plain, diou = (Detector(file, "torch", threshold=0.3, nms=nms)(image) for nms in ("iou", "diou"))
-    assert len(diou) > len(plain)
-    with pytest.raises(UserError, match="nms: 'giou'; expected one of iou, diou"):
-        Detector(file, "torch", nms="giou")
+    detector = Detector(file, "torch", threshold=0.3)
+    diou = replace(detector.selection, distance_exponent=DIOU_EXPONENT)
+    assert len(detector.detect([image], diou)[0]) > len(detector(image))
+    with pytest.raises(UserError, match="distance_exponent: 0; expected a number above 0, or None"):
+        replace(diou, distance_exponent=0)

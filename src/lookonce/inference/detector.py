@@ -9,19 +9,18 @@ from io import BufferedIOBase
 from itertools import islice
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, overload
+from typing import TYPE_CHECKING, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lookonce.choices import choose
 from lookonce.data.images import BATCH, Decoded, ImageSource, Opened, load_for, load_rgb, open_ahead
 from lookonce.errors import ConfigError, ImageError, plural, printable
 from lookonce.inference.backends.open import Backend, model_files, open_backend
 from lookonce.inference.backends.settings import BackendName, Precision, Settings
 from lookonce.model.detections import Detections
 from lookonce.model.heads import decode
-from lookonce.model.postprocess import DIOU_EXPONENT, PLAIN_THRESHOLD, Selection, postprocess
+from lookonce.model.postprocess import PLAIN_THRESHOLD, Selection, postprocess
 from lookonce.model.resize import to_input
 
 if TYPE_CHECKING:
@@ -49,7 +48,6 @@ class Detector:
         throughput: For many images: OpenVINO runs several at a time.
         threshold: Lowest score of a detection, 0 to 1; None: the model's own thresholds, from its validation.
         iou_threshold: Of two boxes of one class with a higher IoU than this, the better one is kept.
-        nms: How overlap is measured: iou, or diou, which keeps boxes with distant centres (networks of YOLOv4).
     Raises:
         UserError: a model that cannot be read, a threshold outside 0 to 1, a backend that is not installed.
 
@@ -59,8 +57,7 @@ class Detector:
 
     def __init__(self, model: Model | Backend | Path | str, backend: BackendName = "auto", *,
                  device: str | None = None, precision: Precision = "auto", throughput: bool = False,
-                 threshold: float | None = None, iou_threshold: float = 0.45,
-                 nms: Literal["iou", "diou"] = "iou") -> None:  # fmt: skip
+                 threshold: float | None = None, iou_threshold: float = 0.45) -> None:  # fmt: skip
         source = Path(model) if isinstance(model, str) else model
         if source is None or isinstance(source, int | float | bytes | list | tuple | dict | np.ndarray):
             raise ConfigError(f"model: {model!r:.60}; expected a model file, a run's folder, or a model in memory")
@@ -76,8 +73,7 @@ class Detector:
         self.about = self.backend.about
         own = self.about.thresholds or (PLAIN_THRESHOLD,) * len(self.about.labels)
         self.thresholds = np.array(own if threshold is None else (threshold,) * len(own))
-        exponent = DIOU_EXPONENT if choose(nms, ("iou", "diou"), "nms") == "diou" else None
-        self.selection = Selection(float(self.thresholds.min()), iou_threshold, exponent)
+        self.selection = Selection(float(self.thresholds.min()), iou_threshold)
 
     @property
     def files(self) -> tuple[Path, ...]:
