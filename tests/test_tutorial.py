@@ -10,7 +10,7 @@ from PIL import Image
 
 import lookonce.tutorial
 from lookonce.model.boxes import shape_iou
-from lookonce.model.layers import heads_of
+from lookonce.model.sizes import heads_of
 from lookonce.tutorial import check, lines_of, own_or_digits, small_network, write_animation
 
 FILES = sorted((Path(__file__).parents[1] / "docs" / "tutorial").glob("*.py"))

@@ -25,8 +25,8 @@ import torch
 from lookonce import Network, load_darknet, read_dataset, save_darknet
 from lookonce.data.anchors import cluster_anchors
 from lookonce.model.heads import loss
-from lookonce.model.layers import floats_by_layer, num_weights
 from lookonce.model.losses import LossOptions
+from lookonce.model.sizes import floats_by_layer, num_weights
 from lookonce.report.explain_drawings import Drawing, Subject, loss_drawing
 from lookonce.report.explain_encoding import first_example
 from lookonce.report.explain_loss import loss_maps

@@ -8,8 +8,8 @@ from lookonce import explain
 from lookonce.cli import main
 from lookonce.data.read import read_dataset
 from lookonce.errors import UserError
-from lookonce.model.layers import num_floats
 from lookonce.model.model_file import load_model
+from lookonce.model.sizes import num_floats
 
 
 def test_a_run_decides_size_anchors_and_network(run, squares, tmp_path):

@@ -15,9 +15,10 @@ from lookonce.deploy import prune as pruning
 from lookonce.deploy.prune import Pruned, Round
 from lookonce.evaluation.compare import Comparison
 from lookonce.model.darknet.cfg import Cfg, read_cfg
-from lookonce.model.layers import Conv, num_floats
+from lookonce.model.layers import Conv
 from lookonce.model.model_file import load_model, save_model
 from lookonce.model.network import folded
+from lookonce.model.sizes import num_floats
 from sets import nano, write_squares
 
 ANCHORS = ((1.0, 1.0), (1.6, 1.6))

@@ -8,7 +8,7 @@ from lookonce.deploy.prune import MULTIPLE, blocks, choose, cut, made_of
 from lookonce.errors import ConfigError
 from lookonce.model import zoo
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
-from lookonce.model.layers import Conv, MaxPool, Region, Reorg, Route
+from lookonce.model.layers import Conv, MaxPool, Region, Reorg, Route, Shortcut
 from lookonce.model.network import DARKNET, Network, folded
 from sets import nano
 
@@ -182,3 +182,11 @@ def test_a_ratio_outside_0_to_1_is_refused(share):
 def test_a_network_without_batch_norm_has_nothing_to_prune():
     with pytest.raises(ConfigError, match="nothing to prune"):
         choose(folded(randomised(nano(2, ANCHORS))), 0.3)
+
+
+def test_a_network_whose_channels_cannot_be_followed_is_refused():
+    network = Network((Conv(32), Conv(32), Shortcut(-2), *zoo.head(2, ANCHORS)))
+    with pytest.raises(ConfigError, match=r"layer 2 \(shortcut\): pruning follows channels .* cannot be pruned"):
+        choose(network, 0.5)
+    with pytest.raises(ConfigError, match=r"layer 1 \(conv\)"):
+        choose(Network((Conv(32), Conv(32, groups=32), *zoo.head(2, ANCHORS))), 0.5)

@@ -1,17 +1,19 @@
 """Tests of lookonce.inference.detector."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from conftest import GOLDEN
 from lookonce import Detector, read_dataset
 from lookonce.data.images import load_for
 from lookonce.errors import UserError
 from lookonce.model.boxes import iou
-from lookonce.model.postprocess import Selection
+from lookonce.model.postprocess import DIOU_EXPONENT, Selection
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +164,35 @@ def test_boxes_of_an_image_decoded_at_a_fraction_are_those_of_the_whole(detector
         same = other.boxes[other.labels == file.labels[best]]
         near = np.abs(same * scale - file.boxes[best]).max(-1).min()
         assert near < 8 * 3  # three of the small image's pixels
+
+
+FAMILY = ["dk_v1_64x48", "dk_yolo3_96x64", "dk_yolo4_tiny_96x64", "dk_yolo4_new_96x64", "dk_yolo4_gaussian_48x32"]
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_darknets_networks_of_every_family_run_on_every_backend(name):
+    """Oracle: the numbers that Darknet computed for these files; here all backends give the same detections."""
+    image = np.random.default_rng(0).integers(0, 256, (97, 133, 3), np.uint8)
+    results = []
+    for backend in ("torch", "openvino", "onnxruntime"):
+        if backend == "onnxruntime":
+            pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+        detector = Detector(GOLDEN / f"{name}.cfg", backend, precision="fp32", threshold=0.3)
+        assert detector.about.resize == ("letterbox" if name in ("dk_yolo3_96x64", "dk_yolo4_new_96x64") else "stretch")
+        results.append(detector(image))
+    first = results[0]
+    assert len(first) > 3
+    for other in results[1:]:
+        np.testing.assert_array_equal(other.labels, first.labels)
+        np.testing.assert_allclose(other.scores, first.scores, atol=1e-4)
+        np.testing.assert_allclose(other.boxes, first.boxes, atol=0.05)
+
+
+def test_diou_suppression_keeps_boxes_with_distant_centres():
+    image = np.random.default_rng(0).integers(0, 256, (97, 133, 3), np.uint8)
+    file = GOLDEN / "dk_yolo3_96x64.cfg"
+    detector = Detector(file, "torch", threshold=0.3)
+    diou = replace(detector.selection, distance_exponent=DIOU_EXPONENT)
+    assert len(detector.detect([image], diou)[0]) > len(detector(image))
+    with pytest.raises(UserError, match="distance_exponent: 0; expected a number above 0, or None"):
+        replace(diou, distance_exponent=0)

@@ -73,3 +73,9 @@ def test_sigmoid_and_softmax_are_torchs_even_far_out():
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, getattr(boxes, name)(tensor), rtol=1e-6, atol=1e-30)
     assert torch.equal(boxes.softmax(tensor), torch.softmax(tensor, -1))
+
+
+def test_relative_distance_is_that_of_centres_over_the_diagonal_of_the_hull():
+    a, b = np.array([[0.0, 0, 2, 2]]), np.array([[0.0, 0, 2, 2], [2, 2, 4, 4], [1, 0, 3, 2]])
+    np.testing.assert_allclose(boxes.relative_distance(a[:, None], b), [[0, 8 / 32, 1 / 13]])
+    assert boxes.relative_distance(np.zeros((1, 4)), np.zeros((1, 4))) == 0

@@ -1,128 +1,36 @@
 """Tests of lookonce.model.layers."""
 
-import pytest
+from lookonce.model.layers import Conv, Detection, Local, MaxPool, PlacedHead, Region, Yolo
 
-from lookonce.errors import ConfigError
-from lookonce.model import zoo
-from lookonce.model.layers import (
-    MAX_LAYERS,
-    AvgPool,
-    Conv,
-    LayerError,
-    MaxPool,
-    Region,
-    Reorg,
-    Route,
-    Shape,
-    channels_before,
-    check_input_size,
-    num_classes,
-    num_floats,
-    num_operations,
-    shapes,
-    stride,
-)
+ANCHORS = ((10.0, 14.0), (23.0, 27.0), (37.0, 58.0))
 
 
-def test_shapes_of_yolov2_are_those_darknet_prints():
-    found = shapes(zoo.yolov2(20, zoo.VOC_ANCHORS), Shape(3, 416, 416))
-    assert found[0] == (32, 416, 416)
-    assert found[16] == (512, 26, 26)
-    assert found[25] == (512, 26, 26)
-    assert found[27] == (256, 13, 13)
-    assert found[28] == (1280, 13, 13)
-    assert found[-1] == (125, 13, 13)
+def test_padding_is_half_the_window_and_grows_with_dilation():
+    assert [Conv(1, size).pad for size in (1, 2, 3, 5)] == [0, 1, 1, 2]
+    assert Conv(1, 3, dilation=4).pad == 4
+    assert Conv(1, 7, padding=0).pad == 0
 
 
-def test_odd_maps_round_as_darknet_does():
-    pools = (Conv(4), MaxPool(), MaxPool(), MaxPool(2, 1))
-    assert [tuple(s[1:]) for s in shapes(pools, Shape(3, 25, 21))] == [(25, 21), (13, 11), (7, 6), (7, 6)]
+def test_a_pool_has_the_smaller_half_of_its_padding_before_the_map():
+    assert [MaxPool(size).pad for size in (1, 2, 3, 4, 13)] == [(0, 0), (0, 1), (1, 1), (1, 2), (6, 6)]
+    assert MaxPool(2, 2, padding=0).pad == (0, 0)
 
 
-@pytest.mark.parametrize("layers, message", [
-    ((Conv(8), Route((-3,))), r"layer 1 \(route\).*must name a layer before it"),
-    ((Conv(8), Route((5,))), r"layer 1 \(route\)"),
-    ((Conv(8), Route(())), r"layer 1 \(route\)"),
-    ((Conv(8), MaxPool(), Route((-1, -2))), "maps of different sizes"),
-    ((Conv(6), Reorg(2)), "channels must divide by 4"),
-    ((Conv(30), Region(((1, 1),), 20)), "1 anchors and 20 classes need 25"),
-])  # fmt: skip
-def test_layers_that_do_not_fit_are_refused_by_number(layers, message):
-    with pytest.raises(ConfigError, match=message):
-        shapes(layers, Shape(3, 64, 64))
+def test_a_local_layer_has_the_cells_of_darknets_formula():
+    assert Local(4, map=(7, 9)).cells == (7, 9)  # pad: (in - 1) / stride + 1
+    assert Local(4, 3, 2, map=(7, 9)).cells == (4, 5)
+    assert Local(4, 2, 2, 0, map=(7, 9)).cells == (3, 4)  # no pad: (in - size) / stride + 1
 
 
-def test_stride_is_32_for_every_detector():
-    assert {stride(zoo.detector(name, 2, zoo.VOC_ANCHORS)) for name in zoo.DETECTORS} == {32}
+def test_a_yolo_head_has_the_anchors_of_its_mask_in_pixels():
+    head = Yolo(ANCHORS, (2, 0), 5)
+    assert head.anchors == ((37, 58), (10, 14))
+    assert head.channels == 2 * (5 + 5)
+    assert Yolo(ANCHORS, (1,), 5, gaussian=True).channels == 9 + 5
+    assert PlacedHead(head, 16).anchors_px == [(37, 58), (10, 14)]
+    assert PlacedHead(Region(((1.0, 2.0),), 5), 16).anchors_px == [(16, 32)]
 
 
-def test_a_classifier_has_no_region():
-    with pytest.raises(ConfigError, match="cannot detect"):
-        num_classes(zoo.darknet19())
-
-
-def test_num_floats_counts_bias_norm_and_weights():
-    assert num_floats((Conv(2, size=1), Conv(4, batch_normalize=False))) == 2 * 3 + 2 * 4 + 4 * 2 * 9 + 4
-
-
-@pytest.mark.parametrize("network, classes, side, billions", [
-    ("yolov2", 80, 608, 62.94), ("yolov2_tiny_voc", 20, 416, 6.97)])  # fmt: skip
-def test_operations_are_those_that_darknets_page_tells(network, classes, side, billions):
-    found = num_operations(zoo.detector(network, classes, zoo.VOC_ANCHORS), (side, side))
-    assert round(found / 1e9, 2) == billions
-
-
-HEAD = zoo.head(2, ((1.0, 1.0),))
-
-
-@pytest.mark.parametrize("layers, pixels", [
-    ((Conv(8), *HEAD), 1),
-    ((Conv(8, stride=2), MaxPool(3, 3), Conv(8, stride=5), *HEAD), 30),
-    ((Conv(8), MaxPool(), Conv(8), MaxPool(), Conv(8), Route((-3,)), *HEAD), 2),
-    ((Conv(16), MaxPool(), MaxPool(2, 1), Conv(8), MaxPool(), Route((0,)), Reorg(4), *HEAD), 4),
-    ((Conv(8), MaxPool(), Route((0,)), Reorg(2), Route((-1, 1)), *HEAD), 2),
-    ((MaxPool(2, 128), *HEAD), 128),
-])  # fmt: skip
-@pytest.mark.parametrize("cells", [(1, 1), (3, 2), (2, 5)])
-def test_stride_is_what_the_maps_show_whatever_the_network_and_input(layers, pixels, cells):
-    assert stride(layers) == pixels
-    width, height = cells[0] * pixels, cells[1] * pixels
-    assert shapes(layers, Shape(3, height, width))[-1][1:] == (cells[1], cells[0])
-    check_input_size(layers, (width, height))
-
-
-@pytest.mark.parametrize("layers, input_size, message", [
-    (zoo.yolov2_tiny(2, zoo.VOC_ANCHORS), (416, 400), "416 x 400 px; expected sides that are positive multiples of 32"),
-    (zoo.yolov2_tiny(2, zoo.VOC_ANCHORS), (0, 32), "expected sides that are positive"),
-    (zoo.yolov2_tiny(2, zoo.VOC_ANCHORS), (-32, 32), "expected sides that are positive"),
-    ((Conv(8, size=2), *HEAD), (8, 8), "a last map of 9 x 9 cells for an input of 8 x 8 px; expected 8 x 8"),
-    ((Conv(8), AvgPool(), *HEAD), (8, 8), "average pools leave one"),
-    ((Conv(8), MaxPool(), Route((0, 1)), *HEAD), (8, 8), r"layer 2 \(route\): maps of different strides"),
-    (zoo.yolov2_tiny(2, zoo.VOC_ANCHORS), (2**20, 2**20), r"layer 0 \(conv\): the network is too large"),
-])  # fmt: skip
-def test_an_input_that_a_network_does_not_take_is_told(layers, input_size, message):
-    with pytest.raises(ConfigError, match=message):
-        check_input_size(layers, input_size)
-
-
-@pytest.mark.parametrize("layers, index", [
-    ((Conv(8), Conv(10**11)), 1),
-    ((Conv(2**15), Conv(2**15, size=3)), 1),
-    ((Conv(8), MaxPool(10**6, 1)), 1),
-    ((Conv(8), *[Route((-1, -1))] * 40), 21),
-    ((*[MaxPool(2, 1)] * (MAX_LAYERS + 1),), MAX_LAYERS),
-])  # fmt: skip
-def test_what_is_too_large_is_refused_by_its_layer(layers, index):
-    with pytest.raises(LayerError, match="too large") as told:
-        shapes(layers, Shape(3, 8, 8))
-    assert told.value.index == index
-
-
-def test_no_published_network_is_too_large():
-    for name in zoo.DETECTORS:
-        check_input_size(zoo.detector(name, 80, zoo.COCO_ANCHORS), (2048, 2048))
-
-
-def test_a_grey_network_has_fewer_numbers_in_its_first_layer():
-    assert channels_before((Conv(8), Conv(4)), channels=1) == [1, 8]
-    assert num_floats((Conv(8),)) - num_floats((Conv(8),), channels=1) == 8 * 9 * 2
+def test_a_detection_head_counts_classes_once_a_cell():
+    assert Detection(20, 7, 3).channels == 1715
+    assert PlacedHead(Detection(20, 7, 3), 1).anchors_px == []

@@ -55,7 +55,7 @@ def test_what_is_no_model_file_is_told(tmp_path):
     ({"format": 99}, "format 99; this version of lookonce reads format 1"),
     ({"resize": "crop"}, "Invalid enum value 'crop' - at .*resize"),
     ({"labels": ["a"]}, "1 labels for a network of 2 classes"),
-    ({"cfg": "[net]\n[yolo]"}, "section .yolo."),
+    ({"cfg": "[net]\n[rnn]"}, "section .rnn."),
     ({"sigma": []}, "does not fit its weights"),
     ({"thresholds": None}, "its description cannot be read .Expected `array`, got `null` - at .*thresholds"),
 ])  # fmt: skip

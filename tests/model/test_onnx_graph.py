@@ -16,7 +16,7 @@ from lookonce import Network
 from lookonce.inference.backends.openvino import the_core
 from lookonce.model import zoo
 from lookonce.model.heads import decode
-from lookonce.model.layers import AvgPool, Conv, Dropout, MaxPool, Region, Reorg, Route
+from lookonce.model.layers import AvgPool, Conv, Detection, Dropout, MaxPool, Region, Reorg, Route
 from lookonce.model.model_file import Model, load_model
 from lookonce.model.onnx_graph import detector_model, network_model, predictions_info, raw_model
 from lookonce.model.postprocess import Selection, nms_per_class
@@ -65,12 +65,16 @@ def in_torch(model, given):
     return found.boxes.numpy(), (found.objectness[..., None] * found.class_prob).numpy()
 
 
-@pytest.mark.parametrize("name", ["dk_yolov2s_160", "dk_tinys_160", "dk_logistic_96", "dk_tree_96x64"])
+@pytest.mark.parametrize("name", [
+    "dk_yolov2s_160", "dk_tinys_160", "dk_logistic_96", "dk_tree_96x64", "dk_v1_64x48", "dk_yolo4_tiny_96x64",
+    "dk_yolo4_new_96x64",
+])  # fmt: skip
 def test_boxes_and_scores_are_those_of_pytorch_on_an_input_of_any_size(name):
     model = load_model(GOLDEN / f"{name}.cfg")
     made = with_predictions(detector_model(model), alone=True)
     onnx.checker.check_model(made, full_check=True)
-    for input_size, count in ((model.input_size, 2), ((96, 128), 1)):
+    one_size = isinstance(model.heads[0].layer, Detection)
+    for input_size, count in ((model.input_size, 2), (model.input_size if one_size else (96, 128), 1)):
         given = images(input_size, count)
         boxes, scores = in_openvino(made, given)
         expected_boxes, expected_scores = in_torch(model, given)

@@ -3,8 +3,8 @@
 import pytest
 
 from lookonce.model import zoo
-from lookonce.model.layers import num_floats
 from lookonce.model.network import Network
+from lookonce.model.sizes import num_floats
 from lookonce.report.explain_network import layer_table
 from sets import nano
 

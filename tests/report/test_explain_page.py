@@ -10,9 +10,9 @@ from browser import allow, needs_browser, opened
 from lookonce import explain
 from lookonce.data.read import read_dataset
 from lookonce.inference.detector import Detector
-from lookonce.model.layers import heads_of
 from lookonce.model.model_file import Model, save_model
 from lookonce.model.network import Network
+from lookonce.model.sizes import heads_of
 from lookonce.report.explain_boxes import candidates, predictions_of
 from lookonce.report.explain_encoding import first_example
 from lookonce.training.step import LossOptions, loss

@@ -22,7 +22,7 @@ from lookonce.errors import ConfigError, UserError
 from lookonce.evaluation.evaluate import detect_all
 from lookonce.evaluation.localization import ENOUGH, ON_OBJECT, Histogram, explain, localize
 from lookonce.inference.detector import Detector
-from lookonce.model.layers import PlacedHead
+from lookonce.model.layers import PlacedHead, Region
 from lookonce.model.model_file import Model, load_model
 from lookonce.model.postprocess import Selection
 from lookonce.model.resize import ResizeMode, antialiases
@@ -278,6 +278,8 @@ def _converted(head: PlacedHead, unit: str, input_size: tuple[int, int]) -> Plac
     """Return a head whose anchors are in cells, if they were in this unit."""
     scale = {"cells": (1.0, 1.0), "pixels": (1 / head.stride,) * 2,
              "ratios of the input": (input_size[0] / head.stride, input_size[1] / head.stride)}[unit]  # fmt: skip
+    if not isinstance(head.layer, Region):
+        return head
     anchors = tuple((w * scale[0], h * scale[1]) for w, h in head.layer.anchors)
     return replace(head, layer=replace(head.layer, anchors=anchors))
 

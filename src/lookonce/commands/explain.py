@@ -21,8 +21,9 @@ from lookonce.inference.detector import Detector
 from lookonce.model import zoo
 from lookonce.model.anchors import cluster, distinct_shapes, measure
 from lookonce.model.heads.region import LOSSES
-from lookonce.model.layers import Layer, PlacedHead, heads_of
+from lookonce.model.layers import Layer, PlacedHead
 from lookonce.model.resize import ResizeMode
+from lookonce.model.sizes import heads_of
 from lookonce.report.explain_encoding import Example, example, first_example
 from lookonce.report.explain_network import layer_table
 from lookonce.report.explain_page import Story, write_explain_page

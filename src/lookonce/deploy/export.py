@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from lookonce.files import replacing, write_text
 from lookonce.model.darknet.files import save_darknet
-from lookonce.model.layers import Region, tree_file
+from lookonce.model.layers import Region
 from lookonce.model.model_file import KEY, Model
 from lookonce.model.network import folded
 from lookonce.model.resize import antialiases, stretches
+from lookonce.model.sizes import tree_file
 from lookonce.model.tree import write_tree
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def write_darknet(model: Model, stem: Path, options: Options) -> Exported:
     elif antialiases(model.resize):
         log.info("this model averages pixels when it shrinks an image; Darknet's own programs and OpenCV do not, so "
                  "their detections on large images differ a little")  # fmt: skip
-    if not all(head.layer.softmax for head in model.heads):
+    regions = [head.layer for head in model.heads if isinstance(head.layer, Region)]
+    if not all(region.softmax for region in regions):
         log.warning("%s.cfg: OpenCV does not read it: its region layer judges each class alone (softmax=0); for OpenCV "
                     "use --format onnx --raw", stem.name)  # fmt: skip
     network = model.network
@@ -78,9 +80,9 @@ def write_darknet(model: Model, stem: Path, options: Options) -> Exported:
         network = folded(network)
         network.layers = tuple(replace(layer, thresh=LOWEST_SCORE) if isinstance(layer, Region) else layer
                                for layer in network.layers)  # fmt: skip
-    else:
+    elif regions:
         log.info("%s.cfg: OpenCV takes the training key thresh=%g for its lowest score; --folded writes %g",
-                 stem.name, model.heads[0].layer.thresh, LOWEST_SCORE)  # fmt: skip
+                 stem.name, regions[0].thresh, LOWEST_SCORE)  # fmt: skip
     cfg, weights, names = (stem.with_name(stem.name + ending) for ending in (".cfg", ".weights", ".names"))
     save_darknet(network, cfg, weights, input_size=model.input_size, seen=model.seen)
     write_text(names, "".join(f"{' '.join(label.split())}\n" for label in model.labels))
@@ -149,7 +151,7 @@ def _with_network(whole: openvino.Model, network: openvino.Model) -> openvino.Mo
     """Return a detector with another network: the part from "pixels" to the raw maps."""
     import openvino
 
-    from lookonce.model.onnx_graph import PIXELS
+    from lookonce.model.onnx_layers import PIXELS
 
     tensors = {name: output for op in whole.get_ops() for output in op.outputs() for name in output.get_names()}
     for reader in network.input(0).get_target_inputs():

@@ -27,9 +27,10 @@ from lookonce.files import write_text
 from lookonce.inference.detector import Detector
 from lookonce.model.darknet.cfg import Cfg, write_cfg
 from lookonce.model.detections import Detections
-from lookonce.model.layers import Conv, Layer, Reorg, Route, num_floats, num_operations, sources
+from lookonce.model.layers import Connected, Conv, Layer, Linked, Local, Reorg, Route
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, empty
+from lookonce.model.sizes import num_floats, num_operations, sources
 from lookonce.training.config import RunConfig, read_both, run_folder
 from lookonce.training.history import WritePage
 from lookonce.training.recipes import RECIPES, Settings
@@ -111,6 +112,13 @@ def choose(network: Network, ratio: float) -> Keep:
     """
     if not 0 < ratio < 1:
         raise ConfigError(f"ratio: {ratio}; expected above 0 and below 1, the fraction of channels to remove")
+    for index, layer in enumerate(network.layers):
+        if (isinstance(layer, Linked | Connected | Local) and layer != Route(getattr(layer, "layers", ()))) or (
+            isinstance(layer, Conv) and (layer.groups > 1 or layer.share is not None)
+        ):
+            kind = type(layer).__name__.lower()
+            raise ConfigError(f"layer {index} ({kind}): pruning follows channels through convolutions, pools, routes "
+                              "without groups and reorgs only; this network cannot be pruned")  # fmt: skip
     together = blocks(network.layers)
     if not together:
         raise ConfigError(

@@ -25,7 +25,8 @@ from lookonce.model.boxes import clip
 from lookonce.model.heads import decode
 from lookonce.model.model_file import Model
 from lookonce.model.network import folded
-from lookonce.model.onnx_graph import BOXES, DETECTIONS, SCORES, predictions_info, raws
+from lookonce.model.onnx_graph import BOXES, DETECTIONS, SCORES, predictions_info
+from lookonce.model.onnx_layers import raws
 from lookonce.model.postprocess import PLAIN_THRESHOLD, Selection, nms_per_class
 from lookonce.model.resize import to_input
 

@@ -94,6 +94,16 @@ def iou(a: Array, b: Array) -> Array:
     return found
 
 
+def relative_distance(a: Array, b: Array) -> Array:
+    """Return the squared distance of centres over the squared diagonal of the hull, 0 to 1; broadcast as in iou."""
+    lib = library(a)
+    centre_a, centre_b = (a[..., :2] + a[..., 2:]) / 2, (b[..., :2] + b[..., 2:]) / 2
+    hull = lib.maximum(a[..., 2:], b[..., 2:]) - lib.minimum(a[..., :2], b[..., :2])
+    diagonal = (hull**2).sum(-1)
+    found: Array = ((centre_a - centre_b) ** 2).sum(-1) / lib.clip(diagonal, lib.finfo(diagonal.dtype).tiny, None)
+    return found
+
+
 def shape_iou(a: Array, b: Array) -> Array:
     """Return the IoU of shapes (w, h) a [..., 2] and b [..., 2] on a common centre, broadcast: [...]."""
     inter = library(a).minimum(a, b).prod(-1)

@@ -1,40 +1,96 @@
 """A network as data: a tuple of frozen records, one a layer, in Darknet's order and words. No torch here.
 
-Source: darknet/src/parser.c (names, defaults), each layer's *_layer.c (output sizes).
+Source: darknet/src/parser.c (names, defaults) of the original and of its popular fork.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal
 
-from lookonce.errors import ConfigError
-
-Activation = Literal["leaky", "linear", "relu", "logistic"]
-MAX_NUMBERS = 2**30
-"""Limit on the numbers in all weights and all maps of one image: 4 GiB of float32. YOLOv2 has 0.1 billion at 608 px."""
-MAX_WINDOW = 256
-"""Largest size and stride of a convolution or a pool."""
-MAX_LAYERS = 4096
+IouLoss = Literal["mse", "iou", "giou", "diou", "ciou"]
+NmsKind = Literal["", "default", "greedynms", "diounms"]
+Activation = Literal[
+    "leaky", "linear", "relu", "logistic", "mish", "swish", "relu6", "elu", "selu", "tanh", "ramp", "hard_mish"
+]
 LUMA = (77 / 256, 150 / 256, 29 / 256)
 """Weights of red, green and blue in grey. Source: stb_image.h, stbi__compute_y, with which Darknet loads images."""
 
 
 @dataclass(frozen=True)
 class Conv:
-    """Convolution, then batch norm (or a bias), then the activation. Padding: size // 2."""
+    """Convolution, then batch norm (or a bias), then the activation."""
 
     filters: int
     size: int = 3
     stride: int = 1
     batch_normalize: bool = True
     activation: Activation = "leaky"
+    groups: int = 1
+    """Groups of channels that are convolved alone; as many as channels: a depthwise convolution."""
+    dilation: int = 1
+    """Distance of the cells of a window. It widens the padding as well."""
+    padding: int | None = None
+    """Cells added at each side; None: size // 2."""
+    share: int | None = None
+    """Index of the convolution whose weights and batch norm this one uses; None: its own."""
+
+    @property
+    def pad(self) -> int:
+        """Cells added at each side of the map."""
+        return self.dilation * (self.size // 2 if self.padding is None else self.padding)
+
+
+@dataclass(frozen=True)
+class Local:
+    """A convolution with other weights at every cell, then a bias of every number, then the activation."""
+
+    filters: int
+    size: int = 3
+    stride: int = 1
+    padding: int = 1
+    activation: Activation = "leaky"
+    map: tuple[int, int] = (0, 0)
+    """(height, width) of the map before it, which its weights are made for."""
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """(height, width) of its output."""
+        height, width = ((side + 2 * self.padding - self.size) // self.stride + 1 for side in self.map)
+        return height, width
+
+
+@dataclass(frozen=True)
+class Connected:
+    """A fully connected layer: every output reads every number of the map before it."""
+
+    output: int
+    activation: Activation = "leaky"
+    batch_normalize: bool = False
+    inputs: int = 0
+    """Numbers in the map before it, which its weights are made for: the network has one input size."""
 
 
 @dataclass(frozen=True)
 class MaxPool:
-    """Maximum over a window; missing cells at the right and bottom do not count."""
+    """Maximum over a window; cells outside the map do not count."""
+
+    size: int = 2
+    stride: int = 2
+    padding: int | None = None
+    """Cells added to each side of length: the smaller half before the map. None: size - 1."""
+
+    @property
+    def pad(self) -> tuple[int, int]:
+        """Cells before and after the map."""
+        padding = self.size - 1 if self.padding is None else self.padding
+        return padding // 2, padding - padding // 2
+
+
+@dataclass(frozen=True)
+class LocalAvgPool:
+    """Mean over the cells of a window that lie in the map."""
 
     size: int = 2
     stride: int = 2
@@ -46,6 +102,59 @@ class Route:
 
     layers: tuple[int, ...]
     """Negative: relative to this layer; else the index in the network."""
+    groups: int = 1
+    """Take one of this many equal parts of the channels of each layer,"""
+    group_id: int = 0
+    """namely this one, counted from 0."""
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """Adds the output of another layer; of maps with different channels the first ones."""
+
+    source: int
+    """Negative: relative to this layer; else the index in the network."""
+    activation: Activation = "linear"
+
+
+@dataclass(frozen=True)
+class ScaleChannels:
+    """Multiplies each channel of another layer by one number of the map before this layer (squeeze and excitation)."""
+
+    source: int
+    activation: Activation = "linear"
+
+
+@dataclass(frozen=True)
+class Sam:
+    """Multiplies the output of another layer by the map before this layer (spatial attention)."""
+
+    source: int
+    activation: Activation = "linear"
+
+
+@dataclass(frozen=True)
+class Upsample:
+    """Repeats each cell stride x stride times, multiplied by scale."""
+
+    stride: int = 2
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The centre of the image, with values from -1 to 1 (adjust), as in early networks."""
+
+    height: int
+    width: int
+    adjust: bool = True
+
+
+@dataclass(frozen=True)
+class SpaceToDepth:
+    """Folds space into channels as TensorFlow's space_to_depth does: Darknet's [reorg3d]."""
+
+    stride: int = 2
 
 
 @dataclass(frozen=True)
@@ -84,6 +193,11 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Contrastive:
+    """A loss on embeddings that track objects; passes values on."""
+
+
+@dataclass(frozen=True)
 class Region:
     """Detection head of YOLOv2, and the scales of its loss. Defaults: yolo-voc.cfg."""
 
@@ -113,9 +227,100 @@ class Region:
         return len(self.anchors) * (5 + self.classes)
 
 
-Head = Region
+@dataclass(frozen=True)
+class Yolo:
+    """Detection head of YOLOv3 and v4, and the settings of its loss. Defaults: Darknet's (yolo_layer.c of the fork)."""
+
+    all_anchors: tuple[tuple[float, float], ...]
+    """(w, h) in input pixels, of all heads of the network."""
+    mask: tuple[int, ...]
+    """Which of them this head has."""
+    classes: int
+    gaussian: bool = False
+    """Each coordinate has an uncertainty beside it (Gaussian YOLOv3); for detection only."""
+    scale_x_y: float = 1.0
+    """Factor by which the offset in a cell is widened around its centre."""
+    new_coords: bool = False
+    """The convolution before has activation=logistic: sizes are (2v)^2 anchors, and nothing here has a sigmoid."""
+    ignore_thresh: float = 0.5
+    """A predicted box with a higher IoU than this with any object is not background."""
+    truth_thresh: float = 1.0
+    """A predicted box with a higher IoU than this with an object is assigned to it."""
+    iou_thresh: float = 1.0
+    """Assign an object also to other anchors whose shape IoU is above this; 1: to its best anchor only."""
+    iou_loss: IouLoss = "mse"
+    """Loss of the boxes: squared error of the coordinates, or an IoU."""
+    iou_normalizer: float = 0.75
+    """Weight of the loss of boxes."""
+    obj_normalizer: float = 1.0
+    """Weight of the loss of objectness."""
+    cls_normalizer: float = 1.0
+    """Weight of an object's own class; of effect with counters_per_class only."""
+    max_delta: float = math.inf
+    """Largest gradient of a coordinate under an IoU loss, and largest weight of a class."""
+    objectness_smooth: bool = False
+    """Objectness of boxes that overlap an object grows towards their IoU."""
+    label_smooth_eps: float = 0.0
+    """Targets of classes are this far from 0 and 1, halved. A key of [net]."""
+    focal_loss: bool = False
+    counters_per_class: tuple[float, ...] = ()
+    """Objects of each class in the training data: rare classes get more weight. Empty: all equal."""
+    nms_kind: NmsKind = ""
+    """How overlapping boxes are suppressed; empty: by their IoU."""
+    beta_nms: float = 0.6
+    """Exponent of the distance of centres under diounms."""
+
+    @property
+    def anchors(self) -> tuple[tuple[float, float], ...]:
+        """(w, h) in input pixels of the anchors of this head."""
+        return tuple(self.all_anchors[index] for index in self.mask)
+
+    @property
+    def channels(self) -> int:
+        """Channels that the map before this layer must have: A * (5 + C), or A * (9 + C) with uncertainties."""
+        return len(self.mask) * ((9 if self.gaussian else 5) + self.classes)
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Detection head of YOLOv1, and the scales of its loss. It has no anchors. Defaults: Darknet's."""
+
+    classes: int
+    side: int = 7
+    """Cells in each direction."""
+    num: int = 1
+    """Boxes of a cell."""
+    input_size: tuple[int, int] = (0, 0)
+    """(width, height) of the network's only input size, pixels."""
+    softmax: bool = False
+    """Classes of a cell exclude each other; else they are raw numbers."""
+    sqrt: bool = False
+    """Sizes are predicted as square roots."""
+    rescore: bool = False
+    """Objectness target: the IoU of the predicted box, or else 1."""
+    forced: bool = False
+    """The responsible box is the second of a cell for small objects, the first for others."""
+    object_scale: float = 1.0
+    noobject_scale: float = 1.0
+    class_scale: float = 1.0
+    coord_scale: float = 1.0
+
+    anchors: ClassVar[tuple[tuple[float, float], ...]] = ()
+
+    @property
+    def channels(self) -> int:
+        """Numbers that the layer before must have: side^2 * (C + 5 num)."""
+        return self.side**2 * (self.classes + 5 * self.num)
+
+
+Head = Region | Yolo | Detection
 """Layers that define the meaning of the map before them. A network may have several."""
-Layer = Conv | MaxPool | Route | Reorg | AvgPool | Dropout | Softmax | Cost | Head
+Linked = Route | Shortcut | ScaleChannels | Sam
+"""Layers that read the outputs of other layers than the one before them."""
+Layer = (
+    Conv | Local | Connected | MaxPool | LocalAvgPool | AvgPool | Linked | Reorg | SpaceToDepth | Upsample | Crop
+    | Dropout | Softmax | Cost | Contrastive | Head
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -124,207 +329,12 @@ class PlacedHead:
 
     layer: Head
     stride: int
-    """Input pixels a cell of its map."""
+    """Input pixels a cell of its map; of a detection layer 1."""
     index: int = -1
     """Index of the layer in the network."""
 
     @property
     def anchors_px(self) -> list[tuple[float, float]]:
         """Its anchors (w, h) in input pixels."""
-        return [(w * self.stride, h * self.stride) for w, h in self.layer.anchors]
-
-
-class Shape(NamedTuple):
-    """Size of a map."""
-
-    channels: int
-    height: int
-    width: int
-
-
-class LayerError(ConfigError):
-    """A layer that does not fit the layers before it, or that is too large. index: index of the layer."""
-
-    def __init__(self, index: int, layer: Layer, found: str) -> None:
-        super().__init__(f"layer {index} ({type(layer).__name__.lower()}): {found}")
-        self.index = index
-
-
-def shapes(layers: tuple[Layer, ...], input_shape: Shape) -> list[Shape]:
-    """Return the output shape of each layer for an input of this shape.
-
-    Raises:
-        LayerError: a route to a missing layer, maps that do not fit together,
-            a region whose map has another number of channels than its anchors and classes require,
-            a layer with which weights and maps exceed MAX_NUMBERS.
-    """
-    out: list[Shape] = []
-    numbers = math.prod(input_shape)
-    for index, layer in enumerate(layers):
-        shape = out[-1] if out else input_shape
-        out.append(_shape(layer, shape, index, out))
-        numbers += num_weights(layer, shape.channels) + math.prod(out[-1])
-        if isinstance(layer, MaxPool):  # its map is padded first
-            numbers += shape.channels * (shape.height + layer.size) * (shape.width + layer.size)
-        if numbers > MAX_NUMBERS or index >= MAX_LAYERS:
-            raise LayerError(index, layer, f"the network is too large: up to here its weights and maps for an input of "
-                             f"{input_shape.width} x {input_shape.height} px hold {numbers} numbers; expected at most "
-                             f"{MAX_NUMBERS} (4 GiB), and at most {MAX_LAYERS} layers")  # fmt: skip
-    return out
-
-
-def _shape(layer: Layer, shape: Shape, index: int, before: list[Shape]) -> Shape:
-    channels, height, width = shape
-    match layer:
-        case Conv(filters, size, stride):
-            pad = 2 * (size // 2) - size
-            return Shape(filters, (height + pad) // stride + 1, (width + pad) // stride + 1)
-        case MaxPool(_, stride):
-            return Shape(channels, (height - 1) // stride + 1, (width - 1) // stride + 1)
-        case Route():
-            maps = [before[i] for i in sources(layer, index)]
-            if len({(m.height, m.width) for m in maps}) > 1:
-                raise LayerError(index, layer, f"maps of different sizes {[tuple(m) for m in maps[:9]]}")
-            return Shape(sum(m.channels for m in maps), maps[0].height, maps[0].width)
-        case Reorg(stride):
-            if channels % stride**2 or height % stride or width % stride:
-                raise LayerError(
-                    index, layer, f"a map of {channels} x {height} x {width}; channels must divide by "
-                    f"{stride**2}, height and width by {stride}: give an input whose sides divide by the whole stride"
-                )  # fmt: skip
-            return Shape(channels * stride**2, height // stride, width // stride)
-        case AvgPool():
-            return Shape(channels, 1, 1)
-        case Region() if channels != layer.channels:
-            raise LayerError(
-                index, layer, f"its map has {channels} channels; {len(layer.anchors)} anchors and "
-                f"{layer.classes} classes need {layer.channels} = anchors * (5 + classes) filters before it"
-            )  # fmt: skip
-        case _:
-            return shape
-
-
-def sources(route: Route, index: int) -> tuple[int, ...]:
-    """Return the indices of the layers that a route at `index` concatenates. Raises LayerError for a missing layer."""
-    found = tuple(index + i if i < 0 else i for i in route.layers)
-    if not found or any(not 0 <= i < index for i in found):
-        raise LayerError(index, route, f"layers={route.layers[:9]}; each must name a layer before it")
-    return found
-
-
-def _channels_and_strides(layers: tuple[Layer, ...], channels: int = 3) -> list[tuple[int, int]]:
-    """Return channels and stride (input pixels a cell) of each layer's output, which hold for every input size.
-
-    Raises LayerError for a route to a missing layer, or to maps of different strides.
-    """
-    out: list[tuple[int, int]] = []
-    for index, layer in enumerate(layers):
-        before, whole = out[-1] if out else (channels, 1)
-        match layer:
-            case Conv(filters, _, stride):
-                out.append((filters, whole * stride))
-            case MaxPool(_, stride):
-                out.append((before, whole * stride))
-            case Reorg(stride):
-                out.append((before * stride**2, whole * stride))
-            case Route():
-                numbers, strides = zip(*(out[i] for i in sources(layer, index)), strict=True)
-                if len(set(strides)) > 1:
-                    raise LayerError(index, layer, f"maps of different strides {list(strides[:9])}")
-                out.append((sum(numbers), strides[0]))
-            case _:
-                out.append((before, whole))
-    return out
-
-
-def heads_of(layers: tuple[Layer, ...]) -> tuple[PlacedHead, ...]:
-    """Return the heads of a network in layer order, each with its stride; none for a classifier."""
-    strides = [stride for _, stride in _channels_and_strides(layers)]
-    return tuple(PlacedHead(x, strides[i], i) for i, x in enumerate(layers) if isinstance(x, Head))
-
-
-def stride(layers: tuple[Layer, ...]) -> int:
-    """Return the number that divides both sides of a valid input: 32 for YOLOv2. Pools over a whole map do not count.
-
-    Raises LayerError for a route to a missing layer, or to maps of different strides.
-    """
-    heads = heads_of(layers)
-    return math.lcm(*(head.stride for head in heads)) if heads else _channels_and_strides(layers)[-1][1]
-
-
-def tree_file(layers: tuple[Layer, ...]) -> str:
-    """Return the file of the class tree as the cfg names it; empty: no head has one."""
-    return next((head.layer.tree for head in heads_of(layers) if head.layer.tree), "")
-
-
-def num_classes(layers: tuple[Layer, ...]) -> int:
-    """Return the classes of a detector. Raises ConfigError for a network without heads, or with heads that differ."""
-    classes = {head.layer.classes for head in heads_of(layers)}
-    if not classes:
-        raise ConfigError("this network has no detection head (region layer): it classifies, it cannot detect")
-    if len(classes) > 1:
-        raise ConfigError(f"heads of {sorted(classes)} classes; expected the same number in each")
-    return classes.pop()
-
-
-def last_convolutions(layers: tuple[Layer, ...]) -> list[int]:
-    """Return the index of the convolution before each head, or of the last one in a network without heads.
-
-    Their filters depend on classes and anchors.
-    """
-    ends = [head.index for head in heads_of(layers)] or [len(layers)]
-    before = [[i for i in range(end) if isinstance(layers[i], Conv)] for end in ends]
-    return [found[-1] for found in before if found]
-
-
-def check_input_size(layers: tuple[Layer, ...], input_size: tuple[int, int], channels: int = 3) -> None:
-    """Raise ConfigError unless a detector runs on inputs of input_size (width, height).
-
-    Both sides must be multiples of the stride, no layer too large, and each head's map must have one cell for each
-    stride x stride pixels.
-    """
-    width, height = input_size
-    whole = stride(layers)
-    if min(input_size) < 1 or width % whole or height % whole:
-        raise ConfigError(f"an input of {width} x {height} px; expected sides that are positive multiples of {whole}")
-    maps = shapes(layers, Shape(channels, height, width))
-    for head in heads_of(layers):
-        found, cols, rows = maps[head.index], width // head.stride, height // head.stride
-        if (found.width, found.height) != (cols, rows):
-            raise ConfigError(
-                f"a last map of {found.width} x {found.height} cells for an input of {width} x {height} px; expected "
-                f"{cols} x {rows}: convolutions of even size add a cell, average pools leave one"
-            )
-
-
-def channels_before(layers: tuple[Layer, ...], channels: int = 3) -> list[int]:
-    """Return the channels of each layer's input, for images with this number of channels (3: RGB, 1: grey)."""
-    return [channels, *(after for after, _ in _channels_and_strides(layers, channels))][: len(layers)]
-
-
-def num_weights(layer: Layer, channels: int) -> int:
-    """Return the number of weights of a layer in a .weights file. channels: those of its input."""
-    if not isinstance(layer, Conv):
-        return 0
-    return layer.filters * (channels * layer.size**2 + (4 if layer.batch_normalize else 1))
-
-
-def floats_by_layer(layers: tuple[Layer, ...], channels: int = 3) -> list[int]:
-    """Return num_weights of each layer. channels: those of the network's input."""
-    return [num_weights(*each) for each in zip(layers, channels_before(layers, channels), strict=True)]
-
-
-def num_floats(layers: tuple[Layer, ...], channels: int = 3) -> int:
-    """Return the number of weights in a .weights file of this network."""
-    return sum(floats_by_layer(layers, channels))
-
-
-def num_operations(layers: tuple[Layer, ...], input_size: tuple[int, int], channels: int = 3) -> int:
-    """Return the multiplications and additions of all convolutions for an input of (width, height), as in Darknet."""
-    before = Shape(channels, input_size[1], input_size[0])
-    out = shapes(layers, before)
-    return sum(
-        2 * layer.size**2 * shape.channels * math.prod(after)
-        for layer, shape, after in zip(layers, [before, *out], out, strict=False)
-        if isinstance(layer, Conv)
-    )
+        scale = self.stride if isinstance(self.layer, Region) else 1
+        return [(w * scale, h * scale) for w, h in self.layer.anchors]

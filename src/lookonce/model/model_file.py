@@ -22,11 +22,13 @@ from lookonce.errors import UserError
 from lookonce.files import replacing
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.files import Pair, find_pair, find_tree, load_darknet, read_names
-from lookonce.model.layers import Layer, PlacedHead, check_input_size, heads_of, num_classes, tree_file
+from lookonce.model.layers import Detection, Layer, PlacedHead
 from lookonce.model.resize import ResizeMode
+from lookonce.model.sizes import check_input_size, heads_of, num_classes, tree_file
 from lookonce.model.tree import Tree
 
 if TYPE_CHECKING:
+    from lookonce.model.darknet.weights import Origin
     from lookonce.model.network import Network
 
 KEY = "lookonce"
@@ -272,7 +274,7 @@ def _filled(model: Model, sigmas: tuple[tuple[float, float], ...], file: Any, pa
 
 
 def _from_darknet(path: Path) -> Model:
-    """Read the model in a .cfg, its .weights and its .names. Darknet letterboxes images."""
+    """Read the model in a .cfg, its .weights and its .names."""
     pair = find_pair(path)
     network = load_darknet(pair.cfg, pair.weights)
     origin, classes = network.origin, num_classes(network.layers)
@@ -285,9 +287,22 @@ def _from_darknet(path: Path) -> Model:
         log.warning("no %s: the classes are named 'class 0', 'class 1', ...", pair.cfg.with_suffix(".names"))
     input_size = (origin.cfg.width, origin.cfg.height)
     try:
-        return Model(network, labels, input_size, seen=min(origin.header.seen, MAX_SEEN), tree=tree)
+        return Model(network, labels, input_size, _darknet_resize(origin), seen=min(origin.header.seen, MAX_SEEN),
+                     tree=tree)  # fmt: skip
     except UserError as error:
         raise ModelFileError(f"{pair.cfg}: {error}") from None
+
+
+def _darknet_resize(origin: Origin) -> ResizeMode:
+    """Return how the program that wrote the files resizes images.
+
+    Darknet letterboxes them, but stretches those of a detection layer (yolo.c). Its fork stretches all unless the cfg
+    has letter_box=1; so does OpenCV, whose interpolation this is.
+    """
+    if any(isinstance(layer, Detection) for layer in origin.cfg.layers):
+        return "stretch"
+    wanted = bool(origin.cfg.kept) and dict(origin.cfg.kept[0]).get("letter_box", "0") not in ("0", "")
+    return "stretch" if origin.header.is_fork and not wanted else "letterbox"
 
 
 def _darknet_labels(pair: Pair, classes: int) -> tuple[str, ...]:

@@ -1,39 +1,21 @@
-"""Build and run a network from its layers. Letters: B images, C channels, F filters, H x W cells, K x K kernel.
-
-With AVX2 alone, oneDNN computes the gradient of channels_last weights at half the speed of a matrix product
-(docs/results.md), so convolutions here use that product.
-"""
+"""Build and run a network from its layers. Letters: B images, C channels, F filters, H x W cells, K x K kernel."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from lookonce.errors import ConfigError
-from lookonce.model.layers import (
-    LUMA,
-    AvgPool,
-    Conv,
-    Cost,
-    Dropout,
-    Layer,
-    MaxPool,
-    Region,
-    Reorg,
-    Route,
-    Softmax,
-    channels_before,
-    heads_of,
-    last_convolutions,
-    sources,
-    stride,
-)
+from lookonce.model.convolution import convolve
+from lookonce.model.layers import Connected, Conv, Layer, Linked, Local, Route, Sam, ScaleChannels, Shortcut
+from lookonce.model.operations import activate, add_shortcut, grey, run_plain
+from lookonce.model.sizes import channels_before, heads_of, last_convolutions, sources, stride
 
 if TYPE_CHECKING:
     from lookonce.model.darknet.weights import Origin
@@ -50,24 +32,8 @@ TRAINED_HERE = Sigma(1e-5, 0.0)
 """PyTorch's convention, and that of Darknet's CUDA kernel."""
 DARKNET = Sigma(0.0, 1e-6)
 """Darknet on a CPU. Source: darknet/src/blas.c, normalize_cpu."""
-
-
-def grey(x: Tensor) -> Tensor:
-    """Convert RGB [B, 3, H, W] to grey [B, 1, H, W], without Darknet's rounding to whole levels of 255."""
-    return (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
-
-
-def reorg(x: Tensor, stride: int) -> Tensor:
-    """Darknet's reorg of [B, C, H, W]: [B, C*s*s, H/s, W/s]. C must divide by s*s.
-
-    Not space_to_depth: Darknet reads the map's memory as [C/(s*s), H*s, W*s], which orders pixels differently.
-    Source: darknet/src/blas.c, reorg_cpu, called with forward=0.
-    """
-    batch, channels, height, width = x.shape
-    deep = channels // stride**2
-    view = x.reshape(batch, deep, height, stride, width, stride)  # memory as [D, H*s, W*s]: j, dj, i, di
-    folded = view.permute(0, 3, 5, 1, 2, 4)  # [B, dj, di, D, H, W]; channel k = (dj*s + di)*D + d
-    return folded.reshape(batch, channels * stride**2, height // stride, width // stride)
+DARKNET_FORK = TRAINED_HERE
+"""Darknet's popular fork, on CPU and GPU. Its files have a version above 0.2.0 in their header."""
 
 
 SMALL = 1e-12
@@ -105,119 +71,51 @@ class BatchNorm(nn.Module):
         return F.batch_norm(x, self.running_mean, var, self.weight, self.bias, self.training, self.momentum, eps)
 
 
-WINDOWS = 16_000_000
-"""Bytes of windows copied at a time: they stay in the processor's cache."""
-FEW_CHANNELS = 16
-"""Below this many channels the rows of the matrix are too short: oneDNN is faster."""
-
-
-def convolve(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """Return conv(x) [B, F, H', W']; the weight gradient is computed as a matrix product if that is faster."""
-    if torch.is_grad_enabled() and conv.weight.requires_grad and is_faster(x, conv):
-        return cast(Tensor, Convolve.apply(x, conv.weight, conv.bias))  # type: ignore[no-untyped-call]
-    return cast(Tensor, conv(x))
-
-
-def is_faster(x: Tensor, conv: nn.Conv2d) -> bool:
-    """Return whether the matrix product is faster: float32, AVX2, channels_last, a kernel that Convolve supports."""
-    return (
-        x.device.type == "cpu"
-        and torch.backends.cpu.get_cpu_capability() == "AVX2"
-        and x.dtype == conv.weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and x.is_contiguous(memory_format=torch.channels_last)
-        and conv.in_channels >= FEW_CHANNELS
-        and conv.stride == (1, 1)
-        and conv.kernel_size[0] == conv.kernel_size[1] == 2 * int(conv.padding[0]) + 1
-    )
-
-
-class Convolve(torch.autograd.Function):
-    """A convolution of stride 1 with an odd kernel and padding K // 2."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return F.conv2d(x, weight, bias). x: [B, C, H, W]; weight: [F, C, K, K]; bias: [F]."""
-        ctx.save_for_backward(x, weight)
-        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Return the gradients of x, weight and bias where they are needed. grad: [B, F, H, W]."""
-        x, weight = ctx.saved_tensors
-        x_needed, weight_needed, bias_needed = ctx.needs_input_grad
-        pad = [weight.shape[-1] // 2] * 2
-        x_grad, _, _ = torch.ops.aten.convolution_backward(
-            grad, x, weight, None, [1, 1], pad, [1, 1], False, [0, 0], 1, [x_needed, False, False]
-        )
-        return (
-            x_grad,
-            weight_gradient(x, grad, weight.shape[-1]) if weight_needed else None,
-            grad.sum((0, 2, 3)) if bias_needed else None,
-        )
-
-
-def weight_gradient(x: Tensor, grad: Tensor, size: int) -> Tensor:
-    """Return the gradient of the weights [F, C, K, K]. x: [B, C, H, W]; grad: [B, F, H, W]; size: K.
-
-    It is the product of the output cells' gradients and a matrix whose rows are the windows of these cells.
-    """
-    batch, channels, height, width = x.shape
-    filters, pad, length = grad.shape[1], size // 2, size * size * channels
-    padded = F.pad(x, (pad, pad, pad, pad)).permute(0, 2, 3, 1).contiguous()  # [B, H+2p, W+2p, C]
-    image, row, cell, _ = padded.stride()
-    windows = padded.as_strided(
-        (batch, height, width, size, size, channels), (image, row, cell, row, cell, 1)
-    )  # a view: [B, H, W, K, K, C]
-    gradients = grad.permute(0, 2, 3, 1)  # [B, H, W, F]
-    found = x.new_zeros(filters, length)
-    at_a_time = max(1, WINDOWS // (4 * height * width * length))
-    for start in range(0, batch, at_a_time):
-        part = slice(start, start + at_a_time)
-        found.addmm_(gradients[part].reshape(-1, filters).t(), windows[part].reshape(-1, length))
-    return found.view(filters, size, size, channels).permute(0, 3, 1, 2)  # channels last, as the weights
-
-
 class Convolution(nn.Module):
-    """Convolution, batch norm or bias, activation: one [convolutional] section."""
+    """Convolution, batch norm or bias, activation: one [convolutional] or [connected] section."""
 
     def __init__(self, channels: int, layer: Conv) -> None:
         super().__init__()
         self.layer = layer
-        bias = not layer.batch_normalize
-        self.conv = nn.Conv2d(channels, layer.filters, layer.size, layer.stride, layer.size // 2, bias=bias)
+        self.conv = nn.Conv2d(
+            channels, layer.filters, layer.size, layer.stride, layer.pad, layer.dilation, layer.groups,
+            bias=not layer.batch_normalize,
+        )  # fmt: skip
         self.norm = BatchNorm(layer.filters) if layer.batch_normalize else None
         nn.init.kaiming_normal_(self.conv.weight, a=0.1)
         if self.conv.bias is not None:
             nn.init.normal_(self.conv.weight, std=0.01)
             nn.init.zeros_(self.conv.bias)
 
+    def forward(self, x: Tensor, layer: Conv | None = None) -> Tensor:
+        """[B, C, H, W] to [B, filters, H', W']. layer: a layer that shares these weights; None: its own."""
+        if layer is None:
+            x = convolve(x, self.conv)
+        else:
+            sides = (layer.stride, layer.pad, layer.dilation, layer.groups)
+            x = F.conv2d(x, self.conv.weight, self.conv.bias, *sides)
+        x = self.norm(x) if self.norm is not None else x
+        return activate(x, (layer or self.layer).activation, inplace=self.norm is not None)
+
+
+class LocalConvolution(nn.Module):
+    """A convolution with other weights at each of its L output cells: one [local] section."""
+
+    def __init__(self, channels: int, layer: Local) -> None:
+        super().__init__()
+        self.layer = layer
+        rows, cols = layer.cells
+        self.bias = nn.Parameter(torch.zeros(layer.filters, rows, cols))
+        self.weight = nn.Parameter(torch.empty(rows * cols, layer.filters, channels * layer.size**2))  # [L, F, C*K*K]
+        nn.init.normal_(self.weight, std=math.sqrt(2 / self.weight.shape[2]))
+
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to [B, filters, H', W']."""
-        x = convolve(x, self.conv)
-        x = self.norm(x) if self.norm is not None else x
-        match self.layer.activation:
-            case "leaky":
-                return F.leaky_relu(x, 0.1, inplace=self.norm is not None)
-            case "relu":
-                return F.relu(x)
-            case "logistic":
-                return x.sigmoid()
-            case "linear":
-                return x
-
-
-def max_pool(x: Tensor, layer: MaxPool) -> Tensor:
-    """Return Darknet's max pooling: windows start (size-1)//2 before the map; padding never wins.
-
-    Source: darknet/src/maxpool_layer.c, padding = size - 1, out = (in + padding - size) / stride + 1.
-    """
-    before = (layer.size - 1) // 2
-    if before == 0 and layer.size == layer.stride:
-        return F.max_pool2d(x, layer.size, layer.stride, ceil_mode=True)
-    after = layer.size - 1 - before
-    return F.max_pool2d(F.pad(x, (before, after, before, after), value=-math.inf), layer.size, layer.stride)
+        windows = F.unfold(x, self.layer.size, padding=self.layer.padding, stride=self.layer.stride)  # [B, C*K*K, L]
+        found = torch.matmul(self.weight, windows.permute(2, 1, 0))  # [L, F, B]
+        return activate(
+            found.permute(2, 1, 0).reshape(len(x), -1, *self.layer.cells) + self.bias, self.layer.activation
+        )
 
 
 class Network(nn.Module):
@@ -236,16 +134,22 @@ class Network(nn.Module):
         self.origin: Origin | None = None
         """The Darknet files that it was read from, so that they can be written unchanged."""
         before = channels_before(layers, channels)
-        self.convolutions = nn.ModuleDict(
-            {str(i): Convolution(before[i], layer) for i, layer in enumerate(layers) if isinstance(layer, Conv)}
-        )
-        self._sources = {i: sources(layer, i) for i, layer in enumerate(layers) if isinstance(layer, Route)}
+        self.convolutions, self.local_convolutions = nn.ModuleDict(), nn.ModuleDict()
+        for i, layer in enumerate(layers):
+            match layer:
+                case Conv(share=None):
+                    self.convolutions[str(i)] = Convolution(before[i], layer)
+                case Connected(output, activation, normalize, inputs):
+                    self.convolutions[str(i)] = Convolution(inputs, Conv(output, 1, 1, normalize, activation))
+                case Local():
+                    self.local_convolutions[str(i)] = LocalConvolution(before[i], layer)
+        self._sources = {i: sources(layer, i) for i, layer in enumerate(layers) if isinstance(layer, Linked)}
         self._raw_layers = tuple(head.index for head in self.heads) or (len(layers) - 1,)  # a head passes its map on
         self._kept = {*self._raw_layers, *(source for found in self._sources.values() for source in found)}
         self._frozen = 0
 
     def convolution_list(self) -> list[Convolution]:
-        """Return the convolutions in their order, as Darknet's weight files hold them."""
+        """Return the convolutions, connected layers among them, in their order."""
         return [cast(Convolution, module) for module in self.convolutions.values()]
 
     @property
@@ -312,22 +216,35 @@ class Network(nn.Module):
         return x
 
     def _run_layer(self, index: int, layer: Layer, x: Tensor, kept: dict[int, Tensor]) -> Tensor:
+        others = [kept[source] for source in self._sources.get(index, ())]
         match layer:
-            case Conv():
+            case Conv(share=None):
                 return cast(Tensor, self.convolutions[str(index)](x))
-            case MaxPool():
-                return max_pool(x, layer)
-            case Route():
-                found = [kept[source] for source in self._sources[index]]
-                return torch.cat(found, 1) if len(found) > 1 else found[0]
-            case Reorg(stride):
-                return reorg(x, stride)
-            case AvgPool():
-                return x.mean((2, 3), keepdim=True)
-            case Dropout(probability):
-                return F.dropout(x, probability, self.training)
-            case Softmax() | Cost() | Region():
-                return x
+            case Conv(share=int(share)):
+                return cast(Tensor, self.convolutions[str(share)](x, layer))
+            case Local():
+                self._check_map(index, x, layer.map == x.shape[2:])
+                return cast(Tensor, self.local_convolutions[str(index)](x))
+            case Connected(_, _, _, inputs):
+                self._check_map(index, x, inputs == x[0].numel())
+                return cast(Tensor, self.convolutions[str(index)](x.flatten(1)[:, :, None, None]))
+            case Route(_, groups, group_id):
+                if groups > 1:
+                    others = [other.chunk(groups, 1)[group_id] for other in others]
+                return torch.cat(others, 1) if len(others) > 1 else others[0]
+            case Shortcut():
+                return activate(add_shortcut(x, others[0]), layer.activation)
+            case ScaleChannels() | Sam():
+                return activate(x * others[0], layer.activation)
+            case _:
+                return run_plain(x, layer, self.training)
+
+    def _check_map(self, index: int, x: Tensor, fits: bool) -> None:
+        """Raise ConfigError for a map of another size than a layer's weights are made for."""
+        if not fits:
+            kind = type(self.layers[index]).__name__.lower()
+            raise ConfigError(f"layer {index} ({kind}): a map of {tuple(x.shape[1:])}; its weights are made for "
+                              "another: this network has one input size, that of its cfg")  # fmt: skip
 
     def freeze(self, convolutions: int) -> None:
         """Freeze the first convolutions: no gradients, batch norm with running statistics.
@@ -340,6 +257,8 @@ class Network(nn.Module):
         self._frozen = convolutions
         for index, convolution in enumerate(own):
             convolution.requires_grad_(index >= convolutions)
+        for at, local in self.local_convolutions.items():
+            local.requires_grad_(int(at) > self.split_index)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Network:
@@ -360,7 +279,7 @@ def empty(layers: tuple[Layer, ...], channels: int = 3) -> Network:
 def folded(network: Network) -> Network:
     """Return the same network with every batch norm folded into its convolution: for detection only."""
     plain = tuple(
-        Conv(layer.filters, layer.size, layer.stride, False, layer.activation) if isinstance(layer, Conv) else layer
+        replace(layer, batch_normalize=False) if isinstance(layer, Conv | Connected) else layer
         for layer in network.layers
     )
     result = empty(plain, network.channels)
@@ -374,4 +293,5 @@ def folded(network: Network) -> Network:
             gain = old.norm.weight / old.norm.divisor()  # [C]
             new.conv.weight.copy_(old.conv.weight * gain[:, None, None, None])
             new.conv.bias.copy_(old.norm.bias - old.norm.running_mean * gain)
+    result.local_convolutions.load_state_dict(network.local_convolutions.state_dict())
     return result.eval()

@@ -17,31 +17,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper
 
-from lookonce.model.layers import (
-    LUMA,
-    AvgPool,
-    Conv,
-    Layer,
-    MaxPool,
-    PlacedHead,
-    Reorg,
-    Route,
-    Shape,
-    channels_before,
-    heads_of,
-    shapes,
-    sources,
-)
+from lookonce.model.layers import Detection, PlacedHead
 from lookonce.model.model_file import KEY, Model, ModelFileError, not_ours
+from lookonce.model.onnx_layers import PIXELS, Graph, Numbers, add_network, folded_numbers, number_shapes, raws
 from lookonce.model.postprocess import PLAIN_THRESHOLD, Selection
+from lookonce.model.sizes import Shape, shapes
 from lookonce.model.tree import Tree
 
 OPSET = 18
@@ -49,11 +36,8 @@ IR = 10
 """ONNX's file version for this opset; ONNX Runtime reads it from 1.18 on."""
 MAX_SIDE = 2**14
 """Largest side of an input, pixels; larger ones are refused before memory is taken."""
-PIXELS, RAW = "pixels", "raw"
 IMAGES, BOXES, SCORES, DETECTIONS = "images", "boxes", "scores", "detections"
 SCORE_THRESHOLD, IOU_THRESHOLD = "score_threshold", "iou_threshold"
-Numbers = Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]
-"""Weight [C_out, C_in, k, k] and bias [C_out] of each convolution, in layer order."""
 
 
 def detector_model(model: Model) -> onnx.ModelProto:
@@ -62,15 +46,15 @@ def detector_model(model: Model) -> onnx.ModelProto:
     From "images", uint8 [B, 3, H, W] RGB, already resized (B, H and W are free), to "detections" [M, 7], rows of image,
     class, x1, y1, x2, y2 (input px), score. Before suppression: "boxes" [B, N, 4] and "scores" [B, N, C].
     """
-    graph = _Graph()
+    graph = Graph()
     graph.add("Cast", [IMAGES], "images/float", to=onnx.TensorProto.FLOAT)
     graph.add("Div", ["images/float", graph.constant("images/most", np.float32(255))], PIXELS)
-    _add_network(graph, model, _folded_numbers(model))
+    add_network(graph, model, folded_numbers(model))
     _add_decoding(graph, model)
     _add_suppression(graph, model)
     images = helper.make_tensor_value_info(IMAGES, onnx.TensorProto.UINT8, ("batch", 3, "height", "width"))
     inputs = [images, _floats(SCORE_THRESHOLD, (1,)), _floats(IOU_THRESHOLD, (1,))]
-    made = graph.model(inputs, [_floats(DETECTIONS, ("rows", 7))], model)
+    made = _whole(graph, inputs, [_floats(DETECTIONS, ("rows", 7))], model)
     made.doc_string = "boxes are xyxy in input pixels; rows are sorted by image, class, descending score, prediction"
     return made
 
@@ -80,10 +64,10 @@ def network_model(model: Model, numbers: Numbers | None = None) -> onnx.ModelPro
 
     numbers: weights and biases with batch norm folded; None: those of the model.
     """
-    graph, names = _Graph(), raws(model.layers)
-    _add_network(graph, model, numbers or _folded_numbers(model))
+    graph, names = Graph(), raws(model.layers)
+    add_network(graph, model, numbers or folded_numbers(model))
     outputs = [_floats(name, ("batch", f"channels{n}", f"rows{n}", f"columns{n}")) for name, n in names.items()]
-    return graph.model([_floats(PIXELS, ("batch", 3, "height", "width"))], outputs, model)
+    return _whole(graph, [_floats(PIXELS, ("batch", 3, "height", "width"))], outputs, model)
 
 
 def raw_model(model: Model) -> onnx.ModelProto:
@@ -92,11 +76,11 @@ def raw_model(model: Model) -> onnx.ModelProto:
     From "pixels", float32 [1, 3, H, W] RGB in 0..1, already resized, to the raw maps, of a region layer
     [1, A*(5+C), H/stride, W/stride].
     """
-    graph, (width, height) = _Graph(), model.input_size
-    _add_network(graph, model, _folded_numbers(model), model.input_size)
+    graph, (width, height) = Graph(), model.input_size
+    add_network(graph, model, folded_numbers(model), model.input_size)
     maps = shapes(model.layers, Shape(model.channels, height, width))
     outputs = [_floats(name, (1, *maps[index])) for name, index in raws(model.layers).items()]
-    made = graph.model([_floats(PIXELS, (1, 3, height, width))], outputs, model)
+    made = _whole(graph, [_floats(PIXELS, (1, 3, height, width))], outputs, model)
     made.doc_string = "raw is the map before the head: per anchor x, y, w, h, objectness and classes"
     return made
 
@@ -104,12 +88,6 @@ def raw_model(model: Model) -> onnx.ModelProto:
 def predictions_info() -> list[onnx.ValueInfoProto]:
     """Return names and shapes of the tensors before suppression."""
     return [_floats(BOXES, ("batch", "predictors", 4)), _floats(SCORES, ("batch", "predictors", "classes"))]
-
-
-def raws(layers: tuple[Layer, ...]) -> dict[str, int]:
-    """Return the names of a network's raw maps, each with the index of its layer: "raw", or "raw0", "raw1", ..."""
-    heads = [head.index for head in heads_of(layers)] or [len(layers) - 1]
-    return {RAW: heads[0]} if len(heads) == 1 else {f"{RAW}{n}": index for n, index in enumerate(heads)}
 
 
 def raw_shapes(model: Model, place: str) -> list[Shape]:
@@ -163,8 +141,8 @@ def network_part(made: onnx.ModelProto, model: Model, place: str) -> onnx.ModelP
         found = list(made.graph.node[outputs.get(PIXELS, -1) + 1 : outputs[last] + 1])
         numbers = _read_numbers(made, model, place)
         for size in (None, model.input_size):
-            expected = _Graph()
-            _add_network(expected, model, numbers, size)
+            expected = Graph()
+            add_network(expected, model, numbers, size)
             if found == expected.nodes:
                 return network_model(model, numbers)
     except ModelFileError:
@@ -179,7 +157,7 @@ def network_part(made: onnx.ModelProto, model: Model, place: str) -> onnx.ModelP
 def _read_numbers(made: onnx.ModelProto, model: Model, place: str) -> Numbers:
     tensors = {tensor.name: tensor for tensor in made.graph.initializer}
 
-    def read(name: str, *shape: int) -> NDArray[np.float32]:
+    def read(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         tensor = tensors.get(name, onnx.TensorProto())
         is_float = tensor.data_type == onnx.TensorProto.FLOAT and tensor.data_location == onnx.TensorProto.DEFAULT
         if not is_float or tuple(tensor.dims) != shape or len(tensor.raw_data) != 4 * math.prod(shape):
@@ -189,37 +167,21 @@ def _read_numbers(made: onnx.ModelProto, model: Model, place: str) -> Numbers:
             )
         return np.frombuffer(tensor.raw_data, "<f4").reshape(shape)
 
-    channels = channels_before(model.layers, model.channels)
-    return [(read(f"{n}/weight", layer.filters, channels[n], layer.size, layer.size), read(f"{n}/bias", layer.filters))
-            for n, layer in enumerate(model.layers) if isinstance(layer, Conv)]  # fmt: skip
+    shapes_of = number_shapes(model.layers, model.channels)
+    return {n: (read(f"{n}/weight", weight), read(f"{n}/bias", bias)) for n, (weight, bias) in shapes_of.items()}
 
 
-class _Graph:
-    """Nodes and initialisers in the order in which they are added."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
-
-    def add(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Add a node with one output; return the output's name."""
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
-        return output
-
-    def constant(self, name: str, value: object) -> str:
-        """Add an initialiser; return its name."""
-        self.initializers.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def model(
-        self, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto], model: Model
-    ) -> onnx.ModelProto:
-        """Return the graph as an ONNX model, with the model's description."""
-        graph = helper.make_graph(self.nodes, "lookonce", inputs, outputs, self.initializers)
-        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
-        made.producer_name = "lookonce"
-        helper.set_model_props(made, {KEY: json.dumps(model.to_json())})
-        return made
+def _whole(
+    graph: Graph, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto], model: Model
+) -> onnx.ModelProto:
+    """Return a graph as an ONNX model, with the model's description."""
+    made = helper.make_model(
+        helper.make_graph(graph.nodes, "lookonce", inputs, outputs, graph.initializers),
+        opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR,
+    )  # fmt: skip
+    made.producer_name = "lookonce"
+    helper.set_model_props(made, {KEY: json.dumps(model.to_json())})
+    return made
 
 
 def _floats(name: str, shape: Sequence[int | str]) -> onnx.ValueInfoProto:
@@ -227,100 +189,7 @@ def _floats(name: str, shape: Sequence[int | str]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
 
 
-def _folded_numbers(model: Model) -> Numbers:
-    from lookonce.model.network import folded  # needs torch, which reading a file does not
-
-    convolutions = [one.conv for one in folded(model.network).convolution_list()]
-    return [(c.weight.detach().numpy(), c.bias.detach().numpy()) for c in convolutions if c.bias is not None]
-
-
-def _add_network(graph: _Graph, model: Model, numbers: Numbers, size: tuple[int, int] | None = None) -> None:
-    """Add the nodes from "pixels" to the raw maps. size: (W, H) of the input; None: variable."""
-    layers, channels = model.layers, channels_before(model.layers, model.channels)
-    maps = None
-    if size is not None:
-        given = Shape(model.channels, size[1], size[0])
-        maps = [given, *shapes(layers, given)]
-    source = PIXELS
-    if model.channels == 1:  # network.grey
-        luma = graph.constant("grey/luma", np.array(LUMA, np.float32)[None, :, None, None])  # [1, 3, 1, 1]
-        source = graph.add("Conv", [PIXELS, luma], "grey")
-    outputs: list[str] = []
-    remaining = iter(numbers)
-    for index, layer in enumerate(layers):
-        match layer:
-            case Conv():
-                source = _add_convolution(graph, index, layer, source, next(remaining))
-            case Route():
-                found = [outputs[i] for i in sources(layer, index)]
-                source = graph.add("Concat", found, f"{index}/route", axis=1) if len(found) > 1 else found[0]
-            case MaxPool():
-                source = _add_max_pool(graph, index, layer, source)
-            case AvgPool():
-                source = graph.add("GlobalAveragePool", [source], f"{index}/avgpool")
-            case Reorg(stride) if maps is not None:
-                source = _add_fixed_reorg(graph, f"{index}/reorg", source, maps[index], stride)
-            case Reorg(stride):
-                source = _add_reorg(graph, f"{index}/reorg", source, channels[index], stride)
-        outputs.append(source)  # the other layers pass their map on
-    for name, index in raws(layers).items():
-        graph.add("Identity", [outputs[index]], name)
-
-
-def _add_convolution(
-    graph: _Graph, index: int, layer: Conv, source: str, numbers: tuple[NDArray[np.float32], NDArray[np.float32]]
-) -> str:
-    names = [graph.constant(f"{index}/{name}", value) for name, value in zip(("weight", "bias"), numbers, strict=True)]
-    pads, strides = [layer.size // 2] * 4, [layer.stride] * 2
-    out = graph.add("Conv", [source, *names], f"{index}/convolution", pads=pads, strides=strides)
-    match layer.activation:
-        case "leaky":
-            return graph.add("LeakyRelu", [out], f"{index}/leaky", alpha=0.1)
-        case "relu":
-            return graph.add("Relu", [out], f"{index}/relu")
-        case "logistic":
-            return graph.add("Sigmoid", [out], f"{index}/logistic")
-        case "linear":
-            return out
-
-
-def _add_max_pool(graph: _Graph, index: int, layer: MaxPool, source: str) -> str:
-    """Add network.max_pool."""
-    before = (layer.size - 1) // 2
-    after = layer.size - 1 - before
-    border = {"ceil_mode": 1} if layer.size == layer.stride == 2 else {"pads": [before, before, after, after]}
-    kernel = {"kernel_shape": [layer.size] * 2, "strides": [layer.stride] * 2}
-    return graph.add("MaxPool", [source], f"{index}/maxpool", **border, **kernel)
-
-
-def _add_reorg(graph: _Graph, name: str, source: str, channels: int, stride: int) -> str:
-    """Add network.reorg for maps of any size; a 0 in a shape means: unchanged."""
-    split = graph.constant(f"{name}/split", np.array([0, channels // stride**2, 0, stride, -1, stride]))
-    view = graph.add("Reshape", [source, split], f"{name}/view")  # [B, D, H, s, W, s]
-    turned = graph.add("Transpose", [view], f"{name}/turned", perm=[0, 3, 5, 1, 2, 4])
-    sizes = graph.add("Shape", [source], f"{name}/sides", start=2)  # [2]
-    fewer = graph.add("Div", [sizes, graph.constant(f"{name}/stride", np.array([stride]))], f"{name}/fewer")
-    head = graph.constant(f"{name}/head", np.array([0, channels * stride**2]))
-    shape = graph.add("Concat", [head, fewer], f"{name}/shape", axis=0)
-    return graph.add("Reshape", [turned, shape], name)  # [B, C*s*s, H/s, W/s]
-
-
-def _add_fixed_reorg(graph: _Graph, name: str, source: str, shape: Shape, stride: int) -> str:
-    """Add network.reorg for one image of a known size, with at most four dimensions: OpenCV transposes no more."""
-    channels, height, width = shape
-    rows = channels // stride**2 * height
-
-    def reshape(source: str, step: str, *shape: int) -> str:
-        return graph.add("Reshape", [source, graph.constant(f"{step}/shape", np.array(shape))], step)
-
-    view = reshape(source, f"{name}/rows", 1, rows, stride, width * stride)  # [1, D*H, s, W*s]
-    turned = graph.add("Transpose", [view], f"{name}/rows/turned", perm=[0, 2, 1, 3])
-    view = reshape(turned, f"{name}/columns", 1, stride, rows * width, stride)  # [1, s, D*H*W, s]
-    turned = graph.add("Transpose", [view], f"{name}/columns/turned", perm=[0, 1, 3, 2])
-    return reshape(turned, name, 1, channels * stride**2, height // stride, width // stride)
-
-
-def _add_decoding(graph: _Graph, model: Model) -> None:
+def _add_decoding(graph: Graph, model: Model) -> None:
     """Add heads.decode from the raw maps to "boxes" and "scores"."""
     nodes, initializers = _trace_decoding(model.heads, model.tree, tuple(raws(model.layers)))
     graph.nodes += nodes
@@ -345,9 +214,13 @@ def _trace_decoding(
             return found.boxes, found.objectness[..., None] * found.class_prob
 
     batch = torch.export.Dim("batch", min=1)
-    sides = tuple({0: batch, 2: torch.export.Dim(f"rows{n}", min=1), 3: torch.export.Dim(f"columns{n}", min=1)}
-                  for n in range(len(names)))  # fmt: skip
-    examples = tuple(torch.zeros(2, head.layer.channels, 5, 7) for head in heads)
+    sides = tuple(
+        {0: batch} if isinstance(head.layer, Detection)
+        else {0: batch, 2: torch.export.Dim(f"rows{n}", min=1), 3: torch.export.Dim(f"columns{n}", min=1)}
+        for n, head in enumerate(heads)
+    )  # fmt: skip
+    cells = [(1, 1) if isinstance(head.layer, Detection) else (5, 7) for head in heads]
+    examples = tuple(torch.zeros(2, head.layer.channels, *size) for head, size in zip(heads, cells, strict=True))
     with _quiet_exporter():
         traced = torch.onnx.export(
             Decode().eval(), examples, dynamo=True, opset_version=OPSET, dynamic_shapes=(sides,), verbose=False,
@@ -369,7 +242,7 @@ def _trace_decoding(
     return list(part.node), list(part.initializer)
 
 
-def _add_suppression(graph: _Graph, model: Model) -> None:
+def _add_suppression(graph: Graph, model: Model) -> None:
     """Add greedy suppression within each class, as "detections". The thresholds are inputs with these defaults."""
     lowest = min(model.thresholds, default=PLAIN_THRESHOLD)
     graph.constant(SCORE_THRESHOLD, np.array([lowest], np.float32))

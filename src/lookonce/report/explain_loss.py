@@ -86,6 +86,7 @@ def background(raw: Tensor, targets: Targets, region: Region, name: str = "regio
 
 def _targets(raw: Tensor, head: PlacedHead, objects: Objects, options: LossOptions) -> Targets:
     """Return the targets that the loss compares the map with."""
+    assert isinstance(head.layer, Region)
     targets, anchors = encode_objects(objects, head, (raw.shape[2], raw.shape[3])), raw.new_tensor(head.layer.anchors)
     if options.match_iou < 1:
         targets = assign_to_several(targets, anchors, options.match_iou)

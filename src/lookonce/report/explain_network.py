@@ -5,18 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from lookonce.model.layers import (
-    Conv,
-    Layer,
-    MaxPool,
-    Reorg,
-    Route,
-    Shape,
-    floats_by_layer,
-    num_operations,
-    shapes,
-    sources,
-)
+from lookonce.model.layers import Conv, Layer, Linked, MaxPool, Reorg
+from lookonce.model.sizes import Shape, floats_by_layer, num_operations, shapes, sources
 
 
 class Row(NamedTuple):
@@ -93,7 +83,7 @@ def _kind(layer: Layer) -> str:
 
 
 def _reads(layer: Layer, index: int) -> str:
-    return ", ".join(map(str, sources(layer, index))) if isinstance(layer, Route) else ""
+    return ", ".join(map(str, sources(layer, index))) if isinstance(layer, Linked) else ""
 
 
 def _statistics(layer: Layer) -> int:

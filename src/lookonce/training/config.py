@@ -27,7 +27,7 @@ from lookonce.errors import ConfigError, UserError, printable
 from lookonce.files import LOCK, new_folder, numbered_folder, sweep, write_text
 from lookonce.model import zoo
 from lookonce.model.darknet.files import detector_of
-from lookonce.model.layers import num_floats, num_operations
+from lookonce.model.sizes import num_floats, num_operations
 from lookonce.training.recipes import Settings
 
 log = logging.getLogger("lookonce")

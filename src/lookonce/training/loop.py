@@ -25,7 +25,7 @@ from lookonce.data.device_images import open_store
 from lookonce.data.images import usable_cores
 from lookonce.data.loader import ImageCache, Shuffled, TrainingImages, collate
 from lookonce.errors import UserError
-from lookonce.model.layers import num_floats, num_operations
+from lookonce.model.sizes import num_floats, num_operations
 from lookonce.training.checkpoints import LastCheckpoint, WholeFiles
 from lookonce.training.config import RunConfig, reason
 from lookonce.training.feature_cache import FrozenBackbone

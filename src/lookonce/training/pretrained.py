@@ -17,9 +17,9 @@ from lookonce.console import rendered
 from lookonce.errors import ConfigError, UserError
 from lookonce.model import zoo
 from lookonce.model.darknet.weights import layers_of, numbers_in, read_weights
-from lookonce.model.layers import last_convolutions
 from lookonce.model.model_file import load_model
 from lookonce.model.network import TRAINED_HERE, Convolution, Network, empty
+from lookonce.model.sizes import last_convolutions
 
 log = logging.getLogger("lookonce")
 

@@ -28,9 +28,9 @@ from lookonce.inference.detector import Detector
 from lookonce.model import zoo
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.files import detector_of, read_text
-from lookonce.model.layers import check_input_size, heads_of, stride
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, empty
+from lookonce.model.sizes import check_input_size, heads_of, stride
 from lookonce.model.zoo import STRIDE
 from lookonce.training.checkpoints import read_checkpoint
 from lookonce.training.config import MODEL, DataIdentity, RunConfig, absolute_path, plain, read_both
@@ -259,6 +259,8 @@ class Run:
                                 stride=stride(cfg.layers), seed=self.config.seed)  # fmt: skip
         log.info("anchors (cells): %s; mean best IoU %.3f, recall at .5 %.3f",
                  " ".join(f"{w:.2f},{h:.2f}" for w, h in found.wh), found.mean_iou, found.recall)  # fmt: skip
+        if not how.network.endswith(".cfg"):
+            return with_anchors(found.wh)  # the heads of known networks divide them
         return with_anchors(*anchors_by_head(found.wh, stride(cfg.layers), heads_of(cfg.layers)))
 
     def _model(self, trained: Network, checkpoint: Path, metrics: Metrics | None, finished: bool) -> Model:

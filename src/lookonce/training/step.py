@@ -199,6 +199,8 @@ def set_objectness_prior(network: Network, prior: float) -> None:
     for head, convolution in zip(network.heads, network.head_convolutions(), strict=True):
         bias = convolution.bias
         assert bias is not None  # the convolution before a head has no batch norm
+        if not head.layer.anchors:  # a detection layer: its objectness is no logit
+            continue
         with torch.no_grad():
             bias.view(len(head.layer.anchors), -1)[:, 4] = math.log(prior / (1 - prior))
 

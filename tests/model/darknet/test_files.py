@@ -1,5 +1,6 @@
 """Tests of lookonce.model.darknet.files. Oracle: what Darknet itself computed with these cfgs and weights."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,22 +9,25 @@ import torch
 
 from conftest import GOLDEN, SHARED, needs_shared
 from lookonce import Detector, load_darknet, save_darknet
+from lookonce.data.images import load_rgb
 from lookonce.errors import UserError
 from lookonce.model.boxes import cxcywh_to_xyxy
 from lookonce.model.darknet.cfg import read_cfg
 from lookonce.model.darknet.files import PairError, find_pair, find_tree, read_names, read_text
 from lookonce.model.heads import decode
-from lookonce.model.layers import Conv, Region, Softmax
+from lookonce.model.layers import Conv, Region, Softmax, Yolo
 from lookonce.model.model_file import load_model
-from lookonce.model.network import DARKNET, TRAINED_HERE, Network, folded
+from lookonce.model.network import DARKNET, TRAINED_HERE, Network, Sigma, folded
 from lookonce.model.postprocess import Selection, nms_per_class, postprocess
-from lookonce.model.resize import boxes_to_image
+from lookonce.model.resize import boxes_to_image, to_input
 from sets import nano
 
 DETECTORS = ["dk_yolov2s_160", "dk_tinys_160", "dk_logistic_96", "dk_tree_96x64"]
 CLASSIFIERS = ["dk_classifier_100x84", "dk_classifier_tree_64"]
+FAMILY = ["dk_v1_64x48", "dk_yolo3_96x64", "dk_yolo4_tiny_96x64", "dk_yolo4_new_96x64",
+          "dk_yolo4_extras_48x32"]  # fmt: skip
 PHOTOGRAPH = "dk_yolov2s_160_bccd"
-NETWORKS = [*DETECTORS, *CLASSIFIERS, pytest.param(PHOTOGRAPH, marks=needs_shared)]
+NETWORKS = [*DETECTORS, *CLASSIFIERS, *FAMILY, pytest.param(PHOTOGRAPH, marks=needs_shared)]
 
 
 def golden(name):
@@ -43,22 +47,36 @@ def activated(raw, region, tree):
     return cells.reshape(raw.shape)
 
 
+def yolo_activated(raw, yolo):
+    """What Darknet's yolo layer makes of the map before it: all but w and h, unless new_coords."""
+    cells = raw.reshape(len(yolo.mask), -1, *raw.shape[-2:]).clone()
+    sizes = [4, 6] if yolo.gaussian else [2, 3]
+    if not yolo.new_coords:
+        others = [entry for entry in range(cells.shape[1]) if entry not in sizes]
+        cells[:, others] = cells[:, others].sigmoid()
+    offsets = [0, 2] if yolo.gaussian else [0, 1]
+    cells[:, offsets] = yolo.scale_x_y * cells[:, offsets] - (yolo.scale_x_y - 1) / 2
+    return cells.reshape(raw.shape)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
 def test_every_layer_gives_darknets_numbers(name):
     numbers, cfg, weights = golden(name)
     network = load_darknet(cfg, weights)
     end = network.layers[-1]
-    tree = find_tree(end.tree, cfg) if end.tree else None
+    tree = find_tree(end.tree, cfg) if getattr(end, "tree", "") else None
     given, kept = torch.from_numpy(numbers["input"])[None], {}
     for index in range(len(network.layers)):
         given = output = network._run_layers(given, kept, index, index + 1)
         match network.layers[index]:
             case Region():
                 output = activated(output, end, tree)
+            case Yolo():
+                output = yolo_activated(output, network.layers[index])
             case Softmax():
                 output = (tree.softmax(output.flatten(1)) if tree else output.flatten(1).softmax(-1))[..., None, None]
-        if index < len(network.layers) - 1:  # Darknet gives its softmax layer no shape
+        if not isinstance(network.layers[index], Softmax):  # Darknet gives its softmax layer no shape
             assert output.shape[1:] == tuple(numbers["layer_out_chw"][index])
         found, most = output.flatten()[numbers["layer_sample_index"][index].astype(int)], output.abs().max()
         wrong = np.abs(found.numpy() - numbers["layer_sample_value"][index]).max()
@@ -162,7 +180,7 @@ def test_a_grey_network_is_opencvs_and_survives_the_way_to_darknet_and_back(tmp_
     assert (tmp_path / "again.weights").read_bytes() == weights.read_bytes()
 
 
-@pytest.mark.parametrize("name", [*DETECTORS, *CLASSIFIERS])
+@pytest.mark.parametrize("name", [*DETECTORS, *CLASSIFIERS, *FAMILY, "dk_yolo4_gaussian_48x32", "dk_v1_step"])
 def test_what_is_read_is_written_byte_by_byte(name, tmp_path):
     _, cfg, weights = golden(name)
     save_darknet(load_darknet(cfg, weights), tmp_path / "again.cfg", tmp_path / "again.weights")
@@ -284,3 +302,68 @@ def test_text_of_any_age_is_read(encoding, tmp_path):
     assert read_names(tmp_path / "n.names") == ("école",)
     with pytest.raises(UserError, match="cannot be read"):
         read_text(tmp_path)
+
+
+PUBLISHED = SHARED / "weights"
+"""Networks that others trained; they are not part of the repository."""
+needs_published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason=f"the published networks are not at {PUBLISHED}")
+RECORDED = json.loads((PUBLISHED / "opencv.json").read_text()) if PUBLISHED.is_dir() else {"": {}}
+
+
+@needs_published
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_published_network_goes_back_byte_by_byte_and_finds_what_opencv_found(name, tmp_path):
+    about = RECORDED[name]
+    model = load_model(PUBLISHED / about["cfg"])
+    save_darknet(model.network, tmp_path / "n.cfg", tmp_path / "n.weights")
+    assert (tmp_path / "n.weights").read_bytes() == (PUBLISHED / f"{name}.weights").read_bytes()
+    assert read_cfg((tmp_path / "n.cfg").read_text()) == model.network.origin.cfg
+    model.network.sigmas = [Sigma(1e-6, 0)] * len(model.network.sigmas)  # OpenCV's convention
+    labels = read_names(PUBLISHED / about["names"])
+    for image, recorded in about["images"].items():
+        pixels = load_rgb(PUBLISHED / "images" / image)
+        given = torch.from_numpy(to_input(pixels, model.input_size, "stretch"))[None]
+        with torch.no_grad():
+            found = decode(model.network(given), model.heads).numpy()
+        size = pixels.shape[1::-1]
+        boxes = boxes_to_image(found.boxes[0], size, model.input_size, "stretch")
+        start = np.clip(boxes[:, :2], 0, None)  # OpenCV moves boxes into the image
+        boxes = np.concatenate((start, np.minimum(start + boxes[:, 2:] - boxes[:, :2], size)), 1)
+        scores = found.objectness[0, :, None] * found.class_prob[0]
+        for each in recorded:  # of each predictor the best class, suppressed over all classes, in whole pixels
+            x, y, w, h = each["box_xywh"]
+            near = np.abs(boxes - [x, y, x + w, y + h]).max(1) < 2.5
+            score = scores[near, labels.index(each["label"])]
+            assert np.abs(score - each["score"]).min(initial=1) < 0.02, (
+                image,
+                each,
+            )  # programs decode JPEG differently
+
+
+@needs_published
+@pytest.mark.parametrize("name", RECORDED)
+@torch.no_grad()
+def test_a_published_network_gives_opencvs_raw_detections(name):
+    cv2 = pytest.importorskip("cv2")
+    if not hasattr(cv2.dnn, "readNetFromDarknet"):
+        pytest.skip(f"OpenCV {cv2.__version__} reads no Darknet files; version 4 does")
+    network = load_darknet(PUBLISHED / f"{name}.cfg", PUBLISHED / f"{name}.weights")
+    network.sigmas = [Sigma(1e-6, 0)] * len(network.sigmas)
+    size = (network.origin.cfg.width, network.origin.cfg.height)
+    given = cv2.dnn.blobFromImage(cv2.imread(str(PUBLISHED / "images" / "dog.jpg")), 1 / 255, size, swapRB=True)
+    theirs = cv2.dnn.readNetFromDarknet(str(PUBLISHED / f"{name}.cfg"), str(PUBLISHED / f"{name}.weights"))
+    theirs.setInput(given)
+    rows = np.concatenate(
+        [out.reshape(-1, out.shape[-1]) for out in theirs.forward(theirs.getUnconnectedOutLayersNames())]
+    )
+    expected = rows[(rows[:, 5:] > 0).any(1)]  # cx, cy, w, h in 0..1, objectness, scores above a threshold
+    found = decode(network(torch.from_numpy(given)), network.heads)
+    scores = (found.objectness[..., None] * found.class_prob)[0].numpy()
+    cx, cy, w, h = expected[:, :4].T
+    boxes = np.stack((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), 1) * np.tile(size, 2)
+    assert len(expected) > 2 or "body" in name  # nobody is on this image
+    for box, row in zip(boxes, expected, strict=True):
+        at = np.abs(found.boxes[0].numpy() - box).max(1).argmin()
+        np.testing.assert_allclose(found.boxes[0, at], box, atol=0.002)
+        shown = row[5:] > 0
+        np.testing.assert_allclose(scores[at][shown], row[5:][shown], atol=1e-4)

@@ -4,28 +4,31 @@ import struct
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
+from conftest import GOLDEN
 from lookonce.model import zoo
 from lookonce.model.darknet.weights import (
     Header,
     WeightsError,
-    darknet_variance,
+    converted_variance,
     layers_of,
     read_header,
     read_weights,
     write_weights,
 )
-from lookonce.model.layers import Conv, MaxPool, num_floats
+from lookonce.model.layers import Connected, Conv, MaxPool
 from lookonce.model.network import DARKNET, TRAINED_HERE, BatchNorm, Network, Sigma
+from lookonce.model.sizes import Shape, fitted, num_floats
 from sets import nano, two_heads
 
 ANCHORS = ((1.0, 2.0), (3.5, 0.5))
 SMALL = (Conv(2, size=1), MaxPool(), Conv(3, batch_normalize=False, activation="linear"))
 
 
-def filled(layers=SMALL):
+def filled(layers=SMALL, sigma=DARKNET):
     """A network of 0, 1, 2, ... in the file's order, and the bytes that Darknet's loop writes for it."""
     network = Network(layers)
     numbers = torch.arange(num_floats(layers), dtype=torch.float32)
@@ -34,7 +37,7 @@ def filled(layers=SMALL):
         norm = convolution.norm
         parts = [norm.bias, norm.weight, norm.running_mean, norm.running_var] if norm else [convolution.conv.bias]
         if norm:
-            norm.sigma = DARKNET
+            norm.sigma = sigma
         for part in (*parts, convolution.conv.weight):
             part.data.copy_(numbers[at : at + part.numel()].reshape(part.shape))
             at += part.numel()
@@ -48,7 +51,7 @@ HEADERS = [(Header(0, 2, 0, 5_000_000_123), 20), (Header(0, 1, 0, 32_013_312), 1
 
 @pytest.mark.parametrize("header, length", HEADERS)
 def test_the_file_is_a_header_and_the_numbers_in_darknets_order(header, length, tmp_path):
-    network, body = filled()
+    network, body = filled(sigma=header.sigma)
     write_weights(tmp_path / "n.weights", network, header)
     content = (tmp_path / "n.weights").read_bytes()
     assert content[length:] == body
@@ -142,7 +145,7 @@ def test_the_variance_for_darknet_divides_by_the_same(sigma):
     norm = BatchNorm(1000)
     norm.sigma = sigma
     norm.running_var.copy_(10 ** torch.linspace(-12, 3, 1000))
-    theirs = darknet_variance(norm).double().sqrt() + 1e-6  # what Darknet computes
+    theirs = converted_variance(norm, DARKNET).double().sqrt() + 1e-6  # what Darknet computes
     mine = (norm.running_var.double() + sigma.inside).sqrt() + sigma.outside
     torch.testing.assert_close(theirs, mine, rtol=1e-6, atol=0)
 
@@ -189,6 +192,45 @@ def test_a_published_file_fits_one_network_whatever_its_classes(file, numbers, f
     found = {name: layers_of(numbers, zoo.detector(name, 3, zoo.VOC_ANCHORS)) for name in zoo.DETECTORS}
     assert [name for name, layers in found.items() if layers] == [fits]
     assert found[fits][-1] == ends
+
+
+@pytest.mark.parametrize("file, size, layers, count", [
+    ("darknet53.conv.74", 162_482_580, zoo.yolov3(3, zoo.YOLOV3_ANCHORS), 74),
+    ("yolov4.conv.137", 170_038_676, zoo.yolov4(3, zoo.YOLOV4_ANCHORS), 137),
+    ("yolov4-tiny.conv.29", 19_789_716, zoo.yolov4_tiny(3, zoo.TINY_ANCHORS), 29),
+])  # fmt: skip
+def test_published_prefixes_are_the_start_of_their_networks(file, size, layers, count):
+    assert layers_of((size - 20) // 4, layers) == layers[:count]
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_connected_layers_store_their_statistics_last_and_old_files_transpose(normalize, tmp_path):
+    layers = fitted((Conv(2, 1), Connected(4, "leaky", normalize)), Shape(3, 2, 1))
+    network = Network(layers)
+    connected = network.convolution_list()[1]
+    write_weights(tmp_path / "n.weights", network, Header())
+    write_weights(tmp_path / "t.weights", network, Header(1001, 3, 0, 77))
+    skip = 2 * 3 + 2 * 4
+    body, turned = (np.fromfile(tmp_path / f"{n}.weights", "<f4", offset=h)[skip:] for n, h in (("n", 20), ("t", 16)))
+    weight = connected.conv.weight.detach().numpy()[:, :, 0, 0]  # [4, 4]
+    np.testing.assert_array_equal(body[4:20].reshape(4, 4), weight)
+    np.testing.assert_array_equal(turned[4:20].reshape(4, 4), weight.T)
+    np.testing.assert_array_equal(np.delete(body, slice(4, 20)), np.delete(turned, slice(4, 20)))
+    for name in ("n", "t"):
+        found = Network(layers)
+        read_weights(tmp_path / f"{name}.weights", found)
+        assert torch.equal(found.convolution_list()[1].conv.weight, connected.conv.weight)
+
+
+@pytest.mark.parametrize("file", ["dk_v1_connected", "dk_v1_connected_transposed"])
+def test_both_orders_of_a_connected_layer_give_darknets_numbers(file):
+    golden = np.load(GOLDEN / "dk_v1_connected.npz")
+    network = Network((Connected(7, "leaky", True, 24), Connected(5, "linear", False, 7)), channels=2).eval()
+    header = read_weights(GOLDEN / f"{file}.weights", network)
+    assert header.seen == 77
+    with torch.no_grad():
+        found = network(torch.from_numpy(golden["input"])[None])[0].flatten()
+    np.testing.assert_allclose(found, golden["connected1"], atol=1e-6)
 
 
 def test_the_classifiers_prefix_is_the_first_23_layers():

@@ -1,12 +1,16 @@
 """Tests of lookonce.model.heads: networks with several heads."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from lookonce.model.boxes import iou
 from lookonce.model.heads import decode, loss, region
-from lookonce.model.layers import Conv, MaxPool, PlacedHead, Region, Route, check_input_size, heads_of, stride
+from lookonce.model.layers import Connected, Conv, Detection, MaxPool, PlacedHead, Region, Route, Yolo
 from lookonce.model.losses import LossOptions, Objects
 from lookonce.model.network import Network
+from lookonce.model.sizes import Shape, check_input_size, fitted, heads_of, stride
 
 FINE, COARSE = Region(((0.5, 1.0), (2.0, 1.5)), 3), Region(((1.0, 1.0),), 3)
 LAYERS = (Conv(4), MaxPool(), Conv(FINE.channels, 1, 1, False, "linear"), FINE,
@@ -64,3 +68,39 @@ def test_loss_terms_add_up_over_heads(network, raws):
     for name, value in found.items():
         expected = parts[0][name] + parts[1][name]
         torch.testing.assert_close(value, expected / 2 if name == "recall" else expected)
+
+
+ANCHORS = ((4.0, 4.0), (8.0, 10.0), (16.0, 12.0))
+V3 = (Conv(8), MaxPool(), Conv(16, 1, 1, False, "linear"), Yolo(ANCHORS, (0, 1), 3), Route((1,)), Conv(8), MaxPool(),
+      Conv(8, 1, 1, False, "linear"), Yolo(ANCHORS, (2,), 3))  # fmt: skip
+V4 = tuple(replace(layer, iou_loss="ciou", scale_x_y=1.1, iou_thresh=0.3) if isinstance(layer, Yolo) else layer
+           for layer in V3)  # fmt: skip
+V7 = tuple(
+    replace(layer, new_coords=True, scale_x_y=2.0) if isinstance(layer, Yolo)
+    else replace(layer, activation="logistic") if layer in (V3[2], V3[7]) else layer
+    for layer in V3
+)  # fmt: skip
+V1 = fitted((Conv(8), MaxPool(), Connected(4 * (3 + 10), "linear"), Detection(3, 2, 2, sqrt=True, rescore=True)),
+            Shape(3, 16, 24))  # fmt: skip
+
+
+@pytest.mark.parametrize("layers", [V1, V3, V4, V7], ids=["v1", "v3", "v4", "new coordinates"])
+def test_networks_of_every_family_learn_a_batch(layers):
+    torch.manual_seed(0)
+    network = Network(layers).train()
+    objects = Objects(torch.tensor([[3.0, 3, 9, 12], [2, 1, 18, 13], [10, 4, 14, 9]]), torch.tensor([0, 2, 1]),
+                      torch.tensor([0, 1, 1]), torch.zeros(3, dtype=torch.bool))  # fmt: skip
+    images = torch.rand(2, 3, 16, 24)
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
+    totals = []
+    for _ in range(90):
+        terms = loss(network(images), network.heads, objects, LossOptions())
+        optimizer.zero_grad()
+        terms["total"].backward()
+        optimizer.step()
+        totals.append(terms["total"].item())
+    assert totals[-1] < 0.5 * totals[0]
+    with torch.no_grad():
+        found = decode(network.eval()(images), network.heads)
+    overlap = iou(found.boxes[0], objects.boxes[:1])
+    assert overlap[found.objectness[0].argmax()] > 0.5

@@ -15,7 +15,8 @@ from lookonce.data.images import usable_cores
 from lookonce.errors import ConfigError
 from lookonce.inference.backends.settings import BackendInfo, Settings, abandon, follow_forks
 from lookonce.model.model_file import ModelFileError
-from lookonce.model.onnx_graph import PIXELS, network_part, read_description, read_onnx
+from lookonce.model.onnx_graph import network_part, read_description, read_onnx
+from lookonce.model.onnx_layers import PIXELS
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 """Names of devices in ONNX Runtime."""

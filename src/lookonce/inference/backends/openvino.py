@@ -27,7 +27,8 @@ from lookonce.errors import ConfigError
 from lookonce.files import replacing
 from lookonce.inference.backends.settings import BackendInfo, Settings, abandon, follow_forks
 from lookonce.model.model_file import KEY, Model, ModelFileError, not_ours
-from lookonce.model.onnx_graph import PIXELS, network_part, raw_shapes, raws, read_description, read_onnx
+from lookonce.model.onnx_graph import network_part, raw_shapes, read_description, read_onnx
+from lookonce.model.onnx_layers import PIXELS, raws
 
 
 @cache

@@ -1,124 +1,59 @@
 """Darknet's .cfg: a network as text, and back. Sections in order, key=value lines, # and ; comments.
 
-The tables below say which keys each section may have. Keys that only Darknet's training reads, and keys of [net] that
-nothing reads, are kept and written back.
-Source: darknet/src/parser.c, and that of its popular fork for keys that real files carry.
+sections.py says which keys each section may have; this makes layers of them, and sections of layers.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-from dataclasses import dataclass, field
-from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any, get_args
+from dataclasses import dataclass
+from typing import Any, cast, get_args
 
-from lookonce.errors import ConfigError, UserError, printable
+from lookonce.errors import ConfigError, printable
+from lookonce.model.darknet.sections import (
+    DETECTION_FLAGS,
+    DETECTION_SCALES,
+    FLAGS,
+    MAX_ANCHOR,
+    MAX_INTEGER,
+    SCALES,
+    YOLO_FLAGS,
+    YOLO_NUMBERS,
+    CfgError,
+    Section,
+    check_family,
+    read_sections,
+)
 from lookonce.model.layers import (
-    MAX_WINDOW,
     Activation,
     AvgPool,
+    Connected,
+    Contrastive,
     Conv,
     Cost,
+    Crop,
+    Detection,
     Dropout,
+    IouLoss,
     Layer,
-    LayerError,
+    Local,
+    LocalAvgPool,
     MaxPool,
+    NmsKind,
     Region,
     Reorg,
     Route,
-    Shape,
+    Sam,
+    ScaleChannels,
+    Shortcut,
     Softmax,
-    shapes,
+    SpaceToDepth,
+    Upsample,
+    Yolo,
 )
+from lookonce.model.sizes import MAX_WINDOW, LayerError, Shape, fitted, shapes
 
-SHORT_NAMES = {"network": "net", "conv": "convolutional", "max": "maxpool", "avg": "avgpool", "soft": "softmax"}
-"""Other names of sections."""
-FLAGS = ("softmax", "bias_match", "rescore")
-"""Switches of a region section, off by default."""
-SCALES = {"thresh": 0.5, "object_scale": 1.0, "noobject_scale": 1.0, "class_scale": 1.0, "coord_scale": 1.0}
-"""Numbers of a region section and Darknet's defaults."""
-READ: dict[str, frozenset[str]] = {
-    "net": frozenset({"width", "height", "channels"}),
-    "convolutional": frozenset({"batch_normalize", "filters", "size", "stride", "pad", "padding", "activation"}),
-    "maxpool": frozenset({"size", "stride", "padding"}),
-    "route": frozenset({"layers"}),
-    "reorg": frozenset({"stride"}),
-    "avgpool": frozenset(),
-    "dropout": frozenset({"probability"}),
-    "softmax": frozenset({"temperature", "tree"}),
-    "cost": frozenset({"type"}),
-    "region": frozenset({"anchors", "classes", "num", "tree", "map", *FLAGS, *SCALES}),
-}
-"""Keys that define what the network computes: they become layers."""
-TRAINING = frozenset({
-    "onlyforward", "stopbackward", "learning_rate", "smooth", "dont_update", "burnin_update", "train_only_bn", "truth",
-    "stream", "wait_stream",
-})  # fmt: skip
-"""Keys that Darknet's training, or its scheduling on a GPU, reads in any section but [net]."""
-KEPT: dict[str, frozenset[str]] = {
-    "net": frozenset({
-        "batch", "subdivisions", "time_steps", "notruth", "random", "max_crop", "min_crop", "max_ratio", "min_ratio",
-        "center", "clip", "flip", "angle", "aspect", "saturation", "exposure", "hue", "learning_rate",
-        "learning_rate_min", "momentum", "decay", "adam", "B1", "B2", "eps", "policy", "burn_in", "power", "step",
-        "scale", "steps", "scales", "gamma", "max_batches", "letter_box", "mosaic", "mixup", "cutmix", "blur",
-        "dynamic_minibatch", "optimized_memory", "workspace_size_limit_MB", "label_smooth_eps", "resize_step",
-        "loss_scale", "track",
-    }),
-    "convolutional": TRAINING | {"grad_centr", "angle"},
-    "maxpool": TRAINING,
-    "route": TRAINING,
-    "reorg": TRAINING,
-    "avgpool": TRAINING,
-    "dropout": TRAINING | {"dropblock", "dropblock_size_rel", "dropblock_size_abs"},
-    "softmax": TRAINING | {"noloss"},
-    "cost": TRAINING | {"scale", "ratio", "noobj", "thresh"},
-    "region": TRAINING | {"jitter", "random", "absolute", "max", "mask_scale", "focal_loss", "resize"},
-}  # fmt: skip
-"""Keys that only Darknet's training reads: kept as text."""
-FIXED: dict[str, dict[str, str]] = {
-    "convolutional": {
-        **dict.fromkeys((
-            "flipped", "binary", "xnor", "bin_output", "dot", "dontload", "dontloadscales", "dontsave", "numload",
-            "antialiasing", "assisted_excitation", "cbn", "sway", "rotate", "stretch", "stretch_sway", "reverse",
-            "coordconv",
-        ), "0"),
-        **dict.fromkeys(("groups", "dilation"), "1"),
-        **dict.fromkeys(("stride_x", "stride_y", "share_index"), ""),
-    },
-    "maxpool": {
-        **dict.fromkeys(("maxpool_depth", "antialiasing"), "0"),
-        **dict.fromkeys(("stride_x", "stride_y", "out_channels"), ""),
-    },
-    "route": {"groups": "1", "group_id": "0"},
-    "reorg": dict.fromkeys(("reverse", "flatten", "extra"), "0"),
-    "softmax": {"groups": "1", "spatial": "0"},
-    "region": {"coords": "4", **dict.fromkeys(("background", "log", "sqrt", "classfix"), "0")},
-}  # fmt: skip
-"""Keys that would change the network or its weights: only this value is supported. Empty: no value is."""
-FAMILIES: dict[str, tuple[str, ...]] = {
-    "a YOLOv3 or later network": ("yolo",),
-    "a Gaussian YOLOv3 network": ("gaussian_yolo",),
-    "a YOLOv1 network": ("detection",),
-    "a recurrent network": ("rnn", "crnn", "lstm", "conv_lstm", "gru"),
-    "an instance segmentation network": ("iseg",),
-    "a classifier": ("softmax", "cost", "connected", "conn"),
-}
-"""Other kinds of networks, and the sections by which they are recognised."""
 log = logging.getLogger("lookonce")
-MAX_ANCHOR = 1e6
-"""Largest side of an anchor, cells."""
-MAX_INTEGER = 2**31 - 1
-"""Largest whole number: Darknet keeps them in 32 bits."""
-
-
-class CfgError(UserError):
-    """A cfg that cannot be read: place, what was found, what is expected."""
-
-    def __init__(self, place: str, line: int, found: str, expected: str = "") -> None:
-        super().__init__(f"{place}:{line}: {found}" + (f"; expected {expected}" if expected else ""))
-
-
 Keys = tuple[tuple[str, str], ...]
 """(key, value) of one section, in their order."""
 
@@ -158,16 +93,34 @@ def _number(value: float) -> str:
 
 def _layer_keys(layer: Layer) -> tuple[str, dict[str, object]]:
     match layer:
-        case Conv(filters, size, stride, batch_normalize, activation):
-            normalize: dict[str, object] = {"batch_normalize": 1} if batch_normalize else {}
-            shape: dict[str, object] = {"filters": filters, "size": size, "stride": stride, "pad": 1}
-            return "convolutional", {**normalize, **shape, "activation": activation}
-        case MaxPool(size, stride):
-            return "maxpool", {"size": size, "stride": stride}
-        case Route(layers):
-            return "route", {"layers": ",".join(map(str, layers))}
+        case Conv():
+            return "convolutional", _convolution_keys(layer)
+        case Local(filters, size, stride, padding, activation):
+            shape = {"size": size, "stride": stride, "pad": padding, "filters": filters}
+            return "local", {**shape, "activation": activation}
+        case Connected(output, activation, normalize):
+            return "connected", {**_normalize(normalize), "output": output, "activation": activation}
+        case MaxPool(size, stride, padding):
+            return "maxpool", {"size": size, "stride": stride, **({} if padding is None else {"padding": padding})}
+        case LocalAvgPool(size, stride):
+            return "local_avgpool", {"size": size, "stride": stride}
+        case Route(layers, groups, group_id):
+            part = {} if groups == 1 else {"groups": groups, "group_id": group_id}
+            return "route", {"layers": ",".join(map(str, layers)), **part}
+        case Shortcut(source, activation):
+            return "shortcut", {"from": source, "activation": activation}
+        case ScaleChannels(source, activation):
+            return "scale_channels", {"from": source, **_unless_linear(activation)}
+        case Sam(source, activation):
+            return "sam", {"from": source, **_unless_linear(activation)}
+        case Upsample(stride, scale):
+            return "upsample", {"stride": stride, **({} if scale == 1 else {"scale": _number(scale)})}
+        case Crop(height, width, adjust):
+            return "crop", {"crop_height": height, "crop_width": width, **({} if adjust else {"noadjust": 1})}
         case Reorg(stride):
             return "reorg", {"stride": stride}
+        case SpaceToDepth(stride):
+            return "reorg3d", {"stride": stride}
         case AvgPool():
             return "avgpool", {}
         case Dropout(probability):
@@ -177,8 +130,30 @@ def _layer_keys(layer: Layer) -> tuple[str, dict[str, object]]:
             return "softmax", {"groups": 1, **heat, **({"tree": tree} if tree else {})}
         case Cost(type):
             return "cost", {"type": type}
+        case Contrastive():
+            return "contrastive", {}
         case Region():
             return "region", _region_keys(layer)
+        case Yolo():
+            return "Gaussian_yolo" if layer.gaussian else "yolo", _yolo_keys(layer)
+        case Detection():
+            return "detection", _detection_keys(layer)
+
+
+def _normalize(batch_normalize: bool) -> dict[str, object]:
+    return {"batch_normalize": 1} if batch_normalize else {}
+
+
+def _unless_linear(activation: Activation) -> dict[str, object]:
+    return {} if activation == "linear" else {"activation": activation}
+
+
+def _convolution_keys(layer: Conv) -> dict[str, object]:
+    shape: dict[str, object] = {"filters": layer.filters, "size": layer.size, "stride": layer.stride}
+    padding: dict[str, object] = {"pad": 1} if layer.padding is None else {"padding": layer.padding}
+    more = {name: value for name in ("groups", "dilation") if (value := getattr(layer, name)) != 1}
+    share = {} if layer.share is None else {"share_index": layer.share}
+    return {**_normalize(layer.batch_normalize), **shape, **padding, **more, **share, "activation": layer.activation}
 
 
 def _region_keys(region: Region) -> dict[str, object]:
@@ -190,6 +165,26 @@ def _region_keys(region: Region) -> dict[str, object]:
     return {"anchors": anchors, **counts, **flags, **scales, **files}
 
 
+def _yolo_keys(yolo: Yolo) -> dict[str, object]:
+    anchors = ", ".join(f"{_number(w)},{_number(h)}" for w, h in yolo.all_anchors)
+    found: dict[str, object] = {"mask": ",".join(map(str, yolo.mask)), "anchors": anchors, "classes": yolo.classes,
+                                "num": len(yolo.all_anchors)}  # fmt: skip
+    for name in (*YOLO_NUMBERS, *YOLO_FLAGS):
+        value = getattr(yolo, name)
+        if value != getattr(Yolo, name) or name in ("ignore_thresh", "truth_thresh"):
+            found[name] = _number(value)
+    words = {name: value for name in ("iou_loss", "nms_kind") if (value := getattr(yolo, name)) != getattr(Yolo, name)}
+    if yolo.counters_per_class:
+        words["counters_per_class"] = ",".join(map(_number, yolo.counters_per_class))
+    return {**found, **words}
+
+
+def _detection_keys(head: Detection) -> dict[str, object]:
+    counts = {"classes": head.classes, "coords": 4, "side": head.side, "num": head.num}
+    flags = {name: int(getattr(head, name)) for name in DETECTION_FLAGS if name != "forced" or head.forced}
+    return {**counts, **flags, **{name: _number(getattr(head, name)) for name in DETECTION_SCALES}}
+
+
 def read_cfg(text: str, place: str = "cfg") -> Cfg:
     """Read a cfg's text. place: the file's name, for messages.
 
@@ -199,164 +194,62 @@ def read_cfg(text: str, place: str = "cfg") -> Cfg:
         CfgError: another kind of network; an unknown section, a key or value that is not supported; a layer
             that does not fit the map before it or is too large. The message names the line.
     """
-    sections = _sections(text, place)
-    _check_family(sections, place)
+    sections = read_sections(text, place)
+    check_family(sections, place)
     for section in sections:
         section.sort_keys()
     net, *others = sections
     if unused := ", ".join(net.unused):
         log.warning("%s: keys of [net] that nothing reads are kept: %s", printable(place), printable(unused))
-    layers = tuple(map(_layer, others))
-    if not layers:
+    if not others:
         raise CfgError(place, net.line, "a network without layers", "at least one section after [net]")
     width, height, channels = net.integer("width", 416), net.integer("height", 416), net.integer("channels", 3)
     if channels not in (1, 3):
         raise net.error("channels", "3 (RGB) or 1 (grey)")
+    shape = Shape(channels, height, width)
     try:
-        shapes(layers, Shape(channels, height, width))
+        layers = fitted([_layer(section, index) for index, section in enumerate(others)], shape)
+        shapes(layers, shape)
     except LayerError as error:
         raise CfgError(place, others[error.index].line, str(error)) from None
     kept = tuple(tuple(section.kept) for section in sections)
     return Cfg(layers, width, height, channels, kept if any(kept) else ())
 
 
-def _sections(text: str, place: str) -> list[_Section]:
-    """Split a text into sections with all their keys."""
-    found: list[_Section] = []
-    for number, raw in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
-        line = raw.split("#")[0].split(";")[0].strip()
-        if line.startswith("["):
-            name = line.strip("[] \t").lower()
-            found.append(_Section(place, SHORT_NAMES.get(name, name), number))
-        elif line:
-            key, equals, value = (part.strip() for part in line.partition("="))
-            if not equals or not found:
-                raise CfgError(place, number, repr(raw.strip()[:60]), "[section], then key=value lines")
-            found[-1].lines.append((key, value, number))
-    return found
-
-
-def _check_family(sections: list[_Section], place: str) -> None:
-    """Raise CfgError that names the kind of another network, before its first unknown key would be reported."""
-    if not sections or sections[0].name != "net":
-        raise CfgError(place, 1, "no [net] section at the start", "a Darknet network file")
-    first = next((section for section in sections[1:] if section.name not in READ or section.name == "net"), None)
-    if first is None:
-        return
-    lines = {section.name: section.line for section in reversed(sections)}
-    for family, names in FAMILIES.items():
-        if (name := next((name for name in names if name in lines), None)) and "region" not in lines:
-            what = f" with [{first.name[:60]}]" if name in READ else ""
-            raise CfgError(place, lines[name], f"{family}{what} (section [{name}], line {lines[name]}); only [region] "
-                                               "networks (YOLOv2) are supported")  # fmt: skip
-    raise CfgError(place, first.line, f"section [{first.name[:60]}]", f"one of {', '.join(READ)}")
-
-
-@dataclass
-class _Section:
-    """One section. Its methods read a value by type; their errors name its line."""
-
-    place: str
-    name: str
-    line: int
-    lines: list[tuple[str, str, int]] = field(default_factory=list)
-    """(key, value, line) in their order."""
-    values: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Value and line of each key that defines what the layer computes."""
-    kept: list[tuple[str, str]] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-    """Keys that nothing reads, each with its line; they are kept too."""
-
-    def sort_keys(self) -> None:
-        """Sort the keys: read, fixed to one value, or kept. Raises CfgError for any other key or value."""
-        fixed, read, kept = FIXED.get(self.name, {}), READ[self.name], KEPT[self.name]
-        for key, value, line in self.lines:
-            if key in read:
-                self.values.setdefault(key, (value, line))  # Darknet takes the first of two
-            elif key in fixed:
-                if not _equal(value, fixed[key]):
-                    only = f"{key}={fixed[key]}, the only supported value"
-                    expected = only if fixed[key] else f"no {key}: it is not supported"
-                    raise CfgError(self.place, line, f"{key}={value[:60]}", f"{expected} (section [{self.name}])")
-            elif key in kept or self.name == "net":
-                self.kept.append((key, value))
-                if key not in kept:
-                    self.unused.append(f"{key[:60]} (line {line})")
-            else:  # a fork may compute something else by it
-                raise CfgError(self.place, line, f"key {key[:60]!r} in [{self.name}]",
-                               ", ".join(sorted({*read, *kept, *fixed})))  # fmt: skip
-
-    def error(self, key: str, expected: str, found: str = "") -> CfgError:
-        """Return the error about a key's value. found: the text as found; empty: KEY=VALUE."""
-        text, line = self.values.get(key, ("", self.line))
-        return CfgError(self.place, line, found or f"{key}={text[:60]}", expected)
-
-    def text(self, key: str, default: str) -> str:
-        return self.values.get(key, (default, 0))[0]
-
-    def numbers(self, key: str, default: str = "") -> list[float]:
-        text = self.text(key, default)
-        if not default and key not in self.values:
-            raise self.error(key, f"{key}=...", f"[{self.name}] without {key}")
-        try:
-            values = [float(part) for part in text.replace(" ", "").replace("\t", "").split(",") if part]
-        except ValueError:
-            values = [math.nan]
-        if not values or not all(map(math.isfinite, values)):
-            raise self.error(key, "numbers", f"{key}={text[:60]!r}")
-        return values
-
-    def number(self, key: str, default: float, most: float = math.inf) -> float:
-        """Read one number, from 0 to `most` where that is set."""
-        values = self.numbers(key, str(default))
-        if len(values) != 1 or (most < math.inf and not 0 <= values[0] <= most):
-            raise self.error(key, "one number" + ("" if most == math.inf else f", 0 to {most:g}"))
-        return values[0]
-
-    def integers(self, key: str, default: str = "", least: int = 1, most: int = MAX_INTEGER) -> list[int]:
-        values = self.numbers(key, default)
-        for value in values:
-            if value != int(value) or not least <= value <= most:
-                expected = "whole numbers" if least < 0 else f"a whole number, at least {least}"
-                raise self.error(key, expected + (f" and at most {most}" if value > most else ""))
-        return [int(value) for value in values]
-
-    def integer(self, key: str, default: int, least: int = 1, most: int = MAX_INTEGER) -> int:
-        values = self.integers(key, str(default), least, most)
-        if len(values) != 1:
-            raise self.error(key, "one number")
-        return values[0]
-
-    def flag(self, key: str) -> bool:
-        return bool(self.integer(key, 0, least=0))
-
-    def window(self, key: str, default: int) -> int:
-        """Read a size or stride of a convolution or a pool."""
-        return self.integer(key, default, most=MAX_WINDOW)
-
-    def file(self, key: str) -> str:
-        """Read the name of a file in the cfg's folder or below; empty: none is named."""
-        text = self.text(key, "")
-        parts = (*PurePosixPath(text).parts, *PureWindowsPath(text).parts)
-        if ".." in parts or text.startswith(("/", "\\", "~")) or PureWindowsPath(text).drive:
-            raise self.error(key, f"a file in the cfg's folder: {key}=NAME")
-        return text
-
-
-def _layer(section: _Section) -> Layer:
+def _layer(section: Section, index: int) -> Layer:
     match section.name:
         case "convolutional":
-            return _convolution(section)
+            return _convolution(section, index)
+        case "local":
+            return _local(section)
+        case "connected":
+            return Connected(section.integer("output", 1), _activation(section), section.flag("batch_normalize"))
         case "maxpool":
             stride = section.window("stride", 1)
             size = section.window("size", stride)
-            if section.integer("padding", size - 1, least=0) != size - 1:
-                raise section.error("padding", f"padding={size - 1} (size - 1)", "another padding")
-            return MaxPool(size, stride)
+            padding = section.integer("padding", size - 1, least=0, most=MAX_WINDOW)
+            return MaxPool(size, stride, None if padding == size - 1 else padding)
+        case "local_avgpool":
+            stride = section.window("stride", 1)
+            return LocalAvgPool(section.window("size", stride), stride)
         case "route":
-            return Route(tuple(section.integers("layers", least=-MAX_INTEGER)))
+            groups, group_id = section.integer("groups", 1), section.integer("group_id", 0, least=0)
+            return Route(tuple(section.integers("layers", least=-MAX_INTEGER)), groups, group_id)
+        case "shortcut":
+            return Shortcut(section.source(), _activation(section, "linear"))
+        case "scale_channels":
+            return ScaleChannels(section.source(), _activation(section, "linear"))
+        case "sam":
+            return Sam(section.source(), _activation(section, "linear"))
+        case "upsample":
+            return Upsample(section.window("stride", 2), section.number("scale", 1))
+        case "crop":
+            sides = section.integer("crop_height", 1), section.integer("crop_width", 1)
+            return Crop(*sides, adjust=not section.flag("noadjust"))
         case "reorg":
             return Reorg(section.window("stride", 1))
+        case "reorg3d":
+            return SpaceToDepth(section.window("stride", 1))
         case "avgpool":
             return AvgPool()
         case "dropout":
@@ -365,41 +258,82 @@ def _layer(section: _Section) -> Layer:
             return Softmax(section.number("temperature", 1), section.file("tree"))
         case "cost":
             return Cost(section.text("type", "sse"))
-        case _:
+        case "contrastive":
+            return Contrastive()
+        case "region":
             return _region(section)
+        case "detection":
+            return _detection(section)
+        case _:
+            return _yolo(section)
 
 
-def _convolution(section: _Section) -> Conv:
-    activation: Activation = section.text("activation", "logistic")  # type: ignore[assignment]
-    if activation not in get_args(Activation):
-        raise section.error("activation", f"one of {', '.join(get_args(Activation))}")
+def _activation(section: Section, default: str = "logistic") -> Activation:
+    return cast(Activation, section.one_of("activation", default, get_args(Activation)))
+
+
+def _convolution(section: Section, index: int) -> Conv:
     size = section.window("size", 1)
-    padding = size // 2 if section.flag("pad") else section.integer("padding", 0, least=0)
-    if padding != size // 2:
-        raise CfgError(section.place, section.line, f"size={size} with a padding of {padding}",
-                       "pad=1 (size // 2 on each side)")  # fmt: skip
-    filters, stride = section.integer("filters", 1), section.window("stride", 1)
-    return Conv(filters, size, stride, section.flag("batch_normalize"), activation)
+    padding = size // 2 if section.flag("pad") else section.integer("padding", 0, least=0, most=MAX_WINDOW)
+    share = section.integer("share_index", 0, least=-MAX_INTEGER) if "share_index" in section.values else None
+    return Conv(
+        section.integer("filters", 1), size, section.window("stride", 1), section.flag("batch_normalize"),
+        _activation(section), section.integer("groups", 1), section.window("dilation", 1),
+        None if padding == size // 2 else padding, index + share if share is not None and share < 0 else share,
+    )  # fmt: skip
 
 
-def _region(section: _Section) -> Region:
+def _local(section: Section) -> Local:
+    size, padding = section.window("size", 1), int(section.flag("pad"))
+    if padding and size != 3:
+        raise section.error("size", "size=3 with pad=1, which adds one cell at each side; else pad=0")
+    return Local(section.integer("filters", 1), size, section.window("stride", 1), padding, _activation(section))
+
+
+def _anchors(section: Section, unit: str) -> tuple[tuple[float, float], ...]:
+    """Read `num` anchors (w, h)."""
     flat, count = section.numbers("anchors"), section.integer("num", 1)
     if len(flat) % 2 or len(flat) < 2 * count:
         raise section.error("anchors", f"{2 * count} above 0 for num={count}", f"{len(flat)} numbers in anchors")
     if not all(0 < value <= MAX_ANCHOR for value in flat[: 2 * count]):
-        raise section.error("anchors", f"numbers above 0 and at most {MAX_ANCHOR:g}, in cells")
+        raise section.error("anchors", f"numbers above 0 and at most {MAX_ANCHOR:g}, in {unit}")
     if len(flat) > 2 * count:
         log.warning("%s:%d: %d pairs of anchors, and num=%d; as in Darknet the first %d are used",
                     printable(section.place), section.values["anchors"][1], len(flat) // 2, count, count)  # fmt: skip
+    return tuple(zip(flat[: 2 * count : 2], flat[1 : 2 * count : 2], strict=True))
+
+
+def _yolo(section: Section) -> Yolo:
+    anchors = _anchors(section, "input pixels")
+    every = ",".join(map(str, range(len(anchors))))
+    mask = tuple(section.integers("mask", every, least=0))
+    if wrong := [index for index in mask if index >= len(anchors)]:
+        raise section.error("mask", f"indices of the {len(anchors)} anchors, 0 to {len(anchors) - 1}",
+                            f"mask={section.text('mask', every)[:60]} names no anchor {wrong[0]}")  # fmt: skip
+    numbers: dict[str, Any] = {name: section.number(name, getattr(Yolo, name)) for name in YOLO_NUMBERS}
+    flags: dict[str, Any] = {name: section.flag(name) for name in YOLO_FLAGS}
+    loss = cast(IouLoss, section.one_of("iou_loss", "mse", get_args(IouLoss)))
+    kind = cast(NmsKind, section.one_of("nms_kind", "", get_args(NmsKind)))
+    counters = tuple(section.numbers("counters_per_class")) if "counters_per_class" in section.values else ()
+    classes = section.integer("classes", 20)
+    if counters and (len(counters) != classes or min(counters) <= 0):
+        raise section.error("counters_per_class", f"{classes} numbers above 0, one a class")
+    return Yolo(anchors, mask, classes, section.name == "gaussian_yolo", iou_loss=loss, nms_kind=kind,
+                counters_per_class=counters, **numbers, **flags)  # fmt: skip
+
+
+def _detection(section: Section) -> Detection:
+    if section.integer("coords", 1) != 4:
+        raise section.error("coords", "coords=4", "" if "coords" in section.values else "[detection] without coords")
+    numbers: dict[str, Any] = {name: section.number(name, 1) for name in DETECTION_SCALES}
+    flags: dict[str, Any] = {name: section.flag(name) for name in DETECTION_FLAGS}
+    counts = section.integer("classes", 1), section.integer("side", 7, most=MAX_WINDOW), section.integer("num", 1)
+    classes, side, num = counts
+    return Detection(classes, side, num, **flags, **numbers)
+
+
+def _region(section: Section) -> Region:
     numbers: dict[str, Any] = {name: section.number(name, default) for name, default in SCALES.items()}
     flags: dict[str, Any] = {name: section.flag(name) for name in FLAGS}
     files: dict[str, Any] = {name: section.file(name) for name in ("tree", "map")}
-    anchors = tuple(zip(flat[: 2 * count : 2], flat[1 : 2 * count : 2], strict=True))
-    return Region(anchors, section.integer("classes", 20), **flags, **numbers, **files)
-
-
-def _equal(value: str, number: str) -> bool:
-    try:
-        return float(value) == float(number)
-    except ValueError:
-        return False
+    return Region(_anchors(section, "cells"), section.integer("classes", 20), **flags, **numbers, **files)

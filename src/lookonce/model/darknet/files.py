@@ -12,7 +12,8 @@ from lookonce.errors import UserError
 from lookonce.files import write_text
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.weights import Header, Origin
-from lookonce.model.layers import Conv, heads_of, tree_file
+from lookonce.model.layers import Connected, Conv, Detection, Head, PlacedHead, Region, Yolo
+from lookonce.model.sizes import heads_of, tree_file
 from lookonce.model.tree import Tree, read_tree
 from lookonce.model.zoo import AnchorSizes
 from lookonce.text import read_lines
@@ -57,22 +58,51 @@ def load_darknet(cfg: Path | str, weights: Path | str, layers: int | None = None
 def detector_of(cfg: Path, classes: int, anchors: Sequence[AnchorSizes] = ()) -> Cfg:
     """Return a detector's cfg changed to this number of classes, and to these anchors.
 
-    anchors: (w, h) in cells for each head; empty: the cfg's own. The convolution before each head gets the filters
-    that it needs. Raises UserError for a cfg that cannot be read or is not a detector's.
+    anchors: (w, h) in cells for each head; empty: the cfg's own. The layer before each head gets the filters that it
+    needs. Raises UserError for a cfg that cannot be read or is not a detector's.
     """
     place = cfg.expanduser()
     read = read_cfg(read_text(place), str(place))
     layers = list(read.layers)
     heads = heads_of(read.layers)
     if not heads:
-        raise PairError(f"{place}: ends in {type(layers[-1]).__name__}; expected a convolution and a [region] after it")
-    for head, own in zip(heads, anchors or [head.layer.anchors for head in heads], strict=True):
-        layer = replace(head.layer, anchors=own, classes=classes, tree="", map="")
+        raise PairError(f"{place}: ends in {type(layers[-1]).__name__}; expected a convolution and a [region], "
+                        "[yolo] or [detection] after it")  # fmt: skip
+    for head, layer in zip(heads, _changed_heads(heads, classes, anchors), strict=True):
         before = layers[head.index - 1] if head.index else None
-        if not isinstance(before, Conv):
-            raise PairError(f"{place}: layer {head.index} (region): expected a convolution before it")
-        layers[head.index - 1 : head.index + 1] = replace(before, filters=layer.channels), layer
+        match before:
+            case Conv():
+                before = replace(before, filters=layer.channels)
+            case Connected():
+                before = replace(before, output=layer.channels)
+            case _:
+                kind = type(layer).__name__.lower()
+                raise PairError(f"{place}: layer {head.index} ({kind}): expected a convolution before it")
+        layers[head.index - 1 : head.index + 1] = before, layer
     return replace(read, layers=tuple(layers))
+
+
+def _changed_heads(heads: Sequence[PlacedHead], classes: int, anchors: Sequence[AnchorSizes]) -> list[Head]:
+    """Return the heads with this number of classes and these anchors, (w, h) in cells for each; empty: their own.
+
+    Yolo layers share one list of anchors, which grows from the finest head to the coarsest.
+    """
+    order = sorted(range(len(heads)), key=lambda n: heads[n].stride) if anchors else []
+    every = [(w * heads[n].stride, h * heads[n].stride) for n in order for w, h in anchors[n]]
+    starts = {n: sum(len(anchors[m]) for m in order[:place]) for place, n in enumerate(order)}
+    found: list[Head] = []
+    for n, placed in enumerate(heads):
+        match placed.layer:
+            case Region() as head:
+                found.append(replace(head, classes=classes, anchors=tuple(anchors[n]) if anchors else head.anchors,
+                                     tree="", map=""))  # fmt: skip
+            case Yolo() as head:
+                mask = tuple(range(starts[n], starts[n] + len(anchors[n]))) if anchors else head.mask
+                found.append(replace(head, classes=classes, all_anchors=tuple(every) or head.all_anchors, mask=mask,
+                                     counters_per_class=()))  # fmt: skip
+            case Detection() as head:
+                found.append(replace(head, classes=classes))
+    return found
 
 
 def save_darknet(

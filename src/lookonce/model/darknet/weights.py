@@ -1,7 +1,9 @@
-"""Darknet's .weights: a header, then the float32 numbers of each convolution in layer order.
+"""Darknet's .weights: a header, then the float32 numbers of each layer that has any, in layer order.
 
-Each convolution: bias [F]; with batch norm its scales, means and variances, each [F]; then the weights [F, C, k, k].
-Numbers are read directly into the network's memory; only this imports torch.
+A convolution: bias [F]; with batch norm its scales, means and variances, each [F]; then the weights [F, C, k, k].
+A connected layer: bias [F], weights [F, inputs], then scales, means and variances.
+A local layer: bias [F, H, W], then the weights of each cell [H*W, F, C*k*k].
+Numbers are read directly into the network's memory; torch is imported where they are.
 Source: darknet/src/parser.c, load_weights_upto, load_convolutional_weights and the functions that save.
 """
 
@@ -15,24 +17,24 @@ from io import BufferedReader
 from itertools import accumulate
 from operator import mul
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from lookonce.errors import UserError
 from lookonce.files import replacing
 from lookonce.model.darknet.cfg import Cfg
-from lookonce.model.layers import Layer, floats_by_layer, heads_of, last_convolutions
+from lookonce.model.layers import Connected, Conv, Layer, Local
+from lookonce.model.sizes import floats_by_layer, heads_of, last_convolutions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lookonce.model.network import BatchNorm, Convolution, Network
+    from lookonce.model.network import BatchNorm, Convolution, LocalConvolution, Network, Sigma
 
 
 class Header(NamedTuple):
     """The start of a .weights file: a version, and the number of images that training has seen.
 
-    seen has 64 bits from version 0.2 on and 32 before. Versions from 1000 on mark transposed connected layers and also
-    have 32 bits; their convolutions are the same.
+    seen has 64 bits from version 0.2 on and 32 before. Versions from 1000 on also have 32 bits.
     """
 
     major: int = 0
@@ -45,6 +47,23 @@ class Header(NamedTuple):
         """Number of bytes: 20 with a 64-bit seen, 16 with a 32-bit one."""
         wide = self.major * 10 + self.minor >= 2 and self.major < 1000 and self.minor < 1000
         return 20 if wide else 16
+
+    @property
+    def transposed(self) -> bool:
+        """Whether connected layers store their weights as [inputs, F]."""
+        return self.major > 1000 or self.minor > 1000
+
+    @property
+    def is_fork(self) -> bool:
+        """Whether Darknet's popular fork wrote the file: its versions are above 0.2.0."""
+        return self.length == 20 and self[:3] > (0, 2, 0)
+
+    @property
+    def sigma(self) -> Sigma:
+        """The convention for variances of the program that wrote the file."""
+        from lookonce.model.network import DARKNET, DARKNET_FORK
+
+        return DARKNET_FORK if self.is_fork else DARKNET
 
     def pack(self) -> bytes:
         """Return its bytes. A count of more than 32 bits is written with version 0.2."""
@@ -72,7 +91,7 @@ class WeightsError(UserError):
 
 
 def read_weights(path: Path, network: Network, layers: int | None = None) -> Header:
-    """Fill a network from a file; its batch norms then use Darknet's convention for variances.
+    """Fill a network from a file; its batch norms then use the file's convention for variances.
 
     Args:
         path: a .weights file, or a prefix of one such as darknet19_448.conv.23.
@@ -81,20 +100,19 @@ def read_weights(path: Path, network: Network, layers: int | None = None) -> Hea
     Raises:
         WeightsError: too short, too long, truncated, a number that is not finite, a negative variance.
     """
-    from lookonce.model.network import DARKNET
-
     header = check_weights(path, network.layers, network.channels, layers)
     try:
         with path.open("rb") as file:
             file.seek(header.length)
-            for index, convolution in _convolutions(network, layers or len(network.layers)):
-                place = f"{path}: layer {index} (convolutional)"
-                for tensor in _parts(convolution):
+            for index, module in _modules(network, layers or len(network.layers)):
+                place = f"{path}: layer {index} ({_kind(network.layers[index])})"
+                for tensor in _parts(module, network.layers[index], header):
                     _fill(tensor, file, place)
-                if convolution.norm is not None:
-                    if bool((convolution.norm.running_var < 0).any()):
-                        raise WeightsError(f"{place}: a negative variance; these weights belong to another cfg")
-                    convolution.norm.sigma = DARKNET
+                if (norm := getattr(module, "norm", None)) is None:
+                    continue
+                if bool((norm.running_var < 0).any()):
+                    raise WeightsError(f"{place}: a negative variance; these weights belong to another cfg")
+                norm.sigma = header.sigma
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
     return header
@@ -139,55 +157,71 @@ def layers_of(numbers: int, layers: tuple[Layer, ...], channels: int = 3) -> tup
 def write_weights(path: Path, network: Network, header: Header) -> None:
     """Write a network's numbers atomically; those read from a file are written byte by byte as they were.
 
-    Variances in another convention than Darknet's are converted, so that Darknet divides by the same number.
+    Variances in another convention than the header's are converted, so that Darknet divides by the same number.
     """
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(header.pack())
-        for _, convolution in _convolutions(network, len(network.layers)):
-            for tensor in _parts(convolution):
-                if convolution.norm is not None and tensor is convolution.norm.running_var:
-                    tensor = darknet_variance(convolution.norm)
+        for index, module in _modules(network, len(network.layers)):
+            for tensor in _parts(module, network.layers[index], header):
+                norm = getattr(module, "norm", None)
+                if norm is not None and tensor is norm.running_var:
+                    tensor = converted_variance(norm, header.sigma)
                 array = tensor.detach().cpu().float().contiguous().numpy()
                 file.write(array.astype("<f4", copy=False).data)
 
 
-def darknet_variance(norm: BatchNorm) -> Tensor:
-    """Return the variance v [C] for which Darknet's divisor sqrt(v) + 1e-6 equals this batch norm's."""
-    from lookonce.model.network import DARKNET
-
-    if norm.sigma == DARKNET:
+def converted_variance(norm: BatchNorm, sigma: Sigma) -> Tensor:
+    """Return the variance v [C] whose divisor in the convention sigma equals this batch norm's."""
+    if norm.sigma == sigma:
         return norm.running_var
     divisor = (norm.running_var.double() + norm.sigma.inside).sqrt() + norm.sigma.outside
-    return (divisor - DARKNET.outside).clamp(min=0).square().float()
+    return ((divisor - sigma.outside).clamp(min=0).square() - sigma.inside).clamp(min=0).float()
 
 
-def _convolutions(network: Network, count: int) -> Iterator[tuple[int, Convolution]]:
-    """Yield (layer index, convolution) among the first `count` layers."""
-    for index, convolution in zip(map(int, network.convolutions), network.convolution_list(), strict=True):
+def _modules(network: Network, count: int) -> Iterator[tuple[int, Convolution | LocalConvolution]]:
+    """Yield (layer index, module) of the first `count` layers that have weights, in layer order."""
+    found = {int(index): module for index, module in network.convolutions.items()}
+    found |= {int(index): module for index, module in network.local_convolutions.items()}
+    for index in sorted(found):
         if index < count:
-            yield index, convolution
+            yield index, cast("Convolution | LocalConvolution", found[index])
 
 
-def _parts(convolution: Convolution) -> Iterator[Tensor]:
-    """Yield the tensors of a convolution in the file's order."""
-    if convolution.norm is None:
-        assert convolution.conv.bias is not None  # plain convolutions have one
-        yield convolution.conv.bias
+def _parts(module: Convolution | LocalConvolution, layer: Layer, header: Header) -> Iterator[Tensor]:
+    """Yield the tensors of a layer in the file's order, each a view of the layer's own."""
+    if isinstance(layer, Local):
+        yield from (cast("Tensor", module.bias), cast("Tensor", module.weight))
+        return
+    convolution = cast("Convolution", module)
+    norm, weight = convolution.norm, convolution.conv.weight
+    statistics = () if norm is None else (norm.weight, norm.running_mean, norm.running_var)
+    bias = convolution.conv.bias if norm is None else norm.bias
+    assert bias is not None  # plain convolutions have one
+    if isinstance(layer, Connected):
+        yield from (bias, weight[:, :, 0, 0].t() if header.transposed else weight, *statistics)
     else:
-        norm = convolution.norm
-        yield from (norm.bias, norm.weight, norm.running_mean, norm.running_var)
-    yield convolution.conv.weight
+        yield from (bias, *statistics, weight)
 
 
 def _fill(tensor: Tensor, file: BufferedReader, place: str) -> None:
-    """Read a tensor's numbers directly into its memory."""
-    array = tensor.detach().numpy()
+    """Read a tensor's numbers directly into its memory; those of a transposed view by way of a copy."""
+    import torch
+
+    target = tensor.detach()
+    array = target.contiguous().numpy()
     if not array.flags.c_contiguous or array.dtype.str != "<f4":
         raise AssertionError("weights are read into contiguous little-endian float32 only")
     if file.readinto(array.data) != array.nbytes:
         raise WeightsError(f"{place}: the file became shorter while it was read")
-    if not all(map(math.isfinite, tensor.detach().aminmax())):  # no copy; nan propagates
+    if not target.is_contiguous():
+        target.copy_(torch.from_numpy(array))
+    if not all(map(math.isfinite, target.aminmax())):  # no copy; nan propagates
         raise WeightsError(f"{place}: numbers that are not finite: training diverged, or the file is damaged")
+
+
+def _kind(layer: Layer) -> str:
+    """Return the name of a layer's section."""
+    return "convolutional" if isinstance(layer, Conv) else type(layer).__name__.lower()
 
 
 def _read_start(path: Path) -> tuple[Header, int]:
@@ -221,9 +255,8 @@ def _check_length(path: Path, size: int, layers: tuple[Layer, ...], counts: list
     found = f"{path}: {have:,} numbers{f' and {odd} of 4 bytes' if odd else ''}; {what} needs {need:,}"
     if have < need:
         index = next(i for i, end in enumerate(ends) if end > have)
-        rest = (
-            f"they end in layer {index} (convolutional), at {have - ends[index] + counts[index]:,} of {counts[index]:,}"
-        )
+        at = have - ends[index] + counts[index]
+        rest = f"they end in layer {index} ({_kind(layers[index])}), at {at:,} of {counts[index]:,}"
     else:
         rest = f"{have - need:,} are left over"
     raise WeightsError(f"{found}; {rest}; {_cause(have, odd, layers, counts, count)}")
@@ -259,6 +292,8 @@ def _other_filters(have: int, layers: tuple[Layer, ...], counts: list[int]) -> d
     One may have any number of filters. Those of several heads have the filters of one number of classes.
     """
     last, heads = last_convolutions(layers), heads_of(layers)
+    if any(isinstance(layers[index], Connected) for index in last):
+        return {}  # a detection layer's numbers depend on cells and boxes too
     each = [counts[index] // layers[index].filters for index in last]  # type: ignore[union-attr]  # numbers a filter
     rest = have - sum(counts) + sum(counts[index] for index in last)
     if len(last) == 1:

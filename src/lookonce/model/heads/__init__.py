@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lookonce.model.boxes import Array, library
 from lookonce.model.detections import Predictions
-from lookonce.model.heads import region
-from lookonce.model.layers import Layer, PlacedHead, Region
+from lookonce.model.heads import detection, region, yolo
+from lookonce.model.layers import Detection, Layer, PlacedHead, Region, Yolo
 from lookonce.model.tree import Tree
 
 if TYPE_CHECKING:
@@ -29,7 +29,11 @@ class Kind(NamedTuple):
     loss: Callable[[Tensor, PlacedHead, Objects, LossOptions], dict[str, Tensor]]
 
 
-KINDS: dict[type[Layer], Kind] = {Region: Kind(region.decode, region.encode_objects, region.loss)}
+KINDS: dict[type[Layer], Kind] = {
+    Region: Kind(region.decode, region.encode_objects, region.loss),
+    Yolo: Kind(yolo.decode, yolo.encode, yolo.loss),
+    Detection: Kind(detection.decode, detection.encode, detection.loss),
+}
 
 
 def decode(raws: Sequence[Array], heads: Sequence[PlacedHead], tree: Tree | None = None) -> Predictions[Array]:
@@ -59,10 +63,13 @@ def encode(objects: Objects, heads: Sequence[PlacedHead], input_size: tuple[int,
 def loss(
     raws: Sequence[Tensor], heads: Sequence[PlacedHead], objects: Objects, options: LossOptions
 ) -> dict[str, Tensor]:
-    """Return the loss terms of a network's raw maps, summed over heads; `recall` is their mean."""
+    """Return the loss terms of a network's raw maps, summed over heads; `recall` is the mean of heads with objects."""
     parts = [KINDS[type(head.layer)].loss(raw, head, objects, options) for raw, head in zip(raws, heads, strict=True)]
     terms = dict(parts[0])
     for part in parts[1:]:
         for name, value in part.items():
             terms[name] = terms[name] + value if name in terms else value
-    return terms if len(parts) == 1 else {**terms, "recall": terms["recall"] / len(parts)}
+    if len(parts) > 1:
+        recalls = [part["recall"][None] for part in parts]
+        terms["recall"] = library(raws[0]).concat(recalls).nanmean()
+    return terms

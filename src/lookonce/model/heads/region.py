@@ -19,6 +19,7 @@ from lookonce.model.layers import PlacedHead, Region
 from lookonce.model.tree import Tree
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from lookonce.model.losses import LossOptions, Objects
@@ -53,6 +54,7 @@ def decode(raw: Array, head: PlacedHead, tree: Tree | None = None) -> Prediction
         head: the region layer and its stride. Without softmax, each class has its own sigmoid.
         tree: tree of the classes: the class that it selects has probability 1, the others 0. None: no tree.
     """
+    assert isinstance(head.layer, Region)
     anchors = like(head.layer.anchors, raw)  # [A, 2]
     txywh, objectness, classes = split(raw, len(anchors))
     boxes = cxcywh_to_xyxy(cell_boxes(txywh, anchors)) * head.stride  # [B, A, H, W, 4]
@@ -92,6 +94,10 @@ class Targets:
 
         return self.winner == torch.arange(len(self.winner), device=self.winner.device)
 
+    def to(self, device: torch.device) -> Targets:
+        """Return the targets on a device, for losses that choose predictors by value there."""
+        return replace(self, **{name: value.to(device) for name, value in vars(self).items() if value is not None})
+
     @property
     def index(self) -> Tensor:
         """[4, N] indices of the objects' predictors in a map [B, A, H, W]."""
@@ -128,6 +134,19 @@ class Winners:
         return mask.index_put_(self.occupied if ignored else self.index, mask.new_zeros(()))
 
 
+def truth_of(targets: Targets, images: int) -> Tensor:
+    """Return the boxes of each image [B, M, 4] xyxy in cells, ignored ones included, then empty boxes."""
+    import torch
+
+    count = torch.bincount(targets.image, minlength=images)  # [B]
+    order = targets.image.argsort(stable=True)
+    image = targets.image[order]
+    number = torch.arange(len(order), device=order.device) - (count.cumsum(0) - count)[image]  # within its image
+    truth = targets.boxes.new_zeros(images, int(count.max()) if len(order) else 0, 4)
+    truth[image, number] = cxcywh_to_xyxy(targets.boxes[order])
+    return truth
+
+
 def winners(targets: Targets, raw: Tensor, tree: Tree | None = None) -> Winners:
     """Return what the losses of a raw map [B, A*(5+C), H, W] need of its targets, on its device.
 
@@ -139,12 +158,6 @@ def winners(targets: Targets, raw: Tensor, tree: Tree | None = None) -> Winners:
 
     wins, real = targets.wins, ~targets.ignore
     rows = (wins.cumsum(0) - 1)[targets.winner[real]]  # of the winner on each object's anchor and cell
-    count = torch.bincount(targets.image, minlength=len(raw))  # [B]
-    order = targets.image.argsort(stable=True)
-    image = targets.image[order]
-    number = torch.arange(len(order), device=order.device) - (count.cumsum(0) - count)[image]  # within its image
-    truth = targets.boxes.new_zeros(len(raw), int(count.max()) if len(order) else 0, 4)
-    truth[image, number] = cxcywh_to_xyxy(targets.boxes[order])
     numbers = torch.cat((targets.boxes, targets.txy, targets.twh, targets.weight[:, None]), 1)[wins].to(raw.dtype)
     integers = torch.cat((targets.index[:, wins], targets.label[None, wins]))  # [5, K]
     numbers, integers = to_device(numbers, raw.device), to_device(integers, raw.device)
@@ -157,7 +170,7 @@ def winners(targets: Targets, raw: Tensor, tree: Tree | None = None) -> Winners:
     classes = to_device(torch.stack((rows, labels)), raw.device).unbind()
     return Winners(
         integers[:4].unbind(), numbers[:, :4], numbers[:, 4:6], numbers[:, 6:8], numbers[:, 8], integers[4],
-        occupied, (classes[0], classes[1]), to_device(truth.to(raw.dtype), raw.device),
+        occupied, (classes[0], classes[1]), to_device(truth_of(targets, len(raw)).to(raw.dtype), raw.device),
     )  # fmt: skip
 
 
@@ -241,6 +254,7 @@ def assign_to_several(targets: Targets, anchors: Tensor, match_iou: float) -> Ta
 
 def loss(raw: Tensor, head: PlacedHead, objects: Objects, options: LossOptions) -> dict[str, Tensor]:
     """Return the terms of the loss that the options name, for the raw map [B, A*(5+C), H, W] of a region layer."""
+    assert isinstance(head.layer, Region)
     targets = encode_objects(objects, head, (raw.shape[2], raw.shape[3]))
     if options.match_iou < 1:
         targets = assign_to_several(targets, objects.boxes.new_tensor(head.layer.anchors), options.match_iou)
