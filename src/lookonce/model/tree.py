@@ -71,9 +71,10 @@ class Tree:
 
     def along_paths(self, values: Tensor) -> Tensor:
         """Return values [..., C], each multiplied by those of all its ancestors."""
+        import torch
 
         result = values.clone()
-        parents = self._indices[1]
+        parents = torch.tensor(self.parents)
         for nodes in self._levels()[1:]:
             result[..., nodes] *= result[..., parents[nodes]]
         return result
@@ -91,7 +92,7 @@ class Tree:
         best = self._reduce(absolute, group, "amax").gather(-1, group) == absolute
         first = self._reduce(torch.where(best, index, len(index)), group, "amin")  # [..., G] the first of equals
         taken = (first.gather(-1, group) == index) & (self.along_paths(absolute) > self.threshold)
-        parents = self._indices[1]
+        parents = torch.tensor(self.parents)
         for nodes in self._levels()[1:]:
             taken[..., nodes] &= taken[..., parents[nodes]]
         deepest = torch.where(taken, index, -1).amax(-1)
@@ -115,10 +116,8 @@ class Tree:
         return tuple(number for number, (_, run) in enumerate(groupby(self.parents)) for _ in run)
 
     @cached_property
-    def _indices(self) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return the groups [C] and the parents [C] as tensors, and the classes at each depth, roots first."""
-        import torch
-
+    def _depths(self) -> tuple[tuple[int, ...], ...]:
+        """The indices of the classes at each depth, roots first."""
         depth: list[int] = []
         levels: list[list[int]] = []
         for index, parent in enumerate(self.parents):
@@ -126,15 +125,22 @@ class Tree:
             if depth[index] == len(levels):
                 levels.append([])
             levels[depth[index]].append(index)
-        return torch.tensor(self.groups), torch.tensor(self.parents), [torch.tensor(level) for level in levels]
+        return tuple(map(tuple, levels))
 
     def _levels(self) -> list[Tensor]:
-        """Return the indices of the classes at each depth, roots first."""
-        return self._indices[2]
+        """Return the indices of the classes at each depth, roots first.
+
+        Tensors are made anew, since one that outlives an export's trace would be wrong in the exported graph.
+        """
+        import torch
+
+        return [torch.tensor(level) for level in self._depths]
 
     def _groups(self, like: Tensor) -> Tensor:
         """Return [..., C] the index of each class's group of siblings."""
-        return self._indices[0].to(like.device).expand(like.shape)
+        import torch
+
+        return torch.tensor(self.groups, device=like.device).expand(like.shape)
 
     def _reduce(self, values: Tensor, group: Tensor, how: str) -> Tensor:
         """Reduce values [..., C] over each group: [..., G]."""
