@@ -34,7 +34,7 @@ def test_a_report_is_the_score_of_the_detections(run, squares):
     low, high = report.metrics.interval
     assert low <= report.mean_ap <= high
     assert repr(report) == f"Report(mAP@0.5 {report.mean_ap:.3f}, 8 images, {len(dataset.boxes)} objects, {run})"
-    assert "errors by kind" in report._repr_html_()
+    assert "lost to each kind of error" in report._repr_html_()
     said = str(report)
     assert "VOC 2010" in said
     assert "IoU >= 0.5" in said
@@ -176,7 +176,7 @@ def test_a_split_without_the_images_is_an_error(squares, given, tmp_path):
 
 def test_errors_by_kind_are_told(run, squares):
     report = evaluate(run, squares, bootstrap=0)
-    assert "errors by kind" in str(report)
+    assert "lost to each kind of error" in str(report)
     wrong = sum(kind.count for kind in report.analysis.errors.kinds[:-1])
     right = int(report.analysis.found.true_positive.sum())
     assert right + wrong == sum(c.detections for c in report.metrics.classes)
