@@ -10,7 +10,8 @@ import yaml
 
 from lookonce import read_dataset
 from lookonce.errors import UserError
-from lookonce.training.config import DataIdentity, RunConfig
+from lookonce.training.config import DataIdentity, RunConfig, with_loss_of_heads
+from lookonce.training.recipes import Settings
 
 
 def test_the_config_repeats_the_run(run):
@@ -146,3 +147,10 @@ def test_the_data_file_has_a_short_line_for_each_image(parts, tmp_path):
     text = (tmp_path / "data.json").read_text()
     assert json.loads(text)["format"] == 1
     assert len(text) < 32 * 60 + 200
+
+
+@pytest.mark.parametrize(
+    "network, loss", [("yolov2_tiny", "region_ciou"), ("yolov4_tiny", "region"), ("yolov1_tiny", "region")]
+)
+def test_heads_that_have_one_loss_take_it_by_default(network, loss):
+    assert with_loss_of_heads(Settings(network=network)).loss == loss

@@ -13,7 +13,15 @@ from lookonce.commands.arguments import AnyPath, expanded, several
 from lookonce.data.dataset import DataPolicy
 from lookonce.errors import ConfigError
 from lookonce.files import held, write_text
-from lookonce.training.config import Precision, RunConfig, absolute_path, header, read_both, run_folder
+from lookonce.training.config import (
+    Precision,
+    RunConfig,
+    absolute_path,
+    header,
+    read_both,
+    run_folder,
+    with_loss_of_heads,
+)
 from lookonce.training.recipes import RecipeName, TrainOptions, settings
 from lookonce.training.signals import listening
 
@@ -89,6 +97,8 @@ def train(
     how = settings(recipe, **options)
     if how.network.endswith(".cfg"):
         how = replace(how, network=absolute_path(how.network))
+    if options.get("loss") is None:
+        how = with_loss_of_heads(how)
     if recipe == "blog" and weights is None and how.freeze != "none":
         raise ConfigError("weights: missing; recipe blog trains the last layer of a pretrained network: give --weights "
                           "yolov2.weights (lookonce download yolov2 gets it), or --freeze none")  # fmt: skip

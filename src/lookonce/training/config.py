@@ -14,7 +14,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ from lookonce.errors import ConfigError, UserError, printable
 from lookonce.files import LOCK, new_folder, numbered_folder, sweep, write_text
 from lookonce.model import zoo
 from lookonce.model.darknet.files import detector_of
+from lookonce.model.layers import Layer, Region
 from lookonce.model.sizes import num_floats, num_operations
 from lookonce.training.recipes import Settings
 
@@ -257,19 +258,29 @@ def read_both(config: RunConfig) -> tuple[Dataset, Dataset | None]:
     return check_images(train_set, config.policy), check_images(rest[0], config.policy) if rest else None
 
 
+def network_of(how: Settings, classes: int) -> tuple[tuple[Layer, ...], int]:
+    """Return the layers of the network and the channels of its input; its anchors are not those of the data yet."""
+    if how.network.endswith(".cfg"):
+        cfg = detector_of(Path(how.network), classes)
+        return cfg.layers, cfg.channels
+    clustered = ((1.0, 1.0),) * how.anchors if isinstance(how.anchors, int) else ()  # only their number counts here
+    return zoo.detector(how.network, classes, how.anchor_sizes or clustered or zoo.VOC_ANCHORS), 3
+
+
+def with_loss_of_heads(how: Settings) -> Settings:
+    """Return the settings with Darknet's own loss, `region`, unless a head has others: only region layers do."""
+    if any(isinstance(layer, Region) for layer in network_of(how, 1)[0]):
+        return how
+    return replace(how, loss="region")
+
+
 def header(config: RunConfig, train_set: Dataset, val_set: Dataset | None) -> list[str]:
     """Return the lines that introduce a run: its data, and its network."""
     how, labels = config.settings, train_set.labels
     validation = "no validation" if val_set is None else f"{len(val_set):,} validation images"
     names = ", ".join(map(printable, labels[:MOST_NAMED])) + (", ..." if len(labels) > MOST_NAMED else "")
     classes = f"{len(labels):,} class{'es' * (len(labels) > 1)}: {names}"
-    if how.network.endswith(".cfg"):
-        cfg = detector_of(Path(how.network), len(labels))
-        layers, channels = cfg.layers, cfg.channels
-    else:
-        clustered = ((1.0, 1.0),) * how.anchors if isinstance(how.anchors, int) else ()  # only their number counts here
-        anchors = how.anchor_sizes or clustered or zoo.VOC_ANCHORS
-        layers, channels = zoo.detector(how.network, len(labels), anchors), 3
+    layers, channels = network_of(how, len(labels))
     size, millions = (how.size, how.size), num_floats(layers, channels) / 1e6
     gflop = num_operations(layers, size, channels) / 1e9
     return [
