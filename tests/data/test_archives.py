@@ -242,13 +242,14 @@ LONG_NAME, PAX, SPARSE = tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.GNUT
     ([header("a", 1 << 60, PAX)], "claims to have"), ([header("a", -1, PAX)], "damaged"),
     ([header("a", 1 << 60)], "more than 20 times as many"), ([header("a", 4000)], "unexpected end of data"),
     ([header("a", 9, SPARSE), b"123456789"], "is a sparse file"),
-    ([header("a", 26, PAX), b"26 size=-99999999999999999\n", header("x", 1), b"x"], "claims to have -"),
+    ([header("a", 26, PAX), b"26 size=-99999999999999999\n", header("x", 1), b"x"], "claims to have -|invalid header"),
     ([header("a", 30, PAX), b"30 GNU.sparse.map=0,1,99999,1\n", header("x", 1), b"x"], "is a sparse file"),
     ([header("a", 4, LONG_NAME), b"name"], "damaged"),
 ])  # fmt: skip
 def test_sizes_that_a_tar_states_are_not_believed(tmp_path, parts, said):
     began = time.process_time()
-    assert said in refused(raw(tmp_path / "a.tar", *parts), tmp_path) or said == "damaged"
+    message = refused(raw(tmp_path / "a.tar", *parts), tmp_path)
+    assert any(words in message for words in said.split("|")) or said == "damaged"  # Python's patch releases differ
     packed = tmp_path / "b.tgz"
     packed.write_bytes(gzip.compress((tmp_path / "a.tar").read_bytes()))
     refused(packed, tmp_path)
