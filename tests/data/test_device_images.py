@@ -1,5 +1,6 @@
 """Images that stay on a device: each is kept at its first use and given back as it was."""
 
+import copy
 import logging
 
 import numpy as np
@@ -30,6 +31,11 @@ def test_kept_images_are_given_back_to_batches_without_pixels(images):
         assert torch.equal(found.images[n, :, :height, :width], whole.images[n, :, :height, :width])
     assert torch.equal(found.boxes, whole.boxes)
     assert torch.equal(found.index, whole.index)
+
+
+def test_a_copy_of_a_module_shares_the_images(images):
+    store = DeviceStore(images.cache.sizes, torch.device("cpu"))
+    assert copy.deepcopy({"store": store})["store"] is store
 
 
 def test_a_batch_without_images_stays_empty(images):

@@ -30,6 +30,10 @@ class DeviceStore:
         self.held = np.zeros(len(sizes), np.bool_)
         """[M] which images are kept: of these a batch needs no pixels."""
 
+    def __deepcopy__(self, memo: dict[int, object]) -> DeviceStore:
+        """Return the store itself: the moving average copies a module, and one copy of the images is enough."""
+        return self
+
     def supply(self, batch: Batch) -> Batch:
         """Keep the images of a batch on the device; a batch without pixels gets those that were kept."""
         places = list(zip(batch.index.tolist(), batch.sizes.tolist(), strict=True))
