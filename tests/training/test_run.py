@@ -27,7 +27,7 @@ from lookonce.errors import Interrupted, UserError
 from lookonce.files import LOCK
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.heads.region import LOSSES
-from lookonce.model.layers import Conv, Dropout, MaxPool
+from lookonce.model.layers import Conv, Dropout, MaxPool, Yolo
 from lookonce.model.model_file import load_model, save_model
 from lookonce.model.zoo import head
 from lookonce.report.run_page import write_run_page
@@ -387,6 +387,22 @@ def test_a_network_of_two_heads_is_trained_explained_and_used(squares, tmp_path)
     assert (checks["anchors"].state, checks["shared cells"].state) == ("pass", "pass")
     with pytest.raises(UserError, match="anchors: 1; expected at least 2, one for each head"):
         train(squares, out=tmp_path, network=str(cfg), size=64, epochs=1, batch_size=4, anchors=1)
+
+
+def test_a_network_with_a_yolo_layer_is_trained_with_its_own_loss_and_used(squares, tmp_path):
+    last = Conv(36, 1, 1, False, "linear"), Yolo(((40.0, 40.0),) * 3, (0, 1, 2), 7)
+    layers = (*(Conv(8), MaxPool()) * 3, Conv(16), *last)
+    (tmp_path / "v3.cfg").write_text(write_cfg(Cfg(layers, 96, 96)))
+    made = train(
+        squares, out=tmp_path, name="r", network=tmp_path / "v3.cfg", size=96, epochs=2, batch_size=4, anchors=3
+    )
+    model = load_model(made)
+    [found] = model.heads
+    assert (found.layer.classes, found.layer.mask, model.training["recipe"]["loss"]) == (2, (0, 1, 2), "region")
+    assert list(found.layer.all_anchors) != [(40.0, 40.0)] * 3  # clustered on the training boxes
+    assert len(Detector(made)(next((squares / "JPEGImages").iterdir()), threshold=0.0)) > 0
+    with pytest.raises(UserError, match="loss=keras_yolo2: yolo layers cannot be trained"):
+        train(squares, out=tmp_path, network=tmp_path / "v3.cfg", size=96, epochs=1, loss="keras_yolo2")
 
 
 def test_the_input_size_of_a_cfg_divides_by_its_own_stride(squares, tmp_path):
