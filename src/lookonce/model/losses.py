@@ -45,7 +45,7 @@ class LossOptions:
     prior: bool = False
     """Add the prior loss, which pulls boxes without an object to their anchors."""
     class_weights: tuple[float, ...] | None = None
-    """[C] weight of each class in the class term; 0 leaves it out. None: all 1."""
+    """[C] weight of each class in the class term; 0 leaves it out. None: all 1. With a tree they are not used."""
     iou_gradient: bool | None = None
     """Let gradients flow through the IoU as objectness target; None: as the loss does."""
     tree: Tree | None = None

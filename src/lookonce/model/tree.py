@@ -130,7 +130,7 @@ class Tree:
     def _levels(self) -> list[Tensor]:
         """Return the indices of the classes at each depth, roots first.
 
-        Tensors are made anew, since one that outlives an export's trace would be wrong in the exported graph.
+        Tensors are made in each call, since one that outlives an export's trace would be wrong in the exported graph.
         """
         import torch
 

@@ -277,7 +277,7 @@ def region_loss(
     Returns:
         Scalars: xy, wh, objectness, background, class, ciou, prior, their sum `total`, and (without gradient)
         `recall`: the fraction of objects whose predictor has an IoU above .5; nan without objects.
-    Source: region_layer.c, forward_region_layer. No gradient flows through the IoU as objectness target.
+    Source: region_layer.c, forward_region_layer.
     """
     import torch
 
