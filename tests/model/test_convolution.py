@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lookonce.model.convolution import Convolve, convolve, is_faster
+from lookonce.model.convolution import Convolve, Depthwise, convolve, is_faster
 
 
 def operands(channels=16, filters=6, size=3, side=(7, 5), bias=True, batch=3):
@@ -86,3 +86,32 @@ def test_it_is_taken_where_it_is_faster_alone(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert not is_faster(x, conv)
     assert "Convolve" not in str(convolve(x, conv).grad_fn)
+
+
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [(8, 6), (7, 5)])
+def test_gradients_of_depthwise_convolutions_are_pytorchs(size, stride, side):
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 6, *side, generator=draw, dtype=torch.float64).requires_grad_()
+    weight = torch.randn(6, 1, size, size, generator=draw, dtype=torch.float64).requires_grad_()
+    theirs = torch.nn.functional.conv2d(x, weight, None, stride, size // 2, groups=6)
+    seed = torch.randn(theirs.shape, generator=draw, dtype=torch.float64)
+    own = Depthwise.apply(x, weight, stride)
+    torch.testing.assert_close(own, theirs)
+    for a, b in zip(torch.autograd.grad(own, (x, weight), seed), torch.autograd.grad(theirs, (x, weight), seed),
+                    strict=True):  # fmt: skip
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_depthwise_convolutions_in_bf16_have_gradients_near_those_of_float32():
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 8, 9, 9, generator=draw).requires_grad_()
+    conv = nn.Conv2d(8, 8, 5, 2, 2, groups=8, bias=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = convolve(x, conv)
+    assert type(out.grad_fn).__name__ == "DepthwiseBackward"
+    own = torch.autograd.grad(out.float().square().sum(), (x, conv.weight))
+    theirs = torch.autograd.grad(conv(x).square().sum(), (x, conv.weight))
+    for a, b in zip(own, theirs, strict=True):
+        assert (a - b).norm() < 0.02 * b.norm()

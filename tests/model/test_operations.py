@@ -6,7 +6,7 @@ import torch
 
 from conftest import GOLDEN
 from lookonce.model.layers import Crop, MaxPool
-from lookonce.model.operations import activate, add_shortcut, crop, max_pool, reorg, space_to_depth
+from lookonce.model.operations import activate, add_shortcut, crop, dropout, max_pool, reorg, space_to_depth
 
 
 @pytest.mark.parametrize("name", ["4x4x4", "8x4x6", "64x26x26"])
@@ -79,3 +79,19 @@ def test_a_crop_is_darknets_at_detection(adjust):
     golden = np.load(GOLDEN / "dk_v1_crop.npz")
     found = crop(torch.from_numpy(golden["input"])[None], Crop(11, 17, adjust))[0]
     np.testing.assert_array_equal(found.numpy(), golden["crop" if adjust else "crop_noadjust"])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_dropout_zeroes_a_fraction_at_random_and_keeps_the_mean(layout):
+    x = torch.ones(4, 16, 25, 25).contiguous(memory_format=layout)
+    torch.manual_seed(3)
+    out = dropout(x, 0.3)
+    assert out.stride() == x.stride()
+    assert out.unique().tolist() == [0, pytest.approx(1 / 0.7)]
+    assert (out == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
+    assert (out == 0).float().mean((0, 2, 3)).std() < 0.02  # every channel
+    assert not torch.equal(out, dropout(x, 0.3))
+    torch.manual_seed(3)
+    assert torch.equal(out, dropout(x, 0.3))
+    assert (dropout(x, 1.0) == 0).all()
+    assert torch.equal(dropout(x, 0.0), x)
