@@ -53,16 +53,16 @@ def test_the_last_layer_of_each_head_is_random_for_the_cells_of_its_map(tmp_path
     assert [row.status for row in rows] == [*["loaded"] * 6, "random: last layer", "loaded", "random: last layer"]
     deviations = [last.weight.detach().std().item() for last in network.head_convolutions()]
     assert deviations == pytest.approx([1 / 9, 1 / 36], rel=0.1)
-    kept = start_from(Network(source.layers), file, 0, (96, 96), ("blue", "red"))
+    kept = start_from(Network(source.layers), file, 0, (96, 96), ("blue", "red"), "keep")
     assert [row.status for row in kept] == ["loaded"] * 9
     with pytest.raises(UserError, match=r"last layer cannot be kept .random: the file has 14 x 32 x 1 x 1"):
-        start_from(Network(two_heads(2, ANCHORS, ANCHORS[:1])), file, 0, (96, 96), ("blue", "red"))
+        start_from(Network(two_heads(2, ANCHORS, ANCHORS[:1])), file, 0, (96, 96), ("blue", "red"), "keep")
 
 
 def test_the_last_layer_is_loaded_with_keep_last(tmp_path):
     file, source = model_file(tmp_path, nano(2, ANCHORS))
     network = Network(nano(2, ANCHORS))
-    assert [row.status for row in start_from(network, file, 0, (96, 96), ("blue", "red"))] == ["loaded"] * 7
+    assert [row.status for row in start_from(network, file, 0, (96, 96), ("blue", "red"), "keep")] == ["loaded"] * 7
     theirs = source.state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in network.state_dict().items())
 

@@ -8,20 +8,27 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
+import torch
 from rich import box
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from lookonce.console import rendered
 from lookonce.errors import ConfigError, UserError
 from lookonce.model import zoo
+from lookonce.model.class_names import same_classes
 from lookonce.model.darknet.weights import layers_of, numbers_in, read_weights
+from lookonce.model.layers import Detection, PlacedHead, Yolo
 from lookonce.model.model_file import load_model
 from lookonce.model.network import TRAINED_HERE, Convolution, Network, empty
 from lookonce.model.sizes import last_convolutions
 
 log = logging.getLogger("lookonce")
+LastLayer = Literal["random", "match", "keep"]
+OTHER_CLASSES = 0.01
+"""Deviation of the weights with which the rows of classes start that the pretrained network does not know."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +38,21 @@ class LoadedLayer:
     layer: int
     shape: tuple[int, ...]  # [filters, channels, k, k]
     status: str
-    """loaded, or random and why."""
+    """loaded, whole or in part, or random and why."""
     frozen: bool
 
 
-def start_from(network: Network, weights: Path, frozen: int, input_size: tuple[int, int],
-               keep_last: tuple[str, ...] | None = None) -> list[LoadedLayer]:  # fmt: skip
-    """Load the weights of another network into a network, except the last convolution (the one before each head).
+def start_from(network: Network, weights: Path, frozen: int, input_size: tuple[int, int], labels: tuple[str, ...] = (),
+               last: LastLayer = "random") -> list[LoadedLayer]:  # fmt: skip
+    """Load the weights of another network into a network.
 
-    A convolution is loaded if the other network has one of the same shape at the same position. The last one depends on
-    classes and anchors: it starts random, normal with deviation 1 / (cells of its map for inputs of input_size). Frozen
-    layers read variances as the file does, others as networks trained here.
+    A convolution is loaded if the other network has one of the same shape at the same position. The last one (before
+    each head) depends on classes and anchors; `last` says how it starts:
+        random: normal with deviation 1 / (cells of its map for inputs of input_size).
+        match: the rows of boxes and objectness are loaded, and those of classes that have the same name; rows of other
+            classes start near 0. A head of another kind or with another number of anchors starts random.
+        keep: loaded whole; the classes must be those of the weights, in the same order.
+    Frozen layers read variances as the file does, others as networks trained here.
 
     Args:
         network: filled in place.
@@ -49,8 +60,8 @@ def start_from(network: Network, weights: Path, frozen: int, input_size: tuple[i
             this network with any number of classes, or of its start (darknet19_448.conv.23).
         frozen: number of frozen convolutions.
         input_size: (width, height) of the input in training.
-        keep_last: load the last convolution as well. These are the classes of the data, which must be those of the
-            weights, in the same order.
+        labels: the classes of the data; random does not need them.
+        last: how the last convolution starts.
     Returns:
         What happened to each convolution.
     Raises:
@@ -58,14 +69,18 @@ def start_from(network: Network, weights: Path, frozen: int, input_size: tuple[i
     Source of the last layer's start: the blog's part on training, np.random.normal / (GRID_H * GRID_W).
     """
     source, seen, classes = _source(weights, network)
-    if keep_last is not None:
-        check_classes(weights, classes, keep_last)
+    if last == "keep":
+        check_classes(weights, classes, labels)
     theirs, ours = source.convolution_list(), network.convolution_list()
     heads = dict(zip(last_convolutions(network.layers), network.heads, strict=True))
+    their_heads = dict(zip(last_convolutions(source.layers), source.heads, strict=True)) if source.heads else {}
     found = []
     for place, (layer, convolution) in enumerate(zip(map(int, network.convolutions), ours, strict=True)):
         status = "random: last layer"
-        if keep_last is not None or layer not in heads:
+        if last == "match" and layer in heads and layer in their_heads and place < len(theirs):
+            their_last = Last(theirs[place].conv, their_heads[layer], classes)
+            status = match_rows(their_last, Last(convolution.conv, heads[layer], labels)) or status
+        elif last == "keep" or layer not in heads:
             status = _load(convolution, theirs[place] if place < len(theirs) else None, place < frozen)
         found.append(LoadedLayer(layer, tuple(convolution.conv.weight.shape), status, place < frozen))
     if not any(row.status == "loaded" for row in found):
@@ -74,9 +89,9 @@ def start_from(network: Network, weights: Path, frozen: int, input_size: tuple[i
             "that it was trained as: --network"
         )
     for row, convolution in zip(found, ours, strict=True):
-        if row.layer not in heads or row.status == "loaded":
+        if row.layer not in heads or not row.status.startswith("random"):
             continue
-        if keep_last is not None:
+        if last == "keep":
             raise ConfigError(
                 f"keep-last: the last layer cannot be kept ({row.status}); classes and anchors must be those of "
                 "the weights"
@@ -89,6 +104,52 @@ def start_from(network: Network, weights: Path, frozen: int, input_size: tuple[i
     if seen:
         log.info("fine-tuning counts images from 0; the other model has seen %d", seen)
     return found
+
+
+class Last(NamedTuple):
+    """A last convolution, the head that reads it, and the names of its classes."""
+
+    conv: nn.Conv2d
+    head: PlacedHead
+    labels: tuple[str, ...]
+
+
+def match_rows(theirs: Last, ours: Last) -> str:
+    """Copy the rows of boxes, objectness and classes of the same name; return what was copied, "" if nothing fits.
+
+    Where anchors differ, the biases of width and height change by log(theirs / ours): predicted boxes stay the same.
+    Rows of other classes start near 0; a yolo layer, whose classes are independent, gives each 1 / (C + 1).
+    """
+    new, old = ours.head.layer, theirs.head.layer
+    shapes, their_shapes = (torch.tensor(each.head.anchors_px).reshape(-1, 2) for each in (ours, theirs))
+    if type(new) is not type(old) or isinstance(new, Detection) or len(shapes) != len(their_shapes):
+        return ""
+    if theirs.conv.weight.shape[1:] != ours.conv.weight.shape[1:]:
+        return ""
+    pairs = same_classes(ours.labels, theirs.labels)
+    start = new.channels // len(shapes) - new.classes  # the rows of boxes and objectness come first
+    other = [start + index for index in range(new.classes) if index not in dict(pairs)]
+    with torch.no_grad():
+        for own, source in ((ours.conv.weight, theirs.conv.weight), (bias_of(ours.conv), bias_of(theirs.conv))):
+            rows, their_rows = own.unflatten(0, (len(shapes), -1)), source.unflatten(0, (len(shapes), -1))
+            rows[:, :start] = their_rows[:, :start]
+            for index, same in pairs:
+                rows[:, start + index] = their_rows[:, start + same]
+            nn.init.normal_(other_rows := rows[:, other], std=OTHER_CLASSES)
+            rows[:, other] = other_rows
+        biases = bias_of(ours.conv).view(len(shapes), -1)  # [A, 5 + C]
+        if isinstance(new, Yolo):
+            biases[:, other] -= math.log(new.classes)
+        sizes = slice(4, 8, 2) if isinstance(new, Yolo) and new.gaussian else slice(2, 4)
+        if not (isinstance(new, Yolo) and new.new_coords):
+            biases[:, sizes] += (their_shapes / shapes).log()
+    return f"boxes, objectness and {len(pairs)} of {new.classes} classes loaded"
+
+
+def bias_of(conv: nn.Conv2d) -> Tensor:
+    """Return the bias of a convolution without batch norm."""
+    assert conv.bias is not None
+    return conv.bias
 
 
 def check_classes(weights: Path, theirs: tuple[str, ...], ours: tuple[str, ...]) -> None:

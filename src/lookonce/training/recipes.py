@@ -148,6 +148,9 @@ class TrainOptions(TypedDict, total=False):
     freeze: int | str
     """Freeze layers: none, features (the 18 convolutions of Darknet-19), all_but_last, or a number of convolutions.
     [quick: none, paper: none, blog: all_but_last]"""
+    match_classes: bool
+    """With --weights, keep the last layer's rows of boxes and objectness, and those of classes of the same name.
+    [quick: False, paper: False, blog: False]"""
     features: Features
     """Cache the outputs of the frozen layers on disk, in this precision, and train on them. Turns augmentation off
     unless --variants is given. [none]"""
@@ -206,6 +209,7 @@ class Settings:
     prior_loss_images: int = 0
     prior_loss_batches: int = 0
     freeze: str = "none"
+    match_classes: bool = False
     features: Features = "none"
     variants: int = 0
     difficult: Difficult = "ignore"

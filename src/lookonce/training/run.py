@@ -36,7 +36,7 @@ from lookonce.training.checkpoints import read_checkpoint
 from lookonce.training.config import MODEL, DataIdentity, RunConfig, absolute_path, plain, read_both
 from lookonce.training.history import RunReport, WritePage, write_results
 from lookonce.training.loop import Engine
-from lookonce.training.pretrained import start_from
+from lookonce.training.pretrained import LastLayer, start_from
 from lookonce.training.progress import duration
 from lookonce.training.recipes import RENAMED
 from lookonce.training.signals import Stopped
@@ -221,11 +221,11 @@ class Run:
             network = Network(new.layers, new.channels)
             if config.weights is not None:
                 frozen = frozen_convolutions(network, self.settings.freeze)
-                labels = self.train_set.labels if config.keep_last else None
-                start_from(network, Path(config.weights), frozen, self.input_size, labels)
+                last: LastLayer = "keep" if config.keep_last else "match" if self.settings.match_classes else "random"
+                start_from(network, Path(config.weights), frozen, self.input_size, self.train_set.labels, last)
             elif config.keep_last:
                 raise ConfigError("keep-last: no layer to keep; give the detector that has it: --weights MODEL")
-        if not config.keep_last:
+        if not config.keep_last and not self.settings.match_classes:
             set_objectness_prior(network, self.settings.objectness_prior)
         write_text(cfg, write_cfg(Cfg(network.layers, *self.input_size, network.channels)))
         return network
