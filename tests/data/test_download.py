@@ -29,7 +29,8 @@ def numbers(layers):
 def test_the_table_has_what_was_asked_for_once():
     assert set(BY_NAME) == {
         "voc2007-trainval", "voc2007-test", "voc2012-trainval", "yolov2", "yolov2-voc", "yolov2-tiny",
-        "yolov2-tiny-voc", "yolo9000", "darknet19_448.conv.23",
+        "yolov2-tiny-voc", "yolo9000", "darknet19_448.conv.23", "yolov3", "yolov3-tiny", "darknet53.conv.74", "yolov4",
+        "yolov4-tiny", "yolov4.conv.137", "yolov4-tiny.conv.29", "yolo-fastest-1.1", "yolo-fastest-1.1-xl",
     }  # fmt: skip
     assert len(BY_NAME) == len({wanted.file for wanted in DOWNLOADS}) == len(DOWNLOADS)
 

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from conftest import SHARED
 from lookonce.errors import ConfigError
 from lookonce.model import zoo
 from lookonce.model.darknet.cfg import read_cfg
@@ -34,8 +35,10 @@ from lookonce.model.sizes import heads_of, num_floats
     (zoo.yolov3_tiny(80, zoo.TINY_ANCHORS), (35_434_956 - 20) // 4),
     (zoo.yolov4(80, zoo.YOLOV4_ANCHORS), (257_717_640 - 20) // 4),
     (zoo.yolov4_tiny(80, zoo.TINY_ANCHORS), (24_251_276 - 20) // 4),
+    (zoo.yolo_fastest(80, zoo.FASTEST_ANCHORS), (1_384_268 - 20) // 4),
+    (zoo.yolo_fastest_xl(80, zoo.FASTEST_ANCHORS), (3_693_964 - 20) // 4),
 ], ids=["yolov2", "yolov2-voc", "yolo-voc.2.0", "yolov2-tiny-voc", "yolov2-tiny", "darknet19",
-        "yolov1", "yolov3", "yolov3-tiny", "yolov4", "yolov4-tiny"])  # fmt: skip
+        "yolov1", "yolov3", "yolov3-tiny", "yolov4", "yolov4-tiny", "fastest", "fastest-xl"])  # fmt: skip
 def test_networks_hold_as_many_numbers_as_their_weight_files(layers, floats):
     assert num_floats(layers) == floats
 
@@ -47,6 +50,8 @@ SECTIONS = {
     "yolov3_tiny": {Conv: 13, MaxPool: 6, Yolo: 2, Route: 2, Upsample: 1},
     "yolov4": {Conv: 110, Route: 21, Shortcut: 23, MaxPool: 3, Upsample: 2, Yolo: 3},
     "yolov4_tiny": {Conv: 21, Route: 11, MaxPool: 3, Yolo: 2, Upsample: 1},
+    "yolo_fastest": {Conv: 84, Dropout: 18, Shortcut: 18, MaxPool: 3, Route: 5, Yolo: 2, Upsample: 1},
+    "yolo_fastest_xl": {Conv: 84, Dropout: 18, Shortcut: 18, MaxPool: 3, Route: 5, Yolo: 2, Upsample: 1},
 }
 """Sections of Darknet's cfg files, counted."""
 
@@ -75,6 +80,17 @@ def test_heads_are_those_of_the_cfgs():
 
 def test_yolov3_tiny_is_the_tuple_of_its_cfg():
     assert read_cfg(YOLOV3_TINY).layers == zoo.yolov3_tiny(80, zoo.TINY_ANCHORS)
+
+
+@pytest.mark.parametrize("name, network", [
+    ("yolo-fastest-1.1", zoo.yolo_fastest),
+    ("yolo-fastest-1.1-xl", zoo.yolo_fastest_xl),
+])  # fmt: skip
+def test_yolo_fastest_is_the_tuple_of_its_cfg(name, network):
+    cfg = SHARED / "weights" / f"{name}.cfg"
+    if not cfg.is_file():
+        pytest.skip(f"the published networks are not at {cfg.parent}")
+    assert read_cfg(cfg.read_text()).layers == network(80, zoo.FASTEST_ANCHORS)
 
 
 def convolution(filters, size=3, normalize=True):

