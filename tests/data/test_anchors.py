@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lookonce.data.anchors import anchors_by_head, collisions, coverage, encoded, input_boxes, input_scale
+from lookonce.data.anchors import collisions, coverage, encoded, input_boxes, input_scale
 from lookonce.data.read import read_dataset
-from lookonce.errors import ConfigError
 from lookonce.model.heads import region
 from lookonce.model.layers import PlacedHead, Region
 from lookonce.model.resize import boxes_to_input
@@ -93,12 +92,3 @@ def test_an_anchor_of_any_head_may_fit():
     one, two = head((2.0, 2.0)), head((2.0, 2.0), stride=16)  # 64 px and 32 px
     assert coverage(dataset, [one], INPUT_SIZE, "letterbox")[0].recall == 0.5
     assert coverage(dataset, [one, two], INPUT_SIZE, "letterbox")[0].recall == 1.0
-
-
-def test_the_finest_head_gets_the_smallest_anchors_in_its_own_cells():
-    wh = ((0.5, 0.5), (1.0, 2.0), (3.0, 3.0))  # cells of 32 px
-    heads = [head((1.0, 1.0)), head((1.0, 1.0), stride=16)]
-    assert anchors_by_head(wh, 32, heads) == [((3.0, 3.0),), ((1.0, 1.0), (2.0, 4.0))]
-    assert anchors_by_head(wh, 32, heads[:1]) == [wh]
-    with pytest.raises(ConfigError, match="anchors: 1; expected at least 2, one for each head"):
-        anchors_by_head(wh[:1], 32, heads)

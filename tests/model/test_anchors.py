@@ -13,9 +13,10 @@ from conftest import GOLDEN, SHARED, needs_shared
 from lookonce.data.anchors import cluster_anchors, shapes_in_cells
 from lookonce.data.dataset import Dataset, Record, pack
 from lookonce.data.read import read_dataset
-from lookonce.errors import UserError
+from lookonce.errors import ConfigError, UserError
 from lookonce.model import boxes as geometry
-from lookonce.model.anchors import SAMPLE, Anchors, cluster, measure
+from lookonce.model.anchors import SAMPLE, Anchors, anchors_by_head, cluster, measure
+from lookonce.model.layers import PlacedHead, Region
 from lookonce.model.resize import boxes_to_input
 
 
@@ -207,3 +208,12 @@ def test_settings_out_of_range_are_refused():
 def test_one_line_shows_anchors():
     found = Anchors(((1.0, 2.0), (3.25, 4.0)), 0.75, 0.9, (3, 4))
     assert repr(found) == "Anchors(2: 1.00 x 2.00, 3.25 x 4.00 cells; mean IoU 0.750, recall 0.900)"
+
+
+def test_the_finest_head_gets_the_smallest_anchors_in_its_own_cells():
+    wh = ((0.5, 0.5), (1.0, 2.0), (3.0, 3.0))  # cells of 32 px
+    heads = [PlacedHead(Region(((1.0, 1.0),), 2), stride) for stride in (32, 16)]
+    assert anchors_by_head(wh, 32, heads) == [((3.0, 3.0),), ((1.0, 1.0), (2.0, 4.0))]
+    assert anchors_by_head(wh, 32, heads[:1]) == [wh]
+    with pytest.raises(ConfigError, match="anchors: 1; expected at least 2, one for each head"):
+        anchors_by_head(wh[:1], 32, heads)

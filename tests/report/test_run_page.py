@@ -11,6 +11,7 @@ from PIL import Image
 from lookonce import evaluate, read_dataset
 from lookonce.errors import ImageError, UserError
 from lookonce.evaluation.evaluate import detect_all
+from lookonce.files import write_text
 from lookonce.inference.detector import Detector
 from lookonce.model.layers import PlacedHead, Region
 from lookonce.model.model_file import load_model
@@ -41,7 +42,7 @@ def test_the_page_is_one_file_that_needs_no_other(run, squares, tmp_path):
     outside.feed(text)
     assert outside.found == []
     for said in ("&lt;test&gt;", "&lt;note&gt;", "Take &lt;care&gt;.", f"{report.mean_ap:.3f}", "VOC 2010",
-                 "1.00 x 2.00",                 "<td>large</td><td>0.125</td><td>7</td><td>0.500</td><td>0.250</td>",
+                 "32 x 64", "<td>large</td><td>0.125</td><td>7</td><td>0.500</td><td>0.250</td>",
                  "<td>small</td><td>-</td><td>0</td><td>-</td><td>-</td>"):  # fmt: skip
         assert said in text
     assert re.search(r"<svg.*</svg>", text, re.DOTALL)
@@ -66,6 +67,11 @@ def test_before_the_first_step_the_page_shows_settings_the_first_batch_and_loads
     assert "Not validated yet." in text
     assert 'alt="the first augmented batch"' in text
     assert "24 images of squares" in text
+    assert "random numbers" in text
+    write_text(run_report.folder / "start.json", '{"name": "coco", "sha256": "0123abcd"}')
+    run_report.write()
+    assert "coco, sha256 0123abcd" in (run_report.folder / "report.html").read_text(encoding="utf-8")
+    (run_report.folder / "start.json").unlink()
     counts = Counter(run_report.train_set.labels[label] for label in run_report.train_set.classes)
     assert f"{counts.total()}: {', '.join(f'{name} {count}' for name, count in counts.most_common())}" in text
 
@@ -156,4 +162,4 @@ def test_without_validation_the_page_has_curves_alone(run_report):
 
 def test_the_anchors_of_each_head_are_listed():
     heads = [PlacedHead(Region(((1.0, 2.0), (3.0, 4.0)), 2), 32), PlacedHead(Region(((0.5, 0.5),), 2), 16)]
-    assert dict(facts({}, "squares", 24, heads))["anchors (cells)"] == "1.00 x 2.00, 3.00 x 4.00; 0.50 x 0.50"
+    assert dict(facts({}, "squares", 24, heads))["anchors (input pixels)"] == "32 x 64, 96 x 128; 8 x 8"

@@ -10,10 +10,13 @@ import torch
 from lookonce import train
 from lookonce.errors import UserError
 from lookonce.model.darknet.weights import Header, write_weights
-from lookonce.model.layers import Conv
+from lookonce.model.heads import decode
+from lookonce.model.layers import Conv, Region, Yolo
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import DARKNET, TRAINED_HERE, Network
+from lookonce.training.config import RunConfig
 from lookonce.training.pretrained import check_classes, start_from
+from lookonce.training.start import read_start
 from sets import nano, two_heads
 
 ANCHORS = ((1.0, 1.0), (1.6, 1.6))
@@ -65,6 +68,66 @@ def test_the_last_layer_is_loaded_with_keep_last(tmp_path):
     assert [row.status for row in start_from(network, file, 0, (96, 96), ("blue", "red"), "keep")] == ["loaded"] * 7
     theirs = source.state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in network.state_dict().items())
+
+
+def small(head):
+    """Two convolutions and a head."""
+    return Conv(8, stride=8), Conv(head.channels, size=1, batch_normalize=False, activation="linear"), head
+
+
+def regions(classes, anchors):
+    return small(Region(anchors, classes))
+
+
+def yolos(classes, anchors):
+    return small(Yolo(tuple((w * 8, h * 8) for w, h in anchors), tuple(range(len(anchors))), classes))
+
+
+@pytest.mark.parametrize("made", [regions, yolos])
+def test_a_matched_head_predicts_the_same_boxes_with_other_anchors_and_classes(made, tmp_path):
+    file, source = model_file(tmp_path, made(2, ANCHORS))  # blue, red
+    network = Network(made(3, ((0.5, 2.0), (3.0, 1.0))))
+    rows = start_from(network, file, 0, (64, 64), ("Green", "Reds", "yellow"), "match")
+    assert [row.status for row in rows] == ["loaded", "boxes, objectness and 1 of 3 classes loaded"]
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        raws = [each.eval()(image) for each in (source, network)]
+    theirs, ours = (decode(raw, each.heads) for raw, each in zip(raws, (source, network), strict=True))
+    torch.testing.assert_close(ours.boxes, theirs.boxes, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(ours.objectness, theirs.objectness)
+    red, their_red = raws[1][0][:, 6::8], raws[0][0][:, 6::7]  # rows: x y w h objectness, then classes
+    torch.testing.assert_close(red, their_red)
+    if made is yolos:
+        torch.testing.assert_close(ours.class_prob[..., 0], torch.full_like(ours.objectness, 1 / 4), atol=0.02, rtol=0)
+
+
+def test_a_head_with_another_number_of_anchors_is_not_matched(tmp_path):
+    file, _ = model_file(tmp_path, regions(2, ANCHORS))
+    for layers in (regions(2, ANCHORS[:1]), yolos(2, ANCHORS)):
+        rows = start_from(Network(layers), file, 0, (64, 64), ("blue", "red"), "match")
+        assert rows[-1].status == "random: last layer"
+
+
+def test_finetune_is_the_recipe_of_a_training_from_weights(run, squares, tmp_path, caplog):
+    caplog.set_level("INFO", "lookonce")
+    more = train(squares, weights=run, out=tmp_path, epochs=1, batch_size=4, learning_rate=1e-9)
+    config = RunConfig.from_yaml((more / "config.yaml").read_bytes(), more)
+    assert (config.settings.match_classes, config.settings.size, config.weights) == (True, 96, str(run))
+    ours, theirs = load_model(more), load_model(run)
+    for name, value in ours.network.head_convolutions()[0].state_dict().items():
+        torch.testing.assert_close(value, theirs.network.head_convolutions()[0].state_dict()[name])
+    assert ours.training["start"]["name"] == str(run)
+    assert "starts from" in caplog.text
+    assert "random numbers" not in caplog.text
+    assert ours.training["start"] == read_start(more)
+
+
+def test_without_weights_the_header_says_how_to_get_them(squares, tmp_path, caplog):
+    caplog.set_level("INFO", "lookonce")
+    train(squares, out=tmp_path, **SMALL)
+    assert caplog.text.count("with --weights coco it starts from a network that knows the 80 classes") == 1
+    with pytest.raises(UserError, match="recipe: finetune needs pretrained weights; give --weights coco"):
+        train(squares, recipe="finetune", out=tmp_path)
 
 
 def test_keep_last_continues_a_detector(run, squares, tmp_path, caplog):

@@ -65,7 +65,7 @@ def test_lists_from_python_are_taken_as_tuples():
 
 
 def test_an_unknown_recipe_names_the_known():
-    with pytest.raises(ConfigError, match="recipe: 'slow'; expected one of quick, paper, blog"):
+    with pytest.raises(ConfigError, match="recipe: 'slow'; expected one of quick, finetune, paper, blog"):
         settings("slow")
 
 

@@ -194,7 +194,7 @@ def test_images_that_fail_at_their_first_decode_are_skipped_and_counted(tmp_path
     ({"seed": -1}, "seed: -1"),
     ({"workers": -1}, "workers: -1"),
     ({"size": "64"}, "size: '64'; expected a whole number"),
-    ({"weights": "nowhere.safetensors"}, "no such model file"),
+    ({"weights": "nowhere.safetensors"}, "weights: nowhere.safetensors: no such file; expected a model file"),
     ({"network": "own.cfg"}, "own.cfg: cannot be read"),
 ])  # fmt: skip
 def test_wrong_input_is_refused_before_anything_is_written(given, message, squares, tmp_path):

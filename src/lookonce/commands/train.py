@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from lookonce.choices import choose, key
 from lookonce.commands.arguments import AnyPath, expanded, several
 from lookonce.data.dataset import DataPolicy
 from lookonce.errors import ConfigError
 from lookonce.files import held, write_text
+from lookonce.inference.pretrained_models import DEFAULT
 from lookonce.training.config import (
     Precision,
     RunConfig,
@@ -22,8 +24,9 @@ from lookonce.training.config import (
     run_folder,
     with_loss_of_heads,
 )
-from lookonce.training.recipes import RecipeName, TrainOptions, settings
+from lookonce.training.recipes import RECIPES, RecipeName, TrainOptions, settings
 from lookonce.training.signals import listening
+from lookonce.training.start import AUTO, HINT, NONE, Start, choose_start
 
 log = logging.getLogger("lookonce")
 
@@ -31,7 +34,7 @@ log = logging.getLogger("lookonce")
 def train(
     data: AnyPath | None = None,
     *,
-    recipe: RecipeName = "quick",
+    recipe: RecipeName | None = None,
     labels: Sequence[str] | None = None,
     train_split: str = "train",
     val_split: str = "val",
@@ -46,7 +49,7 @@ def train(
     precision: Precision = "auto",
     deterministic: bool = False,
     checkpoint_minutes: float = 5.0,
-    weights: AnyPath | None = None,
+    weights: AnyPath = "auto",
     keep_last: bool = False,
     keep_checkpoints: bool = False,
     **options: Unpack[TrainOptions],
@@ -55,8 +58,9 @@ def train(
 
     Args:
         data: Labelled images: a Pascal VOC, COCO or YOLO data set. With --resume: where that run's data is now.
-        recipe: Named set of defaults for the settings below: quick, paper, or blog (train the last layer of a
-            pretrained YOLOv2: give --weights yolov2.weights).
+        recipe: Named set of defaults for the settings below: quick (from random numbers), finetune (from pretrained
+            weights), paper, or blog (train the last layer of a pretrained YOLOv2: give --weights yolov2.weights); none:
+            finetune if training starts from pretrained weights, otherwise quick.
         labels: Train on these classes only, by name, in this order.
         train_split: Split to train on.
         val_split: Split that selects the best model; none: keep the last model.
@@ -73,8 +77,10 @@ def train(
         precision: Auto uses bf16 where the hardware supports it.
         deterministic: Use deterministic algorithms only: a seed then gives the same weights on a GPU too, more slowly.
         checkpoint_minutes: Longest time between two checkpoints; every epoch also ends with one.
-        weights: Start from these weights: a model file, a run, or Darknet weights, complete or partial (such as
-            darknet19_448.conv.23). Every layer that fits is loaded; the last one starts from scratch.
+        weights: Start from these weights: the name of a published model, such as coco (see lookonce models; downloaded
+            once), a model file, a run, or Darknet weights, complete or partial (such as darknet19_448.conv.23). Every
+            layer that fits is loaded. auto: published weights of the network that were downloaded before, without
+            --network those of coco; none: random numbers. With another recipe than finetune, auto means none.
         keep_last: With --weights, load the last layer as well. Classes and anchors must be the same: give its .cfg as
             --network, and --anchors 0.
         keep_checkpoints: Keep the checkpoints when the run is complete. They are four times as large as the model; with
@@ -94,22 +100,23 @@ def train(
         return _resume(expanded(resume), None if data is None else expanded(data), arguments)
     if data is None:
         raise ConfigError("data: missing; expected a folder of labelled images: lookonce train FOLDER")
-    how = settings(recipe, **options)
-    if how.network.endswith(".cfg"):
+    start, recipe = _start(weights, recipe, options.get("network"))
+    given = {**_of_start(start), **{name: value for name, value in options.items() if value is not None}}
+    how = settings(recipe, **(given if recipe == "finetune" else options))
+    if how.network.endswith((".cfg", ".safetensors")):
         how = replace(how, network=absolute_path(how.network))
     if options.get("loss") is None:
         how = with_loss_of_heads(how)
-    if recipe == "blog" and weights is None and how.freeze != "none":
+    if recipe == "blog" and start is None and how.freeze != "none":
         raise ConfigError("weights: missing; recipe blog trains the last layer of a pretrained network: give --weights "
                           "yolov2.weights (lookonce download yolov2 gets it), or --freeze none")  # fmt: skip
     if how.monitor == "loss" and val_split == "none":
         raise ConfigError("monitor: loss of the validation, but --val-split is none; name a split, or leave --monitor "
                           "out")  # fmt: skip
-    start = None if weights is None else absolute_path(weights)
     names = None if labels is None else several(labels)
     config = RunConfig(
         absolute_path(data), names, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
-        deterministic, checkpoint_minutes, start, how, keep_last, keep_checkpoints,
+        deterministic, checkpoint_minutes, NONE if start is None else start.name, how, keep_last, keep_checkpoints,
     )  # fmt: skip
     if config.device not in ("auto", "cpu"):
         from lookonce.training.step import choose_device  # torch takes seconds, and knows what this machine has
@@ -119,13 +126,36 @@ def train(
         write_text(folder / "config.yaml", config.to_yaml())  # before the data is read, which may take long
         sets = read_both(config)
         how.weights_of(sets[0].labels)  # a class that is not there
-        for line in header(config, *sets):
+        for line in header(config, *sets, start):
             log.info("%s", line)
+        if start is None and key(str(weights)) == AUTO and recipe == "quick":
+            log.info("%s", HINT)
         from lookonce.report.run_page import write_run_page
         from lookonce.training.run import Run
 
         exact_batch = options.get("batch_size") is not None or recipe == "blog"
         return Run(config, folder, sets, exact_batch, write_page=write_run_page).go()
+
+
+def _start(weights: AnyPath, recipe: RecipeName | None, network: str | Path | None) -> tuple[Start | None, RecipeName]:
+    """Return what training starts from, None for random numbers, and the recipe. Raises UserError."""
+    named = None if recipe is None else choose(recipe, RECIPES, "recipe")
+    automatic = key(str(weights)) == AUTO
+    start = None if automatic and named not in (None, "finetune") else choose_start(weights, network)
+    if named == "finetune" and start is None:
+        raise ConfigError(f"recipe: finetune needs pretrained weights; give --weights {DEFAULT}, or those of your "
+                          "network (lookonce models lists published ones)")  # fmt: skip
+    return start, named or ("quick" if start is None else "finetune")
+
+
+def _of_start(start: Start | None) -> TrainOptions:
+    """Return the settings that follow from the weights."""
+    found: TrainOptions = {}
+    if start is not None and start.network:
+        found["network"] = start.network
+    if start is not None and start.size is not None:
+        found["size"] = start.size
+    return found
 
 
 def _resume(folder: Path, data: Path | None, arguments: dict[str, Any]) -> Path:

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from lookonce.choices import choose
 from lookonce.data.dataset import Dataset
-from lookonce.errors import ConfigError, UserError
-from lookonce.model import zoo
+from lookonce.errors import UserError
 from lookonce.model.anchors import RECALL_IOU, Anchors, Centre, cluster
 from lookonce.model.boxes import shape_iou
 from lookonce.model.heads import encode
@@ -138,28 +137,6 @@ def cluster_anchors(
     """
     wh = shapes_in_cells(dataset, size, resize, stride)
     return cluster(wh, k, centre, restarts, seed)
-
-
-def anchors_by_head(wh: zoo.AnchorSizes, stride: int, heads: Sequence[PlacedHead]) -> list[zoo.AnchorSizes]:
-    """Distribute anchors over the heads of a network: the finer the stride of a head, the smaller its anchors.
-
-    Args:
-        wh: (w, h) by growing area, in cells of `stride` input pixels.
-        heads: in layer order.
-    Returns:
-        (w, h) in cells of each head.
-    Raises:
-        ConfigError: fewer anchors than heads.
-    """
-    if len(wh) < len(heads):
-        raise ConfigError(f"anchors: {len(wh)}; expected at least {len(heads)}, one for each head of the network")
-    order = sorted(range(len(heads)), key=lambda n: heads[n].stride)
-    parts = np.array_split(np.arange(len(wh)), len(heads))
-    by_head: dict[int, zoo.AnchorSizes] = {}
-    for n, part in zip(order, parts, strict=True):
-        scale = stride / heads[n].stride
-        by_head[n] = tuple((wh[i][0] * scale, wh[i][1] * scale) for i in part)
-    return [by_head[n] for n in range(len(heads))]
 
 
 def shapes_in_cells(

@@ -8,7 +8,7 @@ Letters: N boxes, k clusters. Source: Redmon & Farhadi, YOLO9000 (2017), section
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.choices import choose
-from lookonce.errors import UserError
+from lookonce.errors import ConfigError, UserError
+from lookonce.model.layers import PlacedHead
+from lookonce.model.zoo import AnchorSizes
 
 log = logging.getLogger("lookonce")
 Centre = Literal["mean", "median"]
@@ -212,3 +214,25 @@ def _medians(boxes: NDArray[np.float32]) -> Centroids:
         return np.stack(sides, 1)
 
     return medians
+
+
+def anchors_by_head(wh: AnchorSizes, stride: int, heads: Sequence[PlacedHead]) -> list[AnchorSizes]:
+    """Distribute anchors over the heads of a network: the finer the stride of a head, the smaller its anchors.
+
+    Args:
+        wh: (w, h) by growing area, in cells of `stride` input pixels.
+        heads: in layer order.
+    Returns:
+        (w, h) in cells of each head.
+    Raises:
+        ConfigError: fewer anchors than heads.
+    """
+    if len(wh) < len(heads):
+        raise ConfigError(f"anchors: {len(wh)}; expected at least {len(heads)}, one for each head of the network")
+    order = sorted(range(len(heads)), key=lambda n: heads[n].stride)
+    parts = np.array_split(np.arange(len(wh)), len(heads))
+    by_head: dict[int, AnchorSizes] = {}
+    for n, part in zip(order, parts, strict=True):
+        scale = stride / heads[n].stride
+        by_head[n] = tuple((wh[i][0] * scale, wh[i][1] * scale) for i in part)
+    return [by_head[n] for n in range(len(heads))]

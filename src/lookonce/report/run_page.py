@@ -25,6 +25,7 @@ from lookonce.report.filmstrip import add_frame, read_frames
 from lookonce.report.overlay import View
 from lookonce.report.page import data_uri, write_page
 from lookonce.training.history import RunReport, RunState, read_curves, read_rows
+from lookonce.training.start import read_start
 
 SHOWN = 6  # images in each gallery
 MOST_NAMED = 12  # classes whose objects are counted in the table
@@ -109,14 +110,14 @@ def _first_batch(run: Path) -> str | None:
 
 def facts(recipe: Mapping[str, Any], data: str, images: int, heads: Sequence[PlacedHead]) -> list[tuple[str, str]]:
     """Return the rows of the page's table. recipe: settings by name; data, images: the training set."""
-    anchors = (", ".join(f"{w:.2f} x {h:.2f}" for w, h in head.layer.anchors) for head in heads)
+    anchors = (", ".join(f"{w:.0f} x {h:.0f}" for w, h in head.anchors_px) for head in heads)
     size, batch = recipe.get("size"), recipe.get("batch_size")
     return [
         ("network", f"{recipe.get('network')}, input {size} x {size}, {recipe.get('resize')}"),
         ("trained on", f"{images} images of {data}, {recipe.get('epochs')} epochs of batches of {batch}"),
         ("loss", str(recipe.get("loss"))),
         ("optimizer", f"{recipe.get('optimizer')}, rate {recipe.get('learning_rate')}, {recipe.get('schedule')}"),
-        ("anchors (cells)", "; ".join(anchors)),
+        ("anchors (input pixels)", "; ".join(anchors)),
     ]
 
 
@@ -127,6 +128,8 @@ def write_run_page(run: RunReport, whole: bool) -> Path:
     analysis = analyse(val.dataset, val.detections, metrics.rules, bootstrap=0) if val and metrics else None
     rows = facts(asdict(run.config.settings), run.train_set.name, len(run.train_set), run.heads)
     rows.insert(2, ("objects", _objects(run.train_set)))
+    start = read_start(run.folder)
+    rows.insert(1, ("starts from", f"{start['name']}, sha256 {start['sha256']}" if start else "random numbers"))
     if val is not None and val.computed_by:
         rows.append(("validation", val.computed_by))
     found, images = None, []

@@ -26,16 +26,21 @@ from lookonce.data.read import check_images, read_splits
 from lookonce.errors import ConfigError, UserError, printable
 from lookonce.files import LOCK, new_folder, numbered_folder, sweep, write_text
 from lookonce.model import zoo
-from lookonce.model.darknet.files import detector_of
-from lookonce.model.layers import Layer, Region
-from lookonce.model.sizes import num_floats, num_operations
+from lookonce.model.anchors import anchors_by_head
+from lookonce.model.darknet.cfg import Cfg
+from lookonce.model.darknet.files import changed, detector_of
+from lookonce.model.layers import Region
+from lookonce.model.model_file import load_model
+from lookonce.model.sizes import heads_of, num_floats, num_operations, stride
 from lookonce.training.recipes import Settings
+from lookonce.training.start import Start
 
 log = logging.getLogger("lookonce")
 MODEL = "model.safetensors"
-OF_A_START = {"config.yaml", "data.json", "network.cfg", "metrics.csv", "report.html", "tensorboard", "checkpoints",
-              "images.u8", "images.state", "canvas.u8", "canvas.state", "pruned.cfg", "pruned.safetensors",
-              "train_batch.jpg", "results.csv", "results.png", "filmstrip", "training.gif", LOCK}  # fmt: skip
+OF_A_START = {"config.yaml", "data.json", "start.json", "network.cfg", "metrics.csv", "report.html", "tensorboard",
+              "checkpoints", "images.u8", "images.state", "canvas.u8", "canvas.state", "pruned.cfg",
+              "pruned.safetensors", "train_batch.jpg", "results.csv", "results.png", "filmstrip", "training.gif",
+              LOCK}  # fmt: skip
 """Names in the folder of a run without a checkpoint, which is not worth keeping."""
 MOST_NAMED = 10
 """Most classes that the header of a run names."""
@@ -66,7 +71,7 @@ class RunConfig:
     precision: Precision = "auto"
     deterministic: bool = False
     checkpoint_minutes: float = 5.0
-    weights: str | None = None
+    weights: str | None = "none"
     settings: Settings = Settings()  # noqa: RUF009 - frozen
     keep_last: bool = False
     keep_checkpoints: bool = False
@@ -258,29 +263,41 @@ def read_both(config: RunConfig) -> tuple[Dataset, Dataset | None]:
     return check_images(train_set, config.policy), check_images(rest[0], config.policy) if rest else None
 
 
-def network_of(how: Settings, classes: int) -> tuple[tuple[Layer, ...], int]:
-    """Return the layers of the network and the channels of its input; its anchors are not those of the data yet."""
-    if how.network.endswith(".cfg"):
-        cfg = detector_of(Path(how.network), classes)
-        return cfg.layers, cfg.channels
-    clustered = ((1.0, 1.0),) * how.anchors if isinstance(how.anchors, int) else ()  # only their number counts here
-    return zoo.detector(how.network, classes, how.anchor_sizes or clustered or zoo.VOC_ANCHORS), 3
+def network_cfg(how: Settings, classes: int, anchors: zoo.AnchorSizes = ()) -> Cfg:
+    """Return the network that the settings name: a known one, or that of a .cfg or of a model file.
+
+    anchors: (w, h) by growing area, in cells of the network's stride; empty: its own.
+    """
+    name = how.network
+    if name in zoo.DETECTORS:
+        cfg = Cfg(zoo.detector(name, classes, zoo.OWN_ANCHORS.get(name, zoo.VOC_ANCHORS)))
+    elif name.endswith(".cfg"):
+        cfg = detector_of(Path(name), classes)
+    else:
+        about = load_model(name).description
+        cfg = changed(Cfg(about.layers, *about.input_size, about.channels), name, classes)
+    if anchors:
+        heads = heads_of(cfg.layers)
+        cfg = changed(cfg, name, classes, anchors_by_head(anchors, stride(cfg.layers), heads))
+    return replace(cfg, layers=tuple(how.scaled(layer) for layer in cfg.layers))
 
 
 def with_loss_of_heads(how: Settings) -> Settings:
     """Return the settings with Darknet's own loss, `region`, unless a head has others: only region layers do."""
-    if any(isinstance(layer, Region) for layer in network_of(how, 1)[0]):
+    if any(isinstance(head.layer, Region) for head in heads_of(network_cfg(how, 1).layers)):
         return how
     return replace(how, loss="region")
 
 
-def header(config: RunConfig, train_set: Dataset, val_set: Dataset | None) -> list[str]:
-    """Return the lines that introduce a run: its data, and its network."""
+def header(config: RunConfig, train_set: Dataset, val_set: Dataset | None, start: Start | None = None) -> list[str]:
+    """Return the lines that introduce a run: its data, its network, and what it starts from."""
     how, labels = config.settings, train_set.labels
     validation = "no validation" if val_set is None else f"{len(val_set):,} validation images"
     names = ", ".join(map(printable, labels[:MOST_NAMED])) + (", ..." if len(labels) > MOST_NAMED else "")
     classes = f"{len(labels):,} class{'es' * (len(labels) > 1)}: {names}"
-    layers, channels = network_of(how, len(labels))
+    clustered = ((1.0, 1.0),) * how.anchors if isinstance(how.anchors, int) else ()  # only their number counts here
+    cfg = network_cfg(how, len(labels), how.anchor_sizes or clustered)
+    layers, channels = cfg.layers, cfg.channels
     size, millions = (how.size, how.size), num_floats(layers, channels) / 1e6
     gflop = num_operations(layers, size, channels) / 1e9
     return [
@@ -288,4 +305,5 @@ def header(config: RunConfig, train_set: Dataset, val_set: Dataset | None) -> li
         f"{validation}; {classes}",
         f"{Path(how.network).name} at {how.size} x {how.size} px: {millions:.1f} million parameters, {gflop:.1f} GFLOP "
         "an image",
+        *([f"starts from {start.name} (sha256 {start.sha256[:12]}...)"] if start is not None else []),
     ]

@@ -131,7 +131,7 @@ def match_rows(theirs: Last, ours: Last) -> str:
     other = [start + index for index in range(new.classes) if index not in dict(pairs)]
     with torch.no_grad():
         for own, source in ((ours.conv.weight, theirs.conv.weight), (bias_of(ours.conv), bias_of(theirs.conv))):
-            rows, their_rows = own.unflatten(0, (len(shapes), -1)), source.unflatten(0, (len(shapes), -1))
+            rows, their_rows = (each.view(len(shapes), -1, *each.shape[1:]) for each in (own, source))
             rows[:, :start] = their_rows[:, :start]
             for index, same in pairs:
                 rows[:, start + index] = their_rows[:, start + same]

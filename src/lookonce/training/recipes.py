@@ -1,6 +1,7 @@
 """The settings of training: the options of `train` and their help, their checks, and the recipes with their defaults.
 
 quick: from scratch on hundreds to thousands of images, on a laptop.
+finetune: from the weights of a detector that others trained, on tens to thousands of images, in minutes on a laptop.
 paper: YOLO9000, section 2 (detection training), with the numbers of darknet/cfg/yolov2-voc.cfg.
 blog: FairyOnIce, "Object Detection using YOLOv2 on Pascal VOC2012", part 5 (training the last layer of yolov2.weights).
 `train(data, **options: Unpack[TrainOptions])` shows the options to type checkers, IDEs and the command line. An option
@@ -24,7 +25,7 @@ from lookonce.model.layers import Layer, Region
 from lookonce.model.resize import ResizeMode
 from lookonce.model.zoo import DETECTORS, STRIDE
 
-RecipeName = Literal["quick", "paper", "blog"]
+RecipeName = Literal["quick", "finetune", "paper", "blog"]
 Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
 Schedule = Literal["constant", "steps", "cosine", "one_cycle"]
 LossName = Literal["region", "region_ciou", "keras_yolo2"]
@@ -34,14 +35,12 @@ Monitor = Literal["mAP", "loss"]
 FREEZE = ("none", "features", "all_but_last")
 SMALL_OBJECTS = 0.25
 """Typical side of objects, as a fraction of the image's, up to which mosaics are used. Our choice."""
-DEFAULT_STEPS = 6000
-"""Approximate length of a run for which neither steps nor epochs are given."""
 MAX_SIZE = 8192
 """Largest side of the input, in pixels."""
 SCALES = ("object_scale", "noobject_scale", "coord_scale", "class_scale")
-LEAST = {"steps": 1, "epochs": 1, "batch_size": 1, "variants": 0, "anchors": 0, "burn_in": 0, "prior_loss_images": 0,
-         "prior_loss_batches": 0, "patience": 0, "weight_decay": 0, "gradient_clip": 0, "min_delta": 0,
-         **dict.fromkeys(SCALES, 0)}  # fmt: skip
+LEAST = {"steps": 1, "epochs": 1, "usual_steps": 1, "batch_size": 1, "variants": 0, "anchors": 0, "burn_in": 0,
+         "prior_loss_images": 0, "prior_loss_batches": 0, "patience": 0, "weight_decay": 0,
+         "gradient_clip": 0, "min_delta": 0, **dict.fromkeys(SCALES, 0)}  # fmt: skip
 """Smallest values of settings."""
 RENAMED = {"warm_up_images": "prior_loss_images"}
 """Names of settings in config.yaml and model files of version 0.1."""
@@ -72,34 +71,36 @@ class TrainOptions(TypedDict, total=False):
     """The settings of training. Options that are not given take the recipe's values."""
 
     network: str | Path
-    """A built-in network (yolov2_tiny, yolov2, ...) or a Darknet .cfg. [quick: yolov2_tiny, paper: yolov2, blog:
-    yolov2]"""
+    """A built-in network (yolov2_tiny, yolov2, ...) or a Darknet .cfg. [quick: yolov2_tiny, finetune: yolo_fastest_xl,
+    paper: yolov2, blog: yolov2]"""
     size: int
-    """Side of the square input, in pixels; a multiple of 32. [416]"""
+    """Side of the square input, in pixels; a multiple of 32. [quick: 416, finetune: 320, paper: 416, blog: 416]"""
     multi_scale: tuple[int, ...]
-    """Input sides to train at, one chosen every 10 steps. [quick: none, paper: 320..608, blog: none]"""
+    """Input sides to train at, one chosen every 10 steps. [quick: none, finetune: none, paper: 320..608, blog: none]"""
     resize: ResizeMode
     """How an image becomes the square input: letterbox keeps the aspect ratio, stretch does not. Use letterbox (without
-    _antialias) for a model that Darknet's own programs will run. [quick: letterbox_antialias, paper:
+    _antialias) for a model that Darknet's own programs will run. [quick: letterbox_antialias, finetune: stretch, paper:
     letterbox_antialias, blog: stretch]"""
     pixel_range: tuple[float, float] | None
     """For images of more than 8 bits: the values that become black and white; none: measured on the training images.
     [none]"""
     anchors: int | str
     """Number of anchors to cluster on the training boxes; 0: the network's own. Or width,height pairs in cells of 32
-    px, such as "1.08,1.78 2.71,5.12" (with px or fraction: other units), or a file of them.
-    [quick: 5, paper: 0, blog: 4 pairs]"""
+    px, such as "1.08,1.78 2.71,5.12" (with px or fraction: other units), or a file of them. [quick: 5, finetune: 0,
+    paper: 0, blog: 4 pairs]"""
     loss: LossName
     """Loss: region (Darknet's), region_ciou (region plus 1 - CIoU) or keras_yolo2 (the blog's). [quick: region_ciou,
-    paper: region, blog: keras_yolo2]"""
+    finetune: region_ciou, paper: region, blog: keras_yolo2]"""
     object_scale: float | None
-    """Weight of the objectness of objects in the loss; none: the network's. [quick: none, paper: none, blog: 5.0]"""
+    """Weight of the objectness of objects in the loss; none: the network's. [quick: none, finetune: none, paper: none,
+    blog: 5.0]"""
     noobject_scale: float | None
-    """Weight of the objectness of background; none: the network's. [quick: none, paper: none, blog: 1.0]"""
+    """Weight of the objectness of background; none: the network's. [quick: none, finetune: none, paper: none, blog:
+    1.0]"""
     coord_scale: float | None
-    """Weight of the errors of boxes; none: the network's. [quick: none, paper: none, blog: 1.0]"""
+    """Weight of the errors of boxes; none: the network's. [quick: none, finetune: none, paper: none, blog: 1.0]"""
     class_scale: float | None
-    """Weight of the class errors; none: the network's. [quick: none, paper: none, blog: 1.0]"""
+    """Weight of the class errors; none: the network's. [quick: none, finetune: none, paper: none, blog: 1.0]"""
     class_weights: tuple[str, ...]
     """Weights of classes in the loss's class errors, as NAME:WEIGHT; others weigh 1, 0 leaves a class out. [none]"""
     iou_gradient: bool | None
@@ -107,50 +108,58 @@ class TrainOptions(TypedDict, total=False):
     yes, region and region_ciou no). [none]"""
     match_iou: float
     """Also assign an object to other anchors whose shape IoU with it is above this; 1: only to the best anchor, as
-    Darknet does. [quick: 0.5, paper: 1.0, blog: 1.0]"""
+    Darknet does. [quick: 0.5, finetune: 0.5, paper: 1.0, blog: 1.0]"""
     objectness_prior: float
-    """Objectness that the untrained network predicts. [quick: 0.01, paper: 0.5, blog: 0.5]"""
+    """Objectness that the untrained network predicts. [quick: 0.01, finetune: 0.01, paper: 0.5, blog: 0.5]"""
     steps: int | None
     """Stop after exactly this many optimizer steps; none: stop after --epochs. [none]"""
     epochs: int | None
-    """Passes over the training images; none: about 6000 steps, 20 to 300 epochs. [quick: none, paper: 160, blog: 50]"""
+    """Passes over the training images; none: about --usual-steps, 20 to 300 epochs. [quick: none, finetune: none,
+    paper: 160, blog: 50]"""
+    usual_steps: int
+    """Approximate number of optimizer steps if none of --steps, --epochs and --minutes is given. [quick: 6000,
+    finetune: 1500, paper: 6000, blog: 6000]"""
+    minutes: float | None
+    """Stop after about this many minutes, start and validation included: the number of steps is fitted to the time that
+    the first ones take; none: no limit. [none]"""
     batch_size: int
     """Images per optimizer step; the default shrinks for sets that would give fewer than 8 steps an epoch. [quick: 4,
-    paper: 64, blog: 16]"""
+    finetune: 8, paper: 64, blog: 16]"""
     optimizer: Optimizer
-    """Optimizer. [quick: adamw, paper: sgd, blog: adam]"""
+    """Optimizer. [quick: adamw, finetune: adamw, paper: sgd, blog: adam]"""
     learning_rate: float
-    """Peak learning rate. [quick: 0.002, paper: 0.001, blog: 5e-05]"""
+    """Peak learning rate. [quick: 0.002, finetune: 0.002, paper: 0.001, blog: 5e-05]"""
     momentum: float
     """Momentum of SGD and RMSprop; first beta of Adam and AdamW. [0.9]"""
     beta2: float | None
-    """Second beta of Adam and AdamW, rho of RMSprop; none: 0.999 and 0.99. [quick: none, paper: none, blog: 0.999]"""
+    """Second beta of Adam and AdamW, rho of RMSprop; none: 0.999 and 0.99. [quick: none, finetune: none, paper: none,
+    blog: 0.999]"""
     epsilon: float
     """Number added to the divisor of Adam, AdamW and RMSprop. [1e-08]"""
     weight_decay: float
-    """Weight decay, applied to convolution weights only. [quick: 0.01, paper: 0.0005, blog: 0.0]"""
+    """Weight decay, applied to convolution weights only. [quick: 0.01, finetune: 0.01, paper: 0.0005, blog: 0.0]"""
     schedule: Schedule
-    """Learning-rate schedule. [quick: one_cycle, paper: steps, blog: constant]"""
+    """Learning-rate schedule. [quick: one_cycle, finetune: one_cycle, paper: steps, blog: constant]"""
     burn_in: int
     """Learning-rate warm-up of the schedules constant, steps and cosine, in optimizer steps (Darknet's burn_in).
-    [quick: 100, paper: 1000, blog: 0]"""
+    [quick: 100, finetune: 100, paper: 1000, blog: 0]"""
     milestones: tuple[float, ...]
     """Schedule steps: fractions of the run after which the learning rate drops to a tenth. [0.375..0.5625]"""
     ema: float
-    """Decay of the moving average of the weights; 0: off. [quick: 0.998, paper: 0.0, blog: 0.0]"""
+    """Decay of the moving average of the weights; 0: off. [quick: 0.998, finetune: 0.998, paper: 0.0, blog: 0.0]"""
     gradient_clip: float
-    """Largest gradient norm; 0: no limit. [quick: 10.0, paper: 0.0, blog: 0.0]"""
+    """Largest gradient norm; 0: no limit. [quick: 10.0, finetune: 10.0, paper: 0.0, blog: 0.0]"""
     prior_loss_images: int
     """Train every predictor towards its anchor during the first images (Darknet's first 12,800). No best model is
-    chosen among them. [quick: 0, paper: 12800, blog: 0]"""
+    chosen among them. [quick: 0, finetune: 0, paper: 12800, blog: 0]"""
     prior_loss_batches: int
     """The same in batches (keras-yolo2's warm-up); give one of the two. [0]"""
     freeze: int | str
     """Freeze layers: none, features (the 18 convolutions of Darknet-19), all_but_last, or a number of convolutions.
-    [quick: none, paper: none, blog: all_but_last]"""
+    [quick: none, finetune: none, paper: none, blog: all_but_last]"""
     match_classes: bool
     """With --weights, keep the last layer's rows of boxes and objectness, and those of classes of the same name.
-    [quick: False, paper: False, blog: False]"""
+    [quick: False, finetune: True, paper: False, blog: False]"""
     features: Features
     """Cache the outputs of the frozen layers on disk, in this precision, and train on them. Turns augmentation off
     unless --variants is given. [none]"""
@@ -160,15 +169,16 @@ class TrainOptions(TypedDict, total=False):
     """Objects marked difficult: ignore them, train on them like others, or drop them (they become background).
     [ignore]"""
     monitor: Monitor
-    """What chooses the best model and stops early: the validation's mAP (highest) or loss (lowest).
-    [quick: mAP, paper: mAP, blog: loss]"""
+    """What chooses the best model and stops early: the validation's mAP (highest) or loss (lowest). [quick: mAP,
+    finetune: mAP, paper: mAP, blog: loss]"""
     patience: int
-    """Stop after this many validations, then one an epoch, without a gain of --min-delta; 0: never.
-    [quick: 0, paper: 0, blog: 3]"""
+    """Stop after this many validations, then one an epoch, without a gain of --min-delta; 0: never. [quick: 0,
+    finetune: 0, paper: 0, blog: 3]"""
     min_delta: float
     """Smallest gain in what --monitor names that counts for --patience. [0.001]"""
     print_terms: bool
-    """Print the loss's terms and the recall after each epoch. [quick: False, paper: False, blog: True]"""
+    """Print the loss's terms and the recall after each epoch. [quick: False, finetune: False, paper: False, blog:
+    True]"""
     augment: AugmentOptions
     """How much training images are changed. [by recipe]"""
 
@@ -194,6 +204,8 @@ class Settings:
     objectness_prior: float = 0.01
     steps: int | None = None
     epochs: int | None = None
+    usual_steps: int = 6000
+    minutes: float | None = None
     batch_size: int = 4
     optimizer: Optimizer = "adamw"
     learning_rate: float = 2e-3
@@ -224,8 +236,10 @@ class Settings:
         if isinstance(self.network, os.PathLike):
             object.__setattr__(self, "network", os.fspath(self.network))
         settle_names(self)
-        if not str(self.network).endswith(".cfg"):
-            object.__setattr__(self, "network", choose(self.network, DETECTORS, "network", "a Darknet .cfg"))
+        if not str(self.network).endswith((".cfg", ".safetensors")):
+            object.__setattr__(
+                self, "network", choose(self.network, DETECTORS, "network", "a Darknet .cfg or a model file")
+            )
         if not str(self.freeze).isdigit():
             object.__setattr__(self, "freeze", choose(self.freeze, FREEZE, "freeze", "a number of convolutions"))
         if isinstance(self.class_weights, Mapping):
@@ -248,6 +262,7 @@ class Settings:
             _class_weight(entry)
         batches, images = self.prior_loss_batches, self.prior_loss_images
         _check(not (batches and images), "prior_loss_batches", batches, f"0 beside --prior-loss-images {images}")
+        _check(self.minutes is None or 0 < self.minutes < math.inf, "minutes", self.minutes, "above 0")
         _check(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "above 0")
         _check(0 < self.match_iou <= 1, "match_iou", self.match_iou, "above 0, at most 1")
         _check(0 < self.objectness_prior < 1, "objectness_prior", self.objectness_prior, "above 0 and below 1")
@@ -313,7 +328,7 @@ class Settings:
         """
         batch = self.batch_size if exact_batch else max(1, min(self.batch_size, images // 8))
         per_epoch = math.ceil(images / batch)
-        by_default = min(300, max(20, round(DEFAULT_STEPS / per_epoch)))
+        by_default = min(300, max(20, round(self.usual_steps / per_epoch)))
         by_steps = math.ceil(self.steps / per_epoch) if self.steps else None
         epochs = min((n for n in (self.epochs, by_steps) if n), default=by_default)
         mosaic = self.augment.mosaic if self.augment.mosaic is not None else float(object_side <= SMALL_OBJECTS)
@@ -344,6 +359,16 @@ def _check(holds: bool, name: str, value: object, expected: str) -> None:
 
 RECIPES: Mapping[RecipeName, Settings] = {
     "quick": Settings(),
+    "finetune": Settings(
+        network="yolo_fastest_xl",
+        size=320,
+        resize="stretch",
+        anchors=0,
+        usual_steps=1500,
+        batch_size=8,
+        match_classes=True,
+        augment=Augmentation(mosaic=0.5),
+    ),
     "paper": Settings(
         network="yolov2",
         multi_scale=tuple(range(320, 609, 32)),
@@ -401,7 +426,7 @@ def settings(recipe: RecipeName, **changes: Any) -> Settings:
     base = RECIPES[choose(recipe, RECIPES, "recipe")]
     _check_names(changes, Settings, "")
     changes = {name: _as_tuple(value) for name, value in changes.items() if value is not None}
-    if "steps" in changes:
+    if "steps" in changes or "minutes" in changes:
         changes.setdefault("epochs", None)  # those of the recipe could end the run earlier
     if isinstance(augment := changes.get("augment"), Mapping):
         _check_names(augment, Augmentation, "augment.")

@@ -16,7 +16,7 @@ import lightning
 import torch
 from safetensors.torch import save_file
 
-from lookonce.data.anchors import anchors_by_head, cluster_anchors
+from lookonce.data.anchors import cluster_anchors
 from lookonce.data.dataset import Dataset
 from lookonce.data.images import measure_range
 from lookonce.data.loader import ImageCache, TrainingImages, collate
@@ -25,21 +25,21 @@ from lookonce.evaluation.average_precision import Metrics, best_thresholds, scor
 from lookonce.evaluation.evaluate import RULES, detect_all
 from lookonce.files import replacing, sweep, write_text
 from lookonce.inference.detector import Detector
-from lookonce.model import zoo
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
-from lookonce.model.darknet.files import detector_of, read_text
+from lookonce.model.darknet.files import read_text
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, empty
 from lookonce.model.sizes import check_input_size, heads_of, stride
 from lookonce.model.zoo import STRIDE
 from lookonce.training.checkpoints import read_checkpoint
-from lookonce.training.config import MODEL, DataIdentity, RunConfig, absolute_path, plain, read_both
+from lookonce.training.config import MODEL, DataIdentity, RunConfig, absolute_path, network_cfg, plain, read_both
 from lookonce.training.history import RunReport, WritePage, write_results
 from lookonce.training.loop import Engine
-from lookonce.training.pretrained import LastLayer, start_from
+from lookonce.training.pretrained import LastLayer, LoadedLayer, start_from
 from lookonce.training.progress import duration
 from lookonce.training.recipes import RENAMED
 from lookonce.training.signals import Stopped
+from lookonce.training.start import NONE, choose_start, read_start, write_start
 from lookonce.training.step import Training, choose_device, frozen_convolutions, set_objectness_prior
 from lookonce.training.validation import Validation
 
@@ -219,14 +219,17 @@ class Run:
                 return Network(read.layers, read.channels)
             new = self._new_cfg()
             network = Network(new.layers, new.channels)
-            if config.weights is not None:
+            rows: list[LoadedLayer] = []
+            start = choose_start(config.weights or NONE, None)
+            if start is not None:
                 frozen = frozen_convolutions(network, self.settings.freeze)
                 last: LastLayer = "keep" if config.keep_last else "match" if self.settings.match_classes else "random"
-                start_from(network, Path(config.weights), frozen, self.input_size, self.train_set.labels, last)
+                rows = start_from(network, start.weights, frozen, self.input_size, self.train_set.labels, last)
+                write_start(start, self.folder)
             elif config.keep_last:
                 raise ConfigError("keep-last: no layer to keep; give the detector that has it: --weights MODEL")
-        if not config.keep_last and not self.settings.match_classes:
-            set_objectness_prior(network, self.settings.objectness_prior)
+        loaded = {row.layer for row in rows if not row.status.startswith("random")}
+        set_objectness_prior(network, self.settings.objectness_prior, loaded)
         write_text(cfg, write_cfg(Cfg(network.layers, *self.input_size, network.channels)))
         return network
 
@@ -236,32 +239,20 @@ class Run:
         Raises ConfigError if it does not run at the input sizes of the training.
         """
         how, classes = self.settings, len(self.train_set.labels)
-
-        def with_anchors(*anchors: zoo.AnchorSizes) -> Cfg:
-            if how.network.endswith(".cfg"):
-                cfg = detector_of(Path(how.network), classes, anchors)
-            else:
-                cfg = Cfg(zoo.detector(how.network, classes, *(anchors or (zoo.VOC_ANCHORS,))))
-            return replace(cfg, layers=tuple(how.scaled(layer) for layer in cfg.layers))
-
-        cfg = with_anchors()
+        cfg = network_cfg(how, classes)
         for side in (how.size, *how.multi_scale):
             check_input_size(cfg.layers, (side, side), cfg.channels)
         if given := how.anchor_sizes:
-            heads = heads_of(cfg.layers)
-            by_area = given if len(heads) == 1 else tuple(sorted(given, key=math.prod))
+            by_area = given if len(heads_of(cfg.layers)) == 1 else tuple(sorted(given, key=math.prod))
             scale = STRIDE / stride(cfg.layers)
-            return with_anchors(*anchors_by_head(tuple((w * scale, h * scale) for w, h in by_area),
-                                                 stride(cfg.layers), heads))  # fmt: skip
+            return network_cfg(how, classes, tuple((w * scale, h * scale) for w, h in by_area))
         if not how.anchors:
             return cfg
         found = cluster_anchors(self.train_set, int(how.anchors), size=how.size, resize=how.resize,
                                 stride=stride(cfg.layers), seed=self.config.seed)  # fmt: skip
         log.info("anchors (cells): %s; mean best IoU %.3f, recall at .5 %.3f",
                  " ".join(f"{w:.2f},{h:.2f}" for w, h in found.wh), found.mean_iou, found.recall)  # fmt: skip
-        if not how.network.endswith(".cfg"):
-            return with_anchors(found.wh)  # the heads of known networks divide them
-        return with_anchors(*anchors_by_head(found.wh, stride(cfg.layers), heads_of(cfg.layers)))
+        return network_cfg(how, classes, found.wh)
 
     def _model(self, trained: Network, checkpoint: Path, metrics: Metrics | None, finished: bool) -> Model:
         """Return a checkpoint as a model, with the thresholds of best F1 in the metrics."""
@@ -272,6 +263,8 @@ class Run:
         network.sigmas = state["sigmas"]
         training = {"recipe": plain(asdict(self.settings)), "data": self.train_set.name, "images": len(self.train_set),
                     "epoch": int(state["epoch"]), "torch": torch.__version__, "finished": finished}  # fmt: skip
+        if start := read_start(self.folder):
+            training["start"] = start
         thresholds = () if metrics is None else tuple(round(value, 4) for value in best_thresholds(metrics).tolist())
         return Model(network.eval(), self.train_set.labels, self.input_size, self.settings.resize, thresholds,
                      int(state["seen"]), training, pixel_range=self.settings.pixel_range)  # fmt: skip

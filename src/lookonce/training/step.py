@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any, cast
 
 import lightning
@@ -21,6 +22,7 @@ from lookonce.model.detections import Predictions
 from lookonce.model.heads import decode, loss
 from lookonce.model.losses import LossOptions, Objects
 from lookonce.model.network import Network
+from lookonce.model.sizes import last_convolutions
 from lookonce.training.history import Means
 from lookonce.training.recipes import Settings, learning_rate_factor
 
@@ -188,15 +190,19 @@ class Training(lightning.LightningModule):
         self.network.sigmas = checkpoint["sigmas"]
 
 
-def set_objectness_prior(network: Network, prior: float) -> None:
+def set_objectness_prior(network: Network, prior: float, loaded: Collection[int] = ()) -> None:
     """Set the last biases so that an untrained network's objectness is the prior: most cells are background.
 
-    .5 changes nothing: it is what biases about 0 give.
+    loaded: layers of last convolutions that are trained already. A prior of .5 changes nothing: it is what biases about
+    0 give.
     Source: Lin et al., Focal Loss for Dense Object Detection (2017), section 4.1, initialization.
     """
     if prior == 0.5:
         return
-    for head, convolution in zip(network.heads, network.head_convolutions(), strict=True):
+    last = last_convolutions(network.layers)
+    for index, head, convolution in zip(last, network.heads, network.head_convolutions(), strict=True):
+        if index in loaded:
+            continue
         bias = convolution.bias
         assert bias is not None  # the convolution before a head has no batch norm
         if not head.layer.anchors:  # a detection layer: its objectness is no logit

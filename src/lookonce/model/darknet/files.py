@@ -55,14 +55,18 @@ def load_darknet(cfg: Path | str, weights: Path | str, layers: int | None = None
     return network.eval()
 
 
-def detector_of(cfg: Path, classes: int, anchors: Sequence[AnchorSizes] = ()) -> Cfg:
+def detector_of(place: Path, classes: int) -> Cfg:
+    """Return a detector's cfg, read from a file, changed to this number of classes. Raises UserError as `changed`."""
+    place = place.expanduser()
+    return changed(read_cfg(read_text(place), str(place)), str(place), classes)
+
+
+def changed(read: Cfg, place: str, classes: int, anchors: Sequence[AnchorSizes] = ()) -> Cfg:
     """Return a detector's cfg changed to this number of classes, and to these anchors.
 
     anchors: (w, h) in cells for each head; empty: the cfg's own. The layer before each head gets the filters that it
-    needs. Raises UserError for a cfg that cannot be read or is not a detector's.
+    needs. Raises UserError for a cfg that is not a detector's; place: of the cfg, for the message.
     """
-    place = cfg.expanduser()
-    read = read_cfg(read_text(place), str(place))
     layers = list(read.layers)
     heads = heads_of(read.layers)
     if not heads:
