@@ -7,6 +7,7 @@ import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -175,13 +176,15 @@ def check_classes(weights: Path, theirs: tuple[str, ...], ours: tuple[str, ...])
 
 
 def layer_table(rows: Sequence[LoadedLayer]) -> str:
-    """Return the layers as a table in text."""
+    """Return the layers as a table in text, with one row for neighbours of the same state."""
     table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
     for heading in ("layer", "filters x channels x k x k", "weights", "in training"):
         table.add_column(heading, no_wrap=True)
-    for row in rows:
-        shape = " x ".join(map(str, row.shape))
-        table.add_row(str(row.layer), shape, row.status, "frozen" if row.frozen else "trained")
+    for (status, frozen), group in groupby(rows, lambda row: (row.status, row.frozen)):
+        first, *more = group
+        layers = f"{first.layer}-{more[-1].layer}" if more else str(first.layer)
+        shape = f"{len(more) + 1} convolutions" if more else " x ".join(map(str, first.shape))
+        table.add_row(layers, shape, status, "frozen" if frozen else "trained")
     return rendered(table, blank_lines=False)
 
 
