@@ -113,9 +113,7 @@ def detect_line(words: Sequence[str]) -> str | None:
         word for word in words[1:]
         if Path(word).suffix.lower() in IMAGE_SUFFIXES or (Path(word).is_dir() and not is_model(Path(word)))
     ]  # fmt: skip
-    if not given and len(words) > 1:
-        return None
-    return shlex.join(["lookonce", "detect", "coco", *(given or ["photo.jpg"])])
+    return shlex.join(["lookonce", "detect", "coco", *given]) if given else None
 
 
 def refuse_pairs(words: Sequence[str], options: Collection[str]) -> None:

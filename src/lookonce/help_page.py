@@ -46,7 +46,7 @@ EXAMPLES = {
     "detect": ("lookonce detect coco photo.jpg", "lookonce detect runs/cells-1 photos/",
                "lookonce detect yolov2.cfg photo.jpg --threshold .5"),
     "diagnose": ("lookonce diagnose runs/cells-1 cells",),
-    "models": ("lookonce models", "lookonce models --json"),
+    "models": ("lookonce models",),
     "download": ("lookonce download yolov2-tiny",),
     "evaluate": ("lookonce evaluate runs/cells-1", "lookonce evaluate runs/cells-1 cells --report cells-1.html"),
     "explain": ("lookonce explain cells runs/cells-1",),
@@ -58,11 +58,11 @@ EXAMPLES = {
 }  # fmt: skip
 NOTES = {
     "models": (
-        "detect, evaluate, export and benchmark take such a name in place of a model file, and so does train --weights. "
-        "The first use downloads the file, says from where, and keeps it in the cache folder (LOOKONCE_CACHE); it is "
+        "detect, evaluate, export and benchmark take such a name in place of a model file, and train as --weights. The "
+        "first use downloads the file, says from where, and keeps it in the cache folder (LOOKONCE_CACHE); it is "
         "checked each time it is used. With --offline, or LOOKONCE_OFFLINE=1 in the environment, nothing connects, and "
-        "the message names the file to download and its place. LOOKONCE_MIRROR is the address of a folder on a server of "
-        "yours that has the files; it is used in place of the published addresses.\n\n"
+        "the message names the file to download and its place. LOOKONCE_MIRROR is the address of a folder of the files "
+        "on your own server; it is used in place of the published addresses.\n\n"
         "mAP50 is the published mAP@0.5 on COCO in percent, at this input size. Files of the first layers of a network "
         "are for train --weights alone. All are in the public domain. --json adds addresses, checksums and sources.\n"
     ),
@@ -131,11 +131,8 @@ def epilogue(command: str | None, show_all: bool) -> str:
             "JSON, --offline, which forbids connections, and --config FILE.yaml, which reads options from a file; none "
             "unsets an option of it: --name none."
         )
-    lines = [
-        *filter(None, [NOTES.get(command)]),
-        "Examples:",
-        *(f"  {example}" for example in EXAMPLES.get(command, ())),
-    ]
+    notes = [NOTES[command]] if command in NOTES else []
+    lines = [*notes, "Examples:", *(f"  {example}" for example in EXAMPLES.get(command, ()))]
     if command in COMMON and not show_all:
         lines.append(f"\n{SHOW_ALL} lists all options.")
     return "\n".join(lines)

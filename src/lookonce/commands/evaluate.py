@@ -25,7 +25,6 @@ from lookonce.evaluation.result_files import holds_detections, read_detections
 from lookonce.files import check_output
 from lookonce.inference.backends.settings import BackendInfo, BackendName, Precision
 from lookonce.inference.detector import Detector
-from lookonce.inference.pretrained_models import model_name, model_path
 from lookonce.model.detections import Detections
 from lookonce.training.config import RunConfig
 
@@ -161,8 +160,7 @@ def evaluate(
     Raises:
         UserError: a model or data set that cannot be read; classes that only one of the two knows.
     """
-    report = None if report is None else expanded(report)
-    model = expanded(model) if holds_detections(expanded(model)) else model_path(model)
+    model, report = expanded(model), None if report is None else expanded(report)
     data = _data_of(model) if data is None else expanded(data)
     check_order(model, data, "lookonce evaluate MODEL DATA")
     labels = None if labels is None else several(labels)
@@ -179,14 +177,16 @@ def evaluate(
         dataset, detections = _from_files(model, data, chosen, labels)
         info: BackendInfo | None
         size: tuple[int, int] | None
-        rules, skipped, info, size, digest = replace(rules, score_threshold=None), 0, None, None, None
+        digest: str | None
+        rules, skipped, info, size = replace(rules, score_threshold=None), 0, None, None
+        name, digest = str(model), None
     else:
         detector = Detector(model, backend, device=device, precision=precision, throughput=True)
         dataset, detections, skipped = _from_model(detector, data, chosen, labels)
-        info, size, digest = detector.backend.info, detector.about.input_size, detector.digest
+        info, size = detector.backend.info, detector.about.input_size
+        name, digest = detector.name, detector.digest
     analysis = analyse(dataset, detections, rules, bootstrap)
     coco = score_coco(dataset, detections) if protocol == "coco" else None
-    name = model_name(model)
     result = Report(analysis.metrics, name, str(data), split, skipped, analysis, coco, report, info, digest)
     if report is not None:
         _write_page(result, dataset, size, {

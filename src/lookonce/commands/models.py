@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lookonce.console import rendered
 from lookonce.data.download import mismatch
-from lookonce.inference.pretrained_models import DEFAULT, MODELS, PretrainedModel, models_folder
+from lookonce.inference import pretrained_models
+from lookonce.inference.pretrained_models import DEFAULT, PretrainedModel, models_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -66,5 +67,6 @@ def models() -> ModelTable:
     Returns:
         The table.
     """
-    there = frozenset(model.name for model in MODELS if mismatch(model.path, model.weights) is None)
-    return ModelTable(MODELS, there, models_folder())
+    known = pretrained_models.MODELS
+    there = frozenset(model.name for model in known if mismatch(model.path, model.weights) is None)
+    return ModelTable(known, there, models_folder())
