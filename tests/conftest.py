@@ -62,9 +62,8 @@ def published(published_weights, tmp_path, monkeypatch):
 
         def publish(*answers):
             weights = remote_file(server, *answers)
-            model = replace(
-                pretrained_models.MODELS[0], weights=weights, build=lambda: nano(80, zoo.VOC_ANCHORS), side=96
-            )
+            first, layers = pretrained_models.MODELS[0], nano(80, zoo.VOC_ANCHORS)
+            model = replace(first, weights=weights, build=lambda: layers, side=96)
             monkeypatch.setattr(pretrained_models, "MODELS", (model,))
             return server
 

@@ -121,15 +121,19 @@ def test_a_damaged_file_is_downloaded_again_or_named_offline(published, publishe
 
 def test_a_wrong_file_of_every_mirror_is_removed(published):
     published("changed")
-    with pytest.raises(UserError, match="no mirror gave the file .*damaged, or another file"):
+    with pytest.raises(UserError, match=r"no mirror gave the file .*damaged, or another file"):
         path_of("x")
     assert [file.name for file in models_folder().iterdir() if file.suffix != ".lock"] == []
 
 
-def test_offline_nothing_is_asked(published, monkeypatch):
+def test_offline_nothing_is_asked(published, monkeypatch, tmp_path):
     server = published("good")
     monkeypatch.setenv("LOOKONCE_OFFLINE", "1")
-    for attempt in (lambda: path_of("x"), lambda: fetch_image(server.url("good")), lambda: download("yolov2")):
+    for attempt in (
+        lambda: path_of("x"),
+        lambda: fetch_image(server.url("good")),
+        lambda: download("yolov2", out=tmp_path),
+    ):
         with pytest.raises(UserError, match="not downloaded, because of --offline"):
             attempt()
     assert server.asked == []
