@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,39 @@ def small_network():
     zoo.DETECTORS["nano"] = nano
     yield
     del zoo.DETECTORS["nano"]
+
+
+@pytest.fixture(scope="session")
+def published_weights(tmp_path_factory):
+    """The bytes of Darknet weights of a small network with 80 classes."""
+    from lookonce.model.darknet.files import save_darknet
+    from lookonce.model.network import Network
+
+    folder = tmp_path_factory.mktemp("published")
+    save_darknet(Network(nano(80, zoo.VOC_ANCHORS)), folder / "x.cfg", folder / "x.weights")
+    return (folder / "x.weights").read_bytes()
+
+
+@pytest.fixture
+def published(published_weights, tmp_path, monkeypatch):
+    """The only published model, x: called with answers of a server on this machine, its mirrors; the cache is empty."""
+    from lookonce.data import download
+    from lookonce.inference import pretrained_models
+    from mirrors import remote_file, serving
+
+    monkeypatch.setenv("LOOKONCE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOOKONCE_OFFLINE", "0")  # main(["--offline", ...]) sets it
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    with serving(published_weights) as server:
+
+        def publish(*answers):
+            weights = remote_file(server, *answers)
+            first, layers = pretrained_models.MODELS[0], nano(80, zoo.VOC_ANCHORS)
+            model = replace(first, weights=weights, build=lambda: layers, side=96)
+            monkeypatch.setattr(pretrained_models, "MODELS", (model,))
+            return server
+
+        yield publish
 
 
 @pytest.fixture(scope="session")

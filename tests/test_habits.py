@@ -57,6 +57,7 @@ def test_names_of_commands_in_other_programs_work(line, expected):
     ("detect RUN x.jpg --show", "open the images in the output folder"),
     ("train cells --frobnicate", "Unknown option: --frobnicate."),
     ("detect", "detect: MODEL is missing; usage: lookonce detect MODEL IMAGES [OPTIONS]"),
+    ("detect a.jpg", "detect: MODEL is missing; to find objects of COCO's 80 classes: lookonce detect coco a.jpg"),
     ("detect RUN", "detect: IMAGES is missing; usage: lookonce detect MODEL IMAGES [OPTIONS]"),
     ("train data=cells epochs=3 imgsz=128",
      "data=cells: write options as --name value: lookonce train cells --epochs 3 --size 128"),

@@ -45,6 +45,7 @@ COMMANDS = [
     ["check", "DATA"],
     ["anchors", "DATA", "--plot", "OUT/anchors.png"],
     ["download"],
+    ["models"],
     ["detect", "RUN", "DATA/JPEGImages", "--out", "OUT/detected"],
     ["evaluate", "RUN", "DATA", "--bootstrap", "10"],
     ["train", "DATA", "--network", "nano", "--size", "96", "--steps", "2", "--anchors", "2", "--out", "OUT"],
@@ -75,6 +76,25 @@ def test_detect_opens_a_connection_for_an_address_that_the_user_gives(run):
     done = watched("main(['detect', sys.argv[1], 'http://127.0.0.1:9/a.jpg'])", run)
     assert done.returncode == 9
     assert "socket." in done.stdout + done.stderr  # stdout is stderr while a command runs
+
+
+def test_a_published_model_is_downloaded_when_it_is_named_and_not_offline(squares, tmp_path):
+    code = """
+import os
+assert main([*sys.argv[1:], "--offline"]) == 2
+os.environ["LOOKONCE_OFFLINE"] = "1"
+assert main(sys.argv[1:]) == 2
+os.environ["LOOKONCE_OFFLINE"] = "0"
+print("NOW", file=sys.stderr, flush=True)
+main(sys.argv[1:])
+"""
+    done = watched(code, "detect", "coco", squares / "JPEGImages" / "test000.png", "--out", tmp_path / "found")
+    assert done.returncode == 9, done.stdout + done.stderr
+    said = done.stdout + done.stderr  # stdout is stderr while a command runs
+    offline, _, online = said.partition("NOW")
+    assert "CALLED" not in offline
+    assert "CALLED socket." in online
+    assert "downloading https://" in online
 
 
 def test_a_detector_calls_nobody(run, squares):

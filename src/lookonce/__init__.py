@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lookonce.commands.evaluate import Report, evaluate
     from lookonce.commands.explain import explain
     from lookonce.commands.export import export
+    from lookonce.commands.models import models
     from lookonce.commands.prune import prune
     from lookonce.commands.train import train
     from lookonce.data.anchors import cluster_anchors
@@ -39,8 +40,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Anchors", "Dataset", "Detection", "Detections", "Detector", "Network", "Record", "Report", "UserError",
     "anchors", "benchmark", "cache", "check", "cluster_anchors", "compare", "convert", "demo", "detect", "diagnose",
-    "download", "draw", "evaluate", "explain", "export", "load_darknet", "prune", "read_dataset", "save_darknet",
-    "train",
+    "download", "draw", "evaluate", "explain", "export", "load_darknet", "models", "prune", "read_dataset",
+    "save_darknet", "train",
 ]  # fmt: skip
 _MODULES = {
     "commands.anchors": ("anchors",),
@@ -56,6 +57,7 @@ _MODULES = {
     "commands.evaluate": ("Report", "evaluate"),
     "commands.explain": ("explain",),
     "commands.export": ("export",),
+    "commands.models": ("models",),
     "commands.prune": ("prune",),
     "commands.train": ("train",),
     "data.anchors": ("cluster_anchors",),

@@ -29,8 +29,9 @@ from rich.console import Console
 from lookonce import __version__
 from lookonce.choices import choose, closest, literals
 from lookonce.console import json_text
+from lookonce.data.download import OFFLINE
 from lookonce.errors import UserError, printable
-from lookonce.habits import current_command, hint, refuse_pairs
+from lookonce.habits import current_command, detect_line, hint, refuse_pairs
 from lookonce.help_page import SHOW_ALL, HelpPage, epilogue
 
 log = logging.getLogger("lookonce")
@@ -49,6 +50,7 @@ COMMANDS = {
     "export": "Write a detector for other programs.",
     "benchmark": "Measure how fast models run on this machine.",
     "cache": "Show or clear the cache folder.",
+    "models": "List the published models and which are downloaded.",
     "download": "Download Pascal VOC or Darknet's weights.",
 }
 """Command NAME is the function NAME in lookonce/commands/NAME.py."""
@@ -131,14 +133,16 @@ def main(argv: list[str] | None = None) -> int:
             words = current_command(words)
             command = words[0] if words and words[0] in COMMANDS else None
             config = _take_config(words)
-            as_json = _take_json(words, config)
+            as_json = _take_switch("json", words, config)
+            if _take_switch("offline", words, config):
+                os.environ[OFFLINE] = "1"
             app = make_app(config, console, command, SHOW_ALL in words)
             if command and any("=" in word for word in words):
                 refuse_pairs(words, {name for argument in _arguments(app, command) for name in argument.names})
             result = app(_current_names(words))
         _print(help_page.getvalue() + _result_text(result, as_json), stdout)
     except (UserError, cyclopts.CycloptsError) as error:
-        print(_wrapped(f"lookonce: {_one_line(error, command or '')}"), file=sys.stderr)
+        print(_wrapped(f"lookonce: {_one_line(error, command or '', words)}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(f"lookonce: {printable(str(stop)) if stop.args else 'interrupted'}", file=sys.stderr)
@@ -176,11 +180,11 @@ def _take_config(words: list[str]) -> dict[str, Any]:
     return found
 
 
-def _take_json(words: list[str], config: dict[str, Any]) -> bool:
-    """Remove `--json` from the words and the config and return whether it was there."""
-    given = "--json" in words
-    words[:] = [word for word in words if word != "--json"]
-    return bool(config.pop("json", False)) or given
+def _take_switch(name: str, words: list[str], config: dict[str, Any]) -> bool:
+    """Remove a switch of every command from the words and the config and return whether it was there."""
+    given = f"--{name}" in words
+    words[:] = [word for word in words if word != f"--{name}"]
+    return bool(config.pop(name, False)) or given
 
 
 def _current_names(words: list[str]) -> list[str]:
@@ -289,13 +293,18 @@ def _arguments(app: cyclopts.App, command: str) -> cyclopts.ArgumentCollection:
     return app[command].assemble_argument_collection(default_parameter=app.default_parameter)
 
 
-def _one_line(error: Exception, command: str) -> str:
-    """Return an error's message in one line, with what to write instead if that is known or very similar."""
+def _one_line(error: Exception, command: str, words: Sequence[str] = ()) -> str:
+    """Return an error's message in one line, with what to write instead if that is known or very similar.
+
+    words: the command and its words.
+    """
     message = printable(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, MissingArgumentError) and error.keyword is None and error.argument is not None:
         needed = [argument for argument in _arguments(make_app(), command) if argument.required]
         usage = " ".join(argument.name.strip("-").upper() for argument in needed)
         name = error.argument.name.strip("-").upper()
+        if command == "detect" and (line := detect_line(words)):
+            return f"detect: MODEL is missing; to find objects of COCO's 80 classes: {line}"
         return f"{command}: {name} is missing; usage: lookonce {command} {usage} [OPTIONS]"
     if isinstance(error, UnknownOptionError):
         given = error.token.keyword or error.token.value

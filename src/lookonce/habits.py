@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from lookonce.commands.arguments import is_model
 from lookonce.errors import ConfigError
 
 ALIASES = {"predict": "detect", "val": "evaluate"}
@@ -99,6 +100,20 @@ def hint(option: str, command: str) -> str | None:
     name = option.lstrip("-").partition("=")[0].casefold().replace("_", "-")
     matches = (text for names, where, text in OPTIONS if name in names.split() and where in ("", command))
     return next(matches, None)
+
+
+def detect_line(words: Sequence[str]) -> str | None:
+    """Return the line that detects with a published model, for a `detect` with images alone; None: they are not there.
+
+    words: the command and its words.
+    """
+    from lookonce.data.images import IMAGE_SUFFIXES  # with PIL
+
+    given = [
+        word for word in words[1:]
+        if Path(word).suffix.lower() in IMAGE_SUFFIXES or (Path(word).is_dir() and not is_model(Path(word)))
+    ]  # fmt: skip
+    return shlex.join(["lookonce", "detect", "coco", *given]) if given else None
 
 
 def refuse_pairs(words: Sequence[str], options: Collection[str]) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from lookonce import evaluate
+from lookonce.cli import main
 from lookonce.commands.detect import LOOKED_AT, _free_stem, detect
 from lookonce.data.download import MOST_BYTES
 from lookonce.errors import Interrupted, UserError
@@ -266,3 +268,28 @@ def test_evaluate_scores_what_detect_wrote_the_same_in_every_format(run, squares
     scores = [evaluate(place, squares, bootstrap=0).mean_ap for place in places]
     assert scores[0] > 0.3
     assert scores == pytest.approx([scores[0]] * 3, abs=1e-6)
+
+
+def test_a_published_model_detects_by_name_after_one_download(published, published_weights, squares, tmp_path, capsys):
+    server = published("good")
+    words = [
+        "detect",
+        "coco",
+        str(squares / "JPEGImages" / "test000.png"),
+        "--threshold",
+        "0.001",
+        "--backend",
+        "torch",
+    ]
+    assert main([*words, "--out", str(tmp_path / "a"), "--offline"]) == 2
+    assert f"save {server.url('good')}" in capsys.readouterr().err
+    assert server.asked == []
+    os.environ["LOOKONCE_OFFLINE"] = "0"
+    assert main([*words, "--out", str(tmp_path / "a")]) == 0
+    assert main([*words, "--out", str(tmp_path / "b"), "--offline"]) == 0
+    assert len(server.asked) == 1
+    said = json.loads((tmp_path / "b" / "detections.json").read_text())
+    assert said["model"] == "x"
+    assert said["model_digest"] == f"sha256:{hashlib.sha256(published_weights).hexdigest()}"
+    assert said["labels"][79] == "toothbrush"
+    assert said["images"] == json.loads((tmp_path / "a" / "detections.json").read_text())["images"]

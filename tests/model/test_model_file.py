@@ -192,7 +192,7 @@ def test_a_foreign_file_is_told_what_to_do():
 
 
 @pytest.mark.parametrize("name, part", [
-    ("photo.jpg", "is an image; the model comes first: lookonce detect MODEL IMAGES"),
+    ("photo.jpg", "is an image; the model comes first, as in lookonce detect coco .*photo.jpg"),
     ("best.pt", "is a file of PyTorch, which lookonce does not read"),
     ("best.h5", "is a file of Keras, which lookonce does not read"),
 ])  # fmt: skip

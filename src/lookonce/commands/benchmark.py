@@ -36,6 +36,7 @@ from lookonce.errors import ConfigError, Interrupted, UserError, printable
 from lookonce.files import check_output, write_text
 from lookonce.inference.backends.open import EXPORTED
 from lookonce.inference.backends.settings import Settings
+from lookonce.inference.pretrained_models import model_path
 from lookonce.model.model_file import load_model
 
 OUTPUT = ("speed.txt", "speed.json", "speed.png")
@@ -59,7 +60,8 @@ def benchmark(
     ratio within a round, against OpenCV, or against plain PyTorch if OpenCV is not installed.
 
     Args:
-        models: Model files, run folders, Darknet .cfg files beside their .weights, or exported .onnx and .xml files.
+        models: Names of published models (see lookonce models), model files, run folders, Darknet .cfg files beside
+            their .weights, or exported .onnx and .xml files.
             An int8 export given after its model stands in the same table.
         rounds: Number of measurements of each row; training steps are measured 3 times at most.
         batch: Images per run for throughput, and per training step. Latency is measured with one image.
@@ -84,7 +86,7 @@ def benchmark(
         for name in OUTPUT:
             check_output(out / name, overwrite)
     threads = Settings(threads=threads).threads or usable_cores()
-    paths = [path / "model.safetensors" if path.is_dir() else path for path in map(expanded, several(models))]
+    paths = [path / "model.safetensors" if path.is_dir() else path for path in map(model_path, several(models))]
     files = [] if images is None else readable(find_images(images))
     with process_threads(threads), tempfile.TemporaryDirectory() as folder:
         work: list[tuple[str, Callable[[], Series]]] = [

@@ -18,6 +18,7 @@ from lookonce.evaluation.evaluate import RULES, Analysis, analyse, detect_all
 from lookonce.files import check_output, free_name
 from lookonce.inference.backends.settings import BackendName, Precision
 from lookonce.inference.detector import Detector
+from lookonce.inference.pretrained_models import model_path
 from lookonce.training.config import RunConfig
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def compare(
         raise ConfigError(f"report: {report}; expected a name that ends in .html")
     if bootstrap < 1:
         raise ConfigError(f"bootstrap: {bootstrap}; expected at least 1: a comparison needs intervals")
-    runs = expanded(run_a), expanded(run_b)
+    runs = model_path(run_a), model_path(run_b)
     place = expanded(data) if data is not None else common_data(*runs)
     page = free_name(Path(f"compare-{runs[0].stem}-{runs[1].stem}.html")) if report is None else report
     check_output(page, overwrite, place)

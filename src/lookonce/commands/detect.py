@@ -27,7 +27,7 @@ from lookonce.data.lookup import find_images
 from lookonce.errors import ImageError, Interrupted, UserError, plural, printable
 from lookonce.evaluation.average_precision import LOWEST_THRESHOLD
 from lookonce.evaluation.evaluate import SCORE_THRESHOLD
-from lookonce.files import file_digest, new_folder, numbered_folder, replacing, sweep
+from lookonce.files import new_folder, numbered_folder, replacing, sweep
 from lookonce.inference.backends.settings import BackendName, Precision
 from lookonce.inference.detector import Detector
 from lookonce.inference.draw import MAX_LINE, draw
@@ -145,7 +145,8 @@ def detect(
     """Find objects in images.
 
     Args:
-        model: Model file, run folder, Darknet .cfg with its .weights beside it, or exported .onnx or .xml.
+        model: Name of a published model (coco finds COCO's 80 classes; lookonce models lists all), which is downloaded
+            once, model file, run folder, Darknet .cfg with its .weights beside it, or exported .onnx or .xml.
         images: Files, folders, patterns such as "holiday/*.jpg", the http or https address of an image, or - for an
             image on standard input.
         out: New or empty folder for the images with boxes and detections.json (boxes xyxy, in pixels of the upright
@@ -170,12 +171,12 @@ def detect(
             files.
         Interrupted: Ctrl-C; the detections so far are written.
     """
-    model, formats = expanded(model), tuple(choose(name, get_args(SaveFormat), "save") for name in several(save or ()))
+    formats = tuple(choose(name, get_args(SaveFormat), "save") for name in several(save or ()))
     if line_width is not None and not 1 <= line_width <= MAX_LINE:
         raise UserError(f"line-width: {line_width}; expected 1 to {MAX_LINE} pixels")
     named = several(images)
     for image in named[:1]:
-        check_order(model, Path(image), "lookonce detect MODEL IMAGES")
+        check_order(expanded(model), Path(image), "lookonce detect MODEL IMAGES")
     style = {"hide_labels": hide_labels, "hide_scores": hide_scores, "line_width": line_width}
     with tempfile.TemporaryDirectory(prefix="lookonce-", ignore_cleanup_errors=True) as fetched:
         files, names = _find(named, Path(fetched))
@@ -189,7 +190,7 @@ def detect(
                 remove_earlier(folder, {Path(file).resolve() for file in files})
                 check_free(folder, formats)
             job = _Job(Summary(folder), names, formats, labels, save_images, style, _taken(folder))
-            return _write_all(detector, model, files, job)
+            return _write_all(detector, files, job)
 
 
 def _find(images: Sequence[str | Path], fetched: Path) -> tuple[list[str], dict[str, str]]:
@@ -230,11 +231,11 @@ def _read_stdin() -> bytes:
     return content
 
 
-def _header(detector: Detector, model: Path, job: _Job) -> dict[str, Any]:
+def _header(detector: Detector, job: _Job) -> dict[str, Any]:
     """Return what detections.json says about all images."""
     return {
-        "model": str(model),
-        "model_digest": file_digest(detector.files),
+        "model": detector.name,
+        "model_digest": detector.digest,
         "labels": detector.labels,
         "thresholds": dict(zip(detector.labels, (round(v, 6) for v in detector.thresholds.tolist()), strict=True)),
         "iou_threshold": detector.selection.iou_threshold,
@@ -243,10 +244,10 @@ def _header(detector: Detector, model: Path, job: _Job) -> dict[str, Any]:
     }
 
 
-def _write_all(detector: Detector, model: Path, files: list[str], job: _Job) -> Summary:
+def _write_all(detector: Detector, files: list[str], job: _Job) -> Summary:
     """Detect on every file; what is found before a stop is kept."""
     summary, stopped = job.summary, False
-    with Outputs(summary.out, job.formats, _header(detector, model, job)) as outputs:
+    with Outputs(summary.out, job.formats, _header(detector, job)) as outputs:
         try:
             for result in _found(detector, files, job):
                 outputs.add(result)

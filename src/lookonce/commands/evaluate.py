@@ -42,6 +42,7 @@ class Report:
     metrics: Metrics
     """By VOC's rules; under protocol coco AP50 as VOC 2010 has it, with difficult objects counted."""
     model: str
+    """Name of a published model, or path."""
     data: str
     split: str | None
     skipped: int
@@ -53,6 +54,8 @@ class Report:
     page: Path | None = None
     backend: BackendInfo | None = None
     """What ran the model; None: the detections were read from files."""
+    model_digest: str | None = None
+    """"sha256:..." of the model's files; of a published model of its weights."""
 
     @property
     def versions(self) -> dict[str, str]:
@@ -87,9 +90,10 @@ class Report:
         classes = [{"name": c.name, "ap": c.ap, "objects": c.objects, "detections": c.detections, "recall": c.recall}
                    for c in self.metrics.classes]  # fmt: skip
         return {
-            "model": self.model, "data": self.data, "split": self.split, "images": self.metrics.images,
-            "skipped": self.skipped, "rules": str(self.metrics.rules), "mean_ap": self.mean_ap,
-            "interval": self.metrics.interval, "classes": classes, "coco": self.coco and self.coco.numbers,
+            "model": self.model, "model_digest": self.model_digest, "data": self.data, "split": self.split,
+            "images": self.metrics.images, "skipped": self.skipped, "rules": str(self.metrics.rules),
+            "mean_ap": self.mean_ap, "interval": self.metrics.interval, "classes": classes,
+            "coco": self.coco and self.coco.numbers,
             "backend": None if self.backend is None else asdict(self.backend), "versions": self.versions,
             "page": None if self.page is None else str(self.page),
         }  # fmt: skip
@@ -134,9 +138,9 @@ def evaluate(
     """Score a detector on labelled images.
 
     Args:
-        model: Model file, run folder, Darknet .cfg with its .weights beside it, or exported .onnx or .xml. Or existing
-            detections: what detect wrote, a COCO result .json, or a folder of IMAGE.txt files with lines
-            "class score xmin ymin xmax ymax" or YOLO's "class cx cy w h score".
+        model: Name of a published model (see lookonce models), model file, run folder, Darknet .cfg with its .weights
+            beside it, or exported .onnx or .xml. Or existing detections: what detect wrote, a COCO result .json, or a
+            folder of IMAGE.txt files with lines "class score xmin ymin xmax ymax" or YOLO's "class cx cy w h score".
         data: Data set: its folder, or its COCO .json, data.yaml or obj.data; none: the one that the run was trained on.
         split: Split to score; all: every image.
         labels: Score these classes only; none: the classes that the model knows, or all of the data set.
@@ -173,14 +177,17 @@ def evaluate(
         dataset, detections = _from_files(model, data, chosen, labels)
         info: BackendInfo | None
         size: tuple[int, int] | None
+        digest: str | None
         rules, skipped, info, size = replace(rules, score_threshold=None), 0, None, None
+        name, digest = str(model), None
     else:
         detector = Detector(model, backend, device=device, precision=precision, throughput=True)
         dataset, detections, skipped = _from_model(detector, data, chosen, labels)
         info, size = detector.backend.info, detector.about.input_size
+        name, digest = detector.name, detector.digest
     analysis = analyse(dataset, detections, rules, bootstrap)
     coco = score_coco(dataset, detections) if protocol == "coco" else None
-    result = Report(analysis.metrics, str(model), str(data), split, skipped, analysis, coco, report, info)
+    result = Report(analysis.metrics, name, str(data), split, skipped, analysis, coco, report, info, digest)
     if report is not None:
         _write_page(result, dataset, size, {
             "split": split, "labels": labels, "protocol": protocol, "iou-threshold": iou_threshold,
@@ -252,7 +259,7 @@ def _facts(report: Report, dataset: Dataset, options: dict[str, object]) -> list
     return [
         ("protocol", f"{TITLE}; all else: {report.metrics.rules}" if report.coco else str(report.metrics.rules)),
         ("data", f"{report.data}, split {report.split}: {objects}{unread}"),
-        ("detector", report.model),
+        ("detector", ", ".join(filter(None, (report.model, report.model_digest)))),
         ("command", shlex.join(words)),
         ("computed by", report.computed_by),
         ("versions", ", ".join(f"{name} {number}" for name, number in report.versions.items())),

@@ -18,6 +18,7 @@ from lookonce.data.read import read_dataset
 from lookonce.errors import ConfigError, UserError, plural, printable
 from lookonce.files import check_output, free_name
 from lookonce.inference.detector import Detector
+from lookonce.inference.pretrained_models import model_path
 from lookonce.model import zoo
 from lookonce.model.anchors import cluster, distinct_shapes, measure
 from lookonce.model.heads.region import LOSSES
@@ -90,7 +91,7 @@ def explain(
     Raises:
         UserError: the data set cannot be read or has no boxes; an image that is not in it; options that a run decides.
     """
-    data, out, run = expanded(data), expanded(out), None if run is None else expanded(run)
+    data, out, run = expanded(data), expanded(out), None if run is None else model_path(run)
     if out.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"out: {out}; expected a name that ends in .html")
     if is_model(data):

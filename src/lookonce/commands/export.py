@@ -13,6 +13,7 @@ from lookonce.data.lookup import find_images
 from lookonce.deploy.export import Exported, Options, write_darknet, write_onnx, write_openvino
 from lookonce.errors import ConfigError, UserError
 from lookonce.files import check_output, sweep
+from lookonce.inference.pretrained_models import model_name, model_path
 from lookonce.model.model_file import Model, load_model
 
 Format = Literal["darknet", "onnx", "openvino"]
@@ -52,12 +53,13 @@ def export(
     """Write a detector for other programs.
 
     Args:
-        model: Model file, run folder, or Darknet .cfg with its .weights beside it.
+        model: Name of a published model (see lookonce models), model file, run folder, or Darknet .cfg with its
+            .weights beside it.
         format: darknet: .cfg, .weights and .names, for Darknet, OpenCV and other readers.
             onnx: one file from pixels to rows of image, class, box and score, for ONNX Runtime and others.
             openvino: the same as .xml and .bin.
         out: Name without an ending ("out/cells" gives out/cells.cfg and so on), or a folder that holds no images; none:
-            beside the model, under its name.
+            beside the model, under its name; of a published model in this folder.
         folded: Darknet: fold batch norm into the convolutions. Every reader then computes the same, whatever its
             epsilon; for detection only. The other formats are always folded.
         raw: ONNX and OpenVINO: write the network alone, for OpenCV and readers without NonMaxSuppression: from float
@@ -82,7 +84,7 @@ def export(
     if foreign := sorted(given - writer.options):
         raise ConfigError(f"--{foreign[0]}: not an option of {format}; it takes {', '.join(sorted(writer.options))}")
     _check_int8(options)
-    source = expanded(model)
+    source = model_path(model)
     loaded = load_model(source)
     stem = _stem(source, expanded(out) if out else None)
     if source.suffix in (".cfg", ".weights") and stem.resolve() == _plain(source).resolve():
@@ -124,4 +126,6 @@ def _stem(source: Path, out: Path | None) -> Path:
     name = "model" if source.is_dir() else _plain(source).name
     if out is not None:
         return out / name if out.is_dir() and not _holds_images(out) else _plain(out)
+    if model_name(source) != str(source):
+        return Path(name)
     return (source if source.is_dir() else source.parent) / name

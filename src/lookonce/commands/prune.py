@@ -8,6 +8,7 @@ from pathlib import Path
 from lookonce.commands.arguments import AnyPath, expanded
 from lookonce.deploy.prune import Limits, Pruned, check_trainable, choose, prune_rounds, retraining_config
 from lookonce.errors import ConfigError
+from lookonce.inference.pretrained_models import model_path
 from lookonce.model.model_file import load_model
 from lookonce.report.figures import channels_figure, save_figure
 from lookonce.report.run_page import write_run_page
@@ -56,7 +57,7 @@ def prune(
             raise ConfigError(f"{option}: {value}; expected at least 1")
     if not 0 <= max_drop < 1:
         raise ConfigError(f"max-drop: {max_drop}; expected at least 0 and below 1, as 0.01")
-    source, folder = expanded(model), expanded(out)
+    source, folder = model_path(model), expanded(out)
     loaded = load_model(source)
     check_trainable(loaded, source)
     choose(loaded.network, ratio)  # refuses what cannot be pruned before anything takes time

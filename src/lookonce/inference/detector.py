@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from lookonce.data.images import BATCH, Decoded, ImageSource, Opened, load_for, load_rgb, open_ahead
 from lookonce.errors import ConfigError, ImageError, plural, printable
+from lookonce.files import file_digest
 from lookonce.inference.backends.open import Backend, model_files, open_backend
 from lookonce.inference.backends.settings import BackendName, Precision, Settings
+from lookonce.inference.pretrained_models import model_name, model_path
 from lookonce.model.detections import Detections
 from lookonce.model.heads import decode
 from lookonce.model.postprocess import PLAIN_THRESHOLD, Selection, postprocess
@@ -39,8 +41,9 @@ class Detector:
     again.
 
     Args:
-        model: Model file, run folder, Darknet .cfg with its .weights beside it, exported .onnx or .xml, a Model in
-            memory, or an open backend, for which backend, device, precision and throughput do not count.
+        model: Name of a published model ("coco"), model file, run folder, Darknet .cfg with its .weights beside it,
+            exported .onnx or .xml, a Model in memory, or an open backend, for which backend, device, precision and
+            throughput do not count.
         backend: Library that runs the network; auto: a GPU with PyTorch, else the fastest that is installed; a log line
             names it. OpenVINO and ONNX Runtime convert a model once and keep the result in the cache folder.
         device: cpu, cuda, or tensorrt (onnxruntime only); None: the backend's default.
@@ -58,13 +61,13 @@ class Detector:
     def __init__(self, model: Model | Backend | Path | str, backend: BackendName = "auto", *,
                  device: str | None = None, precision: Precision = "auto", throughput: bool = False,
                  threshold: float | None = None, iou_threshold: float = 0.45) -> None:  # fmt: skip
-        source = Path(model) if isinstance(model, str) else model
-        if source is None or isinstance(source, int | float | bytes | list | tuple | dict | np.ndarray):
+        if model is None or isinstance(model, int | float | bytes | list | tuple | dict | np.ndarray):
             raise ConfigError(f"model: {model!r:.60}; expected a model file, a run's folder, or a model in memory")
         if threshold is not None:
             _check_fraction("threshold", threshold)
         _check_fraction("iou_threshold", iou_threshold)
-        self.file = source.expanduser() if isinstance(source, Path) else None
+        source = model_path(model) if isinstance(model, Path | str) else model
+        self.file = source if isinstance(source, Path) else None
         if isinstance(source, Backend):
             self.backend: Backend = source
         else:
@@ -81,6 +84,18 @@ class Detector:
         return () if self.file is None else model_files(self.file)
 
     @property
+    def name(self) -> str:
+        """Name of a published model, or path; empty in memory."""
+        return "" if self.file is None else model_name(self.file)
+
+    @property
+    def digest(self) -> str | None:
+        """ "sha256:..." of the model's files; of a published model of its weights; None in memory."""
+        if self.file is not None and self.name != str(self.file):
+            return file_digest([self.file])
+        return file_digest(self.files)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Names of the classes that this detector knows."""
         return self.about.labels
@@ -89,7 +104,7 @@ class Detector:
         """Return one line: the model, its classes, its input and the backend."""
         width, height = self.about.input_size
         classes = ", ".join(map(printable, self.labels[:SHOWN])) + (", ..." if len(self.labels) > SHOWN else "")
-        model = "" if self.file is None else f"{printable(str(self.file))}: "
+        model = f"{printable(self.name)}: " if self.name else ""
         count = plural(len(self.labels), "class")
         return f"Detector({model}{count} ({classes}), input {width} x {height}, {self.backend.info})"
 

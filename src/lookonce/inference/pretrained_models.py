@@ -9,6 +9,8 @@ Published mAP: README of dog-qiuqiu/Yolo-Fastest; pjreddie.com/darknet/yolo; REA
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,14 +18,16 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lookonce.choices import choose, key
+from lookonce.choices import choose, closest, key
 from lookonce.data.download import DOWNLOADS, RemoteFile, check_online, fetch, mismatch
+from lookonce.errors import UserError
 from lookonce.files import write_text
 from lookonce.inference.cache import CacheError, cache_folder
 from lookonce.model import zoo
 from lookonce.model.darknet.cfg import Cfg, write_cfg
 from lookonce.model.layers import Layer
 
+log = logging.getLogger("lookonce")
 DEFAULT = "coco"
 """Another name of the first model in the table."""
 FILES = {wanted.name: wanted for wanted in DOWNLOADS}
@@ -142,6 +146,44 @@ def path_of(name: str, offline: bool = False) -> Path:
         raise CacheError(f"{models_folder()}: cannot be written ({error}); set LOOKONCE_CACHE to another folder, or "
                          "run lookonce download and give the file") from None  # fmt: skip
     return _with_cfg(model)
+
+
+def model_path(given: Path | str, starts: bool = False) -> Path:
+    """Return the file or run folder that a model argument means; a published model's name is its file in the cache.
+
+    A file, or a folder that holds a model, comes before a published model of the same name; another folder, such as
+    the images of COCO in `coco`, does not.
+
+    Args:
+        given: a path, or a name as path_of takes it.
+        starts: prefix files count as models: training can start from them.
+    Raises:
+        UserError: neither a file nor a name, with the nearest name; the start of a network; and as path_of does.
+    """
+    path = Path(given).expanduser()
+    is_run = (path / "model.safetensors").is_file() or (path / "checkpoints").is_dir()
+    if len(path.parts) != 1 or path.is_file() or is_run:
+        return path
+    model = known(path.name)
+    if model is None:
+        if path.exists() or re.fullmatch(r"\.[A-Za-z]+", path.suffix):
+            return path  # the reader of the file says what is wrong with it
+        names = [DEFAULT, *(model.name for model in MODELS if starts or model.prefix is None)]
+        near = closest(path.name, names)
+        raise UserError(f"{path}: no such file or run folder, and no published model of this name; expected a model "
+                        f"file, a run folder or one of {', '.join(names)}"
+                        + (f"; did you mean {near!r}?" if near else ""))  # fmt: skip
+    if model.prefix is not None and not starts:
+        raise UserError(f"{path}: the first {model.prefix} layers of {model.network}, for training alone: lookonce "
+                        f"train DATA --network {model.network} --weights {path}")  # fmt: skip
+    if path.exists():
+        log.info("%s: the published model; the folder of this name holds no model", path)
+    return path_of(path.name)
+
+
+def model_name(path: Path) -> str:
+    """Return the name of a published model for its file in the cache; else the path."""
+    return next((model.name for model in MODELS if model.path == path), str(path))
 
 
 def _with_cfg(model: PretrainedModel) -> Path:

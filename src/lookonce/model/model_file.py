@@ -219,7 +219,7 @@ def load_model(path: Path | str) -> Model:
     if path.suffix in (".onnx", ".xml"):
         raise ModelFileError(f"{path}: is an exported file; give the model file that it was exported from")
     if (mimetypes.guess_type(path.name)[0] or "").startswith("image/"):
-        raise ModelFileError(f"{path}: is an image; the model comes first: lookonce detect MODEL IMAGES")
+        raise ModelFileError(f"{path}: is an image; the model comes first, as in lookonce detect coco {path}")
     if path.suffix in FOREIGN:
         raise ModelFileError(f"{path}: is a file of {FOREIGN[path.suffix]}, which lookonce does not read; train a "
                              "model with lookonce train, or get Darknet's weights with lookonce download")  # fmt: skip
