@@ -17,6 +17,7 @@ from lookonce.training.config import (
     Precision,
     RunConfig,
     absolute_path,
+    class_tree,
     header,
     read_both,
     run_folder,
@@ -49,6 +50,8 @@ def train(
     weights: AnyPath | None = None,
     keep_last: bool = False,
     keep_checkpoints: bool = False,
+    tree: AnyPath | None = None,
+    image_labels: AnyPath | None = None,
     **options: Unpack[TrainOptions],
 ) -> Path:
     """Train a detector on labelled images.
@@ -79,6 +82,10 @@ def train(
             --network, and --anchors 0.
         keep_checkpoints: Keep the checkpoints when the run is complete. They are four times as large as the model; with
             them, --resume continues the run after a change of epochs in its config.yaml.
+        tree: Tree of the classes: an outline, YAML, or Darknet's .tree. Each class of the data is a class of the tree;
+            the network learns all of them. none: the one that a .cfg given as --network names, if it does.
+        image_labels: With --tree, images without boxes to train on as well: a folder with one sub-folder of images for
+            each class.
         options: See `lookonce.training.recipes.TrainOptions`.
     Returns:
         The run folder: model.safetensors (from the first validation on), results.csv (a row an epoch), metrics.csv
@@ -110,14 +117,16 @@ def train(
     config = RunConfig(
         absolute_path(data), names, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
         deterministic, checkpoint_minutes, start, how, keep_last, keep_checkpoints,
+        None if tree is None else absolute_path(tree), None if image_labels is None else absolute_path(image_labels),
     )  # fmt: skip
+    classes = class_tree(config)
     if config.device not in ("auto", "cpu"):
         from lookonce.training.step import choose_device  # torch takes seconds, and knows what this machine has
 
         choose_device(config.device)
     with listening(), run_folder(expanded(out), name, Path(config.data).resolve().name) as folder:
         write_text(folder / "config.yaml", config.to_yaml())  # before the data is read, which may take long
-        sets = read_both(config)
+        sets = read_both(config, classes)
         how.weights_of(sets[0].labels)  # a class that is not there
         for line in header(config, *sets):
             log.info("%s", line)
@@ -125,7 +134,7 @@ def train(
         from lookonce.training.run import Run
 
         exact_batch = options.get("batch_size") is not None or recipe == "blog"
-        return Run(config, folder, sets, exact_batch, write_page=write_run_page).go()
+        return Run(config, folder, sets, exact_batch, write_page=write_run_page, tree=classes).go()
 
 
 def _resume(folder: Path, data: Path | None, arguments: dict[str, Any]) -> Path:
