@@ -5,12 +5,25 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from lookonce.data.dataset import Dataset
+from lookonce.data.read import read_splits
 from lookonce.errors import UserError
 from lookonce.model.tree import Tree
+
+
+def read_for(labels: tuple[str, ...], tree: Tree | None, data: Path, splits: Sequence[str | None],
+             wanted: tuple[str, ...] | None = None) -> list[Dataset]:  # fmt: skip
+    """Read splits of a data set for a model: with its classes, or of a tree with all of them.
+
+    labels, tree: the model's; wanted: keep these classes only. Arguments and errors otherwise as read_splits.
+    """
+    if tree is None:
+        return read_splits(data, splits, wanted or labels)
+    return [in_tree(part, tree, labels) for part in read_splits(data, splits, wanted)]
 
 
 def in_tree(dataset: Dataset, tree: Tree, labels: Sequence[str] = ()) -> Dataset:

@@ -23,6 +23,7 @@ from lookonce.data.loader import ImageCache, TrainingImages, collate
 from lookonce.errors import ConfigError, Interrupted, NonFiniteLossError, UserError
 from lookonce.evaluation.average_precision import Metrics, best_thresholds, score
 from lookonce.evaluation.evaluate import RULES, detect_all
+from lookonce.evaluation.hierarchy import in_use
 from lookonce.files import replacing, sweep, write_text
 from lookonce.inference.detector import Detector
 from lookonce.model import zoo
@@ -303,7 +304,7 @@ class Run:
         if validation is not None:
             detector = Detector(model, precision="fp32")
             validation.detections, _ = detect_all(detector, validation.dataset)
-            validation.metrics = score(validation.dataset, validation.detections, RULES)
+            validation.metrics = score(*in_use(validation.dataset, validation.detections, self.tree), RULES)
             validation.computed_by = str(detector.backend.info)
             model = self._model(module.network, file, validation.metrics, finished=True)
         save_model(model, self.folder / MODEL)
