@@ -60,7 +60,7 @@ def test_the_named_class_is_that_of_the_loop(threshold):
     tree = Tree(TREE.parents, threshold=threshold)
     absolute = tree.along_paths(tree.softmax(scores))
     assert tree.top(absolute).tolist() == [descend(row, tree.parents, threshold) for row in absolute.tolist()]
-    only = tree.top_only(scores)
+    only = tree.top_only(absolute)
     assert torch.equal(only.argmax(1), tree.top(absolute))
     assert torch.equal(only.sum(1), torch.ones(200))
 

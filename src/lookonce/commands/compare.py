@@ -141,7 +141,8 @@ def compare(
     page = free_name(Path(f"compare-{runs[0].stem}-{runs[1].stem}.html")) if report is None else report
     check_output(page, overwrite, place)
     detectors = [Detector(run, backend, device=device, precision=precision, throughput=True) for run in runs]
-    names = several(labels) if labels else common_labels(runs, detectors)
+    of_trees = any(detector.about.tree is not None for detector in detectors)  # the data has some of a tree's classes
+    names = several(labels) if labels else None if of_trees else common_labels(runs, detectors)
     dataset = read_dataset(place, None if split == "all" else split, names)
     analyses = tuple(_analysis(detector, dataset, bootstrap) for detector in detectors)
     info = {str(detector.backend.info) for detector in detectors}
@@ -182,7 +183,8 @@ def common_data(run_a: Path, run_b: Path) -> Path:
 def common_labels(runs: tuple[Path, Path], detectors: list[Detector]) -> tuple[str, ...]:
     """Return the classes that both detectors know, in the order of the first; a log line names the others."""
     first, second = (detector.labels for detector in detectors)
-    both = tuple(name for name in first if name in second)
+    known = set(second)
+    both = tuple(name for name in first if name in known)
     if not both:
         raise UserError(f"{runs[0]} and {runs[1]} have no class in common: the first knows {', '.join(first[:5])}, "
                         f"the second {', '.join(second[:5])}")  # fmt: skip

@@ -67,6 +67,8 @@ class Summary:
     images: int = 0
     skipped: int = 0
     detections: int = 0
+    backed_off: int = 0
+    """Of the detections: those whose class is a parent, because no child class was likely enough."""
     highest: float = 0.0
     """If nothing was found: the highest score on the first LOOKED_AT files, whatever the thresholds."""
     without_heif: int = 0
@@ -80,17 +82,20 @@ class Summary:
         """Count an image and what was found on it."""
         self.images += 1
         self.detections += len(found)
+        self.backed_off += 0 if found.backed_off is None else int((found.backed_off >= 0).sum())
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts, and what was written where."""
         return {
             "out": str(self.out), "written": self.written, "images": self.images, "skipped": self.skipped,
-            "detections": self.detections,
+            "detections": self.detections, **({"backed_off": self.backed_off} if self.backed_off else {}),
         }  # fmt: skip
 
     def __str__(self) -> str:
         counts = f"{plural(self.detections, 'detection')} in {plural(self.images, 'image')}"
         text = f"{counts} -> {self.out} ({', '.join(self.written)})"
+        if self.backed_off:
+            text += f"; {self.backed_off:,} backed off to a parent class (see --tree-threshold)"
         if self.skipped:
             heif = f" ({self.without_heif} of them HEIC: pip install pillow-heif)" if self.without_heif else ""
             text += f"; {plural(self.skipped, 'image')} skipped{heif}"
@@ -133,6 +138,7 @@ def detect(
     labels: Sequence[str] | None = None,
     threshold: float | None = None,
     iou_threshold: float = 0.45,
+    tree_threshold: float | None = None,
     save: Sequence[SaveFormat] | None = None,
     save_images: Annotated[bool, Parameter(negative="--no-save-images")] = True,
     hide_labels: bool = False,
@@ -155,6 +161,9 @@ def detect(
         labels: Classes to detect; none: all.
         threshold: Lowest score of a detection; none: the model's own threshold of each class, from validation.
         iou_threshold: Non-maximum suppression: of two boxes of a class with a higher IoU than this, keep the better.
+        tree_threshold: Of a model with a tree of classes: a detection goes on to a child class while its probability
+            is above this, else it backs off to the parent, and "backed_off_from" in detections.json names the child;
+            none: the model's own, 0.5.
         save: Also write YOLO text (labels/), Pascal VOC (annotations/), COCO results (coco.json), a table
             (detections.csv), the part of the image in each box (crops/).
         save_images: Write each image with its boxes.
@@ -183,7 +192,8 @@ def detect(
         place = numbered_folder(DETECTIONS, start=2) if out is None else new_folder(expanded(out), overwrite)
         with place as folder:
             detector = Detector(model, backend, device=device, precision=precision, throughput=True,
-                                threshold=threshold, iou_threshold=iou_threshold)  # fmt: skip
+                                threshold=threshold, iou_threshold=iou_threshold,
+                                tree_threshold=tree_threshold)  # fmt: skip
             labels = None if labels is None else [choose(n, detector.labels, "labels") for n in several(labels)]
             sweep(folder)
             if overwrite:
@@ -315,7 +325,7 @@ def _skip(error: ImageError, job: _Job) -> None:
 
 def _highest_score(detector: Detector, files: list[str]) -> float:
     """Return the highest score on the first LOOKED_AT files, whatever the thresholds."""
-    everything = detector.detect_files(files[:LOOKED_AT], Selection(SCORE_THRESHOLD))
+    everything = detector.detect_files(files[:LOOKED_AT], Selection(SCORE_THRESHOLD, tree=detector.selection.tree))
     return max(float(found.scores.max(initial=0)) for _, _, found in everything)
 
 

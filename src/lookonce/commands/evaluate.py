@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, get_args
 from lookonce import __version__
 from lookonce.choices import choose
 from lookonce.commands.arguments import AnyPath, check_order, expanded, several
+from lookonce.data.class_tree import read_for
 from lookonce.data.dataset import Dataset
-from lookonce.data.read import read_dataset, read_whole, settle
+from lookonce.data.read import read_whole, settle
 from lookonce.errors import ConfigError, UserError, plural, printable
 from lookonce.evaluation.average_precision import Metrics, Rules
 from lookonce.evaluation.coco import TITLE, CocoMetrics, score_coco
 from lookonce.evaluation.evaluate import SCORE_THRESHOLD, Analysis, Difficult, Protocol, analyse, detect_all
+from lookonce.evaluation.hierarchy import HierarchyScore, in_use, score_hierarchy
 from lookonce.evaluation.result_files import holds_detections, read_detections
 from lookonce.files import check_output
 from lookonce.inference.backends.settings import BackendInfo, BackendName, Precision
@@ -56,6 +58,8 @@ class Report:
     """What ran the model; None: the detections were read from files."""
     model_digest: str | None = None
     """"sha256:..." of the model's files; of a published model of its weights."""
+    hierarchy: HierarchyScore | None = None
+    """Scores along the tree of the model's classes; None: it has none."""
 
     @property
     def versions(self) -> dict[str, str]:
@@ -94,6 +98,7 @@ class Report:
             "images": self.metrics.images, "skipped": self.skipped, "rules": str(self.metrics.rules),
             "mean_ap": self.mean_ap, "interval": self.metrics.interval, "classes": classes,
             "coco": self.coco and self.coco.numbers,
+            **({} if self.hierarchy is None else {"hierarchy": asdict(self.hierarchy)}),
             "backend": None if self.backend is None else asdict(self.backend), "versions": self.versions,
             "page": None if self.page is None else str(self.page),
         }  # fmt: skip
@@ -116,6 +121,7 @@ class Report:
             str(self.metrics),
             f"mAP@{self.metrics.rules.iou_threshold:g} lost to each kind of error: {', '.join(kinds)}",
         ]
+        lines += [str(self.hierarchy)] if self.hierarchy else []
         return "\n".join([*lines, *([f"page: {self.page}"] if self.page else [])])
 
 
@@ -173,6 +179,7 @@ def evaluate(
     if report is not None:
         check_output(report, overwrite, data)
     chosen = None if split == "all" else split
+    detector = None
     if holds_detections(model):
         dataset, detections = _from_files(model, data, chosen, labels)
         info: BackendInfo | None
@@ -185,9 +192,13 @@ def evaluate(
         dataset, detections, skipped = _from_model(detector, data, chosen, labels)
         info, size = detector.backend.info, detector.about.input_size
         name, digest = detector.name, detector.digest
+    tree = None if detector is None else detector.about.tree
+    hierarchy = None if tree is None else score_hierarchy(dataset, detections, tree, rules)
+    dataset, detections = in_use(dataset, detections, tree)
     analysis = analyse(dataset, detections, rules, bootstrap)
     coco = score_coco(dataset, detections) if protocol == "coco" else None
-    result = Report(analysis.metrics, name, str(data), split, skipped, analysis, coco, report, info, digest)
+    result = Report(analysis.metrics, name, str(data), split, skipped, analysis, coco, report, info, digest,
+                    hierarchy)  # fmt: skip
     if report is not None:
         _write_page(result, dataset, size, {
             "split": split, "labels": labels, "protocol": protocol, "iou-threshold": iou_threshold,
@@ -223,7 +234,7 @@ def _rules(protocol: Protocol, iou_threshold: float, difficult: Difficult | None
 def _from_model(detector: Detector, data: Path, split: str | None, labels: tuple[str, ...] | None
                 ) -> tuple[Dataset, list[Detections], int]:  # fmt: skip
     """The images of a split, what a detector finds on them, and how many could not be decoded."""
-    dataset = read_dataset(data, split, labels or detector.labels)
+    [dataset] = read_for(detector.labels, detector.about.tree, data, [split], labels)
     detections, skipped = detect_all(detector, dataset)
     return dataset, [one.of_classes(dataset.labels) for one in detections], skipped
 

@@ -19,6 +19,7 @@ from lookonce.training.config import (
     Precision,
     RunConfig,
     absolute_path,
+    class_tree,
     header,
     read_both,
     run_folder,
@@ -52,6 +53,8 @@ def train(
     weights: AnyPath = "auto",
     keep_last: bool = False,
     keep_checkpoints: bool = False,
+    tree: AnyPath | None = None,
+    image_labels: AnyPath | None = None,
     **options: Unpack[TrainOptions],
 ) -> Path:
     """Train a detector on labelled images.
@@ -85,6 +88,10 @@ def train(
             --network, and --anchors 0.
         keep_checkpoints: Keep the checkpoints when the run is complete. They are four times as large as the model; with
             them, --resume continues the run after a change of epochs in its config.yaml.
+        tree: Tree of the classes: an outline, YAML, or Darknet's .tree. Each class of the data is a class of the tree;
+            the network learns all of them. none: the one that a .cfg given as --network names, if it does.
+        image_labels: With --tree, images without boxes to train on as well: a folder with one sub-folder of images for
+            each class.
         options: See `lookonce.training.recipes.TrainOptions`.
     Returns:
         The run folder: model.safetensors (from the first validation on), results.csv (a row an epoch), metrics.csv
@@ -100,7 +107,10 @@ def train(
         return _resume(expanded(resume), None if data is None else expanded(data), arguments)
     if data is None:
         raise ConfigError("data: missing; expected a folder of labelled images: lookonce train FOLDER")
-    start, recipe = _start(weights, recipe, options.get("network"))
+    network = options.get("network")
+    if tree is not None and network is None and recipe in (None, "quick"):
+        recipe = "quick"  # a tree needs a region layer, which the network of published weights does not have
+    start, recipe = _start(weights, recipe, network)
     given = {**_of_start(start), **{name: value for name, value in options.items() if value is not None}}
     how = settings(recipe, **(given if recipe == "finetune" else options))
     if how.network.endswith((".cfg", ".safetensors")):
@@ -117,14 +127,16 @@ def train(
     config = RunConfig(
         absolute_path(data), names, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
         deterministic, checkpoint_minutes, NONE if start is None else start.name, how, keep_last, keep_checkpoints,
+        None if tree is None else absolute_path(tree), None if image_labels is None else absolute_path(image_labels),
     )  # fmt: skip
+    classes = class_tree(config)
     if config.device not in ("auto", "cpu"):
         from lookonce.training.step import choose_device  # torch takes seconds, and knows what this machine has
 
         choose_device(config.device)
     with listening(), run_folder(expanded(out), name, Path(config.data).resolve().name) as folder:
         write_text(folder / "config.yaml", config.to_yaml())  # before the data is read, which may take long
-        sets = read_both(config)
+        sets = read_both(config, classes)
         how.weights_of(sets[0].labels)  # a class that is not there
         for line in header(config, *sets, start):
             log.info("%s", line)
@@ -134,7 +146,7 @@ def train(
         from lookonce.training.run import Run
 
         exact_batch = options.get("batch_size") is not None or recipe == "blog"
-        return Run(config, folder, sets, exact_batch, write_page=write_run_page).go()
+        return Run(config, folder, sets, exact_batch, write_page=write_run_page, tree=classes).go()
 
 
 def _start(weights: AnyPath, recipe: RecipeName | None, network: str | Path | None) -> tuple[Start | None, RecipeName]:

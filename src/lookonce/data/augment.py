@@ -40,6 +40,7 @@ class InputBatch(NamedTuple):
     image_index: Tensor  # [N]
     ignore: Tensor  # [N] bool
     outputs: tuple[Tensor, ...] = ()  # of a frozen backbone, each [B, C, H', W']
+    image_labels: Tensor | None = None  # [B] class of an image that is labelled as a whole, else -1; None: all -1
 
     def to(self, device: torch.device | str) -> InputBatch:
         """Return the batch with its images on another device."""
@@ -110,7 +111,12 @@ def mosaic(batch: Batch, input_size: tuple[int, int], mode: ResizeMode, augment:
     """Like augment_batch, but each input shows parts of four images of the batch, one a quarter, at their usual scale.
 
     Every image is in four inputs, each time with other parameters. Source of the idea: YOLOv4, section 3.3.
+    Images that are labelled as a whole stay alone: in a mosaic, their objects without boxes would be background.
     """
+    boxed = (batch.image_labels < 0).nonzero()[:, 0]  # [D] images of the batch that become mosaics
+    place = batch.image_labels.new_zeros(len(batch)).index_put_((boxed,), torch.arange(len(boxed)))  # [B] inverse
+    every = len(boxed) == len(batch)
+    rows = slice(None) if every else boxed
     half = (input_size[0] // 2, input_size[1] // 2)
     usual = replace(augment, zoom=(2 * augment.zoom[0], 2 * augment.zoom[1]))  # of half the input
     source = _source(batch)
@@ -119,14 +125,20 @@ def mosaic(batch: Batch, input_size: tuple[int, int], mode: ResizeMode, augment:
     shape, first = (len(batch), 3, input_size[1], input_size[0]), parts[0].images
     joined = torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=torch.channels_last)
     for quarter, (x, y) in enumerate(places):
-        joined[:, :, y : y + half[1], x : x + half[0]] = parts[quarter].images.roll(-quarter, 0)
+        joined[rows, :, y : y + half[1], x : x + half[0]] = parts[quarter].images[rows].roll(-quarter, 0)
+    if not every:
+        alone = batch.image_labels >= 0
+        joined[alone] = _transform(batch, source, input_size, mode, augment, u).images[alone]
     corners = torch.tensor(places).repeat(1, 2)  # [4, 4]
     return InputBatch(
         images=joined,
         boxes=torch.cat([part.boxes + corner for part, corner in zip(parts, corners, strict=True)]),
         labels=torch.cat([part.labels for part in parts]),
-        image_index=torch.cat([(part.image_index - quarter) % len(batch) for quarter, part in enumerate(parts)]),
+        image_index=torch.cat(
+            [boxed[(place[part.image_index] - quarter) % max(len(boxed), 1)] for quarter, part in enumerate(parts)]
+        ),
         ignore=torch.cat([part.ignore for part in parts]),
+        image_labels=batch.image_labels,
     )
 
 
@@ -137,7 +149,7 @@ def _transform(batch: Batch, source: Source | None, input_size: tuple[int, int],
     seen = batch.images.new_zeros(0)
     if source is not None:
         seen = _coloured(source.resample(maps, input_size), augment, u)
-    return InputBatch(seen, *_place(batch, maps, input_size, augment.keep), batch.outputs)
+    return InputBatch(seen, *_place(batch, maps, input_size, augment.keep), batch.outputs, batch.image_labels)
 
 
 def _place(batch: Batch, maps: NDArray[np.float64], input_size: tuple[int, int],

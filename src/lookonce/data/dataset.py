@@ -39,6 +39,7 @@ class Record:
     boxes: NDArray[np.float32]  # [N, 4] xyxy image px
     labels: NDArray[np.int64]  # [N] index into Dataset.labels
     difficult: NDArray[np.bool_]  # [N]
+    image_label: int = -1  # class of an image that is labelled as a whole and has no boxes; -1: none
 
     def __repr__(self) -> str:
         width, height = self.size
@@ -87,6 +88,8 @@ class Dataset:
     """[N] image px² from COCO, of the mask if there is one; 0, or None for all: of the box."""
     pixel_range: tuple[float, float] | None = None
     """Values of images of more than 8 bits that become black and white; None: the default of data.images.load_rgb."""
+    image_labels: NDArray[np.int64] | None = None
+    """[M] class of each image that is labelled as a whole and has no boxes, else -1; None: there are no such images."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -160,6 +163,7 @@ class Dataset:
             difficult=self.difficult[objects],
             crowd=None if self.crowd is None else self.crowd[objects],
             area=None if self.area is None else self.area[objects],
+            image_labels=None if self.image_labels is None else self.image_labels[chosen],
         )
 
     def with_objects(self) -> Dataset:
@@ -191,7 +195,9 @@ class Records(Sequence[Record]):
             raise IndexError(f"image {index} of {len(self)}")
         objects = slice(d.first[at], d.first[at + 1])
         size = (int(d.sizes[at, 0]), int(d.sizes[at, 1]))
-        return Record(d.root / str(d.paths[at]), size, d.boxes[objects], d.classes[objects], d.difficult[objects])
+        whole = -1 if d.image_labels is None else int(d.image_labels[at])
+        return Record(d.root / str(d.paths[at]), size, d.boxes[objects], d.classes[objects], d.difficult[objects],
+                      whole)  # fmt: skip
 
     def __iter__(self) -> Iterator[Record]:
         return (self[i] for i in range(len(self)))

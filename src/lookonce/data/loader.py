@@ -133,6 +133,7 @@ class Batch:
     ignore: Tensor  # [N] bool, objects that count neither as ground truth nor as background
     index: Tensor  # [B] which image of the data set
     reduced: Tensor  # [B] bool, whether the image is smaller than its file, whose pixels it then averages
+    image_labels: Tensor  # [B] class of an image that is labelled as a whole and has no boxes, else -1
     outputs: tuple[Tensor, ...] = ()  # of a frozen backbone, each [B, C, H, W], in place of images
 
     def __len__(self) -> int:
@@ -165,6 +166,7 @@ class Sample(NamedTuple):
     labels: NDArray[np.int64]  # [n]
     ignore: NDArray[np.bool_]  # [n]
     reduced: bool = False  # the image is smaller than its file
+    image_label: int = -1  # class of an image that is labelled as a whole; -1: none
     outputs: tuple[Tensor, ...] = ()  # of a frozen backbone, each [C, H, W]
 
 
@@ -201,7 +203,8 @@ class TrainingImages(TorchDataset[Sample | None]):
         ignore = record.difficult if self.difficult == "ignore" else np.zeros(len(record.labels), bool)
         boxes = record.boxes[keep] * scale
         reduced = (width, height) != record.size
-        return Sample(index, pixels, (width, height), boxes, record.labels[keep], ignore[keep], reduced)
+        return Sample(index, pixels, (width, height), boxes, record.labels[keep], ignore[keep], reduced,
+                      record.image_label)  # fmt: skip
 
 
 def collate(samples: list[Sample | None]) -> Batch:
@@ -224,6 +227,7 @@ def collate(samples: list[Sample | None]) -> Batch:
         ignore=torch.from_numpy(np.concatenate([empty[:, 0].astype(bool), *(sample.ignore for sample in good)])),
         index=torch.tensor([sample.image for sample in good], dtype=torch.long),
         reduced=torch.tensor([sample.reduced for sample in good], dtype=torch.bool),
+        image_labels=torch.tensor([sample.image_label for sample in good], dtype=torch.long),
     )
     return batch.with_outputs(tuple(torch.stack(each) for each in zip(*(s.outputs for s in good), strict=True)))
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
+from lookonce.errors import UserError
 from lookonce.files import replacing, write_text
 from lookonce.model.darknet.files import save_darknet
 from lookonce.model.layers import Region
 from lookonce.model.model_file import KEY, Model
 from lookonce.model.network import folded
 from lookonce.model.resize import antialiases, stretches
-from lookonce.model.sizes import tree_file
+from lookonce.model.sizes import tree_files
 from lookonce.model.tree import write_tree
 
 if TYPE_CHECKING:
@@ -88,10 +89,19 @@ def write_darknet(model: Model, stem: Path, options: Options) -> Exported:
     write_text(names, "".join(f"{' '.join(label.split())}\n" for label in model.labels))
     written = [cfg, weights, names]
     if model.tree is not None:
-        written.append(stem.parent / Path(tree_file(model.layers)).name)  # the cfg keeps its own way of naming it
-        if not written[-1].exists():
-            write_text(written[-1], write_tree(model.tree))
+        texts = {"tree": write_tree(model.tree), "map": "".join(f"{node}\n" for node in model.tree.map)}
+        for key, named in tree_files(model.layers).items():  # the cfg keeps its own way of naming them
+            if texts[key]:
+                written.append(stem.parent / PureWindowsPath(named).name)
+                _write_once(written[-1], texts[key])
     return Exported(tuple(written))
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Write a file that several exports share. Raises UserError if it is there with another content."""
+    if path.exists() and path.read_text("utf-8", "replace").split() != text.split():
+        raise UserError(f"{path}: belongs to another model; export into another folder, or remove it")
+    write_text(path, text)
 
 
 READERS = "for ONNX Runtime and OpenVINO; for OpenCV use --raw, or for OpenCV 4 --format darknet"

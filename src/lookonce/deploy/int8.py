@@ -21,9 +21,9 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from lookonce.data.class_tree import read_for
 from lookonce.data.dataset import Dataset
 from lookonce.data.images import load_for, open_ahead
-from lookonce.data.read import read_splits
 from lookonce.errors import ConfigError, ImageError, UserError
 from lookonce.evaluation.average_precision import score
 from lookonce.evaluation.compare import Comparison, compare_detections
@@ -150,7 +150,7 @@ def _input(path: Path, about: Model) -> NDArray[np.float32]:
 def _images(data: Path, model: Model) -> tuple[Dataset, Dataset]:
     """The train images that calibrate and the val images that judge."""
     about = model.description
-    train, val = read_splits(data, ["train", "val"], model.labels)
+    train, val = read_for(model.labels, model.tree, data, ["train", "val"])
     train = _readable(train.select(np.array(_spread(len(train), CALIBRATION), np.int64)), about, f"{data}, train")
     val = _readable(val, about, f"{data}, val")
     if not len(val.boxes):

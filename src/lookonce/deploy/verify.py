@@ -134,7 +134,8 @@ def from_raw(model: Model, run: Run) -> Run:
 def _decoded(model: Model, maps: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return boxes [B, N, 4] and scores [B, N, C] of raw maps."""
     found = decode(maps, model.network.heads, model.tree)
-    return found.boxes, found.objectness[..., None] * found.class_prob
+    share = found.class_prob if model.tree is None else model.tree.top_only(found.class_prob)
+    return found.boxes, found.objectness[..., None] * share
 
 
 def _measure(found: Verification, boxes: torch.Tensor, scores: torch.Tensor, theirs: dict[str, NDArray[np.float32]],

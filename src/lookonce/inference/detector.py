@@ -51,6 +51,8 @@ class Detector:
         throughput: For many images: OpenVINO runs several at a time.
         threshold: Lowest score of a detection, 0 to 1; None: the model's own thresholds, from its validation.
         iou_threshold: Of two boxes of one class with a higher IoU than this, the better one is kept.
+        tree_threshold: Of a model with a tree of classes: probability above which a detection goes on to a child class;
+            else it backs off to the parent. None: the model's own.
     Raises:
         UserError: a model that cannot be read, a threshold outside 0 to 1, a backend that is not installed.
 
@@ -60,12 +62,15 @@ class Detector:
 
     def __init__(self, model: Model | Backend | Path | str, backend: BackendName = "auto", *,
                  device: str | None = None, precision: Precision = "auto", throughput: bool = False,
-                 threshold: float | None = None, iou_threshold: float = 0.45) -> None:  # fmt: skip
+                 threshold: float | None = None, iou_threshold: float = 0.45,
+                 tree_threshold: float | None = None) -> None:  # fmt: skip
         if model is None or isinstance(model, int | float | bytes | list | tuple | dict | np.ndarray):
             raise ConfigError(f"model: {model!r:.60}; expected a model file, a run's folder, or a model in memory")
         if threshold is not None:
             _check_fraction("threshold", threshold)
         _check_fraction("iou_threshold", iou_threshold)
+        if tree_threshold is not None:
+            _check_fraction("tree_threshold", tree_threshold)
         source = model_path(model) if isinstance(model, Path | str) else model
         self.file = source if isinstance(source, Path) else None
         if isinstance(source, Backend):
@@ -76,7 +81,12 @@ class Detector:
         self.about = self.backend.about
         own = self.about.thresholds or (PLAIN_THRESHOLD,) * len(self.about.labels)
         self.thresholds = np.array(own if threshold is None else (threshold,) * len(own))
-        self.selection = Selection(float(self.thresholds.min()), iou_threshold)
+        tree = self.about.tree
+        if tree_threshold is not None:
+            if tree is None:
+                raise ConfigError("tree_threshold: the classes of this model are no tree; leave it out")
+            tree = replace(tree, threshold=float(tree_threshold))
+        self.selection = Selection(float(self.thresholds.min()), iou_threshold, tree=tree)
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -34,7 +34,7 @@ class Predictions(Generic[Array]):
 
     boxes: Array  # [B, N, 4] xyxy, input pixels, not clipped
     objectness: Array  # [B, N] in (0, 1)
-    class_prob: Array  # [B, N, C], sums to 1 under softmax and with a tree
+    class_prob: Array  # [B, N, C], sums to 1 under softmax; with a tree each is that of the class's path
 
     def numpy(self) -> Predictions[NDArray[Any]]:
         """Return the same as numpy arrays, float32."""
@@ -54,6 +54,8 @@ class Detection(NamedTuple):
     """(xmin, ymin, xmax, ymax), image pixels."""
     label: int
     """Index into Detections.class_names."""
+    backed_off_from: str | None = None
+    """With a tree of classes: the child class that was likeliest but not likely enough; None: there is none."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -74,6 +76,8 @@ class Detections:
     class_names: tuple[str, ...]  # [C]
     file: str | None = None
     """The image file, if known: draw, save and crops use it unless another image is given."""
+    backed_off: NDArray[np.int64] | None = None
+    """[N] With a tree: index of the child class that was likeliest but not likely enough, or -1; None: no tree."""
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float32).reshape(-1, 4)  # [N, 4]
@@ -94,6 +98,8 @@ class Detections:
         order = np.argsort(-scores, kind="stable")
         for name, value in (("boxes", boxes[order]), ("scores", scores[order]), ("labels", labels[order])):
             object.__setattr__(self, name, value)
+        if self.backed_off is not None:
+            object.__setattr__(self, "backed_off", np.asarray(self.backed_off, np.int64)[order])
         object.__setattr__(self, "class_names", tuple(self.class_names))
 
     def __len__(self) -> int:
@@ -111,9 +117,12 @@ class Detections:
             if not -len(self) <= index < len(self):
                 raise IndexError(f"detection {index} of {len(self)}")
             label, (x1, y1, x2, y2) = int(self.labels[index]), self.boxes[index].tolist()
-            return Detection(self.class_names[label], float(self.scores[index]), (x1, y1, x2, y2), label)
+            child = -1 if self.backed_off is None else int(self.backed_off[index])
+            return Detection(self.class_names[label], float(self.scores[index]), (x1, y1, x2, y2), label,
+                             self.class_names[child] if child >= 0 else None)  # fmt: skip
         rows = index if isinstance(index, slice) else np.asarray(index, None if np.size(index) else np.int64)
-        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows])
+        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows],
+                       backed_off=None if self.backed_off is None else self.backed_off[rows])  # fmt: skip
 
     def __iter__(self) -> Iterator[Detection]:
         return (self[n] for n in range(len(self)))
@@ -160,15 +169,20 @@ class Detections:
 
         Raises UserError for a name that is not one of the detector's classes.
         """
-        unknown = [name for name in class_names if name not in self.class_names]
+        if class_names == self.class_names:
+            return self
+        own = set(self.class_names)
+        unknown = [name for name in class_names if name not in own]
         if unknown:
             raise UserError(f"class {unknown[0]!r}; expected one of the detector's: {', '.join(self.class_names)}")
-        index = np.array([class_names.index(n) if n in class_names else -1 for n in self.class_names], np.int64)
+        place = {name: n for n, name in enumerate(class_names)}
+        index = np.array([*(place.get(name, -1) for name in self.class_names), -1], np.int64)  # [-1] stays -1
         labels = index[self.labels]
         keep = labels >= 0
         return replace(
-            self, boxes=self.boxes[keep], scores=self.scores[keep], labels=labels[keep], class_names=class_names
-        )
+            self, boxes=self.boxes[keep], scores=self.scores[keep], labels=labels[keep], class_names=class_names,
+            backed_off=None if self.backed_off is None else index[self.backed_off[keep]],
+        )  # fmt: skip
 
     def only(self, labels: str | Sequence[str]) -> Detections:
         """Return those of the named classes; class_names stay. Raises UserError for an unknown class."""
@@ -226,7 +240,8 @@ class Detections:
     def to_json(self) -> list[dict[str, Any]]:
         """Return {"label", "class_id", "score", "box"} of each detection.
 
-        label is the class name, class_id its index from 0; score to 6 digits, box xyxy to 1/100 pixel.
+        label is the class name, class_id its index from 0; score to 6 digits, box xyxy to 1/100 pixel. With a tree of
+        classes also "backed_off_from": the likeliest child class if it was not likely enough, else None.
         """
         return [
             {
@@ -234,6 +249,7 @@ class Detections:
                 "class_id": one.label,
                 "score": round(one.score, 6),
                 "box": [round(v, 2) for v in one.box],
+                **({} if self.backed_off is None else {"backed_off_from": one.backed_off_from}),
             }
             for one in self
         ]

@@ -219,7 +219,7 @@ class Region:
     tree: str = ""
     """File of the class tree (see tree.py) as the cfg names it; empty: no tree."""
     map: str = ""
-    """File that maps a data set's classes to the tree's, as the cfg names it. Kept, not used."""
+    """File that maps a data set's classes to the tree's, as the cfg names it; empty: none."""
 
     @property
     def channels(self) -> int:

@@ -32,6 +32,8 @@ class Objects(NamedTuple):
     """[N] index of each object's image in the batch."""
     ignore: Tensor
     """[N] bool: neither object nor background."""
+    image_labels: Tensor | None = None
+    """[B] class of an image that is labelled as a whole and has no boxes, else -1; None: there are no such images."""
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from lookonce import __version__
 from lookonce.errors import UserError
 from lookonce.files import replacing
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
-from lookonce.model.darknet.files import Pair, find_pair, find_tree, load_darknet, read_names
+from lookonce.model.darknet.files import Pair, find_pair, load_darknet, read_names, tree_of
 from lookonce.model.layers import Detection, Layer, PlacedHead
 from lookonce.model.resize import ResizeMode
-from lookonce.model.sizes import check_input_size, heads_of, num_classes, tree_file
+from lookonce.model.sizes import check_input_size, heads_of, num_classes, tree_files
 from lookonce.model.tree import Tree
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Model:
             raise ModelFileError(f"thresholds {self.thresholds[:9]}; expected 0 to 1")
         if not 0 <= self.seen <= MAX_SEEN:
             raise ModelFileError(f"{self.seen} images seen; expected 0 to {MAX_SEEN}")
-        named = tree_file(self.layers)
+        named = tree_files(self.layers).get("tree", "")
         if (self.tree is None) != (not named):
             raise ModelFileError(
                 f"the cfg has tree={named!r}, but a class tree is {'present' if self.tree else 'missing'}"
@@ -279,8 +279,7 @@ def _from_darknet(path: Path) -> Model:
     network = load_darknet(pair.cfg, pair.weights)
     origin, classes = network.origin, num_classes(network.layers)
     assert origin is not None  # load_darknet sets it
-    named = tree_file(network.layers)
-    tree = find_tree(named, pair.cfg) if named else None
+    tree = tree_of(network.layers, pair.cfg)
     labels = _darknet_labels(pair, classes) or (tree.names if tree else ())
     if not labels:
         labels = tuple(f"class {index}" for index in range(classes))

@@ -209,9 +209,10 @@ def _trace_decoding(
         """Decoding as a module, since only modules are traced."""
 
         def forward(self, *maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            """From raw maps to boxes [B, N, 4] and scores [B, N, C]."""
+            """From raw maps to boxes [B, N, 4] and scores [B, N, C]; of a tree, the selected class alone."""
             found = decode(maps, heads, tree)
-            return found.boxes, found.objectness[..., None] * found.class_prob
+            share = found.class_prob if tree is None else tree.top_only(found.class_prob)
+            return found.boxes, found.objectness[..., None] * share
 
     batch = torch.export.Dim("batch", min=1)
     sides = tuple(

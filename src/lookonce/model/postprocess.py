@@ -16,6 +16,7 @@ from lookonce.errors import ConfigError
 from lookonce.model.boxes import Array, area, clip, iou, relative_distance
 from lookonce.model.detections import Detections, Predictions
 from lookonce.model.resize import ResizeMode, boxes_to_image
+from lookonce.model.tree import Tree
 
 PLAIN_THRESHOLD = 0.3
 """Score threshold of a model that has none."""
@@ -41,6 +42,9 @@ class Selection:
     """Maximum detections of an image, best first."""
     clip: bool = True
     """Clip boxes to the image after suppression and drop those without area in it; Darknet does not."""
+    tree: Tree | None = None
+    """Each box gets the one class that this tree selects, and its objectness as score, as in Darknet: the deepest class
+    whose path is likelier than the tree's threshold. None: every class, with objectness times class probability."""
 
     def __post_init__(self) -> None:
         for name in ("score_threshold", "iou_threshold"):
@@ -120,13 +124,25 @@ def postprocess(
     for boxes, objectness, class_prob, size in parts:  # [N, 4], [N], [N, C]
         likely = ((objectness > selection.score_threshold) & np.isfinite(boxes).all(-1)).nonzero()[0]  # [K]
         corners = boxes_to_image(boxes[likely], size, input_size, mode)
-        scores = np.nan_to_num(objectness[likely, None] * class_prob[likely], nan=0, posinf=0, neginf=0)  # [K, C]
+        shares = class_prob[likely] if selection.tree is None else _selected(selection.tree, class_prob[likely])
+        scores = np.nan_to_num(objectness[likely, None] * shares, nan=0, posinf=0, neginf=0)  # [K, C]
         box, label = nms_per_class(corners, scores, selection)
         found, value = corners[box], scores[box, label]
         if selection.clip:
             found = clip(found, *size)
             inside = area(found) > 0
-            found, value, label = found[inside], value[inside], label[inside]
+            found, value, label, box = found[inside], value[inside], label[inside], box[inside]
         top = slice(selection.max_detections)
-        results.append(Detections(found[top], value[top], label[top], class_names))
+        child = None
+        if selection.tree is not None:
+            pairs = zip(label[top].tolist(), class_prob[likely[box[top]]], strict=True)
+            child = np.array([selection.tree.best_child(index, own) for index, own in pairs], np.int64)
+        results.append(Detections(found[top], value[top], label[top], class_names, backed_off=child))
     return results
+
+
+def _selected(tree: Tree, absolute: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return 1 at the class that a tree selects and 0 elsewhere, [K, C]. absolute: [K, C] probability of each path."""
+    import torch
+
+    return np.asarray(tree.top_only(torch.from_numpy(absolute)).numpy())

@@ -314,9 +314,10 @@ def _read_by(layers: tuple[Layer, ...], ends: list[int]) -> set[int]:
     return found
 
 
-def tree_file(layers: tuple[Layer, ...]) -> str:
-    """Return the file of the class tree as the cfg names it; empty: no head has one."""
-    return next((layer.tree for layer in layers if isinstance(layer, Region) and layer.tree), "")
+def tree_files(layers: Sequence[Layer]) -> dict[str, str]:
+    """Return the files of the class tree and of its map as the cfg names them, by key; empty: no head has a tree."""
+    found = next((layer for layer in layers if isinstance(layer, Region) and layer.tree), None)
+    return {} if found is None else {"tree": found.tree, **({"map": found.map} if found.map else {})}
 
 
 def num_classes(layers: tuple[Layer, ...]) -> int:

@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lookonce.errors import UserError
 from lookonce.model.boxes import Array
@@ -39,6 +40,8 @@ class Tree:
     """[C] class names; empty: unknown."""
     threshold: float = 0.5
     """Probability above which a path continues to a child. Source: darknet/examples/detector.c, hier_thresh=.5."""
+    map: tuple[int, ...] = ()
+    """Class of the tree for each class of a data set that names its classes otherwise (Darknet's map=); empty: none."""
 
     def __post_init__(self) -> None:
         for index, parent in enumerate(self.parents):
@@ -46,6 +49,8 @@ class Tree:
                 raise TreeError(f"class {index} has the parent {parent}; expected -1 or a class before it")
         if len(self.names) not in (0, len(self.parents)):
             raise TreeError(f"{len(self.names)} names for {len(self.parents)} classes; expected one each")
+        if wrong := [node for node in self.map if not 0 <= node < len(self.parents)]:
+            raise TreeError(f"a map to the class {wrong[0]}; expected 0 to {len(self.parents) - 1}")
         if not 0 <= self.threshold <= 1:
             raise TreeError(f"threshold {self.threshold}; expected 0 to 1")
         runs = [parent for parent, _ in groupby(self.parents)]
@@ -68,6 +73,14 @@ class Tree:
         while (parent := self.parents[found[-1]]) >= 0:
             found.append(parent)
         return tuple(found)
+
+    def absolute(self, scores: Array) -> Array:
+        """Turn scores [..., C] into the probability of each class: along its path, those of it and its ancestors."""
+        import torch
+
+        if isinstance(scores, np.ndarray):
+            return self.absolute(torch.from_numpy(scores)).numpy()
+        return self.along_paths(self.softmax(scores))
 
     def along_paths(self, values: Tensor) -> Tensor:
         """Return values [..., C], each multiplied by those of all its ancestors."""
@@ -98,17 +111,28 @@ class Tree:
         deepest = torch.where(taken, index, -1).amax(-1)
         return torch.where(deepest < 0, first[..., 0], deepest)
 
-    def top_only(self, scores: Array) -> Array:
-        """Turn scores [..., C] into 1 at the selected class and 0 elsewhere, same shape.
+    def top_only(self, absolute: Tensor) -> Tensor:
+        """Turn probabilities [..., C] from absolute() into 1 at the selected class and 0 elsewhere, same shape.
 
         Darknet gives a detection its objectness as probability, on that class alone.
         """
         import torch
 
-        if isinstance(scores, np.ndarray):
-            return self.top_only(torch.from_numpy(scores)).numpy()
-        top = self.top(self.along_paths(self.softmax(scores)))
-        return torch.zeros_like(scores).scatter_(-1, top[..., None], 1)
+        return torch.zeros_like(absolute).scatter_(-1, self.top(absolute)[..., None], 1)
+
+    def best_child(self, index: int, absolute: NDArray[np.floating]) -> int:
+        """Return the most probable child of a class, -1 if it has none. absolute: [C]."""
+        first, end = self.children[index]
+        return first + int(absolute[first:end].argmax()) if end > first else -1
+
+    @cached_property
+    def children(self) -> tuple[tuple[int, int], ...]:
+        """[C] (first, end) of each class's children."""
+        found = [(0, 0)] * len(self.parents)
+        for index, parent in enumerate(self.parents):
+            if parent >= 0:
+                found[parent] = (found[parent][0] or index, index + 1)
+        return tuple(found)
 
     @cached_property
     def groups(self) -> tuple[int, ...]:
@@ -116,7 +140,7 @@ class Tree:
         return tuple(number for number, (_, run) in enumerate(groupby(self.parents)) for _ in run)
 
     @cached_property
-    def _depths(self) -> tuple[tuple[int, ...], ...]:
+    def depths(self) -> tuple[tuple[int, ...], ...]:
         """The indices of the classes at each depth, roots first."""
         depth: list[int] = []
         levels: list[list[int]] = []
@@ -134,7 +158,7 @@ class Tree:
         """
         import torch
 
-        return [torch.tensor(level) for level in self._depths]
+        return [torch.tensor(level) for level in self.depths]
 
     def _groups(self, like: Tensor) -> Tensor:
         """Return [..., C] the index of each class's group of siblings."""
@@ -223,6 +247,18 @@ def _outline(lines: list[tuple[int, str]], place: str) -> Tree:
             found.append(n)
             queue.append(n)
     return Tree(tuple(place_of[entries[n][1]] for n in found), tuple(entries[n][0] for n in found))
+
+
+def read_map(text: str, place: str, classes: int) -> tuple[int, ...]:
+    """Read a map: one class of the tree a line, by number from 0, for each class of a data set. Raises TreeError."""
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        word = line.strip()
+        if not re.fullmatch("[0-9]{1,9}", word) or int(word) >= classes:
+            raise TreeError(f"{place}:{number}: {word[:60]!r}; expected the number of a class of the tree, 0 to "
+                            f"{classes - 1}")  # fmt: skip
+        found.append(int(word))
+    return tuple(found)
 
 
 def write_tree(tree: Tree) -> str:

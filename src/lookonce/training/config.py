@@ -21,26 +21,29 @@ from typing import Any, Literal
 import yaml
 
 from lookonce.choices import check_types, device_name, settle_names
+from lookonce.data.class_tree import in_tree
 from lookonce.data.dataset import DataPolicy, Dataset
+from lookonce.data.image_labels import join, read_image_labels, whole_labels
 from lookonce.data.read import check_images, read_splits
 from lookonce.errors import ConfigError, UserError, printable
 from lookonce.files import LOCK, new_folder, numbered_folder, sweep, write_text
 from lookonce.model import zoo
 from lookonce.model.anchors import anchors_by_head
-from lookonce.model.darknet.cfg import Cfg
-from lookonce.model.darknet.files import changed, detector_of
+from lookonce.model.darknet.cfg import Cfg, read_cfg
+from lookonce.model.darknet.files import changed, detector_of, read_text, tree_of
 from lookonce.model.layers import Region
 from lookonce.model.model_file import load_model
 from lookonce.model.sizes import heads_of, num_floats, num_operations, stride
+from lookonce.model.tree import Tree, read_tree
 from lookonce.training.recipes import Settings
 from lookonce.training.start import Start
 
 log = logging.getLogger("lookonce")
 MODEL = "model.safetensors"
-OF_A_START = {"config.yaml", "data.json", "start.json", "network.cfg", "metrics.csv", "report.html", "tensorboard",
-              "checkpoints", "images.u8", "images.state", "canvas.u8", "canvas.state", "pruned.cfg",
-              "pruned.safetensors", "train_batch.jpg", "results.csv", "results.png", "filmstrip", "training.gif",
-              LOCK}  # fmt: skip
+OF_A_START = {"config.yaml", "data.json", "start.json", "network.cfg", "classes.tree", "classes.map", "metrics.csv",
+              "report.html", "tensorboard", "checkpoints", "images.u8", "images.state", "canvas.u8", "canvas.state",
+              "pruned.cfg", "pruned.safetensors", "train_batch.jpg", "results.csv", "results.png", "filmstrip",
+              "training.gif", LOCK}  # fmt: skip
 """Names in the folder of a run without a checkpoint, which is not worth keeping."""
 MOST_NAMED = 10
 """Most classes that the header of a run names."""
@@ -75,6 +78,8 @@ class RunConfig:
     settings: Settings = Settings()  # noqa: RUF009 - frozen
     keep_last: bool = False
     keep_checkpoints: bool = False
+    tree: str | None = None
+    image_labels: str | None = None
 
     def __post_init__(self) -> None:
         settle_names(self)
@@ -102,7 +107,7 @@ class RunConfig:
             if len(content) > MAX_BYTES:
                 raise ValueError(f"{len(content):,} bytes")
             flat = yaml.safe_load(content.decode("utf-8"))
-            later = {"keep_last": False, "keep_checkpoints": True}  # what version 0.1 did where it has no such key
+            later = {"keep_last": False, "keep_checkpoints": True, "tree": None, "image_labels": None}  # as version 0.1
             own = {f.name: flat.pop(f.name) for f in fields(RunConfig) if f.name not in ("settings", *later)}
             own |= {name: flat.pop(name, value) for name, value in later.items()}
             own["labels"] = None if own["labels"] is None else tuple(own["labels"])
@@ -198,6 +203,8 @@ def _digests(dataset: Dataset) -> dict[str, str]:
         content = hashlib.blake2b(digest_size=6)
         for values, kind in ((record.boxes, "<f4"), (record.labels, "<i8"), (record.difficult, "u1")):
             content.update(values.astype(kind).tobytes())
+        if record.image_label >= 0:
+            content.update(record.image_label.to_bytes(8, "little"))
         digests[path] = content.hexdigest()
     return digests
 
@@ -247,8 +254,42 @@ def _clear(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def read_both(config: RunConfig) -> tuple[Dataset, Dataset | None]:
-    """Return the checked training and validation images. Raises UserError if there are no objects to train on."""
+TREE, MAP = "classes.tree", "classes.map"
+"""Names of the class tree and its map in a run folder."""
+
+
+def class_tree(config: RunConfig) -> Tree | None:
+    """Return the tree of --tree, or of a .cfg that is given as --network; None: the classes exclude each other.
+
+    Raises ConfigError for settings that a tree does not go with.
+    """
+    how = config.settings
+    if config.tree is not None:
+        tree: Tree | None = read_tree(read_text(Path(config.tree)), config.tree)
+    elif how.network.endswith(".cfg"):
+        cfg = Path(how.network)
+        tree = tree_of(read_cfg(read_text(cfg), str(cfg)).layers, cfg)
+    else:
+        tree = None
+    if tree is None:
+        if config.image_labels is not None:
+            raise ConfigError("image-labels: images without boxes teach the classes of a tree; give --tree FILE too")
+        return None
+    if not any(isinstance(layer, Region) for layer in network_cfg(how, 1).layers):
+        raise ConfigError(f"tree: {Path(how.network).name} has no region layer, and only that layer learns a tree; use "
+                          "--network yolov2_tiny or yolov2")  # fmt: skip
+    if how.loss == "keras_yolo2":
+        raise ConfigError("loss: keras_yolo2 learns no tree of classes; use --loss region or region_ciou")
+    if how.class_weights:
+        raise ConfigError("class-weights: not used with a tree of classes; leave them out")
+    return tree
+
+
+def read_both(config: RunConfig, tree: Tree | None = None) -> tuple[Dataset, Dataset | None]:
+    """Return the checked training and validation images, with the classes of the tree if there is one.
+
+    Raises UserError if there are no objects to train on.
+    """
     names = [config.train_split] if config.val_split == "none" else [config.train_split, config.val_split]
     train_set, *rest = read_splits(config.data, names, config.labels, policy=config.policy)
     if config.labels is not None and not config.keep_empty:
@@ -260,7 +301,15 @@ def read_both(config: RunConfig) -> tuple[Dataset, Dataset | None]:
     if rest and len(rest[0]) < FEW_TO_VALIDATE:
         log.warning("%s: few images to validate on: %d in split %r; below %d mAP varies by chance, so the best model "
                     "is hard to tell", config.data, len(rest[0]), config.val_split, FEW_TO_VALIDATE)  # fmt: skip
-    return check_images(train_set, config.policy), check_images(rest[0], config.policy) if rest else None
+    val_set = check_images(rest[0], config.policy) if rest else None
+    train_set = check_images(train_set, config.policy)
+    if tree is None:
+        return train_set, val_set
+    train_set = in_tree(train_set, tree)
+    if config.image_labels is not None:
+        labelled = read_image_labels(config.image_labels, config.policy)
+        train_set = join(train_set, in_tree(labelled, replace(tree, map=())))  # as in Darknet, of boxes alone
+    return train_set, None if val_set is None else in_tree(val_set, tree)
 
 
 def network_cfg(how: Settings, classes: int, anchors: zoo.AnchorSizes = ()) -> Cfg:
@@ -300,9 +349,13 @@ def header(config: RunConfig, train_set: Dataset, val_set: Dataset | None, start
     layers, channels = cfg.layers, cfg.channels
     size, millions = (how.size, how.size), num_floats(layers, channels) / 1e6
     gflop = num_operations(layers, size, channels) / 1e9
+    whole = int((whole_labels(train_set) >= 0).sum())
+    boxed = len(train_set) - whole
+    mixed = f"an epoch: {boxed:,} images with boxes, {whole:,} with a label as a whole ({whole / boxed:.1f} to 1)"
     return [
         f"{printable(train_set.name)}: {len(train_set):,} training images with {len(train_set.boxes):,} objects, "
         f"{validation}; {classes}",
+        *([mixed] if whole else []),
         f"{Path(how.network).name} at {how.size} x {how.size} px: {millions:.1f} million parameters, {gflop:.1f} GFLOP "
         "an image",
         *([f"starts from {start.name} (sha256 {start.sha256[:12]}...)"] if start is not None else []),

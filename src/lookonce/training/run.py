@@ -23,16 +23,29 @@ from lookonce.data.loader import ImageCache, TrainingImages, collate
 from lookonce.errors import ConfigError, Interrupted, NonFiniteLossError, UserError
 from lookonce.evaluation.average_precision import Metrics, best_thresholds, score
 from lookonce.evaluation.evaluate import RULES, detect_all
+from lookonce.evaluation.hierarchy import in_use
 from lookonce.files import replacing, sweep, write_text
 from lookonce.inference.detector import Detector
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
-from lookonce.model.darknet.files import read_text
+from lookonce.model.darknet.files import read_text, tree_of
+from lookonce.model.layers import Layer, Region
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, empty
 from lookonce.model.sizes import check_input_size, heads_of, stride
+from lookonce.model.tree import Tree, write_tree
 from lookonce.model.zoo import STRIDE
 from lookonce.training.checkpoints import read_checkpoint
-from lookonce.training.config import MODEL, DataIdentity, RunConfig, absolute_path, network_cfg, plain, read_both
+from lookonce.training.config import (
+    MAP,
+    MODEL,
+    TREE,
+    DataIdentity,
+    RunConfig,
+    absolute_path,
+    network_cfg,
+    plain,
+    read_both,
+)
 from lookonce.training.history import RunReport, WritePage, write_results
 from lookonce.training.loop import Engine
 from lookonce.training.pretrained import LastLayer, LoadedLayer, start_from
@@ -58,11 +71,13 @@ class Run:
         exact_batch: keep the batch size.
         checkpoint: where to resume; None: a new run.
         write_page: writes the page while the run trains; None: no page.
+        tree: of the classes; None: there is none.
     """
 
     def __init__(self, config: RunConfig, folder: Path, sets: tuple[Dataset, Dataset | None], exact_batch: bool = False,
-                 checkpoint: Path | None = None, write_page: WritePage | None = None) -> None:  # fmt: skip
-        self._started = time.monotonic()
+                 checkpoint: Path | None = None, write_page: WritePage | None = None,
+                 tree: Tree | None = None) -> None:  # fmt: skip
+        self._started, self.tree = time.monotonic(), tree
         self.folder, self.checkpoint, self.write_page = folder, checkpoint, write_page
         self.train_set, self.val_set = sets
         images = len(self.train_set)
@@ -103,7 +118,10 @@ class Run:
                         "labels cannot be detected", folder)  # fmt: skip
             config = replace(config, settings=replace(config.settings, steps=None))  # it did not stop exactly there
         config = replace(config, data=place)
-        run = Run(config, folder, read_both(config), exact_batch=True, checkpoint=last, write_page=write_page)
+        cfg = folder / "network.cfg"
+        tree = tree_of(read_cfg(read_text(cfg), str(cfg)).layers, cfg) if cfg.is_file() else None
+        run = Run(config, folder, read_both(config, tree), exact_batch=True, checkpoint=last, write_page=write_page,
+                  tree=tree)  # fmt: skip
         if before and (difference := before.difference(run.identity())):
             again = f"lookonce train {shlex.quote(place)} --weights {folder}"
             raise UserError(f"{place}: not the data that {folder} was trained on: {difference}; restore it, or start "
@@ -140,7 +158,7 @@ class Run:
         self.identity().write(self.folder)
         lightning.seed_everything(self.config.seed, verbose=False)
         weights = self.settings.weights_of(self.train_set.labels)
-        module = Training(self.network(), self.settings, self.config.seed, weights)
+        module = Training(self.network(), self.settings, self.config.seed, weights, self.tree)
         val_set = self.val_set
         validation = None if val_set is None else Validation(val_set, self.input_size, self.settings.resize)
         report = RunReport(self.folder, self.train_set, validation, self.config, module.network.heads,
@@ -218,7 +236,7 @@ class Run:
                                       f"start a new run: lookonce train DATA --weights {self.folder}")  # fmt: skip
                 return Network(read.layers, read.channels)
             new = self._new_cfg()
-            network = Network(new.layers, new.channels)
+            network = Network(tuple(map(self._in_tree, new.layers)), new.channels)
             rows: list[LoadedLayer] = []
             start = choose_start(config.weights or NONE, None)
             if start is not None:
@@ -231,6 +249,10 @@ class Run:
         loaded = {row.layer for row in rows if not row.status.startswith("random")}
         set_objectness_prior(network, self.settings.objectness_prior, loaded)
         write_text(cfg, write_cfg(Cfg(network.layers, *self.input_size, network.channels)))
+        if self.tree is not None:
+            write_text(self.folder / TREE, write_tree(self.tree))
+            if self.tree.map:
+                write_text(self.folder / MAP, "".join(f"{node}\n" for node in self.tree.map))
         return network
 
     def _new_cfg(self) -> Cfg:
@@ -254,6 +276,12 @@ class Run:
                  " ".join(f"{w:.2f},{h:.2f}" for w, h in found.wh), found.mean_iou, found.recall)  # fmt: skip
         return network_cfg(how, classes, found.wh)
 
+    def _in_tree(self, layer: Layer) -> Layer:
+        """Return a layer that names the files of the class tree, if it is a region layer and there is a tree."""
+        if self.tree is None or not isinstance(layer, Region):
+            return layer
+        return replace(layer, tree=TREE, map=MAP if self.tree.map else "")
+
     def _model(self, trained: Network, checkpoint: Path, metrics: Metrics | None, finished: bool) -> Model:
         """Return a checkpoint as a model, with the thresholds of best F1 in the metrics."""
         state = read_checkpoint(checkpoint)
@@ -265,9 +293,11 @@ class Run:
                     "epoch": int(state["epoch"]), "torch": torch.__version__, "finished": finished}  # fmt: skip
         if start := read_start(self.folder):
             training["start"] = start
+        if self.tree is not None:
+            metrics = None  # detection then scores by objectness alone, which these thresholds are not for
         thresholds = () if metrics is None else tuple(round(value, 4) for value in best_thresholds(metrics).tolist())
         return Model(network.eval(), self.train_set.labels, self.input_size, self.settings.resize, thresholds,
-                     int(state["seen"]), training, pixel_range=self.settings.pixel_range)  # fmt: skip
+                     int(state["seen"]), training, self.tree, self.settings.pixel_range)  # fmt: skip
 
     def _finish(self, module: Training, report: RunReport) -> None:
         """Write the model of the best checkpoint (the last one without validation), scored as in detection."""
@@ -277,7 +307,7 @@ class Run:
         if validation is not None:
             detector = Detector(model, precision="fp32")
             validation.detections, _ = detect_all(detector, validation.dataset)
-            validation.metrics = score(validation.dataset, validation.detections, RULES)
+            validation.metrics = score(*in_use(validation.dataset, validation.detections, self.tree), RULES)
             validation.computed_by = str(detector.backend.info)
             model = self._model(module.network, file, validation.metrics, finished=True)
         save_model(model, self.folder / MODEL)

@@ -23,6 +23,7 @@ from lookonce.model.heads import decode, loss
 from lookonce.model.losses import LossOptions, Objects
 from lookonce.model.network import Network
 from lookonce.model.sizes import last_convolutions
+from lookonce.model.tree import Tree
 from lookonce.training.history import Means
 from lookonce.training.recipes import Settings, learning_rate_factor
 
@@ -42,13 +43,15 @@ class Training(lightning.LightningModule):
         settings: fitted to the training set.
         seed: with the epoch and the image it gives every random number.
         class_weights: [C] weight of each class in the loss; None: all 1.
+        tree: of the classes; None: there is none.
     """
 
     def __init__(
-        self, network: Network, settings: Settings, seed: int, class_weights: tuple[float, ...] | None = None
-    ) -> None:
+        self, network: Network, settings: Settings, seed: int, class_weights: tuple[float, ...] | None = None,
+        tree: Tree | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.network, self.settings, self.seed = network, settings, seed
+        self.network, self.settings, self.seed, self.tree = network, settings, seed, tree
         self.class_weights = class_weights
         self.seen = 0
         self._recalls = (0.0, 0)  # their sum and number, over the steps of the run that had objects
@@ -149,9 +152,10 @@ class Training(lightning.LightningModule):
 
     def loss_terms(self, raws: tuple[Tensor, ...], inputs: InputBatch) -> dict[str, Tensor]:
         """Return the loss terms of the raw maps, summed over heads, in float32."""
-        objects = Objects(inputs.boxes, inputs.labels, inputs.image_index, inputs.ignore)
+        objects = Objects(inputs.boxes, inputs.labels, inputs.image_index, inputs.ignore, inputs.image_labels)
         how = self.settings
-        options = LossOptions(how.loss, how.match_iou, self.uses_prior_loss, self.class_weights, how.iou_gradient)
+        options = LossOptions(how.loss, how.match_iou, self.uses_prior_loss, self.class_weights, how.iou_gradient,
+                              self.tree)  # fmt: skip
         with torch.autocast(raws[0].device.type, enabled=False):
             return loss(raws, self.network.heads, objects, options)
 
@@ -159,7 +163,7 @@ class Training(lightning.LightningModule):
         """Return the predictions of the (averaged) network and log their loss as `val/loss`."""
         raws = self.raws(inputs)
         self.log("val/loss", self.loss_terms(raws, inputs)["total"], batch_size=len(raws[0]))
-        return decode(raws, self.network.heads)
+        return decode(raws, self.network.heads, self.tree)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule, by step."""

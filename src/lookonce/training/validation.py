@@ -15,10 +15,12 @@ from lookonce.data.images import load_for
 from lookonce.errors import ImageError
 from lookonce.evaluation.average_precision import Metrics, score
 from lookonce.evaluation.evaluate import RULES, SCORED
+from lookonce.evaluation.hierarchy import in_use
 from lookonce.inference.backends.settings import BackendInfo
 from lookonce.model.detections import Detections, Predictions
 from lookonce.model.postprocess import postprocess
 from lookonce.model.resize import ResizeMode, boxes_to_input, to_input
+from lookonce.model.tree import Tree
 
 MAX_IN_MEMORY = 2000
 """Inputs to keep in memory, so that each image is decoded once."""
@@ -98,5 +100,6 @@ class Validation(lightning.Callback):
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Compute and log mAP."""
-        self.metrics = score(self.dataset, self.detections, RULES, bootstrap=0)
+        assert isinstance(pl_module.tree, Tree | None)
+        self.metrics = score(*in_use(self.dataset, self.detections, pl_module.tree), RULES, bootstrap=0)
         pl_module.log("val/mAP", self.metrics.mean_ap or 0.0, prog_bar=True, batch_size=len(self.dataset))

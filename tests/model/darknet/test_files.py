@@ -107,8 +107,9 @@ def test_after_suppression_darknets_detections_stand(name):
     predictions = decode(raw, model.network.heads, tree)
     size = tuple(numbers["image_wh"].tolist())
     corners = boxes_to_image(predictions.boxes[0], size, model.input_size, "letterbox")
-    scores = predictions.objectness[0, :, None] * predictions.class_prob[0]  # [N, C]
-    selection = Selection(float(numbers["thresh"]), float(numbers["nms"]), clip=False)
+    share = tree.top_only(predictions.class_prob[0]) if tree else predictions.class_prob[0]
+    scores = predictions.objectness[0, :, None] * share  # [N, C]
+    selection = Selection(float(numbers["thresh"]), float(numbers["nms"]), clip=False, tree=tree)
     box, label = nms_per_class(corners, scores, selection)
     kept = numbers["final_box_index"].astype(int), numbers["final_class"].astype(int)
     assert set(zip(box.tolist(), label.tolist(), strict=True)) == set(zip(*(k.tolist() for k in kept), strict=True))

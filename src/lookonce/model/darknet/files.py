@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from lookonce import text as text_files
@@ -12,9 +13,9 @@ from lookonce.errors import UserError
 from lookonce.files import write_text
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.weights import Header, Origin
-from lookonce.model.layers import Connected, Conv, Detection, Head, PlacedHead, Region, Yolo
-from lookonce.model.sizes import heads_of, tree_file
-from lookonce.model.tree import Tree, read_tree
+from lookonce.model.layers import Connected, Conv, Detection, Head, Layer, PlacedHead, Region, Yolo
+from lookonce.model.sizes import heads_of, tree_files
+from lookonce.model.tree import Tree, read_map, read_tree
 from lookonce.model.zoo import AnchorSizes
 from lookonce.text import read_lines
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 16 << 20
 """Largest cfg or tree; that of YOLO9000 has 240 kB."""
+OUTSIDE = "LOOKONCE_OUTSIDE_FILES"
+"""Environment variable: 1 allows tree= and map= of a cfg to lead out of its folder."""
 
 
 class PairError(UserError):
@@ -166,9 +169,9 @@ def source_files(path: Path) -> tuple[Path, ...]:
     if path.suffix not in (".cfg", ".weights"):
         return (path,)
     pair = find_pair(path)
-    named = tree_file(read_cfg(read_text(pair.cfg), str(pair.cfg)).layers)
-    names, trees = [pair.names] if pair.names else [], [_tree_path(named, pair.cfg)] if named else []
-    return (pair.cfg, pair.weights, *names, *trees)
+    layers = read_cfg(read_text(pair.cfg), str(pair.cfg)).layers
+    beside = [find_beside(key, name, pair.cfg) for key, name in tree_files(layers).items()]
+    return (pair.cfg, pair.weights, *([pair.names] if pair.names else []), *(file for file in beside if file))
 
 
 def read_names(path: Path) -> tuple[str, ...]:
@@ -182,20 +185,38 @@ def read_names(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
+def tree_of(layers: Sequence[Layer], cfg: Path) -> Tree | None:
+    """Read the class tree that a cfg names, with its map; None: it names none. A map that is not there is left out."""
+    named = tree_files(layers)
+    if "tree" not in named:
+        return None
+    tree, place = find_tree(named["tree"], cfg), find_beside("map", named.get("map", ""), cfg)
+    return tree if place is None else replace(tree, map=read_map(read_text(place), str(place), len(tree.parents)))
+
+
 def find_tree(named: str, cfg: Path) -> Tree:
     """Read the class tree that a cfg names."""
-    found = _tree_path(named, cfg)
+    found = find_beside("tree", named, cfg)
+    if found is None:
+        raise PairError(f"{cfg}: tree={named}: no such file; put {Path(named).name} into the folder of the cfg")
     return read_tree(read_text(found), str(found))
 
 
-def _tree_path(named: str, cfg: Path) -> Path:
-    """Find a cfg's tree: in its folder, or, as in Darknet's repository, data/n.tree for cfg/n.cfg."""
-    tried = [cfg.parent / named, cfg.parent / Path(named).name]
-    if cfg.resolve().parent.name == "cfg":
+def find_beside(key: str, named: str, cfg: Path) -> Path | None:
+    """Find a file that a cfg names: in its folder, or, as in Darknet's repository, data/n.tree for cfg/n.cfg.
+
+    Raises PairError for a path that leads out of the cfg's folder, unless the environment variable OUTSIDE is set.
+    """
+    windows = PureWindowsPath(named)  # knows both slashes
+    leaves = Path(named).is_absolute() or bool(windows.anchor) or ".." in windows.parts
+    allowed = not leaves or os.environ.get(OUTSIDE, "0") not in ("", "0")
+    tried = [cfg.parent / named] * allowed + [cfg.parent / windows.name]
+    if not leaves and cfg.resolve().parent.name == "cfg":
         tried.append(cfg.resolve().parent.parent / named)
     found = next((file for file in tried if file.is_file()), None)
-    if found is None:
-        raise PairError(f"{cfg}: tree={named}: no such file; put {Path(named).name} into the folder of the cfg")
+    if found is None and not allowed:
+        raise PairError(f"{cfg}: {key}={named} leads out of the folder of the cfg; put {windows.name} into it, or set "
+                        f"the environment variable {OUTSIDE}=1 to read it where it is")  # fmt: skip
     return found
 
 

@@ -52,7 +52,7 @@ def decode(raw: Array, head: PlacedHead, tree: Tree | None = None) -> Prediction
     Args:
         raw:  [B, A*(5+C), H, W], before any activation.
         head: the region layer and its stride. Without softmax, each class has its own sigmoid.
-        tree: tree of the classes: the class that it selects has probability 1, the others 0. None: no tree.
+        tree: tree of the classes: each class has the probability of its path. None: no tree.
     """
     assert isinstance(head.layer, Region)
     anchors = like(head.layer.anchors, raw)  # [A, 2]
@@ -61,7 +61,7 @@ def decode(raw: Array, head: PlacedHead, tree: Tree | None = None) -> Prediction
     if tree is None:
         class_prob = formulas.softmax(classes) if head.layer.softmax else sigmoid(classes)
     else:
-        class_prob = tree.top_only(classes)
+        class_prob = tree.absolute(classes)
     batch = raw.shape[0]
     return Predictions(boxes.reshape(batch, -1, 4), sigmoid(objectness).reshape(batch, -1),
                        class_prob.reshape(batch, -1, classes.shape[-1]))  # fmt: skip
@@ -215,7 +215,8 @@ def encode(
 def encode_objects(objects: Objects, head: PlacedHead, grid: tuple[int, int]) -> Targets:
     """Return the targets of a batch's objects at a region layer. grid: (H, W) cells."""
     anchors = objects.boxes.new_tensor(head.layer.anchors)
-    return encode(objects.boxes, objects.labels, objects.image, anchors, grid, head.stride, objects.ignore)
+    targets = encode(objects.boxes, objects.labels, objects.image, anchors, grid, head.stride, objects.ignore)
+    return replace(targets, image_labels=objects.image_labels)
 
 
 def assign(targets: Targets, anchor: Tensor, anchors: Tensor) -> Targets:
