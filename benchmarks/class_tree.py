@@ -1,4 +1,4 @@
-"""AP of classes that have image labels alone (YOLO9000, section 4), with these images and without, in equal steps.
+"""AP of classes with image labels alone (YOLO9000, section 4), trained with these images and without: prints both.
 
 A synthetic set of coloured shapes, made by rule: eight classes under two shapes. Training images have boxes for four of
 the classes; the other four are only in images that are labelled as a whole. Test images show all eight.

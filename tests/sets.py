@@ -78,3 +78,21 @@ def crowded(seed, images=25, classes=3):
     dataset = Dataset("crowded", Path("root"), names, paths, np.full((images, 2), 400, np.int32),
                       np.array(first), boxes, labels, crowd.copy(), crowd=crowd, area=area)  # fmt: skip
     return dataset, detections
+
+
+SQUARE_TREE = "square:\n  - red\n  - blue\n  - green\nround:\n  - ball\n"
+
+
+def write_labelled(root, counts, side=96, seed=1):
+    """Write images of one square each, labelled as a whole: a folder for each colour. counts: {class: images}."""
+    draw = np.random.default_rng(seed)
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for n in range(count):
+            image = Image.new("RGB", (side, side), (128, 128, 128))
+            w = int(draw.integers(28, 60))
+            x, y = int(draw.integers(0, side - w)), int(draw.integers(0, side - w))
+            fill = {**COLOURS, "green": (40, 170, 60)}[name]
+            ImageDraw.Draw(image).rectangle((x, y, x + w - 1, y + w - 1), fill=fill)
+            image.save(root / name / f"{n:03}.png")
+    return root

@@ -16,6 +16,7 @@ from lookonce.commands.arguments import AnyPath, check_order, expanded
 from lookonce.console import cell, cells, rendered
 from lookonce.data.anchors import collisions, coverage
 from lookonce.data.check import a_letter_apart, alike, collision_finding
+from lookonce.data.class_tree import nodes_of
 from lookonce.data.dataset import Dataset
 from lookonce.data.read import Whole, check_images, read_whole
 from lookonce.errors import ConfigError, UserError
@@ -169,6 +170,9 @@ def _read_known(data: Path, model: Model) -> tuple[Dataset, Whole, dict[str, str
     """Return the whole data set, its objects of classes that the model knows, and their names from pair_names()."""
     whole = read_whole(data)
     everything = whole.dataset
+    if model.tree is not None:
+        nodes = nodes_of(everything, model.tree, model.labels)
+        return everything, whole, {model.labels[n]: name for n, name in zip(nodes, everything.labels, strict=True)}
     pairs = pair_names(model.labels, everything.labels)
     if not pairs:
         raise UserError(f"{data}: found the classes {listed(everything.labels)}; expected the model's "
@@ -179,12 +183,16 @@ def _read_known(data: Path, model: Model) -> tuple[Dataset, Whole, dict[str, str
 
 def pair_names(labels: Sequence[str], data_labels: Sequence[str]) -> dict[str, str]:
     """Return the data's name of each class of the model: the same name, else one alike, else one a letter apart."""
-    pairs = {name: name for name in labels if name in data_labels}
+    there = set(data_labels)
+    pairs = {name: name for name in labels if name in there}
     for is_similar in (alike, a_letter_apart):
-        for name in labels:
-            found = [other for other in data_labels if other not in pairs.values() and is_similar(name, other)]
-            if name not in pairs and found:
-                pairs[name] = found[0]
+        paired = set(pairs.values())
+        left = [other for other in data_labels if other not in paired]
+        for name in (name for name in labels if name not in pairs):
+            found = next((other for other in left if is_similar(name, other)), None)
+            if found is not None:
+                pairs[name] = found
+                left.remove(found)
     return {name: pairs[name] for name in labels if name in pairs}
 
 
@@ -196,7 +204,8 @@ def _with_objects(whole: Whole, split: str, model: Model, pairs: dict[str, str])
         raise UserError(f"{whole.found.root}: split {split!r} has no objects of {listed(tuple(pairs.values()))}. Name "
                         "the run's splits with --train-split and --val-split.")  # fmt: skip
     part = part.select(images)
-    index = np.array([model.labels.index(name) for name in pairs])
+    place = {name: n for n, name in enumerate(model.labels)}
+    index = np.array([place[name] for name in pairs])
     return replace(part, labels=model.labels, classes=index[part.classes])
 
 
@@ -241,14 +250,14 @@ def check_class_names(model: Model, everything: Dataset, pairs: dict[str, str], 
     """Check that the names of the classes agree, and their order too if the detections are wrong."""
     name = "class names"
     differ = [f"{ours!r} is {theirs!r} in the data" for ours, theirs in pairs.items() if ours != theirs]
-    if differ:
+    if differ and model.tree is None:  # a tree's map pairs different names
         return Check(name, "FAIL", f"{listed(differ)}. Use one spelling: rename it in the data, or train again.")
-    missing = [repr(label) for label in model.labels if label not in pairs]
+    missing = [repr(label) for label in model.labels if label not in pairs and model.tree is None]
     if missing:
         return Check(name, "FAIL", f"the data has no class or object of {listed(missing)}. Use the run's own data, or "
                      "train again with the classes that exist (--labels).")  # fmt: skip
     order = [label for label in everything.labels if label in pairs]
-    if order != list(model.labels) and wrong_detections:
+    if order != list(model.labels) and wrong_detections and model.tree is None:
         return Check(name, "FAIL", f"the order is {listed(order)} in the data and {listed(model.labels)} in the "
                      "model. Restore the order of training, unless --labels asked for this one.")  # fmt: skip
     counts = np.bincount(everything.classes, minlength=len(everything.labels))
@@ -302,13 +311,16 @@ def check_detections(model: Model, dataset: Dataset) -> tuple[Check, tuple[Histo
     """Check what the strongest detections on a sample of the images lie on."""
     sample = dataset.select(_spread(len(dataset), SAMPLE))
     detector = Detector(model, precision="fp32")
-    found = localize(sample, detect_all(detector, sample, LOW_SCORES)[0])
+    scored = LOW_SCORES
+    if model.tree is not None:  # the likeliest class without children, however unlikely
+        scored = replace(LOW_SCORES, tree=replace(model.tree, threshold=0.0))
+    found = localize(sample, detect_all(detector, sample, scored)[0])
     sound, message = explain(found, model.labels, detector.thresholds)
     if not sound and (found.best_iou >= ON_OBJECT).mean() < 0.5:  # does the other resize mode find the objects?
         modes: tuple[ResizeMode, ...] = get_args(ResizeMode)
         same_filter = (mode for mode in modes if antialiases(mode) == antialiases(model.resize))
         other = replace(model, resize=next(mode for mode in same_filter if mode != model.resize))
-        found_other = localize(sample, detect_all(Detector(other, precision="fp32"), sample, LOW_SCORES)[0])
+        found_other = localize(sample, detect_all(Detector(other, precision="fp32"), sample, scored)[0])
         recall, recall_other = found.true_positive.mean(), found_other.true_positive.mean()
         if recall_other > recall + ENOUGH:
             message = (f"the resize mode differs from training: {recall_other:.0%} of the objects are found with "
@@ -346,8 +358,6 @@ def check_overfit(model: Model, dataset: Dataset, steps: int, wrong_unit: bool) 
         return Check(name, "skipped", "fix first: anchors")
     if not steps:
         return Check(name, "skipped", "not requested (--steps 0)")
-    if model.tree is not None:
-        return Check(name, "skipped", "models with a tree of classes cannot be trained")
     images = check_images(dataset.select(_spread(len(dataset), OVERFIT_IMAGES)))
     files = ", ".join(record.path.name for record in images.records)
     try:

@@ -27,7 +27,15 @@ def read_for(labels: tuple[str, ...], tree: Tree | None, data: Path, splits: Seq
 
 
 def in_tree(dataset: Dataset, tree: Tree, labels: Sequence[str] = ()) -> Dataset:
-    """Return a data set whose classes are all nodes of a tree.
+    """Return a data set whose classes are all those of a tree. Arguments and errors as nodes_of."""
+    index = np.array(nodes_of(dataset, tree, labels), np.int64)
+    whole = dataset.image_labels
+    whole = None if whole is None else np.where(whole < 0, -1, index[whole])
+    return replace(dataset, labels=tuple(labels) or tree.names, classes=index[dataset.classes], image_labels=whole)
+
+
+def nodes_of(dataset: Dataset, tree: Tree, labels: Sequence[str] = ()) -> list[int]:
+    """Return the node of each class of a data set.
 
     A class is found by its name. Where a name is not in the tree, the tree's map decides: class i is node map[i].
 
@@ -42,16 +50,11 @@ def in_tree(dataset: Dataset, tree: Tree, labels: Sequence[str] = ()) -> Dataset
     node_of = {name: node for node, name in enumerate(tree.names)} | {name: node for node, name in enumerate(names)}
     unknown = [name for name in dataset.labels if name not in node_of]
     if not unknown:
-        nodes = [node_of[name] for name in dataset.labels]
-    elif len(tree.map) == len(dataset.labels):
-        nodes = list(tree.map)
-    else:
-        near = difflib.get_close_matches(unknown[0], node_of, 1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        mapped = f"; the map has {len(tree.map)} lines for {len(dataset.labels)} classes" if tree.map else ""
-        raise UserError(f"{dataset.root}: the class {unknown[0]!r} is not in the tree of {len(names)} classes{mapped}; "
-                        f"{hint}Rename it, add it to the tree, or choose classes with --labels")  # fmt: skip
-    index = np.array(nodes, np.int64)
-    whole = dataset.image_labels
-    whole = None if whole is None else np.where(whole < 0, -1, index[whole])
-    return replace(dataset, labels=names, classes=index[dataset.classes], image_labels=whole)
+        return [node_of[name] for name in dataset.labels]
+    if len(tree.map) == len(dataset.labels):
+        return list(tree.map)
+    near = difflib.get_close_matches(unknown[0], node_of, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    mapped = f", and its map has {len(tree.map)} lines for {len(dataset.labels)} classes" if tree.map else ""
+    raise UserError(f"{dataset.root}: the class {unknown[0]!r} is not in the tree of {len(names)} classes{mapped}; "
+                    f"{hint}rename it, add it to the tree, or choose classes with --labels")  # fmt: skip

@@ -91,7 +91,7 @@ def score_hierarchy(dataset: Dataset, detections: Sequence[Detections], tree: Tr
     counted = ~found.ignored
     best = None
     if found.true_positive.any():
-        hits = np.cumsum(found.true_positive[counted])
+        hits = np.cumsum(found.true_positive[counted]).astype(np.float64)
         best = best_point(found.score[counted], hits, int((~ignore).sum()), rules.score_threshold or 0.0)
     return HierarchyScore(tuple(depths), best)
 
@@ -134,5 +134,5 @@ def in_use(dataset: Dataset, detections: Sequence[Detections], tree: Tree | None
     index = np.full(len(dataset.labels), -1)
     index[used] = np.arange(len(used))
     labels = tuple(dataset.labels[node] for node in used)
-    part = replace(dataset, labels=labels, classes=index[dataset.classes], image_labels=None)
+    part = replace(dataset, labels=labels, classes=index[dataset.classes])
     return part, [one.of_classes(labels) for one in detections]

@@ -60,6 +60,7 @@ def match(
         detections: M, in the same order; class names the same as dataset.labels, in any order.
         ignore:     [N] objects that need not be found, as difficult ones.
         iou_threshold: lowest IoU of a match. The first detection of an object is its true positive.
+    On images that are labelled as a whole, whose objects have no boxes, detections are ignored.
     Raises:
         UserError: a number of images or class names that differ from the data set's.
     """
@@ -72,7 +73,10 @@ def match(
     )
     best[overlap < iou_threshold] = -1
     nothing = np.zeros(len(best), bool)
-    return Matched(image, label, score, boxes, best, nothing, nothing).ignoring(ignore)
+    found = Matched(image, label, score, boxes, best, nothing, nothing).ignoring(ignore)
+    if dataset.image_labels is None:
+        return found
+    return replace(found, ignored=found.ignored | (dataset.image_labels[image] >= 0))
 
 
 def gather(dataset: Dataset, detections: Sequence[Detections]

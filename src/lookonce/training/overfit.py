@@ -12,6 +12,7 @@ from lookonce.data.dataset import Dataset
 from lookonce.errors import UserError
 from lookonce.evaluation.average_precision import score
 from lookonce.evaluation.evaluate import RULES, detect_all
+from lookonce.evaluation.hierarchy import in_use
 from lookonce.inference.detector import Detector
 from lookonce.model.model_file import Model
 from lookonce.model.network import Network
@@ -47,7 +48,7 @@ def overfit(model: Model, images: Dataset, steps: int) -> tuple[float, int]:
         network = Network(model.network.layers, model.network.channels)
     set_objectness_prior(network, settings.objectness_prior)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    module = Training(network, settings, 0).to(device, memory_format=torch.channels_last)
+    module = Training(network, settings, 0, tree=model.tree).to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(network, settings)
     precision, _ = choose_precision(device)
     batch = _batch(replace(images, pixel_range=model.pixel_range), model, device)
@@ -70,7 +71,8 @@ def overfit(model: Model, images: Dataset, steps: int) -> tuple[float, int]:
         if taken % INTERVAL == 0 or taken == steps:
             network.eval()
             detector = Detector(replace(model, loaded=network, thresholds=()), precision="fp32")
-            mean_ap = score(images, detect_all(detector, images)[0], RULES, bootstrap=0).mean_ap or 0.0
+            used, found = in_use(images, detect_all(detector, images)[0], model.tree)
+            mean_ap = score(used, found, RULES, bootstrap=0).mean_ap or 0.0
             if mean_ap >= LEARNT:
                 break
     return mean_ap, taken
