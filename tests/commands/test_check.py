@@ -11,6 +11,8 @@ from conftest import SHARED, needs_shared
 from lookonce.cli import main
 from lookonce.commands.check import check
 from lookonce.errors import UserError
+from lookonce.model import zoo
+from lookonce.model.darknet.cfg import Cfg, write_cfg
 from photographs import CAT, DOG, add
 
 COLLISION = "anchor collision (two objects share a cell and an anchor)"
@@ -69,6 +71,58 @@ def test_anchor_collisions_are_counted_by_anchor(tmp_path):
         "Annotations/p0.xml:5: cat, collides with the cat of Annotations/p0.xml:10; anchor "
     )
     assert report.exit_code == 0
+
+
+CROWD = [("cat", [x + n, 12, x + w + n, 12 + w]) for x, w in ((12, 30), (120, 90)) for n in range(3)]
+"""Two heaps of three cats in an image of 224 px, small ones and large ones."""
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory):
+    root = tmp_path_factory.mktemp("crowd")
+    for n in range(4):
+        add(root, f"p{n}", CROWD, (224, 224), seed=n)
+    return root
+
+
+def test_for_a_network_collisions_are_those_of_all_its_heads(crowd, tmp_path, capsys):
+    page = tmp_path / "p.html"
+    report = check(crowd, network="yolov3_tiny", images=False, report=page)
+    [finding] = [one for one in report.findings if one.kind == COLLISION]
+    assert finding.count == sum(report.lost) == 16  # four of each six
+    assert finding.places[0].endswith(" px")
+    assert "Annotations/p0.xml:5: cat, collides with the cat of Annotations/p0.xml:15" in finding.places[0]
+    assert len(report.anchors.wh) == len(report.strides)
+    assert report.strides[-1] == "32"
+    assert "network: yolov3_tiny" in str(report)
+    assert "head of stride" in str(report)
+    text = page.read_text()
+    assert text.count("Head of stride ") == len({*report.strides})
+    assert "<th>stride</th>" in text
+
+
+def test_the_cells_of_a_detection_layer_hold_one_object_each(crowd, tmp_path):
+    page = tmp_path / "p.html"
+    report = check(crowd, network="yolov1_tiny", images=False, report=page)
+    assert (report.size, report.anchors, report.lost) == (448, None, ())
+    [finding] = [one for one in report.findings if one.kind == "cell collision (two objects share a cell)"]
+    assert finding.count == 16
+    assert finding.places[0].endswith("Annotations/p0.xml:5")  # the first of a cell is learnt
+    assert "<h3>Anchors</h3>" not in page.read_text()
+    with pytest.raises(UserError, match="one input size, 448 x 448"):
+        check(crowd, network="yolov1_tiny", size=416, images=False)
+
+
+def test_an_anchor_that_no_head_has_is_told(crowd, tmp_path):
+    layers = zoo.yolov4_tiny(1, ((0.9, 0.9), *zoo.TINY_ANCHORS[1:]), fine_mask=(1, 2, 3))
+    (tmp_path / "tiny.cfg").write_text(write_cfg(Cfg(layers)))
+    report = check(crowd, network=str(tmp_path / "tiny.cfg"), anchors=0, size=224, images=False)
+    [finding] = [one for one in report.findings if one.kind == "object of an anchor that no head has"]
+    assert (finding.count, finding.harms, report.exit_code) == (12, True, 1)
+    assert report.strides == ("none", "16", "16", "16, 32", "32", "32")
+    assert finding.places[0] == "Annotations/p0.xml:5: cat"
+    with pytest.raises(UserError, match="network: 'yolo5'; expected one of"):
+        check(crowd, network="yolo5", images=False)
 
 
 def test_darknets_anchors_and_few_shapes(squares, tmp_path):

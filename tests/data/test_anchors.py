@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from lookonce.data.anchors import collisions, coverage, encoded, input_boxes, input_scale
+from lookonce.data.anchors import collisions, coverage, encoded, every_anchor, input_boxes, input_scale
 from lookonce.data.read import read_dataset
 from lookonce.model.heads import region
-from lookonce.model.layers import PlacedHead, Region
+from lookonce.model.layers import Detection, PlacedHead, Region, Yolo
 from lookonce.model.resize import boxes_to_input
 from matching_cases import dataset_of
 
@@ -83,7 +83,65 @@ def test_an_object_collides_only_if_it_is_a_target_of_no_head():
     for heads in ((coarse, fine), (fine, coarse)):
         assert coverage(dataset, heads, INPUT_SIZE, "letterbox")[0].collisions == 0.0
     found = collisions(dataset, [coarse, head((2.0, 2.0), stride=32)], INPUT_SIZE, "letterbox")
-    assert [each.tolist() for each in found] == [[0], [1], [0]]
+    assert [each.tolist() for each in found] == [[0], [1], [0], []]
+
+
+YOLO_ANCHORS = ((16.0, 16.0), (32.0, 32.0), (64.0, 64.0), (128.0, 128.0))
+"""(w, h) in input pixels."""
+
+
+def yolos(*masks):
+    return [PlacedHead(Yolo(YOLO_ANCHORS, mask, 2), 32 // 2**n) for n, mask in enumerate(masks)]
+
+
+def slow_collisions(dataset, heads):
+    """As collisions, for yolo layers and images of 416 px: one object after another."""
+    place = {}
+    for n, (x1, y1, x2, y2) in enumerate(dataset.boxes.tolist()):
+        w, h = x2 - x1, y2 - y1
+        overlaps = [min(w, a) * min(h, b) / (w * h + a * b - min(w, a) * min(h, b)) for a, b in YOLO_ANCHORS]
+        best = overlaps.index(max(overlaps))
+        centre, image = ((x1 + x2) / 2, (y1 + y2) / 2), int(dataset.image_of_box[n])
+        place[n] = [(image, k, best, *(int(c // head.stride) for c in centre))
+                    for k, head in enumerate(heads) if best in head.layer.mask]  # fmt: skip
+    last = {slot: n for n, slots in place.items() for slot in slots}
+    lost = [n for n, slots in place.items() if slots and all(last[slot] != n for slot in slots)]
+    return [lost, [last[place[n][0]] for n in lost], [place[n][0][2] for n in lost],
+            [n for n, slots in place.items() if not slots]]  # fmt: skip
+
+
+@pytest.mark.parametrize("masks", [((2, 3), (0, 1)), ((3,), (1, 2)), ((0, 1, 2, 3),), ((2, 3), (1, 2), (0, 1))])
+def test_collisions_of_yolo_layers_are_those_of_a_slow_loop(masks):
+    draw = np.random.default_rng(3)
+    images = []
+    for _ in range(6):
+        centre, size = draw.integers(100, 316, (30, 2)), draw.integers(8, 150, (30, 2))
+        images.append([([*(c - s / 2).tolist(), *(c + s / 2).tolist()], 0, False)
+                       for c, s in zip(centre, size, strict=True)])  # fmt: skip
+    dataset = dataset_of(images)
+    dataset.sizes[:] = 416
+    found = collisions(dataset, yolos(*masks), INPUT_SIZE, "letterbox")
+    assert [each.tolist() for each in found] == slow_collisions(dataset, yolos(*masks))
+    assert len(found.objects) > 3
+    assert (len(found.unassigned) > 3) == (masks == ((3,), (1, 2)))
+
+
+def test_anchors_of_yolo_layers_are_one_list_and_those_of_region_layers_are_lists_of_their_own():
+    shapes, own = every_anchor(yolos((2, 3), (1, 2)))
+    assert (shapes, own) == (list(YOLO_ANCHORS), [[2, 3], [1, 2]])
+    shapes, own = every_anchor([head((1.0, 1.0), (2.0, 1.0)), head((3.0, 1.0), stride=16)])
+    assert (shapes, own) == ([(32, 32), (64, 32), (48, 16)], [[0, 1], [2]])
+
+
+def test_a_detection_layer_learns_the_first_object_of_a_cell_and_has_no_anchors():
+    # cells of 208 px; a, b and d have their centres in the first, of which d is difficult
+    a, b, c, d = [0.0, 0, 99, 99], [99.0, 99, 300, 300], [220.0, 0, 300, 90], [1.0, 1, 9, 9]
+    dataset = dataset_of([[(d, 0, True), (a, 0, False), (b, 1, False), (c, 1, False)]])
+    dataset.sizes[:] = 416
+    found = collisions(dataset, [PlacedHead(Detection(2, 2, 2, INPUT_SIZE), 1)], INPUT_SIZE, "letterbox")
+    assert [each.tolist() for each in found] == [[2], [1], [0], []]
+    everything = coverage(dataset, [PlacedHead(Detection(2, 2, 2, INPUT_SIZE), 1)], INPUT_SIZE, "letterbox")[0]
+    assert (everything.recall, everything.collisions) == (None, 0.25)
 
 
 def test_an_anchor_of_any_head_may_fit():

@@ -11,8 +11,11 @@ from conftest import SHARED, needs_shared
 from lookonce.commands.check import check
 from lookonce.data.check import Finding
 from lookonce.data.read import read_dataset
+from lookonce.model.layers import PlacedHead, Region
 from lookonce.report.data_page import IMAGES, contact, evidence, write_data_report
 from sets import write_squares
+
+HEADS = (PlacedHead(Region(((1.0, 1.0), (1.5, 1.5)), 2), 32),)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,7 @@ def test_names_cannot_break_the_page(squares, tmp_path):
     report = check(squares, size=96, anchors=2, images=False)
     evil = Finding("image missing", 1, ("<script>alert(1)</script>.jpg",))
     text = write_data_report(
-        tmp_path / "p.html", replace(report, findings=(evil,)), read_dataset(squares), "letterbox"
+        tmp_path / "p.html", replace(report, findings=(evil,)), read_dataset(squares), HEADS, "letterbox"
     ).read_text(encoding="utf-8")
     assert text.count("<script") == 1
     assert "Fix before training" in text

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, get_args
+from pathlib import Path
+from typing import Annotated, NamedTuple, get_args
 
 import numpy as np
 from cyclopts import Parameter
 
 from lookonce.choices import choose
 from lookonce.commands.arguments import AnyPath, expanded, several
-from lookonce.data.anchors import cluster_anchors, collisions, shapes_in_cells
-from lookonce.data.check import CheckReport, Counted, Finding, all_findings, collision_finding, training_splits
+from lookonce.data.anchors import anchors_by_head, cluster_anchors, collisions, every_anchor, shapes_in_cells
+from lookonce.data.check import CheckReport, Counted, Finding, all_findings, collision_findings, training_splits
 from lookonce.data.duplicates import Looks, look
 from lookonce.data.images import measure_range, usable_cores
 from lookonce.data.read import Format, Whole, read_whole
@@ -21,8 +22,11 @@ from lookonce.errors import ConfigError
 from lookonce.files import check_output
 from lookonce.model import zoo
 from lookonce.model.anchors import Anchors, measure
-from lookonce.model.layers import PlacedHead, Region
+from lookonce.model.darknet.cfg import Cfg
+from lookonce.model.darknet.files import detector_of
+from lookonce.model.layers import Detection, PlacedHead, Region
 from lookonce.model.resize import ResizeMode
+from lookonce.model.sizes import check_input_size, heads_of
 from lookonce.model.zoo import STRIDE
 
 log = logging.getLogger("lookonce")
@@ -35,9 +39,10 @@ def check(
     *,
     labels: Sequence[str] | None = None,
     format: Format = "auto",
-    size: int = 416,
+    network: str | None = None,
+    size: int | None = None,
     resize: ResizeMode = "letterbox_antialias",
-    anchors: int = 5,
+    anchors: int | None = None,
     images: Annotated[bool, Parameter(negative="--no-images")] = True,
     report: AnyPath | None = None,
     overwrite: bool = False,
@@ -51,9 +56,13 @@ def check(
         data: Data set: its folder, or its COCO .json, data.yaml or obj.data.
         labels: Check these classes only.
         format: Format of the data set: voc, coco or yolo; auto detects it.
-        size: Side of the network's square input in pixels, a multiple of 32; decides which boxes are too small.
+        network: Network to train: the name of a known one, or a Darknet .cfg. Its heads, all together, decide which
+            objects cannot be learnt. none: one head of stride 32.
+        size: Side of the network's square input in pixels, a multiple of 32; decides which boxes are too small. none:
+            416, or the only size of the network.
         resize: How images are resized to the input, as in training.
-        anchors: Number of anchors, clustered on the training boxes as in training; 0: the five of yolov2-voc.cfg.
+        anchors: Number of anchors, clustered on the training boxes as in training and divided among the heads; 0:
+            those of the network, or the five of yolov2-voc.cfg; none: as many as the network has, or 5.
         images: Open the images, too: find unreadable ones, wrong sizes, and duplicates within and across splits.
         report: Write an .html page with counts, shapes, anchors, labelled images and the training targets.
         overwrite: Replace the page if it exists, or write it into the data set's folder.
@@ -70,8 +79,12 @@ def check(
     resize = choose(resize, get_args(ResizeMode), "resize")
     if report is not None:
         check_output(report, overwrite, data)
+    if anchors is not None and anchors < 0:
+        raise ConfigError(f"anchors: {anchors}; expected at least 0")
+    own = () if network is None else heads_of(network_cfg(network, 1).layers)
+    side = only_size(own) or 416 if size is None else size
     whole = read_whole(data, labels, format)
-    fit = fitted_anchors(whole, anchors, size, resize)
+    heads, fit = fitted_heads(whole, Wanted(network, own, anchors), side, resize)
     paths = [record.path for record in whole.dataset.records]
     looks = pixel_range = None
     if images:
@@ -81,36 +94,78 @@ def check(
         if pixel_range is not None:
             log.info("images of more than 8 bits: %g becomes black, %g white", *pixel_range)
         looks = look(paths, workers or usable_cores(), pixel_range)
-    findings, lost = find(whole, looks, fit, size, resize)
-    counted = count(whole, size, resize)
-    result = CheckReport(str(data), whole.found.format, size, counted, fit, lost, findings, images, report)
+    findings, lost = find(whole, looks, heads, side, resize)
+    counted = count(whole, side, resize)
+    result = CheckReport(str(data), whole.found.format, side, counted, network or "", fit, strides_of(heads), lost,
+                         findings, images, report)  # fmt: skip
     if report is not None:
         from lookonce.report.data_page import write_data_report
 
-        write_data_report(report, result, replace(whole.dataset, pixel_range=pixel_range), resize)
+        write_data_report(report, result, replace(whole.dataset, pixel_range=pixel_range), heads, resize)
     return result
 
 
-def find(whole: Whole, looks: Looks | None, anchors: Anchors, size: int,
+def find(whole: Whole, looks: Looks | None, heads: Sequence[PlacedHead], size: int,
          resize: ResizeMode) -> tuple[tuple[Finding, ...], tuple[int, ...]]:  # fmt: skip
     """Return (every finding, harmful ones first; the number of collisions of each anchor)."""
-    head = PlacedHead(Region(anchors.wh, len(whole.dataset.labels)), STRIDE)
-    found = collisions(whole.dataset, [head], (size, size), resize)
+    found = collisions(whole.dataset, heads, (size, size), resize)
     findings = all_findings(whole, looks, (size, size), resize)
-    findings += collision_finding(whole, found, head)
+    findings += collision_findings(whole, found, heads)
     findings.sort(key=lambda one: not one.harms)
-    return tuple(findings), tuple(np.bincount(found.anchors, minlength=len(anchors.wh)).tolist())
+    number = len(every_anchor(heads)[0])
+    return tuple(findings), tuple(np.bincount(found.anchors, minlength=number).tolist())[:number]
 
 
-def fitted_anchors(whole: Whole, k: int, size: int, resize: ResizeMode) -> Anchors:
-    """Return the anchors that training would cluster (k = 0: Darknet's for VOC), fitted to the training boxes."""
-    if k < 0:
-        raise ConfigError(f"anchors: {k}; expected at least 0")
+def strides_of(heads: Sequence[PlacedHead]) -> tuple[str, ...]:
+    """Return the strides of the heads that have each anchor, as text."""
+    shapes, own = every_anchor(heads)
+    having = (sorted(head.stride for head, indices in zip(heads, own, strict=True) if n in indices)
+              for n in range(len(shapes)))  # fmt: skip
+    return tuple(", ".join(map(str, strides)) or "none" for strides in having)
+
+
+class Wanted(NamedTuple):
+    """The network for which a data set is checked."""
+
+    network: str | None
+    """A known network or a .cfg; None: one region layer."""
+    heads: Sequence[PlacedHead]
+    """Its heads."""
+    anchors: int | None
+    """How many to cluster; 0: none; None: as many as it has."""
+
+
+def network_cfg(network: str, classes: int, fit: zoo.AnchorSizes = ()) -> Cfg:
+    """Return a known network or a .cfg with these anchors, cells of STRIDE; (): its own."""
+    if not network.endswith(".cfg"):
+        return Cfg(zoo.detector(network, classes, fit or zoo.own_anchors(network)))
+    found = detector_of(Path(network), classes)
+    heads = heads_of(found.layers)
+    return detector_of(Path(network), classes, anchors_by_head(fit, STRIDE, heads)) if fit else found
+
+
+def only_size(heads: Sequence[PlacedHead]) -> int | None:
+    """Return the side of the only input of a network with a detection layer; None: it has no such layer."""
+    return next((head.layer.input_size[0] for head in heads if isinstance(head.layer, Detection)), None)
+
+
+def fitted_heads(
+    whole: Whole, wanted: Wanted, size: int, resize: ResizeMode
+) -> tuple[tuple[PlacedHead, ...], Anchors | None]:
+    """Return the heads with the anchors that training would cluster, and how these fit the training boxes."""
     train = whole.dataset.select(training_splits(whole).get("train", np.arange(len(whole.dataset))))
-    part = train if len(train.boxes) else whole.dataset
-    if k == 0:
-        return measure(shapes_in_cells(part, size, resize), np.array(zoo.VOC_ANCHORS))
-    return cluster_anchors(part, k, size=size, resize=resize)
+    part, classes = train if len(train.boxes) else whole.dataset, len(whole.dataset.labels)
+    has = len(every_anchor(wanted.heads)[0]) if wanted.network else 5
+    number = has if wanted.anchors is None or not has else wanted.anchors
+    fit = cluster_anchors(part, number, size=size, resize=resize).wh if number else ()
+    if wanted.network is None:
+        heads: tuple[PlacedHead, ...] = (PlacedHead(Region(fit or zoo.VOC_ANCHORS, classes), STRIDE),)
+    else:
+        cfg = network_cfg(wanted.network, classes, fit)
+        check_input_size(cfg.layers, (size, size), cfg.channels)
+        heads = heads_of(cfg.layers)
+    anchors = np.array(every_anchor(heads)[0]) / STRIDE
+    return heads, measure(shapes_in_cells(part, size, resize), anchors) if has else None
 
 
 def count(whole: Whole, size: int, resize: ResizeMode) -> Counted:

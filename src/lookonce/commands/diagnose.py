@@ -15,7 +15,7 @@ import numpy as np
 from lookonce.commands.arguments import AnyPath, check_order, expanded
 from lookonce.console import cell, cells, rendered
 from lookonce.data.anchors import collisions, coverage
-from lookonce.data.check import a_letter_apart, alike, collision_finding
+from lookonce.data.check import a_letter_apart, alike, collision_findings
 from lookonce.data.class_tree import nodes_of
 from lookonce.data.dataset import Dataset
 from lookonce.data.read import Whole, check_images, read_whole
@@ -23,7 +23,7 @@ from lookonce.errors import ConfigError, UserError
 from lookonce.evaluation.evaluate import detect_all
 from lookonce.evaluation.localization import ENOUGH, ON_OBJECT, Histogram, explain, localize
 from lookonce.inference.detector import Detector
-from lookonce.model.layers import PlacedHead, Region
+from lookonce.model.layers import Detection, PlacedHead, Region, Yolo
 from lookonce.model.model_file import Model, load_model
 from lookonce.model.postprocess import Selection
 from lookonce.model.resize import ResizeMode, antialiases
@@ -41,7 +41,7 @@ OVERFIT_IMAGES = 5
 LOW_SCORES = Selection(1e-6, max_candidates=500, max_detections=300, clip=False)
 """Keeps nearly all detections, so that the analysis does not depend on the scores."""
 UNITS = ("cells", "pixels", "ratios of the input")
-"""Units in which anchors may be given; those of a region layer are cells."""
+"""Units in which anchors may be given; those of a region layer are cells, those of a yolo layer pixels."""
 MIN_FIT = 0.75
 """Ratio of the objects that an anchor must fit."""
 MAX_LOST = 0.1
@@ -213,13 +213,13 @@ def check_weights(model: Model) -> Check:
     """Check that all numbers are finite, no layer is all zeros, and the variances are those of images."""
     name = "weights"
     for key, value in model.network.state_dict().items():
-        layer, _, part = key.removeprefix("convolutions.").partition(".")
+        _, layer, part = key.split(".", 2)  # (local_)convolutions, index, name
         place = f"layer {layer}, {part}"
         infinite = int((~value.isfinite()).sum())
         if infinite:
             return Check(name, "FAIL", f"{place}: {infinite:,} of {value.numel():,} numbers are not finite. Use an "
                          "earlier checkpoint, or train with a lower --learning-rate.")  # fmt: skip
-        if part == "conv.weight" and not value.any():
+        if part in ("conv.weight", "weight") and not value.any():
             return Check(name, "FAIL", f"{place}: all numbers are 0, so the output ignores the image. Train again.")
         if part == "norm.running_var" and not bool(((value >= 0) & (value <= MAX_VARIANCE)).all()):
             return Check(name, "FAIL", f"{place}: found {value.min():.2g} to {value.max():.2g}, expected 0 to "
@@ -228,9 +228,15 @@ def check_weights(model: Model) -> Check:
 
 
 def check_input_size(model: Model) -> Check:
-    """Report the cells of the input. load_model refuses a size that is no multiple of the stride."""
-    stride, (width, height) = model.network.stride, model.input_size
-    return Check("input size", "pass", f"{width} x {height} px are {width // stride} x {height // stride} cells")
+    """Report the cells of the heads. load_model refuses a size that is no multiple of the stride."""
+    width, height = model.input_size
+    found = []
+    for head in model.heads:
+        columns, rows = width // head.stride, height // head.stride
+        if isinstance(head.layer, Detection):
+            columns = rows = head.layer.side
+        found.append(f"{columns} x {rows}")
+    return Check("input size", "pass", f"{width} x {height} px are {' and '.join(found)} cells")
 
 
 def check_resize(model: Model) -> Check:
@@ -267,41 +273,48 @@ def check_class_names(model: Model, everything: Dataset, pairs: dict[str, str], 
 
 
 def check_anchors(model: Model, dataset: Dataset) -> tuple[Check, bool]:
-    """Check that the anchors fit the objects; also return whether they are in another unit than cells."""
+    """Check that the anchors fit the objects; also return whether they are in another unit than the heads read."""
+    if not any(head.layer.anchors for head in model.heads):
+        return Check("anchors", "pass", "its detection layer has none"), False
+    own = "cells" if any(isinstance(head.layer, Region) for head in model.heads) else "pixels"
     heads = {unit: [_converted(head, unit, model.input_size) for head in model.heads] for unit in UNITS}
     covered = {unit: coverage(dataset, found, model.input_size, model.resize)[0] for unit, found in heads.items()}
     fits = {unit: found.recall or 0.0 for unit, found in covered.items()}
-    found = f"an anchor fits {fits['cells']:.0%} of {len(dataset.boxes):,} objects (shape IoU above 0.5)"
-    if fits["cells"] >= MIN_FIT:
+    found = f"an anchor fits {fits[own]:.0%} of {len(dataset.boxes):,} objects (shape IoU above 0.5)"
+    if fits[own] >= MIN_FIT:
         return Check("anchors", "pass", found), False
     unit = max(fits, key=fits.__getitem__)
-    if fits[unit] > fits["cells"] + ENOUGH:
+    if fits[unit] > fits[own] + ENOUGH:
         shapes = "; ".join(" ".join(f"{w:.2f},{h:.2f}" for w, h in head.layer.anchors) for head in heads[unit])
-        return Check("anchors", "FAIL", f"{found}. They are in {unit}, not in cells: converted, they fit "
+        return Check("anchors", "FAIL", f"{found}. They are in {unit}, not in {own}: converted, they fit "
                      f"{fits[unit]:.0%}. Use {shapes}"), True  # fmt: skip
     return Check("anchors", "FAIL", f"{found}, expected {MIN_FIT:.0%}. Cluster anchors on this data at the run's size "
                  "and resize mode (lookonce anchors; train does it by default)."), False  # fmt: skip
 
 
 def _converted(head: PlacedHead, unit: str, input_size: tuple[int, int]) -> PlacedHead:
-    """Return a head whose anchors are in cells, if they were in this unit."""
-    scale = {"cells": (1.0, 1.0), "pixels": (1 / head.stride,) * 2,
-             "ratios of the input": (input_size[0] / head.stride, input_size[1] / head.stride)}[unit]  # fmt: skip
-    if not isinstance(head.layer, Region):
-        return head
-    anchors = tuple((w * scale[0], h * scale[1]) for w, h in head.layer.anchors)
-    return replace(head, layer=replace(head.layer, anchors=anchors))
+    """Return a head with its anchors in the unit that it reads, if they were in this one."""
+    pixels = {"cells": (head.stride,) * 2, "pixels": (1, 1), "ratios of the input": input_size}[unit]
+    match head.layer:
+        case Region(anchors):
+            to_cells = tuple((w * pixels[0] / head.stride, h * pixels[1] / head.stride) for w, h in anchors)
+            return replace(head, layer=replace(head.layer, anchors=to_cells))
+        case Yolo(anchors):
+            to_pixels = tuple((w * pixels[0], h * pixels[1]) for w, h in anchors)
+            return replace(head, layer=replace(head.layer, all_anchors=to_pixels))
+        case _:
+            return head
 
 
 def check_shared_cells(model: Model, whole: Whole) -> Check:
-    """Check that few objects lose their cell and anchor to a later object of their image."""
+    """Check that few objects are targets of no head: another object of their image has their cell and anchor."""
     collided = collisions(whole.dataset, model.heads, model.input_size, model.resize)
-    count, lost = len(whole.dataset.boxes), len(collided.objects)
-    ratio = lost / count
-    found = collision_finding(whole, collided, model.heads[0])
-    locations = found[0].places if found else ()
-    message = f"{lost:,} of {count:,} objects ({ratio:.1%}) share cell and anchor with a later one"
-    if ratio <= MAX_LOST:
+    count, lost, unassigned = len(whole.dataset.boxes), len(collided.objects), len(collided.unassigned)
+    locations = tuple(place for each in collision_findings(whole, collided, model.heads) for place in each.places)
+    message = f"{lost:,} of {count:,} objects ({lost / count:.1%}) share cell and anchor with another one"
+    if unassigned:
+        message += f", and the best anchor of {unassigned:,} is in the mask of no head"
+    if lost + unassigned <= MAX_LOST * count:
         return Check("shared cells", "pass", message, locations[:3])
     return Check("shared cells", "FAIL", f"{message} and are not learnt; expected at most {MAX_LOST:.0%}. Train at a "
                  "larger --size, or with more --anchors.", locations)  # fmt: skip

@@ -21,7 +21,7 @@ from lookonce.model.anchors import RECALL_IOU, Anchors, Centre, cluster
 from lookonce.model.boxes import shape_iou
 from lookonce.model.heads import encode
 from lookonce.model.heads.region import Targets
-from lookonce.model.layers import PlacedHead
+from lookonce.model.layers import PlacedHead, Yolo
 from lookonce.model.losses import Objects
 from lookonce.model.resize import ResizeMode, fitted, geometry
 from lookonce.model.zoo import STRIDE
@@ -37,20 +37,41 @@ class Coverage:
     size: str
     objects: int
     recall: float | None
-    """Ratio of objects with an anchor of shape IoU >= .5; None: no objects."""
+    """Ratio of objects with an anchor of shape IoU >= .5; None: no objects, or no anchors (YOLOv1)."""
     collisions: float | None
     """Ratio of objects in an anchor collision; None: no objects."""
 
 
 class Collisions(NamedTuple):
-    """Objects that no head learns, because a later object of the image takes their cell and anchor in each."""
+    """Objects that no head learns."""
 
     objects: NDArray[np.int64]
-    """[L] index in the data set."""
+    """[L] index in the data set: another object of the image takes their cell and anchor (of a detection layer the
+    cell) in every head in which they have one."""
     winners: NDArray[np.int64]
-    """[L] index of the object that takes the cell and anchor; in the first head, where there are several."""
+    """[L] index of that object, in the first such head."""
     anchors: NDArray[np.int64]
-    """[L] index of that anchor in the first head."""
+    """[L] index of that anchor in every_anchor(); 0 for a detection layer, which has none."""
+    unassigned: NDArray[np.int64]
+    """[U] index in the data set: objects whose best anchor is in the mask of no head."""
+
+
+def every_anchor(heads: Sequence[PlacedHead]) -> tuple[list[tuple[float, float]], list[list[int]]]:
+    """Return all anchors (w, h) of a network, input pixels, and for each head which of them it has, in its order.
+
+    Yolo layers share one list, also of anchors that no head has; a region layer has a list of its own.
+    """
+    shapes: list[tuple[float, float]] = []
+    starts: dict[zoo.AnchorSizes, int] = {}
+    own: list[list[int]] = []
+    for head in heads:
+        start, listed, mask = len(shapes), tuple(head.anchors_px), range(len(head.layer.anchors))
+        if isinstance(head.layer, Yolo):
+            listed, mask = head.layer.all_anchors, head.layer.mask
+            start = starts.setdefault(listed, start)
+        shapes += listed if start == len(shapes) else ()
+        own.append([start + index for index in mask])
+    return shapes, own
 
 
 def coverage(
@@ -63,28 +84,36 @@ def coverage(
     boxes = input_boxes(dataset, input_size, mode)
     wh = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-3)
     anchors = np.array([shape for head in heads for shape in head.anchors_px], np.float32)
-    recalled = shape_iou(wh[:, None], anchors).max(1) >= RECALL_IOU
+    recalled = shape_iou(wh[:, None], anchors).max(1) >= RECALL_IOU if len(anchors) else None
     collides = np.zeros(len(wh), np.bool_)
     collides[collisions(dataset, heads, input_size, mode).objects] = True
     side = np.sqrt(wh.prod(1))
     found = []
     for size, low, high in (("all", 0.0, math.inf), *SIZES):
         these = (side >= low) & (side < high)
-        ratios = (float(recalled[these].mean()), float(collides[these].mean())) if these.any() else (None, None)
-        found.append(Coverage(size, int(these.sum()), *ratios))
+        recall, lost = (None if each is None or not these.any() else float(each[these].mean())
+                        for each in (recalled, collides))  # fmt: skip
+        found.append(Coverage(size, int(these.sum()), recall, lost))
     return tuple(found)
 
 
 def collisions(
     dataset: Dataset, heads: Sequence[PlacedHead], input_size: tuple[int, int], mode: ResizeMode
 ) -> Collisions:
-    """Return the anchor collisions of a data set, without augmentation. Difficult objects do not collide.
+    """Return the objects of a data set that are a target of no head, without augmentation.
 
-    An object collides if it is a target of no head. Arguments as for coverage.
+    Difficult objects do not count. Arguments as for coverage.
     """
     targets = encoded(dataset, heads, input_size, mode)
-    collides = torch.stack([~(each.wins | each.ignore) for each in targets]).all(0)  # [N]
-    found = collides.nonzero()[:, 0], targets[0].winner[collides], targets[0].anchor[collides]
+    wins, ignore = torch.stack([each.wins for each in targets]).any(0), targets[0].ignore
+    winner = torch.stack([each.winner for each in targets])  # [heads, N]
+    anchor = torch.stack([torch.tensor(own or [0])[each.anchor] for own, each in
+                          zip(every_anchor(heads)[1], targets, strict=True)])  # fmt: skip
+    first = (winner >= 0).to(torch.uint8).argmax(0)  # [N] the first head that has an anchor for it
+    taken = (winner >= 0).any(0)
+    lost = (~wins & ~ignore & taken).nonzero()[:, 0]  # [L]
+    unassigned = (~wins & ~ignore & ~taken).nonzero()[:, 0]
+    found = lost, winner[first[lost], lost], anchor[first[lost], lost], unassigned
     return Collisions(*(each.numpy() for each in found))
 
 

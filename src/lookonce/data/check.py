@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.console import cell, cells, rendered
-from lookonce.data.anchors import Collisions, input_boxes
+from lookonce.data.anchors import Collisions, every_anchor, input_boxes
 from lookonce.data.duplicates import Looks, nearly_same, same_content
 from lookonce.data.read import Whole
 from lookonce.errors import printable
 from lookonce.model.anchors import Anchors
-from lookonce.model.layers import PlacedHead
+from lookonce.model.layers import PlacedHead, Region
 from lookonce.model.resize import ResizeMode
+from lookonce.model.zoo import STRIDE
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -82,6 +83,11 @@ KINDS: dict[str, tuple[bool, str]] = {
     "box too small at the input size": (False, "train at a larger --size, cut images into tiles, or drop such boxes"),
     "anchor collision (two objects share a cell and an anchor)": (
         False, "train at a larger --size or with more anchors; a few collisions do no harm"),
+    "cell collision (two objects share a cell)": (
+        False, "a detection layer of YOLOv1 learns one object in each cell: if there are many, use a network with "
+               "anchors"),
+    "object of an anchor that no head has": (
+        True, "name every anchor in the mask= of a yolo layer, or cluster anchors: until then it counts as background"),
     "image without contrast": (False, "look at it: write it again or remove it if it is blank by mistake"),
     "class names alike": (True, "write the name in one way: two spellings are two classes"),
     "class names nearly alike": (False, "correct the name if one is a typing error: two spellings are two classes"),
@@ -297,16 +303,24 @@ def repeated(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray(np.sort(order[1:][same]), np.int64)
 
 
-def collision_finding(whole: Whole, found: Collisions, head: PlacedHead) -> list[Finding]:
-    """Return the anchor collisions. head: the first of the network, to which their anchors belong."""
-    dataset = whole.dataset
+def collision_findings(whole: Whole, found: Collisions, heads: Sequence[PlacedHead]) -> list[Finding]:
+    """Return the objects that no head of a network learns."""
+    dataset, (shapes, _) = whole.dataset, every_anchor(heads)
     names = [dataset.labels[n] for n in dataset.classes]
-    shapes = [f"{w:.2f} x {h:.2f}" for w, h in head.layer.anchors]
+    scale = STRIDE if all(isinstance(head.layer, Region) for head in heads) else 1
+    anchors = [f"; anchor {w / scale:.2f} x {h / scale:.2f}" + (" px" if scale == 1 else "") for w, h in shapes]
     places = (
-        f"{whole.place(n)}: {names[n]}, collides with the {names[w]} of {whole.place(w)}; anchor {shapes[anchor]}"
-        for n, w, anchor in zip(*(each.tolist() for each in found), strict=True)
+        f"{whole.place(n)}: {names[n]}, collides with the {names[w]} of {whole.place(w)}" + "".join(anchors[a : a + 1])
+        for n, w, a in zip(*(each.tolist() for each in found[:3]), strict=True)
     )
-    return finding("anchor collision (two objects share a cell and an anchor)", places, len(found.objects))
+    kind = "anchor collision (two objects share a cell and an anchor)"
+    if not shapes:
+        kind = "cell collision (two objects share a cell)"
+    alone = (f"{whole.place(n)}: {names[n]}" for n in found.unassigned.tolist())
+    return [
+        *finding(kind, places, len(found.objects)),
+        *finding("object of an anchor that no head has", alone, len(found.unassigned)),
+    ]
 
 
 @dataclass(frozen=True)
@@ -340,7 +354,12 @@ class CheckReport:
     size: int
     """Side of the network's input for which it was checked, px."""
     counted: Counted
-    anchors: Anchors
+    network: str
+    """The network for which it was checked; empty: one head of stride 32 with clustered anchors."""
+    anchors: Anchors | None
+    """Those of all heads, in cells of 32 px; None: the network has none (YOLOv1)."""
+    strides: tuple[str, ...]
+    """Of each anchor, the strides of the heads that have it, px."""
     lost: tuple[int, ...]
     """Anchor collisions of each anchor."""
     findings: tuple[Finding, ...]
@@ -368,7 +387,9 @@ class CheckReport:
         from rich.console import Group
 
         lines = summary(self).split("\n")
-        return Group(cells(lines), _class_table(self), _anchor_table(self), *_shown_findings(self), cell(verdict(self)))
+        return Group(
+            cells(lines), _class_table(self), *_anchor_table(self), *_shown_findings(self), cell(verdict(self))
+        )
 
     def __str__(self) -> str:
         return rendered(self)
@@ -390,7 +411,8 @@ def summary(report: CheckReport) -> str:
         f"box side at {report.size} px (root of area): median {middle:.0f} px, 80 % from {low:.0f} to {high:.0f} px",
         f"splits: {splits}, {printable(c.split_source)}",
     ]
-    return "\n".join(lines if report.looked else [*lines, "the images were not opened"])
+    network = [f"network: {printable(report.network)}"] if report.network else []
+    return "\n".join([*lines, *network, *([] if report.looked else ["the images were not opened"])])
 
 
 def verdict(report: CheckReport) -> str:
@@ -413,12 +435,17 @@ def _class_table(report: CheckReport) -> Table:
     return table
 
 
-def _anchor_table(report: CheckReport) -> Table:
+def _anchor_table(report: CheckReport) -> list[Table]:
+    """Return a table of the anchors; none for a network without anchors."""
     fit = report.anchors
-    table = _table(f"anchor, cells (mean best IoU {fit.mean_iou:.3f})", "boxes", "collisions")
-    for (w, h), boxes, lost in zip(fit.wh, fit.counts, report.lost, strict=True):
-        table.add_row(f"{w:.2f} x {h:.2f}", f"{boxes:,}", f"{lost:,}")
-    return table
+    if fit is None:
+        return []
+    unit, scale = ("px", STRIDE) if report.network else ("cells", 1)
+    head = ["head of stride"] if report.network else []
+    table = _table(f"anchor, {unit} (mean best IoU {fit.mean_iou:.3f})", *head, "boxes", "collisions")
+    for (w, h), stride, boxes, lost in zip(fit.wh, report.strides, fit.counts, report.lost, strict=True):
+        table.add_row(f"{w * scale:.2f} x {h * scale:.2f}", *([stride] if head else []), f"{boxes:,}", f"{lost:,}")
+    return [table]
 
 
 def _shown_findings(report: CheckReport) -> list[Text]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lookonce.console import rendered
 from lookonce.data.dataset import Dataset
@@ -25,12 +27,13 @@ from lookonce.evaluation.compare import Comparison, compare_detections
 from lookonce.evaluation.evaluate import RULES, detect_all
 from lookonce.files import write_text
 from lookonce.inference.detector import Detector
+from lookonce.model.channels import Channels, follow
 from lookonce.model.darknet.cfg import Cfg, write_cfg
 from lookonce.model.detections import Detections
-from lookonce.model.layers import Connected, Conv, Layer, Linked, Local, Reorg, Route
+from lookonce.model.layers import Connected, Conv, Layer
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, empty
-from lookonce.model.sizes import num_floats, num_operations, sources
+from lookonce.model.sizes import num_floats, num_operations
 from lookonce.training.config import RunConfig, read_both, run_folder
 from lookonce.training.history import WritePage
 from lookonce.training.recipes import RECIPES, Settings
@@ -44,140 +47,101 @@ if TYPE_CHECKING:
 log = logging.getLogger("lookonce")
 MULTIPLE = 8
 """A pruned layer keeps a multiple of this many channels, which processors compute at once."""
-RGB = -1
-"""Stands for the input among the convolutions that a map is made of."""
 Keep = Mapping[int, NDArray[np.bool_]]
-"""[filters] of each convolution, by its layer: which channels stay."""
-
-
-def made_of(layers: tuple[Layer, ...]) -> list[tuple[int, ...]]:
-    """For each layer the convolutions (by index) whose outputs, stacked whole, are the channels of its output.
-
-    A reorg lists what it reads s*s times: its output channel k comes of the block of s*s channels that the channel
-    k modulo C lies in (see network.reorg), so that a map without whole blocks folds to the fold without their channels.
-    """
-    made: list[tuple[int, ...]] = []
-    for index, layer in enumerate(layers):
-        match layer:
-            case Conv():
-                made.append((index,))
-            case Route():
-                made.append(tuple(conv for source in sources(layer, index) for conv in made[source]))
-            case Reorg(stride):
-                made.append(_before(made, index) * stride**2)
-            case _:
-                made.append(_before(made, index))
-    return made
-
-
-def blocks(layers: tuple[Layer, ...]) -> dict[int, int]:
-    """The convolutions that can lose channels, each with the number of neighbouring channels that only go together.
-
-    That is 1, or s*s before a reorg: it reads so many channels as one plane. Not among them: convolutions without
-    batch norm or with fewer than 2 * MULTIPLE channels, those that the network ends with, and those whose
-    channels share a plane with another's.
-    """
-    made = made_of(layers)
-    found = {
-        index: 1
-        for index, layer in enumerate(layers)
-        if isinstance(layer, Conv) and layer.batch_normalize and layer.filters >= 2 * MULTIPLE
-    }
-    for index, layer in enumerate(layers):
-        if isinstance(layer, Reorg):
-            together, first = layer.stride**2, 0
-            for conv in _before(made, index):
-                filters = _filters(layers, conv)
-                if conv in found and (first % together or filters % together):
-                    del found[conv]
-                elif conv in found:
-                    found[conv] = math.lcm(found[conv], together)
-                first += filters
-    for conv in made[-1]:
-        found.pop(conv, None)
-    return found
+"""[filters] of each layer that can lose channels, by its index: which of them stay."""
 
 
 def choose(network: Network, ratio: float) -> Keep:
     """Which channels stay when this ratio of all that can be lost goes, the smallest |gamma| first.
 
-    One threshold holds for the whole network. Each layer then keeps the multiple of MULTIPLE (and of its block) that is
-    nearest to what the threshold leaves: one at least, and all where it takes none. A block counts by its mean; of
-    equals the last go.
+    Channels that go together (see channels.py) count by their mean. One threshold holds for the whole network. Of the
+    groups with channels of the same layers, the number stays that is nearest to what the threshold leaves and gives
+    each layer a multiple of MULTIPLE: one at least, and all where it takes none. Of equals the last go.
 
     Returns:
-        One entry for each convolution that can lose channels.
+        One entry for each layer that can lose channels.
     Raises:
         ConfigError: a ratio outside 0..1, a network that has nothing to lose.
     """
     if not 0 < ratio < 1:
         raise ConfigError(f"ratio: {ratio}; expected above 0 and below 1, the fraction of channels to remove")
-    for index, layer in enumerate(network.layers):
-        if (isinstance(layer, Linked | Connected | Local) and layer != Route(getattr(layer, "layers", ()))) or (
-            isinstance(layer, Conv) and (layer.groups > 1 or layer.share is not None)
-        ):
-            kind = type(layer).__name__.lower()
-            raise ConfigError(f"layer {index} ({kind}): pruning follows channels through convolutions, pools, routes "
-                              "without groups and reorgs only; this network cannot be pruned")  # fmt: skip
-    together = blocks(network.layers)
-    if not together:
+    channels = follow(network.layers, network.channels, 2 * MULTIPLE)
+    groups = channels.free_groups()
+    if not groups:
         raise ConfigError(
             f"nothing to prune: no convolution with batch norm and at least {2 * MULTIPLE} channels before the last; "
             "take the model that was trained, not a folded one"
         )
-    worth = {index: _worth(network, index, block) for index, block in together.items()}
-    everywhere = np.sort(np.concatenate([*worth.values()]))
+    gamma = _gammas(network, channels)
+    worth = {made_by: np.array([np.nanmean(gamma[group]) for group in each]) for made_by, each in groups.items()}
+    everywhere = np.sort(np.concatenate([value.repeat(len(made_by)) for made_by, value in worth.items()]))
     threshold = everywhere[int(ratio * len(everywhere))]
-    return {index: _best(value, int((value >= threshold).sum()), together[index]) for index, value in worth.items()}
+    stays = np.ones(len(gamma), bool)
+    for made_by, value in worth.items():
+        for group in np.flatnonzero(~_best(value, int((value >= threshold).sum()), made_by)):
+            stays[groups[made_by][group]] = False
+    return {index: stays[channels.layer == index] for index in sorted({i for made_by in groups for i in made_by})}
 
 
 def cut(network: Network, keep: Keep) -> Network:
-    """The same network without the channels that do not stay; other convolutions keep all of theirs.
+    """The same network without the channels that do not stay; other layers keep all of theirs.
 
-    Every convolution loses what it no longer reads as well. Where the lost channels were 0 everywhere, the function is
-    the same.
+    Every layer loses what it no longer reads as well. Where the lost channels were 0 everywhere, the function is the
+    same.
     """
-    layers = tuple(
-        replace(layer, filters=int(keep[index].sum())) if isinstance(layer, Conv) and index in keep else layer
-        for index, layer in enumerate(network.layers)
-    )
-    result, made = empty(layers, network.channels), made_of(network.layers)
-    stays = {RGB: np.ones(network.channels, bool)}
+    channels = follow(network.layers, network.channels)
+    stays = np.ones(len(channels.layer), bool)
+    for index, kept in keep.items():
+        stays[channels.layer == index] = kept
+    made, read = ([torch.from_numpy(stays[each]) for each in maps] for maps in (channels.makes, channels.reads))
+    result = empty(tuple(map(_less, network.layers, read, made)), network.channels)
     for index, new, old in zip(
         map(int, network.convolutions), result.convolution_list(), network.convolution_list(), strict=True
     ):
-        stays[index] = keep.get(index, np.ones(old.layer.filters, bool))
-        out = torch.from_numpy(np.flatnonzero(stays[index]))
-        read = torch.from_numpy(np.flatnonzero(np.concatenate([stays[conv] for conv in _before(made, index)])))
-        state = {name: value[out] for name, value in old.state_dict().items()}
-        new.load_state_dict({**state, "conv.weight": state["conv.weight"][:, read]})
-        if new.norm is not None and old.norm is not None:
-            new.norm.sigma = old.norm.sigma
+        state = {name: value[made[index]] for name, value in old.state_dict().items()}
+        if old.conv.groups == 1:  # groups go whole, and the others read what they read
+            state["conv.weight"] = _inputs(state["conv.weight"], 1, read[index])
+        new.load_state_dict(state)
+    for at, local in network.local_convolutions.items():
+        state = local.state_dict()
+        state["weight"] = _inputs(state["weight"], 2, read[int(at)])
+        result.local_convolutions[at].load_state_dict(state)
+    result.sigmas = network.sigmas
     return result.train(network.training)
 
 
-def _before(made: list[tuple[int, ...]], index: int) -> tuple[int, ...]:
-    """What the map is made of that the layer reads."""
-    return made[index - 1] if index else (RGB,)
+def _inputs(weight: Tensor, dim: int, stays: Tensor) -> Tensor:
+    """Return the weights of the channels that stay. dim: that of the inputs, one or more for each channel."""
+    return weight.index_select(dim, stays.repeat_interleave(weight.shape[dim] // len(stays)).nonzero()[:, 0])
 
 
-def _filters(layers: tuple[Layer, ...], conv: int) -> int:
-    layer = layers[conv] if conv != RGB else Conv(3)
-    assert isinstance(layer, Conv)
-    return layer.filters
+def _less(layer: Layer, read: Tensor, made: Tensor) -> Layer:
+    """Return a layer without the channels that do not stay. read, made: which of its input and its output do."""
+    match layer:
+        case Conv(groups=groups):
+            return replace(layer, filters=int(made.sum()), groups=max(1, groups * int(read.sum()) // len(read)))
+        case Connected():
+            return replace(layer, output=int(made.sum()), inputs=layer.inputs * int(read.sum()) // len(read))
+        case _:
+            return layer
 
 
-def _worth(network: Network, index: int, block: int) -> NDArray[np.float64]:
-    """[filters] |gamma|, of each block its mean."""
-    norm = network.convolution_list()[list(network.convolutions).index(str(index))].norm
-    assert norm is not None  # only those with batch norm can lose channels
-    gamma = norm.weight.detach().abs().double().cpu().numpy()
-    return np.repeat(gamma.reshape(-1, block).mean(1), block)
+def _gammas(network: Network, channels: Channels) -> NDArray[np.float64]:
+    """Return |gamma| [all channels]; nan for channels without one of their own."""
+    gamma = np.full(len(channels.layer), np.nan)
+    for index, convolution in zip(network.convolutions, network.convolution_list(), strict=True):
+        if convolution.norm is not None:
+            gamma[channels.layer == int(index)] = convolution.norm.weight.detach().abs().double().cpu().numpy()
+    return gamma
 
 
-def _best(worth: NDArray[np.float64], wanted: int, block: int) -> NDArray[np.bool_]:
-    """[filters] the channels of greatest worth: the number wanted, rounded to a multiple of MULTIPLE and of block."""
-    step = math.lcm(MULTIPLE, block)
+def _best(worth: NDArray[np.float64], wanted: int, made_by: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return which groups stay [groups]: those of greatest worth.
+
+    Their number is the one wanted, rounded so that each layer keeps a multiple of MULTIPLE. made_by: the layer of each
+    channel of a group.
+    """
+    step = math.lcm(*(MULTIPLE // math.gcd(MULTIPLE, count) for count in Counter(made_by).values()))
     number = len(worth) if wanted == len(worth) else min(max(step, step * math.floor(wanted / step + 0.5)), len(worth))
     keep = np.zeros(len(worth), bool)
     keep[np.argsort(-worth, kind="stable")[:number]] = True

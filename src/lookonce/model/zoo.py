@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from lookonce.choices import choose
+from lookonce.errors import ConfigError
 from lookonce.model.layers import (
     AvgPool,
     Connected,
@@ -148,7 +149,12 @@ def connected_head(trunk: tuple[Layer, ...], classes: int, boxes: int, size: int
 
 
 def masks(anchors: AnchorSizes, heads: int) -> list[tuple[int, ...]]:
-    """Return the anchors of each head, finest head first: a growing list is divided, the first heads have more."""
+    """Return the anchors of each head, finest head first: a growing list is divided, the first heads have more.
+
+    Raises ConfigError for fewer anchors than heads.
+    """
+    if len(anchors) < heads:
+        raise ConfigError(f"anchors: {len(anchors)}; expected at least {heads}, one for each head of the network")
     each, more = divmod(len(anchors), heads)
     starts = [n * each + min(n, more) for n in range(heads + 1)]
     return [tuple(range(a, b)) for a, b in pairwise(starts)]
@@ -337,3 +343,19 @@ def detector(name: str, classes: int, anchors: AnchorSizes) -> tuple[Layer, ...]
     anchors: of all heads by growing size, in cells of STRIDE pixels; the heads of YOLOv3 and v4 divide them.
     """
     return DETECTORS[choose(name, DETECTORS, "network")](classes, anchors)
+
+
+OWN_ANCHORS: dict[str, AnchorSizes] = {
+    "yolov1": (),
+    "yolov1_tiny": (),
+    "yolov3": YOLOV3_ANCHORS,
+    "yolov3_tiny": TINY_ANCHORS,
+    "yolov4": YOLOV4_ANCHORS,
+    "yolov4_tiny": TINY_ANCHORS,
+}
+"""Published anchors of known detectors; others use VOC_ANCHORS. Those of YOLOv1 have none."""
+
+
+def own_anchors(name: str) -> AnchorSizes:
+    """Return the anchors with which a known detector was published. Raises ConfigError for another name."""
+    return OWN_ANCHORS.get(choose(name, DETECTORS, "network"), VOC_ANCHORS)

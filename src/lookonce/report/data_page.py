@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,8 @@ from lookonce.data.dataset import Dataset
 from lookonce.data.images import load_rgb
 from lookonce.errors import ImageError
 from lookonce.inference.draw import draw_labels
-from lookonce.model.layers import PlacedHead, Region
+from lookonce.model.layers import PlacedHead
 from lookonce.model.resize import ResizeMode
-from lookonce.model.zoo import STRIDE
 from lookonce.report.explain_drawings import Subject, encoding_section
 from lookonce.report.explain_encoding import first_example
 from lookonce.report.figures import (
@@ -36,11 +36,13 @@ IMAGES = 12  # labelled images on the page
 WIDTH = 640  # longest side of such an image, px
 
 
-def write_data_report(path: Path, report: CheckReport, dataset: Dataset, mode: ResizeMode) -> Path:
-    """Write the page of a checked data set."""
+def write_data_report(
+    path: Path, report: CheckReport, dataset: Dataset, heads: Sequence[PlacedHead], mode: ResizeMode
+) -> Path:
+    """Write the page of a checked data set. heads: those that the report is about."""
     wh = shapes_in_cells(dataset, report.size, mode)
     example = first_example(dataset, (report.size, report.size), mode)
-    head = PlacedHead(Region(report.anchors.wh, len(dataset.labels)), STRIDE)
+    drawn = [] if example is None else [Subject(example, head) for head in heads if head.layer.anchors]
     boxes = dataset.boxes
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 / dataset.sizes[dataset.image_of_box]
     return write_page(
@@ -58,7 +60,7 @@ def write_data_report(path: Path, report: CheckReport, dataset: Dataset, mode: R
         aspects=aspect_histogram(wh),
         sizes=size_histogram(wh, report.size),
         images=contact(dataset),
-        explained=None if example is None else encoding_section(Subject(example, head)),
+        explained={subject.head.stride: encoding_section(subject) for subject in drawn},
     )
 
 

@@ -233,16 +233,16 @@ def objects_histogram(counts: NDArray[np.integer]) -> str:
         return to_svg(figure)
 
 
-def shape_cloud(wh: NDArray[np.floating], anchors: Anchors) -> str:
-    """Draw widths and heights of boxes [N, 2], cells, with the anchors as numbered outlines."""
+def shape_cloud(wh: NDArray[np.floating], anchors: Anchors | None) -> str:
+    """Draw widths and heights of boxes [N, 2], cells, with the anchors, if there are any, as numbered outlines."""
     from matplotlib.patches import Rectangle
 
-    shown = _sample(wh)
-    side = max(float(np.quantile(wh, 0.995)), *(max(shape) for shape in anchors.wh)) * 1.12
+    shown, outlines = _sample(wh), anchors.wh if anchors else ()
+    side = max([float(np.quantile(wh, 0.995)), *(max(shape) for shape in outlines)]) * 1.12
     with styled_figure(6.2, 5.6, MARGINS) as figure:
         axes = figure.subplots()
         axes.scatter(shown[:, 0], shown[:, 1], s=6, color=MUTED, alpha=0.45, linewidths=0, rasterized=True)
-        for number, (w, h) in enumerate(anchors.wh, 1):
+        for number, (w, h) in enumerate(outlines, 1):
             axes.add_patch(Rectangle((0, 0), w, h, fill=False, edgecolor=ACCENT, linewidth=1, alpha=0.7))
             axes.plot([w], [h], "o", color=ACCENT, markersize=15, zorder=4)
             axes.annotate(str(number), (w, h), ha="center", va="center_baseline", color=CARD, weight="bold", zorder=5)

@@ -81,7 +81,7 @@ def encode(objects: Objects, placed: PlacedHead, grid: tuple[int, int]) -> Targe
     """Assign the objects of a batch to cells and anchors of this head. grid: (H, W) cells.
 
     The anchor is the one of best shape IoU of all heads, the first of equals. An object whose anchor another head has
-    is no winner here. Of several objects on one anchor and cell the last wins.
+    has no winner here. Of several objects on one anchor and cell the last wins.
     """
     import torch
 
@@ -99,7 +99,8 @@ def encode(objects: Objects, placed: PlacedHead, grid: tuple[int, int]) -> Targe
         objects.image, anchor, row, col, in_cells, in_cells[:, :2] - torch.stack((col, row), -1), in_cells[:, 2:],
         objects.labels, objects.ignore | ~here.any(1), anchor, torch.ones_like(in_cells[:, 0]),
     )  # fmt: skip
-    return replace(assign(targets, anchor, own), ignore=objects.ignore)
+    found = assign(targets, anchor, own)
+    return replace(found, ignore=objects.ignore, winner=found.winner.where(here.any(1), -1))
 
 
 @dataclass(frozen=True)
