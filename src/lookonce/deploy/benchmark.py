@@ -34,6 +34,7 @@ from lookonce.console import cell, cells, rendered
 from lookonce.data.images import BATCH, image_size, load_for, usable_cores
 from lookonce.deploy.export import Options, write_darknet
 from lookonce.errors import ConfigError, ImageError, UserError
+from lookonce.inference.backends.onnxruntime import import_onnxruntime
 from lookonce.inference.backends.open import EXPORTED, Backend, open_backend
 from lookonce.inference.backends.settings import Precision, Settings
 from lookonce.inference.backends.torch import computes_bf16
@@ -291,7 +292,8 @@ def this_machine() -> Machine:
     versions = {"lookonce": __version__, "Python": platform.python_version()}
     for module in ("numpy", "torch", *PACKAGES):
         if importlib.util.find_spec(module) is not None:
-            versions[module] = str(importlib.import_module(module).__version__).split("-")[0]
+            found = import_onnxruntime() if module == "onnxruntime" else importlib.import_module(module)
+            versions[module] = str(found.__version__).split("-")[0]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     system = f"{platform.system()} {platform.machine()}"
     return Machine(name, features, usable_cores(), os.cpu_count() or 1, gpu, system, versions)
