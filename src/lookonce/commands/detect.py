@@ -22,7 +22,7 @@ from lookonce.choices import choose
 from lookonce.commands.arguments import AnyPath, check_order, expanded, several
 from lookonce.console import track
 from lookonce.data.download import MOST_BYTES, fetch_image
-from lookonce.data.images import BATCH, Decoded, load_rgb, usable_cores
+from lookonce.data.images import BATCH, WAITING, Decoded, load_rgb, usable_cores
 from lookonce.data.lookup import find_images
 from lookonce.errors import ImageError, Interrupted, UserError, plural, printable
 from lookonce.evaluation.average_precision import LOWEST_THRESHOLD
@@ -285,7 +285,7 @@ def _found(detector: Detector, files: list[str], job: _Job) -> Iterator[ImageRes
     """Yield the result of each file in order; threads draw the images while the network runs."""
     paths = track(files, "detecting")
     with ThreadPoolExecutor(usable_cores()) as pool:
-        drawings: deque[Future[None]] = deque()
+        drawings: deque[tuple[int, Future[None]]] = deque()  # with the bytes of its image
         for file, image, found in detector.detect_files(paths):
             if isinstance(image, ImageError):
                 _skip(image, job)
@@ -295,12 +295,12 @@ def _found(detector: Detector, files: list[str], job: _Job) -> Iterator[ImageRes
             drawn = f"{stem}.jpg" if job.save_images else None
             result = ImageResult(job.names.get(file, file), stem, image.size, wanted, drawn)
             if job.save_images or "crops" in job.formats:
-                drawings.append(pool.submit(_write_images, file, image, result, job))
-            if len(drawings) > BATCH:
-                drawings.popleft().result()
+                drawings.append((image.pixels.nbytes, pool.submit(_write_images, file, image, result, job)))
+            while len(drawings) > BATCH or sum(size for size, _ in drawings) > WAITING:
+                drawings.popleft()[1].result()
             yield result
         while drawings:
-            drawings.popleft().result()
+            drawings.popleft()[1].result()
 
 
 def _skip(error: ImageError, job: _Job) -> None:
