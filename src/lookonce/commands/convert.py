@@ -22,8 +22,8 @@ from lookonce.data.formats.voc import write_voc
 from lookonce.data.formats.yolo import write_yolo
 from lookonce.data.images import image_size
 from lookonce.data.read import Format, Whole, read_whole, settle
-from lookonce.errors import ImageError, UserError, plural
-from lookonce.files import is_inside, sweep, temporary
+from lookonce.errors import UNPRINTABLE, ImageError, UserError, plural
+from lookonce.files import alike, is_inside, sweep, temporary
 
 log = logging.getLogger("lookonce")
 Target = Literal["voc", "coco", "yolo"]
@@ -111,19 +111,22 @@ def convert(
 
 
 def unique_names(dataset: Dataset) -> list[str]:
-    """Return a file name for each image [M] with a unique stem and without blanks, which end names in VOC's lists."""
+    """Return a file name for each image [M] with a unique stem, also where case and the form of accents do not count.
+
+    It has no blanks, which end names in VOC's lists, and no characters that no one sees or that are not UTF-8.
+    """
     taken: set[str] = set()
     names: list[str] = []
     for path in dataset.paths.tolist():
         parts = Path(path)
-        stem = re.sub(r"\s", "_", parts.stem)
+        stem = re.sub(r"\s", "_", UNPRINTABLE.sub("_", parts.stem))
         stem = re.sub(r"\.(xml|jpe?g|png|bmp)$", r"_\1", stem, flags=re.IGNORECASE)
-        tries = [stem, f"{parts.parent.name}_{stem}"]
-        free = (name for name in tries if name.lower() not in taken)
+        tries = [stem, f"{UNPRINTABLE.sub('_', parts.parent.name)}_{stem}"]
+        free = (name for name in tries if alike(name) not in taken)
         name = next(free, "") or f"{stem}_{len(names)}"
-        while name.lower() in taken:
+        while alike(name) in taken:
             name += "_"
-        taken.add(name.lower())
+        taken.add(alike(name))
         names.append(name + parts.suffix)
     return names
 

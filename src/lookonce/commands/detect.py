@@ -8,7 +8,6 @@ import re
 import signal
 import sys
 import tempfile
-import unicodedata
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,7 +26,7 @@ from lookonce.data.lookup import find_images
 from lookonce.errors import ImageError, Interrupted, UserError, plural, printable
 from lookonce.evaluation.average_precision import LOWEST_THRESHOLD
 from lookonce.evaluation.evaluate import SCORE_THRESHOLD
-from lookonce.files import file_digest, new_folder, numbered_folder, replacing, sweep
+from lookonce.files import alike, file_digest, new_folder, numbered_folder, replacing, sweep
 from lookonce.inference.backends.settings import BackendName, Precision
 from lookonce.inference.detector import Detector
 from lookonce.inference.draw import MAX_LINE, draw
@@ -331,16 +330,16 @@ def _write_images(file: str, image: Decoded, result: ImageResult, job: _Job) -> 
 def _taken(folder: Path) -> set[str]:
     """Return the stems of the files in a folder that detect does not replace."""
     below = (path for name in FOLDERS.values() for path in (folder / name).rglob("*"))
-    return {_alike(path.stem) for path in (*folder.iterdir(), *below) if path.suffix.lower() in ENDINGS}
+    return {alike(path.stem) for path in (*folder.iterdir(), *below) if path.suffix.lower() in ENDINGS}
 
 
 def _free_stem(stem: str, taken: set[str]) -> str:
     """Return an unused stem for file names, and mark it as used."""
     short = stem = _short(stem)
     number = 2
-    while _alike(stem) in taken:
+    while alike(stem) in taken:
         stem, number = f"{short}-{number}", number + 1
-    taken.add(_alike(stem))
+    taken.add(alike(stem))
     return stem
 
 
@@ -348,8 +347,3 @@ def _short(stem: str) -> str:
     while len(os.fsencode(stem)) > LONGEST:
         stem = stem[:-1]
     return stem
-
-
-def _alike(name: str) -> str:
-    """Return what two names share that mean one file on some systems, which ignore case and the form of accents."""
-    return unicodedata.normalize("NFC", name).casefold()

@@ -566,7 +566,7 @@ def files_series(model: Path, files: Sequence[str], rounds: int, threads: int) -
                 load_for(file, about.input_size, about.pixel_range)
 
     def detect() -> None:
-        with tempfile.TemporaryFile("w", encoding="utf-8") as text:
+        with tempfile.TemporaryFile("w", encoding="utf-8", errors="backslashreplace") as text:
             for file, image, found in detector.detect_files(part):
                 if not isinstance(image, ImageError):
                     write_entry(text, file, found, first=file == part[0])
