@@ -348,3 +348,14 @@ def test_letters_that_an_output_cannot_write_are_escaped(monkeypatch, tmp_path):
         monkeypatch.setattr(sys, "stdout", out)
         assert main(["demo"]) == 0
     assert (tmp_path / "out.txt").read_text() == r"\u043a\u043e\u0442 \u732b" + "\n"
+
+
+def test_processes_of_a_command_import_nothing_from_the_current_folder(tmp_path, monkeypatch):
+    """Without the setting, `python -c` and workers look there first."""
+    (tmp_path / "csv.py").write_text("raise SystemExit('code of the current folder')")
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    monkeypatch.chdir(tmp_path)
+    start = [sys.executable, "-c", "import csv"]
+    assert subprocess.run(start, capture_output=True).returncode == 1
+    assert main(["--version"]) == 0
+    assert subprocess.run(start, capture_output=True).returncode == 0

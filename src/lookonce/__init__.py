@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # openvino and nncf would call home
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime would, from version 1.29 on
 
 if TYPE_CHECKING:
     from lookonce.commands.anchors import anchors

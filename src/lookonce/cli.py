@@ -123,6 +123,7 @@ def main(argv: list[str] | None = None) -> int:
 
     0: done; 2: wrong input, explained in one line; 128 + n: stopped by signal n; a result may have an `exit_code`.
     """
+    os.environ["PYTHONSAFEPATH"] = "1"  # workers import nothing from the current folder, where Python looks first
     words = list(sys.argv[1:] if argv is None else argv)
     stdout, command = sys.stdout, None
     help_page = StringIO()

@@ -14,6 +14,7 @@ import shutil
 import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -60,10 +61,15 @@ def temporary(path: Path) -> Path:
     return path.with_name(f".writing-{HOST}-{os.getpid()}-{threading.get_native_id()}-{name}")
 
 
+def alike(name: str) -> str:
+    """Return what two names share that mean one file on some systems, which ignore case and the form of accents."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text with \\n line ends, whole or not at all."""
+    """Write UTF-8 text with \\n line ends, whole or not at all. Names that are not UTF-8 are escaped, as JSON does."""
     with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8", newline="\n")
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def file_digest(paths: Iterable[Path]) -> str | None:

@@ -6,12 +6,13 @@ import codecs
 import json
 import logging
 import re
+import zlib
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from lookonce.errors import UserError
+from lookonce.errors import UserError, printable
 
 log = logging.getLogger("lookonce")
 Shape = TypeVar("Shape")
@@ -36,12 +37,30 @@ CONTROL = re.compile(rb"[\0-\x08\x0e-\x19\x1c-\x1f]")
 NOT_ASCII = re.compile(rb"[\x80-\xff]")
 LAST_COMMON = 0xD7
 """First byte of the last of GB 2312's characters in everyday use; pairs of accented letters look like the rest."""
+HALF = re.compile("[\ud800-\udfff]")
+NAME = 200
+"""Most letters of a class name."""
 LIST_BYTES = 64 << 20
 """Most bytes of a label file or list; a list of a million images has half of that."""
 JSON_BYTES = 2 << 30
 """Most bytes of a JSON file; instances_train2017.json has a quarter of that."""
 TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|NaN|-?Infinity', re.DOTALL)
 """What may hold what msgspec refuses: texts (halves of surrogate pairs), and numbers that are not finite."""
+
+
+def clean_name(text: str) -> str:
+    """Return the name of a class as every reader takes it in: one line of visible text of at most NAME letters.
+
+    Blanks around it are removed. Characters that no one can see become escapes, as everywhere on a screen; halves of a
+    surrogate pair become U+FFFD. A longer name is cut, and ends in a digest of the whole: names that differ stay apart.
+
+    >>> clean_name(" two\\nlines "), clean_name("red\\x1b[0m")
+    ('two\\\\nlines', 'red\\\\x1b[0m')
+    """
+    name = printable(HALF.sub("\ufffd", text.strip()))
+    if len(name) <= NAME:
+        return name
+    return f"{name[: NAME - 9]}~{zlib.crc32(name.encode()):08x}"
 
 
 def read_lines(path: Path, expected: str, most: int = LIST_BYTES, note: Note | None = None) -> list[str]:

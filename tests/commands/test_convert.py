@@ -1,7 +1,11 @@
 """Tests of lookonce.commands.convert."""
 
+import json
+import os
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from conftest import SHARED, needs_shared
 from lookonce.cli import main
@@ -101,7 +105,7 @@ def test_a_failure_leaves_nothing_behind(squares, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lookonce.commands.convert._link", full)
+    monkeypatch.setattr("lookonce.commands.convert._copy", full)
     with pytest.raises(UserError, match="No space left on device; nothing was changed"):
         convert(squares, tmp_path / "out", format="coco")
     assert list(tmp_path.iterdir()) == []
@@ -117,3 +121,57 @@ def test_a_converted_set_stays_out_of_the_one_that_is_read(squares):
     with pytest.raises(UserError, match=r"new: is inside the data set .*; name a folder outside it"):
         convert(squares, squares / "new", format="yolo")
     assert not (squares / "new").exists()
+
+
+def coco_of(folder, names):
+    """A COCO set that gives the size of each image, so that none has to be opened."""
+    images = [{"id": n, "file_name": name, "width": 64, "height": 48} for n, name in enumerate(names)]
+    boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [1, 2, 30, 40]} for n in range(len(names))]
+    folder.mkdir(exist_ok=True)
+    Image.new("RGB", (64, 48)).save(folder / "a.png")
+    content = {"categories": [{"id": 1, "name": "cat"}], "images": images, "annotations": boxes}
+    (folder / "instances.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["id_rsa", "key.png"])
+def test_only_images_are_copied_whatever_the_labels_name(tmp_path, name, caplog):
+    """A file without an image's ending, and one with it but of another content."""
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / name).write_text("PRIVATE KEY")
+    data = coco_of(tmp_path / "set", [f"../secret/{name}", "a.png", str(tmp_path / "secret" / name)])
+    found = convert(data, tmp_path / "out", format="yolo")
+    assert (found.images, found.objects) == (1, 1)
+    assert b"PRIVATE" not in b"".join(file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file())
+    assert f"../secret/{name}" in caplog.text
+    assert [r.path.name for r in read_dataset(tmp_path / "out").records] == ["a.png"]
+    with pytest.raises(UserError, match=f"../secret/{name}"):
+        convert(data, tmp_path / "strict", format="yolo", policy="error")
+    assert not (tmp_path / "strict").exists()
+
+
+def test_images_outside_the_data_set_are_counted(tmp_path, caplog):
+    coco_of(tmp_path / "other", [])
+    convert(coco_of(tmp_path / "set", ["a.png"]), tmp_path / "c", format="voc")
+    assert "outside" not in caplog.text
+    convert(coco_of(tmp_path / "set", ["a.png", "../other/a.png"]), tmp_path / "v", format="voc")
+    assert f"1 image outside its folder copied, the first: {tmp_path / 'other' / 'a.png'}" in caplog.text
+
+
+def test_splits_follow_their_images_where_some_are_left_out(tmp_path):
+    (tmp_path / "key.png").write_text("PRIVATE KEY")
+    data = coco_of(tmp_path / "set", ["../key.png", "a.png"])
+    (data / "instances.json").rename(data / "instances_train.json")
+    Image.new("RGB", (64, 48)).save(data / "b.png")
+    (data / "instances_val.json").write_text((data / "instances_train.json").read_text().replace("a.png", "b.png"))
+    convert(data, tmp_path / "out", format="coco")
+    assert [[r.path.name for r in read_dataset(tmp_path / "out", s).records] for s in ("train", "val")] == [
+        ["a.png"], ["b.png"],
+    ]  # fmt: skip
+
+
+def test_images_are_copies_unless_links_are_asked_for(tmp_path):
+    data = coco_of(tmp_path / "set", ["a.png"])
+    for link in (False, True):
+        convert(data, tmp_path / f"out{link}", format="yolo", link=link)
+        assert os.path.samefile(data / "a.png", tmp_path / f"out{link}" / "images" / "a.png") == link

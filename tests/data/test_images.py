@@ -4,6 +4,7 @@ import importlib.util
 import io
 import random
 import struct
+import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +15,10 @@ import pytest
 import torch
 from PIL import Image, ImageOps, PngImagePlugin, features
 
+from lookonce.data import images
 from lookonce.data.images import (
+    FORMATS,
     IMAGE_SUFFIXES,
-    NOT_IMAGES,
     image_size,
     inspect,
     load_for,
@@ -193,12 +195,34 @@ def test_size_and_pixels_turn_together_wherever_the_orientation_stands(tmp_path,
 def test_every_format_that_pillow_decodes_has_its_endings():
     """Oracle: Pillow's own registry; .mpo is of JPEG's family, and HEIC of a package beside."""
     Image.init()
-    known = {
-        end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN and kind not in NOT_IMAGES
-    }
+    known = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN and kind in FORMATS}
     assert known <= IMAGE_SUFFIXES
     assert IMAGE_SUFFIXES - known <= {".mpo", ".heic", ".heif", ".hif", ".avif", ".avifs"}
     assert not IMAGE_SUFFIXES & {".pdf", ".ps", ".eps", ".mpg", ".h5", ".hdf", ".txt", ".xml"}
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(x) =\n%%EOF\n"
+
+
+def test_postscript_called_a_photograph_is_not_run(tmp_path, monkeypatch):
+    """Pillow gives it to Ghostscript, here a program that leaves a file."""
+    ghostscript = tmp_path / "gs"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "photo.jpg").write_bytes(POSTSCRIPT)
+    for read in (load_rgb, image_size, inspect, lambda file: load_rgb(Image.open(file))):
+        with pytest.raises(ImageError):
+            read(tmp_path / "photo.jpg")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_format_that_another_package_adds_to_pillow_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setitem(Image.OPEN, "MINE", (Image.OPEN["PNG"][0], lambda prefix: prefix.startswith(b"mine")))
+    monkeypatch.setattr(Image, "ID", ["MINE", *Image.ID])
+    (tmp_path / "a.png").write_bytes(b"mine" + bytes(99))
+    with pytest.raises(ImageError, match="not an image of a known format"):
+        load_rgb(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (CASES / "10-image-endings").iterdir()))
@@ -394,6 +418,44 @@ def test_whatever_a_file_holds_it_gives_an_image_or_an_image_error(format, recwa
             assert found.reduced or found.size == found.pixels.shape[1::-1]
     assert not any("\n" in text for text in said)
     assert not recwarn.list
+
+
+def test_images_that_take_much_memory_are_decoded_one_by_one(tmp_path, monkeypatch):
+    """Eight threads; the most that decode at once is counted in the place of decoding."""
+    running, most = [0], [0]
+    decode = images._upright_rgb
+
+    def counted(*given):
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        try:
+            time.sleep(0.001)  # so that threads overlap if they can
+            return decode(*given)
+        finally:
+            with lock:
+                running[0] -= 1
+
+    lock = threading.Lock()
+    gradient(100, 100).save(tmp_path / "a.png")
+    monkeypatch.setattr(images, "_upright_rgb", counted)
+    for room in (1, 100 * 100 * images.BYTES_A_PIXEL * 3 // 2):  # less than one image takes, and than two
+        monkeypatch.setattr(images, "DECODING", room)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(load_rgb, [tmp_path / "a.png"] * 40))
+    assert most[0] == 1
+    assert images._memory._taken == 0
+
+
+def test_fewer_images_wait_where_they_are_large(tmp_path, monkeypatch):
+    gradient(100, 100).save(tmp_path / "a.png")
+    monkeypatch.setattr(images, "WAITING", 3 * 100 * 100 * 2)
+    taken = []
+    paths = (taken.append(n) or tmp_path / "a.png" for n in range(9))
+    opened = open_ahead(paths, (96, 96), ahead=6)
+    next(opened)
+    assert len(taken) == 3  # two wait, and the third has been looked at
+    assert len(list(opened)) == 8
 
 
 def test_images_are_opened_ahead_in_order_and_no_further(tmp_path):

@@ -372,6 +372,26 @@ def test_a_network_that_opencv_cannot_read_has_no_row_of_it(run, dull, monkeypat
     assert "Unsupported layer" in next(note for note in made.notes if note.startswith(OPENCV))
 
 
+def test_a_peer_that_fails_when_it_runs_is_a_row_that_says_so(run, dull, monkeypatch):
+    """OpenCV reads a region layer of one class without softmax, and refuses it in its first run."""
+
+    def refuse(_):
+        raise RuntimeError("(-215:Assertion failed)\nuseLogistic || useSoftmax")
+
+    monkeypatch.setattr(benchmark, "missing", lambda module: None)
+    monkeypatch.setattr(benchmark, "opencv", lambda model: refuse)
+    made = network_series([run / "model.safetensors"], 2, 1, 1)
+    assert OPENCV not in {row.name for row in made.candidates}
+    tables = tabulate(made, [[Took(1.0) for _ in made.candidates]])
+    assert len(tables) == 2
+    for table in tables:
+        assert table.failed == {OPENCV: "(-215:Assertion failed) useLogistic || useSoftmax"}
+        assert table.against == PLAIN
+    lines = str(Speed(MACHINE, 2, tuple(tables))).splitlines()
+    assert [line.split() for line in lines if line.startswith(f"  {OPENCV}")] == [["OpenCV", "dnn", "failed"]] * 2
+    assert f"{OPENCV} failed: (-215:Assertion failed) useLogistic || useSoftmax" in lines
+
+
 def test_threads_are_given_and_given_back():
     cv2 = pytest.importorskip("cv2")
     before = torch.get_num_threads(), cv2.getNumThreads()

@@ -72,11 +72,16 @@ def test_steps_are_timed_without_the_first(monkeypatch):
 def test_each_kind_trains_the_models_layers_for_three_classes(task, tmp_path, monkeypatch):
     made, real = [], steps.Network
     monkeypatch.setattr(steps, "Network", lambda *given: made.append(real(*given)) or made[-1])
+    hostile = tmp_path / "hostile"
+    (hostile / "lookonce").mkdir(parents=True)
+    for file in ("csv.py", "lookonce/__init__.py"):
+        (hostile / file).write_text("raise SystemExit('code of the current folder')")
+    monkeypatch.chdir(hostile)
     for kind in ("plain", "bare"):
         found = KINDS[kind][1](task)
         assert found.seconds > 0
         assert found.waiting is None
-    found = in_process("train", task)  # in a process of its own, as every kind
+    found = in_process("train", task)  # in a process of its own, as every kind; it imports csv and lookonce
     assert found.seconds > 0
     assert 0 <= found.waiting <= 1
     made.append(load_model(tmp_path / "runs" / "run-0").network)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, NamedTuple, get_args
 
 import numpy as np
@@ -13,7 +12,7 @@ from cyclopts import Parameter
 
 from lookonce.choices import choose
 from lookonce.commands.arguments import AnyPath, expanded, several
-from lookonce.data.anchors import anchors_by_head, cluster_anchors, collisions, every_anchor, shapes_in_cells
+from lookonce.data.anchors import cluster_anchors, collisions, every_anchor, shapes_in_cells
 from lookonce.data.check import CheckReport, Counted, Finding, all_findings, collision_findings, training_splits
 from lookonce.data.duplicates import Looks, look
 from lookonce.data.images import measure_range, usable_cores
@@ -22,9 +21,8 @@ from lookonce.errors import ConfigError
 from lookonce.files import check_output
 from lookonce.model import zoo
 from lookonce.model.anchors import Anchors, measure
-from lookonce.model.darknet.cfg import Cfg
-from lookonce.model.darknet.files import detector_of
 from lookonce.model.layers import Detection, PlacedHead, Region
+from lookonce.model.named_network import named_network
 from lookonce.model.resize import ResizeMode
 from lookonce.model.sizes import check_input_size, heads_of
 from lookonce.model.zoo import STRIDE
@@ -81,7 +79,7 @@ def check(
         check_output(report, overwrite, data)
     if anchors is not None and anchors < 0:
         raise ConfigError(f"anchors: {anchors}; expected at least 0")
-    own = () if network is None else heads_of(network_cfg(network, 1).layers)
+    own = () if network is None else heads_of(named_network(network, 1).layers)
     side = only_size(own) or 416 if size is None else size
     whole = read_whole(data, labels, format)
     heads, fit = fitted_heads(whole, Wanted(network, own, anchors), side, resize)
@@ -135,15 +133,6 @@ class Wanted(NamedTuple):
     """How many to cluster; 0: none; None: as many as it has."""
 
 
-def network_cfg(network: str, classes: int, fit: zoo.AnchorSizes = ()) -> Cfg:
-    """Return a known network or a .cfg with these anchors, cells of STRIDE; (): its own."""
-    if not network.endswith(".cfg"):
-        return Cfg(zoo.detector(network, classes, fit or zoo.own_anchors(network)))
-    found = detector_of(Path(network), classes)
-    heads = heads_of(found.layers)
-    return detector_of(Path(network), classes, anchors_by_head(fit, STRIDE, heads)) if fit else found
-
-
 def only_size(heads: Sequence[PlacedHead]) -> int | None:
     """Return the side of the only input of a network with a detection layer; None: it has no such layer."""
     return next((head.layer.input_size[0] for head in heads if isinstance(head.layer, Detection)), None)
@@ -161,7 +150,7 @@ def fitted_heads(
     if wanted.network is None:
         heads: tuple[PlacedHead, ...] = (PlacedHead(Region(fit or zoo.VOC_ANCHORS, classes), STRIDE),)
     else:
-        cfg = network_cfg(wanted.network, classes, fit)
+        cfg = named_network(wanted.network, classes, fit)
         check_input_size(cfg.layers, (size, size), cfg.channels)
         heads = heads_of(cfg.layers)
     anchors = np.array(every_anchor(heads)[0]) / STRIDE

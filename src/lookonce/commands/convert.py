@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,14 +16,16 @@ from numpy.typing import NDArray
 
 from lookonce.choices import choose
 from lookonce.commands.arguments import AnyPath, expanded, several
-from lookonce.data.dataset import DataPolicy, Dataset
+from lookonce.data.dataset import DataPolicy, Dataset, Problem
 from lookonce.data.formats.coco import write_coco
 from lookonce.data.formats.voc import write_voc
 from lookonce.data.formats.yolo import write_yolo
+from lookonce.data.images import image_size
 from lookonce.data.read import Format, Whole, read_whole, settle
-from lookonce.errors import UserError
-from lookonce.files import is_inside, sweep, temporary
+from lookonce.errors import UNPRINTABLE, ImageError, UserError, plural
+from lookonce.files import alike, is_inside, sweep, temporary
 
+log = logging.getLogger("lookonce")
 Target = Literal["voc", "coco", "yolo"]
 IMAGES = {"voc": "JPEGImages", "coco": "images", "yolo": "images"}
 WRITERS = {"voc": write_voc, "coco": write_coco, "yolo": write_yolo}
@@ -53,17 +56,20 @@ def convert(
     labels: Sequence[str] | None = None,
     read_as: Format = "auto",
     policy: DataPolicy = "drop",
+    link: bool = False,
 ) -> Converted:
     """Write a data set, with all its splits, in another format.
 
     Args:
         data: Data set: its folder, or its COCO .json, data.yaml or obj.data.
-        out: New folder. Its images are hard links to the old ones where the disk supports them, else copies.
+        out: New folder.
         format: Format to write: voc, coco, or yolo (data.yaml and obj.data).
         labels: Write these classes only, in this order. Images without any of them are kept, without objects.
         read_as: Format of `data`; auto detects it.
         policy: How to handle a box less than half inside its image: drop it, clip it to the image, or error. A box
             at least half inside is clipped.
+        link: Make hard links to the images where the disk supports them, instead of copies. They take no space, but a
+            program that changes an image in place changes both data sets.
     Returns:
         Converted: what was written, and what the format cannot hold.
     Raises:
@@ -77,16 +83,22 @@ def convert(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: already exists; expected a new folder: remove it, or name another")
     whole = read_whole(data, labels, read_as, policy)
-    settle(whole.dataset.problems, policy, str(data))
-    if not len(whole.dataset):
+    dataset, place = _with_images(whole.dataset)
+    settle(dataset.problems, policy, str(data))
+    if not len(dataset):
         raise UserError(f"{data}: no image can be read, so there is nothing to convert")
-    splits = _splits(whole, format)
-    names = unique_names(whole.dataset)
+    splits = {
+        name: kept
+        for name, members in _splits(whole, format).items()
+        if len(kept := place[members][place[members] >= 0])
+    }
+    names = unique_names(dataset)
+    _note_outside(dataset, data)
     sweep(out.absolute().parent)
     beside = temporary(out.absolute())
     try:
-        _link(whole.dataset, names, beside / IMAGES[format])
-        WRITERS[format](beside, whole.dataset, names, splits)
+        _copy(dataset, names, beside / IMAGES[format], link)
+        WRITERS[format](beside, dataset, names, splits)
         if out.exists():
             out.rmdir()
         beside.replace(out)
@@ -94,25 +106,27 @@ def convert(
         raise UserError(f"{out}: cannot be written: {error.strerror or error}; nothing was changed") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    dataset = whole.dataset
     losses = _losses(dataset, format)
     return Converted(out, format, len(dataset), len(dataset.boxes), tuple(splits), losses)
 
 
 def unique_names(dataset: Dataset) -> list[str]:
-    """Return a file name for each image [M] with a unique stem and without blanks, which end names in VOC's lists."""
+    """Return a file name for each image [M] with a unique stem, also where case and the form of accents do not count.
+
+    It has no blanks, which end names in VOC's lists, and no characters that no one sees or that are not UTF-8.
+    """
     taken: set[str] = set()
     names: list[str] = []
     for path in dataset.paths.tolist():
         parts = Path(path)
-        stem = re.sub(r"\s", "_", parts.stem)
+        stem = re.sub(r"\s", "_", UNPRINTABLE.sub("_", parts.stem))
         stem = re.sub(r"\.(xml|jpe?g|png|bmp)$", r"_\1", stem, flags=re.IGNORECASE)
-        tries = [stem, f"{parts.parent.name}_{stem}"]
-        free = (name for name in tries if name.lower() not in taken)
+        tries = [stem, f"{UNPRINTABLE.sub('_', parts.parent.name)}_{stem}"]
+        free = (name for name in tries if alike(name) not in taken)
         name = next(free, "") or f"{stem}_{len(names)}"
-        while name.lower() in taken:
+        while alike(name) in taken:
             name += "_"
-        taken.add(name.lower())
+        taken.add(alike(name))
         names.append(name + parts.suffix)
     return names
 
@@ -129,14 +143,42 @@ def _splits(whole: Whole, format: Target) -> dict[str, NDArray[np.int64]]:
     return {name: members for name, members in found.items() if len(members)}
 
 
-def _link(dataset: Dataset, names: list[str], folder: Path) -> None:
+def _with_images(dataset: Dataset) -> tuple[Dataset, NDArray[np.int64]]:
+    """Return the data set without files that do not begin like an image, each noted as a problem, and the index in it
+    of each image [M], -1 for those left out. A label file may name any file, and only images are copied."""
+    problems, keep = list(dataset.problems), np.ones(len(dataset), bool)
+    for number, record in enumerate(dataset.records):
+        try:
+            image_size(record.path)
+        except ImageError as error:
+            keep[number] = False
+            problems.append(Problem(str(dataset.paths[number]), "image unreadable", error.found, "skipped"))
+    found = replace(dataset if keep.all() else dataset.select(keep), problems=tuple(problems))
+    return found, np.where(keep, keep.cumsum() - 1, -1)
+
+
+def _note_outside(dataset: Dataset, data: Path) -> None:
+    """Warn of images that lie outside the data set: whoever wrote its labels chose them."""
+    home = (data if data.is_dir() else data.parent).resolve()
+    outside = [path for path in (record.path.resolve() for record in dataset.records) if home not in path.parents]
+    if outside:
+        log.warning("%s: %s outside its folder copied, the first: %s", data, plural(len(outside), "image"), outside[0])
+
+
+def _copy(dataset: Dataset, names: list[str], folder: Path, link: bool) -> None:
     folder.mkdir(parents=True)
     for record, name in zip(dataset.records, names, strict=True):
         source = record.path.resolve()
-        try:
-            os.link(source, folder / name)
-        except OSError:
+        if not (link and _linked(source, folder / name)):
             shutil.copyfile(source, folder / name)
+
+
+def _linked(source: Path, target: Path) -> bool:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        return False
+    return True
 
 
 def _losses(dataset: Dataset, format: Target) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ import re
 import signal
 import sys
 import tempfile
-import unicodedata
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,12 +21,12 @@ from lookonce.choices import choose
 from lookonce.commands.arguments import AnyPath, check_order, expanded, several
 from lookonce.console import track
 from lookonce.data.download import MOST_BYTES, fetch_image
-from lookonce.data.images import BATCH, Decoded, load_rgb, usable_cores
+from lookonce.data.images import BATCH, WAITING, Decoded, load_rgb, usable_cores
 from lookonce.data.lookup import find_images
 from lookonce.errors import ImageError, Interrupted, UserError, plural, printable
 from lookonce.evaluation.average_precision import LOWEST_THRESHOLD
 from lookonce.evaluation.evaluate import SCORE_THRESHOLD
-from lookonce.files import new_folder, numbered_folder, replacing, sweep
+from lookonce.files import alike, new_folder, numbered_folder, replacing, sweep
 from lookonce.inference.backends.settings import BackendName, Precision
 from lookonce.inference.detector import Detector
 from lookonce.inference.draw import MAX_LINE, draw
@@ -296,7 +295,7 @@ def _found(detector: Detector, files: list[str], job: _Job) -> Iterator[ImageRes
     """Yield the result of each file in order; threads draw the images while the network runs."""
     paths = track(files, "detecting")
     with ThreadPoolExecutor(usable_cores()) as pool:
-        drawings: deque[Future[None]] = deque()
+        drawings: deque[tuple[int, Future[None]]] = deque()  # with the bytes of its image
         for file, image, found in detector.detect_files(paths):
             if isinstance(image, ImageError):
                 _skip(image, job)
@@ -306,12 +305,12 @@ def _found(detector: Detector, files: list[str], job: _Job) -> Iterator[ImageRes
             drawn = f"{stem}.jpg" if job.save_images else None
             result = ImageResult(job.names.get(file, file), stem, image.size, wanted, drawn)
             if job.save_images or "crops" in job.formats:
-                drawings.append(pool.submit(_write_images, file, image, result, job))
-            if len(drawings) > BATCH:
-                drawings.popleft().result()
+                drawings.append((image.pixels.nbytes, pool.submit(_write_images, file, image, result, job)))
+            while len(drawings) > BATCH or sum(size for size, _ in drawings) > WAITING:
+                drawings.popleft()[1].result()
             yield result
         while drawings:
-            drawings.popleft().result()
+            drawings.popleft()[1].result()
 
 
 def _skip(error: ImageError, job: _Job) -> None:
@@ -342,16 +341,16 @@ def _write_images(file: str, image: Decoded, result: ImageResult, job: _Job) -> 
 def _taken(folder: Path) -> set[str]:
     """Return the stems of the files in a folder that detect does not replace."""
     below = (path for name in FOLDERS.values() for path in (folder / name).rglob("*"))
-    return {_alike(path.stem) for path in (*folder.iterdir(), *below) if path.suffix.lower() in ENDINGS}
+    return {alike(path.stem) for path in (*folder.iterdir(), *below) if path.suffix.lower() in ENDINGS}
 
 
 def _free_stem(stem: str, taken: set[str]) -> str:
     """Return an unused stem for file names, and mark it as used."""
     short = stem = _short(stem)
     number = 2
-    while _alike(stem) in taken:
+    while alike(stem) in taken:
         stem, number = f"{short}-{number}", number + 1
-    taken.add(_alike(stem))
+    taken.add(alike(stem))
     return stem
 
 
@@ -359,8 +358,3 @@ def _short(stem: str) -> str:
     while len(os.fsencode(stem)) > LONGEST:
         stem = stem[:-1]
     return stem
-
-
-def _alike(name: str) -> str:
-    """Return what two names share that mean one file on some systems, which ignore case and the form of accents."""
-    return unicodedata.normalize("NFC", name).casefold()

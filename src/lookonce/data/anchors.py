@@ -24,7 +24,7 @@ from lookonce.model.heads.region import Targets
 from lookonce.model.layers import PlacedHead, Yolo
 from lookonce.model.losses import Objects
 from lookonce.model.resize import ResizeMode, fitted, geometry
-from lookonce.model.zoo import STRIDE
+from lookonce.model.zoo import STRIDE, AnchorSizes
 
 SIZES = (("small", 0.0, 32.0), ("medium", 32.0, 96.0), ("large", 96.0, math.inf))
 """Sides at the input, pixels: below a cell of YOLOv2, up to three cells, above. Source of the limits: COCO."""
@@ -62,10 +62,10 @@ def every_anchor(heads: Sequence[PlacedHead]) -> tuple[list[tuple[float, float]]
     Yolo layers share one list, also of anchors that no head has; a region layer has a list of its own.
     """
     shapes: list[tuple[float, float]] = []
-    starts: dict[zoo.AnchorSizes, int] = {}
+    starts: dict[AnchorSizes, int] = {}
     own: list[list[int]] = []
     for head in heads:
-        start, listed, mask = len(shapes), tuple(head.anchors_px), range(len(head.layer.anchors))
+        start, listed, mask = len(shapes), tuple(head.anchors_px), tuple(range(len(head.layer.anchors)))
         if isinstance(head.layer, Yolo):
             listed, mask = head.layer.all_anchors, head.layer.mask
             start = starts.setdefault(listed, start)

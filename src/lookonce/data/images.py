@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import re
 import struct
@@ -45,11 +46,21 @@ IMAGE_SUFFIXES = frozenset({
 })  # fmt: skip
 """Endings of image files, in any case: all that Pillow decodes, and HEIC. Written out, since asking Pillow for them
 imports every plugin; a test compares them."""
-NOT_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"})
-"""Formats of Pillow that are not read: stubs without a decoder, and programs that another program would have to run."""
+FORMATS = frozenset({
+    "AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "GIF", "HEIF", "ICNS", "ICO", "IM",
+    "JPEG", "JPEG2000", "MSP", "PCD", "PCX", "PIXAR", "PNG", "PPM", "PSD", "QOI", "SGI", "SUN", "TGA", "TIFF", "WEBP",
+    "XBM", "XPM",
+})  # fmt: skip
+"""Formats that are read, as Pillow names them: those that it decodes itself and that have an ending. Not among them:
+EPS, a program that Ghostscript would run; stubs without a decoder; whatever other packages add to Pillow."""
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
 MOST_PIXELS = 200_000_000
 """A larger image is refused before it is decoded: it would take over 600 MB as RGB. Pillow's own limit is not used."""
+BYTES_A_PIXEL = 14
+"""Memory that decoding takes at its peak, for each pixel of the file."""
+DECODING, WAITING = 3 << 30, 1 << 30
+"""Most bytes that images take together while threads decode them, and while they wait for the network. An image that
+takes more is alone."""
 ALWAYS_DECODED, PIXELS_A_BYTE = 10_000_000, 5000
 """A larger image than ALWAYS_DECODED pixels with more than PIXELS_A_BYTE pixels for each byte of its file has a false
 header. A blank PNG has about 350."""
@@ -119,6 +130,8 @@ def load_rgb(
     """
     if isinstance(source, Image.Image):
         with _readable(source):
+            if source.format not in (None, "MPO", *FORMATS):
+                raise OSError(f"{source.format} is not read; save it as PNG")
             _check_size(source.size, None, _name(source))
             source.load()
             return _upright_rgb(source, orientation(source.info), reduce_to, pixel_range, _name(source))
@@ -126,7 +139,8 @@ def load_rgb(
         with _opening(source) as (image, size, turn):
             if reduce_to and max(size) > reduce_to:
                 image.draft("RGB", _shrunk(image.size, reduce_to))
-            return _upright_rgb(image, turn, reduce_to, pixel_range, _name(source))
+            with _memory.share(image.size):
+                return _upright_rgb(image, turn, reduce_to, pixel_range, _name(source))
     pixels = _from_array(source, pixel_range)
     if reduce_to and max(pixels.shape[:2]) > reduce_to:
         return np.array(_reduced(Image.fromarray(pixels), reduce_to))
@@ -150,7 +164,8 @@ def load_for(source: Path | str | bytes | BinaryIO, input_size: tuple[int, int],
     least = ENOUGH * max(input_size)
     with _opening(source) as (image, size, turn):
         image.draft("RGB", (least, least))
-        return Decoded(_upright_rgb(image, turn, None, pixel_range, _name(source)), size)
+        with _memory.share(image.size):
+            return Decoded(_upright_rgb(image, turn, None, pixel_range, _name(source)), size)
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
@@ -178,22 +193,61 @@ def open_ahead(paths: Iterable[Path | str], input_size: tuple[int, int], ahead: 
                pixel_range: PixelRange | None = None) -> Iterator[tuple[str, Opened]]:  # fmt: skip
     """Yield (path, image or its error) in the given order, while threads decode the next `ahead` images.
 
+    Fewer are decoded ahead if they are so large that they would take more than WAITING bytes.
     input_size: (width, height) of the network's input that they are for.
     """
     with ThreadPoolExecutor(usable_cores()) as pool:
-        coming: deque[tuple[str, Future[Opened]]] = deque()
+        coming: deque[tuple[str, int, Future[Opened]]] = deque()  # path, bytes, image
         try:
             for path in paths:
-                coming.append((str(path), pool.submit(_opened, path, input_size, pixel_range)))
+                size = _bytes_of(path)
+                while coming and size + sum(each for _, each, _ in coming) > WAITING:
+                    name, _, future = coming.popleft()
+                    yield name, future.result()
+                coming.append((str(path), size, pool.submit(_opened, path, input_size, pixel_range)))
                 if len(coming) > ahead:
-                    name, future = coming.popleft()
+                    name, _, future = coming.popleft()
                     yield name, future.result()
             while coming:
-                name, future = coming.popleft()
+                name, _, future = coming.popleft()
                 yield name, future.result()
         finally:
-            for _, future in coming:
+            for *_, future in coming:
                 future.cancel()
+
+
+def _bytes_of(path: Path | str) -> int:
+    """Return the bytes of an image as RGB at full size, from its header; 0 for what cannot be read."""
+    try:
+        return 3 * math.prod(image_size(path))
+    except ImageError:
+        return 0
+
+
+class _Memory:
+    """The memory that all threads together take for decoding."""
+
+    def __init__(self) -> None:
+        self._taken, self._freed = 0, threading.Condition()
+
+    @contextmanager
+    def share(self, size: tuple[int, int]) -> Iterator[None]:
+        """Wait until the memory for an image of (width, height) is free, and take it until the block ends."""
+        count = BYTES_A_PIXEL * math.prod(size)
+        with self._freed:
+            self._freed.wait_for(lambda: not self._taken or self._taken + count <= DECODING)
+            self._taken += count
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._taken -= count
+                self._freed.notify_all()
+
+
+_memory = _Memory()
+if hasattr(os, "register_at_fork"):  # the threads that hold its memory stay in the parent
+    os.register_at_fork(after_in_child=_memory.__init__)  # type: ignore[misc]
 
 
 def _opened(path: Path | str, input_size: tuple[int, int], pixel_range: PixelRange | None) -> Opened:
@@ -321,7 +375,7 @@ def _identify(file: BinaryIO, length: int) -> Image.Image:
             if kind == "JPEG":
                 factory = JpegImagePlugin.JpegImageFile  # Pillow's own would parse a damaged MPF block behind it
             try:
-                if kind not in NOT_IMAGES and (accept is None or accept(prefix) is True):
+                if kind in FORMATS and (accept is None or accept(prefix) is True):
                     file.seek(0)
                     return factory(file, "")
             except (SyntaxError, IndexError, TypeError, KeyError, struct.error):

@@ -113,7 +113,9 @@ class Folders:
         if self._by_name is None:
             self._by_name = _by_name(self._root)
         stem = os.path.splitext(parts[-1])[0]
-        found = self._by_name.get(parts[-1].lower()) or (self._by_name.get(f"/{stem}".lower()) if image else None)
+        found = self._by_name.get(parts[-1].lower())
+        if image and (found is None or found.suffix.lower() not in IMAGE_SUFFIXES):
+            found = self._by_name.get(f"/{stem}".lower())
         if found is None or contradict(parts[:-1], found.relative_to(self._root).parts[:-1]):
             return None
         return found
@@ -142,7 +144,8 @@ class Folders:
 
         Args:
             bases: folders it may be relative to.
-            image: accept an image of the same stem and another ending (.JPG, .png).
+            image: only a file with the ending of an image is meant, also one of the same stem and another ending
+                (.JPG, .png).
         """
         parts = split_path(text)
         if not parts or len(parts) > MAX_PARTS:
@@ -168,7 +171,10 @@ class Folders:
 
     def _there(self, base: str, parts: list[str], image: bool) -> Path | None:
         names = self._listing(os.path.join(base, *parts[:-1]))
-        name = parts[-1] if parts[-1] in names else names.get("/" + os.path.splitext(parts[-1])[0] if image else "")
+        stem, ending = os.path.splitext(parts[-1])
+        if parts[-1] in names and (not image or ending.lower() in IMAGE_SUFFIXES):
+            return Path(base, *parts)
+        name = names.get("/" + stem) if image else None
         return Path(base, *parts[:-1], name) if name else None
 
 

@@ -216,7 +216,10 @@ class Whole:
     def _hashed(self) -> dict[str, NDArray[np.int64]]:
         """Divide a data set without splits into exactly 80, 10 and 10 % by the hash of the file names."""
         paths = self.found.paths
-        order = sorted(range(len(paths)), key=lambda i: (sha256(Path(paths[i]).stem.encode()).digest(), paths[i]))
+        order = sorted(
+            range(len(paths)),
+            key=lambda i: (sha256(Path(paths[i]).stem.encode("utf-8", "surrogatepass")).digest(), paths[i]),
+        )
         if len(order) < len(HASHED):
             return {"train": np.arange(len(order))}
         tenth = max(1, round(len(order) / 10))

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -34,6 +34,7 @@ from lookonce.console import cell, cells, rendered
 from lookonce.data.images import BATCH, image_size, load_for, usable_cores
 from lookonce.deploy.export import Options, write_darknet
 from lookonce.errors import ConfigError, ImageError, UserError
+from lookonce.inference.backends.onnxruntime import import_onnxruntime
 from lookonce.inference.backends.open import EXPORTED, Backend, open_backend
 from lookonce.inference.backends.settings import Precision, Settings
 from lookonce.inference.backends.torch import computes_bf16
@@ -96,6 +97,8 @@ class Series:
     """Rounds before those that count."""
     notes: Sequence[str] = ()
     """What could not be measured, and why."""
+    failed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Table -> name of a peer that cannot run this network -> what it says."""
     shares: Callable[[Sequence[Sequence[Took]]], dict[str, float]] = lambda _: {}
     """Compute further shares from the measurements [rounds][candidates]."""
 
@@ -132,6 +135,8 @@ class Table:
     """Name of the row that ratios refer to; None: there is no peer."""
     rows: tuple[Row, ...]
     shares: dict[str, float] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Name of a peer that cannot run this network -> what it says."""
 
     def __rich__(self) -> RichTable:
         from rich import box
@@ -153,6 +158,8 @@ class Table:
             figures.append("" if row.cpu_ms is None else f"{row.cpu_ms:.1f}")
             figures.append("" if row.ratio is None else f"{row.ratio:.2f}")
             shown.add_row(cell(row.name), row.precision, *figures)
+        for name in self.failed:
+            shown.add_row(cell(name), "failed")
         return shown
 
 
@@ -182,7 +189,12 @@ class Speed:
         from rich.text import Text
 
         head = f"{self.machine}\nthreads: {self.threads}; each row runs once a round, in turn; ms: median of one run\n"
-        notes = [*self.notes, *(["stopped before the last round; the complete rounds are shown"] * self.stopped)]
+        failed = {f"{name} failed: {why}": None for table in self.tables for name, why in table.failed.items()}
+        notes = [
+            *failed,
+            *self.notes,
+            *(["stopped before the last round; the complete rounds are shown"] * self.stopped),
+        ]
         return Group(Text(head), *self.tables, cells(notes))
 
     def __str__(self) -> str:
@@ -237,7 +249,8 @@ def tabulate(series: Series, rounds: Sequence[Sequence[Took]]) -> list[Table]:
         peer, peer_took = next((each for each in chosen if each[0].is_peer), (None, None))
         several = len({candidate.model for candidate, _ in chosen}) > 1
         rows = tuple(_row(candidate, took, peer_took, several) for candidate, took in chosen)
-        tables.append(Table(heading, len(rounds), peer.name if peer else None, rows, series.shares(rounds)))
+        against, failed = peer.name if peer else None, dict(series.failed.get(heading, {}))
+        tables.append(Table(heading, len(rounds), against, rows, series.shares(rounds), failed))
     return tables
 
 
@@ -291,7 +304,8 @@ def this_machine() -> Machine:
     versions = {"lookonce": __version__, "Python": platform.python_version()}
     for module in ("numpy", "torch", *PACKAGES):
         if importlib.util.find_spec(module) is not None:
-            versions[module] = str(importlib.import_module(module).__version__).split("-")[0]
+            found = import_onnxruntime() if module == "onnxruntime" else importlib.import_module(module)
+            versions[module] = str(found.__version__).split("-")[0]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     system = f"{platform.system()} {platform.machine()}"
     return Machine(name, features, usable_cores(), os.cpu_count() or 1, gpu, system, versions)
@@ -348,6 +362,7 @@ def network_series(models: Sequence[Path], batch: int, rounds: int, threads: int
     found: list[tuple[int, Candidate]] = []  # with the index of its network
     notes: list[str] = []
     names: dict[tuple[object, ...], str] = {}
+    failed: dict[str, dict[str, str]] = {}
     with_peers: set[str] = set()
     for path in models:
         source = path if path.suffix in EXPORTED else load_model(path)
@@ -368,11 +383,15 @@ def network_series(models: Sequence[Path], batch: int, rounds: int, threads: int
             runs += [(name, run, "fp32", device, (1, batch), True) for name, device, run in peers]
         for name, run, precision, device, sizes, is_peer in runs:
             for size in sizes:
-                heading, each = f"{network}, batch {size}, {device}", timed(_on_noise(run, size, about.input_size))
+                heading, once = f"{network}, batch {size}, {device}", _on_noise(run, size, about.input_size)
+                if is_peer and (why := _failure(once)):
+                    failed.setdefault(heading, {})[name] = why
+                    continue
+                each = timed(once)
                 made = Candidate(heading, name, str(path), precision, device, size, each, is_peer)
                 found.append((list(names).index(key), made))
     found.sort(key=lambda each: (each[0], each[1].images, each[1].device, each[1].is_peer))
-    return Series([candidate for _, candidate in found], rounds, 2, tuple(dict.fromkeys(notes)))
+    return Series([candidate for _, candidate in found], rounds, 2, tuple(dict.fromkeys(notes)), failed)
 
 
 def ways(path: Path, batch: int, threads: int) -> Iterator[tuple[Settings, Sequence[int]]]:
@@ -458,6 +477,15 @@ def _on_noise(run: Run, batch: int, input_size: tuple[int, int]) -> Callable[[],
     return lambda: run(images)
 
 
+def _failure(once: Callable[[], object]) -> str:
+    """Run another program once and return why it fails; empty: it does not."""
+    try:
+        once()
+    except Exception as error:
+        return " ".join(str(error).split())[:200] or type(error).__name__
+    return ""
+
+
 def _peers(path: Path, model: Model, notes: list[str]) -> Iterator[tuple[str, str, Run]]:
     """Yield (name, device, run) of other programs with the same weights."""
     if why := missing("cv2"):
@@ -538,7 +566,7 @@ def files_series(model: Path, files: Sequence[str], rounds: int, threads: int) -
                 load_for(file, about.input_size, about.pixel_range)
 
     def detect() -> None:
-        with tempfile.TemporaryFile("w", encoding="utf-8") as text:
+        with tempfile.TemporaryFile("w", encoding="utf-8", errors="backslashreplace") as text:
             for file, image, found in detector.detect_files(part):
                 if not isinstance(image, ImageError):
                     write_entry(text, file, found, first=file == part[0])

@@ -41,6 +41,8 @@ ROUNDS = 3  # at most: one takes minutes
 STEPS = 10  # timed, after one that is not
 LABELS = ("a", "b", "c")
 OBJECTS = 8  # on each image
+PYTHON = (sys.executable, "-P", "-m")
+"""Start of a command that runs a module, but none from the current folder: a csv.py there would run in its place."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def in_process(kind: str, task: Task) -> Took:
     """Time one step of a kind in a process of its own. Raises UserError with the process's last line if it fails."""
     result = Path(task.folder, "result.json")
     result.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "lookonce.deploy.step_speed", kind, json.dumps(asdict(task)), str(result)]
+    command = [*PYTHON, "lookonce.deploy.step_speed", kind, json.dumps(asdict(task)), str(result)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(task.threads)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode in (-2, 130):  # SIGINT, which a shell sends to both processes
@@ -168,7 +170,7 @@ def through_train(task: Task) -> Took:
     words = ["train", folder / "set", "--network", folder / "network.cfg", "--size", task.size, "--anchors", 0,
              "--batch-size", task.batch, "--epochs", 3, "--val-split", "none", "--out", runs,
              "--name", run.name]  # fmt: skip
-    subprocess.run([sys.executable, "-m", "lookonce", *map(str, words)], check=True)
+    subprocess.run([*PYTHON, "lookonce", *map(str, words)], check=True)
     with (run / "metrics.csv").open(newline="", encoding="utf-8") as text:
         rows = [row for row in csv.DictReader(text) if row["images_per_s"]]
     rate = mean(float(row["images_per_s"]) for row in rows[1:])

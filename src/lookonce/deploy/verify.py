@@ -200,8 +200,9 @@ def onnx_runner(path: Path) -> tuple[Run, str]:
     """Return what runs an .onnx file, and its name: ONNX Runtime, or OpenVINO if that is not installed."""
     if importlib.util.find_spec("onnxruntime") is None:
         return openvino_runner(path)
-    import onnxruntime
+    from lookonce.inference.backends.onnxruntime import import_onnxruntime
 
+    onnxruntime = import_onnxruntime()
     made = onnx.load_model(path)
     inside = {name for node in made.graph.node for name in node.output}
     made.graph.output.extend(info for info in predictions_info() if info.name in inside)

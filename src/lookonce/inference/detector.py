@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from lookonce.data.images import BATCH, Decoded, ImageSource, Opened, load_for, load_rgb, open_ahead
+from lookonce.data.images import BATCH, WAITING, Decoded, ImageSource, Opened, load_for, load_rgb, open_ahead
 from lookonce.errors import ConfigError, ImageError, plural, printable
 from lookonce.files import file_digest
 from lookonce.inference.backends.open import Backend, model_files, open_backend
@@ -186,7 +186,7 @@ class Detector:
         """
         opened = open_ahead(paths, self.about.input_size, pixel_range=self.about.pixel_range)
         nothing = Detections([], [], [], self.labels)  # type: ignore[arg-type]
-        while batch := list(islice(opened, BATCH)):
+        while batch := list(_first(opened)):
             whole = [image for _, image in batch if not isinstance(image, ImageError)]
             found = iter(self._detect(whole, selection))
             for path, image in batch:
@@ -204,6 +204,16 @@ class Detector:
         inputs = np.stack([to_input(image.pixels, about.input_size, about.resize) for image in images])  # [B, 3, H, W]
         predictions = decode(self.backend(inputs), about.heads, about.tree)
         return postprocess(predictions, sizes, about.input_size, about.resize, about.labels, selection)
+
+
+def _first(opened: Iterator[tuple[str, Opened]]) -> Iterator[tuple[str, Opened]]:
+    """Yield the next BATCH images, or fewer that take more than WAITING bytes together."""
+    size = 0
+    for path, image in islice(opened, BATCH):
+        yield path, image
+        size += 0 if isinstance(image, ImageError) else image.pixels.nbytes
+        if size > WAITING:
+            return
 
 
 def _is_one(images: ImageSource | Iterable[ImageSource]) -> bool:

@@ -75,7 +75,9 @@ class Outputs:
         try:
             for name in (RESULT, *(FILES[kind] for kind in ("coco", "csv") if kind in self.formats)):
                 beside = self._stack.enter_context(replacing(self.folder / name))
-                self._files[name] = self._stack.enter_context(beside.open("w", encoding="utf-8", newline="\n"))
+                self._files[name] = self._stack.enter_context(
+                    beside.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
+                )
         except BaseException:
             self._stack.close()
             raise

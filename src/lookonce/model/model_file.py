@@ -26,6 +26,7 @@ from lookonce.model.layers import Detection, Layer, PlacedHead
 from lookonce.model.resize import ResizeMode
 from lookonce.model.sizes import check_input_size, heads_of, num_classes, tree_files
 from lookonce.model.tree import Tree
+from lookonce.text import clean_name
 
 if TYPE_CHECKING:
     from lookonce.model.darknet.weights import Origin
@@ -91,6 +92,7 @@ class Model:
         if self.loaded is not None:
             object.__setattr__(self, "layers", self.loaded.layers)
             object.__setattr__(self, "channels", self.loaded.channels)
+        object.__setattr__(self, "labels", tuple(map(clean_name, self.labels)))
         classes = num_classes(self.layers)
         check_input_size(self.layers, self.input_size, self.channels)
         if len(self.labels) != classes:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lookonce.errors import UserError
 from lookonce.model.boxes import Array
+from lookonce.text import clean_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -190,7 +191,7 @@ def read_tree(text: str, place: str = "tree") -> Tree:
         words = line.split()
         if len(words) != 2 or not NUMBER.fullmatch(words[1]):
             raise TreeError(f"{place}:{number}: {line.strip()[:60]!r}; expected a name and its parent's number")
-        names.append(words[0])
+        names.append(clean_name(words[0]))
         parents.append(int(words[1]))
     for index, (number, _) in enumerate(lines):
         if parents[index] >= index:
@@ -233,7 +234,7 @@ def _outline(lines: list[tuple[int, str]], place: str) -> Tree:
         known[name] = number
         while above[-1][0] >= indent:
             above.pop()
-        entries.append((name, above[-1][1], len(above)))
+        entries.append((clean_name(name), above[-1][1], len(above)))
         above.append((indent, len(entries) - 1))
     order = sorted(range(len(entries)), key=lambda n: entries[n][2])  # stable: in a level, in order of the file
     by_parent: dict[int, list[int]] = {}

@@ -330,11 +330,6 @@ DETECTORS: dict[str, Callable[[int, AnchorSizes], tuple[Layer, ...]]] = {
     "yolo_fastest_xl": yolo_fastest_xl,
 }
 """Known detectors by name. Those of YOLOv1 have no anchors and run at 448 x 448 only."""
-OWN_ANCHORS = {
-    **{"yolov3": YOLOV3_ANCHORS, "yolov3_tiny": TINY_ANCHORS, "yolov4": YOLOV4_ANCHORS, "yolov4_tiny": TINY_ANCHORS},
-    **{"yolo_fastest": FASTEST_ANCHORS, "yolo_fastest_xl": FASTEST_ANCHORS},
-}
-"""The anchors of published networks with several heads; those of YOLOv2 take VOC_ANCHORS."""
 
 
 def detector(name: str, classes: int, anchors: AnchorSizes) -> tuple[Layer, ...]:
@@ -352,6 +347,8 @@ OWN_ANCHORS: dict[str, AnchorSizes] = {
     "yolov3_tiny": TINY_ANCHORS,
     "yolov4": YOLOV4_ANCHORS,
     "yolov4_tiny": TINY_ANCHORS,
+    "yolo_fastest": FASTEST_ANCHORS,
+    "yolo_fastest_xl": FASTEST_ANCHORS,
 }
 """Published anchors of known detectors; others use VOC_ANCHORS. Those of YOLOv1 have none."""
 

@@ -28,12 +28,11 @@ from lookonce.data.read import check_images, read_splits
 from lookonce.errors import ConfigError, UserError, printable
 from lookonce.files import LOCK, new_folder, numbered_folder, sweep, write_text
 from lookonce.model import zoo
-from lookonce.model.anchors import anchors_by_head
 from lookonce.model.darknet.cfg import Cfg, read_cfg
-from lookonce.model.darknet.files import changed, detector_of, read_text, tree_of
+from lookonce.model.darknet.files import read_text, tree_of
 from lookonce.model.layers import Region
-from lookonce.model.model_file import load_model
-from lookonce.model.sizes import heads_of, num_floats, num_operations, stride
+from lookonce.model.named_network import named_network
+from lookonce.model.sizes import heads_of, num_floats, num_operations
 from lookonce.model.tree import Tree, read_tree
 from lookonce.training.recipes import Settings
 from lookonce.training.start import Start
@@ -313,21 +312,8 @@ def read_both(config: RunConfig, tree: Tree | None = None) -> tuple[Dataset, Dat
 
 
 def network_cfg(how: Settings, classes: int, anchors: zoo.AnchorSizes = ()) -> Cfg:
-    """Return the network that the settings name: a known one, or that of a .cfg or of a model file.
-
-    anchors: (w, h) by growing area, in cells of the network's stride; empty: its own.
-    """
-    name = how.network
-    if name in zoo.DETECTORS:
-        cfg = Cfg(zoo.detector(name, classes, zoo.OWN_ANCHORS.get(name, zoo.VOC_ANCHORS)))
-    elif name.endswith(".cfg"):
-        cfg = detector_of(Path(name), classes)
-    else:
-        about = load_model(name).description
-        cfg = changed(Cfg(about.layers, *about.input_size, about.channels), name, classes)
-    if anchors:
-        heads = heads_of(cfg.layers)
-        cfg = changed(cfg, name, classes, anchors_by_head(anchors, stride(cfg.layers), heads))
+    """Return the network that the settings name, as they change it. Arguments and errors as named_network."""
+    cfg = named_network(how.network, classes, anchors)
     return replace(cfg, layers=tuple(how.scaled(layer) for layer in cfg.layers))
 
 

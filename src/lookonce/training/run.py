@@ -31,9 +31,8 @@ from lookonce.model.darknet.files import read_text, tree_of
 from lookonce.model.layers import Layer, Region
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, empty
-from lookonce.model.sizes import check_input_size, heads_of, stride
+from lookonce.model.sizes import check_input_size, heads_of
 from lookonce.model.tree import Tree, write_tree
-from lookonce.model.zoo import STRIDE
 from lookonce.training.checkpoints import read_checkpoint
 from lookonce.training.config import (
     MAP,
@@ -266,13 +265,12 @@ class Run:
             check_input_size(cfg.layers, (side, side), cfg.channels)
         if given := how.anchor_sizes:
             by_area = given if len(heads_of(cfg.layers)) == 1 else tuple(sorted(given, key=math.prod))
-            scale = STRIDE / stride(cfg.layers)
-            return network_cfg(how, classes, tuple((w * scale, h * scale) for w, h in by_area))
+            return network_cfg(how, classes, by_area)
         if not how.anchors:
             return cfg
         found = cluster_anchors(self.train_set, int(how.anchors), size=how.size, resize=how.resize,
-                                stride=stride(cfg.layers), seed=self.config.seed)  # fmt: skip
-        log.info("anchors (cells): %s; mean best IoU %.3f, recall at .5 %.3f",
+                                seed=self.config.seed)  # fmt: skip
+        log.info("anchors (cells of 32 px): %s; mean best IoU %.3f, recall at .5 %.3f",
                  " ".join(f"{w:.2f},{h:.2f}" for w, h in found.wh), found.mean_iou, found.recall)  # fmt: skip
         return network_cfg(how, classes, found.wh)
 

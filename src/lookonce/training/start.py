@@ -67,8 +67,8 @@ def choose_start(weights: str | Path, network: str | Path | None) -> Start | Non
 
 def _of_model(model: PretrainedModel, path: Path) -> Start:
     """Return the start of a published model, whose weights are at path."""
-    anchors = zoo.OWN_ANCHORS.get(model.network, zoo.VOC_ANCHORS)
-    is_known = model.prefix is not None or zoo.detector(model.network, model.classes, anchors) == model.build()
+    layers = zoo.detector(model.network, model.classes, zoo.own_anchors(model.network))
+    is_known = model.prefix is not None or layers == model.build()
     network = model.network if is_known else str(path.with_suffix(".cfg"))
     return Start(path, model.name, digest(path), network, model.side)
 

@@ -24,7 +24,7 @@ import msgspec
 
 from lookonce.data.formats.builder import NO_ID, Box
 from lookonce.errors import UserError
-from lookonce.text import read_json
+from lookonce.text import clean_name, read_json
 
 EXPECTED = "COCO JSON with categories, images and annotations"
 SECTIONS = ("categories", "images", "annotations")
@@ -175,13 +175,13 @@ def _add_category(content: Content, note: Note, entry: _Category, index: int) ->
         found = f"id {_short(entry.id)}, name {_short(entry.name)}; expected an id and a name"
         note(f"$.categories[{index}]", "entry unreadable", found, "skipped")
         return
-    name = name.strip()
+    name = clean_name(name)
     if content.names.setdefault(number, name) != name:
         found = f"{name!r} has the id of {content.names[number]!r}; expected each id once"
         note(f"$.categories[{index}] (id {content.ids.text(number)})", "category id twice", found, "skipped")
         return
     if isinstance(entry.supercategory, str):
-        content.parents[number] = entry.supercategory.strip()
+        content.parents[number] = clean_name(entry.supercategory)
 
 
 def _add_image(content: Content, note: Note, entry: _Image, index: int) -> None:

@@ -32,9 +32,9 @@ from lookonce.data.formats.builder import (
 )
 from lookonce.data.images import IMAGE_SUFFIXES, image_size
 from lookonce.data.lookup import Folders, Sections, is_hidden, is_split, relative_path, sections, split_path, split_word
-from lookonce.errors import ImageError, UserError
+from lookonce.errors import ImageError, UserError, printable
 from lookonce.files import write_text
-from lookonce.text import Note, decode, note_guess, read_lines
+from lookonce.text import Note, clean_name, decode, note_guess, read_lines
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -253,10 +253,10 @@ def write_annotation(path: Path, image: str, size: tuple[int, int], boxes: NDArr
         corners = [box[0] + 1, box[1] + 1, box[2], box[3]]
         inner = "".join(f"<{tag}>{float(v):.8g}</{tag}>" for tag, v in zip(CORNERS, corners, strict=True))
         hard = int(bool(difficult[number])) if difficult is not None else 0
-        objects.append(f"\t<object>\n\t\t<name>{escape(name)}</name>\n\t\t<difficult>{hard}</difficult>\n"
+        objects.append(f"\t<object>\n\t\t<name>{escape(printable(name))}</name>\n\t\t<difficult>{hard}</difficult>\n"
                        f"\t\t<bndbox>{inner}</bndbox>\n\t</object>\n")  # fmt: skip
-    write_text(path, f"<annotation>\n\t<folder>{escape(path.parent.parent.name)}</folder>\n"
-               f"\t<filename>{escape(image)}</filename>\n"
+    write_text(path, f"<annotation>\n\t<folder>{escape(printable(path.parent.parent.name))}</folder>\n"
+               f"\t<filename>{escape(printable(image))}</filename>\n"
                f"\t<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>\n"
                f"{''.join(objects)}</annotation>\n")  # fmt: skip
 
@@ -436,7 +436,7 @@ def _read(found: Builder, key: str, file: Path, indexes: Sequence[dict[str, list
 
 def _add(found: Builder, key: str, file: Path, element: ObjectElement, size: tuple[int, int]) -> None:
     """Add one object, or note why it is left out."""
-    name, box, place = element.text.get("name", ""), read_box(element), (file, element.line)
+    name, box, place = clean_name(element.text.get("name", "")), read_box(element), (file, element.line)
     if not name or isinstance(box, str):
         text = box if isinstance(box, str) else "an object without a name"
         found.problem(key, place, "object unreadable", text, "dropped")

@@ -44,7 +44,7 @@ from lookonce.data.lookup import (
 )
 from lookonce.errors import ImageError, UserError
 from lookonce.files import write_text
-from lookonce.text import Note, read_lines
+from lookonce.text import Note, clean_name, read_lines
 
 EXPECTED = "'class cx cy w h' as fractions of the image, or a polygon 'class x1 y1 x2 y2 x3 y3 ...'"
 FARTHEST = 2.0
@@ -394,7 +394,7 @@ def _check_names(file: Path, names: Any) -> tuple[str, ...]:
         raise UserError(f"{file}: names is {str(names)[:60]!r}; expected the names of the classes")
     if any(isinstance(name, dict | list) or not str(name).strip() for name in names):
         raise UserError(f"{file}: a class without a name; expected one name each")
-    return tuple(str(name).strip() for name in names)
+    return tuple(clean_name(str(name)) for name in names)
 
 
 def _images(found: Builder, split: str, sources: list[str], what: Description,

@@ -37,7 +37,7 @@ class OnnxruntimeBackend:
     """
 
     def __init__(self, source: Path | onnx.ModelProto, settings: Settings) -> None:
-        backend = _package()
+        backend = import_onnxruntime()
         if settings.precision == "bf16":
             raise ConfigError("precision: 'bf16': onnxruntime runs networks in fp32; take openvino or torch")
         present = backend.get_available_providers()
@@ -75,7 +75,7 @@ class OnnxruntimeBackend:
 
     def _open(self) -> Any:
         """Open a session. Raises ModelFileError if ONNX Runtime cannot read the model."""
-        backend = _package()
+        backend = import_onnxruntime()
         quiet = backend.SessionOptions()
         quiet.log_severity_level = 3
         quiet.intra_op_num_threads = self._settings.threads or usable_cores()  # its default is all cores of the machine
@@ -86,10 +86,16 @@ class OnnxruntimeBackend:
             raise ModelFileError(f"{self._place}: ONNX Runtime cannot read it ({reason})") from None
 
 
-def _package() -> Any:
+def import_onnxruntime() -> Any:
+    """Return the package onnxruntime with its telemetry off; lookonce/__init__.py turns off what starts at import.
+
+    Raises ConfigError if it is not installed.
+    """
     try:
-        return importlib.import_module("onnxruntime")
+        found = importlib.import_module("onnxruntime")
     except ImportError:
         raise ConfigError(
             "backend: 'onnxruntime': the package is not installed; run: pip install lookonce[onnx]"
         ) from None
+    getattr(found, "disable_telemetry_events", lambda: None)()  # builds for Windows ignore the variable
+    return found

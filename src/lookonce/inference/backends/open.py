@@ -128,7 +128,9 @@ def _cuda(device: str | None) -> bool:
 def _onnxruntime_has_cuda() -> bool:
     if importlib.util.find_spec("onnxruntime") is None:
         return False
-    return "CUDAExecutionProvider" in importlib.import_module("onnxruntime").get_available_providers()
+    from lookonce.inference.backends.onnxruntime import import_onnxruntime
+
+    return "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
 
 
 def _whole(path: Path) -> Path:

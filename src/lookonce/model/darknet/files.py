@@ -17,7 +17,7 @@ from lookonce.model.layers import Connected, Conv, Detection, Head, Layer, Place
 from lookonce.model.sizes import heads_of, tree_files
 from lookonce.model.tree import Tree, read_map, read_tree
 from lookonce.model.zoo import AnchorSizes
-from lookonce.text import read_lines
+from lookonce.text import clean_name, read_lines
 
 if TYPE_CHECKING:
     from lookonce.model.network import Network
@@ -176,7 +176,7 @@ def source_files(path: Path) -> tuple[Path, ...]:
 
 def read_names(path: Path) -> tuple[str, ...]:
     """Read [C] class names, one a line, in any encoding (a guess is logged), without empty lines at the end."""
-    names = [line.strip() for line in read_lines(path, "one class name a line")]
+    names = [clean_name(line) for line in read_lines(path, "one class name a line")]
     while names and not names[-1]:
         names.pop()
     for number, name in enumerate(names, start=1):
