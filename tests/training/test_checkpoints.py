@@ -18,7 +18,7 @@ from lookonce.training.checkpoints import (
     set_random_state,
 )
 from lookonce.training.history import History
-from lookonce.training.loop import StepLimit
+from lookonce.training.duration import StepLimit
 from lookonce.training.signals import Stopped
 
 

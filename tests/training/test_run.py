@@ -137,6 +137,15 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(squares, tmp_path, caplog):
         torch.testing.assert_close(states[1]["current_model_state"][key], value)
 
 
+def test_a_run_with_a_limit_of_time_fits_its_steps_and_ends_in_a_model(squares, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "lookonce"):
+        run = train(squares, out=tmp_path, name="r", **{**SMALL, "epochs": 9999, "minutes": 0.001})
+    assert "0.001 min, batch size 4" in caplog.text
+    assert load_model(run).training["epoch"] == 0  # the time was over within the first epoch
+    assert load_model(run).thresholds
+    assert "minutes: 0.001" in (run / "config.yaml").read_text()
+
+
 @pytest.mark.parametrize("given", [
     {"loss": "keras_yolo2", "prior_loss_images": 30, "optimizer": "sgd", "learning_rate": 1e-3, "schedule": "steps"},
     {"multi_scale": (64, 96), "ema": 0.0, "optimizer": "rmsprop", "learning_rate": 1e-4, "schedule": "cosine"},

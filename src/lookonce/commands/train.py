@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from lookonce.training.config import (
     RunConfig,
     absolute_path,
     class_tree,
+    fitted,
     header,
     read_both,
     run_folder,
@@ -102,7 +104,7 @@ def train(
             splits or labels differ from the run's. A run without a checkpoint leaves no folder behind.
         Interrupted: Ctrl-C or SIGTERM, after a checkpoint was written: resume continues from it.
     """
-    arguments = {**locals(), **options}
+    arguments, began = {**locals(), **options}, time.monotonic()
     if resume is not None:
         return _resume(expanded(resume), None if data is None else expanded(data), arguments)
     if data is None:
@@ -145,8 +147,8 @@ def train(
         from lookonce.report.run_page import write_run_page
         from lookonce.training.run import Run
 
-        exact_batch = options.get("batch_size") is not None or recipe == "blog"
-        return Run(config, folder, sets, exact_batch, write_page=write_run_page, tree=classes).go()
+        config = fitted(config, sets[0], options.get("batch_size") is not None or recipe == "blog")
+        return Run(config, folder, sets, write_page=write_run_page, tree=classes, began=began).go()
 
 
 def _start(weights: AnyPath, recipe: RecipeName | None, network: str | Path | None) -> tuple[Start | None, RecipeName]:

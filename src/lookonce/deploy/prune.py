@@ -34,7 +34,7 @@ from lookonce.model.layers import Connected, Conv, Layer
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, empty
 from lookonce.model.sizes import num_floats, num_operations
-from lookonce.training.config import RunConfig, read_both, run_folder
+from lookonce.training.config import RunConfig, fitted, read_both, run_folder
 from lookonce.training.history import WritePage
 from lookonce.training.recipes import RECIPES, Settings
 from lookonce.training.run import Run
@@ -308,7 +308,8 @@ def _retrain(pruned: Model, folder: Path, config: RunConfig, write_page: WritePa
     save_model(pruned, start)
     settings = replace(config.settings, network=str(cfg.absolute()))
     config = replace(config, weights=str(start.absolute()), settings=settings)
-    Run(config, folder, read_both(config), write_page=write_page).go()
+    sets = read_both(config)
+    Run(fitted(config, sets[0], exact_batch=False), folder, sets, write_page=write_page).go()
 
 
 def _detected(model: Model, dataset: Dataset) -> tuple[list[Detections], Rules, str]:

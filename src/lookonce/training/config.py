@@ -324,6 +324,18 @@ def with_loss_of_heads(how: Settings) -> Settings:
     return replace(how, loss="region")
 
 
+def fitted(config: RunConfig, train_set: Dataset, exact_batch: bool) -> RunConfig:
+    """Return a config with settings fitted to the training images. exact_batch: keep the batch size.
+
+    Raises ConfigError if an exact batch is larger than the training set.
+    """
+    images = len(train_set)
+    if exact_batch and config.settings.batch_size > images:
+        raise ConfigError(f"batch-size: {config.settings.batch_size}; the training split has {images} images, and a "
+                          "batch cannot be larger")  # fmt: skip
+    return replace(config, settings=config.settings.fitted(images, train_set.object_side, exact_batch))
+
+
 def header(config: RunConfig, train_set: Dataset, val_set: Dataset | None, start: Start | None = None) -> list[str]:
     """Return the lines that introduce a run: its data, its network, and what it starts from."""
     how, labels = config.settings, train_set.labels

@@ -59,6 +59,7 @@ class Training(lightning.LightningModule):
         self._unread: list[tuple[dict[str, Tensor], list[int]]] = []  # loss terms on the device, and their images
         self.split_index = 0  # the outputs of the layers below come from a cache
         self.store: DeviceStore | None = None  # keeps images on a GPU
+        self.planned_steps: int | None = None  # what a limit of time allows
         network.freeze(frozen_convolutions(network, settings.freeze))
 
     @property
@@ -68,7 +69,9 @@ class Training(lightning.LightningModule):
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the run."""
+        """Optimizer steps of the run; with a limit of time they change."""
+        if self.planned_steps is not None:
+            return self.planned_steps
         steps = int(self.trainer.estimated_stepping_batches)
         return min(steps, self.settings.steps or steps)
 
@@ -168,8 +171,7 @@ class Training(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule, by step."""
         optimizer = make_optimizer(self.network, self.settings)
-        steps = self.total_steps
-        schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps, self.settings))
+        schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, self.total_steps, self.settings))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
