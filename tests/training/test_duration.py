@@ -22,6 +22,14 @@ class Clock:
         return self.now
 
 
+class Module:
+    planned_steps = None
+
+    @property
+    def total_steps(self):
+        return self.planned_steps or 1508
+
+
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
@@ -34,14 +42,13 @@ def simulate(clock, limit, seconds, validation, per_epoch=26, val_batches=11):
     trainer = SimpleNamespace(global_step=0, current_epoch=0, num_training_batches=per_epoch, should_stop=False,
                               num_val_batches=[val_batches], check_val_every_n_epoch=1,
                               fit_loop=SimpleNamespace(max_epochs=58))  # fmt: skip
-    module = SimpleNamespace(planned_steps=None, total_steps=1508)
+    module = Module()
     plans, validations = [], 0
     limit.on_train_start(trainer, module)
     while not trainer.should_stop:
         clock.now += seconds(trainer.global_step)
         trainer.global_step += 1
         limit.on_train_batch_end(trainer, module)
-        module.total_steps = module.planned_steps or 1508
         plans.append(module.planned_steps)
         if trainer.global_step % per_epoch == 0 or trainer.should_stop:
             if (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0:

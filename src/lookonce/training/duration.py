@@ -80,7 +80,7 @@ class TimeLimit(Callback):
             self._mark = now
         if now < self.end and self._steps < FIRST_FIT:
             return
-        step = (now - self._mark) / max(1, self._steps - SLOW_STEPS)
+        step = max(1e-6, now - self._mark) / max(1, self._steps - SLOW_STEPS)
         validating = self._validating(trainer, step)
         left = self.end - now - FINISH - 2.5 * validating  # the last one, and scoring as in detection
         steps = trainer.global_step + max(0, int(left / step))
