@@ -325,8 +325,8 @@ Head = Region | Yolo | Detection
 Linked = Route | Shortcut | ScaleChannels | Sam
 """Layers that read the outputs of other layers than the one before them."""
 Layer = (
-    Conv | Local | Connected | Batchnorm | MaxPool | LocalAvgPool | AvgPool | Linked | Reorg | SpaceToDepth | Upsample | Crop
-    | Dropout | Softmax | Cost | Contrastive | Head
+    Conv | Local | Connected | Batchnorm | MaxPool | LocalAvgPool | AvgPool | Linked | Reorg | SpaceToDepth | Upsample
+    | Crop | Dropout | Softmax | Cost | Contrastive | Head
 )  # fmt: skip
 
 

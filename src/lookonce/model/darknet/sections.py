@@ -106,8 +106,8 @@ KEPT: dict[str, frozenset[str]] = {
     }),
     "convolutional": TRAINING | {"grad_centr", "angle", "bin_output"},
     **dict.fromkeys((
-        "local", "connected", "batchnorm", "maxpool", "local_avgpool", "route", "shortcut", "scale_channels", "sam", "upsample",
-        "reorg", "reorg3d", "avgpool",
+        "local", "connected", "batchnorm", "maxpool", "local_avgpool", "route", "shortcut", "scale_channels", "sam",
+        "upsample", "reorg", "reorg3d", "avgpool",
     ), TRAINING),
     "crop": TRAINING | {"flip", "angle", "saturation", "exposure", "shift"},
     "dropout": TRAINING | {"dropblock", "dropblock_size_rel", "dropblock_size_abs"},
