@@ -34,7 +34,7 @@ from lookonce.model.layers import Connected, Conv, Layer
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, empty
 from lookonce.model.sizes import num_floats, num_operations
-from lookonce.training.config import RunConfig, fitted, read_both, run_folder
+from lookonce.training.config import RunConfig, fitted, read_both, refuse_binary_weights, run_folder
 from lookonce.training.history import WritePage
 from lookonce.training.recipes import RECIPES, Settings
 from lookonce.training.run import Run
@@ -226,6 +226,7 @@ class Pruned:
 def check_trainable(model: Model, place: Path) -> None:
     """Raise ConfigError for a model that cannot be trained further. place: its file, for the message."""
     width, height = model.input_size
+    refuse_binary_weights(model.network.layers, str(place))
     if model.tree is not None:
         raise ConfigError(f"{place}: its classes are a tree, which is not trained here; give a model of plain classes")
     if width != height or width % model.network.stride:

@@ -12,7 +12,7 @@ import logging
 import math
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from lookonce.files import LOCK, new_folder, numbered_folder, sweep, write_text
 from lookonce.model import zoo
 from lookonce.model.darknet.cfg import Cfg, read_cfg
 from lookonce.model.darknet.files import read_text, tree_of
-from lookonce.model.layers import Region
+from lookonce.model.layers import Conv, Layer, Region
 from lookonce.model.named_network import named_network
 from lookonce.model.sizes import heads_of, num_floats, num_operations
 from lookonce.model.tree import Tree, read_tree
@@ -314,7 +314,15 @@ def read_both(config: RunConfig, tree: Tree | None = None) -> tuple[Dataset, Dat
 def network_cfg(how: Settings, classes: int, anchors: zoo.AnchorSizes = ()) -> Cfg:
     """Return the network that the settings name, as they change it. Arguments and errors as named_network."""
     cfg = named_network(how.network, classes, anchors)
+    refuse_binary_weights(cfg.layers, how.network)
     return replace(cfg, layers=tuple(how.scaled(layer) for layer in cfg.layers))
+
+
+def refuse_binary_weights(layers: Sequence[Layer], place: str) -> None:
+    """Raise ConfigError for a network with binary weights. place: its name, for the message."""
+    if any(isinstance(layer, Conv) and layer.xnor for layer in layers):
+        raise ConfigError(f"{place}: its convolutions with xnor=1 (binary weights) are for detection only; give a "
+                          "network without them")  # fmt: skip
 
 
 def with_loss_of_heads(how: Settings) -> Settings:
