@@ -209,21 +209,14 @@ class Detector:
         """Return an image resized to the network's input, for detect_prepared. Raises as a call does."""
         return self._resized(self._open(image))
 
-    def detect_prepared(
-        self, images: Sequence[Prepared], selections: Sequence[Selection | None]
-    ) -> list[Detections]:
-        """Return the detections of a batch of prepared images, the same as those of a call.
-
-        selections: thresholds for each image; None: the detector's own.
-        """
+    def detect_prepared(self, images: Sequence[Prepared], selections: Sequence[Selection]) -> list[Detections]:
+        """Return the detections of a batch of prepared images. selections: the thresholds of each image."""
         about = self.about
         arrays = self._predictions(images).numpy()
-        found = []
+        found: list[Detections] = []
         for n, (image, selection) in enumerate(zip(images, selections, strict=True)):
             row = Predictions(arrays.boxes[n, None], arrays.objectness[n, None], arrays.class_prob[n, None])
-            [one] = postprocess(row, [image.size], about.input_size, about.resize, about.labels,
-                                selection or self.selection)  # fmt: skip
-            found.append(one if selection else one.above(self.thresholds))
+            found += postprocess(row, [image.size], about.input_size, about.resize, about.labels, selection)
         return found
 
     def _batch(self, images: Sequence[Decoded], selection: Selection) -> list[Detections]:

@@ -67,13 +67,14 @@ class Batcher(Generic[Given, Ready, Answer]):
         batch: most images that run together.
         queue: most images that are admitted and do not run yet.
         threads: number of threads that prepare images.
+        watch: called with the number of images of each batch that begins.
     """
 
     def __init__(
         self, prepare: Callable[[Given], Ready], run: Callable[[Sequence[Ready]], Sequence[Answer]], *, batch: int,
-        queue: int, threads: int,
+        queue: int, threads: int, watch: Callable[[int], object] = int,
     ) -> None:  # fmt: skip
-        self._prepare, self._run = prepare, run
+        self._prepare, self._run, self._watch = prepare, run, watch
         self.batch, self.queue = batch, queue
         self._preparing = ThreadPoolExecutor(threads, "prepare")
         self._running = ThreadPoolExecutor(LANES, "network")
@@ -159,6 +160,7 @@ class Batcher(Generic[Given, Ready, Answer]):
             batch = [self._ready.popleft() for _ in range(min(self.batch, len(self._ready)))]
             self.waiting -= len(batch)
             self.in_network += 1
+            self._watch(len(batch))
             self._idle.clear()
             task = asyncio.create_task(self._batch(batch))
             self._batches.add(task)
