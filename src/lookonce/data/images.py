@@ -168,9 +168,9 @@ def load_for(source: Path | str | bytes | BinaryIO, input_size: tuple[int, int],
             return Decoded(_upright_rgb(image, turn, None, pixel_range, _name(source)), size)
 
 
-def image_size(path: Path | str) -> tuple[int, int]:
+def image_size(source: Path | str | bytes) -> tuple[int, int]:
     """Return (width, height) as seen, from the header alone. Raises ImageError for what is not an image."""
-    with _opening(path) as (_, size, _):
+    with _opening(source) as (_, size, _):
         return size
 
 

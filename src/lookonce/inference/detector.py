@@ -9,7 +9,7 @@ from io import BufferedIOBase
 from itertools import islice
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, overload
+from typing import TYPE_CHECKING, NamedTuple, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from lookonce.files import file_digest
 from lookonce.inference.backends.open import Backend, model_files, open_backend
 from lookonce.inference.backends.settings import BackendName, Precision, Settings
 from lookonce.inference.pretrained_models import model_name, model_path
-from lookonce.model.detections import Detections
+from lookonce.model.detections import Detections, Predictions
 from lookonce.model.heads import decode
 from lookonce.model.postprocess import PLAIN_THRESHOLD, Selection, postprocess
 from lookonce.model.resize import to_input
@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("lookonce")
 SHOWN = 5
 """Classes in the one line that shows a detector."""
+
+
+class Prepared(NamedTuple):
+    """An image as the network takes it."""
+
+    pixels: NDArray[np.float32]  # [3, H, W]
+    size: tuple[int, int]  # (width, height) of the whole image as seen
 
 
 class Detector:
@@ -198,12 +205,33 @@ class Detector:
         pixels = load_rgb(image, pixel_range=self.about.pixel_range)
         return Decoded(pixels, pixels.shape[1::-1])
 
+    def prepare(self, image: ImageSource) -> Prepared:
+        """Return an image resized to the network's input, for detect_prepared. Raises as a call does."""
+        return self._resized(self._open(image))
+
+    def detect_prepared(self, images: Sequence[Prepared], selections: Sequence[Selection]) -> list[Detections]:
+        """Return the detections of a batch of prepared images. selections: the thresholds of each image."""
+        about = self.about
+        arrays = self._predictions(images).numpy()
+        found: list[Detections] = []
+        for n, (image, selection) in enumerate(zip(images, selections, strict=True)):
+            row = Predictions(arrays.boxes[n, None], arrays.objectness[n, None], arrays.class_prob[n, None])
+            found += postprocess(row, [image.size], about.input_size, about.resize, about.labels, selection)
+        return found
+
     def _batch(self, images: Sequence[Decoded], selection: Selection) -> list[Detections]:
         about = self.about
+        prepared = [self._resized(image) for image in images]
         sizes = [image.size for image in images]
-        inputs = np.stack([to_input(image.pixels, about.input_size, about.resize) for image in images])  # [B, 3, H, W]
-        predictions = decode(self.backend(inputs), about.heads, about.tree)
+        predictions = self._predictions(prepared)
         return postprocess(predictions, sizes, about.input_size, about.resize, about.labels, selection)
+
+    def _resized(self, image: Decoded) -> Prepared:
+        return Prepared(to_input(image.pixels, self.about.input_size, self.about.resize), image.size)
+
+    def _predictions(self, images: Sequence[Prepared]) -> Predictions[NDArray[np.float32]]:
+        inputs = np.stack([image.pixels for image in images])  # [B, 3, H, W]
+        return decode(self.backend(inputs), self.about.heads, self.about.tree)
 
 
 def _first(opened: Iterator[tuple[str, Opened]]) -> Iterator[tuple[str, Opened]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,8 +121,12 @@ class Outputs:
                 self._first_result = False
         if "csv" in self.formats:
             rows = csv.writer(self._files[FILES["csv"]], lineterminator="\n")
-            rows.writerows((image.file, one.name, one.label, f"{one.score:.6f}", *(f"{v:.2f}" for v in one.box))
-                           for one in image.found)  # fmt: skip
+            rows.writerows(table_rows(image.file, image.found))
+
+
+def table_rows(file: str, found: Detections) -> Iterator[tuple[object, ...]]:
+    """Yield the file and COLUMNS of each detection, as in detections.csv."""
+    return ((file, one.name, one.label, f"{one.score:.6f}", *(f"{v:.2f}" for v in one.box)) for one in found)
 
 
 def yolo_lines(image: ImageResult) -> str:

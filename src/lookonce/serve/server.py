@@ -1,0 +1,131 @@
+"""Run the application: its socket, its connections, and its signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from lookonce.errors import UserError
+from lookonce.serve.api import Service, replaced
+from lookonce.serve.app import Access, make_app
+from lookonce.serve.limits import RequestError
+
+log = logging.getLogger("lookonce")
+HEADER_SECONDS = 15
+"""Seconds for the headers of a connection's first request."""
+BACKLOG = 512
+"""Connections that the system keeps until they are taken."""
+MOST_CONNECTIONS = 900
+"""Open connections; a further one is closed at once. A process may usually have 1024 open files."""
+
+
+class Protocol(H11Protocol):
+    """Connections of HTTP/1.1 that end if no request comes, so that slow clients take nobody's place."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin a connection."""
+        super().connection_made(transport)
+        self._late = self.loop.call_later(HEADER_SECONDS, self._close_unless_asked)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End a connection."""
+        self._late.cancel()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, no longer than for the first."""
+        super().on_response_complete()
+        self._late.cancel()
+        if not self.transport.is_closing():
+            self._late = self.loop.call_later(HEADER_SECONDS, self._close_unless_asked)
+
+    def _close_unless_asked(self) -> None:
+        if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
+            self.transport.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. Raises UserError for a port that is taken or an address that is not here."""
+    try:
+        [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = socket.socket(family, kind, protocol)
+        try:
+            if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # on Windows others could take the port as well
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+            else:
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(address)
+            found.listen(BACKLOG)
+        except BaseException:
+            found.close()
+            raise
+    except (OSError, OverflowError, UnicodeError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise UserError(f"port: {port} on {host} is taken by another program; give another --port") from None
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"host, port: {host}:{port} cannot be used ({reason}); expected an address of this machine and "
+                        "a port of 0 to 65535") from None  # fmt: skip
+    found.setblocking(False)
+    return found
+
+
+class Server(uvicorn.Server):
+    """A server that ends at SIGTERM or Ctrl-C after it has answered what it accepted; SIGHUP replaces its models."""
+
+    def __init__(self, shared: Service, access: Access) -> None:
+        self.shared = shared
+        super().__init__(uvicorn.Config(
+            make_app(shared, access), http=Protocol, ws="none", lifespan="on", log_config=None, access_log=False,
+            server_header=False, proxy_headers=False, timeout_keep_alive=HEADER_SECONDS, h11_max_incomplete_event_size=32 << 10,
+            timeout_graceful_shutdown=max(1, round(shared.limits.timeout)),
+        ))  # fmt: skip
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals while the server runs; in other threads than the main one there are none."""
+        names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP") if hasattr(signal, name)]
+        loop, before = asyncio.get_running_loop(), {}
+
+        def handle(number: int, _: Any) -> None:
+            loop.call_soon_threadsafe(self._signalled, number)
+
+        with contextlib.suppress(ValueError):  # not the main thread
+            for name in names:
+                number = getattr(signal, name)
+                before[number] = signal.signal(number, handle)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _signalled(self, number: int) -> None:
+        if number == getattr(signal, "SIGHUP", None):
+            task = asyncio.create_task(self._reload())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        if not self.should_exit:
+            log.info("stopping: requests that were accepted are answered; once more stops at once")
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self.shared.is_ready = False
+
+    async def _reload(self) -> None:
+        for model in self.shared.models.values():
+            try:
+                await replaced(self.shared, model)
+            except RequestError as error:
+                log.warning("%s", error)

@@ -1,0 +1,168 @@
+"""Tests of lookonce.serve.batcher: the network is a function whose calls the test holds back and lets go."""
+
+import asyncio
+import threading
+
+import pytest
+
+from lookonce.serve.batcher import LANES, Batcher, ClosedError, QueueFullError
+
+
+class Network:
+    """Doubles numbers; a call ends when the test opens the gate. Remembers its batches."""
+
+    def __init__(self, is_open=True):
+        self.gate, self.batches = threading.Event(), []
+        if is_open:
+            self.gate.set()
+
+    def __call__(self, batch):
+        self.batches.append(list(batch))
+        assert self.gate.wait(20)
+        if -1 in batch:
+            raise ValueError("minus one")
+        return [2 * each for each in batch]
+
+
+def prepare(number):
+    if number == "bad":
+        raise ValueError("bad")
+    return number
+
+
+def batcher(network, batch=4, queue=8):
+    return Batcher(prepare, network, batch=batch, queue=queue, threads=2)
+
+
+async def until(condition):
+    for _ in range(2000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("never came true")
+
+
+async def busy(made, network):
+    """Fill every lane with one image each."""
+    tasks = []
+    for lane in range(LANES):
+        tasks.append(asyncio.create_task(made.submit([100 + lane], 20)))
+        await until(lambda lane=lane: len(network.batches) == lane + 1)
+    return tasks
+
+
+def answers(found):
+    return [each.answer for each in found]
+
+
+def test_answers_come_in_the_order_of_the_images():
+    async def go():
+        made = batcher(Network())
+        assert answers(await made.submit([3, 1, 2], 20)) == [6, 2, 4]
+        assert made.waiting == 0
+        await made.close()
+
+    asyncio.run(go())
+
+
+def test_what_waits_together_runs_together_up_to_the_batch():
+    async def go():
+        network = Network(is_open=False)
+        made = batcher(network)
+        first = await busy(made, network)
+        later = [asyncio.create_task(made.submit([n], 20)) for n in range(6)]
+        await until(lambda: made.waiting == 6 and len(made._ready) == 6)
+        network.gate.set()
+        found = [answers(await each) for each in later]
+        assert found == [[0], [2], [4], [6], [8], [10]]
+        assert [sorted(batch) for batch in network.batches[LANES:]] == [[0, 1, 2, 3], [4, 5]]
+        assert (await later[0])[0].batch == 4
+        await asyncio.gather(*first)
+
+    asyncio.run(go())
+
+
+def test_a_request_that_finds_no_place_is_refused_at_once_and_none_of_it_is_admitted():
+    async def go():
+        network = Network(is_open=False)
+        made = batcher(network, queue=3)
+        tasks = await busy(made, network)
+        tasks.append(asyncio.create_task(made.submit([1, 2], 20)))
+        await until(lambda: made.waiting == 2)
+        assert not made.is_full
+        with pytest.raises(QueueFullError) as refused:
+            await made.submit([3, 4], 20)
+        assert refused.value.retry_after >= 1
+        assert made.waiting == 2
+        tasks.append(asyncio.create_task(made.submit([3], 20)))
+        await until(lambda: made.is_full)
+        network.gate.set()
+        assert [answers(each) for each in await asyncio.gather(*tasks)][-2:] == [[2, 4], [6]]
+
+    asyncio.run(go())
+
+
+def test_past_its_deadline_an_image_never_runs_and_frees_its_place():
+    async def go():
+        network = Network(is_open=False)
+        made = batcher(network)
+        tasks = await busy(made, network)
+        with pytest.raises(TimeoutError):
+            await made.submit([7], 0.05)
+        assert made.waiting == 0
+        network.gate.set()
+        await asyncio.gather(*tasks)
+        await made.close()
+        assert [7] not in network.batches
+
+    asyncio.run(go())
+
+
+def test_a_cancelled_request_frees_its_place():
+    async def go():
+        network = Network(is_open=False)
+        made = batcher(network)
+        tasks = await busy(made, network)
+        gone = asyncio.create_task(made.submit([7, 8], 20))
+        await until(lambda: len(made._ready) == 2)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        assert made.waiting == 0
+        network.gate.set()
+        await asyncio.gather(*tasks)
+        assert len(network.batches) == LANES
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("images", [["bad"], [1, "bad", 2], [-1], [5, -1]])
+def test_an_error_goes_to_its_request_and_the_batcher_goes_on(images):
+    async def go():
+        made = batcher(Network())
+        with pytest.raises(ValueError):
+            await made.submit(images, 20)
+        assert answers(await made.submit([5], 20)) == [10]
+        assert made.waiting == 0
+        await made.close()
+
+    asyncio.run(go())
+
+
+def test_closing_answers_what_is_admitted_and_refuses_the_rest():
+    async def go():
+        network = Network(is_open=False)
+        made = batcher(network)
+        tasks = await busy(made, network)
+        tasks.append(asyncio.create_task(made.submit([1, 2, 3], 20)))
+        await until(lambda: made.waiting == 3)
+        closing = asyncio.create_task(made.close())
+        await asyncio.sleep(0)
+        with pytest.raises(ClosedError):
+            await made.submit([4], 20)
+        assert not closing.done()
+        network.gate.set()
+        await closing
+        assert answers(tasks[-1].result()) == [2, 4, 6]
+
+    asyncio.run(go())
