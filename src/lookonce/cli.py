@@ -30,7 +30,7 @@ from lookonce import __version__
 from lookonce.choices import choose, closest, literals
 from lookonce.console import json_text
 from lookonce.data.download import OFFLINE
-from lookonce.errors import UserError, printable
+from lookonce.errors import UserError, printable, printable_lines
 from lookonce.habits import current_command, detect_line, hint, refuse_pairs
 from lookonce.help_page import SHOW_ALL, HelpPage, epilogue
 
@@ -332,7 +332,7 @@ def _result_text(result: Any, as_json: bool) -> str:
     text = str(result)
     if as_json:
         text = json_text(result.to_json() if hasattr(result, "to_json") else text)
-    return "\n".join(map(printable, text.split("\n"))) + "\n"
+    return printable_lines(text) + "\n"
 
 
 def _print(text: str, stdout: TextIO) -> None:

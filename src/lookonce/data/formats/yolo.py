@@ -217,7 +217,7 @@ def _looks_like(file: Path) -> bool:
             head = content.read(MOST_BYTES).replace(b"\0", b"")
     except OSError:
         return False
-    return re.search(rb"^\W*(names|nc)\s*[:=]", head, re.MULTILINE) is not None
+    return re.search(rb"^[^\w\n]*(names|nc)[ \t]*[:=]", head, re.MULTILINE) is not None
 
 
 def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Builder:

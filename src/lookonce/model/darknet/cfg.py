@@ -53,7 +53,7 @@ from lookonce.model.layers import (
     Upsample,
     Yolo,
 )
-from lookonce.model.sizes import MAX_WINDOW, LayerError, Shape, fitted, shapes
+from lookonce.model.sizes import MAX_LAYERS, MAX_WINDOW, LayerError, Shape, fitted, shapes
 
 log = logging.getLogger("lookonce")
 Keys = tuple[tuple[str, str], ...]
@@ -208,6 +208,8 @@ def read_cfg(text: str, place: str = "cfg") -> Cfg:
         log.warning("%s: keys of [net] that nothing reads are kept: %s", printable(place), printable(unused))
     if not others:
         raise CfgError(place, net.line, "a network without layers", "at least one section after [net]")
+    if len(others) > MAX_LAYERS:
+        raise CfgError(place, others[MAX_LAYERS].line, f"a network of {len(others)} layers", f"at most {MAX_LAYERS} layers")
     width, height, channels = net.integer("width", 416), net.integer("height", 416), net.integer("channels", 3)
     if channels not in (1, 3):
         raise net.error("channels", "3 (RGB) or 1 (grey)")
