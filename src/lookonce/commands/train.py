@@ -27,7 +27,7 @@ from lookonce.training.config import (
     run_folder,
     with_loss_of_heads,
 )
-from lookonce.training.recipes import RECIPES, RecipeName, TrainOptions, settings
+from lookonce.training.recipes import RECIPES, RecipeName, TrainOptions, for_minutes, settings
 from lookonce.training.signals import listening
 from lookonce.training.start import AUTO, HINT, NONE, Start, choose_start
 
@@ -140,6 +140,8 @@ def train(
         write_text(folder / "config.yaml", config.to_yaml())  # before the data is read, which may take long
         sets = read_both(config, classes)
         how.weights_of(sets[0].labels)  # a class that is not there
+        if recipe == "finetune" and not given.keys() & {"freeze", "features", "variants", "augment"}:
+            config = replace(config, settings=for_minutes(how, len(sets[0])))
         for line in header(config, *sets, start):
             log.info("%s", line)
         if start is None and key(str(weights)) == AUTO and recipe == "quick":

@@ -290,6 +290,12 @@ def heads_of(layers: tuple[Layer, ...]) -> tuple[PlacedHead, ...]:
     return tuple(PlacedHead(x, strides[i], i) for i, x in enumerate(layers) if isinstance(x, Head))
 
 
+def last_stage(layers: tuple[Layer, ...]) -> int:
+    """Return the index of the first layer of the smallest maps: the stages before it find edges, textures and parts."""
+    strides = [whole for _, whole in _channels_and_strides(layers)]
+    return strides.index(max(strides))
+
+
 def stride(layers: tuple[Layer, ...]) -> int:
     """Return the number that divides both sides of a valid input: 32 for YOLOv2. Pools over a whole map do not count.
 

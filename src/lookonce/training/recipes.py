@@ -32,9 +32,13 @@ LossName = Literal["region", "region_ciou", "keras_yolo2"]
 Features = Literal["none", "bf16", "fp32"]
 Difficult = Literal["ignore", "train", "drop"]
 Monitor = Literal["mAP", "loss"]
-FREEZE = ("none", "features", "all_but_last")
+FREEZE = ("none", "features", "all_but_last_stage", "all_but_last")
 SMALL_OBJECTS = 0.25
 """Typical side of objects, as a fraction of the image's, up to which mosaics are used. Our choice."""
+MOST_FROZEN = 2.0
+"""Minutes up to which a fine-tuning keeps the early layers."""
+VARIANTS, OUTPUTS_A_MINUTE = 3, 700
+"""Most variants of an image of such a run, and images that go through the early layers in a third of its time."""
 MAX_SIZE = 8192
 """Largest side of the input, in pixels."""
 SCALES = ("object_scale", "noobject_scale", "coord_scale", "class_scale")
@@ -155,8 +159,8 @@ class TrainOptions(TypedDict, total=False):
     prior_loss_batches: int
     """The same in batches (keras-yolo2's warm-up); give one of the two. [0]"""
     freeze: int | str
-    """Freeze layers: none, features (the 18 convolutions of Darknet-19), all_but_last, or a number of convolutions.
-    [quick: none, finetune: none, paper: none, blog: all_but_last]"""
+    """Freeze layers: none, features (the 18 convolutions of Darknet-19), all_but_last_stage (those before the smallest
+    maps), all_but_last, or a number of convolutions. [quick: none, finetune: none, paper: none, blog: all_but_last]"""
     match_classes: bool
     """With --weights, keep the last layer's rows of boxes and objectness, and those of classes of the same name.
     [quick: False, finetune: True, paper: False, blog: False]"""
@@ -434,6 +438,20 @@ def settings(recipe: RecipeName, **changes: Any) -> Settings:
     if changes.get("features", "none") != "none" and not changes.get("variants") and "augment" not in changes:
         changes["augment"] = Augmentation.none()
     return replace(base, **changes)
+
+
+def for_minutes(how: Settings, images: int) -> Settings:
+    """Return the settings of a fine-tuning for a time. In MOST_FROZEN minutes or less, early layers stay as they are.
+
+    Their outputs are then computed once for VARIANTS augmented variants of each image, or fewer of many images, and an
+    epoch of the other layers takes seconds. It learns less than training all layers for longer (docs/experiments.md).
+    """
+    if how.minutes is None or how.minutes > MOST_FROZEN:
+        return how
+    variants = min(VARIANTS, int(OUTPUTS_A_MINUTE * how.minutes / images))
+    if not variants:
+        return how
+    return replace(how, freeze="all_but_last_stage", features="bf16", variants=variants)
 
 
 def _check_names(names: Iterable[str], record: type, prefix: str) -> None:

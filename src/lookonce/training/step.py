@@ -22,7 +22,7 @@ from lookonce.model.detections import Predictions
 from lookonce.model.heads import decode, loss
 from lookonce.model.losses import LossOptions, Objects
 from lookonce.model.network import Network
-from lookonce.model.sizes import last_convolutions
+from lookonce.model.sizes import last_convolutions, last_stage
 from lookonce.model.tree import Tree
 from lookonce.training.history import Means
 from lookonce.training.recipes import Settings, learning_rate_factor
@@ -223,7 +223,8 @@ def frozen_convolutions(network: Network, freeze: str) -> int:
     Raises ConfigError if the network has no Darknet-19 backbone, or if nothing would be left to train.
     """
     own = len(network.convolution_list())
-    count = {"none": 0, "features": 18, "all_but_last": own - 1}.get(freeze)
+    before = sum(int(index) < last_stage(network.layers) for index in network.convolutions)
+    count = {"none": 0, "features": 18, "all_but_last_stage": before, "all_but_last": own - 1}.get(freeze)
     count = int(freeze) if count is None else count
     if freeze == "features" and own < 22:
         raise ConfigError(f"freeze: features means the 18 convolutions of Darknet-19, but this network has only {own}; "
