@@ -134,10 +134,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20)
     given = parser.parse_args()
     logging.disable(logging.WARNING)
-    print(f"{this_machine()}\nOpenCV {cv2.__version__}, PyTorch {torch.__version__}, {given.rounds} rounds, medians\n")
-    print(
-        "| network | threads | program | network, ms | times OpenCV | image to boxes, ms | times OpenCV | detections |"
-    )
+    print(f"{this_machine()}\nmedians of {given.rounds} rounds\n")
+    print("| network | threads | program | network, ms | times OpenCV | image to boxes, ms | times OpenCV | boxes |")
     print("|---|---|---|---|---|---|---|---|")
     for name, model in models(given.files, given.size):
         for threads in given.threads:

@@ -10,6 +10,7 @@ norm. Prints Markdown; ends with 1 where a network differs. OpenCV reads no [det
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from lookonce.model import zoo
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.files import read_text
 from lookonce.model.darknet.weights import Header
+from lookonce.model.detections import Predictions
 from lookonce.model.heads import decode
 from lookonce.model.layers import (
     Batchnorm,
@@ -37,6 +39,7 @@ from lookonce.model.layers import (
     Dropout,
     Layer,
     MaxPool,
+    PlacedHead,
     Route,
     Shortcut,
     Upsample,
@@ -195,19 +198,27 @@ class Row(NamedTuple):
     agrees: bool
 
 
+def clouds(count: int, size: tuple[int, int]) -> torch.Tensor:
+    """Return images [B, 3, H, W] of random shapes: on noise alone every cell of a coarse map would be alike."""
+    random = torch.Generator().manual_seed(0)
+    parts = [torch.rand(count, 3, cells, cells, generator=random) for cells in (3, 7, 24)]
+    return sum(torch.nn.functional.interpolate(part, size[::-1], mode="bilinear") for part in parts) / len(parts)  # type: ignore[return-value]
+
+
 def randomised(layers: Layers, size: tuple[int, int]) -> Network:
-    """Return a network with random weights whose batch norms fit its maps, as those of a trained one do."""
+    """Return a network with random weights whose batch norms fit its maps, and whose raw maps have a deviation of 1."""
     torch.manual_seed(0)
     network = Network(layers)
     for norm in network.norms():
         norm.momentum = 1.0
         norm.weight.data.uniform_(0.5, 1.5)
-        norm.bias.data.normal_(std=0.3)
-    for conv in network.head_convolutions():
-        conv.weight.data.normal_(std=conv.weight[0].numel() ** -0.5)
+        norm.bias.data.normal_(1, 0.3)  # mostly linear: a random network else multiplies the rounding of each layer
+    images = clouds(8, size)
     with torch.no_grad():
-        network.train()(torch.rand(2, 3, *size[::-1]))
-    return network.eval()
+        network.train()(images)
+        for conv, raw in zip(network.head_convolutions(), network.eval()(images), strict=True):
+            conv.weight /= (raw if raw.min() < 0 or raw.max() > 1 else raw.logit()).std()
+    return network
 
 
 def against_opencv(network: Network, cfg: Path, weights: Path, size: tuple[int, int]) -> tuple[str, bool]:
@@ -215,11 +226,12 @@ def against_opencv(network: Network, cfg: Path, weights: Path, size: tuple[int, 
     if any(isinstance(layer, Conv) and layer.xnor for layer in network.layers):
         return "takes xnor=1 for ordinary", True
     detection = isinstance(network.layers[-1], Detection)
-    if detection:  # the numbers before the head
-        cfg.write_text(cfg.read_text().partition("[detection]")[0])
-    given = np.random.default_rng(1).random((1, 3, *size[::-1]), np.float32)
+    text = cfg.read_text().partition("[detection]")[0]  # the numbers before the head
+    cfg.write_text(re.sub(r"^thresh=.*", "thresh=0.001", text, flags=re.M))  # OpenCV's threshold of a region's scores
+    given = clouds(9, size)[8:].numpy()
     try:
         theirs = cv2.dnn.readNetFromDarknet(str(cfg), str(weights))
+        theirs.enableWinograd(False)  # with it its convolutions are 5 times further from those in float64 than ours
         theirs.setInput(given)
         outputs = theirs.forward(theirs.getUnconnectedOutLayersNames())
     except cv2.error as error:
@@ -230,22 +242,30 @@ def against_opencv(network: Network, cfg: Path, weights: Path, size: tuple[int, 
     if detection:
         wrong = np.abs(outputs[0].ravel() - raws[0].numpy().ravel()).max() / np.abs(outputs[0]).max()
         return f"numbers {wrong:.0e} of the largest", bool(wrong < TOLERANCE)
-    found = decode(raws, network.heads)
-    rows = np.concatenate([out.reshape(-1, out.shape[-1]) for out in outputs])
-    shown = rows[(rows[:, 5:] > 0).any(1)]  # the others are below OpenCV's own threshold
-    cx, cy, w, h = shown[:, :4].T
-    boxes = np.stack((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), 1) * np.tile(size, 2)
-    scores = (found.objectness[..., None] * found.class_prob)[0].numpy()
-    side = np.maximum(np.maximum(w, h) * max(size), max(size))
-    box_error = score_error = 0.0
-    for box, row, scale in zip(boxes, shown, side, strict=True):
-        each = np.abs(found.boxes[0].numpy() - box).max(1) / scale
-        at = each.argmin()
-        above = row[5:] > 0
-        box_error = max(box_error, each[at])
-        score_error = max(score_error, np.abs(scores[at][above] - row[5:][above]).max())
-    agrees = len(shown) > 0 and max(box_error, score_error) < TOLERANCE
-    return f"{len(shown)} boxes {box_error:.0e}, scores {score_error:.0e}", bool(agrees)
+    count, box_error, score_error = 0, 0.0, 0.0
+    for head, raw, rows in zip(network.heads, raws, outputs, strict=True):
+        boxes, scores = in_opencvs_order(decode((raw,), (head,)), head, raw)
+        shown = rows.reshape(-1, rows.shape[-1])
+        above = shown[:, 5:] > 0  # the others are below OpenCV's own threshold
+        cx, cy, w, h = shown[:, :4].T * np.array([*size, *size])[:, None]
+        theirs_boxes = np.stack((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), 1)
+        side = np.maximum(np.maximum(w, h), max(size))[:, None]
+        count += int(above.any(1).sum())
+        box_error = max(box_error, (np.abs(boxes - theirs_boxes) / side).max())
+        score_error = max(score_error, np.abs(scores - shown[:, 5:])[above].max(initial=0))
+    agrees = count > 0 and max(box_error, score_error) < TOLERANCE
+    return f"boxes {box_error:.0e}, {count} with scores {score_error:.0e}", bool(agrees)
+
+
+def in_opencvs_order(found: Predictions, head: PlacedHead, raw: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return boxes [N, 4] and scores [N, C] of a head's only image by row, column and anchor."""
+    rows, cols = raw.shape[-2:]
+
+    def turned(values: torch.Tensor) -> np.ndarray:
+        by_cell = values[0].reshape(len(head.layer.anchors), rows, cols, -1).permute(1, 2, 0, 3)
+        return by_cell.reshape(len(values[0]), -1).numpy()
+
+    return turned(found.boxes), turned(found.objectness[..., None] * found.class_prob)
 
 
 def small_size(layers: Layers) -> tuple[int, int]:
