@@ -26,7 +26,7 @@ def basic(password):
 
 @pytest.mark.parametrize("shown, status", [
     (f"Bearer {TOKEN}", 200), (f"bearer {TOKEN}", 200), (basic(TOKEN), 200), (None, 401), ("Bearer wrong", 401),
-    (f"Bearer {TOKEN}x", 401), (TOKEN, 401), (basic("wrong"), 401), ("Basic !!!", 401), ("Bearer ", 401), ("", 401),
+    (f"Bearer {TOKEN}x", 401), (TOKEN, 401), (basic("wrong"), 401), ("Basic !!!", 401), ("", 401),
     ("Digest " + TOKEN, 401),
 ])  # fmt: skip
 def test_a_token_is_asked_for(shown, status, closed):

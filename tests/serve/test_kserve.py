@@ -43,7 +43,12 @@ def test_images_in_base64(http, detector, files):
 
 def test_images_as_binary_data(http, detector, files):
     blob = b"".join(struct.pack("<I", len(content)) + content for content in (file.read_bytes() for file in files))
-    tensor = {"name": "image", "shape": [len(files)], "datatype": "BYTES", "parameters": {"binary_data_size": len(blob)}}
+    tensor = {
+        "name": "image",
+        "shape": [len(files)],
+        "datatype": "BYTES",
+        "parameters": {"binary_data_size": len(blob)},
+    }
     header = json.dumps({"inputs": [tensor], "outputs": [{"name": "boxes", "parameters": {"binary_data": True}}]})
     answer = http.post(INFER, content=header.encode() + blob,
                        headers={"Inference-Header-Content-Length": str(len(header))})  # fmt: skip
