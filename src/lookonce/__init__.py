@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lookonce.commands.export import export
     from lookonce.commands.models import models
     from lookonce.commands.prune import prune
+    from lookonce.commands.serve import serve
     from lookonce.commands.train import train
     from lookonce.data.anchors import cluster_anchors
     from lookonce.data.dataset import Dataset, Record
@@ -37,13 +38,14 @@ if TYPE_CHECKING:
     from lookonce.model.darknet.files import load_darknet, save_darknet
     from lookonce.model.detections import Detection, Detections
     from lookonce.model.network import Network
+    from lookonce.serve.client import Client
 
 __version__ = "0.1.0"
 __all__ = [
-    "Anchors", "Dataset", "Detection", "Detections", "Detector", "Network", "Record", "Report", "UserError",
+    "Anchors", "Client", "Dataset", "Detection", "Detections", "Detector", "Network", "Record", "Report", "UserError",
     "anchors", "benchmark", "cache", "check", "cluster_anchors", "compare", "convert", "demo", "detect", "diagnose",
     "download", "draw", "evaluate", "explain", "export", "load_darknet", "models", "prune", "read_dataset",
-    "save_darknet", "train",
+    "save_darknet", "serve", "train",
 ]  # fmt: skip
 _MODULES = {
     "commands.anchors": ("anchors",),
@@ -61,6 +63,7 @@ _MODULES = {
     "commands.export": ("export",),
     "commands.models": ("models",),
     "commands.prune": ("prune",),
+    "commands.serve": ("serve",),
     "commands.train": ("train",),
     "data.anchors": ("cluster_anchors",),
     "data.dataset": ("Dataset", "Record"),
@@ -72,6 +75,7 @@ _MODULES = {
     "model.darknet.files": ("load_darknet", "save_darknet"),
     "model.detections": ("Detection", "Detections"),
     "model.network": ("Network",),
+    "serve.client": ("Client",),
 }
 
 

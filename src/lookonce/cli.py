@@ -46,6 +46,7 @@ COMMANDS = {
     "compare": "Compare two runs on the same images.",
     "diagnose": "Explain why a run finds nothing.",
     "detect": "Find objects in images.",
+    "serve": "Serve a detector over HTTP, with a page in the browser.",
     "prune": "Remove the least important channels and retrain.",
     "export": "Write a detector for other programs.",
     "benchmark": "Measure how fast models run on this machine.",
@@ -138,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
             if _take_switch("offline", words, config):
                 os.environ[OFFLINE] = "1"
             app = make_app(config, console, command, SHOW_ALL in words)
-            if command and any("=" in word for word in words):
+            if command and command != "serve" and any("=" in word for word in words):  # serve NAME=MODEL
                 refuse_pairs(words, {name for argument in _arguments(app, command) for name in argument.names})
             result = app(_current_names(words))
         _print(help_page.getvalue() + _result_text(result, as_json), stdout)

@@ -53,6 +53,7 @@ EXAMPLES = {
     "export": ("lookonce export runs/cells-1 --format onnx",
                "lookonce export runs/cells-1 --format openvino --int8 --data cells"),
     "prune": ("lookonce prune runs/cells-1 cells --ratio .5",),
+    "serve": ("lookonce serve runs/cells-1", "lookonce serve cells=runs/cells-1 parts=parts.xml --port 9000"),
     "train": ("lookonce train cells", "lookonce train cells --steps 1500 --size 320 --name quick",
               "lookonce train --resume runs/cells-1"),
 }  # fmt: skip

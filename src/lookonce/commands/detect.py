@@ -44,6 +44,8 @@ from lookonce.inference.outputs import (
 )  # fmt: skip
 from lookonce.model.detections import Detections
 from lookonce.model.postprocess import Selection
+from lookonce.serve.client import ADDRESS as SERVER
+from lookonce.serve.client import Client
 
 log = logging.getLogger("lookonce")
 DETECTIONS = Path("detections")
@@ -151,7 +153,8 @@ def detect(
 
     Args:
         model: Name of a published model (coco finds COCO's 80 classes; lookonce models lists all), which is downloaded
-            once, model file, run folder, Darknet .cfg with its .weights beside it, or exported .onnx or .xml.
+            once, model file, run folder, Darknet .cfg with its .weights beside it, exported .onnx or .xml, or the http
+            or https address of lookonce serve, whose token is in LOOKONCE_TOKEN.
         images: Files, folders, patterns such as "holiday/*.jpg", the http or https address of an image, or - for an
             image on standard input.
         out: New or empty folder for the images with boxes and detections.json (boxes xyxy, in pixels of the upright
@@ -190,9 +193,16 @@ def detect(
         files, names = _find(named, Path(fetched))
         place = numbered_folder(DETECTIONS, start=2) if out is None else new_folder(expanded(out), overwrite)
         with place as folder:
-            detector = Detector(model, backend, device=device, precision=precision, throughput=True,
-                                threshold=threshold, iou_threshold=iou_threshold,
-                                tree_threshold=tree_threshold)  # fmt: skip
+            if SERVER.match(str(model)):
+                if (backend, device, precision, tree_threshold) != ("auto", None, "auto", None):
+                    raise UserError(
+                        "backend, device, precision, tree-threshold: are those of the server; leave them out"
+                    )
+                detector: Detector | Client = Client(str(model), threshold=threshold, iou_threshold=iou_threshold)
+            else:
+                detector = Detector(model, backend, device=device, precision=precision, throughput=True,
+                                    threshold=threshold, iou_threshold=iou_threshold,
+                                    tree_threshold=tree_threshold)  # fmt: skip
             labels = None if labels is None else [choose(n, detector.labels, "labels") for n in several(labels)]
             sweep(folder)
             if overwrite:
@@ -240,7 +250,7 @@ def _read_stdin() -> bytes:
     return content
 
 
-def _header(detector: Detector, job: _Job) -> dict[str, Any]:
+def _header(detector: Detector | Client, job: _Job) -> dict[str, Any]:
     """Return what detections.json says about all images."""
     return {
         "model": detector.name,
@@ -253,7 +263,7 @@ def _header(detector: Detector, job: _Job) -> dict[str, Any]:
     }
 
 
-def _write_all(detector: Detector, files: list[str], job: _Job) -> Summary:
+def _write_all(detector: Detector | Client, files: list[str], job: _Job) -> Summary:
     """Detect on every file; what is found before a stop is kept."""
     summary, stopped = job.summary, False
     with Outputs(summary.out, job.formats, _header(detector, job)) as outputs:
@@ -275,9 +285,9 @@ def _write_all(detector: Detector, files: list[str], job: _Job) -> Summary:
     return summary
 
 
-def _weak_classes(detector: Detector) -> tuple[str, ...]:
+def _weak_classes(detector: Detector | Client) -> tuple[str, ...]:
     """Return the classes whose own threshold is the lowest that is recommended; none where --threshold is given."""
-    own = detector.about.thresholds
+    own = () if isinstance(detector, Client) else detector.about.thresholds
     if tuple(detector.thresholds.tolist()) != tuple(own):
         return ()
     return tuple(name for name, value in zip(detector.labels, own, strict=True) if value == LOWEST_THRESHOLD)
@@ -291,7 +301,7 @@ def _nothing_done(stopped: bool, skipped: int, first: str) -> Interrupted | User
     return UserError(f"none of the {skipped} images could be read; the first: {first}")
 
 
-def _found(detector: Detector, files: list[str], job: _Job) -> Iterator[ImageResult]:
+def _found(detector: Detector | Client, files: list[str], job: _Job) -> Iterator[ImageResult]:
     """Yield the result of each file in order; threads draw the images while the network runs."""
     paths = track(files, "detecting")
     with ThreadPoolExecutor(usable_cores()) as pool:
@@ -322,7 +332,7 @@ def _skip(error: ImageError, job: _Job) -> None:
     summary.without_heif += heif
 
 
-def _highest_score(detector: Detector, files: list[str]) -> float:
+def _highest_score(detector: Detector | Client, files: list[str]) -> float:
     """Return the highest score on the first LOOKED_AT files, whatever the thresholds."""
     everything = detector.detect_files(files[:LOOKED_AT], Selection(SCORE_THRESHOLD, tree=detector.selection.tree))
     return max(float(found.scores.max(initial=0)) for _, _, found in everything)

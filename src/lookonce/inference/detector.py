@@ -159,7 +159,7 @@ class Detector:
         if threshold is not None:
             _check_fraction("threshold", threshold)
         selection = None if threshold is None else replace(self.selection, score_threshold=float(threshold))
-        given = [cast(ImageSource, images)] if _is_one(images) else list(cast(Iterable[ImageSource], images))
+        given = [cast(ImageSource, images)] if is_one(images) else list(cast(Iterable[ImageSource], images))
         found = self._detect([self._open(image) for image in given], selection)
         if labels is not None:
             found = [each.only(labels) for each in found]
@@ -167,7 +167,7 @@ class Detector:
             replace(each, file=str(image)) if isinstance(image, Path | str) else each
             for each, image in zip(found, given, strict=True)
         ]
-        return found[0] if _is_one(images) else found
+        return found[0] if is_one(images) else found
 
     def detect(self, images: Sequence[NDArray[np.uint8]], selection: Selection | None = None) -> list[Detections]:
         """Return the detections on RGB arrays [h, w, 3] uint8, BATCH at a time.
@@ -244,7 +244,7 @@ def _first(opened: Iterator[tuple[str, Opened]]) -> Iterator[tuple[str, Opened]]
             return
 
 
-def _is_one(images: ImageSource | Iterable[ImageSource]) -> bool:
+def is_one(images: ImageSource | Iterable[ImageSource]) -> bool:
     """Return whether this is one image, not several. Arrays, tensors, bytes and files can be iterated as well."""
     several = isinstance(images, Iterable) and not isinstance(images, str | bytes | bytearray | np.ndarray)
     return not several or hasattr(images, "read") or hasattr(images, "detach")

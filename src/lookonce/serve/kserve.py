@@ -152,7 +152,7 @@ def _pixels(tensor: Mapping[str, Any], binary: bytes | None) -> list[Upload]:
         raise RequestError(400, f"inputs: shape {shape!r:.80}; expected {EXPECTED}")
     try:
         data = np.frombuffer(binary, np.uint8) if binary is not None else _bytes(_flat(tensor.get("data")))
-        arrays = data.reshape(-1, *shape[-3:]) if len(shape) == 3 else data.reshape(shape)  # type: ignore[index,arg-type]
+        arrays = data.reshape([1, *shape][-4:])  # type: ignore[misc]
     except (ValueError, OverflowError, TypeError):
         raise RequestError(400, f"inputs: the data are not {shape} numbers from 0 to 255") from None
     uploads = []

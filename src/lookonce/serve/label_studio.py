@@ -150,15 +150,17 @@ async def _fetch(address: str, key: str | None, most: int) -> bytes:
     content = bytearray()
     headers = {} if key is None else {"Authorization": f"Token {key}"}
     try:
-        async with httpx.AsyncClient(headers=headers, timeout=10, trust_env=False) as client:
-            async with client.stream("GET", address) as response:
-                if response.status_code != 200:
-                    raise RequestError(502, f"{address[:200]}: Label Studio answers {response.status_code}; check its "
-                                       "address and LABEL_STUDIO_API_KEY")  # fmt: skip
-                async for chunk in response.aiter_bytes():
-                    content += chunk
-                    if len(content) > most:
-                        raise RequestError(413, f"{address[:200]}: more than {most >> 20} MB (--max-mb)")
+        async with (
+            httpx.AsyncClient(headers=headers, timeout=10, trust_env=False) as client,
+            client.stream("GET", address) as response,
+        ):
+            if response.status_code != 200:
+                raise RequestError(502, f"{address[:200]}: Label Studio answers {response.status_code}; check its "
+                                   "address and LABEL_STUDIO_API_KEY")  # fmt: skip
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if len(content) > most:
+                    raise RequestError(413, f"{address[:200]}: more than {most >> 20} MB (--max-mb)")
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise RequestError(502, f"{address[:200]}: Label Studio does not answer ({error})") from None
     return bytes(content)

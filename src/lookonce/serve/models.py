@@ -192,7 +192,7 @@ class ServedModel:
             "labels": labels,
             "thresholds": dict(zip(labels, thresholds, strict=True)),
             "iou_threshold": detector.selection.iou_threshold,
-            "colours": {name: "#%02x%02x%02x" % class_colour(name, labels) for name in labels},
+            "colours": {name: "#{:02x}{:02x}{:02x}".format(*class_colour(name, labels)) for name in labels},
             "input_size": detector.about.input_size,
             "pixel_range": detector.about.pixel_range,
             "tree": detector.about.tree is not None,

@@ -52,8 +52,8 @@ def openapi() -> Object:
             "/v2/models/{name}/infer": {"post": _get(
                 "Open Inference Protocol (KServe v2)", "One input: BYTES, each an encoded image (in JSON: base64), or "
                 "UINT8, [h, w, 3] or [N, h, w, 3], RGB; also as binary data. Outputs, a row a detection: image INT64, "
-                "boxes FP32 [-1, 4], scores FP32, labels INT64, names BYTES. Parameters: threshold, classes, iou. Also: "
-                "/v2, /v2/health/live, /v2/health/ready, /v2/models/{name}, /v2/models/{name}/ready.", ["name"])},
+                "boxes FP32 [-1, 4], scores FP32, labels INT64, names BYTES. Parameters: threshold, classes, iou. "
+                "Also: /v2, /v2/health/live, /v2/health/ready, /v2/models/{name}, /v2/models/{name}/ready.", ["name"])},
             "/predict": {"post": _get("Label Studio ML backend", "Detects on the image of each task; boxes in percent. "
                                       "Also: /health and /setup.")},
         },

@@ -252,8 +252,8 @@ def from_base64(text: object, name: str) -> bytes:
     """Return the bytes of base64, or of a data: address that has it. Raises RequestError 400 for anything else."""
     if not isinstance(text, str):
         raise RequestError(400, f"{name}: {type(text).__name__}; expected text in base64")
-    head, comma, tail = text[:200].partition(",")
-    coded = text[len(head) + 1 :] if comma and head.startswith("data:") else text
+    comma = text.find(",", 0, 200)
+    coded = text[comma + 1 :] if comma >= 0 and text.startswith("data:") else text
     try:
         return base64.b64decode("".join(coded.split()), validate=True)
     except (binascii.Error, ValueError):

@@ -87,8 +87,8 @@ class Server(uvicorn.Server):
         self.shared = shared
         super().__init__(uvicorn.Config(
             make_app(shared, access), http=Protocol, ws="none", lifespan="on", log_config=None, access_log=False,
-            server_header=False, proxy_headers=False, timeout_keep_alive=HEADER_SECONDS, h11_max_incomplete_event_size=32 << 10,
-            timeout_graceful_shutdown=max(1, round(shared.limits.timeout)),
+            server_header=False, proxy_headers=False, timeout_keep_alive=HEADER_SECONDS,
+            h11_max_incomplete_event_size=32 << 10, timeout_graceful_shutdown=max(1, round(shared.limits.timeout)),
         ))  # fmt: skip
         self._tasks: set[asyncio.Task[None]] = set()
 
