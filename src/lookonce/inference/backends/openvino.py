@@ -30,7 +30,6 @@ from lookonce.model.model_file import KEY, Model, ModelFileError, not_ours
 from lookonce.model.onnx_graph import network_part, raw_shapes, read_description, read_onnx
 from lookonce.model.onnx_layers import PIXELS, raws
 
-
 VERSIONS = ("10", "11")
 """Versions of the .xml format that OpenVINO reads; it would take others for a file of another program."""
 
