@@ -5,7 +5,6 @@ Each rule takes what was read and returns findings: how many, where the first on
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -212,10 +211,9 @@ def a_letter_apart(a: str, b: str) -> bool:
     a, b = a.casefold(), b.casefold()
     if max(len(a), len(b)) < 4 or abs(len(a) - len(b)) > 1:
         return False
-    start = len(os.path.commonprefix((a, b)))
-    a, b = a[start:], b[start:]
-    end = len(os.path.commonprefix((a[::-1], b[::-1])))
-    a, b = a[: len(a) - end], b[: len(b) - end]
+    for _ in range(2):  # the start that they share, then the end
+        shared = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+        a, b = a[shared:][::-1], b[shared:][::-1]
     return max(len(a), len(b)) <= 1 and not any(c.isdigit() for c in a + b)
 
 

@@ -76,7 +76,7 @@ def _script() -> tuple[str, str]:
 
 
 def write_page(path: Path, template: str, **values: Any) -> Path:
-    """Write a page from a template of this package, whole or not at all. All text in values is escaped, for HTML and for terminals."""
+    """Write a page from a template, whole or not at all. All text in values is escaped, for HTML and for terminals."""
     script, script_hash = _script()
     text = (
         _environment()

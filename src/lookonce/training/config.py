@@ -34,6 +34,7 @@ from lookonce.model.layers import Conv, Layer, Region
 from lookonce.model.named_network import named_network
 from lookonce.model.sizes import heads_of, num_floats, num_operations
 from lookonce.model.tree import Tree, read_tree
+from lookonce.text import parse_yaml
 from lookonce.training.recipes import Settings
 from lookonce.training.start import Start
 
@@ -105,15 +106,16 @@ class RunConfig:
         try:
             if len(content) > MAX_BYTES:
                 raise ValueError(f"{len(content):,} bytes")
-            flat = yaml.safe_load(content.decode("utf-8"))
+            flat = parse_yaml(content.decode("utf-8"), str(place), "the settings of a run")
             later = {"keep_last": False, "keep_checkpoints": True, "tree": None, "image_labels": None}  # as version 0.1
             own = {f.name: flat.pop(f.name) for f in fields(RunConfig) if f.name not in ("settings", *later)}
             own |= {name: flat.pop(name, value) for name, value in later.items()}
             own["labels"] = None if own["labels"] is None else tuple(own["labels"])
             return RunConfig(**own, settings=Settings.from_plain(flat))
-        except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise ConfigError(
-                f"{place}: cannot be read as the config.yaml of a run ({reason(error)}); correct it, or start a new "
+                f"{place}: cannot be read as the config.yaml of a run "
+                f"({reason(error).removeprefix(str(place)).removeprefix(': ')}); correct it, or start a new "
                 f"run from the best model: lookonce train DATA --weights {place.parent}"
             ) from None
 

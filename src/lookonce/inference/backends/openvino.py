@@ -30,6 +30,9 @@ from lookonce.model.model_file import KEY, Model, ModelFileError, not_ours
 from lookonce.model.onnx_graph import network_part, raw_shapes, read_description, read_onnx
 from lookonce.model.onnx_layers import PIXELS, raws
 
+VERSIONS = ("10", "11")
+"""Versions of the .xml format that OpenVINO reads; it would take others for a file of another program."""
+
 
 @cache
 def the_core() -> openvino.Core:
@@ -175,7 +178,7 @@ def _open(core: openvino.Core, source: Path | onnx.ModelProto) -> tuple[openvino
         raise ModelFileError(f"{source}: no {source.with_suffix('.bin').name} beside it, which holds its numbers")
     try:
         root = ElementTree.parse(source).getroot()
-        whole = root is not None and root.tag == "net"
+        whole = root is not None and root.tag == "net" and root.get("version") in VERSIONS
     except (OSError, ParseError, DefusedXmlException):
         whole = False
     if not whole:  # OpenVINO would try other formats and print errors

@@ -209,7 +209,9 @@ def read_cfg(text: str, place: str = "cfg") -> Cfg:
     if not others:
         raise CfgError(place, net.line, "a network without layers", "at least one section after [net]")
     if len(others) > MAX_LAYERS:
-        raise CfgError(place, others[MAX_LAYERS].line, f"a network of {len(others)} layers", f"at most {MAX_LAYERS} layers")
+        raise CfgError(
+            place, others[MAX_LAYERS].line, f"a network of {len(others)} layers", f"at most {MAX_LAYERS} layers"
+        )
     width, height, channels = net.integer("width", 416), net.integer("height", 416), net.integer("channels", 3)
     if channels not in (1, 3):
         raise net.error("channels", "3 (RGB) or 1 (grey)")
