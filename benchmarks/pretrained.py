@@ -47,8 +47,11 @@ def plot(rows: list[dict[str, object]], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(6.4, 3.6), dpi=150)
     for weights, colour, name in (("coco", "#0b6e4f", "from COCO"), ("none", "#b5651d", "from random numbers")):
         minutes = sorted({row["minutes"] for row in rows if row["weights"] == weights})
-        means = [sum(values) / len(values) for m in minutes
-                 if (values := [row["map50"] for row in rows if (row["weights"], row["minutes"]) == (weights, m)])]
+        means = [
+            sum(values) / len(values)
+            for m in minutes
+            if (values := [row["map50"] for row in rows if (row["weights"], row["minutes"]) == (weights, m)])
+        ]
         axes.plot(minutes, means, "o-", color=colour, label=name)
     axes.set(xlabel="minutes of training", ylabel="mAP@0.5, test images", ylim=(0, 1), xscale="log")
     ticks = sorted({row["minutes"] for row in rows})

@@ -8,7 +8,15 @@ from docstring_parser import parse_from_object
 
 from lookonce.data.augmentation import Augmentation
 from lookonce.errors import ConfigError
-from lookonce.training.recipes import RECIPES, AugmentOptions, Settings, TrainOptions, learning_rate_factor, settings
+from lookonce.training.recipes import (
+    RECIPES,
+    AugmentOptions,
+    Settings,
+    TrainOptions,
+    for_minutes,
+    learning_rate_factor,
+    settings,
+)
 
 
 def test_the_paper_recipe_holds_the_numbers_of_the_paper():
@@ -101,6 +109,17 @@ def test_steps_and_epochs_that_are_given_are_obeyed(given, epochs, steps):
 
 def test_steps_of_the_user_replace_the_epochs_of_the_recipe():
     assert settings("paper", steps=1_000_000).fitted(6400, 0.5, exact_batch=True).epochs == 10_000
+
+
+@pytest.mark.parametrize(
+    "minutes, images, variants",
+    [(1, 60, 3), (1, 205, 3), (1, 300, 2), (2, 700, 2), (1, 701, 0), (2.5, 60, 0), (None, 60, 0)],
+)
+def test_a_fine_tuning_for_a_minute_computes_early_layers_once_for_as_many_variants_as_fit(minutes, images, variants):
+    found = for_minutes(settings("finetune", minutes=minutes), images)
+    assert found.variants == variants
+    assert (found.freeze, found.features) == (("all_but_last_stage", "bf16") if variants else ("none", "none"))
+    assert found.augment == RECIPES["finetune"].augment
 
 
 def test_an_exact_batch_size_and_given_epochs_stay():
