@@ -57,7 +57,7 @@ def test_stride_is_32_for_every_detector():
 def test_the_last_stage_begins_where_maps_become_smallest():
     layers = zoo.detector("yolo_fastest_xl", 2, zoo.own_anchors("yolo_fastest_xl"))
     first = last_stage(layers)
-    _, heights, widths = zip(*shapes(layers, (3, 320, 320)), strict=True)
+    _, heights, widths = zip(*shapes(layers, Shape(3, 320, 320)), strict=True)
     assert (heights[first], widths[first - 1]) == (10, 20)
     assert min(heights) == 10
 
