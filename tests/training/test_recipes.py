@@ -13,6 +13,7 @@ from lookonce.training.recipes import (
     AugmentOptions,
     Settings,
     TrainOptions,
+    for_gpu,
     for_minutes,
     learning_rate_factor,
     settings,
@@ -120,6 +121,12 @@ def test_a_fine_tuning_for_a_minute_computes_early_layers_once_for_as_many_varia
     assert found.variants == variants
     assert (found.freeze, found.features) == (("all_but_last_stage", "bf16") if variants else ("none", "none"))
     assert found.augment == RECIPES["finetune"].augment
+
+
+@pytest.mark.parametrize("images, batch, rate", [(2000, 16, 4e-3), (64, 8, 2e-3 * 2**0.5), (20, 4, 2e-3)])
+def test_a_gpu_gets_larger_batches_and_a_higher_learning_rate(images, batch, rate):
+    found = for_gpu(Settings(), images)
+    assert (found.batch_size, found.learning_rate) == (batch, pytest.approx(rate))
 
 
 def test_an_exact_batch_size_and_given_epochs_stay():

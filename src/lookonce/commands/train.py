@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -27,7 +27,7 @@ from lookonce.training.config import (
     run_folder,
     with_loss_of_heads,
 )
-from lookonce.training.recipes import RECIPES, RecipeName, TrainOptions, for_minutes, settings
+from lookonce.training.recipes import RECIPES, RecipeName, Settings, TrainOptions, for_gpu, for_minutes, settings
 from lookonce.training.signals import listening
 from lookonce.training.start import AUTO, HINT, NONE, Start, choose_start
 
@@ -140,8 +140,6 @@ def train(
         write_text(folder / "config.yaml", config.to_yaml())  # before the data is read, which may take long
         sets = read_both(config, classes)
         how.weights_of(sets[0].labels)  # a class that is not there
-        if recipe == "finetune" and not given.keys() & {"freeze", "features", "variants", "augment"}:
-            config = replace(config, settings=for_minutes(how, len(sets[0])))
         for line in header(config, *sets, start):
             log.info("%s", line)
         if start is None and key(str(weights)) == AUTO and recipe == "quick":
@@ -149,8 +147,20 @@ def train(
         from lookonce.report.run_page import write_run_page
         from lookonce.training.run import Run
 
-        config = fitted(config, sets[0], options.get("batch_size") is not None or recipe == "blog")
+        config = replace(config, settings=_adapted(config, recipe, given.keys(), len(sets[0])))
+        config = fitted(config, sets[0], "batch_size" in given or recipe == "blog")
         return Run(config, folder, sets, write_page=write_run_page, tree=classes, began=began).go()
+
+
+def _adapted(config: RunConfig, recipe: RecipeName, given: Collection[str], images: int) -> Settings:
+    """Return the recipe's settings for the device and the number of images, where the user left them open (given)."""
+    from lookonce.training.step import choose_device
+
+    how = config.settings
+    if recipe == "finetune" and not {"freeze", "features", "variants", "augment"} & {*given}:
+        how = for_minutes(how, images)
+    is_open = recipe in ("quick", "finetune") and not {"batch_size", "learning_rate"} & {*given}
+    return for_gpu(how, images) if is_open and choose_device(config.device) != "cpu" else how
 
 
 def _start(weights: AnyPath, recipe: RecipeName | None, network: str | Path | None) -> tuple[Start | None, RecipeName]:

@@ -39,6 +39,8 @@ MOST_FROZEN = 2.0
 """Minutes up to which a fine-tuning keeps the early layers."""
 VARIANTS, OUTPUTS_A_MINUTE = 3, 700
 """Most variants of an image of such a run, and images that go through the early layers in a third of its time."""
+GPU_BATCH = 4
+"""Size of a batch on a GPU, relative to that on a CPU. Chosen for speed (docs/results.md); mAP was not compared."""
 MAX_SIZE = 8192
 """Largest side of the input, in pixels."""
 SCALES = ("object_scale", "noobject_scale", "coord_scale", "class_scale")
@@ -438,6 +440,15 @@ def settings(recipe: RecipeName, **changes: Any) -> Settings:
     if changes.get("features", "none") != "none" and not changes.get("variants") and "augment" not in changes:
         changes["augment"] = Augmentation.none()
     return replace(base, **changes)
+
+
+def for_gpu(how: Settings, images: int) -> Settings:
+    """Return settings for a GPU, which small batches leave idle: GPU_BATCH times the images, at most 1/8 of an epoch.
+
+    The learning rate grows with the root of the batch, as suits Adam's; the number of steps stays, since they are fast.
+    """
+    batch = max(how.batch_size, min(GPU_BATCH * how.batch_size, images // 8))
+    return replace(how, batch_size=batch, learning_rate=how.learning_rate * math.sqrt(batch / how.batch_size))
 
 
 def for_minutes(how: Settings, images: int) -> Settings:
