@@ -8,6 +8,9 @@ from docstring_parser import parse_from_object
 
 from lookonce.data.augmentation import Augmentation
 from lookonce.errors import ConfigError
+from lookonce.model.darknet.cfg import Cfg, write_cfg
+from lookonce.model.layers import Yolo
+from lookonce.model.zoo import detector, own_anchors
 from lookonce.training.recipes import (
     RECIPES,
     AugmentOptions,
@@ -31,6 +34,18 @@ def test_the_paper_recipe_holds_the_numbers_of_the_paper():
 def test_options_replace_values_of_the_recipe():
     found = settings("paper", epochs=3, size=None)
     assert (found.epochs, found.size, found.network) == (3, 416, "yolov2")
+
+
+def test_networks_with_yolo_layers_match_more_anchors(tmp_path):
+    """Oracle: iou_thresh of yolov4.cfg, as the zoo has it."""
+    [own] = {layer.iou_thresh for layer in detector("yolov4", 1, own_anchors("yolov4")) if isinstance(layer, Yolo)}
+    (tmp_path / "own.cfg").write_text(write_cfg(Cfg(detector("yolov3_tiny", 2, own_anchors("yolov3_tiny")))))
+    for network in ("YOLOv4-tiny", "yolov3_tiny", str(tmp_path / "own.cfg")):
+        assert settings("quick", network=network).match_iou == own
+        assert settings("quick", network=network, match_iou=0.5).match_iou == 0.5
+        assert settings("paper", network=network).match_iou == 1
+    for network in ("yolov2", "yolov1_tiny"):
+        assert settings("quick", network=network).match_iou == 0.5
 
 
 @pytest.mark.parametrize("wrong, message", [

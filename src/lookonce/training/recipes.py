@@ -21,7 +21,7 @@ from lookonce.choices import check_types, choose, closest, settle_names
 from lookonce.data.augmentation import Augmentation
 from lookonce.errors import ConfigError
 from lookonce.model.anchor_text import pairs_of, settle
-from lookonce.model.layers import Layer, Region
+from lookonce.model.layers import Layer, Region, Yolo
 from lookonce.model.resize import ResizeMode
 from lookonce.model.zoo import DETECTORS, STRIDE
 
@@ -41,6 +41,8 @@ VARIANTS, OUTPUTS_A_MINUTE = 3, 700
 """Most variants of an image of such a run, and images that go through the early layers in a third of its time."""
 GPU_BATCH = 4
 """Size of a batch on a GPU, relative to that on a CPU. Chosen for speed (docs/results.md); mAP was not compared."""
+YOLO_MATCH_IOU = 0.213
+"""match_iou of networks with yolo layers. Source: iou_thresh of yolov4.cfg. Measured: docs/yolo-papers.md."""
 MAX_SIZE = 8192
 """Largest side of the input, in pixels."""
 SCALES = ("object_scale", "noobject_scale", "coord_scale", "class_scale")
@@ -114,7 +116,8 @@ class TrainOptions(TypedDict, total=False):
     yes, region and region_ciou no). [none]"""
     match_iou: float
     """Also assign an object to other anchors whose shape IoU with it is above this; 1: only to the best anchor, as
-    Darknet does. [quick: 0.5, finetune: 0.5, paper: 1.0, blog: 1.0]"""
+    Darknet does. quick and finetune take 0.213 for networks with yolo layers. [quick: 0.5, finetune: 0.5, paper: 1.0,
+    blog: 1.0]"""
     objectness_prior: float
     """Objectness that the untrained network predicts. [quick: 0.01, finetune: 0.01, paper: 0.5, blog: 0.5]"""
     steps: int | None
@@ -427,7 +430,7 @@ RECIPES: Mapping[RecipeName, Settings] = {
 def settings(recipe: RecipeName, **changes: Any) -> Settings:
     """Return a recipe with changes; None changes nothing. `augment` may be a mapping of the values to change.
 
-    Raises ConfigError for an unknown recipe or setting, or a value that is not allowed.
+    Raises ConfigError for an unknown recipe or setting, or a value that is not allowed, and as named_network.
     """
     base = RECIPES[choose(recipe, RECIPES, "recipe")]
     _check_names(changes, Settings, "")
@@ -439,7 +442,17 @@ def settings(recipe: RecipeName, **changes: Any) -> Settings:
         changes["augment"] = replace(base.augment, **{name: _as_tuple(value) for name, value in augment.items()})
     if changes.get("features", "none") != "none" and not changes.get("variants") and "augment" not in changes:
         changes["augment"] = Augmentation.none()
-    return replace(base, **changes)
+    how = replace(base, **changes)
+    if "match_iou" in changes or how.match_iou == 1 or not _has_yolo(how.network):
+        return how
+    return replace(how, match_iou=YOLO_MATCH_IOU)
+
+
+def _has_yolo(network: str) -> bool:
+    """Return whether a network has yolo layers. Arguments and errors as named_network."""
+    from lookonce.model.named_network import named_network  # reads model files: commands without training do not
+
+    return any(isinstance(layer, Yolo) for layer in named_network(os.path.expanduser(network), 1).layers)
 
 
 def for_gpu(how: Settings, images: int) -> Settings:
