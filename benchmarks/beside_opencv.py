@@ -4,7 +4,8 @@
 
 Without files: yolov3, yolov3_tiny, yolov4 and yolov4_tiny with random weights. Every network is written with batch norm
 folded, since the programs use different constants in it, and read by all. Detections are those of one image of the
-input's size: per class, IoU 0.45, a threshold that at most some fifty boxes pass. Programs run in turn, one image at a time.
+input's size: per class, IoU 0.45, a threshold that at most some fifty boxes pass. Programs run in turn, one image at a
+time.
 """
 
 from __future__ import annotations
@@ -87,9 +88,7 @@ def compared(found: Detections, expected: Detections) -> str:
     return f"{matched} of {len(expected)} ({len(found)} found), boxes {box_error:.3f} px, scores {score_error:.0e}"
 
 
-def measured(
-    model: Model, picture: NDArray[np.uint8], threads: int, rounds: int, folder: Path
-) -> Iterator[str]:
+def measured(model: Model, picture: NDArray[np.uint8], threads: int, rounds: int, folder: Path) -> Iterator[str]:
     """Yield a row of the table for each program."""
     cfg, weights, *_ = write_darknet(model, folder / "model", Options(folded=True)).files
     size = model.input_size[0]
