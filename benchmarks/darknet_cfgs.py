@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -31,6 +31,7 @@ from lookonce.model.darknet.weights import Header
 from lookonce.model.detections import Predictions
 from lookonce.model.heads import decode
 from lookonce.model.layers import (
+    Activation,
     Batchnorm,
     Connected,
     Conv,
@@ -145,6 +146,63 @@ def seven_tiny(classes: int) -> Layers:
     return (*trunk, *neck, *(x for each in (*up, *down) for x in each), *(x for each in ends for x in end(*each)))
 
 
+def four_csp(classes: int, depths: tuple[int, int, int, int], repeats: int, width: float = 1) -> Layers:
+    """Scaled YOLOv4 (YOLOv4-CSP): cross-stage blocks in the neck as well, logistic maps and new_coords.
+
+    depths: residual blocks of the four last stages of the trunk; repeats: of the convolutions of a block of the neck.
+    """
+    anchors, found = zoo.in_pixels(zoo.YOLOV4_ANCHORS), []
+    pools = (MaxPool(5, 1), Route((-2,)), MaxPool(9, 1), Route((-4,)), MaxPool(13, 1), Route((-1, -3, -5, -6)))
+    ends: dict[int, int] = {}
+
+    def block(n: int) -> Layers:
+        """Half of the channels through more convolutions."""
+        more = (Conv(n, 1), Conv(n)) * repeats
+        return (Conv(n, 1), Conv(n, 1), Route((-2,)), *more, Route((-1, -2 * repeats - 2)), Conv(n, 1))
+
+    found += [Conv(32), *zoo.residual(64, 1)]
+    for n, depth in zip((128, 256, 512, 1024), depths, strict=True):
+        found += zoo.cross_stage(n, depth)
+        ends[n] = len(found) - 1
+    more = (Conv(512, 1), Conv(512)) * (repeats - 1)
+    found += [Conv(512, 1), Route((-2,)), Conv(512, 1), Conv(512), Conv(512, 1), *pools, *more,
+              Route((-1, -9 - 2 * repeats)), Conv(512, 1)]  # fmt: skip
+    coarse = len(found) - 1
+    found += [Conv(256, 1), Upsample(), Route((ends[512],)), Conv(256, 1), Route((-1, -3)), *block(256)]
+    middle = len(found) - 1
+    found += [Conv(128, 1), Upsample(), Route((ends[256],)), Conv(128, 1), Route((-1, -3)), *block(128)]
+    for n, mask, skip in ((256, (0, 1, 2), middle), (512, (3, 4, 5), coarse), (1024, (6, 7, 8), None)):
+        yolo = Yolo(anchors, mask, classes, scale_x_y=2, new_coords=True, ignore_thresh=0.7, iou_thresh=0.2,
+                    iou_loss="ciou", iou_normalizer=0.05, cls_normalizer=0.5, max_delta=5, objectness_smooth=True,
+                    nms_kind="diounms")  # fmt: skip
+        found += [Conv(n), Conv(yolo.channels, 1, 1, False, "logistic"), yolo]
+        if skip is not None:
+            found += [Route((-4,)), Conv(n, stride=2), Route((-1, skip)), *block(n)]
+    return tuple(
+        replace(x, filters=int(width * x.filters), activation="mish")
+        if isinstance(x, Conv) and x.batch_normalize
+        else x
+        for x in found
+    )
+
+
+def with_heads(layers: Layers, activation: Activation = "linear", **changes: Any) -> Layers:
+    """With other settings of the yolo layers and the activation of the convolutions before them."""
+    found = list(layers)
+    for head in heads_of(layers):
+        assert isinstance(head.layer, Yolo)
+        yolo = replace(head.layer, **changes)
+        found[head.index - 1 : head.index + 1] = Conv(yolo.channels, 1, 1, False, activation), yolo
+    return tuple(found)
+
+
+def first_test() -> Layers:
+    """YOLOv1-tiny of 2015: without batch norm, at 224 pixels."""
+    grow = tuple(layer for filters in (16, 32, 64, 128, 256) for layer in (Conv(filters), MaxPool()))
+    layers = (*grow, Conv(512), Conv(1024), Conv(1024), Conv(256), Connected(1470, "linear"), Detection(20, 7, 2))
+    return fitted(without_norm(layers), Shape(3, 224, 224))
+
+
 TINY_3, TINY_4 = (zoo.detector(f"yolov{n}_tiny", 80, zoo.TINY_ANCHORS) for n in (3, 4))
 V3, V4 = zoo.yolov3(80, zoo.YOLOV3_ANCHORS), zoo.yolov4(80, zoo.YOLOV4_ANCHORS)
 PUBLISHED_TINY_4 = zoo.yolov4_tiny(80, zoo.TINY_ANCHORS, fine_mask=(1, 2, 3))
@@ -153,6 +211,7 @@ NETWORKS: dict[str, Layers] = {
     "yolo2": without_dropout(zoo.yolov1(20)),
     "yolo-coco": without_dropout(zoo.yolov1(80)),
     "yolo-small": yolo_small(),
+    "t1.test": first_test(),
     "yolov1-tiny, tiny-yolo (v1)": zoo.yolov1_tiny(20),
     "tiny-coco": zoo.yolov1_tiny(80),
     "xyolo.test": xyolo(),
@@ -175,7 +234,11 @@ NETWORKS: dict[str, Layers] = {
     "yolov3-tiny-prn": residual_tiny(80),
     "yolov3-tiny_xnor": binary(binary(TINY_3, 1, 7), 10, 11),
     "yolov4, yolov4-custom": V4,
+    "Gaussian_yolov3_BDD": with_heads(zoo.yolov3(10, zoo.YOLOV3_ANCHORS), gaussian=True),
     "cd53paspp-gamma": leaky(V4),
+    "yolov4_new": with_heads(V4, "logistic", new_coords=True, scale_x_y=2),
+    "yolov4-csp": four_csp(80, (2, 8, 8, 4), 2),
+    "yolov4x-mish": four_csp(80, (3, 10, 10, 5), 3, 1.25),
     "yolov4-tiny, yolov4-tiny-custom": PUBLISHED_TINY_4,
     "yolov4-tiny-3l": three_heads(TINY_4, zoo.YOLOV4_ANCHORS, 15),
     "yolo-fastest-1.1": zoo.yolo_fastest(80, zoo.FASTEST_ANCHORS),

@@ -106,6 +106,7 @@ def cut(network: Network, keep: Keep) -> Network:
         state = local.state_dict()
         state["weight"] = _inputs(state["weight"], 2, read[int(at)])
         result.local_convolutions[at].load_state_dict(state)
+    result.batch_norms.load_state_dict(network.batch_norms.state_dict())  # what they read stays
     result.sigmas = network.sigmas
     return result.train(network.training)
 
