@@ -22,7 +22,7 @@ from served import serving
 
 
 @pytest.mark.parametrize("words, message", [
-    (["--host", "0.0.0.0"], "host: 0.0.0.0 can be reached from other machines; set a token (--token, or LOOKONCE_TOKEN"),
+    (["--host", "0.0.0.0"], "host: 0.0.0.0 can be reached from other machines; set a token (--token, or"),
     (["--token", "short"], "token: expected at least 8 characters of ASCII without spaces"),
     (["--token", "long enough"], "token: expected at least 8 characters"),
     (["--token", "12345678", "--no-token"], "no-token: a token is given as well"),
@@ -53,7 +53,7 @@ def test_a_missing_package_is_named(exported, capsys, monkeypatch):
 
 def test_a_model_that_is_not_there_is_one_line(capsys):
     assert main(["serve", "cells=runs/none/model.safetensors"]) == 2
-    assert "no such file" in capsys.readouterr().err
+    assert "no such model file" in capsys.readouterr().err
 
 
 def test_models_have_the_names_of_their_files_or_given_ones(run, exported):
@@ -83,7 +83,7 @@ def test_a_server_starts_answers_and_ends_with_code_0(exported, squares):
     with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             lines = iter(process.stderr.readline, "")
-            url = next(found[0] for line in lines if (found := re.search(r"http://[\d.:]+", line)))
+            url = next(found[0] for line in lines if (found := re.search(r"http://[\d.]+:\d+", line)))
             file = squares / "JPEGImages" / "test000.png"
             answer = httpx.post(f"{url}/v1/detect", content=file.read_bytes()).json()
             assert answer["model"] == "cells"

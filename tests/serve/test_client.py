@@ -49,7 +49,7 @@ def test_thresholds_and_classes(client, server, detector, files):
     same(client(files[0], threshold=0.02, labels="red"), detector(files[0], threshold=0.02, labels="red"))
     with Client(server.url, threshold=0.02) as lower:
         same(lower(files[0]), detector(files[0], threshold=0.02))
-    with pytest.raises(UserError, match="threshold: '3.0'; expected a number from 0 to 1"):
+    with pytest.raises(UserError, match=r"threshold: '3\.0'; expected a number from 0 to 1"):
         client(files[0], threshold=3.0)
     with pytest.raises(UserError, match="classes: 'green'; expected one of blue, red"):
         client(files[0], labels=["green"])
@@ -87,7 +87,7 @@ def test_an_address_may_name_the_model(run, files):
     with serving({"low": lambda: Detector(run, threshold=0.01), "high": lambda: Detector(run, threshold=0.99)}) as made:
         assert len(Client(made.url)(files[0])) == len(Client(made.url, "low")(files[0])) > 0
         assert len(Client(f"{made.url}/v1/models/high")(files[0])) == len(Client(made.url, "high")(files[0])) == 0
-        with pytest.raises(UserError, match="model: 'none'; http.* has low, high"):
+        with pytest.raises(UserError, match=r"model: 'none'; http.* has low, high"):
             Client(made.url, "none")
 
 
@@ -116,7 +116,7 @@ def test_the_token_is_given_or_in_the_environment(detector, files, monkeypatch):
 @pytest.mark.parametrize("url, message", [
     ("http://127.0.0.1:9", "http://127.0.0.1:9: does not answer .*; is it the address of lookonce serve?"),
     ("127.0.0.1:8000", "url: '127.0.0.1:8000'; expected an address such as http://127.0.0.1:8000"),
-    ("http://[", "url: "), ("ftp://a", "url: 'ftp://a'; expected"), ("", "url: ''; expected"),
+    ("ftp://a", "url: 'ftp://a'; expected"), ("", "url: ''; expected"),
 ])  # fmt: skip
 def test_what_is_no_server_is_one_line(url, message):
     with pytest.raises(UserError, match=message):

@@ -55,7 +55,8 @@ def test_a_body_longer_than_allowed_is_refused_by_its_header(server):
 
 @pytest.mark.parametrize("content", [
     b"\x00" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"POST /v1/detect HTTP/1.1\r\nContent-Length: x\r\n\r\n",
-    b"POST /v1/detect HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20000,
+    b"POST /v1/detect HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20000,
     b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00",
     b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"GET / HTTP/1.1\r\nHost: \xff\xfe\r\n\r\n",
 ])  # fmt: skip
@@ -124,8 +125,9 @@ def requests(files):
     import json
 
     image = files[0].read_bytes()[:3000]
-    form = (b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
-            + image + b'\r\n--b\r\nContent-Disposition: form-data; name="threshold"\r\n\r\n0.5\r\n--b--\r\n')  # fmt: skip
+    disposition = b"\r\nContent-Disposition: form-data; name="
+    form = (b"--b" + disposition + b'"image"; filename="a.png"\r\n\r\n' + image
+            + b"\r\n--b" + disposition + b'"threshold"\r\n\r\n0.5\r\n--b--\r\n')  # fmt: skip
     coded = base64.b64encode(image).decode()
     kserve = json.dumps({"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [coded]}]})
     studio = json.dumps({"tasks": [{"id": 1, "data": {"image": f"data:image/png;base64,{coded}"}}]})
