@@ -60,7 +60,7 @@ class Tab:
                                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
         os.close(ours[0])
         os.close(theirs[1])
-        self._out, self._in = open(ours[1], "wb", buffering=0), open(theirs[0], "rb", buffering=0)
+        self._out, self._in = ours[1], theirs[0]
         self._number, self._left, self._session = 0, b"", None
         self.errors, self.requests = [], []
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
@@ -74,8 +74,8 @@ class Tab:
     def __exit__(self, *_):
         self._process.kill()
         self._process.wait()
-        self._out.close()
-        self._in.close()
+        os.close(self._out)
+        os.close(self._in)
 
     def send(self, method, **parameters):
         """The result of a command. Events that come before it are looked at."""
@@ -83,7 +83,7 @@ class Tab:
         message = {"id": self._number, "method": method, "params": parameters}
         if self._session:
             message["sessionId"] = self._session
-        self._out.write(json.dumps(message).encode() + b"\0")
+        os.write(self._out, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._next()
             if answer.get("id") == self._number:
@@ -94,7 +94,7 @@ class Tab:
         while b"\0" not in self._left:
             ready, _, _ = select.select([self._in], [], [], 60)
             assert ready, "the browser says nothing"
-            part = os.read(self._in.fileno(), 1 << 16)
+            part = os.read(self._in, 1 << 16)
             assert part, "the browser has ended"
             self._left += part
         message, _, self._left = self._left.partition(b"\0")
@@ -138,15 +138,18 @@ class Tab:
 
     def click(self, selector):
         """Click the middle of an element."""
-        x, y = self.run(f"(() => {{ const e = document.querySelector({selector!r}); e.scrollIntoView({{block: 'nearest'}});"
-                        " const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()")  # fmt: skip
+        x, y = self._middle(selector)
         for kind in ("mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
+    def _middle(self, selector):
+        script = """(() => { const e = document.querySelector(%r); e.scrollIntoView({block: "nearest"});
+            const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"""
+        return self.run(script % selector)
+
     def drop(self, files, selector="#stage"):
         """Drop files on an element."""
-        x, y = self.run(f"(() => {{ const r = document.querySelector({selector!r}).getBoundingClientRect();"
-                        " return [r.x + r.width / 2, r.y + r.height / 2]; })()")  # fmt: skip
+        x, y = self._middle(selector)
         data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             self.send("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)

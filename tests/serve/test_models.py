@@ -28,7 +28,8 @@ def held(detector):
 def test_past_a_full_queue_requests_are_refused_at_once_and_none_is_lost(held, detector, files):
     content, known = files[0].read_bytes(), detector(files[0]).to_json()
     with serving({"m": lambda: Detector(held)}, batch=2, queue=4) as running, ThreadPoolExecutor(40) as pool:
-        with httpx.Client(base_url=running.url, limits=httpx.Limits(max_connections=50), timeout=30) as http:
+        limits = httpx.Limits(max_connections=50)
+        with httpx.Client(base_url=running.url, limits=limits, timeout=30) as http:
             held.gate.clear()
             batcher = running.shared.models["m"].engine.batcher
             jobs = []

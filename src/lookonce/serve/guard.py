@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lookonce")
 OPEN = frozenset({
-    "/", "/page.js", "/view.js", "/save.js", "/page.css", "/docs", "/docs.css", "/icon.svg", "/openapi.json", "/healthz",
-    "/readyz", "/health", "/v2/health/live", "/v2/health/ready",
+    "/", "/page.js", "/view.js", "/save.js", "/page.css", "/docs", "/docs.css", "/icon.svg", "/openapi.json",
+    "/healthz", "/readyz", "/health", "/v2/health/live", "/v2/health/ready",
 })  # fmt: skip
 """What needs no token: files of the page, and whether the server is there."""
 HEADERS = {

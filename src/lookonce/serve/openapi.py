@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -45,8 +44,8 @@ def openapi() -> Object:
             "/v1/models/{name}/reload": {"post": _get(
                 "Replace a model", "Its files are read again; requests are answered all the time. Needs a token. 409: "
                 "they cannot be read, and the old model stays.", ["name"])},
-            "/healthz": {"get": _get("Is the process alive?", "200 while it works.")},
-            "/readyz": {"get": _get("Are requests taken?", "503 while the server ends.")},
+            "/healthz": {"get": _get("Liveness", "200 while the process works.")},
+            "/readyz": {"get": _get("Readiness", "200 while requests are taken; 503 while the server ends.")},
             "/metrics": {"get": _get("Counters for Prometheus", "Requests, images, time of each stage, queue, batches, "
                                      "refusals, memory.")},
             "/v2/models/{name}/infer": {"post": _get(
@@ -143,11 +142,11 @@ EXAMPLES = {
     "found = client(\"photo.jpg\", threshold=0.5)      # Detections, as a Detector gives them\n"
     "print(found.names, found.scores, found.boxes)",
     "Command line": "lookonce detect http://127.0.0.1:8000 photos/",
-    "Answer": json.dumps({"model": "cells-1", "model_digest": "sha256:...", "images": [
-        {"file": "photo.jpg", "width": 640, "height": 480, "detections": [
-            {"label": "cell", "class_id": 0, "score": 0.912345, "box": [10.25, 20.5, 110.0, 220.75]}]}],
-        "time_ms": {"decode": 3.1, "queue": 0.2, "network": 14.8, "total": 19.0}}, indent=1),
-    "Error": json.dumps({"error": "not_an_image", "detail": "the image: a text file, not an image"}, indent=1),
+    "Answer": '{"model": "cells-1", "model_digest": "sha256:...", "images": [\n'
+    '  {"file": "photo.jpg", "width": 640, "height": 480, "detections": [\n'
+    '    {"label": "cell", "class_id": 0, "score": 0.912345, "box": [10.25, 20.5, 110.0, 220.75]}]}],\n'
+    ' "time_ms": {"decode": 3.1, "queue": 0.2, "network": 14.8, "total": 19.0}}',
+    "Error": '{"error": "not_an_image", "detail": "the image: a text file, not an image"}',
 }  # fmt: skip
 
 

@@ -52,7 +52,8 @@ function use(model) {
   state.hidden.clear();
   state.threshold = null;
   const [width, height] = model.input_size, count = model.labels.length;
-  $("about").textContent = `${model.name} · ${count} ${count === 1 ? "class" : "classes"} · ${width} × ${height} · ${model.backend}`;
+  const name = state.models.length > 1 ? "" : `${model.name} · `; // else it is in the list
+  $("about").textContent = `${name}${count} ${count === 1 ? "class" : "classes"} · ${width} × ${height} · ${model.backend}`;
   $("about").title = model.digest || "";
   refresh();
 }
@@ -60,7 +61,7 @@ function use(model) {
 // Images
 
 const queue = [];
-let running = 0;
+let running = 0, order = 0;
 
 function add(blobs) {
   const images = [...blobs].filter(blob => !blob.type || blob.type.startsWith("image/") || blob.type === "application/octet-stream");
@@ -68,7 +69,7 @@ function add(blobs) {
   if (!state.model) return;
   stopCamera();
   $("error").hidden = true;
-  images.forEach((blob, n) => queue.push({ blob, name: blob.name || `pasted-${state.items.length + n + 1}.png`, first: n === 0 }));
+  images.forEach((blob, n) => queue.push({ blob, name: blob.name || `pasted-${state.items.length + n + 1}.png`, first: n === 0, order: order++ }));
   work();
 }
 
@@ -89,12 +90,10 @@ async function decoded(blob) { // what the browser cannot decode (HEIC, TIFF), t
   }
 }
 
-async function found({ blob, name, first }) {
-  const began = performance.now();
+async function found({ blob, name, first, order }) {
   const [answer, image] = await Promise.all([detect(blob).then(each => each.json()), decoded(blob).catch(() => null)]);
   if (!image) throw new Error("this browser cannot show the image");
-  const item = { ...result(answer), blob, name, image, seconds: (performance.now() - began) / 1000 };
-  keep(item, first);
+  keep({ ...result(answer), blob, name, image, order }, first);
 }
 
 function result({ images: [{ width, height, detections }], time_ms: times, model }) {
@@ -104,6 +103,7 @@ function result({ images: [{ width, height, detections }], time_ms: times, model
 
 function keep(item, show) {
   state.items.push(item);
+  state.items.sort((one, other) => one.order - other.order); // as they were given, not as they came back
   while (state.items.length > MOST_KEPT) state.items.shift();
   if (show || !state.item) open(item);
   else thumbs();
@@ -303,7 +303,7 @@ async function frame(camera, video) {
   const answer = await (await detect(blob)).json();
   if (state.camera !== camera) return;
   const clock = new Date().toTimeString().slice(0, 8).replaceAll(":", "-");
-  state.item = { ...result(answer), blob, image: canvas, name: `camera-${clock}.jpg` };
+  state.item = { ...result(answer), blob, image: canvas, name: `camera-${clock}.jpg`, order: Infinity };
   view.show(canvas, true);
   refresh();
 }
@@ -328,7 +328,7 @@ const actions = {
   "again-camera": () => startCamera(),
   stop: stopCamera,
   turn: () => startCamera(state.camera.facing === "user" ? "environment" : "user"),
-  keep: () => { if (state.item) keep({ ...state.item }, false); },
+  keep: () => { if (state.item) keep({ ...state.item, order: order++ }, false); },
   own: () => { state.threshold = null; refresh(); thumbs(); },
   all: () => { state.hidden.clear(); refresh(); thumbs(); },
   "zoom-in": () => view.zoom(1.5),

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import msgspec
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from lookonce.choices import closest
@@ -28,6 +28,8 @@ RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded"
 EXPECTED_TYPE = "image/... or application/octet-stream, multipart/form-data, or application/json"
 LONGEST_FIELD = 64 << 10
 """Bytes of a field of a form that is not a file."""
+MOST_FIELDS = 100
+"""Fields of a form that are not files."""
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -110,7 +112,8 @@ async def read_request(request: Request, bodies: Bodies) -> tuple[list[Upload], 
     check_names(fields)
     body = await bodies.read(request)
     if kind == "multipart/form-data":
-        uploads, given = await _multipart(request.headers, body, bodies.limits)
+        whole = request.headers["content-type"]
+        uploads, given = await asyncio.to_thread(_multipart, whole, body, bodies.limits)
         fields |= given
     elif kind == "application/json":
         uploads, given = await asyncio.to_thread(_json, body)  # base64 of many megabytes takes its time
@@ -184,34 +187,65 @@ def _query(request: Request) -> dict[str, list[str]]:
     return found
 
 
-async def _multipart(headers: Headers, body: bytes, limits: Limits) -> tuple[list[Upload], dict[str, list[str]]]:
-    """Return the files and fields of a form. Nothing is written to the disk."""
+class _Parts:
+    """Collects the parts of a form. Nothing is written to the disk."""
 
-    async def stream() -> AsyncIterator[bytes]:
-        yield body
+    def __init__(self, limits: Limits) -> None:
+        self.uploads: list[Upload] = []
+        self.fields: dict[str, list[str]] = {}
+        self._most, self._count = limits.max_images, 0
+        self.begin()
 
-    class InMemory(MultiPartParser):
-        spool_max_size = limits.max_bytes + 1
+    def begin(self) -> None:
+        """Start a part."""
+        self._header, self._value, self._about, self._data = bytearray(), bytearray(), b"", bytearray()
 
-    uploads: list[Upload] = []
-    fields: dict[str, list[str]] = {}
-    parser = InMemory(headers, stream(), max_files=limits.max_images + 1, max_fields=100,
-                      max_part_size=LONGEST_FIELD)  # type: ignore[arg-type]  # fmt: skip
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        if "Too many files" in error.message:
-            raise RequestError(413, f"more than {limits.max_images} images (--max-images)") from None
-        raise RequestError(400, f"multipart/form-data: {error.message[:200]}") from None
-    except (ValueError, KeyError, LookupError, TypeError) as error:
-        raise RequestError(400, f"multipart/form-data: cannot be read ({str(error)[:200]})") from None
-    for name, value in form.multi_items():
-        if isinstance(value, UploadFile):
-            uploads.append(Upload(await value.read(), printable(value.filename or "")))
+    def header_end(self) -> None:
+        """End a header of a part."""
+        if self._header.lower() == b"content-disposition":
+            self._about = bytes(self._value)
+        self._header, self._value = bytearray(), bytearray()
+
+    def end(self) -> None:
+        """End a part."""
+        _, options = parse_options_header(self._about)
+        self._count += 1
+        if self._count > self._most + MOST_FIELDS:
+            raise RequestError(413, f"a form of more than {self._most + MOST_FIELDS} parts")
+        if b"filename" in options:
+            name = options[b"filename"].decode("utf-8", "replace")
+            self.uploads.append(Upload(bytes(self._data), printable(name)))
         else:
-            fields.setdefault(name, []).append(value)
-    await form.close()
-    return uploads, fields
+            name, text = (
+                each.decode("utf-8", "replace") for each in (options.get(b"name", b""), self._data[:LONGEST_FIELD])
+            )
+            self.fields.setdefault(name, []).append(text)
+
+    def callbacks(self) -> Any:
+        """Return what the parser calls with each piece."""
+        return {
+            "on_part_begin": self.begin,
+            "on_header_field": lambda data, start, end: self._header.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+            "on_header_end": self.header_end,
+            "on_part_data": lambda data, start, end: self._data.extend(data[start:end]),
+            "on_part_end": self.end,
+        }
+
+
+def _multipart(kind: str, body: bytes, limits: Limits) -> tuple[list[Upload], dict[str, list[str]]]:
+    """Return the files and fields of a form. kind: the content type, which names the boundary."""
+    boundary = parse_options_header(kind.encode("latin-1", "replace"))[1].get(b"boundary")
+    if not boundary:
+        raise RequestError(400, "multipart/form-data: no boundary in the content type")
+    parts = _Parts(limits)
+    try:
+        parser = MultipartParser(boundary, parts.callbacks())
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise RequestError(400, f"multipart/form-data: cannot be read ({str(error)[:200]})") from None
+    return parts.uploads, parts.fields
 
 
 def _json(body: bytes) -> tuple[list[Upload], dict[str, list[str]]]:

@@ -58,6 +58,8 @@ class Protocol(H11Protocol):
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens. Raises UserError for a port that is taken or an address that is not here."""
     try:
+        if not 0 <= port <= 65535:
+            raise OverflowError("no such port")
         [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         found = socket.socket(family, kind, protocol)
         try:

@@ -9,26 +9,35 @@ export function contrasting(colour) { // black or white, by the luma of ITU-R BT
 
 // Draws boxes and labels. line, letters: in units of the context; at: maps a box to these units.
 export function paint(context, boxes, { line, letters, at, chosen = null, width }) {
-  context.font = `600 ${letters}px system-ui, sans-serif`;
-  context.textBaseline = "alphabetic";
+  const faded = box => chosen && box !== chosen ? 0.35 : 1;
   for (const box of [...boxes].reverse()) { // the best is on top
     const [x1, y1, x2, y2] = at(box.box);
     const on = box === chosen;
-    context.globalAlpha = chosen && !on ? 0.35 : 1;
+    context.globalAlpha = faded(box);
     context.lineWidth = line + 2 * (on ? 1.6 : 1);
     context.strokeStyle = contrasting(box.colour) === "#000" ? "#000a" : "#fffa";
     context.strokeRect(x1, y1, x2 - x1, y2 - y1);
     context.lineWidth = line + (on ? 1.2 : 0);
     context.strokeStyle = box.colour;
     context.strokeRect(x1, y1, x2 - x1, y2 - y1);
-    const text = `${box.label} ${box.score.toFixed(2)}`;
+  }
+  context.font = `600 ${letters}px system-ui, sans-serif`;
+  context.textBaseline = "alphabetic";
+  const taken = [];
+  for (const box of chosen ? [chosen, ...boxes.filter(each => each !== chosen)] : boxes) { // the best chooses its place first
+    const [x1, y1, x2, y2] = at(box.box), text = `${box.label} ${box.score.toFixed(2)}`;
     const high = letters * 1.45, wide = context.measureText(text).width + letters * 0.8;
-    const top = y1 - high >= 0 ? y1 - high : y1;
-    const left = Math.max(0, Math.min(x1 - line / 2, width - wide));
+    const inside = x => Math.max(0, Math.min(x, width - wide));
+    const lefts = [inside(x1 - line / 2), inside(x2 + line / 2 - wide)], tops = [y1 - high, Math.max(0, y1), y2];
+    const places = tops.flatMap(top => lefts.map(left => [left, top])).filter(([, top]) => top >= 0);
+    const place = places.find(([left, top]) => !taken.some(([l, t, w]) => left < l + w && l < left + wide && Math.abs(top - t) < high));
+    if (!place || x2 < 0 || y2 < 0) continue; // no room: the table has it
+    taken.push([...place, wide]);
+    context.globalAlpha = faded(box);
     context.fillStyle = box.colour;
-    context.fillRect(left, top, wide, high);
+    context.fillRect(...place, wide, high);
     context.fillStyle = contrasting(box.colour);
-    context.fillText(text, left + letters * 0.4, top + letters * 1.06);
+    context.fillText(text, place[0] + letters * 0.4, place[1] + letters * 1.06);
   }
   context.globalAlpha = 1;
 }

@@ -1,0 +1,160 @@
+"""Tests of lookonce.serve.server: sockets, slow connections, and damaged requests."""
+
+import socket
+import time
+
+import pytest
+
+pytest.importorskip("starlette", reason="the extra serve is not installed")
+import httpx
+import numpy as np
+
+from lookonce import Detector, UserError
+from lookonce.serve import server as module
+from lookonce.serve.server import listen
+from served import serving
+
+
+def address(running):
+    host, port = running.url.removeprefix("http://").split(":")
+    return host, int(port)
+
+
+def said(running, content, seconds=5):
+    """What the server answers to raw bytes."""
+    with socket.create_connection(address(running), seconds) as sock:
+        sock.sendall(content)
+        sock.shutdown(socket.SHUT_WR)
+        parts = []
+        try:
+            while part := sock.recv(1 << 16):
+                parts.append(part)
+        except OSError:
+            pass
+        return b"".join(parts)
+
+
+def test_a_port_that_is_taken_is_one_line():
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"^port: {port} on 127.0.0.1 is taken by another program; give another"):
+            listen("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host, port", [("127.0.0.1", 70000), ("127.0.0.1", -1), ("192.0.2.1", 0), ("", 70000)])
+def test_an_address_that_is_not_here_is_one_line(host, port):
+    with pytest.raises(UserError, match=r"cannot be used \(.*\); expected an address of this machine"):
+        listen(host, port)
+
+
+def test_a_body_longer_than_allowed_is_refused_by_its_header(server):
+    answer = said(server, b"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\nx")
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b'"error":"too_large"' in answer
+
+
+@pytest.mark.parametrize("content", [
+    b"\x00" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"POST /v1/detect HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+    b"POST /v1/detect HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20000,
+    b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00",
+    b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"GET / HTTP/1.1\r\nHost: \xff\xfe\r\n\r\n",
+])  # fmt: skip
+def test_what_is_no_http_is_400_or_closed(content, server, http):
+    answer = said(server, content)
+    assert not answer or answer.split(b" ")[1][:1] == b"4", answer[:200]
+    assert b"Traceback" not in answer
+    assert http.get("/healthz").status_code == 200
+
+
+def test_slow_connections_stop_nobody_and_are_closed(detector, monkeypatch, files):
+    monkeypatch.setattr(module, "HEADER_SECONDS", 1.0)
+    with serving({"m": lambda: Detector(detector.backend)}) as running:
+        slow = [socket.create_connection(address(running), 10) for _ in range(100)]
+        for sock in slow[:50]:
+            sock.sendall(b"POST /v1/detect HTTP/1.1\r\nHost: loc")
+        start = time.monotonic()
+        answer = httpx.post(f"{running.url}/v1/detect", content=files[0].read_bytes())
+        assert answer.status_code == 200
+        for sock in slow:
+            assert sock.recv(1) == b""
+            sock.close()
+        assert time.monotonic() - start < 10
+
+
+def test_connections_have_a_limit(detector, monkeypatch):
+    monkeypatch.setattr(module, "MOST_CONNECTIONS", 5)
+    with serving({"m": lambda: Detector(detector.backend)}) as running:
+        open_ = [socket.create_connection(address(running), 10) for _ in range(8)]
+        closed = sum(sock.recv(1) == b"" for sock in open_[5:])
+        assert closed == 3
+        for sock in open_:
+            sock.close()
+        for _ in range(100):
+            try:
+                assert httpx.get(f"{running.url}/healthz").status_code == 200
+                break
+            except httpx.HTTPError:
+                time.sleep(0.02)
+        else:
+            raise AssertionError("no place became free")
+
+
+def mutated(draw, content):
+    """A request with some bytes changed, repeated, or removed."""
+    found = bytearray(content)
+    for _ in range(int(draw.integers(1, 8))):
+        at = int(draw.integers(0, len(found)))
+        kind = draw.integers(0, 4)
+        if kind == 0:
+            found[at] = int(draw.integers(0, 256))
+        elif kind == 1:
+            del found[at : at + int(draw.integers(1, 40))]
+        elif kind == 2:
+            found[at:at] = found[at : at + int(draw.integers(1, 60))]
+        else:
+            found[at:at] = draw.integers(0, 256, int(draw.integers(1, 20)), dtype=np.uint8).tobytes()
+        if not found:
+            return b"x"
+    return bytes(found)
+
+
+def requests(files):
+    """One genuine request of each kind, as bytes."""
+    import base64
+    import json
+
+    image = files[0].read_bytes()[:3000]
+    disposition = b"\r\nContent-Disposition: form-data; name="
+    form = (b"--b" + disposition + b'"image"; filename="a.png"\r\n\r\n' + image
+            + b"\r\n--b" + disposition + b'"threshold"\r\n\r\n0.5\r\n--b--\r\n')  # fmt: skip
+    coded = base64.b64encode(image).decode()
+    kserve = json.dumps({"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [coded]}]})
+    studio = json.dumps({"tasks": [{"id": 1, "data": {"image": f"data:image/png;base64,{coded}"}}]})
+    bodies = (
+        ("/v1/detect?threshold=.5&classes=red", "image/png", image),
+        ("/v1/detect", "multipart/form-data; boundary=b", form),
+        ("/v1/detect", "application/json", json.dumps({"image": coded, "threshold": 0.5, "classes": ["red"]}).encode()),
+        ("/v2/models/squares/infer", "application/json", kserve.encode()),
+        ("/predict", "application/json", studio.encode()),
+        ("/v1/models", "", b""),
+    )
+    for path, kind, body in bodies:
+        head = f"{'POST' if body else 'GET'} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+        yield head.encode(), body
+
+
+def test_damaged_requests_are_4xx_and_the_server_lives(server, http, files, caplog):
+    draw = np.random.default_rng(0)
+    kinds = list(requests(files))
+    for n in range(300):
+        head, body = kinds[n % len(kinds)]
+        if n % 3 == 0:
+            head = mutated(draw, head)
+        else:
+            body = mutated(draw, body) if body else body
+        answer = said(server, head + f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+        assert not answer or answer[9:10] in b"24", (head, answer[:300])
+    assert http.get("/healthz").status_code == 200
+    assert "Traceback" not in caplog.text
+    assert server.shared.bodies.taken == 0
