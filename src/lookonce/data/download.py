@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 from lookonce import __version__
 from lookonce.console import is_shown
 from lookonce.errors import Interrupted, UserError
+from lookonce.files import rename
 
 if TYPE_CHECKING:
     import httpx
@@ -222,7 +223,7 @@ def fetch(wanted: RemoteFile, path: Path, setting: str = "--out") -> None:
                 part = part_of(path, url)
                 try:
                     _from_mirror(client, url, part, wanted, report)
-                    part.replace(path)
+                    rename(part, path)
                     for other in parts_of(path):
                         other.unlink(missing_ok=True)
                     return

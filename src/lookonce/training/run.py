@@ -24,7 +24,7 @@ from lookonce.errors import ConfigError, Interrupted, NonFiniteLossError, UserEr
 from lookonce.evaluation.average_precision import Metrics, best_thresholds, score
 from lookonce.evaluation.evaluate import RULES, detect_all
 from lookonce.evaluation.hierarchy import in_use
-from lookonce.files import replacing, sweep, write_text
+from lookonce.files import optional_output, replacing, sweep, write_text
 from lookonce.inference.detector import Detector
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.files import read_text, tree_of
@@ -315,8 +315,11 @@ class Run:
         for line in set(report.advice()) - set(report.data_advice):
             log.warning("%s", line)
         report.state = replace(report.state, finished=True)
+        files = [self.folder / MODEL]
+        with optional_output():
+            files.append(write_results(self.folder))
         page = report.write()
-        self._announce(report, [self.folder / MODEL, write_results(self.folder), *([page] if page else [])])
+        self._announce(report, [*files, *([page] if page else [])])
 
     def _announce(self, report: RunReport, files: list[Path]) -> None:
         """Log the result: the classes of the best model, the files, and what to do next."""

@@ -41,7 +41,9 @@ def the_core() -> openvino.Core:
     Each Core replaces its thread's signal stack and restores the previous one when it is destroyed. If two are not
     destroyed in reverse order, a freed stack stays in use, and the next Ctrl-C crashes Python.
     """
-    return openvino.Core()
+    core = openvino.Core()
+    core.set_property({"ENABLE_MMAP": False})  # Windows renames no mapped file, and a mapped file that is cut crashes
+    return core
 
 
 def _forked() -> None:
