@@ -204,9 +204,9 @@ class Run:
                 save_file(tensors, temporary)
             raise NonFiniteLossError(error.term, names) from None
         except torch.OutOfMemoryError:
-            batch = self.settings.batch_size
-            fewer = f"--batch-size {batch // 2}" if batch > 1 else f"--size {max(32, self.settings.size // 64 * 32)}"
-            raise UserError(f"{choose_device(self.config.device)}: out of memory with {batch} images of "
+            many = self.settings.batch_size
+            fewer = f"--batch-size {many // 2}" if many > 1 else f"--size {max(32, self.settings.size // 64 * 32)}"
+            raise UserError(f"{choose_device(self.config.device)}: out of memory with {many} images of "
                             f"{self.settings.size} px at once; start again with {fewer}") from None  # fmt: skip
         except Stopped as stop:
             raise Interrupted(f"stopped after {module.seen} images; {self._again()}", stop.number) from None

@@ -64,7 +64,7 @@ def test_images_that_do_not_fit_into_memory_together_go_in_parts(run, monkeypatc
     assert sizes == [7, 3, 1, 1, 1, 1, 1, 1, 1]
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
-    assert "out of memory with 7 images; goes on with 3 at once" in caplog.text
+    assert "no memory for 7 images; goes on with 3 at once" in caplog.text
     monkeypatch.setattr(backend, "_run", lambda part: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
     with pytest.raises(UserError, match="out of memory with one image of 96 x 96 px"):
         backend(images[:1])

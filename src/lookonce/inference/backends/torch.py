@@ -70,7 +70,7 @@ class TorchBackend:
                     raise UserError(f"{self.device}: out of memory with one image of {width} x {height} px; use "
                                     "--device cpu, or end other programs that use it") from None  # fmt: skip
                 self._most = len(part) // 2
-                log.info("%s: out of memory with %d images; goes on with %d at once", self.device, len(part), self._most)
+                log.info("%s: no memory for %d images; goes on with %d at once", self.device, len(part), self._most)
                 continue
             start += len(part)
         return tuple(np.concatenate(maps) for maps in zip(*parts, strict=True)) if len(parts) > 1 else parts[0]
