@@ -256,7 +256,7 @@ def _content(image: ImageSource) -> bytes:
     if hasattr(image, "read") and not isinstance(image, Image.Image):
         return cast(bytes, image.read())
     deep = isinstance(image, np.ndarray) and image.dtype == np.uint16 and image.squeeze().ndim == 2
-    pixels: NDArray[Any] = image.squeeze() if deep else load_rgb(image)  # type: ignore[union-attr]
+    pixels: NDArray[Any] = image.squeeze() if deep else load_rgb(image)  # type: ignore[union-attr,assignment]
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
