@@ -37,7 +37,7 @@ CONTENTS = {
         "experiments",
         "commands",
         "changes",
-    ],  # fmt: skip
+    ],
 }
 """Pages in the order of the side bar."""
 OUTSIDE = {"README.md": "readme.md", "CHANGELOG.md": "changes.md"}
