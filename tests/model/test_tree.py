@@ -72,6 +72,7 @@ def test_large_scores_stay_finite():
 def test_a_tree_survives_the_way_to_text_and_back():
     assert read_tree(write_tree(TREE)) == TREE
     assert read_tree(write_tree(Tree((-1, 0)))) == Tree((-1, 0), ("class0", "class1"))
+    assert read_tree("#1 -1\n#2 0\n").names == ("#1", "#2")  # no comments in Darknet's form
 
 
 @pytest.mark.parametrize("text, message", [
@@ -125,7 +126,14 @@ YAML = "animal:\n  - dog:\n    - terrier\n    - hound\n  - cat\nvehicle:\n  - 'c
 
 
 @pytest.mark.parametrize(
-    "text", [OUTLINE, YAML, OUTLINE.replace("    ", "\t"), "\ufeff" + OUTLINE.replace("\n", "\r\n")]
+    "text",
+    [
+        OUTLINE,
+        YAML,
+        OUTLINE.replace("    ", "\t"),
+        "\ufeff" + OUTLINE.replace("\n", "\r\n"),
+        "# 2 roots\n---\n" + YAML.replace("dog:", "dog:  # 9 breeds").replace("vehicle", "# land\n\nvehicle"),
+    ],
 )
 def test_an_outline_becomes_levels_with_siblings_together(text):
     tree = read_tree(text)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NUMBER = re.compile(r"-1|[0-9]{1,9}")
 """A parent in Darknet's form."""
+COMMENT = re.compile(r"(^|\s)\s*#.*")
 
 
 class TreeError(UserError):
@@ -184,13 +185,15 @@ def read_tree(text: str, place: str = "tree") -> Tree:
     """Read a tree.
 
     Either Darknet's form, one `name parent` a line, the parent as its line number from 0, or -1; or an outline, in
-    which a class is indented below its parent. An outline may be YAML: nested keys and lists, one name a line.
+    which a class is indented below its parent. An outline may be YAML: nested keys and lists, one name a line, and
+    comments after #.
 
     Raises TreeError that names the bad line.
     """
     lines = [(n, line) for n, line in enumerate(text.lstrip("\ufeff").splitlines(), start=1) if line.strip()]
-    if lines and not any(re.match(r"\S+\s+[-+0-9]", line.strip()) for _, line in lines):
-        return _outline(lines, place)
+    outline = [(n, bare) for n, line in lines if (bare := COMMENT.sub("", line)).strip(" \t-")]
+    if outline and not any(re.match(r"\S+\s+[-+0-9]", line.strip()) for _, line in outline):
+        return _outline(outline, place)
     names: list[str] = []
     parents: list[int] = []
     for number, line in lines:
