@@ -64,12 +64,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         small = write_digits(Path(folder) / "digits", pages=(80, 8, 4), seed=0)
         LastCheckpoint.on_train_epoch_end = epoch_end  # type: ignore[method-assign]
-        train(small, size=128, epochs=20, out=Path(folder) / "runs")
+        train(small, weights="none", size=128, epochs=20, out=Path(folder) / "runs")
         print("GB held after each epoch: " + " ".join(f"{value:.3f}" for value in epochs))
         write_set(Path(folder) / "large", given.images, (500, 375), ["cat", "dog"], (2, 4), linked)
         LastCheckpoint.on_train_batch_end = first_step  # type: ignore[method-assign,assignment]
         began[0] = time.perf_counter()
-        train(Path(folder) / "large", size=128, batch_size=8, val_split="none", out=Path(folder) / "runs")
+        train(
+            Path(folder) / "large", weights="none", size=128, batch_size=8, val_split="none", out=Path(folder) / "runs"
+        )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from filelock import FileLock
 os.environ["OMP_NUM_THREADS"] = "1"  # steps this small only lose by sharing, in processes that tests start as well
 
 from lookonce.model import zoo
-from sets import nano, write_squares
+from sets import SQUARE_TREE, nano, write_labelled, write_squares
 
 SHARED = Path(__file__).parents[2] / "shared"
 GOLDEN = Path(__file__).parent / "golden"
@@ -114,6 +114,20 @@ def grey_run(squares, tmp_path_factory):
               learning_rate=5e-3, out=out, name="grey")  # fmt: skip
 
     return built_once(tmp_path_factory, "grey", build) / "grey"
+
+
+@pytest.fixture(scope="session")
+def tree_run(squares, tmp_path_factory):
+    """A finished run whose classes are a tree: red and blue squares with boxes, green ones in whole images."""
+    from lookonce import train
+
+    def build(out):
+        (out / "squares.yaml").write_text(SQUARE_TREE)
+        whole = write_labelled(out / "whole", {"green": 6})
+        train(squares, tree=out / "squares.yaml", image_labels=whole, network="nano", size=96, epochs=15, batch_size=4,
+              anchors=2, learning_rate=5e-3, out=out, name="tree")  # fmt: skip
+
+    return built_once(tmp_path_factory, "tree", build) / "tree"
 
 
 @pytest.fixture(scope="session")

@@ -137,6 +137,12 @@ class Handler(BaseHTTPRequestHandler):
     def nowhere(self):
         self.send(b"", 302)
 
+    def shouts(self):
+        self.wfile.write(b"HTTP/1.1 404 \x1b[31mNo\r\nContent-Length: 0\r\n\r\n")
+
+    def many_digits(self):
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\n" % (b"9" * 5000))
+
     def to_file(self):
         self.send(b"", 302, Location="file:///etc/passwd")
 

@@ -52,8 +52,8 @@ def test_every_command_explains_itself(command, capsys):
     (["train", "nowhere", "--no-patience"], "Unknown option: --no-patience"),
     (["train", "none"], "data: missing"),
     (["train", "--config"], "no file given"),
-    (["train", "--config", "none.yaml"], "none.yaml: cannot be read as YAML"),
-    (["train", "--config=none.yaml"], "none.yaml: cannot be read as YAML"),
+    (["train", "--config", "none.yaml"], "none.yaml: cannot be read (No such file"),
+    (["train", "--config=none.yaml"], "none.yaml: cannot be read (No such file"),
 ])  # fmt: skip
 def test_wrong_input_is_one_line_and_code_2(words, message, capsys):
     assert main(words) == 2
@@ -63,7 +63,10 @@ def test_wrong_input_is_one_line_and_code_2(words, message, capsys):
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize("text", ["a: [1", "just words", "- 1"])
+@pytest.mark.parametrize("text", [
+    "a: [1", "just words", "- 1", "a: &a [x]\nb: [*a, *a]", "a: " + "[" * 1000, "epochs: 2001-99-99", "? [1]\n: 2",
+    "epochs: " + "9" * 5000, "a: " + "x" * 300_000,
+])  # fmt: skip
 def test_a_config_that_is_none_is_one_line(text, tmp_path, capsys):
     (tmp_path / "c.yaml").write_text(text)
     assert main(["train", "--config", str(tmp_path / "c.yaml")]) == 2

@@ -16,6 +16,7 @@ from lookonce.files import (
     is_running,
     new_folder,
     numbered_folder,
+    optional_output,
     replacing,
     sweep,
     temporary,
@@ -42,6 +43,36 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         fail(OSError(28, "No space left on device"))
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("held", [2, 1000])
+def test_a_file_that_another_program_holds_for_a_moment_is_tried_again(held, tmp_path, monkeypatch):
+    """As virus scanners and Excel do on Windows."""
+    tries = iter(range(held))
+
+    def replace(source, target):
+        if next(tries, None) is not None:
+            raise PermissionError(13, "Access is denied")
+        os.replace(source, target)
+
+    monkeypatch.setattr("pathlib.Path.replace", replace)
+    monkeypatch.setattr("lookonce.files.PATIENCE", 0.15)
+    if held == 2:
+        write_text(tmp_path / "a.txt", "x")
+    else:
+        with pytest.raises(UserError, match=r"a.txt: cannot be written: Access is denied"):
+            write_text(tmp_path / "a.txt", "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"] * (held == 2)
+
+
+def test_output_that_is_optional_only_warns(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    with optional_output():
+        write_text(tmp_path / "file" / "report.html", "x")
+    assert "report.html: cannot be written" in caplog.text
+    assert caplog.text.strip().endswith("the training goes on without it")
+    with pytest.raises(KeyError), optional_output():
+        raise KeyError
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path):

@@ -167,6 +167,7 @@ LARGE = {
         {"id": n, "file_name": f"{n}/{n}/{n}.png"} for n in range(20_000)]}).encode()),
     "xml: objects": ("voc", b"<annotation>" + b"<object></object>" * 58_000 + b"</annotation>"),
     "xml: nested": ("voc", b"<annotation>" + b"<a>" * (MEGABYTE // 3)),
+    "xml: nested and closed": ("voc", b"<annotation>" + b"<a>" * 140_000 + b"</a>" * 140_000 + b"</annotation>"),
     "xml: a long text": ("voc", b"<annotation><filename>" + b"a&lt;" * (MEGABYTE // 5)),
     "xml: entities": ("voc", b'<!DOCTYPE a [<!ENTITY a "' + b"a" * MEGABYTE + b'">]><annotation>&a;&a;</annotation>'),
     "yolo: short lines": ("yolo", b"1\n" * (MEGABYTE // 2)),
@@ -206,6 +207,7 @@ def test_a_megabyte_is_read_in_bounded_time_and_memory(roots, what):
     ("data.yaml", b"a: &a [x]\n" + b"b: [*a, *a]\n" * 30_000),
     ("data.yaml", b"? " * 100_000),
     ("data.yaml", b"[" * 250_000),
+    ("data.yaml", b"\n" * 250_000),
     ("val.txt", b"nowhere/else/p.png\n" * 13_000),
     ("val.txt", b"".join(b"%d/x/p%d.png\n" % (n, n) for n in range(15_000))),
 ])  # fmt: skip

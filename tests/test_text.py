@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from lookonce.errors import UserError
-from lookonce.text import decode, read_json, read_text
+from lookonce.text import decode, read_json, read_text, read_yaml
 
 WORDS = {
     "gb2312": ["汽车\n自行车\n交通灯\n", "猫\n狗\n", "安全帽\n未戴安全帽\n", "划痕\n"],
@@ -79,6 +79,27 @@ def test_what_is_no_json_is_refused_in_one_line(tmp_path, text, message):
         read_json(tmp_path / "p.json", list, "a list")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("a: &a [x]\nb: [*a, *a]", "c.yaml:2: an alias or deep nesting; expected options"),
+    ("a: " + "[" * 100_000, "c.yaml:1: an alias or deep nesting"), ("a: 2001-99-99", "month must be in 1..12"),
+    ("a: !!python/object/apply:os.getcwd []", "not YAML (could not determine a constructor"),
+    ("a: " + "9" * 5000, "not YAML that can be read"), ('a: "C:\\data"', "write paths with /"),
+    ("a: " + "x" * 300_000, "300003 bytes"),
+])  # fmt: skip
+def test_what_is_no_plain_yaml_is_refused_in_one_line(tmp_path, text, message):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(UserError) as error:
+        read_yaml(tmp_path / "c.yaml", "options")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_yaml_gives_values_or_their_text(tmp_path):
+    (tmp_path / "c.yaml").write_text("a: [1, no, 12:30]\n")
+    assert read_yaml(tmp_path / "c.yaml", "options") == {"a": [1, False, 750]}
+    assert read_yaml(tmp_path / "c.yaml", "options", as_text=True) == {"a": ["1", "no", "12:30"]}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])

@@ -22,7 +22,6 @@ from types import NoneType
 from typing import Any, TextIO, get_args
 
 import cyclopts
-import yaml
 from cyclopts.exceptions import MissingArgumentError, UnknownCommandError, UnknownOptionError
 from rich.console import Console
 
@@ -30,9 +29,10 @@ from lookonce import __version__
 from lookonce.choices import choose, closest, literals
 from lookonce.console import json_text
 from lookonce.data.download import OFFLINE
-from lookonce.errors import UserError, printable
+from lookonce.errors import UserError, printable, printable_lines
 from lookonce.habits import current_command, detect_line, hint, refuse_pairs
 from lookonce.help_page import SHOW_ALL, HelpPage, epilogue
+from lookonce.text import read_yaml
 
 log = logging.getLogger("lookonce")
 COMMANDS = {
@@ -67,7 +67,7 @@ RENAMED = {
 """Options of version 0.1 by command, and their names now. The old names work for one release, with a hint."""
 OFF_BY_DEFAULT = (
     "clear", "deterministic", "folded", "half", "hide-labels", "hide-scores", "int8", "json", "keep-checkpoints",
-    "keep-empty", "keep-last", "overwrite", "raw", "train",
+    "keep-empty", "keep-last", "link", "overwrite", "raw", "train",
 )  # fmt: skip
 """Switches. Version 0.1 also took their --no- forms, which change nothing."""
 BROKEN_PIPE = 141
@@ -165,11 +165,7 @@ def _take_config(words: list[str]) -> dict[str, Any]:
         if at == len(words):
             raise UserError("--config: no file given; expected a YAML file of options")
         file = words.pop(at)
-    try:
-        options = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{file}: cannot be read as YAML ({reason}); expected lines like 'epochs: 30'") from None
+    options = read_yaml(Path(file).expanduser(), "lines like 'epochs: 30'")
     if not isinstance(options, dict):
         raise UserError(f"{file}: no options in it; expected lines like 'epochs: 30'")
     renamed = RENAMED.get(next(iter(words), ""), {})
@@ -333,7 +329,7 @@ def _result_text(result: Any, as_json: bool) -> str:
     text = str(result)
     if as_json:
         text = json_text(result.to_json() if hasattr(result, "to_json") else text)
-    return "\n".join(map(printable, text.split("\n"))) + "\n"
+    return printable_lines(text) + "\n"
 
 
 def _print(text: str, stdout: TextIO) -> None:

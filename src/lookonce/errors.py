@@ -23,6 +23,11 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def printable_lines(text: str) -> str:
+    """Escape each line of a text as printable does; its line ends stay."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun.
 

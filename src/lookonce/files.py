@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import re
@@ -33,6 +34,9 @@ MAX_AGE = 24 * 60 * 60.0
 MAX_NAME = 120
 """Bytes of a file name that its temporary name repeats; file systems allow 255."""
 LOCK = ".lock"
+PATIENCE = 1.0 if sys.platform == "win32" else 0.0
+"""Seconds in which a file of Windows is tried again that another program, such as a virus scanner, holds open."""
+log = logging.getLogger("lookonce")
 
 
 @contextmanager
@@ -45,12 +49,34 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
-        beside.replace(path)
+        rename(beside, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from None
     finally:
         with suppress(OSError):  # the error above names the cause
             beside.unlink(missing_ok=True)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename a file or folder to `target`, in place of a file there. Raises OSError."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(0.05)
+
+
+@contextmanager
+def optional_output() -> Iterator[None]:
+    """Log an error of writing a file that people read: another program may hold it, and a training goes on without."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        log.warning("%s; the training goes on without it", error)
 
 
 def temporary(path: Path) -> Path:

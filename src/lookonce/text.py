@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lookonce.errors import UserError, printable
 
@@ -44,6 +44,9 @@ LIST_BYTES = 64 << 20
 """Most bytes of a label file or list; a list of a million images has half of that."""
 JSON_BYTES = 2 << 30
 """Most bytes of a JSON file; instances_train2017.json has a quarter of that."""
+YAML_BYTES = 256 << 10
+"""Most bytes of a YAML file; a data.yaml with the names of 9,000 classes has two thirds of that."""
+YAML_DEPTH = 20
 TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+"?|NaN|-?Infinity', re.DOTALL)
 """What may hold what msgspec refuses: texts (halves of surrogate pairs), and numbers that are not finite."""
 
@@ -121,6 +124,44 @@ def read_json(path: Path, shape: type[Shape], expected: str, note: Note | None =
         line = content.count(b"\n", 0, int(at_byte[1]) if at_byte else len(content)) + 1
         reason = str(error).removeprefix("JSON is malformed: ")
         raise UserError(f"{path}:{line}: not valid JSON ({reason}); expected {expected}") from None
+
+
+def read_yaml(path: Path, expected: str, as_text: bool = False, note: Note | None = None) -> Any:
+    """Return what a YAML file of at most YAML_BYTES holds. Arguments as read_text; errors as it and parse_yaml."""
+    return parse_yaml("\n".join(read_lines(path, expected, YAML_BYTES, note)), str(path), expected, as_text)
+
+
+def parse_yaml(text: str, place: str, expected: str, as_text: bool = False) -> Any:
+    """Return what YAML holds: numbers, texts, lists, mappings and dates.
+
+    Args:
+        text: of a file.
+        place: the file, for messages.
+        expected: what such a file holds, for the error.
+        as_text: return each scalar as text: a class may be named no, 007 or 12:30.
+    Raises:
+        UserError: not YAML; aliases, a few lines of which can expand to gigabytes; deep nesting.
+    """
+    import yaml
+
+    loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader) if as_text else getattr(
+        yaml, "CSafeLoader", yaml.SafeLoader)  # fmt: skip
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > YAML_DEPTH:
+                line = event.start_mark.line + 1 if event.start_mark else 0
+                raise UserError(f"{place}:{line}: an alias or deep nesting; expected {expected}")
+        return yaml.load(text, Loader=loader)  # makes plain values only, whatever the tags
+    except yaml.YAMLError as error:
+        way = "; write paths with /, or in single quotes" if "escape character" in str(error) else ""
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{place}: not YAML ({reason}){way}; expected {expected}") from None
+    except UserError:
+        raise
+    except (ValueError, TypeError, RecursionError) as error:  # of a date or a number
+        raise UserError(f"{place}: not YAML that can be read ({str(error)[:80]}); expected {expected}") from None
 
 
 def _without_python_values(content: bytes) -> bytes:

@@ -264,3 +264,7 @@ def test_json_holds_checks_and_histograms():
     assert values["failed"] == ["a"]
     assert values["checks"] == [{"name": "a", "state": "FAIL", "message": "x", "locations": ["p"]}]
     assert values["histograms"][0]["rows"][1] == ["0.5", [20]]
+
+
+def test_a_run_with_a_tree_passes_every_check(tree_run, squares):
+    assert diagnose(tree_run, squares, steps=0).failed == ()

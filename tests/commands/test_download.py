@@ -11,7 +11,7 @@ from lookonce.cli import main
 from lookonce.commands import download as command
 from lookonce.commands.download import DownloadTable, download, find
 from lookonce.data import download as fetching
-from lookonce.data.download import DOWNLOADS
+from lookonce.data.download import DOWNLOADS, part_of
 from lookonce.errors import UserError
 from mirrors import CONTENT, remote_file, serving
 
@@ -147,7 +147,7 @@ def test_too_small_a_disk_is_said_before(server, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"room for 300,007 bytes; x needs 300,008: make room"):
         download("x", out=tmp_path)
     assert server.asked == []
-    (tmp_path / "x.weights.part").write_bytes(CONTENT[:1])  # one byte is there: the rest has room
+    part_of(tmp_path / "x.weights", server.url("good")).write_bytes(CONTENT[:1])  # one byte is there: the rest has room
     assert download("x", out=tmp_path).read_bytes() == CONTENT
 
 

@@ -1,6 +1,7 @@
 """Tests of lookonce.data.augment. Oracle: the resize of detection, and boxes painted into the image."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,6 +121,24 @@ def test_a_mosaic_shows_each_image_in_four_inputs_with_its_boxes():
         left, top = 64 * (quarter % 2), 48 * (quarter // 2)
         part = found.images[image, 0, top : top + 48, left : left + 64] * 255
         assert ((part - greys[label]).abs() < 1).float().mean() > 0.3
+
+
+def test_an_image_that_is_labelled_as_a_whole_is_in_no_mosaic():
+    """Oracle: without it the batch gives the same mosaics, and alone it gives the same image."""
+    images = [smooth(60 + n, 80) for n in range(4)]
+    boxes = [np.array([[8, 8, 30, 40]], np.float32), *[np.zeros((0, 4), np.float32)] * 3]
+    batch = batch_of(*images, boxes=boxes)
+    labels = torch.tensor([-1, 5, -1, -1])
+    u = sample_parameters(3, 0, np.arange(4))
+    found = mosaic(replace(batch, image_labels=labels), (128, 96), "stretch", Augmentation(), u)
+    others = [0, 2, 3]
+    without = mosaic(batch_of(*(images[n] for n in others), boxes=[boxes[n] for n in others]), (128, 96), "stretch",
+                     Augmentation(), u[others])  # fmt: skip
+    torch.testing.assert_close(found.images[others], without.images)
+    torch.testing.assert_close(found.boxes, without.boxes)
+    assert found.image_index.tolist() == [others[n] for n in without.image_index]
+    torch.testing.assert_close(found.images[1], augment_batch(batch, (128, 96), "stretch", Augmentation(), u).images[1])
+    assert torch.equal(found.image_labels, labels)
 
 
 def test_the_quarters_of_a_mosaic_have_parameters_of_their_own():

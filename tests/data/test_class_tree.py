@@ -1,13 +1,17 @@
-"""Tests of lookonce.data.class_tree. Oracle: classes counted by hand."""
+"""Tests of lookonce.data.class_tree, and of a run with a tree. Oracle: classes counted by hand."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from lookonce import Detector, detect, evaluate, train
 from lookonce.data.class_tree import in_tree, read_for
 from lookonce.data.read import read_dataset
 from lookonce.errors import UserError
+from lookonce.model.darknet.cfg import read_cfg
+from lookonce.model.model_file import load_model
 from lookonce.model.tree import read_tree
 from sets import SQUARE_TREE
 
@@ -61,3 +65,54 @@ def test_image_labels_become_nodes_too(squares):
 def test_a_model_without_a_tree_reads_its_own_classes(squares):
     assert read_for(("red", "blue"), None, squares, ["test"])[0].labels == ("red", "blue")
     assert [len(part) for part in read_for(TREE.names, TREE, squares, ["val", "test"], ("red",))] == [8, 8]
+
+
+def test_a_run_keeps_the_tree(tree_run):
+    model = load_model(tree_run)
+    assert model.tree == TREE
+    assert model.labels == TREE.names
+    assert load_model(tree_run / "model.safetensors").tree == TREE
+    assert read_cfg((tree_run / "network.cfg").read_text()).layers[-1].tree == "classes.tree"
+    assert read_tree((tree_run / "classes.tree").read_text()) == TREE
+
+
+def test_a_run_trains_on_images_with_boxes_and_on_whole_ones(tree_run):
+    images = json.loads((tree_run / "data.json").read_text())["splits"]["train"]
+    green = {name for name in images if "/green/" in name}
+    assert (len(images), len(green)) == (30, 6)
+    assert len({images[name] for name in green}) == 1  # the digest of no box and one label
+
+
+def test_a_detection_says_which_child_it_backed_off_from(tree_run, squares, tmp_path):
+    image = squares / "JPEGImages" / "test000.png"
+    sure, unsure = (Detector(tree_run, "torch", threshold=0.05, tree_threshold=value)(image) for value in (0.0, 1.0))
+    assert {one.name for one in sure} <= {"red", "blue", "green", "ball"}
+    assert {one.backed_off_from for one in sure} == {None}
+    assert {one.name for one in unsure} == {"square"}
+    assert {one.backed_off_from for one in unsure} <= {"red", "blue", "green"}
+    told = detect(tree_run, [str(image)], out=tmp_path / "d", threshold=0.05, tree_threshold=1.0, backend="torch")
+    assert told.backed_off == told.detections > 0
+    assert f"{told.detections} backed off to a parent class (see --tree-threshold)" in str(told)
+
+
+def test_evaluate_scores_along_the_tree(tree_run, squares):
+    report = evaluate(tree_run, squares, split="val", backend="torch")
+    assert [one.name for one in report.metrics.classes] == ["red", "blue"]
+    assert [(one.depth, one.classes) for one in report.hierarchy.depths] == [(0, 1), (1, 2)]
+    objects = len(read_dataset(squares, "val").boxes)
+    assert [one.objects for one in report.hierarchy.depths] == [objects, objects]
+    assert report.to_json()["hierarchy"]["depths"][1]["mean_ap"] == pytest.approx(report.mean_ap, abs=1e-6)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"image_labels": "."}, "image-labels: images without boxes teach the classes of a tree; give --tree FILE too"),
+    ({"tree": True, "network": "yolov3_tiny"}, "tree: yolov3_tiny has no region layer"),
+    ({"tree": True, "network": "nano", "loss": "keras_yolo2"}, "loss: keras_yolo2 learns no tree of classes"),
+    ({"tree": True, "network": "nano", "class_weights": ("red:2",)}, "class-weights: not used with a tree of classes"),
+])  # fmt: skip
+def test_settings_that_do_not_go_with_a_tree_are_errors(squares, tmp_path, options, message):
+    if options.pop("tree", False):
+        (tmp_path / "t").write_text(SQUARE_TREE)
+        options = {**options, "tree": tmp_path / "t"}
+    with pytest.raises(UserError, match=message):
+        train(squares, out=tmp_path / "runs", weights="none", **options)

@@ -1,8 +1,12 @@
 """Tests of lookonce.data.download; the answers of the server are in mirrors.py."""
 
+import contextlib
 import errno
 import hashlib
+import re
 import threading
+import time
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import httpx
@@ -77,8 +81,8 @@ def path(tmp_path):
     return tmp_path / "x.weights"
 
 
-def part(path):
-    return path.with_name(path.name + ".part")
+def part(path, server, answer="good"):
+    return download.part_of(path, server.url(answer))
 
 
 def refused(found, path):
@@ -105,30 +109,39 @@ def test_the_file_comes_whole(server, path, answer, checksum):
     ("drops", ["bytes=1000-", "bytes=101000-", "bytes=201000-"]),
 ])  # fmt: skip
 def test_what_stands_is_continued(server, path, answer, asked):
-    part(path).write_bytes(CONTENT[:1000])
+    part(path, server, answer).write_bytes(CONTENT[:1000])
     download.fetch(remote_file(server, answer), path)
     assert path.read_bytes() == CONTENT
     assert [found for _, found in server.asked][: len(asked)] == asked
 
 
-def test_another_mirror_continues(server, path):
-    download.fetch(remote_file(server, "stalls", "gone", "good"), path)
+@pytest.mark.parametrize("checksum", [True, False])
+def test_another_mirror_starts_anew_and_continues_its_own_part(server, path, checksum):
+    """Without a checksum nobody would see that a file was made of two."""
+    part(path, server, "wrong").write_bytes(b"?" * 1000)
+    part(path, server).write_bytes(CONTENT[:2000])
+    found = remote_file(server, "stalls", "wrong", "drops", "good", checksum=checksum)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(download, "TRIES", 1)
+        download.fetch(found, path)
     assert path.read_bytes() == CONTENT
-    assert server.asked[-1] == ("/good", f"bytes={download.TRIES}-")
+    assert ("/drops", None) in server.asked
+    assert server.asked[-1] == ("/good", "bytes=2000-")
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize("wrong, asked", [
     (b"?" * 1000, ["bytes=1000-", None]), (CONTENT + b"?", [None]), (b"?" * len(CONTENT), [None]),
 ])  # fmt: skip
 def test_a_wrong_beginning_costs_only_a_second_start(server, path, wrong, asked):
-    part(path).write_bytes(wrong)
+    part(path, server).write_bytes(wrong)
     download.fetch(remote_file(server, "good"), path)
     assert path.read_bytes() == CONTENT
     assert [found for _, found in server.asked] == asked
 
 
 def test_a_whole_part_is_checked_not_fetched_again(server, path):
-    part(path).write_bytes(CONTENT)
+    part(path, server).write_bytes(CONTENT)
     download.fetch(remote_file(server, "good"), path)
     assert server.asked == []
     assert path.read_bytes() == CONTENT
@@ -136,11 +149,11 @@ def test_a_whole_part_is_checked_not_fetched_again(server, path):
 
 def test_of_two_lengths_the_mirror_says_which(server, path):
     both = (len(CONTENT) - 4, len(CONTENT))
-    part(path).write_bytes(CONTENT[:-4])
+    part(path, server).write_bytes(CONTENT[:-4])
     download.fetch(remote_file(server, "good", sizes=both, checksum=False), path)
     assert path.read_bytes() == CONTENT
     path.unlink()
-    part(path).write_bytes(CONTENT)
+    part(path, server).write_bytes(CONTENT)
     download.fetch(remote_file(server, "good", sizes=(len(CONTENT), len(CONTENT) + 4), checksum=False), path)
     assert path.read_bytes() == CONTENT
 
@@ -162,6 +175,8 @@ def test_of_two_lengths_the_mirror_says_which(server, path):
     ("to-file", "redirects from http to file:"),
     ("gone", "answers 404 Not Found"),
     ("never-in-range", "answers 416"),
+    ("shouts", r"answers 404 \x1b[31mNo"),
+    ("many-digits", "digits"),
 ])  # fmt: skip
 def test_a_failure_is_one_line_and_leaves_nothing_under_the_final_name(server, path, answer, message):
     assert message in refused(remote_file(server, answer), path)
@@ -171,9 +186,9 @@ def test_a_failure_is_one_line_and_leaves_nothing_under_the_final_name(server, p
     "answer", ["page", "text", "gone", "short", "for-ever", "busy", "shifted", "never-in-range", "says-nothing"]
 )
 def test_a_mirror_that_has_something_else_leaves_what_stands(server, path, answer):
-    part(path).write_bytes(CONTENT[:1000])
+    part(path, server, answer).write_bytes(CONTENT[:1000])
     assert "1,000 bytes are kept" in refused(remote_file(server, answer), path)
-    assert part(path).read_bytes() == CONTENT[:1000]
+    assert part(path, server, answer).read_bytes() == CONTENT[:1000]
 
 
 def test_every_mirror_is_named_with_its_reason(server, path):
@@ -185,7 +200,7 @@ def test_every_mirror_is_named_with_its_reason(server, path):
 
 def test_a_wrong_file_is_thrown_away(server, path):
     refused(remote_file(server, "changed"), path)
-    assert not part(path).exists()
+    assert not part(path, server, "changed").exists()
 
 
 def test_an_interrupt_keeps_what_has_come(server, path, monkeypatch):
@@ -200,7 +215,7 @@ def test_an_interrupt_keeps_what_has_come(server, path, monkeypatch):
             download.fetch(remote_file(server, "good"), path)
     assert "11,024 of 300,008 bytes kept; run the same command again to continue" in str(stopped.value)
     assert stopped.value.exit_code == 130
-    assert part(path).read_bytes() == CONTENT[:11_024]
+    assert part(path, server).read_bytes() == CONTENT[:11_024]
     assert not path.exists()
     download.fetch(remote_file(server, "good"), path)
     assert server.asked[-1] == ("/good", "bytes=11024-")
@@ -213,7 +228,9 @@ def test_a_full_disk_is_one_line_and_no_mirrors_fault(server, path, monkeypatch)
         yield b""
 
     monkeypatch.setattr(download, "_chunks", full)
-    with pytest.raises(UserError, match=r"x.weights.part: cannot be written: No space left on device; make room"):
+    with pytest.raises(
+        UserError, match=r"x.weights.[0-9a-f]{8}.part: cannot be written: No space left on device; make room"
+    ):
         download.fetch(remote_file(server, "good", "good"), path)
     assert len(server.asked) == 1
     assert not path.exists()
@@ -299,6 +316,54 @@ def test_silence_is_bounded(server, monkeypatch):
     with download._client() as client, pytest.raises(MirrorError, match=r"silent for 0\.05 s"):
         download.request(client, server.url("silent"), 0)
     free.set()
+
+
+def test_an_answer_that_never_begins_is_given_up(server, monkeypatch):
+    """Its head comes byte by byte, each before the time of one byte is over."""
+    monkeypatch.setattr("mirrors.Handler.head_drips", head_drips, raising=False)
+    monkeypatch.setattr(download, "WINDOW", 0.2)
+    with download._client() as client, pytest.raises(MirrorError, match=r"does not answer within 0\.2 s"):
+        download.request(client, server.url("head-drips"), 0)
+
+
+def head_drips(handler):
+    with contextlib.suppress(OSError):
+        for _ in range(100):
+            handler.wfile.write(b"H")
+            time.sleep(0.02)
+
+
+def test_a_mirror_that_drips_is_given_up_by_its_average_rate(server, path, monkeypatch):
+    """Each byte comes before the time of one byte is over; what has come is kept, and the next mirror is asked."""
+    monkeypatch.setattr("mirrors.Handler.drips", drips, raising=False)
+    monkeypatch.setattr(download, "WINDOW", 0.2)
+    monkeypatch.setattr(download, "SLOWEST", 100_000)
+    assert re.search(
+        r"sends [0-9.e+]+ bytes a second; expected at least 100000", refused(remote_file(server, "drips"), path)
+    )
+    download.fetch(remote_file(server, "drips", "good"), path)
+    assert path.read_bytes() == CONTENT
+
+
+def drips(handler):
+    handler.send(CONTENT[:2000], length=len(CONTENT))
+    with contextlib.suppress(OSError):
+        for place in range(2000, 2100):
+            handler.wfile.write(CONTENT[place : place + 1])
+            time.sleep(0.02)
+
+
+@pytest.mark.parametrize("headers", [
+    {"Content-Length": "9" * 5000}, {"Content-Length": "-1"}, {"Content-Length": "\u0663"}, {"Content-Length": "1e9"},
+])  # fmt: skip
+def test_a_length_that_is_none_is_not_used(headers):
+    assert download.extent(SimpleNamespace(status_code=200, headers=headers), 0) == (0, None)
+
+
+@pytest.mark.parametrize("found", ["bytes 7-" + "9" * 5000 + "/*", "bytes 7-9/" + "9" * 5000, "bytes \u0667-9/10"])
+def test_a_range_that_is_none_is_refused(found):
+    with pytest.raises(MirrorError, match="another part"):
+        download.extent(SimpleNamespace(status_code=206, headers={"Content-Range": found}), 7)
 
 
 def test_a_proxy_that_cannot_be_used_is_one_line(server, path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -39,6 +40,23 @@ def test_the_orientation_is_that_of_pillow(turn):
             upright = ImageOps.exif_transpose(image)
             assert (orientation(image.info) > 4) == (upright.size != image.size)
             assert orientation(image.info) == turn
+
+
+def test_a_long_run_of_fill_bytes_is_walked_once():
+    """A marker of a JPEG may have any number of 0xFF before it."""
+    began = time.process_time()
+    whole = encoded("JPEG")
+    assert not has_end(io.BytesIO(whole[:-2] + b"\xff" * 2_000_000 + b"\0" * 5000))
+    assert has_end(io.BytesIO(whole[:-2] + b"\xff" * 2_000_000 + b"\xd9" + b"\0" * 5000))
+    assert time.process_time() - began < 10
+
+
+def test_texts_of_a_png_without_meaning_take_no_memory():
+    """A thousand texts of a kilobyte each unpack to a megabyte each."""
+    packed = zlib.compress(b"\0" * (1 << 20))
+    parts = [b"k%d\0\0" % n + packed for n in range(1000)]
+    chunks = b"".join(struct.pack(">I4s", len(part), b"zTXt") + part + b"\0\0\0\0" for part in parts)
+    assert png_chunks(io.BytesIO(encoded("PNG")[:33] + chunks)) == (False, {})
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -141,7 +141,7 @@ def test_a_resize_that_darknet_has_not_is_told(tmp_path, caplog):
     model = Model(Network(nano(2, ((1.0, 1.0),))), ("a\nb", "c"), resize="stretch")
     write_darknet(model, tmp_path / "n", Options())
     assert "this model stretches images" in caplog.text
-    assert (tmp_path / "n.names").read_text() == "a b\nc\n"
+    assert (tmp_path / "n.names").read_text() == "a\\nb\nc\n"
     assert np.frombuffer((tmp_path / "n.weights").read_bytes()[:12], "<i4").tolist() == [0, 2, 0]
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from lookonce import Detector, evaluate, export
-from lookonce.deploy.int8 import DropError
+from lookonce.deploy.int8 import DropError, quantise
 from lookonce.errors import ConfigError, UserError
 from lookonce.inference.backends.openvino import the_core
+from lookonce.model.model_file import load_model
 
 pytest.importorskip("nncf", reason="the extra int8 is not installed")
 
@@ -138,3 +139,20 @@ def test_a_missing_package_is_named(run, squares, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(ConfigError, match=r"pip install lookonce\[int8\]"):
         export(run, "openvino", int8=True, data=squares, out=tmp_path / "m")
+
+
+def test_a_model_with_a_tree_is_judged_in_the_classes_of_the_tree(tree_run, squares, monkeypatch):
+    judged = []
+
+    def unchanged(network, calibration, validation, judge, **_):
+        fixed = network.clone()
+        fixed.reshape([1, 3, 96, 96])
+        judged.append(judge(the_core().compile_model(fixed, "CPU"), range(8))[0])
+        return network.clone()
+
+    monkeypatch.setattr("nncf.quantize_with_accuracy_control", unchanged)
+    monkeypatch.setattr("lookonce.deploy.int8._is_quantised", lambda _: True)
+    found = quantise(load_model(tree_run), squares)
+    assert found.comparison.drop == 0
+    assert judged[0] == pytest.approx(evaluate(tree_run, squares, split="val", backend="torch").mean_ap, abs=1e-3)
+    assert judged[0] > 0.3

@@ -16,6 +16,7 @@ from lookonce.model.channels import follow
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.layers import (
     AvgPool,
+    Batchnorm,
     Connected,
     Conv,
     Detection,
@@ -67,6 +68,7 @@ LINKED = {
     "narrow shortcut": (Conv(24), Conv(40), Shortcut(-2), Conv(24), Shortcut(-3, "relu"), Conv(32)),
     "depthwise": (Conv(24), *bottleneck(48, 1), Dropout(), Shortcut(-5), *bottleneck(64, 2), Conv(32, 1)),
     "depthwise of a route": (Conv(24), Conv(32), Route((-2, -1)), Conv(56, groups=56), Conv(112, groups=56), Conv(32)),
+    "a batch norm of its own": (Conv(40), Conv(24), Batchnorm(), Conv(32), Conv(32)),
     "groups": (Conv(64), Conv(32, groups=8), Conv(64, 1, groups=4), Conv(32)),
     "half of a map": (Conv(64), Route((-1,), 2, 1), Conv(24), Route((-1, -3)), Route((-2, -1), 2, 0), Conv(32)),
     "scaled": (Conv(32), AvgPool(), Conv(16), Conv(32, 1, activation="relu"), ScaleChannels(0), Conv(32)),
@@ -83,6 +85,14 @@ def version_1(*last):
     return fitted((*layers, Detection(2, 2, 2)), Shape(3, 64, 64))
 
 
+def with_statistics(norm):
+    """Draw everything that a batch norm has."""
+    norm.weight.data.normal_()
+    norm.bias.data.normal_(std=0.3)
+    norm.running_mean.normal_(std=0.3)
+    norm.running_var.uniform_(0.5, 2)
+
+
 def randomised(layers, seed=0):
     """A network with statistics and gammas of all sizes and signs, in evaluation."""
     torch.manual_seed(seed)
@@ -90,10 +100,9 @@ def randomised(layers, seed=0):
     for convolution in network.convolution_list():
         torch.nn.init.normal_(convolution.conv.weight, std=(2 / convolution.conv.weight[0].numel()) ** 0.5)
         if convolution.norm is not None:
-            convolution.norm.weight.data.normal_()
-            convolution.norm.bias.data.normal_(std=0.3)
-            convolution.norm.running_mean.normal_(std=0.3)
-            convolution.norm.running_var.uniform_(0.5, 2)
+            with_statistics(convolution.norm)
+    for norm in network.batch_norms.values():
+        with_statistics(norm)
     return network.eval()
 
 

@@ -240,6 +240,12 @@ def test_a_font_with_boxes_for_letters_is_never_taken(fonts):
     assert lettering("猫")[0] == "Mao"
 
 
+def test_a_very_long_name_is_cut_and_stays_apart_from_others():
+    texts = [lettering("\u732b" * 2000 + ending)[0] for ending in "ab"]
+    assert texts[0] != texts[1]
+    assert max(len(lettering("x" * 20_000 + ending)[0]) for ending in "ab") == 200
+
+
 def test_names_cannot_break_lines_or_send_escape_sequences(fonts):
     assert lettering("a\nb\x1b[1m\u202e") == (r"a\nb\x1b[1m\u202e", None)
 

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import SHARED
 from lookonce.commands.download import download
-from lookonce.data.download import DOWNLOADS, fetch_image
+from lookonce.data.download import DOWNLOADS, fetch_image, part_of
 from lookonce.errors import ConfigError, UserError
 from lookonce.inference import pretrained_models
 from lookonce.inference.cache import CacheError
@@ -104,7 +104,7 @@ def test_mirrors_are_tried_in_order_until_one_has_the_file(published, published_
 def test_a_half_download_is_continued(published, published_weights):
     server = published("good")
     models_folder().mkdir(parents=True)
-    (models_folder() / "x.weights.part").write_bytes(published_weights[:1000])
+    part_of(models_folder() / "x.weights", server.url("good")).write_bytes(published_weights[:1000])
     assert path_of("x").read_bytes() == published_weights
     assert [start for _, start in server.asked] == ["bytes=1000-"]
 

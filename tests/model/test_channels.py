@@ -4,7 +4,18 @@ import pytest
 
 from lookonce.model import zoo
 from lookonce.model.channels import follow
-from lookonce.model.layers import Connected, Conv, Layer, Reorg, Route, Sam, ScaleChannels, Shortcut, SpaceToDepth
+from lookonce.model.layers import (
+    Batchnorm,
+    Connected,
+    Conv,
+    Layer,
+    Reorg,
+    Route,
+    Sam,
+    ScaleChannels,
+    Shortcut,
+    SpaceToDepth,
+)
 
 HEAD = zoo.head(1, ((1.0, 1.0),))
 """6 filters and a region layer."""
@@ -49,6 +60,8 @@ def test_channels_that_a_layer_combines_one_by_one_are_a_group(layers, expected)
         [Connected(2)],
         [Conv(3), Shortcut(-1, "logistic")],
         [Conv(3, groups=3)],
+        [Conv(2), Batchnorm()],
+        [Conv(2), Conv(2, 1, batch_normalize=False, xnor=True)],
         [Conv(2), Conv(2, 1, batch_normalize=False), Shortcut(-2)],
         [Conv(2), Conv(2, 1, activation="logistic"), Sam(-2)],
     ],

@@ -172,6 +172,7 @@ def test_what_does_not_hold_together_is_told(about, change, message):
     {"seen": float("inf")}, {"seen": -1}, {"seen": 2**70}, {"labels": [1, 2]}, {"labels": "ab"},
     {"thresholds": [float("nan")] * 2}, {"thresholds": {}}, {"training": [1]}, {"training": {"recipe": 5}},
     {"tree": 5}, {"tree": {"parents": [None]}}, {"resize": []}, {"format": "a\nb"}, {"format": None},
+    {"training": {"a": json.loads("[" * 900 + "]" * 900)}}, {"input_size": [10**9, 10**9]}, {"input_size": [-32, 32]},
 ])  # fmt: skip
 def test_values_of_another_kind_are_one_line(about, change):
     with pytest.raises(UserError) as told:
@@ -180,7 +181,7 @@ def test_values_of_another_kind_are_one_line(about, change):
     assert len(str(told.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", "[" * 100_000, '{"seen": ' + "9" * 5000 + "}"])
 def test_what_is_no_description_is_one_line(text):
     with pytest.raises(ModelFileError, match="m: its description cannot be read") as told:
         Model.from_text(text, "m")

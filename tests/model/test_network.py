@@ -8,11 +8,12 @@ from conftest import GOLDEN
 from lookonce import load_darknet, save_darknet
 from lookonce.errors import ConfigError
 from lookonce.model import zoo
-from lookonce.model.layers import AvgPool, Conv, MaxPool, Reorg, Route
+from lookonce.model.layers import AvgPool, Batchnorm, Conv, MaxPool, Reorg, Route
 from lookonce.model.network import (
     DARKNET,
     TRAINED_HERE,
     BatchNorm,
+    Convolution,
     Network,
     empty,
     folded,
@@ -42,6 +43,59 @@ def test_batch_norm_in_training_is_torchs():
         torch.testing.assert_close(mine(x), theirs(x))
     torch.testing.assert_close(mine.running_var, theirs.running_var)
     torch.testing.assert_close(mine.eval()(x), theirs.eval()(x))
+
+
+BINARY = (Conv(4), Batchnorm(), Conv(6, xnor=True), Conv(8, 3, 2, False, groups=2, xnor=True), Batchnorm(), Conv(8),
+          Conv(8, dilation=2, share=5))  # fmt: skip
+
+
+def with_statistics(layers):
+    """A network whose batch norms and biases are not those of the start."""
+    torch.manual_seed(2)
+    network = Network(layers).eval()
+    for norm in network.norms():
+        for values in (norm.running_mean, norm.bias.data):
+            values.normal_(std=0.3)
+        norm.weight.data.normal_()
+        norm.running_var.uniform_(0.3, 2)
+        norm.sigma = DARKNET
+    return network
+
+
+@torch.no_grad()
+def test_binary_convolutions_count_signs_as_a_slow_loop_does():
+    torch.manual_seed(3)
+    binary = Convolution(4, Conv(8, 3, 2, False, "linear", groups=2, xnor=True))
+    conv = binary.conv
+    conv.bias.normal_()
+    x = torch.randn(1, 4, 7, 5)
+    weight = conv.weight.numpy()
+    expected = np.zeros((8, 4, 3))
+    for f, row, col in np.ndindex(expected.shape):
+        mean = np.abs(weight[f]).mean()
+        for c, ky, kx in np.ndindex(2, 3, 3):
+            y, z = 2 * row + ky - 1, 2 * col + kx - 1
+            if 0 <= y < 7 and 0 <= z < 5:  # cells beside the map count 0
+                sign = 1 if x[0, f // 4 * 2 + c, y, z] > 0 else -1
+                expected[f, row, col] += sign * (mean if weight[f, c, ky, kx] > 0 else -mean)
+        expected[f, row, col] += conv.bias[f]
+    np.testing.assert_allclose(binary(x)[0].numpy(), expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_folding_keeps_binary_convolutions_and_batch_norms_of_their_own():
+    network = with_statistics(BINARY)
+    network.convolution_list()[1].conv.weight[0, 0] = 0  # a weight without sign, under a scale of any sign
+    x = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(folded(network)(x)[0], network(x)[0], atol=1e-4, rtol=1e-4)
+
+
+def test_a_batch_norm_of_its_own_is_frozen_with_the_layers_around_it():
+    network = Network((*BINARY[:2], *BINARY[4:])).train()
+    norms = list(network.batch_norms.values())
+    for frozen, trains in ((0, [True, True]), (1, [False, False])):
+        network.freeze(frozen)
+        assert [norm.training for norm in norms] == [norm.weight.requires_grad for norm in norms] == trains
 
 
 def test_folding_changes_nothing_but_rounding():

@@ -62,7 +62,8 @@ def in_torch(model, given):
     with torch.no_grad():
         raws = model.network(torch.from_numpy(given).float() / 255)
     found = decode(raws, model.network.heads, model.tree)
-    return found.boxes.numpy(), (found.objectness[..., None] * found.class_prob).numpy()
+    share = model.tree.top_only(found.class_prob) if model.tree else found.class_prob
+    return found.boxes.numpy(), (found.objectness[..., None] * share).numpy()
 
 
 @pytest.mark.parametrize("name", [

@@ -11,7 +11,18 @@ import torch
 from conftest import GOLDEN
 from lookonce.inference.backends.openvino import the_core
 from lookonce.model.darknet.files import load_darknet
-from lookonce.model.layers import Activation, Connected, Conv, Crop, Local, MaxPool, Route, Shortcut, Upsample
+from lookonce.model.layers import (
+    Activation,
+    Batchnorm,
+    Connected,
+    Conv,
+    Crop,
+    Local,
+    MaxPool,
+    Route,
+    Shortcut,
+    Upsample,
+)
 from lookonce.model.network import Network
 from lookonce.model.onnx_graph import network_model
 from lookonce.model.sizes import Shape, fitted
@@ -55,6 +66,16 @@ def test_every_activation_and_the_rarer_settings_too():
         Route((-1, -1), 2, 1),
     )  # fmt: skip
     compare(Network(layers).eval(), (50, 36))
+
+
+def test_binary_convolutions_and_batch_norms_of_their_own():
+    torch.manual_seed(1)
+    layers = (Conv(4), Batchnorm(), Conv(6, xnor=True), Conv(8, 3, 2, False, groups=2, xnor=True), Batchnorm(), Conv(4))
+    network = Network(layers).eval()
+    for norm in network.norms():
+        norm.running_mean.normal_(std=0.3)
+        norm.weight.data.normal_()
+    compare(network, (24, 16), count=2)
 
 
 def test_local_and_connected_layers_of_any_setting():

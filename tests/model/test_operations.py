@@ -6,7 +6,17 @@ import torch
 
 from conftest import GOLDEN
 from lookonce.model.layers import Crop, MaxPool
-from lookonce.model.operations import activate, add_shortcut, crop, dropout, max_pool, reorg, space_to_depth
+from lookonce.model.operations import (
+    activate,
+    add_shortcut,
+    binary_input,
+    binary_weights,
+    crop,
+    dropout,
+    max_pool,
+    reorg,
+    space_to_depth,
+)
 
 
 @pytest.mark.parametrize("name", ["4x4x4", "8x4x6", "64x26x26"])
@@ -29,6 +39,21 @@ def test_reorg_follows_darknets_loop():
             for i in range(w):
                 out[k, j, i] = memory[k % d, j * s + (k // d) // s, i * s + (k // d) % s]
     assert torch.equal(reorg(x, s)[0], out.reshape(c * s * s, h // s, w // s))
+
+
+def test_binary_weights_and_inputs_are_those_of_darknets_loops():
+    """binarize_weights and binarize_cpu as loops: a 0 is not above 0."""
+    weight = np.random.default_rng(6).normal(size=(3, 4, 2, 2)).astype(np.float32)
+    weight[0, 1], weight[2] = 0, 0
+    expected = np.zeros_like(weight)
+    for f in range(3):
+        mean = sum(abs(float(value)) for value in weight[f].flat) / weight[f].size
+        for at in np.ndindex(weight[f].shape):
+            expected[f][at] = mean if weight[f][at] > 0 else -mean
+    np.testing.assert_allclose(binary_weights(torch.from_numpy(weight)).numpy(), expected, rtol=1e-6)
+    given = torch.tensor([-2.0, -0.0, 0.0, 1e-30, 3.0])
+    assert binary_input(given).tolist() == [-1, -1, -1, 1, 1]
+    assert binary_input(given.bfloat16()).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("size, stride", [(2, 2), (2, 1), (3, 2), (3, 1)])

@@ -11,6 +11,7 @@ from lookonce.model.sizes import (
     Shape,
     channels_before,
     check_input_size,
+    last_stage,
     num_classes,
     num_floats,
     num_operations,
@@ -51,6 +52,14 @@ def test_stride_is_32_for_every_detector():
     strides = {name: stride(zoo.detector(name, 2, zoo.VOC_ANCHORS)) for name in zoo.DETECTORS}
     assert strides.pop("yolov1") == strides.pop("yolov1_tiny") == 1  # they have one input size
     assert {*strides.values()} == {32}
+
+
+def test_the_last_stage_begins_where_maps_become_smallest():
+    layers = zoo.detector("yolo_fastest_xl", 2, zoo.own_anchors("yolo_fastest_xl"))
+    first = last_stage(layers)
+    _, heights, widths = zip(*shapes(layers, Shape(3, 320, 320)), strict=True)
+    assert (heights[first], widths[first - 1]) == (10, 20)
+    assert min(heights) == 10
 
 
 def test_a_classifier_has_no_region():

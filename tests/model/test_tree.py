@@ -98,9 +98,17 @@ def test_a_found_input_of_the_fuzz_test_is_told():
         read_tree(file.read_text(), "x.tree")
 
 
+def test_indices_are_made_once():
+    scores = torch.zeros(2, 30)
+    assert TREE._groups(scores).data_ptr() == TREE._groups(scores).data_ptr()
+    pairs = list(zip(TREE._below(scores), TREE._below(scores), strict=True))
+    assert len(pairs) == len(TREE.depths) - 1 > 0
+    assert all(one[n].data_ptr() == other[n].data_ptr() for one, other in pairs for n in (0, 1))
+
+
 def test_a_deep_tree_takes_no_longer_than_its_length():
     tree = Tree((-1, *range(20_000)))
-    assert len(tree._levels()) == 20_001
+    assert len(tree.depths) == 20_001
 
 
 @pytest.mark.parametrize("given, message", [

@@ -17,8 +17,8 @@ from lookonce.training.checkpoints import (
     read_checkpoint,
     set_random_state,
 )
+from lookonce.training.duration import StepLimit
 from lookonce.training.history import History
-from lookonce.training.loop import StepLimit
 from lookonce.training.signals import Stopped
 
 

@@ -9,8 +9,10 @@ import pytest
 import yaml
 
 from lookonce import read_dataset
-from lookonce.errors import UserError
-from lookonce.training.config import DataIdentity, RunConfig, with_loss_of_heads
+from lookonce.errors import ConfigError, UserError
+from lookonce.model.darknet.cfg import Cfg, write_cfg
+from lookonce.model.layers import Conv, Region
+from lookonce.training.config import DataIdentity, RunConfig, network_cfg, with_loss_of_heads
 from lookonce.training.recipes import Settings
 
 
@@ -147,6 +149,15 @@ def test_the_data_file_has_a_short_line_for_each_image(parts, tmp_path):
     text = (tmp_path / "data.json").read_text()
     assert json.loads(text)["format"] == 1
     assert len(text) < 32 * 60 + 200
+
+
+def test_binary_weights_are_not_trained(tmp_path):
+    layers = (Conv(6, xnor=True), Conv(6, 1, batch_normalize=False), Region(((1, 1),), 1))
+    (tmp_path / "bits.cfg").write_text(write_cfg(Cfg(layers)))
+    with pytest.raises(
+        ConfigError, match=r"bits\.cfg: its convolutions with xnor=1 \(binary weights\) are for detection"
+    ):
+        network_cfg(Settings(network=str(tmp_path / "bits.cfg")), 1)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,23 @@ def test_rows_are_appended_and_unknown_numbers_left_out(tmp_path):
     assert "odd" not in rows[0]
 
 
+def test_rows_wait_while_another_program_holds_the_file(tmp_path, caplog, monkeypatch):
+    """Excel does on Windows; a training goes on, and no row is lost."""
+    history = History(tmp_path / "metrics.csv")
+    history.log_metrics({"epoch": 0}, 1)
+
+    def held(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.open", held)
+        for step in (2, 3):
+            history.log_metrics({"epoch": 0}, step)
+    assert caplog.text.count("metrics.csv: cannot be written: Permission denied; its rows wait until it can") == 1
+    history.log_metrics({"epoch": 0}, 4)
+    assert steps(history.file) == [1, 2, 3, 4]
+
+
 def test_a_resumed_run_removes_the_rows_after_its_checkpoint(tmp_path):
     history = History(tmp_path / "metrics.csv")
     history.truncate(5)  # nothing there yet

@@ -18,7 +18,6 @@ from lookonce.training.loop import (
     Patience,
     keep_freed_memory,
     quiet,
-    validate_every,
 )
 from lookonce.training.recipes import Settings
 from lookonce.training.step import Training
@@ -58,11 +57,6 @@ def test_validations_under_the_prior_loss_are_neither_best_nor_count_for_patienc
     callback.on_validation_end(None, module)
     assert judged
     assert Training is not SimpleNamespace
-
-
-@pytest.mark.parametrize("epochs, every", [(1, 1), (19, 1), (20, 1), (40, 2), (58, 2), (59, 1), (160, 8), (300, 15)])
-def test_the_last_epoch_is_always_validated(epochs, every):
-    assert validate_every(epochs) == every
 
 
 def test_lightning_is_quiet_inside_and_as_it_was_outside():

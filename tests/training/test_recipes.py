@@ -8,7 +8,19 @@ from docstring_parser import parse_from_object
 
 from lookonce.data.augmentation import Augmentation
 from lookonce.errors import ConfigError
-from lookonce.training.recipes import RECIPES, AugmentOptions, Settings, TrainOptions, learning_rate_factor, settings
+from lookonce.model.darknet.cfg import Cfg, write_cfg
+from lookonce.model.layers import Yolo
+from lookonce.model.zoo import detector, own_anchors
+from lookonce.training.recipes import (
+    RECIPES,
+    AugmentOptions,
+    Settings,
+    TrainOptions,
+    for_gpu,
+    for_minutes,
+    learning_rate_factor,
+    settings,
+)
 
 
 def test_the_paper_recipe_holds_the_numbers_of_the_paper():
@@ -22,6 +34,18 @@ def test_the_paper_recipe_holds_the_numbers_of_the_paper():
 def test_options_replace_values_of_the_recipe():
     found = settings("paper", epochs=3, size=None)
     assert (found.epochs, found.size, found.network) == (3, 416, "yolov2")
+
+
+def test_networks_with_yolo_layers_match_more_anchors(tmp_path):
+    """Oracle: iou_thresh of yolov4.cfg, as the zoo has it."""
+    [own] = {layer.iou_thresh for layer in detector("yolov4", 1, own_anchors("yolov4")) if isinstance(layer, Yolo)}
+    (tmp_path / "own.cfg").write_text(write_cfg(Cfg(detector("yolov3_tiny", 2, own_anchors("yolov3_tiny")))))
+    for network in ("YOLOv4-tiny", "yolov3_tiny", str(tmp_path / "own.cfg")):
+        assert settings("quick", network=network).match_iou == own
+        assert settings("quick", network=network, match_iou=0.5).match_iou == 0.5
+        assert settings("paper", network=network).match_iou == 1
+    for network in ("yolov2", "yolov1_tiny"):
+        assert settings("quick", network=network).match_iou == 0.5
 
 
 @pytest.mark.parametrize("wrong, message", [
@@ -101,6 +125,23 @@ def test_steps_and_epochs_that_are_given_are_obeyed(given, epochs, steps):
 
 def test_steps_of_the_user_replace_the_epochs_of_the_recipe():
     assert settings("paper", steps=1_000_000).fitted(6400, 0.5, exact_batch=True).epochs == 10_000
+
+
+@pytest.mark.parametrize(
+    "minutes, images, variants",
+    [(1, 60, 3), (1, 205, 3), (1, 300, 2), (2, 700, 2), (1, 701, 0), (2.5, 60, 0), (None, 60, 0)],
+)
+def test_a_fine_tuning_for_a_minute_computes_early_layers_once_for_as_many_variants_as_fit(minutes, images, variants):
+    found = for_minutes(settings("finetune", minutes=minutes), images)
+    assert found.variants == variants
+    assert (found.freeze, found.features) == (("all_but_last_stage", "bf16") if variants else ("none", "none"))
+    assert found.augment == RECIPES["finetune"].augment
+
+
+@pytest.mark.parametrize("images, batch, rate", [(2000, 16, 4e-3), (64, 8, 2e-3 * 2**0.5), (20, 4, 2e-3)])
+def test_a_gpu_gets_larger_batches_and_a_higher_learning_rate(images, batch, rate):
+    found = for_gpu(Settings(), images)
+    assert (found.batch_size, found.learning_rate) == (batch, pytest.approx(rate))
 
 
 def test_an_exact_batch_size_and_given_epochs_stay():

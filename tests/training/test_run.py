@@ -137,6 +137,25 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(squares, tmp_path, caplog):
         torch.testing.assert_close(states[1]["current_model_state"][key], value)
 
 
+def test_too_little_memory_is_one_line_that_says_what_may_fit(squares, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("lookonce.training.step.Training.loss_terms", full)
+    with pytest.raises(UserError, match=r"^cpu: out of memory with 4 images of 64 px at once; start again with "
+                       "--batch-size 2$"):  # fmt: skip
+        train(squares, out=tmp_path, **SMALL)
+
+
+def test_a_run_with_a_limit_of_time_fits_its_steps_and_ends_in_a_model(squares, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "lookonce"):
+        run = train(squares, out=tmp_path, name="r", **{**SMALL, "epochs": 9999, "minutes": 0.001})
+    assert "0.001 min, batch size 4" in caplog.text
+    assert load_model(run).training["epoch"] == 0  # the time was over within the first epoch
+    assert load_model(run).thresholds
+    assert "minutes: 0.001" in (run / "config.yaml").read_text()
+
+
 @pytest.mark.parametrize("given", [
     {"loss": "keras_yolo2", "prior_loss_images": 30, "optimizer": "sgd", "learning_rate": 1e-3, "schedule": "steps"},
     {"multi_scale": (64, 96), "ema": 0.0, "optimizer": "rmsprop", "learning_rate": 1e-4, "schedule": "cosine"},

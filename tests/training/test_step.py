@@ -163,6 +163,7 @@ def test_freeze_counts_convolutions():
     yolo = Network(zoo.yolov2(2, ANCHORS))
     tiny = Network(nano(2, ANCHORS))
     assert [m.frozen_convolutions(yolo, f) for f in ("none", "features", "all_but_last", "5")] == [0, 18, 22, 5]
+    assert m.frozen_convolutions(yolo, "all_but_last_stage") == 13  # the maps of 13 x 13 begin with the 14th
     assert m.frozen_convolutions(tiny, "all_but_last") == 6
     with pytest.raises(ConfigError, match="18 convolutions of Darknet-19"):
         m.frozen_convolutions(tiny, "features")

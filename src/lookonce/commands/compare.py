@@ -183,12 +183,12 @@ def common_data(run_a: Path, run_b: Path) -> Path:
 def common_labels(runs: tuple[Path, Path], detectors: list[Detector]) -> tuple[str, ...]:
     """Return the classes that both detectors know, in the order of the first; a log line names the others."""
     first, second = (detector.labels for detector in detectors)
-    known = set(second)
-    both = tuple(name for name in first if name in known)
+    shared = {*first} & {*second}
+    both = tuple(name for name in first if name in shared)
     if not both:
         raise UserError(f"{runs[0]} and {runs[1]} have no class in common: the first knows {', '.join(first[:5])}, "
                         f"the second {', '.join(second[:5])}")  # fmt: skip
-    others = [name for name in (*first, *second) if name not in both]
+    others = [name for name in (*first, *second) if name not in shared]
     if others:
         log.warning("only one of the two knows %s; compared on the other %d", ", ".join(others[:10]), len(both))
     return both

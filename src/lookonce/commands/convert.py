@@ -23,7 +23,7 @@ from lookonce.data.formats.yolo import write_yolo
 from lookonce.data.images import image_size
 from lookonce.data.read import Format, Whole, read_whole, settle
 from lookonce.errors import UNPRINTABLE, ImageError, UserError, plural
-from lookonce.files import alike, is_inside, sweep, temporary
+from lookonce.files import alike, is_inside, rename, sweep, temporary
 
 log = logging.getLogger("lookonce")
 Target = Literal["voc", "coco", "yolo"]
@@ -101,7 +101,7 @@ def convert(
         WRITERS[format](beside, dataset, names, splits)
         if out.exists():
             out.rmdir()
-        beside.replace(out)
+        rename(beside, out)
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror or error}; nothing was changed") from None
     finally:

@@ -73,6 +73,8 @@ def demo(folder: AnyPath = Path("lookonce-demo"), *, seed: int = 0) -> DemoResul
 
 
 DIGITS: dict[str, Any] = {
+    "weights": "none",
+    "recipe": "quick",
     "size": 128,
     "epochs": 5,
     "batch_size": 8,

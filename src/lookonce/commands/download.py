@@ -12,7 +12,7 @@ from lookonce.choices import choose, key
 from lookonce.commands.arguments import AnyPath, expanded
 from lookonce.console import rendered
 from lookonce.data.archives import unpack
-from lookonce.data.download import DOWNLOADS, RemoteFile, fetch, mismatch
+from lookonce.data.download import DOWNLOADS, RemoteFile, fetch, mismatch, parts_of
 from lookonce.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,8 +90,7 @@ def _make_room(wanted: RemoteFile, out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(out).free
-        part = out / (wanted.file + ".part")
-        there = part.stat().st_size if part.is_file() else 0
+        there = max((part.stat().st_size for part in parts_of(out / wanted.file)), default=0)
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror or error}; choose another --out") from None
     needed = max(wanted.sizes) * (1 if wanted.folder is None else 2) - there

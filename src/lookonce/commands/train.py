@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -20,12 +21,13 @@ from lookonce.training.config import (
     RunConfig,
     absolute_path,
     class_tree,
+    fitted,
     header,
     read_both,
     run_folder,
     with_loss_of_heads,
 )
-from lookonce.training.recipes import RECIPES, RecipeName, TrainOptions, settings
+from lookonce.training.recipes import RECIPES, RecipeName, Settings, TrainOptions, for_gpu, for_minutes, settings
 from lookonce.training.signals import listening
 from lookonce.training.start import AUTO, HINT, NONE, Start, choose_start
 
@@ -102,7 +104,7 @@ def train(
             splits or labels differ from the run's. A run without a checkpoint leaves no folder behind.
         Interrupted: Ctrl-C or SIGTERM, after a checkpoint was written: resume continues from it.
     """
-    arguments = {**locals(), **options}
+    arguments, began = {**locals(), **options}, time.monotonic()
     if resume is not None:
         return _resume(expanded(resume), None if data is None else expanded(data), arguments)
     if data is None:
@@ -145,8 +147,20 @@ def train(
         from lookonce.report.run_page import write_run_page
         from lookonce.training.run import Run
 
-        exact_batch = options.get("batch_size") is not None or recipe == "blog"
-        return Run(config, folder, sets, exact_batch, write_page=write_run_page, tree=classes).go()
+        config = replace(config, settings=_adapted(config, recipe, given.keys(), len(sets[0])))
+        config = fitted(config, sets[0], "batch_size" in given or recipe == "blog")
+        return Run(config, folder, sets, write_page=write_run_page, tree=classes, began=began).go()
+
+
+def _adapted(config: RunConfig, recipe: RecipeName, given: Collection[str], images: int) -> Settings:
+    """Return the recipe's settings for the device and the number of images, where the user left them open (given)."""
+    from lookonce.training.step import choose_device
+
+    how = config.settings
+    if recipe == "finetune" and not {"freeze", "features", "variants", "augment"} & {*given}:
+        how = for_minutes(how, images)
+    is_open = recipe in ("quick", "finetune") and not {"batch_size", "learning_rate"} & {*given}
+    return for_gpu(how, images) if is_open and choose_device(config.device) != "cpu" else how
 
 
 def _start(weights: AnyPath, recipe: RecipeName | None, network: str | Path | None) -> tuple[Start | None, RecipeName]:

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
 from lookonce.errors import UserError
+from lookonce.files import rename
 
 RATIO = 20
 """An archive may unpack to at most so many times its length; images hardly compress."""
@@ -71,7 +72,7 @@ def unpack(archive: Path, folder: Path) -> int:
             opened.extractall(staging)
         for name in new:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (staging / name).replace(folder / name)
+            rename(staging / name, folder / name)
         return len(new)
     except UserError:
         raise

@@ -5,7 +5,6 @@ Each rule takes what was read and returns findings: how many, where the first on
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -40,6 +39,10 @@ TINY = 3.0
 """px: a box whose shorter side is less at the network's input is too small (a tenth of a cell)."""
 RARE = 0.05
 """A class with fewer than this ratio of another's objects, and nearly its name, may be a misspelling of it."""
+MOST_SLIPS = 20
+"""Most names that differ in one letter at one place and may be misspellings of each other."""
+LONG_NAME = 60
+"""Letters above which a name is not compared with others letter by letter."""
 KINDS: dict[str, tuple[bool, str]] = {
     "image missing": (True, "add the image, or remove it from the annotations"),
     "image unreadable": (True, "copy the image again, or remove it"),
@@ -208,24 +211,25 @@ def a_letter_apart(a: str, b: str) -> bool:
     a, b = a.casefold(), b.casefold()
     if max(len(a), len(b)) < 4 or abs(len(a) - len(b)) > 1:
         return False
-    edits = [e for e in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes() if e[0] != "equal"]
-    changed = "".join(a[i1:i2] + b[j1:j2] for _, i1, i2, j1, j2 in edits)
-    return sum(max(i2 - i1, j2 - j1) for _, i1, i2, j1, j2 in edits) <= 1 and not any(c.isdigit() for c in changed)
+    for _ in range(2):  # the start that they share, then the end
+        shared = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+        a, b = a[shared:][::-1], b[shared:][::-1]
+    return max(len(a), len(b)) <= 1 and not any(c.isdigit() for c in a + b)
 
 
 def letter_apart_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
     """Pairs (i, j), i < j, in order, of names that are a letter apart and not alike.
 
     Such names give one text when at most one letter is left out of each. A name is therefore compared only with those
-    that share such a text: 9,418 names take a third of a second, where comparing all pairs takes minutes.
+    that share such a text: 9,418 names take a third of a second, where comparing all pairs takes minutes. Where more
+    than MOST_SLIPS names share one, its letters are a code (class a, class b, ...), no slips.
     """
-    sharing: dict[str, set[int]] = {}
+    sharing: dict[str, list[int]] = {}
     for n, name in enumerate(map(str.casefold, names)):
-        sharing.setdefault(name, set()).add(n)
-        for k, letter in enumerate(name):
-            if not letter.isdigit():
-                sharing.setdefault(name[:k] + name[k + 1 :], set()).add(n)
-    pairs = {pair for group in sharing.values() if len(group) > 1 for pair in combinations(sorted(group), 2)}
+        if len(name) <= LONG_NAME:
+            for text in {name, *(name[:k] + name[k + 1 :] for k, letter in enumerate(name) if not letter.isdigit())}:
+                sharing.setdefault(text, []).append(n)
+    pairs = {pair for group in sharing.values() if 1 < len(group) <= MOST_SLIPS for pair in combinations(group, 2)}
     return sorted((i, j) for i, j in pairs if a_letter_apart(names[i], names[j]) and not alike(names[i], names[j]))
 
 

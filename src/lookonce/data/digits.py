@@ -18,7 +18,7 @@ from PIL import Image
 
 from lookonce.data.formats.voc import write_annotation, write_split
 from lookonce.errors import UserError
-from lookonce.files import temporary, write_text
+from lookonce.files import rename, temporary, write_text
 
 Floats = NDArray[np.float32]
 SPLITS = ("train", "val", "test")
@@ -96,7 +96,7 @@ def write_digits(
         write_text(made / "README.txt", readme)
         if folder.exists():
             folder.rmdir()
-        made.replace(folder)
+        rename(made, folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror or error}; nothing was changed") from None
     finally:

@@ -14,20 +14,25 @@ accepted.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import logging
 import os
 import re
+import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lookonce import __version__
 from lookonce.console import is_shown
 from lookonce.errors import Interrupted, UserError
+from lookonce.files import rename
 
 if TYPE_CHECKING:
     import httpx
@@ -157,6 +162,9 @@ MOST_BYTES = 64 << 20
 """Most bytes of an image from the network or standard input."""
 TIMEOUT = 30.0
 """Seconds without a byte after which a mirror counts as silent."""
+WINDOW, SLOWEST = 60.0, 1000
+"""Seconds in which a mirror has to answer, and over which its rate is averaged; bytes a second below which it is given
+up."""
 REDIRECTS = 5
 TRIES, PAUSE = 3, 2.0
 """Tries of one mirror in a row that bring less than STEP bytes; seconds before the second, twice as long before the
@@ -191,8 +199,8 @@ def is_offline() -> bool:
 def fetch(wanted: RemoteFile, path: Path, setting: str = "--out") -> None:
     """Download a file from the first mirror that has it.
 
-    What has arrived is kept as `path`.part and continued, by any mirror; `path` appears when length and checksum are
-    right.
+    What has arrived from a mirror is kept (part_of) and continued by that mirror alone; `path` appears when length and
+    checksum are right.
 
     Args:
         wanted: the file.
@@ -206,16 +214,18 @@ def fetch(wanted: RemoteFile, path: Path, setting: str = "--out") -> None:
     import httpx
 
     check_online(wanted, path)
-    part = path.with_name(path.name + ".part")
-    failures: list[str] = []
+    part, failures = path, list[str]()
     own = os.environ.get(MIRROR, "")
     try:
         with _progress(wanted) as report, _client() as client:
             for url in (f"{own.rstrip('/')}/{wanted.file}",) if own else wanted.mirrors:
                 log.info("downloading %s (%s bytes)", url, wanted.expected)
+                part = part_of(path, url)
                 try:
                     _from_mirror(client, url, part, wanted, report)
-                    part.replace(path)
+                    rename(part, path)
+                    for other in parts_of(path):
+                        other.unlink(missing_ok=True)
                     return
                 except MirrorError as error:
                     failures.append(f"{httpx.URL(url).netloc.decode()}: {error}")
@@ -226,11 +236,22 @@ def fetch(wanted: RemoteFile, path: Path, setting: str = "--out") -> None:
     except OSError as error:
         raise UserError(f"{part}: cannot be written: {error.strerror or error}; make room or choose another {setting}, "
                         "and run the same command again to continue") from None  # fmt: skip
-    kept = f"; {_length(part):,} bytes are kept, run the same command again to continue" if _length(part) else ""
+    most = max(map(_length, parts_of(path)), default=0)
+    kept = f"; {most:,} bytes are kept, run the same command again to continue" if most else ""
     raise UserError(
         f"{wanted.name}: no mirror gave the file ({'; '.join(failures)}){kept}. To download it by hand, save "
         f"{wanted.mirrors[0]} ({wanted.expected} bytes) as {path} and run the same command again"
     )
+
+
+def part_of(path: Path, url: str) -> Path:
+    """Return the path of what has arrived of a file from one mirror: other mirrors may have another file."""
+    return path.with_name(f"{path.name}.{zlib.crc32(url.encode()):08x}.part")
+
+
+def parts_of(path: Path) -> list[Path]:
+    """Return what has arrived of a file, of each mirror."""
+    return sorted(path.parent.glob(f"{glob.escape(path.name)}.????????.part"))
 
 
 def mismatch(path: Path, wanted: RemoteFile) -> str | None:
@@ -366,7 +387,7 @@ def request(client: httpx.Client, url: str, start: int) -> httpx.Response:
     try:
         asked = client.build_request("GET", url, headers={"Range": f"bytes={start}-"} if start else None)
         for _ in range(REDIRECTS + 1):
-            response = client.send(asked, stream=True)
+            response = _in_time(partial(client.send, asked, stream=True))
             code, following = response.status_code, response.next_request
             if code in (200, 206) or (code == 416 and start):
                 return response
@@ -386,18 +407,42 @@ def request(client: httpx.Client, url: str, start: int) -> httpx.Response:
     raise MirrorError(f"redirects more than {REDIRECTS} times")
 
 
+def _in_time(send: Callable[[], httpx.Response]) -> httpx.Response:
+    """Return what a call gives within WINDOW; TIMEOUT only bounds the time between two bytes of an answer's head."""
+    found: list[httpx.Response | Exception] = []
+
+    def run() -> None:
+        try:
+            found.append(send())
+        except Exception as error:
+            found.append(error)
+
+    asking = threading.Thread(target=run, daemon=True)  # one that never ends does not keep the program from ending
+    asking.start()
+    asking.join(WINDOW)
+    if not found:
+        raise MirrorError(f"does not answer within {WINDOW:g} s")
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]
+
+
 def extent(response: httpx.Response, start: int) -> tuple[int, int | None]:
     """Return (position of the answer's first byte in the file, length of the file if the answer has it)."""
     coding = response.headers.get("Content-Encoding", "identity")
     if coding != "identity":
         raise MirrorError(f"sends the file compressed as {coding}, which was not asked for")
     if response.status_code == 206:
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+        found = re.fullmatch(
+            r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)", response.headers.get("Content-Range", "").strip()
+        )
         if found is None or int(found[1]) != start:
             raise MirrorError("sends another part of the file than was asked for")
         return start, None if found[2] == "*" else int(found[2])
     length = response.headers.get("Content-Length", "")
-    return 0, int(length) if length.isdecimal() else None  # a server that ignores ranges sends all of it
+    return 0, int(length) if re.fullmatch(
+        "[0-9]{1,18}", length
+    ) else None  # a server that ignores ranges sends all of it
 
 
 def refuse_text(head: bytes, kind: str) -> None:
@@ -413,12 +458,21 @@ def refuse_text(head: bytes, kind: str) -> None:
 
 
 def _chunks(response: httpx.Response) -> Iterator[bytes]:
-    """Yield the body, at least HEAD bytes first. It also ends where the connection breaks: the length tells."""
+    """Yield the body, at least HEAD bytes first. It also ends where the connection breaks: the length tells.
+
+    Raises MirrorError for a mirror that is slower than SLOWEST over WINDOW.
+    """
     import httpx
 
     waiting, least = b"", HEAD
+    began, arrived = time.monotonic(), 0
     try:
         for data in response.iter_raw():
+            arrived += len(data)
+            if (seconds := time.monotonic() - began) > WINDOW:
+                if arrived < SLOWEST * seconds:
+                    raise MirrorError(f"sends {arrived / seconds:.3g} bytes a second; expected at least {SLOWEST}")
+                began, arrived = time.monotonic(), 0
             waiting += data
             if len(waiting) >= least:
                 yield waiting

@@ -18,10 +18,12 @@ MAX_METADATA = 1 << 20
 """Bytes of one block of metadata that are read."""
 TAIL = 4096
 """Bytes at the end of a file in which its end marker is looked for first."""
+PNG_KEYS = ("Raw profile type exif", "Raw profile type APP1", "XML:com.adobe.xmp")
+"""Names of texts of a PNG in which orientation() looks."""
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _XMP = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']([1-8])["']|>\s*([1-8])\s*<)""")
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 """A marker in JPEG data; FF 00 is data, FF D0 to FF D7 restart it."""
 
 
@@ -93,6 +95,8 @@ def _png_text(kind: bytes, body: bytes) -> dict[str, bytes | str]:
         return {"exif": body}
     key, _, text = body.partition(b"\0")
     name = key.decode("latin-1")
+    if name not in PNG_KEYS:  # each may unpack to MAX_METADATA
+        return {}
     if kind == b"iTXt":
         packed, text = text[:1] == b"\1", text[2:].partition(b"\0")[2].partition(b"\0")[2]
     else:

@@ -435,10 +435,11 @@ def class_order(found: Builder, labels: tuple[str, ...] | None, counts: Counter[
             return given
         order = voc.CLASSES if set(ids) <= set(voc.CLASSES) else sorted(ids)
         return tuple(name for name in order if name in ids)
+    known_names = {*ids, *(given or ())}
     if not labels or len(set(labels)) < len(labels):
         raise ConfigError(f"labels: {list(labels)}; expected one or more names, each once")
     for name in labels:
-        if name not in ids and name not in (given or ()):
+        if name not in known_names:
             near = difflib.get_close_matches(name, given or ids, 1)
             known = ", ".join(f"{n} ({counts[ids[n]] if n in ids else 0})" for n in sorted(given or ids))
             raise UserError(f"labels: no object is a {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")

@@ -34,7 +34,7 @@ from lookonce.model.layers import Connected, Conv, Layer
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, empty
 from lookonce.model.sizes import num_floats, num_operations
-from lookonce.training.config import RunConfig, read_both, run_folder
+from lookonce.training.config import RunConfig, fitted, read_both, refuse_binary_weights, run_folder
 from lookonce.training.history import WritePage
 from lookonce.training.recipes import RECIPES, Settings
 from lookonce.training.run import Run
@@ -106,6 +106,7 @@ def cut(network: Network, keep: Keep) -> Network:
         state = local.state_dict()
         state["weight"] = _inputs(state["weight"], 2, read[int(at)])
         result.local_convolutions[at].load_state_dict(state)
+    result.batch_norms.load_state_dict(network.batch_norms.state_dict())  # what they read stays
     result.sigmas = network.sigmas
     return result.train(network.training)
 
@@ -226,6 +227,7 @@ class Pruned:
 def check_trainable(model: Model, place: Path) -> None:
     """Raise ConfigError for a model that cannot be trained further. place: its file, for the message."""
     width, height = model.input_size
+    refuse_binary_weights(model.network.layers, str(place))
     if model.tree is not None:
         raise ConfigError(f"{place}: its classes are a tree, which is not trained here; give a model of plain classes")
     if width != height or width % model.network.stride:
@@ -308,7 +310,8 @@ def _retrain(pruned: Model, folder: Path, config: RunConfig, write_page: WritePa
     save_model(pruned, start)
     settings = replace(config.settings, network=str(cfg.absolute()))
     config = replace(config, weights=str(start.absolute()), settings=settings)
-    Run(config, folder, read_both(config), write_page=write_page).go()
+    sets = read_both(config)
+    Run(fitted(config, sets[0], exact_batch=False), folder, sets, write_page=write_page).go()
 
 
 def _detected(model: Model, dataset: Dataset) -> tuple[list[Detections], Rules, str]:

@@ -248,18 +248,25 @@ def ignored_objects(dataset: Dataset, rules: Rules) -> NDArray[np.bool_]:
 def _scored(dataset: Dataset, found: Matched, ignore: NDArray[np.bool_], rules: Rules,
             draws: NDArray[np.integer]) -> Metrics:  # fmt: skip
     scores, resampled = [], np.full((len(dataset.labels), draws.shape[1]), np.nan)  # [C, R]
+    found_of, objects_of = (_by_class(values, len(dataset.labels)) for values in (found.label, dataset.classes))
     for label, name in enumerate(dataset.labels):
-        mine = found.label == label
-        rows = np.flatnonzero(mine & ~found.ignored)
+        mine, own = found_of[label], objects_of[label]
+        rows = mine[~found.ignored[mine]]
         image, true_positive = found.image[rows], found.true_positive[rows]
-        objects = dataset.image_of_box[(dataset.classes == label) & ~ignore]
+        objects = dataset.image_of_box[own[~ignore[own]]]
         curve = pr_points(found.score[rows], true_positive, len(objects))
-        scores.append(_class_score(name, len(objects), int(mine.sum()), curve, rules))
+        scores.append(_class_score(name, len(objects), len(mine), curve, rules))
         resampled[label] = _resampled_ap(image, true_positive, objects, draws, rules.protocol)
     aps = [c.ap for c in scores if c.ap is not None]
     means = _mean(resampled)
     mean_ap = sum(aps) / len(aps) if aps else None
     return Metrics(rules, len(dataset), tuple(scores), mean_ap, _interval(means, mean_ap), means, resampled)
+
+
+def _by_class(values: NDArray[np.int64], classes: int) -> list[NDArray[np.int64]]:
+    """Return the indices of each class in ascending order: one pass, whatever the number of classes."""
+    order = np.argsort(values, kind="stable")
+    return np.split(order, np.searchsorted(values[order], np.arange(1, classes)))
 
 
 def best_thresholds(metrics: Metrics, default: float = DEFAULT_THRESHOLD) -> NDArray[np.float64]:

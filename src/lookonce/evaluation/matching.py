@@ -112,14 +112,15 @@ def image_f1(dataset: Dataset, found: Matched, ignore: NDArray[np.bool_]) -> NDA
 
 def _places(dataset: Dataset, names: tuple[str, ...]) -> NDArray[np.int64]:
     """Return the index of each of the detector's classes among the data set's labels. The names must be the same."""
-    only_data = [name for name in dataset.labels if name not in names]
-    only_found = [name for name in names if name not in dataset.labels]
-    if only_data or only_found or len(set(names)) != len(names):
+    place, found = {name: index for index, name in enumerate(dataset.labels)}, set(names)
+    only_data = [name for name in dataset.labels if name not in found]
+    only_found = [name for name in names if name not in place]
+    if only_data or only_found or len(found) != len(names):
         raise UserError(
             f"{dataset.name}: its classes and the detector's differ: only in the data {only_data}, only in the "
             f"detections {only_found}; expected the same names, each once; is one misspelt? else pick classes by name"
         )
-    return np.array([dataset.labels.index(name) for name in names], np.int64)
+    return np.array([place[name] for name in names], np.int64)
 
 
 def best_object(

@@ -9,7 +9,7 @@ from io import BufferedIOBase
 from itertools import islice
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -229,7 +229,7 @@ class Detector:
     def _resized(self, image: Decoded) -> Prepared:
         return Prepared(to_input(image.pixels, self.about.input_size, self.about.resize), image.size)
 
-    def _predictions(self, images: Sequence[Prepared]) -> Predictions[NDArray[np.float32]]:
+    def _predictions(self, images: Sequence[Prepared]) -> Predictions[NDArray[Any]]:
         inputs = np.stack([image.pixels for image in images])  # [B, 3, H, W]
         return decode(self.backend(inputs), self.about.heads, self.about.tree)
 

@@ -25,6 +25,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 from lookonce.data.images import ImageSource, load_rgb
 from lookonce.errors import UserError, printable
 from lookonce.model.detections import Detections
+from lookonce.text import clean_name
 
 log = logging.getLogger("lookonce")
 NO_LETTERS = ("Last", "Adobe Blank", "AdobeBlank", "cm", "STIXNon", "STIXSize")
@@ -39,7 +40,7 @@ def lettering(name: str, own: bool = False) -> tuple[str, str | None]:
     Letters that no font has are transliterated, and a warning is logged once.
     own: use DejaVu Sans only, as plots do.
     """
-    text = printable(unicodedata.normalize("NFC", name)).replace("\ufe0f", "")
+    text = clean_name(unicodedata.normalize("NFC", name)).replace("\ufe0f", "")
     if text.isascii():
         return text, None
     needed = {ord(letter) for letter in text if unicodedata.category(letter) != "Cf"}

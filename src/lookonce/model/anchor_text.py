@@ -12,7 +12,7 @@ from lookonce.model.zoo import STRIDE
 
 Sizes = tuple[tuple[float, float], ...]
 UNITS = ("cells", "px", "fraction")
-NUMBERS = re.compile(r"[-+0-9.,;\seE]+(cells?|px|pixels?|fractions?)?\s*", re.IGNORECASE)
+NUMBERS = re.compile(r"[-+0-9.,;\seE]++(cells?|px|pixels?|fractions?)?\s*", re.IGNORECASE)
 LINE = re.compile(r"anchors\s*=\s*([0-9][0-9.,; \t]*)")
 MAX_BYTES = 1_000_000
 """Largest file of anchors that is read."""

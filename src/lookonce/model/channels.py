@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.model.layers import (
+    Batchnorm,
     Connected,
     Conv,
     Crop,
@@ -103,8 +104,10 @@ def follow(layers: tuple[Layer, ...], channels: int = 3, smallest: int = 1) -> C
         if isinstance(layer, Conv) and layer.share is not None:
             together.join(made, makes[layer.share])
             together.join(read, reads[layer.share])
-        if getattr(layer, "activation", "") == "logistic" or isinstance(layer, Crop | Softmax):
+        if getattr(layer, "activation", "") == "logistic" or isinstance(layer, Batchnorm | Crop | Softmax):
             fixed.append(made)
+        if isinstance(layer, Conv) and layer.xnor:  # the sign of a channel is never 0
+            fixed.append(read)
         reads.append(read)
         makes.append(made)
     fixed += [makes[head.index] for head in heads_of(layers)] or [makes[-1]]

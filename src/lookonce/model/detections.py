@@ -6,6 +6,7 @@ import html
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, overload
 
@@ -171,12 +172,7 @@ class Detections:
         """
         if class_names == self.class_names:
             return self
-        own = set(self.class_names)
-        unknown = [name for name in class_names if name not in own]
-        if unknown:
-            raise UserError(f"class {unknown[0]!r}; expected one of the detector's: {', '.join(self.class_names)}")
-        place = {name: n for n, name in enumerate(class_names)}
-        index = np.array([*(place.get(name, -1) for name in self.class_names), -1], np.int64)  # [-1] stays -1
+        index = _class_indices(self.class_names, class_names)
         labels = index[self.labels]
         keep = labels >= 0
         return replace(
@@ -295,3 +291,16 @@ class Detections:
             ) from None
         data = {"class_name": np.array(self.names, dtype=np.str_)}
         return supervision.Detections(xyxy=self.boxes, confidence=self.scores, class_id=self.labels, data=data)
+
+
+@lru_cache(maxsize=8)  # the same for every image of a data set, and thousands of names take milliseconds
+def _class_indices(own: tuple[str, ...], wanted: tuple[str, ...]) -> NDArray[np.int64]:
+    """Return the index in `wanted` of each own class, else -1; and -1 at the end, for the index -1.
+
+    Raises UserError for a wanted name that is not one of its own.
+    """
+    known = set(own)
+    if unknown := [name for name in wanted if name not in known]:
+        raise UserError(f"class {unknown[0]!r}; expected one of the detector's: {', '.join(own)}")
+    place = {name: n for n, name in enumerate(wanted)}
+    return np.array([*(place.get(name, -1) for name in own), -1], np.int64)

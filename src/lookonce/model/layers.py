@@ -35,6 +35,8 @@ class Conv:
     """Cells added at each side; None: size // 2."""
     share: int | None = None
     """Index of the convolution whose weights and batch norm this one uses; None: its own."""
+    xnor: bool = False
+    """Its input counts by its signs alone, and its weights by their signs and each filter's mean |w|. For detection."""
 
     @property
     def pad(self) -> int:
@@ -70,6 +72,11 @@ class Connected:
     batch_normalize: bool = False
     inputs: int = 0
     """Numbers in the map before it, which its weights are made for: the network has one input size."""
+
+
+@dataclass(frozen=True)
+class Batchnorm:
+    """Batch norm as a layer of its own."""
 
 
 @dataclass(frozen=True)
@@ -318,8 +325,8 @@ Head = Region | Yolo | Detection
 Linked = Route | Shortcut | ScaleChannels | Sam
 """Layers that read the outputs of other layers than the one before them."""
 Layer = (
-    Conv | Local | Connected | MaxPool | LocalAvgPool | AvgPool | Linked | Reorg | SpaceToDepth | Upsample | Crop
-    | Dropout | Softmax | Cost | Contrastive | Head
+    Conv | Local | Connected | Batchnorm | MaxPool | LocalAvgPool | AvgPool | Linked | Reorg | SpaceToDepth | Upsample
+    | Crop | Dropout | Softmax | Cost | Contrastive | Head
 )  # fmt: skip
 
 

@@ -19,6 +19,8 @@ PRIOR_SCALE = 0.01
 """Weight of the prior loss. Source: darknet/src/region_layer.c, delta_region_box(..., .01, ...)."""
 MAX_CENTRE, MIN_SIZE, MAX_SIZE = 1e8, 1e-6, 1e40
 """Limits of centres and sizes for CIoU, cells: their squares fit into double precision."""
+MAX_SIZE_OF_32 = 1e18
+"""The same where there is single precision only."""
 
 
 class Objects(NamedTuple):
@@ -68,11 +70,13 @@ def complete_iou(predicted: Tensor, truth: Tensor) -> Tensor:
 
     IoU minus the squared distance of the centres over the squared diagonal of the hull, minus the difference in shape.
     Inputs are clamped (MAX_CENTRE, MIN_SIZE, MAX_SIZE): result and gradient are finite for every input but nan.
+    Computed in float64; in float32 on Apple GPUs, which have no other.
     Source: Zheng et al., Distance-IoU Loss (2020), equations 8 to 11; no gradient flows through alpha.
     """
     dtype = predicted.dtype
+    wide, largest = (torch.float32, MAX_SIZE_OF_32) if predicted.device.type == "mps" else (torch.float64, MAX_SIZE)
     predicted, truth = (
-        torch.cat((b[:, :2].double().clamp(-MAX_CENTRE, MAX_CENTRE), b[:, 2:].double().clamp(MIN_SIZE, MAX_SIZE)), 1)
+        torch.cat((b[:, :2].to(wide).clamp(-MAX_CENTRE, MAX_CENTRE), b[:, 2:].to(wide).clamp(MIN_SIZE, largest)), 1)
         for b in (predicted, truth)
     )
     a, b = cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(truth)

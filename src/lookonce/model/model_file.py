@@ -45,6 +45,8 @@ FOREIGN = {
 FORMAT = 1
 """Increased when older versions cannot read the file."""
 MAX_SEEN = 2**63 - 1
+MAX_DEPTH = 20
+"""Most objects and lists in each other in the settings of a training."""
 log = logging.getLogger("lookonce")
 
 
@@ -186,12 +188,21 @@ def _read(text: str, place: str) -> tuple[Model, tuple[tuple[float, float], ...]
             f"{place}: its description cannot be read ({str(error)[:200]}); was it written by lookonce?"
         ) from None
 
+    if not _is_shallow(stored.training, MAX_DEPTH):
+        raise ModelFileError(f"{place}: training in its description is nested deeper than {MAX_DEPTH}; was it written "
+                             "by lookonce?")  # fmt: skip
     cfg = read_cfg(stored.cfg, place)
     values = {name: getattr(stored, name) for name in stored.__struct_fields__ if name not in ("cfg", "sigma")}
     try:
         return Model(None, **values, layers=cfg.layers, channels=cfg.channels), stored.sigma
     except UserError as error:
         raise ModelFileError(f"{place}: {error}") from None
+
+
+def _is_shallow(value: object, depth: int) -> bool:
+    """Return whether plain values are nested at most so deep: deeper ones can be read, but not written again."""
+    inside = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return depth > 0 and all(_is_shallow(each, depth - 1) for each in inside)
 
 
 def save_model(model: Model, path: Path) -> None:

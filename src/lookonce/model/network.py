@@ -13,8 +13,19 @@ from torch.nn import functional as F
 
 from lookonce.errors import ConfigError
 from lookonce.model.convolution import convolve
-from lookonce.model.layers import Connected, Conv, Layer, Linked, Local, Route, Sam, ScaleChannels, Shortcut
-from lookonce.model.operations import activate, add_shortcut, grey, run_plain
+from lookonce.model.layers import (
+    Batchnorm,
+    Connected,
+    Conv,
+    Layer,
+    Linked,
+    Local,
+    Route,
+    Sam,
+    ScaleChannels,
+    Shortcut,
+)
+from lookonce.model.operations import activate, add_shortcut, binary_input, binary_weights, grey, run_plain
 from lookonce.model.sizes import channels_before, heads_of, last_convolutions, sources, stride
 
 if TYPE_CHECKING:
@@ -60,6 +71,11 @@ class BatchNorm(nn.Module):
         """Return sigma(v) [C], the divisor in evaluation."""
         return (self.running_var + self.sigma.inside).sqrt() + self.sigma.outside
 
+    def gain_and_offset(self) -> tuple[Tensor, Tensor]:
+        """Return a and b [C]: in evaluation it computes a x + b."""
+        gain = self.weight / self.divisor()
+        return gain, self.bias - self.running_mean * gain
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [B, C, H, W]: batch statistics in training, running ones in evaluation.
 
@@ -89,13 +105,18 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor, layer: Conv | None = None) -> Tensor:
         """[B, C, H, W] to [B, filters, H', W']. layer: a layer that shares these weights; None: its own."""
-        if layer is None:
+        own, layer = layer is None, layer or self.layer
+        if own and not layer.xnor:
             x = convolve(x, self.conv)
         else:
             sides = (layer.stride, layer.pad, layer.dilation, layer.groups)
-            x = F.conv2d(x, self.conv.weight, self.conv.bias, *sides)
+            x = F.conv2d(binary_input(x) if layer.xnor else x, self.weights(), self.conv.bias, *sides)
         x = self.norm(x) if self.norm is not None else x
-        return activate(x, (layer or self.layer).activation, inplace=self.norm is not None)
+        return activate(x, layer.activation, inplace=self.norm is not None)
+
+    def weights(self) -> Tensor:
+        """Return the weights [F, C, K, K] with which it convolves: its own, or binary ones made of them."""
+        return binary_weights(self.conv.weight) if self.layer.xnor else self.conv.weight
 
 
 class LocalConvolution(nn.Module):
@@ -134,7 +155,7 @@ class Network(nn.Module):
         self.origin: Origin | None = None
         """The Darknet files that it was read from, so that they can be written unchanged."""
         before = channels_before(layers, channels)
-        self.convolutions, self.local_convolutions = nn.ModuleDict(), nn.ModuleDict()
+        self.convolutions, self.local_convolutions, self.batch_norms = (nn.ModuleDict() for _ in range(3))
         for i, layer in enumerate(layers):
             match layer:
                 case Conv(share=None):
@@ -143,6 +164,8 @@ class Network(nn.Module):
                     self.convolutions[str(i)] = Convolution(inputs, Conv(output, 1, 1, normalize, activation))
                 case Local():
                     self.local_convolutions[str(i)] = LocalConvolution(before[i], layer)
+                case Batchnorm():
+                    self.batch_norms[str(i)] = BatchNorm(before[i])
         self._sources = {i: sources(layer, i) for i, layer in enumerate(layers) if isinstance(layer, Linked)}
         self._raw_layers = tuple(head.index for head in self.heads) or (len(layers) - 1,)  # a head passes its map on
         self._kept = {*self._raw_layers, *(source for found in self._sources.values() for source in found)}
@@ -152,15 +175,19 @@ class Network(nn.Module):
         """Return the convolutions, connected layers among them, in their order."""
         return [cast(Convolution, module) for module in self.convolutions.values()]
 
+    def norms(self) -> list[BatchNorm]:
+        """Return the batch norms: those of convolutions in their order, then those that are layers of their own."""
+        inside = [convolution.norm for convolution in self.convolution_list() if convolution.norm is not None]
+        return [*inside, *(cast(BatchNorm, norm) for norm in self.batch_norms.values())]
+
     @property
     def sigmas(self) -> list[Sigma]:
-        """The convention for variances of each batch norm, in their order."""
-        return [convolution.norm.sigma for convolution in self.convolution_list() if convolution.norm is not None]
+        """The convention for variances of each batch norm, in the order of `norms`."""
+        return [norm.sigma for norm in self.norms()]
 
     @sigmas.setter
     def sigmas(self, sigmas: Sequence[Sequence[float]]) -> None:
-        norms = [convolution.norm for convolution in self.convolution_list() if convolution.norm is not None]
-        for norm, (inside, outside) in zip(norms, sigmas, strict=True):
+        for norm, (inside, outside) in zip(self.norms(), sigmas, strict=True):
             norm.sigma = Sigma(inside, outside)
 
     def head_convolutions(self) -> list[nn.Conv2d]:
@@ -222,6 +249,8 @@ class Network(nn.Module):
                 return cast(Tensor, self.convolutions[str(index)](x))
             case Conv(share=int(share)):
                 return cast(Tensor, self.convolutions[str(share)](x, layer))
+            case Batchnorm():
+                return cast(Tensor, self.batch_norms[str(index)](x))
             case Local():
                 self._check_map(index, x, layer.map == x.shape[2:])
                 return cast(Tensor, self.local_convolutions[str(index)](x))
@@ -257,8 +286,8 @@ class Network(nn.Module):
         self._frozen = convolutions
         for index, convolution in enumerate(own):
             convolution.requires_grad_(index >= convolutions)
-        for at, local in self.local_convolutions.items():
-            local.requires_grad_(int(at) > self.split_index)
+        for at, module in (*self.local_convolutions.items(), *self.batch_norms.items()):
+            module.requires_grad_(not convolutions or int(at) > self.split_index)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Network:
@@ -266,6 +295,8 @@ class Network(nn.Module):
         super().train(mode)
         for convolution in self.convolution_list()[: self._frozen]:
             convolution.eval()
+        for at, norm in self.batch_norms.items():
+            norm.train(mode and (not self._frozen or int(at) > self.split_index))
         return self
 
 
@@ -289,9 +320,12 @@ def folded(network: Network) -> Network:
         with torch.no_grad():
             if old.norm is None:
                 new.load_state_dict(old.state_dict())
+                new.conv.weight.copy_(old.weights())
                 continue
-            gain = old.norm.weight / old.norm.divisor()  # [C]
-            new.conv.weight.copy_(old.conv.weight * gain[:, None, None, None])
-            new.conv.bias.copy_(old.norm.bias - old.norm.running_mean * gain)
+            gain, offset = old.norm.gain_and_offset()
+            new.conv.weight.copy_(old.weights() * gain[:, None, None, None])
+            new.conv.bias.copy_(offset)
     result.local_convolutions.load_state_dict(network.local_convolutions.state_dict())
+    result.batch_norms.load_state_dict(network.batch_norms.state_dict())
+    result.sigmas = network.sigmas[len(network.sigmas) - len(network.batch_norms) :]
     return result.eval()

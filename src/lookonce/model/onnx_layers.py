@@ -17,6 +17,7 @@ from lookonce.model.layers import (
     LUMA,
     Activation,
     AvgPool,
+    Batchnorm,
     Connected,
     Conv,
     Crop,
@@ -76,6 +77,8 @@ def number_shapes(layers: tuple[Layer, ...], channels: int) -> dict[int, tuple[t
             case Local(filters, size):
                 rows, cols = layer.cells
                 found[index] = (rows * cols, filters, size * size * before), (filters, rows, cols)
+            case Batchnorm():
+                found[index] = (1, before, 1, 1), (1, before, 1, 1)
     return found
 
 
@@ -93,6 +96,10 @@ def folded_numbers(model: Model) -> Numbers:
         weight, size = local.weight.detach().numpy(), local.layer.size**2  # [L, F, C*K*K]
         by_window = weight.reshape(*weight.shape[:2], -1, size).swapaxes(2, 3)  # [L, F, K*K, C]
         found[int(index)] = by_window.reshape(weight.shape), local.bias.detach().numpy()
+    for index, module in network.batch_norms.items():
+        norm: Any = module
+        gain, offset = (each.detach().numpy()[None, :, None, None] for each in norm.gain_and_offset())
+        found[int(index)] = gain, offset
     return dict(sorted(found.items()))
 
 
@@ -110,7 +117,7 @@ def add_network(graph: Graph, model: Model, numbers: Numbers, size: tuple[int, i
     outputs: list[str] = []
     for index, layer in enumerate(layers):
         match layer:
-            case Conv() | Connected() | Local():
+            case Conv() | Connected() | Local() | Batchnorm():
                 source = _add_weighted(graph, index, layer, source, numbers, channels[index])
             case Route() | Shortcut() | ScaleChannels() | Sam():
                 others = [(outputs[i], channels_after(channels, layers, i)) for i in sources(layer, index)]
@@ -132,7 +139,7 @@ def channels_after(channels: list[int], layers: tuple[Layer, ...], index: int) -
 
 
 def _add_weighted(
-    graph: Graph, index: int, layer: Conv | Connected | Local, source: str, numbers: Numbers, channels: int
+    graph: Graph, index: int, layer: Conv | Connected | Local | Batchnorm, source: str, numbers: Numbers, channels: int
 ) -> str:
     """Add a layer with weights, and its activation."""
     if isinstance(layer, Conv) and layer.share is not None:
@@ -141,7 +148,13 @@ def _add_weighted(
         names = [graph.constant(f"{index}/{name}", value)
                  for name, value in zip(("weight", "bias"), numbers[index], strict=True)]  # fmt: skip
     match layer:
+        case Batchnorm():
+            return graph.add(
+                "Add", [graph.add("Mul", [source, names[0]], f"{index}/scaled"), names[1]], f"{index}/norm"
+            )
         case Conv():
+            if layer.xnor:
+                source = _add_signs(graph, f"{index}/signs", source)
             more = {name: value for name, value in (("group", layer.groups), ("dilations", [layer.dilation] * 2))
                     if value not in (1, [1, 1])}  # fmt: skip
             pads, strides = [layer.pad] * 4, [layer.stride] * 2
@@ -153,6 +166,13 @@ def _add_weighted(
         case Local():
             out = _add_local(graph, index, layer, source, names)
     return _add_activation(graph, index, layer.activation, out)
+
+
+def _add_signs(graph: Graph, name: str, source: str) -> str:
+    """Add operations.binary_input."""
+    zero, one, minus = (graph.constant(f"{name}/{word}", np.array(value, np.float32))
+                        for word, value in (("zero", 0), ("one", 1), ("minus", -1)))  # fmt: skip
+    return graph.add("Where", [graph.add("Greater", [source, zero], f"{name}/above"), one, minus], name)
 
 
 def _add_local(graph: Graph, index: int, layer: Local, source: str, names: list[str]) -> str:

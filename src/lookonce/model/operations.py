@@ -93,6 +93,20 @@ def activate(x: Tensor, activation: Activation, inplace: bool = False) -> Tensor
             return x * (x + 2).clamp(0, 2) / 2
 
 
+def binary_input(x: Tensor) -> Tensor:
+    """Return 1 where x is above 0, else -1. Source: darknet/src/convolutional_layer.c, binarize_cpu."""
+    return torch.where(x > 0, x.new_ones(()), -x.new_ones(()))
+
+
+def binary_weights(weight: Tensor) -> Tensor:
+    """Return [F, C, K, K] with the mean |w| of each filter, by the signs of its weights; a 0 counts as negative.
+
+    Source: darknet/src/convolutional_layer.c, binarize_weights.
+    """
+    mean = weight.abs().mean((1, 2, 3), keepdim=True)
+    return torch.where(weight > 0, mean, -mean)
+
+
 def grey(x: Tensor) -> Tensor:
     """Convert RGB [B, 3, H, W] to grey [B, 1, H, W], without Darknet's rounding to whole levels of 255."""
     return (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from lookonce.errors import ConfigError
 from lookonce.model.layers import (
     AvgPool,
+    Batchnorm,
     Connected,
     Conv,
     Crop,
@@ -148,7 +149,7 @@ def _check_shared(layers: tuple[Layer, ...], index: int, before: list[Shape]) ->
     other = layers[layer.share or 0] if 0 <= (layer.share or 0) < index else None
     if not isinstance(other, Conv) or other.share is not None:
         raise LayerError(index, layer, f"share_index={layer.share}; expected a convolution before it, with weights")
-    same = ("filters", "size", "groups", "batch_normalize")
+    same = ("filters", "size", "groups", "batch_normalize", "xnor")
     if any(getattr(layer, name) != getattr(other, name) for name in same) or (
         before[index].channels != before[layer.share or 0].channels
     ):
@@ -289,6 +290,12 @@ def heads_of(layers: tuple[Layer, ...]) -> tuple[PlacedHead, ...]:
     return tuple(PlacedHead(x, strides[i], i) for i, x in enumerate(layers) if isinstance(x, Head))
 
 
+def last_stage(layers: tuple[Layer, ...]) -> int:
+    """Return the index of the first layer of the smallest maps: the stages before it find edges, textures and parts."""
+    strides = [whole for _, whole in _channels_and_strides(layers)]
+    return strides.index(max(strides))
+
+
 def stride(layers: tuple[Layer, ...]) -> int:
     """Return the number that divides both sides of a valid input: 32 for YOLOv2. Pools over a whole map do not count.
 
@@ -378,6 +385,8 @@ def num_weights(layer: Layer, channels: int) -> int:
             return layer.output * (layer.inputs + (4 if layer.batch_normalize else 1))
         case Local():
             return layer.filters * math.prod(layer.cells) * (channels * layer.size**2 + 1)
+        case Batchnorm():
+            return 4 * channels
         case _:
             return 0
 

@@ -7,6 +7,7 @@ Source: YOLO9000, section 4; darknet/src/tree.c; darknet/src/blas.c, softmax_tre
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -85,12 +86,9 @@ class Tree:
 
     def along_paths(self, values: Tensor) -> Tensor:
         """Return values [..., C], each multiplied by those of all its ancestors."""
-        import torch
-
         result = values.clone()
-        parents = torch.tensor(self.parents)
-        for nodes in self._levels()[1:]:
-            result[..., nodes] *= result[..., parents[nodes]]
+        for nodes, parents in self._below(values):
+            result[..., nodes] *= result[..., parents]
         return result
 
     def top(self, absolute: Tensor) -> Tensor:
@@ -106,9 +104,8 @@ class Tree:
         best = self._reduce(absolute, group, "amax").gather(-1, group) == absolute
         first = self._reduce(torch.where(best, index, len(index)), group, "amin")  # [..., G] the first of equals
         taken = (first.gather(-1, group) == index) & (self.along_paths(absolute) > self.threshold)
-        parents = torch.tensor(self.parents)
-        for nodes in self._levels()[1:]:
-            taken[..., nodes] &= taken[..., parents[nodes]]
+        for nodes, parents in self._below(absolute):
+            taken[..., nodes] &= taken[..., parents]
         deepest = torch.where(taken, index, -1).amax(-1)
         return torch.where(deepest < 0, first[..., 0], deepest)
 
@@ -152,20 +149,29 @@ class Tree:
             levels[depth[index]].append(index)
         return tuple(map(tuple, levels))
 
-    def _levels(self) -> list[Tensor]:
-        """Return the indices of the classes at each depth, roots first.
+    @cached_property
+    def _indices(self) -> tuple[NDArray[np.int64], tuple[tuple[NDArray[np.int64], NDArray[np.int64]], ...]]:
+        """The group of each class, and for each depth below the roots its classes and their parents."""
+        parents = np.array(self.parents, np.int64)
+        levels = tuple(np.array(level, np.int64) for level in self.depths[1:])
+        return np.array(self.groups, np.int64), tuple((nodes, parents[nodes]) for nodes in levels)
 
-        Tensors are made in each call, since one that outlives an export's trace would be wrong in the exported graph.
+    def _below(self, like: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (classes, their parents) of each depth below the roots.
+
+        A tensor that outlives an export's trace would be wrong in the exported graph, so arrays are kept: these tensors
+        share their memory.
         """
         import torch
 
-        return [torch.tensor(level) for level in self.depths]
+        for nodes, parents in self._indices[1]:
+            yield torch.from_numpy(nodes).to(like.device), torch.from_numpy(parents).to(like.device)
 
     def _groups(self, like: Tensor) -> Tensor:
         """Return [..., C] the index of each class's group of siblings."""
         import torch
 
-        return torch.tensor(self.groups, device=like.device).expand(like.shape)
+        return torch.from_numpy(self._indices[0]).to(like.device).expand(like.shape)
 
     def _reduce(self, values: Tensor, group: Tensor, how: str) -> Tensor:
         """Reduce values [..., C] over each group: [..., G]."""

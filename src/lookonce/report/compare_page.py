@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from lookonce.data.dataset import Dataset
+from lookonce.errors import UserError
 from lookonce.evaluation.compare import Change
 from lookonce.evaluation.evaluate import Analysis
 from lookonce.evaluation.matching import image_f1
@@ -18,7 +19,7 @@ from lookonce.report.curves import chart
 from lookonce.report.evaluation_page import above, first_threshold
 from lookonce.report.overlay import Overlay, View
 from lookonce.report.page import write_page
-from lookonce.training.config import MAX_BYTES
+from lookonce.text import read_yaml
 from lookonce.training.history import Curves, read_curves
 
 SHOWN = 6  # images on which one run is better, and as many for the other
@@ -45,11 +46,9 @@ class Side:
         """Return a run with its curves and settings, as far as its folder has them."""
         metrics, config = run / "metrics.csv", run / "config.yaml"
         settings: Any = {}
-        if config.is_file() and config.stat().st_size <= MAX_BYTES:
-            try:
-                settings = yaml.safe_load(config.read_text(encoding="utf-8", errors="replace"))
-            except yaml.YAMLError:
-                settings = {}  # the page leaves them out
+        if config.is_file():
+            with suppress(UserError):  # the page leaves them out
+                settings = read_yaml(config, "the settings of a run")
         curves = read_curves(metrics) if metrics.is_file() else {}
         return Side(run.name, analysis, curves, settings if isinstance(settings, dict) else {})
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lookonce import __version__
+from lookonce.errors import printable_lines
 from lookonce.files import write_text
 
 if TYPE_CHECKING:
@@ -75,14 +76,14 @@ def _script() -> tuple[str, str]:
 
 
 def write_page(path: Path, template: str, **values: Any) -> Path:
-    """Write a page from a template of this package, whole or not at all. All text in values is escaped."""
+    """Write a page from a template, whole or not at all. All text in values is escaped, for HTML and for terminals."""
     script, script_hash = _script()
     text = (
         _environment()
         .get_template(template)
         .render(version=__version__, palette=PALETTE, script=script, script_hash=script_hash, **values)
     )
-    write_text(path, _with_contents(text))
+    write_text(path, _with_contents(printable_lines(text)))
     return path
 
 

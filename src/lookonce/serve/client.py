@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from lookonce.data.download import OFFLINE, is_offline
@@ -255,7 +256,7 @@ def _content(image: ImageSource) -> bytes:
     if hasattr(image, "read") and not isinstance(image, Image.Image):
         return cast(bytes, image.read())
     deep = isinstance(image, np.ndarray) and image.dtype == np.uint16 and image.squeeze().ndim == 2
-    pixels = image.squeeze() if deep else load_rgb(image)  # type: ignore[union-attr]
+    pixels: NDArray[Any] = image.squeeze() if deep else load_rgb(image)  # type: ignore[union-attr,assignment]
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()

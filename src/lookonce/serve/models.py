@@ -145,7 +145,7 @@ class ServedModel:
         if not NAME.fullmatch(name):
             raise ConfigError(f"model: the name {name!r}; expected letters, digits, '.', '_' and '-', as in cells=PATH")
         self.name = name
-        self._open = lambda: Engine(opening(), limits, watch)
+        self._open: Callable[[], Engine] = lambda: Engine(opening(), limits, watch)
         self.engine = self._open()
         self._reloading = asyncio.Lock()
         self._ending: set[asyncio.Task[None]] = set()

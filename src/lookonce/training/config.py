@@ -12,7 +12,7 @@ import logging
 import math
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -30,10 +30,11 @@ from lookonce.files import LOCK, new_folder, numbered_folder, sweep, write_text
 from lookonce.model import zoo
 from lookonce.model.darknet.cfg import Cfg, read_cfg
 from lookonce.model.darknet.files import read_text, tree_of
-from lookonce.model.layers import Region
+from lookonce.model.layers import Conv, Layer, Region
 from lookonce.model.named_network import named_network
 from lookonce.model.sizes import heads_of, num_floats, num_operations
 from lookonce.model.tree import Tree, read_tree
+from lookonce.text import parse_yaml
 from lookonce.training.recipes import Settings
 from lookonce.training.start import Start
 
@@ -105,15 +106,16 @@ class RunConfig:
         try:
             if len(content) > MAX_BYTES:
                 raise ValueError(f"{len(content):,} bytes")
-            flat = yaml.safe_load(content.decode("utf-8"))
+            flat = parse_yaml(content.decode("utf-8"), str(place), "the settings of a run")
             later = {"keep_last": False, "keep_checkpoints": True, "tree": None, "image_labels": None}  # as version 0.1
             own = {f.name: flat.pop(f.name) for f in fields(RunConfig) if f.name not in ("settings", *later)}
             own |= {name: flat.pop(name, value) for name, value in later.items()}
             own["labels"] = None if own["labels"] is None else tuple(own["labels"])
             return RunConfig(**own, settings=Settings.from_plain(flat))
-        except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise ConfigError(
-                f"{place}: cannot be read as the config.yaml of a run ({reason(error)}); correct it, or start a new "
+                f"{place}: cannot be read as the config.yaml of a run "
+                f"({reason(error).removeprefix(str(place)).removeprefix(': ')}); correct it, or start a new "
                 f"run from the best model: lookonce train DATA --weights {place.parent}"
             ) from None
 
@@ -314,7 +316,15 @@ def read_both(config: RunConfig, tree: Tree | None = None) -> tuple[Dataset, Dat
 def network_cfg(how: Settings, classes: int, anchors: zoo.AnchorSizes = ()) -> Cfg:
     """Return the network that the settings name, as they change it. Arguments and errors as named_network."""
     cfg = named_network(how.network, classes, anchors)
+    refuse_binary_weights(cfg.layers, how.network)
     return replace(cfg, layers=tuple(how.scaled(layer) for layer in cfg.layers))
+
+
+def refuse_binary_weights(layers: Sequence[Layer], place: str) -> None:
+    """Raise ConfigError for a network with binary weights. place: its name, for the message."""
+    if any(isinstance(layer, Conv) and layer.xnor for layer in layers):
+        raise ConfigError(f"{place}: its convolutions with xnor=1 (binary weights) are for detection only; give a "
+                          "network without them")  # fmt: skip
 
 
 def with_loss_of_heads(how: Settings) -> Settings:
@@ -322,6 +332,18 @@ def with_loss_of_heads(how: Settings) -> Settings:
     if any(isinstance(head.layer, Region) for head in heads_of(network_cfg(how, 1).layers)):
         return how
     return replace(how, loss="region")
+
+
+def fitted(config: RunConfig, train_set: Dataset, exact_batch: bool) -> RunConfig:
+    """Return a config with settings fitted to the training images. exact_batch: keep the batch size.
+
+    Raises ConfigError if an exact batch is larger than the training set.
+    """
+    images = len(train_set)
+    if exact_batch and config.settings.batch_size > images:
+        raise ConfigError(f"batch-size: {config.settings.batch_size}; the training split has {images} images, and a "
+                          "batch cannot be larger")  # fmt: skip
+    return replace(config, settings=config.settings.fitted(images, train_set.object_side, exact_batch))
 
 
 def header(config: RunConfig, train_set: Dataset, val_set: Dataset | None, start: Start | None = None) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from lightning.pytorch.loggers import Logger
 from lookonce.data.anchors import Coverage, coverage
 from lookonce.data.dataset import Dataset
 from lookonce.errors import UserError
-from lookonce.files import write_text
+from lookonce.files import optional_output, write_text
 from lookonce.model.layers import PlacedHead
 from lookonce.training.config import RunConfig
 from lookonce.training.validation import Validation
@@ -42,6 +43,7 @@ OVERFIT = 1.1
 """Validation loss, relative to its lowest, above which a run overfits."""
 PAGE_SECONDS = 60.0
 """Shortest time between two pages; writing one takes a second or two."""
+log = logging.getLogger("lookonce")
 Curves = dict[str, list[tuple[float, float]]]
 """For each column its points (epochs done, value), in order."""
 
@@ -52,6 +54,8 @@ class History(Logger):
     def __init__(self, file: Path) -> None:
         super().__init__()
         self.file = file
+        self._unwritten: list[dict[str, Any]] = []
+        """Rows for which the file could not be opened: another program, such as Excel on Windows, holds it."""
 
     @property
     def name(self) -> str:
@@ -67,14 +71,21 @@ class History(Logger):
         """Do nothing: config.yaml holds the settings."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append a row."""
+        """Append a row, after those that could not be written before."""
         known = {name: f"{value:.8g}" for name, value in metrics.items() if name in COLUMNS}
+        self._unwritten.append({**known, "step": step})
         fresh = not self.file.exists()
-        with self.file.open("a", newline="", encoding="utf-8") as text:
-            rows = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-            if fresh:
-                rows.writeheader()
-            rows.writerow({**known, "step": step})
+        try:
+            with self.file.open("a", newline="", encoding="utf-8") as text:
+                rows = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+                if fresh:
+                    rows.writeheader()
+                rows.writerows(self._unwritten)
+        except OSError as error:
+            if len(self._unwritten) == 1:
+                log.warning("%s: cannot be written: %s; its rows wait until it can", self.file, error.strerror)
+        else:
+            self._unwritten = []
 
     def truncate(self, step: int) -> None:
         """Remove the rows from a step on, where the run resumes, and damaged rows. Columns become those of today."""
@@ -277,7 +288,8 @@ class RunReport(lightning.Callback):
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the epochs so far as results.csv."""
         if trainer.current_epoch:
-            write_results(self.folder)
+            with optional_output():
+                write_results(self.folder)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the page if the last one is old enough."""
@@ -293,7 +305,9 @@ class RunReport(lightning.Callback):
 
     def write(self, whole: bool = True) -> Path | None:
         """Write the page. whole: with error analysis, confusion and calibration, which take some seconds."""
-        return None if self.write_page is None else self.write_page(self, whole)
+        with optional_output():
+            return None if self.write_page is None else self.write_page(self, whole)
+        return None
 
 
 WritePage = Callable[[RunReport, bool], Path]

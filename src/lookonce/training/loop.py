@@ -28,6 +28,7 @@ from lookonce.errors import UserError
 from lookonce.model.sizes import num_floats, num_operations
 from lookonce.training.checkpoints import LastCheckpoint, WholeFiles
 from lookonce.training.config import RunConfig, reason
+from lookonce.training.duration import StepLimit, TimeLimit, validate_every
 from lookonce.training.feature_cache import FrozenBackbone
 from lookonce.training.history import History, RunReport
 from lookonce.training.progress import FirstBatch, Progress
@@ -142,28 +143,6 @@ class Averaging(WeightAveraging):
         self._average_model.to(pl_module.device).n_averaged = updates
 
 
-class StepLimit(Callback):
-    """Ends a run after a number of steps, also within an epoch: Lightning then validates.
-
-    Lightning's own max_steps repeats the end of the epoch when a run resumes there, and so loses the last epoch.
-    """
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """End a run that resumes after its last step."""
-        trainer.should_stop = trainer.should_stop or trainer.global_step >= self.steps
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
-        """End the run after its last step."""
-        trainer.should_stop = trainer.should_stop or trainer.global_step >= self.steps
-
-
-VALIDATIONS = 20
-"""Approximate number of validations of a run; at most one per epoch."""
-
-
 class Engine:
     """The training loop of one run.
 
@@ -174,14 +153,16 @@ class Engine:
         report: writes the page of the run; holds its validation.
         checkpoint: where to resume; None: start from the beginning.
         keep: called with each new best checkpoint or, without validation, with that of each epoch.
+        began: time.monotonic() when the command began.
     """
 
     def __init__(self, config: RunConfig, folder: Path, cache: ImageCache, report: RunReport, checkpoint: Path | None,
-                 keep: Callable[[Path], None]) -> None:  # fmt: skip
+                 keep: Callable[[Path], None], began: float) -> None:  # fmt: skip
         self.config, self.folder, self.cache, self.report, self.checkpoint = config, folder, cache, report, checkpoint
         self.keep = keep
         self.sampler = Shuffled(len(cache.dataset), config.seed, max(1, config.settings.variants))
         self.progress = Progress(report, config.settings.steps)
+        self.began = began
         self._held = ExitStack()
         self.history = History(folder / "metrics.csv")
         self.last = LastCheckpoint(folder / "checkpoints" / "last.ckpt", self.sampler, config.settings.batch_size,
@@ -203,7 +184,8 @@ class Engine:
                 f"{config.precision} (--precision)",
             )
         steps = -(-len(self.sampler) // how.batch_size)
-        length = f"{how.steps} steps" if how.steps else f"{how.epochs} epochs of {steps} steps"
+        length = f"{how.epochs} epochs of {steps} steps"
+        length = f"{how.steps} steps" if how.steps else f"{how.minutes:g} min" if how.minutes else length
         log.info("%s, batch size %d%s; %s; %s", length, how.batch_size, ", mosaics" if how.augment.mosaic else "",
                  device, why)  # fmt: skip
         layers, channels = module.network.layers, module.network.channels
@@ -244,7 +226,7 @@ class Engine:
                     raise
                 raise UserError(f"{self.checkpoint}: does not fit this run ({reason(error)}); its network.cfg or "
                                 "checkpoint belongs to another run, or is damaged") from error  # fmt: skip
-            ended = trainer.current_epoch >= cast(int, how.epochs) or 0 < (how.steps or 0) <= trainer.global_step
+            ended = trainer.current_epoch >= (trainer.max_epochs or 0) or trainer.global_step >= module.total_steps
             if self.last.stop_signal and not ended:
                 raise Stopped(self.last.stop_signal)
 
@@ -277,7 +259,9 @@ class Engine:
         how, folder = self.config.settings, self.folder / "checkpoints"
         first = FirstBatch(self.folder / "train_batch.jpg", self.cache.dataset.labels)
         found: list[Callback] = [first, self.progress]
-        if how.steps:
+        if how.minutes:
+            found.append(TimeLimit(how.minutes, self.began, how.steps, self.progress))
+        elif how.steps:
             found.append(StepLimit(how.steps))
         if how.ema:
             found.append(Averaging(how.ema))
@@ -303,11 +287,6 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(-4, 0)
         mallopt(-1, -1)
-
-
-def validate_every(epochs: int) -> int:
-    """Return the epochs between validations: about VALIDATIONS in a run, always one after the last epoch."""
-    return max(n for n in range(1, max(1, epochs // VALIDATIONS) + 1) if epochs % n == 0)
 
 
 @contextmanager

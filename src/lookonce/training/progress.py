@@ -16,7 +16,7 @@ from PIL import Image
 from lookonce.console import is_shown
 from lookonce.data.augment import InputBatch
 from lookonce.data.loader import Batch
-from lookonce.files import replacing
+from lookonce.files import optional_output, replacing
 from lookonce.inference.draw import draw_labels
 from lookonce.training.history import Means, RunReport, RunState
 from lookonce.training.step import Training
@@ -198,7 +198,7 @@ class FirstBatch(Callback):
             return
         inputs = pl_module.inputs(batch)
         if not inputs.outputs:  # a cached backbone gives outputs in place of images
-            with replacing(self.file) as temporary:
+            with optional_output(), replacing(self.file) as temporary:
                 batch_sheet(inputs, self.labels).save(temporary, "JPEG", quality=87)
 
 

@@ -21,7 +21,7 @@ from lookonce.choices import check_types, choose, closest, settle_names
 from lookonce.data.augmentation import Augmentation
 from lookonce.errors import ConfigError
 from lookonce.model.anchor_text import pairs_of, settle
-from lookonce.model.layers import Layer, Region
+from lookonce.model.layers import Layer, Region, Yolo
 from lookonce.model.resize import ResizeMode
 from lookonce.model.zoo import DETECTORS, STRIDE
 
@@ -32,9 +32,17 @@ LossName = Literal["region", "region_ciou", "keras_yolo2"]
 Features = Literal["none", "bf16", "fp32"]
 Difficult = Literal["ignore", "train", "drop"]
 Monitor = Literal["mAP", "loss"]
-FREEZE = ("none", "features", "all_but_last")
+FREEZE = ("none", "features", "all_but_last_stage", "all_but_last")
 SMALL_OBJECTS = 0.25
 """Typical side of objects, as a fraction of the image's, up to which mosaics are used. Our choice."""
+MOST_FROZEN = 2.0
+"""Minutes up to which a fine-tuning keeps the early layers."""
+VARIANTS, OUTPUTS_A_MINUTE = 3, 700
+"""Most variants of an image of such a run, and images that go through the early layers in a third of its time."""
+GPU_BATCH = 4
+"""Size of a batch on a GPU, relative to that on a CPU. Chosen for speed (docs/results.md); mAP was not compared."""
+YOLO_MATCH_IOU = 0.213
+"""match_iou of networks with yolo layers. Source: iou_thresh of yolov4.cfg. Measured: docs/yolo-papers.md."""
 MAX_SIZE = 8192
 """Largest side of the input, in pixels."""
 SCALES = ("object_scale", "noobject_scale", "coord_scale", "class_scale")
@@ -108,7 +116,8 @@ class TrainOptions(TypedDict, total=False):
     yes, region and region_ciou no). [none]"""
     match_iou: float
     """Also assign an object to other anchors whose shape IoU with it is above this; 1: only to the best anchor, as
-    Darknet does. [quick: 0.5, finetune: 0.5, paper: 1.0, blog: 1.0]"""
+    Darknet does. quick and finetune take 0.213 for networks with yolo layers. [quick: 0.5, finetune: 0.5, paper: 1.0,
+    blog: 1.0]"""
     objectness_prior: float
     """Objectness that the untrained network predicts. [quick: 0.01, finetune: 0.01, paper: 0.5, blog: 0.5]"""
     steps: int | None
@@ -155,8 +164,8 @@ class TrainOptions(TypedDict, total=False):
     prior_loss_batches: int
     """The same in batches (keras-yolo2's warm-up); give one of the two. [0]"""
     freeze: int | str
-    """Freeze layers: none, features (the 18 convolutions of Darknet-19), all_but_last, or a number of convolutions.
-    [quick: none, finetune: none, paper: none, blog: all_but_last]"""
+    """Freeze layers: none, features (the 18 convolutions of Darknet-19), all_but_last_stage (those before the smallest
+    maps), all_but_last, or a number of convolutions. [quick: none, finetune: none, paper: none, blog: all_but_last]"""
     match_classes: bool
     """With --weights, keep the last layer's rows of boxes and objectness, and those of classes of the same name.
     [quick: False, finetune: True, paper: False, blog: False]"""
@@ -421,7 +430,7 @@ RECIPES: Mapping[RecipeName, Settings] = {
 def settings(recipe: RecipeName, **changes: Any) -> Settings:
     """Return a recipe with changes; None changes nothing. `augment` may be a mapping of the values to change.
 
-    Raises ConfigError for an unknown recipe or setting, or a value that is not allowed.
+    Raises ConfigError for an unknown recipe or setting, or a value that is not allowed, and as named_network.
     """
     base = RECIPES[choose(recipe, RECIPES, "recipe")]
     _check_names(changes, Settings, "")
@@ -433,7 +442,40 @@ def settings(recipe: RecipeName, **changes: Any) -> Settings:
         changes["augment"] = replace(base.augment, **{name: _as_tuple(value) for name, value in augment.items()})
     if changes.get("features", "none") != "none" and not changes.get("variants") and "augment" not in changes:
         changes["augment"] = Augmentation.none()
-    return replace(base, **changes)
+    how = replace(base, **changes)
+    if "match_iou" in changes or how.match_iou == 1 or not _has_yolo(how.network):
+        return how
+    return replace(how, match_iou=YOLO_MATCH_IOU)
+
+
+def _has_yolo(network: str) -> bool:
+    """Return whether a network has yolo layers. Arguments and errors as named_network."""
+    from lookonce.model.named_network import named_network  # reads model files: commands without training do not
+
+    return any(isinstance(layer, Yolo) for layer in named_network(os.path.expanduser(network), 1).layers)
+
+
+def for_gpu(how: Settings, images: int) -> Settings:
+    """Return settings for a GPU, which small batches leave idle: GPU_BATCH times the images, at most 1/8 of an epoch.
+
+    The learning rate grows with the root of the batch, as suits Adam's; the number of steps stays, since they are fast.
+    """
+    batch = max(how.batch_size, min(GPU_BATCH * how.batch_size, images // 8))
+    return replace(how, batch_size=batch, learning_rate=how.learning_rate * math.sqrt(batch / how.batch_size))
+
+
+def for_minutes(how: Settings, images: int) -> Settings:
+    """Return the settings of a fine-tuning for a time. In MOST_FROZEN minutes or less, early layers stay as they are.
+
+    Their outputs are then computed once for VARIANTS augmented variants of each image, or fewer of many images, and an
+    epoch of the other layers takes seconds. It learns less than training all layers for longer (docs/experiments.md).
+    """
+    if how.minutes is None or how.minutes > MOST_FROZEN:
+        return how
+    variants = min(VARIANTS, int(OUTPUTS_A_MINUTE * how.minutes / images))
+    if not variants:
+        return how
+    return replace(how, freeze="all_but_last_stage", features="bf16", variants=variants)
 
 
 def _check_names(names: Iterable[str], record: type, prefix: str) -> None:

@@ -24,7 +24,7 @@ from lookonce.errors import ConfigError, Interrupted, NonFiniteLossError, UserEr
 from lookonce.evaluation.average_precision import Metrics, best_thresholds, score
 from lookonce.evaluation.evaluate import RULES, detect_all
 from lookonce.evaluation.hierarchy import in_use
-from lookonce.files import replacing, sweep, write_text
+from lookonce.files import optional_output, replacing, sweep, write_text
 from lookonce.inference.detector import Detector
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.files import read_text, tree_of
@@ -41,6 +41,7 @@ from lookonce.training.config import (
     DataIdentity,
     RunConfig,
     absolute_path,
+    fitted,
     network_cfg,
     plain,
     read_both,
@@ -64,26 +65,22 @@ class Run:
     """One run: its config, its data, its folder.
 
     Args:
-        config: of the run; its settings are fitted to the data.
+        config: of the run, fitted to the data.
         folder: made by the caller, for this run only.
         sets: the training and validation images, from `read_both`.
-        exact_batch: keep the batch size.
         checkpoint: where to resume; None: a new run.
         write_page: writes the page while the run trains; None: no page.
         tree: of the classes; None: there is none.
+        began: time.monotonic() when the command began; None: now.
     """
 
-    def __init__(self, config: RunConfig, folder: Path, sets: tuple[Dataset, Dataset | None], exact_batch: bool = False,
-                 checkpoint: Path | None = None, write_page: WritePage | None = None,
-                 tree: Tree | None = None) -> None:  # fmt: skip
-        self._started, self.tree = time.monotonic(), tree
+    def __init__(self, config: RunConfig, folder: Path, sets: tuple[Dataset, Dataset | None],
+                 checkpoint: Path | None = None, write_page: WritePage | None = None, tree: Tree | None = None,
+                 began: float | None = None) -> None:  # fmt: skip
+        self.tree, self.began = tree, time.monotonic() if began is None else began
         self.folder, self.checkpoint, self.write_page = folder, checkpoint, write_page
         self.train_set, self.val_set = sets
-        images = len(self.train_set)
-        if exact_batch and config.settings.batch_size > images:
-            raise ConfigError(f"batch-size: {config.settings.batch_size}; the training split has {images} images, "
-                              "and a batch cannot be larger")  # fmt: skip
-        settings = config.settings.fitted(images, self.train_set.object_side, exact_batch)
+        settings = config.settings
         pixel_range = settings.pixel_range or measure_range([record.path for record in self.train_set.records])
         if pixel_range is not None:
             log.info("images of more than 8 bits: %g becomes black, %g white (--pixel-range)", *pixel_range)
@@ -119,8 +116,8 @@ class Run:
         config = replace(config, data=place)
         cfg = folder / "network.cfg"
         tree = tree_of(read_cfg(read_text(cfg), str(cfg)).layers, cfg) if cfg.is_file() else None
-        run = Run(config, folder, read_both(config, tree), exact_batch=True, checkpoint=last, write_page=write_page,
-                  tree=tree)  # fmt: skip
+        sets = read_both(config, tree)
+        run = Run(fitted(config, sets[0], exact_batch=True), folder, sets, last, write_page, tree)
         if before and (difference := before.difference(run.identity())):
             again = f"lookonce train {shlex.quote(place)} --weights {folder}"
             raise UserError(f"{place}: not the data that {folder} was trained on: {difference}; restore it, or start "
@@ -173,7 +170,8 @@ class Run:
         side = round(CACHE_TO_INPUT * max(self.settings.size, *self.settings.multi_scale, 0))
         cache = ImageCache(self.train_set, side, self.folder)
         try:
-            self._fit(module, Engine(self.config, self.folder, cache, report, self.checkpoint, keep))
+            self._fit(module, Engine(self.config, self.folder, cache, report, self.checkpoint, keep,
+                                     self.began))  # fmt: skip
         except BaseException:
             report.state = replace(report.state, stopped=True)
             with suppress(Exception):  # the page says so if it still can
@@ -205,6 +203,11 @@ class Run:
             with replacing(self.folder / "bad_batch.safetensors") as temporary:
                 save_file(tensors, temporary)
             raise NonFiniteLossError(error.term, names) from None
+        except torch.OutOfMemoryError:
+            many = self.settings.batch_size
+            fewer = f"--batch-size {many // 2}" if many > 1 else f"--size {max(32, self.settings.size // 64 * 32)}"
+            raise UserError(f"{choose_device(self.config.device)}: out of memory with {many} images of "
+                            f"{self.settings.size} px at once; start again with {fewer}") from None  # fmt: skip
         except Stopped as stop:
             raise Interrupted(f"stopped after {module.seen} images; {self._again()}", stop.number) from None
         except KeyboardInterrupt:
@@ -312,8 +315,11 @@ class Run:
         for line in set(report.advice()) - set(report.data_advice):
             log.warning("%s", line)
         report.state = replace(report.state, finished=True)
+        files = [self.folder / MODEL]
+        with optional_output():
+            files.append(write_results(self.folder))
         page = report.write()
-        self._announce(report, [self.folder / MODEL, write_results(self.folder), *([page] if page else [])])
+        self._announce(report, [*files, *([page] if page else [])])
 
     def _announce(self, report: RunReport, files: list[Path]) -> None:
         """Log the result: the classes of the best model, the files, and what to do next."""
@@ -323,7 +329,7 @@ class Run:
                 log.info("%s", line)
             if state.best_epoch is not None:
                 log.info("best epoch: %d of %s", state.best_epoch, state.epochs or state.epoch)
-        log.info("training took %s", duration(time.monotonic() - self._started))
+        log.info("training took %s", duration(time.monotonic() - self.began))
         log.info("wrote %s", ", ".join(map(str, files)))
         log.info("next: lookonce evaluate %s; lookonce detect %s photos/", self.folder, self.folder)
 

@@ -22,7 +22,7 @@ from lookonce.model.detections import Predictions
 from lookonce.model.heads import decode, loss
 from lookonce.model.losses import LossOptions, Objects
 from lookonce.model.network import Network
-from lookonce.model.sizes import last_convolutions
+from lookonce.model.sizes import last_convolutions, last_stage
 from lookonce.model.tree import Tree
 from lookonce.training.history import Means
 from lookonce.training.recipes import Settings, learning_rate_factor
@@ -59,6 +59,7 @@ class Training(lightning.LightningModule):
         self._unread: list[tuple[dict[str, Tensor], list[int]]] = []  # loss terms on the device, and their images
         self.split_index = 0  # the outputs of the layers below come from a cache
         self.store: DeviceStore | None = None  # keeps images on a GPU
+        self.planned_steps: int | None = None  # what a limit of time allows
         network.freeze(frozen_convolutions(network, settings.freeze))
 
     @property
@@ -68,7 +69,9 @@ class Training(lightning.LightningModule):
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the run."""
+        """Optimizer steps of the run; with a limit of time they change."""
+        if self.planned_steps is not None:
+            return self.planned_steps
         steps = int(self.trainer.estimated_stepping_batches)
         return min(steps, self.settings.steps or steps)
 
@@ -168,8 +171,7 @@ class Training(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule, by step."""
         optimizer = make_optimizer(self.network, self.settings)
-        steps = self.total_steps
-        schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps, self.settings))
+        schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, self.total_steps, self.settings))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -221,7 +223,8 @@ def frozen_convolutions(network: Network, freeze: str) -> int:
     Raises ConfigError if the network has no Darknet-19 backbone, or if nothing would be left to train.
     """
     own = len(network.convolution_list())
-    count = {"none": 0, "features": 18, "all_but_last": own - 1}.get(freeze)
+    before = sum(int(index) < last_stage(network.layers) for index in network.convolutions)
+    count = {"none": 0, "features": 18, "all_but_last_stage": before, "all_but_last": own - 1}.get(freeze)
     count = int(freeze) if count is None else count
     if freeze == "features" and own < 22:
         raise ConfigError(f"freeze: features means the 18 convolutions of Darknet-19, but this network has only {own}; "

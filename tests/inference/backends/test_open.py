@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import openvino
 import pytest
+import torch
 
 import damage
 from conftest import GOLDEN
@@ -84,6 +85,26 @@ def test_a_model_file_is_converted_once_and_anew_when_it_changes(model, forms, c
     assert forms() == ["network.bin", "network.bin", "network.xml", "network.xml"]
     assert caplog.text.count("this is done once") == 2
     assert sorted(file.name for file in model.parent.iterdir()) == ["m-2.safetensors", "m.safetensors"]
+
+
+@pytest.mark.parametrize("name", INSTALLED[1:])
+def test_converted_forms_that_others_left_beside_a_model_are_not_used(model, forms, name):
+    """A model comes in a folder with other files; only its own content says what it computes."""
+    x = np.random.default_rng(0).random((1, 3, 96, 96), np.float32)
+    expected = open_backend(model, Settings("torch", "cpu", "fp32"))(x)
+    genuine = load_model(model)
+    with torch.no_grad():
+        genuine.network.head_convolutions()[0].bias.fill_(7.0)
+    save_model(genuine, model.with_name("planted.safetensors"))
+    planted = open_backend(model.with_name("planted.safetensors"), Settings(name, "cpu", "fp32"))(x)
+    assert abs(planted[0] - expected[0]).max() > 1
+    made = sorted((Path(os.environ["LOOKONCE_CACHE"]) / "forms").glob("*/network.*"))
+    for file in made:
+        for stem in (".lookonce-m", ".lookonce-openvino", "m", "network", f".{model.name}"):
+            shutil.copy(file, model.with_name(stem + file.suffix))
+    found = open_backend(model, Settings(name, "cpu", "fp32"))(x)
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-4)
+    assert len(forms()) == 2 * len(made)
 
 
 @pytest.mark.parametrize("lost", ["cut", "changed", "gone", "no entry.json"])
@@ -331,6 +352,8 @@ def bad_files(exported, folder):
     (folder / "text.onnx").write_text("no protobuf")
     (folder / "text.xml").write_text("<net")
     (folder / "text.bin").write_bytes(b"")
+    (folder / "nested.xml").write_text("<net>" + "<a>" * 200_000 + "</a>" * 200_000 + "</net>")
+    (folder / "nested.bin").write_bytes(b"")
     edited(exported / "m.onnx", folder / "version.onnx", key=True)
     text = (exported / "m.xml").read_text()
     assert "&quot;format&quot;: 1" in text
@@ -340,7 +363,8 @@ def bad_files(exported, folder):
     return {
         "foreign.onnx": "an ONNX file without lookonce's description",
         "foreign.xml": "an OpenVINO file without lookonce's description",
-        "text.onnx": "not an ONNX file", "text.xml": "not an OpenVINO file", "none.onnx": "no such file",
+        "text.onnx": "not an ONNX file", "text.xml": "not an OpenVINO file",
+        "nested.xml": "not an OpenVINO file", "none.onnx": "no such file",
         "none.xml": "no such file", "version.onnx": "format 7; this version of lookonce reads format 1",
         "version.xml": "format 7; this version of lookonce reads format 1",
         "opset.onnx": "opset 99; this onnx package supports 1 to",

@@ -34,6 +34,15 @@ def test_every_exported_file_gives_the_networks_own_numbers(exported, known, nam
     assert backend.about.labels == ("blue", "red")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not list what a process maps")
+def test_the_numbers_of_a_file_are_not_mapped(exported):
+    """Windows could not rename them while the exported file is verified."""
+    backend = OpenvinoBackend(exported / "m.xml", Settings(precision="fp32"))
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        assert str(exported / "m.bin") not in maps.read()
+    assert backend.info.name == "openvino"
+
+
 def test_bf16_that_the_machine_lacks_is_refused_not_silently_fp32(exported):
     if "BF16" in the_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         assert OpenvinoBackend(exported / "m.onnx", Settings(precision="bf16")).info.precision == "bf16"

@@ -11,6 +11,7 @@ from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.darknet.sections import SHORT_NAMES, CfgError
 from lookonce.model.layers import (
     AvgPool,
+    Batchnorm,
     Connected,
     Contrastive,
     Conv,
@@ -171,6 +172,7 @@ def test_the_rarer_layers_survive_with_every_setting():
     layers = (
         Crop(200, 300, adjust=False), Conv(8, 3, 2, False, "swish", groups=1, dilation=2), Conv(8, 7, padding=0),
         Conv(8, 3, groups=8), Conv(8, 3, dilation=3, groups=8, share=3), Shortcut(-1, "leaky"), Route((-1, -2), 2, 1),
+        Batchnorm(), Conv(8, xnor=True),
         MaxPool(5, 1), MaxPool(3, 2, padding=0), Upsample(4, 0.5), SpaceToDepth(2), LocalAvgPool(3, 1), AvgPool(),
     )  # fmt: skip
     cfg = Cfg(fitted(layers, Shape(3, 416, 416)))
@@ -274,7 +276,7 @@ def test_a_layers_key_that_nobody_knows_is_refused():
 
 
 @pytest.mark.parametrize("section, key", [
-    ("conv", "bin_output=1"), ("conv", "xnor=1"), ("conv", "stride_x=2"), ("conv", "antialiasing=1"),
+    ("conv", "binary=1"), ("conv", "stride_x=2"), ("conv", "antialiasing=1"),
     ("max", "maxpool_depth=1"), ("max", "stride_y=2"), ("shortcut", "weights_type=per_channel"),
     ("reorg", "extra=1"), ("softmax", "groups=2"), ("region", "background=1"),
 ])  # fmt: skip
@@ -282,6 +284,16 @@ def test_a_key_that_changes_what_is_computed_is_refused(section, key):
     name = SHORT_NAMES.get(section, section)
     with pytest.raises(CfgError, match=rf"x.cfg:3: {key}; expected .* \(section \[{name}\]\)"):
         read_cfg(f"[net]\n[{section}]\n{key}\n", "x.cfg")
+
+
+def test_bits_are_kept_where_a_convolution_reads_signs_alone():
+    bits = "[conv]\nxnor=1\nbin_output=1\nfilters=4\nactivation=leaky\n[max]\nsize=2\nstride=2\n"
+    cfg = read_cfg(f"[net]\n{bits}[conv]\nxnor=1\nactivation=linear\n")
+    assert cfg.kept[1] == (("bin_output", "1"),)
+    assert cfg.layers[0] == Conv(4, 1, batch_normalize=False, xnor=True)
+    assert read_cfg(write_cfg(cfg)) == cfg
+    with pytest.raises(CfgError, match=r"x\.cfg:2: bin_output=1 before a convolution without xnor=1; expected"):
+        read_cfg(f"[net]\n{bits}[conv]\nactivation=linear\n", "x.cfg")
 
 
 def test_of_more_anchors_than_num_the_first_are_taken(caplog):

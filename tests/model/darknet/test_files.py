@@ -26,6 +26,7 @@ DETECTORS = ["dk_yolov2s_160", "dk_tinys_160", "dk_logistic_96", "dk_tree_96x64"
 CLASSIFIERS = ["dk_classifier_100x84", "dk_classifier_tree_64"]
 FAMILY = ["dk_v1_64x48", "dk_yolo3_96x64", "dk_yolo4_tiny_96x64", "dk_yolo4_new_96x64",
           "dk_yolo4_extras_48x32"]  # fmt: skip
+ALONE = "dk_batchnorm_alone"
 PHOTOGRAPH = "dk_yolov2s_160_bccd"
 NETWORKS = [*DETECTORS, *CLASSIFIERS, *FAMILY, pytest.param(PHOTOGRAPH, marks=needs_shared)]
 
@@ -83,6 +84,16 @@ def test_every_layer_gives_darknets_numbers(name):
         assert wrong <= 1e-5 * most, f"layer {index}: {wrong / most:.1e} of its maximum"
         if f"layer{index}_output" in numbers:
             assert np.abs(output[0].numpy() - numbers[f"layer{index}_output"]).max() <= 1e-5 * most
+
+
+@torch.no_grad()
+def test_a_batch_norm_of_its_own_gives_darknets_numbers():
+    numbers, cfg, weights = golden(ALONE)
+    network = load_darknet(cfg, weights)
+    x = torch.from_numpy(numbers["input"])[None]
+    for index, name in enumerate(("conv", "batchnorm", "last")):
+        x = network._run_layers(x, {}, index, index + 1)
+        assert np.abs(x[0].numpy() - numbers[name]).max() <= 1e-6 * np.abs(numbers[name]).max(), name
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
@@ -181,7 +192,7 @@ def test_a_grey_network_is_opencvs_and_survives_the_way_to_darknet_and_back(tmp_
     assert (tmp_path / "again.weights").read_bytes() == weights.read_bytes()
 
 
-@pytest.mark.parametrize("name", [*DETECTORS, *CLASSIFIERS, *FAMILY, "dk_yolo4_gaussian_48x32", "dk_v1_step"])
+@pytest.mark.parametrize("name", [*DETECTORS, *CLASSIFIERS, *FAMILY, "dk_yolo4_gaussian_48x32", "dk_v1_step", ALONE])
 def test_what_is_read_is_written_byte_by_byte(name, tmp_path):
     _, cfg, weights = golden(name)
     save_darknet(load_darknet(cfg, weights), tmp_path / "again.cfg", tmp_path / "again.weights")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from conftest import SHARED, needs_shared
 from lookonce.model.darknet.sections import FIXED, KEPT, READ, SHORT_NAMES, CfgError, read_sections
 
 
@@ -37,3 +38,30 @@ def test_each_key_has_one_fate():
 
 def test_no_word_belongs_to_a_section_that_is_none():
     assert {*KEPT, *FIXED, *SHORT_NAMES.values()} <= READ.keys()
+
+
+FAMILIES_PAGE = SHARED / "golden" / "cfg_families.md"
+
+
+def detectors_of_darknet():
+    """(cfg, keys by section, names of sections) of each row of the page's tables of detectors; base keys left out."""
+    text = FAMILIES_PAGE.read_text() if FAMILIES_PAGE.is_file() else ""
+    for line in text.partition("### v1\n")[2].partition("### classifier")[0].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 6 and cells[0].endswith(".cfg"):
+            keys = dict(part.split(": ", 1) for part in cells[4].partition("; twice")[0].split("; ") if ": " in part)
+            names = [name.split("×")[0] for name in cells[3].split()]
+            yield pytest.param(names, {name: found.split() for name, found in keys.items()}, id=cells[0])
+
+
+@needs_shared
+@pytest.mark.parametrize("sections, keys", list(detectors_of_darknet()))
+def test_every_section_and_key_of_darknets_detectors_is_known(sections, keys):
+    for name in (*sections, *keys):
+        if name == "crnn":  # recurrent: refused by its name
+            continue
+        section = name.lower()
+        assert section in READ, name
+        for key in keys.get(name, ()):
+            known = {*READ[section], *KEPT[section], *FIXED.get(section, {})} | ({key} if section == "net" else set())
+            assert key.startswith("−") or key in known, f"[{name}] {key}"

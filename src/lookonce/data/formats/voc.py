@@ -91,20 +91,19 @@ class _Target:
             self._text.append(text)
 
     def end(self, tag: str) -> None:
-        path, text = self._path, "".join(self._text).strip()
-        tag = path[-1]
-        inside = path[1] if len(path) > 1 else ""
-        if inside == "object" and len(path) > 3 and path[2] in POLYGONS:
+        text = "".join(self._text).strip()
+        tag, path = self._path[-1], self._path[1:5]  # what lies deeper has no meaning
+        if path[:1] == ["object"] and len(path) > 2 and path[1] in POLYGONS:
             if text and re.fullmatch(r"[xy]\d*", tag):
                 self.annotation.objects[-1].polygon[tag[0] == "y"].append(text)
-        elif inside == "object" and (path[2:] == [tag] or path[2:] == ["bndbox", tag]) and tag in TEXT_TAGS:
+        elif path in (["object", tag], ["object", "bndbox", tag]) and tag in TEXT_TAGS:
             if tag not in self.annotation.objects[-1].text:
                 self.annotation.objects[-1].text[tag] = text
-        elif path[1:] == ["filename"]:
+        elif path == ["filename"]:
             self.annotation.filename = text
-        elif path[1:] in (["size", "width"], ["size", "height"]):
+        elif path in (["size", "width"], ["size", "height"]):
             setattr(self.annotation, tag, text)
-        path.pop()
+        self._path.pop()
         self._text = []
 
     def close(self) -> Annotation:
@@ -238,7 +237,8 @@ def read_list(path: Path, known: Container[str] = (), note: Note | None = None) 
     names = []
     for line in read_lines(path, "one name of an image a line", note=note):
         text = line.strip().replace("\\", "/")
-        whole, short = (ENDING.sub("", words) for words in (text, re.sub(r"\s+(-?1|0)$", "", text)))
+        first, *last = text.rsplit(maxsplit=1)[:2] or [""]
+        whole, short = (ENDING.sub("", words) for words in (text, first if last in (["1"], ["0"], ["-1"]) else text))
         tries = (whole, whole.rpartition("/")[2], short, short.rpartition("/")[2])
         if text:
             names.append(next((name for name in tries if name in known), short))

@@ -44,7 +44,7 @@ from lookonce.data.lookup import (
 )
 from lookonce.errors import ImageError, UserError
 from lookonce.files import write_text
-from lookonce.text import Note, clean_name, read_lines
+from lookonce.text import YAML_BYTES, Note, clean_name, read_lines, read_yaml
 
 EXPECTED = "'class cx cy w h' as fractions of the image, or a polygon 'class x1 y1 x2 y2 x3 y3 ...'"
 FARTHEST = 2.0
@@ -124,11 +124,8 @@ DESCRIPTIONS = (".yaml", ".yml", ".data")
 NAMES_FILES = ("classes.txt", "obj.names", "labels/classes.txt", "predefined_classes.txt", "labels.txt")
 MOST_TRIED = 1000
 """Most text files that are searched for YOLO labels."""
-MOST_BYTES = 256 << 10
-"""Size limit of a description; the names of 9,000 classes take two thirds of it."""
 MOST_CLASSES = 100_000
 """Most classes of a description that gives their number but no names."""
-DEEPEST = 20
 NOTHING = ("~", "null", "Null", "NULL")
 """YAML's words for no value."""
 OTHER_KEYS = frozenset({"path", "names", "nc", "download", "roboflow", "kpt_shape", "flip_idx", "classes", "backup"})
@@ -214,10 +211,10 @@ def _lists_names(file: Path) -> bool:
 def _looks_like(file: Path) -> bool:
     try:
         with file.open("rb") as content:
-            head = content.read(MOST_BYTES).replace(b"\0", b"")
+            head = content.read(YAML_BYTES).replace(b"\0", b"")
     except OSError:
         return False
-    return re.search(rb"^\W*(names|nc)\s*[:=]", head, re.MULTILINE) is not None
+    return re.search(rb"^[^\w\n]*(names|nc)[ \t]*[:=]", head, re.MULTILINE) is not None
 
 
 def read_yolo(root: Path, file: Path, policy: DataPolicy) -> Builder:
@@ -344,23 +341,7 @@ def _whole(value: Any) -> int | None:
 
 def _read_yaml(file: Path, note: Note | None = None) -> dict[str, Any]:
     """Return the entries of a YAML file, with each scalar as text: a class may be named no, 007 or 12:30."""
-    text = "\n".join(read_lines(file, "a data.yaml with names: and train:", MOST_BYTES, note))
-    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
-    try:
-        depth = 0
-        for event in yaml.parse(text, Loader=loader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:  # a few lines of aliases can expand to gigabytes
-                line = event.start_mark.line + 1 if event.start_mark else 0
-                raise UserError(f"{file}:{line}: an alias or deep nesting; expected plain names: and train:")
-        found = yaml.load(text, Loader=loader)  # makes only text, lists and mappings, whatever the tags
-    except yaml.YAMLError as error:
-        way = "; write paths with /, or in single quotes" if "escape character" in str(error) else ""
-        raise UserError(f"{file}: not YAML ({' '.join(str(error).split())[:200]}){way}") from None
-    except UserError:
-        raise
-    except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{file}: not YAML that can be read ({str(error)[:80]})") from None
+    found = read_yaml(file, "plain names: and train:", as_text=True, note=note)
     if not isinstance(found, dict):
         raise UserError(f"{file}: no entries; expected names: and train:")
     return found
@@ -369,7 +350,7 @@ def _read_yaml(file: Path, note: Note | None = None) -> dict[str, Any]:
 def _read_data(file: Path, note: Note | None = None) -> dict[str, Any]:
     """Read Darknet's `key = value` lines."""
     pairs = {}
-    for line in read_lines(file, "lines like 'names = obj.names'", MOST_BYTES, note):
+    for line in read_lines(file, "lines like 'names = obj.names'", YAML_BYTES, note):
         key, equals, value = line.partition("=")
         if equals and not key.lstrip().startswith(("#", ";")):
             pairs[key.strip()] = value.strip()
@@ -377,7 +358,7 @@ def _read_data(file: Path, note: Note | None = None) -> dict[str, Any]:
 
 
 def _names_of(file: Path, note: Note | None = None) -> tuple[str, ...]:
-    lines = [line.strip() for line in read_lines(file, "one name of a class a line", MOST_BYTES, note)]
+    lines = [line.strip() for line in read_lines(file, "one name of a class a line", YAML_BYTES, note)]
     while lines and not lines[-1]:
         lines.pop()
     return _check_names(file, lines)

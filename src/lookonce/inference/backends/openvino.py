@@ -30,6 +30,9 @@ from lookonce.model.model_file import KEY, Model, ModelFileError, not_ours
 from lookonce.model.onnx_graph import network_part, raw_shapes, read_description, read_onnx
 from lookonce.model.onnx_layers import PIXELS, raws
 
+VERSIONS = ("10", "11")
+"""Versions of the .xml format that OpenVINO reads; it would take others for a file of another program."""
+
 
 @cache
 def the_core() -> openvino.Core:
@@ -38,7 +41,9 @@ def the_core() -> openvino.Core:
     Each Core replaces its thread's signal stack and restores the previous one when it is destroyed. If two are not
     destroyed in reverse order, a freed stack stays in use, and the next Ctrl-C crashes Python.
     """
-    return openvino.Core()
+    core = openvino.Core()
+    core.set_property({"ENABLE_MMAP": False})  # Windows renames no mapped file, and a mapped file that is cut crashes
+    return core
 
 
 def _forked() -> None:
@@ -175,7 +180,7 @@ def _open(core: openvino.Core, source: Path | onnx.ModelProto) -> tuple[openvino
         raise ModelFileError(f"{source}: no {source.with_suffix('.bin').name} beside it, which holds its numbers")
     try:
         root = ElementTree.parse(source).getroot()
-        whole = root is not None and root.tag == "net"
+        whole = root is not None and root.tag == "net" and root.get("version") in VERSIONS
     except (OSError, ParseError, DefusedXmlException):
         whole = False
     if not whole:  # OpenVINO would try other formats and print errors

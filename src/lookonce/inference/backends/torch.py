@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import cast
 
 import numpy as np
@@ -13,6 +14,8 @@ from lookonce.errors import ConfigError, UserError
 from lookonce.inference.backends.settings import BackendInfo, Settings, follow_forks
 from lookonce.model.model_file import Model
 from lookonce.model.network import folded
+
+log = logging.getLogger("lookonce")
 
 
 class TorchBackend:
@@ -39,6 +42,7 @@ class TorchBackend:
             torch.backends.cudnn.allow_tf32 = False  # TF32 is another precision than fp32
         self.info = BackendInfo("torch", torch.__version__, precision, str(self.device))
         self._is_inherited = False
+        self._most: int | None = None  # images at once that fit into the device's memory
         follow_forks(self)
 
     def forked(self) -> None:
@@ -47,11 +51,31 @@ class TorchBackend:
         torch.set_num_threads(1)
 
     def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """Return the network's raw maps for a batch of input images. Raises UserError on a GPU in a forked process."""
+        """Return the network's raw maps for a batch of input images, in parts if the device's memory is too small.
+
+        Raises UserError on a GPU in a forked process, and if the memory is too small for one image.
+        """
         if self._is_inherited and self.device.type == "cuda":
             raise UserError(
                 "a GPU cannot be used in a forked process; start processes with spawn, or make the Detector in each"
             )
+        start, parts = 0, []
+        while start < len(images):
+            part = images[start : start + (self._most or len(images))]
+            try:
+                parts.append(self._run(part))
+            except torch.OutOfMemoryError:
+                if len(part) == 1:
+                    height, width = images.shape[2:]
+                    raise UserError(f"{self.device}: out of memory with one image of {width} x {height} px; use "
+                                    "--device cpu, or end other programs that use it") from None  # fmt: skip
+                self._most = len(part) // 2
+                log.info("%s: no memory for %d images; goes on with %d at once", self.device, len(part), self._most)
+                continue
+            start += len(part)
+        return tuple(np.concatenate(maps) for maps in zip(*parts, strict=True)) if len(parts) > 1 else parts[0]
+
+    def _run(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         with torch.inference_mode():
             given = torch.from_numpy(images).to(self.device, self.kind, memory_format=torch.channels_last)
             raws = cast(tuple[Tensor, ...], self.network(given))

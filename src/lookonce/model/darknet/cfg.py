@@ -6,6 +6,7 @@ sections.py says which keys each section may have; this makes layers of them, an
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
@@ -27,6 +28,7 @@ from lookonce.model.darknet.sections import (
 from lookonce.model.layers import (
     Activation,
     AvgPool,
+    Batchnorm,
     Connected,
     Contrastive,
     Conv,
@@ -51,7 +53,7 @@ from lookonce.model.layers import (
     Upsample,
     Yolo,
 )
-from lookonce.model.sizes import MAX_WINDOW, LayerError, Shape, fitted, shapes
+from lookonce.model.sizes import MAX_LAYERS, MAX_WINDOW, LayerError, Shape, fitted, shapes
 
 log = logging.getLogger("lookonce")
 Keys = tuple[tuple[str, str], ...]
@@ -100,6 +102,8 @@ def _layer_keys(layer: Layer) -> tuple[str, dict[str, object]]:
             return "local", {**shape, "activation": activation}
         case Connected(output, activation, normalize):
             return "connected", {**_normalize(normalize), "output": output, "activation": activation}
+        case Batchnorm():
+            return "batchnorm", {}
         case MaxPool(size, stride, padding):
             return "maxpool", {"size": size, "stride": stride, **({} if padding is None else {"padding": padding})}
         case LocalAvgPool(size, stride):
@@ -153,7 +157,8 @@ def _convolution_keys(layer: Conv) -> dict[str, object]:
     padding: dict[str, object] = {"pad": 1} if layer.padding is None else {"padding": layer.padding}
     more = {name: value for name in ("groups", "dilation") if (value := getattr(layer, name)) != 1}
     share = {} if layer.share is None else {"share_index": layer.share}
-    return {**_normalize(layer.batch_normalize), **shape, **padding, **more, **share, "activation": layer.activation}
+    first = {**({"xnor": 1} if layer.xnor else {}), **_normalize(layer.batch_normalize)}
+    return {**first, **shape, **padding, **more, **share, "activation": layer.activation}
 
 
 def _region_keys(region: Region) -> dict[str, object]:
@@ -203,6 +208,10 @@ def read_cfg(text: str, place: str = "cfg") -> Cfg:
         log.warning("%s: keys of [net] that nothing reads are kept: %s", printable(place), printable(unused))
     if not others:
         raise CfgError(place, net.line, "a network without layers", "at least one section after [net]")
+    if len(others) > MAX_LAYERS:
+        raise CfgError(
+            place, others[MAX_LAYERS].line, f"a network of {len(others)} layers", f"at most {MAX_LAYERS} layers"
+        )
     width, height, channels = net.integer("width", 416), net.integer("height", 416), net.integer("channels", 3)
     if channels not in (1, 3):
         raise net.error("channels", "3 (RGB) or 1 (grey)")
@@ -212,8 +221,23 @@ def read_cfg(text: str, place: str = "cfg") -> Cfg:
         shapes(layers, shape)
     except LayerError as error:
         raise CfgError(place, others[error.index].line, str(error)) from None
+    _check_bits(others, layers)
     kept = tuple(tuple(section.kept) for section in sections)
     return Cfg(layers, width, height, channels, kept if any(kept) else ())
+
+
+def _check_bits(sections: Sequence[Section], layers: Sequence[Layer]) -> None:
+    """Raise CfgError unless bin_output=1 changes nothing: a layer with xnor=1 reads the map, signs alone.
+
+    Darknet's fork leaves out the activation then, and keeps signs only, in networks whose layers are in one line.
+    """
+    for index, section in enumerate(sections):
+        bits = next((value for key, value in section.kept if key == "bin_output"), "0")
+        readers = (layer for layer in layers[index + 1 :] if not isinstance(layer, MaxPool))
+        reader, layer = next(readers, None), layers[index]
+        if bits != "0" and isinstance(layer, Conv) and layer.xnor and isinstance(reader, Conv) and not reader.xnor:
+            raise CfgError(section.place, section.line, f"bin_output={bits[:60]} before a convolution without xnor=1",
+                           "a convolution with xnor=1 after it, or no bin_output")  # fmt: skip
 
 
 def _layer(section: Section, index: int) -> Layer:
@@ -224,6 +248,8 @@ def _layer(section: Section, index: int) -> Layer:
             return _local(section)
         case "connected":
             return Connected(section.integer("output", 1), _activation(section), section.flag("batch_normalize"))
+        case "batchnorm":
+            return Batchnorm()
         case "maxpool":
             stride = section.window("stride", 1)
             size = section.window("size", stride)
@@ -280,6 +306,7 @@ def _convolution(section: Section, index: int) -> Conv:
         section.integer("filters", 1), size, section.window("stride", 1), section.flag("batch_normalize"),
         _activation(section), section.integer("groups", 1), section.window("dilation", 1),
         None if padding == size // 2 else padding, index + share if share is not None and share < 0 else share,
+        section.flag("xnor"),
     )  # fmt: skip
 
 

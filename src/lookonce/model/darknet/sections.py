@@ -58,8 +58,10 @@ READ: dict[str, frozenset[str]] = {
             "groups",
             "dilation",
             "share_index",
+            "xnor",
         }
     ),
+    "batchnorm": frozenset(),
     "local": frozenset({"filters", "size", "stride", "pad", "activation"}),
     "connected": frozenset({"output", "activation", "batch_normalize"}),
     "maxpool": frozenset({"size", "stride", "padding"}),
@@ -102,10 +104,10 @@ KEPT: dict[str, frozenset[str]] = {
         "dynamic_minibatch", "optimized_memory", "workspace_size_limit_MB", "label_smooth_eps", "resize_step",
         "loss_scale", "track",
     }),
-    "convolutional": TRAINING | {"grad_centr", "angle"},
+    "convolutional": TRAINING | {"grad_centr", "angle", "bin_output"},
     **dict.fromkeys((
-        "local", "connected", "maxpool", "local_avgpool", "route", "shortcut", "scale_channels", "sam", "upsample",
-        "reorg", "reorg3d", "avgpool",
+        "local", "connected", "batchnorm", "maxpool", "local_avgpool", "route", "shortcut", "scale_channels", "sam",
+        "upsample", "reorg", "reorg3d", "avgpool",
     ), TRAINING),
     "crop": TRAINING | {"flip", "angle", "saturation", "exposure", "shift"},
     "dropout": TRAINING | {"dropblock", "dropblock_size_rel", "dropblock_size_abs"},
@@ -121,7 +123,7 @@ KEPT: dict[str, frozenset[str]] = {
 FIXED: dict[str, dict[str, str]] = {
     "convolutional": {
         **dict.fromkeys((
-            "flipped", "binary", "xnor", "bin_output", "dot", "dontload", "dontloadscales", "dontsave", "numload",
+            "flipped", "binary", "dot", "dontload", "dontloadscales", "dontsave", "numload",
             "antialiasing", "assisted_excitation", "cbn", "sway", "rotate", "stretch", "stretch_sway", "reverse",
             "coordconv",
         ), "0"),

@@ -3,6 +3,7 @@
 A convolution: bias [F]; with batch norm its scales, means and variances, each [F]; then the weights [F, C, k, k].
 A connected layer: bias [F], weights [F, inputs], then scales, means and variances.
 A local layer: bias [F, H, W], then the weights of each cell [H*W, F, C*k*k].
+A batch norm of its own: bias, scales, means and variances, each [C], as Darknet's popular fork writes them.
 Numbers are read directly into the network's memory; torch is imported where they are.
 Source: darknet/src/parser.c, load_weights_upto, load_convolutional_weights and the functions that save.
 """
@@ -22,13 +23,15 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from lookonce.errors import UserError
 from lookonce.files import replacing
 from lookonce.model.darknet.cfg import Cfg
-from lookonce.model.layers import Connected, Conv, Layer, Local
+from lookonce.model.layers import Batchnorm, Connected, Conv, Layer, Local
 from lookonce.model.sizes import floats_by_layer, heads_of, last_convolutions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lookonce.model.network import BatchNorm, Convolution, LocalConvolution, Network, Sigma
+
+    Weighted = Convolution | LocalConvolution | BatchNorm
 
 
 class Header(NamedTuple):
@@ -108,7 +111,7 @@ def read_weights(path: Path, network: Network, layers: int | None = None) -> Hea
                 place = f"{path}: layer {index} ({_kind(network.layers[index])})"
                 for tensor in _parts(module, network.layers[index], header):
                     _fill(tensor, file, place)
-                if (norm := getattr(module, "norm", None)) is None:
+                if (norm := _norm(module, network.layers[index])) is None:
                     continue
                 if bool((norm.running_var < 0).any()):
                     raise WeightsError(f"{place}: a negative variance; these weights belong to another cfg")
@@ -163,7 +166,7 @@ def write_weights(path: Path, network: Network, header: Header) -> None:
         file.write(header.pack())
         for index, module in _modules(network, len(network.layers)):
             for tensor in _parts(module, network.layers[index], header):
-                norm = getattr(module, "norm", None)
+                norm = _norm(module, network.layers[index])
                 if norm is not None and tensor is norm.running_var:
                     tensor = converted_variance(norm, header.sigma)
                 array = tensor.detach().cpu().float().contiguous().numpy()
@@ -178,19 +181,29 @@ def converted_variance(norm: BatchNorm, sigma: Sigma) -> Tensor:
     return ((divisor - sigma.outside).clamp(min=0).square() - sigma.inside).clamp(min=0).float()
 
 
-def _modules(network: Network, count: int) -> Iterator[tuple[int, Convolution | LocalConvolution]]:
+def _modules(network: Network, count: int) -> Iterator[tuple[int, Weighted]]:
     """Yield (layer index, module) of the first `count` layers that have weights, in layer order."""
     found = {int(index): module for index, module in network.convolutions.items()}
     found |= {int(index): module for index, module in network.local_convolutions.items()}
+    found |= {int(index): module for index, module in network.batch_norms.items()}
     for index in sorted(found):
         if index < count:
-            yield index, cast("Convolution | LocalConvolution", found[index])
+            yield index, cast("Weighted", found[index])
 
 
-def _parts(module: Convolution | LocalConvolution, layer: Layer, header: Header) -> Iterator[Tensor]:
+def _norm(module: Weighted, layer: Layer) -> BatchNorm | None:
+    """Return the batch norm of a layer; None: it has none."""
+    return cast("BatchNorm | None", module if isinstance(layer, Batchnorm) else getattr(module, "norm", None))
+
+
+def _parts(module: Weighted, layer: Layer, header: Header) -> Iterator[Tensor]:
     """Yield the tensors of a layer in the file's order, each a view of the layer's own."""
     if isinstance(layer, Local):
         yield from (cast("Tensor", module.bias), cast("Tensor", module.weight))
+        return
+    if isinstance(layer, Batchnorm):
+        alone = cast("BatchNorm", module)
+        yield from (alone.bias, alone.weight, alone.running_mean, alone.running_var)
         return
     convolution = cast("Convolution", module)
     norm, weight = convolution.norm, convolution.conv.weight
