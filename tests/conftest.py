@@ -21,6 +21,14 @@ CASES = Path(__file__).parent / "cases"
 needs_shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason=f"the reference images are not at {SHARED}")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Escape names of files that are not UTF-8 in what a test showed: pytest-xdist cannot send them."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report
+
+
 @pytest.fixture(autouse=True, scope="session")
 def cache_folder(tmp_path_factory):
     """A cache of the tests' own, in processes that they start as well."""
