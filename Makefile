@@ -6,7 +6,7 @@ UV := $(shell command -v uv 2>/dev/null)
 INSTALL := $(if $(UV),$(UV) pip install --compile-bytecode --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint style docs lock clean
+.PHONY: demo test test-lowest lint style docs lock clean
 
 demo: $(READY)
 	$(BIN)/lookonce demo
@@ -17,6 +17,20 @@ test: style
 	@echo "$(BIN)/mypy, pytest"; $(BIN)/mypy >$(VENV)/mypy.txt 2>&1 & types=$$!; \
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(if $(CI),--cov --cov-report=term); tests=$$?; \
 	wait $$types; types=$$?; cat $(VENV)/mypy.txt; exit $$((tests || types))
+
+# The lowest versions that pyproject.toml allows, on a part of the suite; torch is that of requirements-cpu.lock. Linux.
+test-lowest: .venv-lowest/.ready
+	.venv-lowest/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(LOWEST)
+
+LOWEST := tests/model tests/data tests/evaluation tests/inference tests/training/test_run.py \
+	tests/commands/test_train.py tests/commands/test_detect.py tests/commands/test_evaluate.py tests/commands/test_export.py
+
+.venv-lowest/.ready: requirements-lowest.lock requirements-cpu.lock pyproject.toml
+	$(PYTHON) -m venv --clear .venv-lowest
+	$(subst $(BIN),.venv-lowest/bin,$(INSTALL)) --quiet --require-hashes --no-deps -r requirements-cpu.lock
+	$(subst $(BIN),.venv-lowest/bin,$(INSTALL)) --quiet --require-hashes --no-deps -r requirements-lowest.lock
+	$(subst $(BIN),.venv-lowest/bin,$(INSTALL)) --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
 
 lint: style
 	$(BIN)/mypy
@@ -55,7 +69,8 @@ lock:
 	$(COMPILE) --constraint tools/constraints.txt -o .full.lock
 	cat .full.lock requirements-docs.lock >.docs.lock
 	$(COMPILE) --extra docs --constraint tools/constraints.txt -o .docs.lock
-	$(PYTHON) tools/split_lock.py .full.lock .docs.lock && rm .full.lock .docs.lock
+	$(subst --universal,--resolution lowest-direct,$(COMPILE)) --constraint tools/constraints.txt -o .lowest.lock
+	$(PYTHON) tools/split_lock.py .full.lock .docs.lock .lowest.lock && rm .full.lock .docs.lock .lowest.lock
 
 clean:
-	rm -rf $(VENV) .docs site .mypy_cache .pytest_cache .ruff_cache .coverage
+	rm -rf $(VENV) .venv-lowest .docs site .mypy_cache .pytest_cache .ruff_cache .coverage

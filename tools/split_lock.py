@@ -1,7 +1,8 @@
-"""Split compiled lock files: for every machine, a CUDA build of torch, torch's CPU build, and the documentation.
+"""Split compiled lock files: for every machine, torch for CUDA, torch's CPU build, the documentation, lowest versions.
 
-Usage: python tools/split_lock.py FULL DOCS
-Writes requirements.lock, -cuda.lock, -cpu.lock and -docs.lock here. DOCS is FULL with what the extra docs adds.
+Usage: python tools/split_lock.py FULL DOCS LOWEST
+Writes requirements.lock, -cuda.lock, -cpu.lock, -docs.lock and -lowest.lock here. DOCS is FULL with what the extra docs
+adds, LOWEST has the lowest versions that pyproject.toml allows.
 """
 
 import re
@@ -13,7 +14,7 @@ CPU_TORCH = {"2.13.0": ["6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa
 """sha256 of PyTorch's CPU builds (version +cpu)."""
 
 
-def main(full: Path, docs: Path) -> None:
+def main(full: Path, docs: Path, lowest: Path) -> None:
     """Write the parts into the current folder."""
     entries = read_entries(full)
     parts: dict[str, list[str]] = {"requirements.lock": [], "requirements-cuda.lock": []}
@@ -26,6 +27,7 @@ def main(full: Path, docs: Path) -> None:
         parts["requirements-cuda.lock" if CUDA.match(name) else "requirements.lock"].append(entry)
     known = {entry.split()[0] for entry in entries}
     parts["requirements-docs.lock"] = [entry for entry in read_entries(docs) if entry.split()[0] not in known]
+    parts["requirements-lowest.lock"] = [entry for entry in read_entries(lowest) if not CUDA.match(entry)]
     for file, lines in parts.items():
         Path(file).write_text("\n".join(lines) + "\n", newline="\n")
 
