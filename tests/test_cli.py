@@ -353,6 +353,14 @@ def test_letters_that_an_output_cannot_write_are_escaped(monkeypatch, tmp_path):
     assert (tmp_path / "out.txt").read_text() == r"\u043a\u043e\u0442 \u732b" + "\n"
 
 
+def test_json_stays_json_in_an_output_that_cannot_write_every_letter(monkeypatch, tmp_path):
+    a_command(monkeypatch, "кот \U0001f408")
+    with (tmp_path / "out.txt").open("w", encoding="cp1252") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert main(["demo", "--json"]) == 0
+    assert json.loads((tmp_path / "out.txt").read_text(encoding="cp1252")) == "кот \U0001f408"
+
+
 def test_processes_of_a_command_import_nothing_from_the_current_folder(tmp_path, monkeypatch):
     """Without the setting, `python -c` and workers look there first."""
     (tmp_path / "csv.py").write_text("raise SystemExit('code of the current folder')")

@@ -142,7 +142,8 @@ def main(argv: list[str] | None = None) -> int:
             if command and command != "serve" and any("=" in word for word in words):  # serve NAME=MODEL
                 refuse_pairs(words, {name for argument in _arguments(app, command) for name in argument.names})
             result = app(_current_names(words))
-        _print(help_page.getvalue() + _result_text(result, as_json), stdout)
+        unicode = (stdout.encoding or "utf-8").lower().startswith("utf")
+        _print(help_page.getvalue() + _result_text(result, as_json, unicode), stdout)
     except (UserError, cyclopts.CycloptsError) as error:
         print(_wrapped(f"lookonce: {_one_line(error, command or '', words)}"), file=sys.stderr)
         return 2
@@ -322,13 +323,16 @@ def _one_line(error: Exception, command: str, words: Sequence[str] = ()) -> str:
     return message[: match.start()] + message[match.end() :]
 
 
-def _result_text(result: Any, as_json: bool) -> str:
-    """Return the lines that show a result: its text, or as JSON its to_json() or its text as a string."""
+def _result_text(result: Any, as_json: bool, unicode: bool) -> str:
+    """Return the lines that show a result: its text, or as JSON its to_json() or its text as a string.
+
+    unicode: standard output takes every letter.
+    """
     if result is None:
         return ""
     text = str(result)
     if as_json:
-        text = json_text(result.to_json() if hasattr(result, "to_json") else text)
+        text = json_text(result.to_json() if hasattr(result, "to_json") else text, ascii=not unicode)
     return printable_lines(text) + "\n"
 
 

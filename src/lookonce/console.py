@@ -47,9 +47,12 @@ def rendered(shown: RenderableType, width: int = 120, blank_lines: bool = True) 
     return "\n".join(line for line in lines if line or blank_lines)
 
 
-def json_text(value: Any) -> str:
-    """Return indented JSON: letters of every script as they are, escape sequences and invisible marks escaped."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
+def json_text(value: Any, ascii: bool = False) -> str:
+    """Return indented JSON: letters of every script as they are, escape sequences and invisible marks escaped.
+
+    ascii: escape all other letters, too.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=ascii)
     return "\n".join(UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], line) for line in text.split("\n"))
 
 

@@ -1,11 +1,13 @@
 """Tests of lookonce.data.lookup."""
 
 import os
+from pathlib import PureWindowsPath
 
 import pytest
 
 from lookonce.data.lookup import (
     Folders,
+    anchored,
     contradict,
     find_images,
     folder_split,
@@ -67,6 +69,29 @@ def test_two_paths_contradict_where_their_folders_are_of_different_splits():
 def test_lines_are_the_same_from_any_machine(tmp_path, content):
     (tmp_path / "l.txt").write_bytes(content)
     assert read_lines(tmp_path / "l.txt", "words") == ["a b", "c", ""]
+
+
+@pytest.mark.parametrize("text, root, below", [
+    ("D:\\sets\\a.jpg", "D:\\", ["sets", "a.jpg"]), ("D:/sets/a.jpg", "D:\\", ["sets", "a.jpg"]),
+    ("\\\\server\\share\\sets\\a.jpg", "\\\\server\\share\\", ["sets", "a.jpg"]),
+    ("sets\\a.jpg", "", []), ("D:a.jpg", "", []), ("\\a.jpg", "", []), ("", "", []),
+])  # fmt: skip
+def test_absolute_paths_of_windows_keep_their_drive_or_server(text, root, below):
+    assert anchored(text, PureWindowsPath) == (root, below)
+
+
+@pytest.mark.parametrize("there, written", [
+    ("Caf\u00e9.JPG", "cafe\u0301.jpg"), ("cafe\u0301.jpg", "caf\u00e9.jpg"), ("IMG_1.jpg", "img_1.JPG"),
+    ("Stra\u00dfe.png", "STRASSE.jpg"),
+])  # fmt: skip
+def test_names_that_other_systems_take_for_one_are_found(tmp_path, there, written):
+    """macOS keeps accents apart from their letters, and it and Windows ignore case."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / there).touch()
+    assert Folders().resolve(f"images/{written}", [tmp_path], image=True) == tmp_path / "images" / there
+    assert Folders(tmp_path).by_name(written) == tmp_path / "images" / there
+    (tmp_path / "images" / written).touch()
+    assert Folders().resolve(f"images/{written}", [tmp_path], image=True).name == written
 
 
 def test_what_is_no_text_is_told_in_one_line(tmp_path):

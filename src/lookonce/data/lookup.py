@@ -10,11 +10,12 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TypeAlias
 
 from lookonce.data.images import IMAGE_SUFFIXES
 from lookonce.errors import UserError
+from lookonce.files import alike
 
 WORDS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
@@ -113,15 +114,15 @@ class Folders:
         if self._by_name is None:
             self._by_name = _by_name(self._root)
         stem = os.path.splitext(parts[-1])[0]
-        found = self._by_name.get(parts[-1].lower())
+        found = self._by_name.get(alike(parts[-1]))
         if image and (found is None or found.suffix.lower() not in IMAGE_SUFFIXES):
-            found = self._by_name.get(f"/{stem}".lower())
+            found = self._by_name.get("/" + alike(stem))
         if found is None or contradict(parts[:-1], found.relative_to(self._root).parts[:-1]):
             return None
         return found
 
     def _listing(self, folder: str) -> dict[str, str]:
-        """Return the names in a folder, and the images among them by "/stem"."""
+        """Return the names in a folder, the images among them by "/stem", and all again by "//" and what is alike."""
         if folder not in self._names:
             found = {}
             try:
@@ -130,6 +131,8 @@ class Folders:
                     stem, ending = os.path.splitext(name)
                     if ending.lower() in IMAGE_SUFFIXES and not is_hidden(name):
                         found["/" + stem] = name
+                for name in tuple(found):  # after the names themselves, so that a name that is there means itself
+                    found.setdefault("//" + alike(name), found[name])
             except (OSError, ValueError):
                 pass  # no such folder
             self._names[folder] = found
@@ -150,7 +153,8 @@ class Folders:
         parts = split_path(text)
         if not parts or len(parts) > MAX_PARTS:
             return None
-        if os.path.isabs(text.strip()) and (found := self._there("/", parts, image)):
+        anchor, below = anchored(text.strip())
+        if anchor and (found := self._there(anchor, below, image)):
             return found
         key = ("/".join(parts[:-1]), tuple(bases), image)
         if key in self._worked:
@@ -162,7 +166,8 @@ class Folders:
             last = drop == len(parts) - 1
             stem = "/" + os.path.splitext(head)[0] if image and last else head
             for base, names in listed:
-                if (head in names or stem in names or head == "..") and (
+                keys = (head, stem, "//" + alike(head), "//" + alike(stem))
+                if (head == ".." or not names.keys().isdisjoint(keys)) and (
                     found := self._there(base, parts[drop:], image)
                 ):
                     self._worked[key] = base, drop
@@ -174,17 +179,29 @@ class Folders:
         stem, ending = os.path.splitext(parts[-1])
         if parts[-1] in names and (not image or ending.lower() in IMAGE_SUFFIXES):
             return Path(base, *parts)
-        name = names.get("/" + stem) if image else None
+        if image:
+            name = names.get("/" + stem) or names.get("//" + alike("/" + stem))
+        else:
+            name = names.get("//" + alike(parts[-1]))
         return Path(base, *parts[:-1], name) if name else None
 
 
+def anchored(text: str, kind: type[PurePath] = PurePath) -> tuple[str, list[str]]:
+    """Return (root, parts below it) of an absolute path of this machine; on Windows the root has a drive or a server.
+
+    The root is empty for any other path. kind: of paths; for tests.
+    """
+    path = kind(text)
+    return (path.anchor, list(path.parts[1:])) if path.is_absolute() and path.parts[1:] else ("", [])
+
+
 def _by_name(root: Path) -> dict[str, Path | None]:
-    """Return the files below a folder by name, and images by "/stem", in lower case; None: several have it."""
+    """Return the files below a folder by name, images also by "/stem", as files.alike has them; None: several."""
     found: dict[str, Path | None] = {}
     for folder, names in walk_files(root):
         for name in names:
-            stem, ending = os.path.splitext(name.lower())
-            for key in (name.lower(), *(["/" + stem] if ending in IMAGE_SUFFIXES else [])):
+            stem, ending = os.path.splitext(alike(name))
+            for key in (alike(name), *(["/" + stem] if ending in IMAGE_SUFFIXES else [])):
                 found[key] = None if key in found else Path(folder, name)
     return found
 

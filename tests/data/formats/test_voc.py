@@ -116,6 +116,8 @@ def test_names_are_read_in_the_encoding_of_their_file(tmp_path, declared, encodi
 def test_lists_are_read_through_bom_blanks_and_columns(tmp_path, content):
     (tmp_path / "l.txt").write_bytes(content)
     assert voc.read_list(tmp_path / "l.txt") == ["a", "b"]
+    (tmp_path / "l.txt").write_text("CAFE\u0301.jpg\n", encoding="utf-8")
+    assert voc.read_list(tmp_path / "l.txt", {"caf\u00e9"}) == ["caf\u00e9"]
     (tmp_path / "l.txt").write_text("a" + " " * 1_000_000 + "b\n")  # a search for blanks before each would take hours
     assert [len(name) for name in voc.read_list(tmp_path / "l.txt")] == [1_000_002]
 

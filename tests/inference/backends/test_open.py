@@ -438,6 +438,7 @@ def test_a_file_of_another_network_than_its_description_is_refused(exported, run
 @pytest.mark.parametrize("words, message", [
     (["--backend", "onnxruntime", "--device", "abacus"], "device: 'abacus'"),
     (["--device", "cuda", "--backend", "openvino"], "device: 'cuda'; OpenVINO has"),
+    (["--device", "mps"], "mps needs backend torch and a model file"),
     (["--backend", "abacus"], "abacus"),
 ])  # fmt: skip
 def test_what_is_not_there_is_one_line_and_code_2(exported, squares, tmp_path, capsys, words, message):
@@ -448,6 +449,12 @@ def test_what_is_not_there_is_one_line_and_code_2(exported, squares, tmp_path, c
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is an Apple GPU")
+def test_an_apple_gpu_is_of_pytorch(model):
+    with pytest.raises(UserError, match=r"device: 'mps': .*MPS"):
+        Detector(model, device="mps")
 
 
 def test_packages_that_are_not_installed_are_told_with_the_command(exported, squares, tmp_path, monkeypatch, capsys):

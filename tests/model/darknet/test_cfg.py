@@ -338,7 +338,17 @@ def test_found_inputs_of_the_fuzz_test_are_told(folder):
 
 
 @pytest.mark.parametrize(
-    "name", ["../up.tree", "/etc/passwd", "data/../../up.tree", "..\\up.tree", "C:\\a.tree", "~/a"]
+    "name",
+    [
+        "../up.tree",
+        "/etc/passwd",
+        "data/../../up.tree",
+        "..\\up.tree",
+        "C:\\a.tree",
+        "~/a",
+        "\\\\server\\a",
+        "//server/a",
+    ],
 )
 @pytest.mark.parametrize("key", ["tree", "map"])
 def test_a_file_outside_the_cfgs_folder_is_refused(key, name):

@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from lookonce.data.formats.builder import (
 from lookonce.data.images import IMAGE_SUFFIXES, image_size
 from lookonce.data.lookup import Folders, Sections, is_hidden, is_split, relative_path, sections, split_path, split_word
 from lookonce.errors import ImageError, UserError, printable
-from lookonce.files import write_text
+from lookonce.files import alike, write_text
 from lookonce.text import Note, clean_name, decode, note_guess, read_lines
 
 CLASSES = (
@@ -222,11 +222,11 @@ def size_of(annotation: Annotation, image: Path) -> tuple[int, int]:
     return size if min(size) > 0 and max(size) < 1 << 24 else image_size(image)
 
 
-def read_list(path: Path, known: Container[str] = (), note: Note | None = None) -> list[str]:
+def read_list(path: Path, known: Collection[str] = (), note: Note | None = None) -> list[str]:
     """Return the names in a split list, one a line, possibly with spaces; of a path the last part.
 
-    A line is a name if an annotation has it. Otherwise a last word 1, 0 or -1 is removed, with which VOC says whether
-    an image shows a class.
+    A line is a name if an annotation has it, or one that is alike on systems that ignore case. Otherwise a last word 1,
+    0 or -1 is removed, with which VOC says whether an image shows a class.
 
     Args:
         known: names of annotations.
@@ -234,14 +234,15 @@ def read_list(path: Path, known: Container[str] = (), note: Note | None = None) 
     Raises:
         UserError: a list that is not text.
     """
-    names = []
+    names, same = [], {alike(name): name for name in known}
     for line in read_lines(path, "one name of an image a line", note=note):
         text = line.strip().replace("\\", "/")
         first, *last = text.rsplit(maxsplit=1)[:2] or [""]
         whole, short = (ENDING.sub("", words) for words in (text, first if last in (["1"], ["0"], ["-1"]) else text))
         tries = (whole, whole.rpartition("/")[2], short, short.rpartition("/")[2])
         if text:
-            names.append(next((name for name in tries if name in known), short))
+            found = next((name for name in tries if name in known), None)
+            names.append(found or next((same[alike(name)] for name in tries if alike(name) in same), short))
     return list(dict.fromkeys(names))
 
 

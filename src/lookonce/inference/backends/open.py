@@ -109,7 +109,8 @@ def _choose(path: Path | None, settings: Settings) -> BackendName:
         return "onnxruntime"
     if ending in EXPORTED:
         return "openvino"
-    if path is None or importlib.util.find_spec("openvino") is None or _cuda(settings.device):
+    of_torch = settings.device == "mps" or _cuda(settings.device)
+    if path is None or importlib.util.find_spec("openvino") is None or of_torch:
         return "torch"
     return "openvino"
 

@@ -77,6 +77,7 @@ class OpenvinoBackend:
         if device not in core.available_devices:
             raise ConfigError(
                 f"device: {settings.device!r}; OpenVINO has {', '.join(core.available_devices).lower()} here"
+                + ("; mps needs backend torch and a model file" if device == "MPS" else "")
             )
         self._network, self.about = _open(core, source)
         native = "BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
