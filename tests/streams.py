@@ -23,23 +23,24 @@ class StreamFrame(NamedTuple):
     found: Detections
 
 
+def inner(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Area that boxes [N, 4] and [M, 4] share: [N, M]."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    return np.clip(np.minimum(a[:, None, 2:], b[None, :, 2:]) - low, 0, None).prod(-1)
+
+
+def area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+
+
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    out = np.zeros((len(a), len(b)))
-    for i, (ax1, ay1, ax2, ay2) in enumerate(a):
-        for j, (bx1, by1, bx2, by2) in enumerate(b):
-            inner = max(0, min(ax2, bx2) - max(ax1, bx1)) * max(0, min(ay2, by2) - max(ay1, by1))
-            out[i, j] = inner / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - inner)
-    return out
+    both = inner(a, b)
+    return both / (area(a)[:, None] + area(b)[None] - both)
 
 
 def hidden(boxes: np.ndarray) -> np.ndarray:
     """The largest part of each box that one object before it covers; later objects are nearer."""
-    out = np.zeros(len(boxes))
-    for i, (x1, y1, x2, y2) in enumerate(boxes):
-        for bx1, by1, bx2, by2 in boxes[i + 1 :]:
-            inner = max(0, min(x2, bx2) - max(x1, bx1)) * max(0, min(y2, by2) - max(y1, by1))
-            out[i] = max(out[i], inner / ((x2 - x1) * (y2 - y1)))
-    return out
+    return np.triu(inner(boxes, boxes) / area(boxes)[:, None], 1).max(1)
 
 
 def stream(seed: int, objects: int = 8, seconds: float = 10, rate: float = 30, every: int = 1) -> list[StreamFrame]:

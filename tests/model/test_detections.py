@@ -117,7 +117,7 @@ def test_ids_follow_their_detections_through_sorting_selecting_and_saving() -> N
     assert [each.id for each in one] == [None, 3, 7]
     assert one[1:].ids.tolist() == one[one.scores < 0.6].ids.tolist() == [3, 7]
     assert [entry["id"] for entry in one.to_json()] == [None, 3, 7]
-    assert one.of_classes(("bird",)).ids.tolist() == one.only("bird").ids.tolist() == [7]
+    assert one.of_classes(("bird",)).ids.tolist() == one.only("bird").ids.tolist() == [3]
     assert "id" not in three().to_json()[0]
 
 
