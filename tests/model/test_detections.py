@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -108,6 +109,16 @@ def test_detections_are_indexed_sliced_masked_and_iterated() -> None:
     assert len(one[[]]) == len(one[5:]) == 0
     with pytest.raises(IndexError, match="detection 3 of 3"):
         one[3]
+
+
+def test_ids_follow_their_detections_through_sorting_selecting_and_saving() -> None:
+    one = replace(three(), boxes=np.zeros((3, 4)), scores=np.array([0.25, 0.9, 0.5]), ids=np.array([7, -1, 3]))
+    assert one.ids.tolist() == [-1, 3, 7]
+    assert [each.id for each in one] == [None, 3, 7]
+    assert one[1:].ids.tolist() == one[one.scores < 0.6].ids.tolist() == [3, 7]
+    assert [entry["id"] for entry in one.to_json()] == [None, 3, 7]
+    assert one.of_classes(("bird",)).ids.tolist() == one.only("bird").ids.tolist() == [3]
+    assert "id" not in three().to_json()[0]
 
 
 def test_only_keeps_the_numbers_of_classes() -> None:

@@ -57,6 +57,8 @@ class Detection(NamedTuple):
     """Index into Detections.class_names."""
     backed_off_from: str | None = None
     """With a tree of classes: the child class that was likeliest but not likely enough; None: there is none."""
+    id: int | None = None
+    """Number of the tracked object, from 1; None: it is not tracked, or has no number yet."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,6 +81,8 @@ class Detections:
     """The image file, if known: draw, save and crops use it unless another image is given."""
     backed_off: NDArray[np.int64] | None = None
     """[N] With a tree: index of the child class that was likeliest but not likely enough, or -1; None: no tree."""
+    ids: NDArray[np.int64] | None = None
+    """[N] Numbers of the tracked objects, from 1; -1: no number yet; None: not tracked."""
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float32).reshape(-1, 4)  # [N, 4]
@@ -99,8 +103,9 @@ class Detections:
         order = np.argsort(-scores, kind="stable")
         for name, value in (("boxes", boxes[order]), ("scores", scores[order]), ("labels", labels[order])):
             object.__setattr__(self, name, value)
-        if self.backed_off is not None:
-            object.__setattr__(self, "backed_off", np.asarray(self.backed_off, np.int64)[order])
+        for name in ("backed_off", "ids"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, np.asarray(value, np.int64)[order])
         object.__setattr__(self, "class_names", tuple(self.class_names))
 
     def __len__(self) -> int:
@@ -120,10 +125,14 @@ class Detections:
             label, (x1, y1, x2, y2) = int(self.labels[index]), self.boxes[index].tolist()
             child = -1 if self.backed_off is None else int(self.backed_off[index])
             return Detection(self.class_names[label], float(self.scores[index]), (x1, y1, x2, y2), label,
-                             self.class_names[child] if child >= 0 else None)  # fmt: skip
+                             self.class_names[child] if child >= 0 else None, self._id(int(index)))  # fmt: skip
         rows = index if isinstance(index, slice) else np.asarray(index, None if np.size(index) else np.int64)
         return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows],
-                       backed_off=None if self.backed_off is None else self.backed_off[rows])  # fmt: skip
+                       backed_off=None if self.backed_off is None else self.backed_off[rows],
+                       ids=None if self.ids is None else self.ids[rows])  # fmt: skip
+
+    def _id(self, index: int) -> int | None:
+        return None if self.ids is None or self.ids[index] < 0 else int(self.ids[index])
 
     def __iter__(self) -> Iterator[Detection]:
         return (self[n] for n in range(len(self)))
@@ -178,6 +187,7 @@ class Detections:
         return replace(
             self, boxes=self.boxes[keep], scores=self.scores[keep], labels=labels[keep], class_names=class_names,
             backed_off=None if self.backed_off is None else index[self.backed_off[keep]],
+            ids=None if self.ids is None else self.ids[keep],
         )  # fmt: skip
 
     def only(self, labels: str | Sequence[str]) -> Detections:
@@ -237,7 +247,8 @@ class Detections:
         """Return {"label", "class_id", "score", "box"} of each detection.
 
         label is the class name, class_id its index from 0; score to 6 digits, box xyxy to 1/100 pixel. With a tree of
-        classes also "backed_off_from": the likeliest child class if it was not likely enough, else None.
+        classes also "backed_off_from": the likeliest child class if it was not likely enough, else None. Of tracked
+        objects also "id", None for a detection without a number yet.
         """
         return [
             {
@@ -246,6 +257,7 @@ class Detections:
                 "score": round(one.score, 6),
                 "box": [round(v, 2) for v in one.box],
                 **({} if self.backed_off is None else {"backed_off_from": one.backed_off_from}),
+                **({} if self.ids is None else {"id": one.id}),
             }
             for one in self
         ]
@@ -276,7 +288,8 @@ class Detections:
         except ImportError:
             raise UserError("to_pandas needs pandas, which is not installed; run: pip install pandas") from None
         rows = [(one.name, one.label, one.score, *one.box) for one in self]
-        return pandas.DataFrame(rows, columns=list(COLUMNS))
+        table = pandas.DataFrame(rows, columns=list(COLUMNS))
+        return table if self.ids is None else table.assign(id=self.ids)
 
     def to_supervision(self) -> Any:
         """Return a `supervision.Detections` with class names in data["class_name"].
@@ -290,7 +303,8 @@ class Detections:
                 "to_supervision needs the package supervision, which is not installed; run: pip install supervision"
             ) from None
         data = {"class_name": np.array(self.names, dtype=np.str_)}
-        return supervision.Detections(xyxy=self.boxes, confidence=self.scores, class_id=self.labels, data=data)
+        return supervision.Detections(xyxy=self.boxes, confidence=self.scores, class_id=self.labels, data=data,
+                                      tracker_id=self.ids)  # fmt: skip
 
 
 @lru_cache(maxsize=8)  # the same for every image of a data set, and thousands of names take milliseconds

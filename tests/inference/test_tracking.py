@@ -1,0 +1,193 @@
+"""Tests of lookonce.inference.tracking."""
+
+from __future__ import annotations
+
+import importlib.util
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from lookonce.errors import ConfigError
+from lookonce.inference.tracking import KEPT_SECONDS, LOWEST_IOU, Motion, Tracker, assign
+from lookonce.model.detections import Detections
+from streams import NAMES, Frames, StreamFrame, hota, idf1, stream, switches
+
+BOX = (100.0, 100.0, 140.0, 180.0)
+
+
+def found(*boxes: tuple[float, ...], scores: float | list[float] = 0.9, labels: int | list[int] = 0) -> Detections:
+    n = len(boxes)
+    return Detections(np.reshape(boxes, (n, 4)), np.broadcast_to(scores, n), np.broadcast_to(labels, n), NAMES)
+
+
+def moved(box: tuple[float, ...], x: float, y: float = 0) -> tuple[float, ...]:
+    return box[0] + x, box[1] + y, box[2] + x, box[3] + y
+
+
+def tracked(frames: list[StreamFrame]) -> Frames:
+    tracker, results = Tracker(0.5), []
+    for frame in frames:
+        one = tracker.update(frame.found, frame.time)
+        known = one.ids > 0
+        results.append((frame.ids, frame.boxes, one.ids[known] - 1, one.boxes[known]))
+    return results
+
+
+def best_sum(overlap: np.ndarray, lowest: float) -> float:
+    """Try every assignment of rows to columns."""
+    rows, columns = overlap.shape
+    worth = np.where(overlap >= lowest, overlap, 0)
+    padded = np.zeros((rows, columns + rows))
+    padded[:, :columns] = worth
+    return max(padded[np.arange(rows), list(order)].sum() for order in permutations(range(columns + rows), rows))
+
+
+def test_assignment_has_the_highest_sum_of_allowed_overlaps() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        overlap = rng.uniform(size=(rng.integers(1, 4), rng.integers(1, 4)))
+        rows, columns = assign(overlap, 0.4)
+        assert (overlap[rows, columns] >= 0.4).all()
+        assert len(set(rows)) == len(set(columns)) == len(rows)
+        assert overlap[rows, columns].sum() == pytest.approx(best_sum(overlap, 0.4))
+
+
+def test_nothing_is_assigned_below_the_lowest_overlap_or_without_objects() -> None:
+    assert [len(part) for part in assign(np.full((2, 2), LOWEST_IOU / 2), LOWEST_IOU)] == [0, 0]
+    assert [len(part) for part in assign(np.empty((0, 3)), LOWEST_IOU)] == [0, 0]
+
+
+def test_an_object_of_constant_velocity_is_predicted_exactly_at_uneven_times() -> None:
+    motion, time = Motion(), 0.0
+    motion.add(np.array([BOX]))
+    for gap in np.random.default_rng(1).uniform(0.01, 0.2, 200):
+        motion.predict(gap)
+        time += gap
+        motion.correct(np.array([0]), np.array([moved(BOX, 90 * time, -40 * time)]))
+    motion.predict(0.5)
+    assert motion.boxes[0] == pytest.approx(moved(BOX, 90 * (time + 0.5), -40 * (time + 0.5)), abs=0.01)
+
+
+def test_two_predictions_are_one_of_both_times() -> None:
+    once, twice = Motion(), Motion()
+    for motion in (once, twice):
+        motion.add(np.array([BOX]))
+        motion.mean[:, :2, 1] = 30, -20
+    once.predict(0.3)
+    twice.predict(0.1)
+    twice.predict(0.2)
+    assert twice.mean == pytest.approx(once.mean)
+    assert twice.covariance == pytest.approx(once.covariance)
+
+
+def test_the_filter_is_that_of_the_matrix_equations() -> None:
+    motion = Motion()
+    motion.add(np.array([BOX]))
+    motion.predict(0.1)
+    mean, covariance = motion.mean[0].copy(), motion.covariance[0].copy()  # [4, 2], [4, 2, 2]
+    measured, sides = np.array((130.0, 141, 42, 79)), np.array((40, 80, 40, 80))  # centre, size
+    motion.correct(np.array([0]), np.array([(109.0, 101.5, 151, 180.5)]))
+    for k in range(4):
+        h = np.array([[1.0, 0.0]])
+        gain = covariance[k] @ h.T @ np.linalg.inv(h @ covariance[k] @ h.T + (sides[k] / 20) ** 2)
+        assert motion.mean[0, k] == pytest.approx(mean[k] + (gain * (measured[k] - mean[k, 0]))[:, 0])
+        assert motion.covariance[0, k] == pytest.approx((np.eye(2) - gain @ h) @ covariance[k])
+
+
+def test_a_number_is_given_at_the_second_sight_and_numbers_have_no_gaps() -> None:
+    tracker = Tracker(0.5)
+    assert tracker.update(found(BOX), 0.0).ids.tolist() == [-1]
+    once = moved(BOX, 300)  # a false alarm, in one frame alone
+    assert tracker.update(found(BOX, once), 0.1).ids.tolist() == [1, -1]
+    assert tracker.update(found(BOX, moved(BOX, 0, 200)), 0.2).ids.tolist() == [1, -1]
+    assert tracker.update(found(BOX, moved(BOX, 0, 200)), 0.3).ids.tolist() == [1, 2]
+
+
+def test_weak_detections_continue_an_object_but_begin_none() -> None:
+    tracker = Tracker(0.5)
+    for n in range(2):
+        tracker.update(found(BOX), n / 10)
+    weak = tracker.update(found(BOX, moved(BOX, 300), scores=0.2), 0.2)
+    assert (weak.ids.tolist(), weak.boxes[0].tolist()) == ([1], list(BOX))
+
+
+def test_objects_of_two_classes_in_one_place_keep_their_numbers() -> None:
+    tracker = Tracker([0.5, 0.5])
+    for n in range(5):
+        scores = [0.9, 0.8] if n % 2 else [0.8, 0.9]  # their order changes
+        one = tracker.update(found(BOX, moved(BOX, 4), scores=scores, labels=[0, 1]), n / 10)
+    assert {(name, number) for name, number in zip(one.names, one.ids.tolist(), strict=True)} in (
+        {("car", 1), ("person", 2)}, {("car", 2), ("person", 1)},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("gap", "same"), [(0.9 * KEPT_SECONDS, True), (1.2 * KEPT_SECONDS, False)])
+def test_an_object_keeps_its_number_for_a_second(gap: float, same: bool) -> None:
+    tracker = Tracker(0.5)
+    for n in range(10):
+        tracker.update(found(moved(BOX, 3.0 * n)), n / 10)
+    for n in range(1, 5):
+        tracker.update(found(), 0.9 + gap * n / 5)
+    ids = [tracker.update(found(moved(BOX, 30 * time)), time).ids.tolist() for time in (0.9 + gap, 1.0 + gap)]
+    assert ids[1] == ([1] if same else [2])
+
+
+def test_history_holds_the_sightings_with_their_times() -> None:
+    tracker = Tracker(0.5)
+    for n in range(3):
+        tracker.update(found(moved(BOX, n)), n / 10)
+    [track] = tracker.tracks
+    assert [(seen.time, seen.box[0]) for seen in track.history] == [(0.0, 100), (0.1, 101), (0.2, 102)]
+
+
+def test_time_that_goes_back_is_an_error() -> None:
+    tracker = Tracker(0.5)
+    tracker.update(found(BOX), 1.0)
+    with pytest.raises(ConfigError, match=r"time: 0.5 s after 1.0 s"):
+        tracker.update(found(BOX), 0.5)
+
+
+def test_objects_that_cross_keep_their_numbers() -> None:
+    frames = []
+    for n in range(60):
+        boxes = np.array([moved(BOX, 5.0 * n), moved(BOX, 300 - 5.0 * n, 30)])
+        covered = 25 <= n <= 34  # the first is hidden
+        one = found(*boxes[covered:], scores=0.9)
+        frames.append(StreamFrame(n / 30, boxes, np.arange(2), one))
+    assert switches(tracked(frames)) == 0
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_half_the_frame_rate_costs_little(seed: int) -> None:
+    whole, half = tracked(stream(seed)), tracked(stream(seed, every=2))
+    assert (switches(whole), switches(half)) == (0, 0)
+    assert hota(whole) > 92
+    assert hota(half) > hota(whole) - 2
+    assert idf1(whole) > 97
+
+
+def test_scores_of_hand_computed_cases() -> None:
+    box, far = np.array([BOX]), np.array([moved(BOX, 300)])
+    one, two = np.array([0]), np.array([1])
+    assert hota([(one, box, one, box)] * 4) == idf1([(one, box, one, box)] * 4) == pytest.approx(100)
+    broken = [(one, box, one, box)] * 2 + [(one, box, two, box)] * 2  # AssA = 2/4: each half is half of the truth
+    assert hota(broken) == pytest.approx(100 * np.sqrt(0.5))
+    assert (idf1(broken), switches(broken)) == (50, 1)
+    assert hota([(one, box, one, box), (one, box, one, far)]) == pytest.approx(100 * np.sqrt((1 / 3) * (1 / 3)))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("trackers") is None, reason="the package trackers is not installed")
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_hota_is_that_of_the_package_trackers(seed: int) -> None:
+    import supervision
+    from trackers import ByteTrackTracker
+
+    frames, results = stream(seed), []
+    theirs = ByteTrackTracker(track_activation_threshold=0.5, high_conf_det_threshold=0.5)
+    for frame in frames:
+        one = frame.found.above(0.1)
+        one = theirs.update(supervision.Detections(one.boxes, None, one.scores, one.labels), timestamp=frame.time)
+        known = one.tracker_id >= 0
+        results.append((frame.ids, frame.boxes, one.tracker_id[known], one.xyxy[known]))
+    assert hota(tracked(frames)) == pytest.approx(hota(results), abs=0.1)
