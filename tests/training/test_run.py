@@ -19,16 +19,19 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from conftest import CASES
+from kinds import KINDS, SIDE
 from lookonce import Detector, read_dataset, train
 from lookonce.cli import make_app
 from lookonce.commands.diagnose import diagnose
 from lookonce.data.formats.voc import write_annotation
+from lookonce.deploy.prune import choose, cut
 from lookonce.errors import Interrupted, UserError
 from lookonce.files import LOCK
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.heads.region import LOSSES
-from lookonce.model.layers import Conv, Dropout, MaxPool, Yolo
+from lookonce.model.layers import Conv, Dropout, Head, MaxPool, Yolo
 from lookonce.model.model_file import load_model, save_model
+from lookonce.model.sizes import num_floats
 from lookonce.model.zoo import head
 from lookonce.report.run_page import write_run_page
 from lookonce.training.config import RunConfig, read_both, run_folder
@@ -422,6 +425,21 @@ def test_a_network_with_a_yolo_layer_is_trained_with_its_own_loss_and_used(squar
     assert len(Detector(made)(next((squares / "JPEGImages").iterdir()), threshold=0.0)) > 0
     with pytest.raises(UserError, match="loss=keras_yolo2: yolo layers cannot be trained"):
         train(squares, out=tmp_path, network=tmp_path / "v3.cfg", size=96, epochs=1, loss="keras_yolo2")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_head_is_trained_on_cached_features_pruned_and_used(kind, squares, tmp_path):
+    (tmp_path / "kind.cfg").write_text(write_cfg(Cfg(KINDS[kind](), SIDE, SIDE)))
+    folder = train(squares, network=str(tmp_path / "kind.cfg"), size=SIDE, steps=2, batch_size=4, anchors=0, freeze=2,
+                   features="fp32", out=tmp_path)  # fmt: skip
+    model = load_model(folder)
+    assert [type(head.layer) for head in model.heads] == [type(x) for x in KINDS[kind]() if isinstance(x, Head)]
+    smaller = cut(model.network, choose(model.network, 0.3))
+    assert num_floats(smaller.layers) < num_floats(model.layers)
+    for network in (model.network, smaller):
+        found = Detector(replace(model, loaded=network), "torch", threshold=1e-6)(np.zeros((SIDE, SIDE, 3), np.uint8))
+        assert len(found)
+        assert np.isfinite(found.boxes).all()
 
 
 def test_the_input_size_of_a_cfg_divides_by_its_own_stride(squares, tmp_path):
