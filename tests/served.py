@@ -24,12 +24,12 @@ class Running:
 @contextmanager
 def serving(models, token=None, label_studio=None, host="127.0.0.1", **limits):
     """Serve {name: function that opens a detector}. Ends the server when the block ends."""
-    from lookonce.serve.api import Service
-    from lookonce.serve.app import Access
-    from lookonce.serve.limits import Limits
-    from lookonce.serve.metrics import Metrics
-    from lookonce.serve.models import ServedModel
-    from lookonce.serve.server import Server, listen
+    from lookonce.server.api import Service
+    from lookonce.server.app import Access
+    from lookonce.server.connections import Server, listen
+    from lookonce.server.limits import Limits
+    from lookonce.server.metrics import Metrics
+    from lookonce.server.models import ServedModel
 
     made, metrics = Limits(**limits), Metrics()
     served = {n: ServedModel(n, opening, made, metrics.batches.labels(n).observe) for n, opening in models.items()}

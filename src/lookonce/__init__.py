@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from lookonce.model.darknet.files import load_darknet, save_darknet
     from lookonce.model.detections import Detection, Detections
     from lookonce.model.network import Network
-    from lookonce.serve.client import Client
+    from lookonce.server.client import Client
 
 __version__ = "0.1.0"
 __all__ = [
@@ -75,7 +75,7 @@ _MODULES = {
     "model.darknet.files": ("load_darknet", "save_darknet"),
     "model.detections": ("Detection", "Detections"),
     "model.network": ("Network",),
-    "serve.client": ("Client",),
+    "server.client": ("Client",),
 }
 
 

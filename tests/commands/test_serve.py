@@ -17,7 +17,7 @@ from lookonce.cli import main
 from lookonce.commands import serve as module
 from lookonce.commands.serve import Served, _checked_token, _named
 from lookonce.errors import ConfigError
-from lookonce.serve.server import listen
+from lookonce.server.connections import listen
 from served import serving
 
 

@@ -44,8 +44,8 @@ from lookonce.inference.outputs import (
 )  # fmt: skip
 from lookonce.model.detections import Detections
 from lookonce.model.postprocess import Selection
-from lookonce.serve.client import ADDRESS as SERVER
-from lookonce.serve.client import Client
+from lookonce.server.client import ADDRESS as SERVER
+from lookonce.server.client import Client
 
 log = logging.getLogger("lookonce")
 DETECTIONS = Path("detections")

@@ -17,8 +17,8 @@ from lookonce.inference.detector import Detector
 from lookonce.inference.pretrained_models import model_path
 
 if TYPE_CHECKING:
-    from lookonce.serve.api import Service
-    from lookonce.serve.app import Access
+    from lookonce.server.api import Service
+    from lookonce.server.app import Access
 
 log = logging.getLogger("lookonce")
 TOKEN = "LOOKONCE_TOKEN"
@@ -97,12 +97,12 @@ def serve(
     """
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise UserError(f"serve: {missing[0]} is not installed; run: pip install 'lookonce[serve]'")
-    from lookonce.serve.api import Service
-    from lookonce.serve.app import Access
-    from lookonce.serve.label_studio import LabelStudio
-    from lookonce.serve.limits import Limits
-    from lookonce.serve.metrics import Metrics
-    from lookonce.serve.models import ServedModel
+    from lookonce.server.api import Service
+    from lookonce.server.app import Access
+    from lookonce.server.label_studio import LabelStudio
+    from lookonce.server.limits import Limits
+    from lookonce.server.metrics import Metrics
+    from lookonce.server.models import ServedModel
 
     limits = Limits(batch, queue, timeout, max_mb, max_pixels, max_images)
     token = _checked_token(host, token, no_token)
@@ -122,7 +122,7 @@ def _run(shared: Service, access: Access, port: int) -> Served:
     """Serve until a signal ends it."""
     import asyncio
 
-    from lookonce.serve.server import Server, listen
+    from lookonce.server.connections import Server, listen
 
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     with listen(access.host, port) as sock:
@@ -162,7 +162,7 @@ def _plain(path: Path) -> str:
 
 def _checked_token(host: str, token: str | None, no_token: bool) -> str | None:
     """Return the token of the option or the environment. Raises ConfigError if one is needed."""
-    from lookonce.serve.guard import is_loopback
+    from lookonce.server.guard import is_loopback
 
     token = token if token is not None else os.environ.get(TOKEN) or None
     if token is not None and no_token:

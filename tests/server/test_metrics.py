@@ -1,4 +1,4 @@
-"""Tests of lookonce.serve.metrics."""
+"""Tests of lookonce.server.metrics."""
 
 import pytest
 

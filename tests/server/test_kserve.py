@@ -1,4 +1,4 @@
-"""Tests of lookonce.serve.kserve. Requests are those of the protocol's text and of Triton's binary extension."""
+"""Tests of lookonce.server.kserve. Requests are those of the protocol's text and of Triton's binary extension."""
 
 import base64
 import json

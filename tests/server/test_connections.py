@@ -1,4 +1,4 @@
-"""Tests of lookonce.serve.server: sockets, slow connections, and damaged requests."""
+"""Tests of lookonce.server.connections: sockets, slow connections, and damaged requests."""
 
 import socket
 import time
@@ -8,11 +8,11 @@ import pytest
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 import httpx
 import numpy as np
+from serve import damaged, genuine
 
 from lookonce import Detector, UserError
-from lookonce.serve import server as module
-from lookonce.serve.server import listen
-from serve import damaged, genuine
+from lookonce.server import connections as module
+from lookonce.server.connections import listen
 from served import serving
 
 

@@ -15,7 +15,7 @@ from lookonce.data.images import PixelRange, load_rgb
 from lookonce.inference.draw import draw
 from lookonce.inference.outputs import table_rows
 from lookonce.model.detections import COLUMNS, Detections
-from lookonce.serve.models import Found
+from lookonce.server.models import Found
 
 
 def to_json(model: str, found: Sequence[Found], rounded: bool, start: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tests of lookonce.serve.client: it gives what a Detector gives, bit for bit."""
+"""Tests of lookonce.server.client: it gives what a Detector gives, bit for bit."""
 
 import io
 import subprocess

@@ -17,12 +17,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lookonce.serve import api, kserve, label_studio
-from lookonce.serve.api import Service, as_json, service
-from lookonce.serve.guard import Guard, error_response
-from lookonce.serve.label_studio import LabelStudio
-from lookonce.serve.limits import KINDS, RequestError
-from lookonce.serve.openapi import docs_page, openapi
+from lookonce.server import api, kserve, label_studio
+from lookonce.server.api import Service, as_json, service
+from lookonce.server.guard import Guard, error_response
+from lookonce.server.label_studio import LabelStudio
+from lookonce.server.limits import KINDS, RequestError
+from lookonce.server.openapi import docs_page, openapi
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

@@ -1,4 +1,4 @@
-"""Tests of lookonce.serve.guard."""
+"""Tests of lookonce.server.guard."""
 
 import base64
 
@@ -8,7 +8,7 @@ pytest.importorskip("starlette", reason="the extra serve is not installed")
 import httpx
 
 from lookonce import Detector
-from lookonce.serve.guard import OPEN, is_loopback
+from lookonce.server.guard import OPEN, is_loopback
 from served import serving
 
 TOKEN = "correct-horse"

@@ -18,9 +18,9 @@ from lookonce.inference.detector import Detector, Prepared
 from lookonce.inference.draw import class_colour
 from lookonce.model.detections import Detections
 from lookonce.model.postprocess import Selection
-from lookonce.serve.batcher import Answered, Batcher, ClosedError, QueueFullError
-from lookonce.serve.limits import Limits, RequestError
-from lookonce.serve.requests import Options, Upload, place
+from lookonce.server.batcher import Answered, Batcher, ClosedError, QueueFullError
+from lookonce.server.limits import Limits, RequestError
+from lookonce.server.requests import Options, Upload, place
 
 log = logging.getLogger("lookonce")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -1,4 +1,4 @@
-"""Tests of lookonce.serve.models: full queues, deadlines, and models that cannot be replaced."""
+"""Tests of lookonce.server.models: full queues, deadlines, and models that cannot be replaced."""
 
 import io
 import signal
@@ -14,9 +14,9 @@ from PIL import Image
 
 from lookonce import Detector, UserError
 from lookonce.errors import ConfigError
-from lookonce.serve.batcher import LANES
-from lookonce.serve.limits import Limits
-from lookonce.serve.models import ServedModel
+from lookonce.server.batcher import LANES
+from lookonce.server.limits import Limits
+from lookonce.server.models import ServedModel
 from served import Held, serving, until
 
 

@@ -20,10 +20,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lookonce.serve.api import as_json, service
-from lookonce.serve.limits import RequestError
-from lookonce.serve.models import Found, find
-from lookonce.serve.requests import Options, Upload, decode_json, from_base64
+from lookonce.server.api import as_json, service
+from lookonce.server.limits import RequestError
+from lookonce.server.models import Found, find
+from lookonce.server.requests import Options, Upload, decode_json, from_base64
 
 LONGEST_CONFIG = 1 << 20
 """Characters of a labeling configuration."""

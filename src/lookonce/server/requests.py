@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from lookonce.choices import closest
 from lookonce.errors import printable
-from lookonce.serve.limits import Limits, RequestError
+from lookonce.server.limits import Limits, RequestError
 
 AnswerFormat = Literal["json", "image", "csv"]
 RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")

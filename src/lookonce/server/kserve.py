@@ -21,11 +21,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lookonce import __version__
-from lookonce.serve.answers import exact
-from lookonce.serve.api import as_json, service
-from lookonce.serve.limits import RequestError
-from lookonce.serve.models import Found, ServedModel, find
-from lookonce.serve.requests import Upload, decode_json, from_base64, json_texts, parse_options
+from lookonce.server.answers import exact
+from lookonce.server.api import as_json, service
+from lookonce.server.limits import RequestError
+from lookonce.server.models import Found, ServedModel, find
+from lookonce.server.requests import Upload, decode_json, from_base64, json_texts, parse_options
 
 JSON_LENGTH = "inference-header-content-length"
 """Header of a request with binary data: bytes of its JSON."""

@@ -1,4 +1,4 @@
-"""Tests of lookonce.serve.label_studio. Requests are those that Label Studio sends to an ML backend."""
+"""Tests of lookonce.server.label_studio. Requests are those that Label Studio sends to an ML backend."""
 
 import base64
 import threading
@@ -12,8 +12,8 @@ pytest.importorskip("starlette", reason="the extra serve is not installed")
 import httpx
 
 from lookonce import Detector
-from lookonce.serve.label_studio import LabelStudio, Tags, read_config
-from lookonce.serve.limits import RequestError
+from lookonce.server.label_studio import LabelStudio, Tags, read_config
+from lookonce.server.limits import RequestError
 from served import serving
 
 CONFIG = """<View><Image name="photo" value="$picture"/>

@@ -1,9 +1,9 @@
-"""Tests of lookonce.serve.limits."""
+"""Tests of lookonce.server.limits."""
 
 import pytest
 
 from lookonce.errors import ConfigError
-from lookonce.serve.limits import Limits, RequestError
+from lookonce.server.limits import Limits, RequestError
 
 
 @pytest.mark.parametrize("name, value", [("batch", 0), ("queue", 0), ("timeout", 0), ("timeout", float("nan")),

@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lookonce.serve.answers import times, to_csv, to_jpeg, to_json
-from lookonce.serve.limits import Limits, RequestError
-from lookonce.serve.metrics import Metrics
-from lookonce.serve.models import Found, ServedModel, find
-from lookonce.serve.requests import Bodies, Options, Upload, read_request
+from lookonce.server.answers import times, to_csv, to_jpeg, to_json
+from lookonce.server.limits import Limits, RequestError
+from lookonce.server.metrics import Metrics
+from lookonce.server.models import Found, ServedModel, find
+from lookonce.server.requests import Bodies, Options, Upload, read_request
 
 Result = TypeVar("Result")
 

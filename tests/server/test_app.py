@@ -1,4 +1,4 @@
-"""Tests of lookonce.serve.app: errors as JSON, and the page in a real browser."""
+"""Tests of lookonce.server.app: errors as JSON, and the page in a real browser."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from browser import Tab, needs_browser
 from lookonce import Detector
 from lookonce.data.formats.voc import write_annotation
 from lookonce.inference.outputs import ImageResult, yolo_lines
-from lookonce.serve.app import FILES, HERE
+from lookonce.server.app import FILES, HERE
 from served import serving
 
 

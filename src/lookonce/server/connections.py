@@ -15,9 +15,9 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lookonce.errors import UserError
-from lookonce.serve.api import Service, replaced
-from lookonce.serve.app import Access, make_app
-from lookonce.serve.limits import RequestError
+from lookonce.server.api import Service, replaced
+from lookonce.server.app import Access, make_app
+from lookonce.server.limits import RequestError
 
 log = logging.getLogger("lookonce")
 HEADER_SECONDS = 15

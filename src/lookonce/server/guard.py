@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 
-from lookonce.serve.limits import RequestError
-from lookonce.serve.metrics import Metrics
+from lookonce.server.limits import RequestError
+from lookonce.server.metrics import Metrics
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

@@ -1,4 +1,4 @@
-"""Tests of lookonce.serve.requests: what is refused, and how."""
+"""Tests of lookonce.server.requests: what is refused, and how."""
 
 import base64
 import time
@@ -9,8 +9,8 @@ pytest.importorskip("starlette", reason="the extra serve is not installed")
 import httpx
 
 from lookonce import Detector
-from lookonce.serve.limits import RequestError
-from lookonce.serve.requests import Options, from_base64, parse_options
+from lookonce.server.limits import RequestError
+from lookonce.server.requests import Options, from_base64, parse_options
 from served import serving
 
 JSON = {"content-type": "application/json"}

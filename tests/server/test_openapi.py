@@ -1,13 +1,13 @@
-"""Tests of lookonce.serve.openapi: what it says, held against the routes."""
+"""Tests of lookonce.server.openapi: what it says, held against the routes."""
 
 import re
 
 import pytest
 
 pytest.importorskip("starlette", reason="the extra serve is not installed")
-from lookonce.serve import api, label_studio
-from lookonce.serve.openapi import docs_page, openapi
-from lookonce.serve.requests import NAMES
+from lookonce.server import api, label_studio
+from lookonce.server.openapi import docs_page, openapi
+from lookonce.server.requests import NAMES
 
 DESCRIPTION = openapi()
 

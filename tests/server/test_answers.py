@@ -1,4 +1,4 @@
-"""Tests of lookonce.serve.answers."""
+"""Tests of lookonce.server.answers."""
 
 import json
 
@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 from lookonce.model.detections import Detections
-from lookonce.serve.answers import exact
-from lookonce.serve.client import from_json
+from lookonce.server.answers import exact
+from lookonce.server.client import from_json
 
 
 def test_every_digit_survives_json():

@@ -1,11 +1,11 @@
-"""Tests of lookonce.serve.batcher: the network is a function whose calls the test holds back and lets go."""
+"""Tests of lookonce.server.batcher: the network is a function whose calls the test holds back and lets go."""
 
 import asyncio
 import threading
 
 import pytest
 
-from lookonce.serve.batcher import LANES, Batcher, ClosedError, QueueFullError
+from lookonce.server.batcher import LANES, Batcher, ClosedError, QueueFullError
 
 
 class Network:

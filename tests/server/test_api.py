@@ -1,4 +1,4 @@
-"""Tests of lookonce.serve.api, over HTTP: what a detector answers here is the oracle."""
+"""Tests of lookonce.server.api, over HTTP: what a detector answers here is the oracle."""
 
 import base64
 import io
