@@ -28,7 +28,17 @@ CONTENTS = {
     "Start": ["readme"],
     "Tutorial": [],  # the notebooks
     "How to": ["data", "train", "evaluate", "detect", "deploy", "darknet", "python", "coming-from", "questions"],
-    "Background": ["which-yolo-loss", "terms", "architecture", "results", "experiments", "commands", "changes"],
+    "Background": [
+        "which-yolo-loss",
+        "terms",
+        "platforms",
+        "privacy",
+        "architecture",
+        "results",
+        "experiments",
+        "commands",
+        "changes",
+    ],
 }
 """Pages in the order of the side bar."""
 OUTSIDE = {"README.md": "readme.md", "CHANGELOG.md": "changes.md"}
