@@ -7,6 +7,7 @@ Usage: python benchmarks/rough_places.py [place ...]
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -45,12 +46,25 @@ COMMANDS = [
     ["evaluate", "OUT/run", "DATA", "--split", "all", "--bootstrap", "5", "--report", "OUT/evaluate.html"],
     ["compare", "OUT/run", "OUT/run", "DATA", "--split", "all", "--bootstrap", "5"],
     ["diagnose", "OUT/run", "DATA"], ["explain", "DATA", "OUT/run", "--split", "all", "--out", "OUT/explain.html"],
-    ["detect", "OUT/run", "DATA/images", "--out", "OUT/found", "--threshold", "0.001", "--save", "csv", "coco", "crops"],
+    ["detect", "OUT/run", "DATA/images", "--out", "OUT/found", "--threshold", "0.001", "--save", "csv", "coco"],
     ["export", "OUT/run", "--format", "onnx", "--out", "OUT/m"],
     ["export", "OUT/run", "--format", "openvino", "--out", "OUT/m"],
     ["prune", "OUT/run", "DATA", "--ratio", "0.2", "--steps", "2", "--max-drop", "1", "--out", "OUT"],
     ["benchmark", "OUT/run", "--rounds", "1"], ["cache"], ["models"], ["download"], ["demo", "--help"],
 ]  # fmt: skip
+CHILD = """
+import json, sys, traceback
+sys.path[:] = [place for place in sys.path if place]  # as for the installed program
+from lookonce.cli import main
+for words in json.loads(sys.argv[1]):
+    try:
+        code = main(words)
+    except BaseException:
+        traceback.print_exc()
+        code = 99
+    for stream in (sys.stdout, sys.stderr):
+        print("\\n@@@", code, file=stream, flush=True)
+"""
 
 
 def write_data(root: Path) -> None:
@@ -88,45 +102,52 @@ def write_traps(folder: Path) -> None:
         (folder / name).write_text(mark)
 
 
-def judged(words: list[str], done: subprocess.CompletedProcess[bytes]) -> str:
+def judged(words: list[str], code: int, out: bytes, err: bytes) -> str:
     """Return what is wrong with the output of a command; empty: nothing."""
     wrong = []
-    if b"Traceback" in done.stderr + done.stdout:
-        wrong.append("traceback: " + done.stderr.decode(errors="replace").strip().splitlines()[-1][:150])
-    if b"\x1b" in done.stdout + done.stderr:
+    last = (err.decode(errors="replace").strip().splitlines() or [""])[-1][:200]
+    if b"Traceback" in err + out:
+        wrong.append(f"traceback: {last}")
+    elif code not in (0, 1):
+        wrong.append(last)
+    if b"\x1b" in out + err:
         wrong.append("an escape sequence")
-    if done.returncode not in (0, 1):
-        wrong.append(done.stderr.decode(errors="replace").strip().splitlines()[-1][:200])
     if "--json" in words and not wrong:
-        json.loads(done.stdout.decode("cp1252", "replace"))
+        json.loads(out.decode("utf-8", "replace"))
     return "; ".join(wrong)
+
+
+def run(place: str, base: Path) -> None:
+    """Run the commands in one process, since each would import torch."""
+    here = base / "here"
+    here.mkdir()
+    write_data(base / "data")
+    write_cfg(here / "nano.cfg")
+    if place == "hostile folder":
+        write_traps(here)
+    environment = {**os.environ, **PLACES[place], "LOOKONCE_CACHE": str(base / "cache")}
+    environment.pop("PYTHONSAFEPATH", None)
+    given = [[w.replace("DATA", str(base / "data")).replace("OUT", str(base / "out")) for w in c] for c in COMMANDS]
+    start = ["unshare", "--map-root-user", "--net"] if place == "no network" else []
+    done = subprocess.run([*start, sys.executable, "-c", CHILD, json.dumps(given)], cwd=here, env=environment,
+                          capture_output=True, check=False)  # fmt: skip
+    outs, errs = (re.split(rb"\n@@@ (\d+)\r?\n", stream) for stream in (done.stdout, done.stderr))
+    for number, command in enumerate(COMMANDS):
+        if 2 * number + 1 >= len(outs):
+            print(f"  the process ended: {done.stderr[-300:].decode(errors='replace')}")
+            return
+        code = int(outs[2 * number + 1])
+        verdict = judged(command, code, outs[2 * number], errs[2 * number]) or "as promised"
+        print(f"  {code} {' '.join(command)[:70]:70} {verdict}", flush=True)
+    if (here / "TRAPPED").exists():
+        print("  CODE OF THE CURRENT FOLDER RAN:", (here / "TRAPPED").read_text())
 
 
 def main() -> None:
     for place in sys.argv[1:] or PLACES:
+        print(f"{place}:", flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            base, here = Path(folder), Path(folder) / "here"
-            here.mkdir()
-            write_data(base / "data")
-            write_cfg(here / "nano.cfg")
-            if place == "hostile folder":
-                write_traps(here)
-            environment = {**os.environ, **PLACES[place], "LOOKONCE_CACHE": str(base / "cache")}
-            environment.pop("PYTHONSAFEPATH", None)
-            start = [sys.executable, "-c", "import sys; sys.path[:] = [p for p in sys.path if p]; "
-                     "from lookonce.__main__ import entry; entry()"]  # fmt: skip
-            if place == "no network":
-                start = ["unshare", "--map-root-user", "--net", *start]
-            print(f"{place}:", flush=True)
-            for command in COMMANDS:
-                words = [word.replace("DATA", str(base / "data")).replace("OUT", str(base / "out")) for word in command]
-                done = subprocess.run([*start, *words], cwd=here, env=environment, capture_output=True, check=False)
-                print(
-                    f"  {done.returncode} {' '.join(command)[:70]:70} {judged(command, done) or 'as promised'}",
-                    flush=True,
-                )
-            if (here / "TRAPPED").exists():
-                print("  CODE OF THE CURRENT FOLDER RAN:", (here / "TRAPPED").read_text())
+            run(place, Path(folder))
 
 
 if __name__ == "__main__":
