@@ -32,6 +32,8 @@ CONTENTS = {
         "yolo-papers",
         "which-yolo-loss",
         "terms",
+        "platforms",
+        "privacy",
         "architecture",
         "results",
         "experiments",
