@@ -189,6 +189,6 @@ def _package() -> Any:
     try:
         found = importlib.import_module("nncf")
     except ImportError:
-        raise ConfigError("int8: the package nncf is not installed; run: pip install lookonce[int8]") from None
+        raise ConfigError("int8: the package nncf is not installed; run: pip install 'lookonce[int8]'") from None
     logging.getLogger("nncf").setLevel(logging.ERROR)
     return found

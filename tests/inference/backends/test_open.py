@@ -461,7 +461,7 @@ def test_packages_that_are_not_installed_are_told_with_the_command(exported, squ
     image = str(squares / "JPEGImages" / "test000.png")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert main(["detect", str(exported / "m.onnx"), image, "--backend", "onnxruntime", "--out", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.endswith("the package is not installed; run: pip install lookonce[onnx]\n")
+    assert capsys.readouterr().err.endswith("the package is not installed; run: pip install 'lookonce[onnx]'\n")
 
 
 @pytest.mark.parametrize("backend, name", [("torch", "m.onnx"), ("torch", "m.xml"), ("onnxruntime", "m.xml")])

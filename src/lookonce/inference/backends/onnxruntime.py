@@ -95,7 +95,7 @@ def import_onnxruntime() -> Any:
         found = importlib.import_module("onnxruntime")
     except ImportError:
         raise ConfigError(
-            "backend: 'onnxruntime': the package is not installed; run: pip install lookonce[onnx]"
+            "backend: 'onnxruntime': the package is not installed; run: pip install 'lookonce[onnx]'"
         ) from None
     getattr(found, "disable_telemetry_events", lambda: None)()  # builds for Windows ignore the variable
     return found
