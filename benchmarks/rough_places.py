@@ -53,8 +53,9 @@ COMMANDS = [
     ["benchmark", "OUT/run", "--rounds", "1"], ["cache"], ["models"], ["download"], ["demo", "--help"],
 ]  # fmt: skip
 CHILD = """
-import json, sys, traceback
+import sys
 sys.path[:] = [place for place in sys.path if place]  # as for the installed program
+import json, traceback
 from lookonce.cli import main
 for words in json.loads(sys.argv[1]):
     try:
