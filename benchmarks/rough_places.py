@@ -49,12 +49,13 @@ COMMANDS = [
     ["detect", "OUT/run", "DATA/images", "--out", "OUT/found", "--threshold", "0.001", "--save", "csv", "coco"],
     ["export", "OUT/run", "--format", "onnx", "--out", "OUT/m"],
     ["export", "OUT/run", "--format", "openvino", "--out", "OUT/m"],
-    ["prune", "OUT/run", "DATA", "--ratio", "0.2", "--steps", "2", "--max-drop", "1", "--out", "OUT"],
+    ["prune", "OUT/run", "DATA", "--ratio", "0.2", "--steps", "2", "--max-drop", "0.99", "--out", "OUT"],
     ["benchmark", "OUT/run", "--rounds", "1"], ["cache"], ["models"], ["download"], ["demo", "--help"],
 ]  # fmt: skip
 CHILD = """
-import json, sys, traceback
+import sys
 sys.path[:] = [place for place in sys.path if place]  # as for the installed program
+import json, traceback
 from lookonce.cli import main
 for words in json.loads(sys.argv[1]):
     try:

@@ -92,6 +92,7 @@ class Folders:
         self._root, self._shared = root, shared
         self._by_name: dict[str, Path | None] | None = None
         self._names: dict[str, dict[str, str]] = {}
+        self._same: dict[str, dict[str, str]] = {}
         self._worked: dict[tuple[str, tuple[Path, ...], bool], tuple[str, int]] = {}
 
     def has(self, path: Path) -> bool:
@@ -122,7 +123,7 @@ class Folders:
         return found
 
     def _listing(self, folder: str) -> dict[str, str]:
-        """Return the names in a folder, the images among them by "/stem", and all again by "//" and what is alike."""
+        """Return the names in a folder, and the images among them by "/stem"."""
         if folder not in self._names:
             found = {}
             try:
@@ -131,12 +132,16 @@ class Folders:
                     stem, ending = os.path.splitext(name)
                     if ending.lower() in IMAGE_SUFFIXES and not is_hidden(name):
                         found["/" + stem] = name
-                for name in tuple(found):  # after the names themselves, so that a name that is there means itself
-                    found.setdefault("//" + alike(name), found[name])
             except (OSError, ValueError):
                 pass  # no such folder
             self._names[folder] = found
         return self._names[folder]
+
+    def _alike(self, folder: str) -> dict[str, str]:
+        """Return the listing of a folder by files.alike."""
+        if folder not in self._same:
+            self._same[folder] = {alike(key): name for key, name in self._listing(folder).items()}
+        return self._same[folder]
 
     def resolve(self, text: str, bases: Sequence[Path], image: bool = False) -> Path | None:
         """Return the file or folder that a written path means here; None: nothing has that name.
@@ -161,28 +166,27 @@ class Folders:
             base, drop = self._worked[key]
             if found := self._there(base, parts[drop:], image):
                 return found
-        listed = [(str(base), self._listing(str(base))) for base in bases]
-        for drop, head in enumerate(parts):
-            last = drop == len(parts) - 1
-            stem = "/" + os.path.splitext(head)[0] if image and last else head
-            for base, names in listed:
-                keys = (head, stem, "//" + alike(head), "//" + alike(stem))
-                if (head == ".." or not names.keys().isdisjoint(keys)) and (
-                    found := self._there(base, parts[drop:], image)
-                ):
-                    self._worked[key] = base, drop
-                    return found
+        for same in (False, True):  # as written, else as systems that ignore case and accents would read it
+            for drop, head in enumerate(parts):
+                first = alike(head) if same else head
+                stem = "/" + os.path.splitext(first)[0] if image and drop == len(parts) - 1 else first
+                for base in map(str, bases):
+                    names = self._alike(base) if same else self._listing(base)
+                    if (first in names or stem in names or head == "..") and (
+                        found := self._there(base, parts[drop:], image, same)
+                    ):
+                        self._worked[key] = base, drop
+                        return found
         return self.by_name(text) if image else None
 
-    def _there(self, base: str, parts: list[str], image: bool) -> Path | None:
-        names = self._listing(os.path.join(base, *parts[:-1]))
-        stem, ending = os.path.splitext(parts[-1])
-        if parts[-1] in names and (not image or ending.lower() in IMAGE_SUFFIXES):
-            return Path(base, *parts)
-        if image:
-            name = names.get("/" + stem) or names.get("//" + alike("/" + stem))
-        else:
-            name = names.get("//" + alike(parts[-1]))
+    def _there(self, base: str, parts: list[str], image: bool, same: bool = False) -> Path | None:
+        """Return the file at a path below a base. same: its name is only alike."""
+        folder = os.path.join(base, *parts[:-1])
+        names = self._alike(folder) if same else self._listing(folder)
+        last = alike(parts[-1]) if same else parts[-1]
+        stem, ending = os.path.splitext(last)
+        name = names.get(last) if not image or ending.lower() in IMAGE_SUFFIXES else None
+        name = name or (names.get("/" + stem) if image else None)
         return Path(base, *parts[:-1], name) if name else None
 
 

@@ -234,7 +234,7 @@ def read_list(path: Path, known: Collection[str] = (), note: Note | None = None)
     Raises:
         UserError: a list that is not text.
     """
-    names, same = [], {alike(name): name for name in known}
+    names, same = [], dict[str, str]()
     for line in read_lines(path, "one name of an image a line", note=note):
         text = line.strip().replace("\\", "/")
         first, *last = text.rsplit(maxsplit=1)[:2] or [""]
@@ -242,6 +242,8 @@ def read_list(path: Path, known: Collection[str] = (), note: Note | None = None)
         tries = (whole, whole.rpartition("/")[2], short, short.rpartition("/")[2])
         if text:
             found = next((name for name in tries if name in known), None)
+            if found is None and not same:
+                same = {alike(name): name for name in known}
             names.append(found or next((same[alike(name)] for name in tries if alike(name) in same), short))
     return list(dict.fromkeys(names))
 
