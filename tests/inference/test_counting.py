@@ -42,7 +42,7 @@ def random_walks(number: int) -> list[Walk]:
 
 
 def crossings_by_coordinates(walk: Walk, line: Line) -> list[tuple[float, str]]:
-    """The same in coordinates along (u, 0 to 1) and across (v) the line: sign changes of v, with u where v was last 0."""
+    """The same in coordinates along (u, 0 to 1) and across (v) the line: sign changes of v, with u where v is 0."""
     (ax, ay), (bx, by) = line.start, line.end
     along = (Fraction(bx - ax), Fraction(by - ay))
     length = along[0] ** 2 + along[1] ** 2

@@ -1,7 +1,7 @@
 """Count objects at lines and in zones: events with exact times, counts by class and direction, times of stay.
 
-Between two frames an object moves straight from point to point. It crosses a line when it has been strictly on one side
-and is strictly on the other, and left the line at a point of it, ends included: touching, standing or starting on a line
+Between two frames an object moves straight from point to point. It crosses a line when it was strictly on one side and
+is strictly on the other, and left the line at a point of it, ends included: touching, standing or starting on a line
 counts nothing. It enters or leaves a zone in the same way: the edge changes nothing. The time of an event is when the
 object leaves the line or the edge, between frames as well.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 from lookonce.inference.zones import Line, Point, Zone, Zones, meet, turn
@@ -197,7 +198,7 @@ def passages(zone: Zone, p: Point, q: Point, inside: bool | None) -> list[tuple[
         return [(0.0, place > 0)] if place and (place > 0) != inside else []
     cuts = sorted({Fraction(0), Fraction(1), *(part for a, b in zone.edges for part in _cuts(p, q, a, b))})
     changes = []
-    for low, high in zip(cuts[:-1], cuts[1:], strict=True):
+    for low, high in pairwise(cuts):
         middle = (low + high) / 2
         place = _place(zone, (start[0] + middle * way[0], start[1] + middle * way[1]))
         if place and (place > 0) != inside:

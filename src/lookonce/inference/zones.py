@@ -67,7 +67,7 @@ class Zones:
     anchor: Anchor = "center"
 
     def check(self, size: tuple[int, int], source: str) -> None:
-        """Raise ConfigError for a point outside an image of size (width, height). source: the video, for the message."""
+        """Raise ConfigError for a point outside an image of size (width, height). source: its name, for the message."""
         for shape in (*self.lines, *self.zones):
             points = (shape.start, shape.end) if isinstance(shape, Line) else shape.points
             for x, y in points:

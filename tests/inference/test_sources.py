@@ -1,0 +1,246 @@
+"""Tests of lookonce.inference.sources."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lookonce.errors import ConfigError, UserError
+from lookonce.inference import sources
+from lookonce.inference.sources import PAUSES, Sampling, Source, find_sources, kind_of
+
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffmpeg is not installed")
+FRAMES = 20
+
+
+def grey(level: int) -> np.ndarray:
+    return np.full((48, 64, 3), level, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 frames at 10 a second; frame n is grey of 10 n."""
+    path = tmp_path_factory.mktemp("videos") / "clip.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (64, 48))
+    for n in range(FRAMES):
+        writer.write(grey(10 * n))
+    writer.release()
+    return path
+
+
+def indices(path: Path | str, **sampling: float) -> list[int]:
+    return [frame.index for frame in Source(str(path), Sampling(**sampling))]
+
+
+def test_every_frame_comes_in_order_with_its_pixels_and_time(clip: Path) -> None:
+    source = Source(str(clip), Sampling())
+    frames = list(source)
+    assert [frame.index for frame in frames] == list(range(FRAMES))
+    assert [frame.time for frame in frames] == pytest.approx([n / 10 for n in range(FRAMES)])
+    assert [frame.pixels.mean() for frame in frames] == pytest.approx([10 * n for n in range(FRAMES)], abs=4)
+    assert (source.size, source.live, str(source.tally)) == ((64, 48), False, "20 frames read")
+
+
+def test_colours_are_rgb(tmp_path: Path) -> None:
+    path = tmp_path / "red.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    writer.write(np.full((48, 64, 3), (0, 0, 255), np.uint8))  # BGR
+    writer.release()
+    [frame] = Source(str(path), Sampling())
+    assert frame.pixels[20, 20].tolist() == pytest.approx([254, 0, 0], abs=6)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        ({"every": 7}, [0, 7, 14]),
+        ({"fps": 2}, [0, 5, 10, 15]),
+        ({"fps": 4}, [0, 3, 5, 8, 10, 13, 15, 18]),  # 0, .25 -> .3, .5, .75 -> .8
+        ({"fps": 100}, list(range(FRAMES))),
+        ({"start": 0.45, "end": 0.8}, [5, 6, 7, 8]),
+        ({"start": 0.5, "fps": 2}, [5, 10, 15]),
+    ],
+)
+def test_sampling_is_by_index_or_by_time(clip: Path, sampling: dict[str, float], expected: list[int]) -> None:
+    assert indices(clip, **sampling) == expected
+
+
+@pytest.mark.parametrize(
+    "bad", [{"every": 0}, {"fps": 0}, {"fps": float("nan")}, {"start": -1}, {"start": 3, "end": 2}]
+)
+def test_sampling_that_selects_nothing_is_an_error(bad: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=f"^{list(bad)[-1]}: "):
+        Sampling(**bad)
+
+
+VARIABLE = {
+    "a.mp4": ("select='not(mod(n,7)*mod(n,3))+gt(n,40)'", ("-c:v", "mpeg4", "-bf", "2")),
+    "b.webm": ("select='not(mod(n,5)*mod(n,3))+gt(n,40)'", ("-c:v", "libvpx")),
+    "c.mkv": ("setpts='PTS+0.43/TB*gt(N,10)+0.2*N*N/TB/900'", ("-c:v", "mpeg4")),
+}
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", VARIABLE)
+def test_times_of_variable_frame_rates_are_those_of_ffprobe(tmp_path: Path, name: str) -> None:
+    filters, codec = VARIABLE[name]
+    path = tmp_path / name
+    subprocess.run(["ffmpeg", "-v", "fatal", "-f", "lavfi", "-i", "testsrc=size=64x48:rate=30:d=2", "-vf", filters,
+                    "-vsync", "vfr", *codec, str(path)], check=True)  # fmt: skip
+    probed = subprocess.run(["ffprobe", "-v", "error", "-select_streams", "v", "-show_entries", "frame=pts_time", "-of",
+                             "csv=p=0", str(path)], check=True, capture_output=True, text=True).stdout  # fmt: skip
+    expected = [float(line.strip(",")) for line in probed.split()]
+    source = Source(str(path), Sampling())
+    times = [frame.time for frame in source]
+    assert len(set(np.diff(expected).round(3))) > 1  # the rate varies
+    assert times == pytest.approx(expected, abs=0.001)
+    assert (source.tally.read, source.tally.missing, source.tally.note) == (len(expected), 0, "")
+
+
+def test_rotation_in_the_metadata_is_applied(clip: Path, tmp_path: Path) -> None:
+    content = bytearray(clip.read_bytes())
+    matrix = content.find(b"tkhd") + 44  # version 0
+    quarter = np.array([0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30], ">i4")
+    content[matrix : matrix + 36] = quarter.tobytes()
+    turned = tmp_path / "turned.mp4"
+    turned.write_bytes(content)
+    source = Source(str(turned), Sampling(every=10))
+    assert source.size == (48, 64)
+    assert {frame.pixels.shape for frame in source} == {(64, 48, 3)}
+
+
+@needs_ffmpeg
+def test_a_file_that_is_cut_is_reported_with_its_counts(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.mp4"
+    subprocess.run(["ffmpeg", "-v", "fatal", "-f", "lavfi", "-i", "testsrc=size=64x48:rate=30:d=3", "-c:v", "mpeg4",
+                    "-movflags", "faststart", str(whole)], check=True)  # fmt: skip
+    cut = tmp_path / "cut.mp4"
+    content = whole.read_bytes()
+    cut.write_bytes(content[: len(content) // 2])
+    source = Source(str(cut), Sampling())
+    read = len(list(source))
+    assert 10 < read < 80
+    assert source.tally.missing == 90 - read
+    assert f"{read} frames read, {90 - read} missing; the video ends at " in str(source.tally)
+    assert "of 3.00 s: the file is cut off or damaged" in source.tally.note
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"hello, I am text\n" * 9, "is text"),
+        (bytes(range(256)) * 4, "cannot be read as a video: it is damaged"),
+    ],
+)
+def test_what_is_no_video_is_an_error_that_says_what_it_is(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"clip.mp4: {message}"):
+        Source(str(path), Sampling())
+
+
+def test_a_missing_file_camera_or_stream_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.mp4: no such file"):
+        Source("nowhere.mp4", Sampling())
+    monkeypatch.setattr(sources, "open_capture", lambda name: None)
+    with pytest.raises(UserError, match=r"camera 97: there is none, or another program uses it"):
+        Source("97", Sampling(), lambda name: None)
+    with pytest.raises(UserError, match=r"rtsp://x: gives no video within 10 s"):
+        Source("rtsp://x", Sampling(), lambda name: None)
+    monkeypatch.setenv("LOOKONCE_OFFLINE", "1")
+    with pytest.raises(UserError, match=r"rtsp://x: not opened, because of --offline"):
+        Source("rtsp://x", Sampling(), lambda name: None)
+
+
+class FakeCapture:
+    """A camera that gives some frames and stops."""
+
+    def __init__(self, frames: int, pace: float = 0.0) -> None:
+        self.left, self.pace = frames, pace
+
+    def get(self, what: int) -> float:
+        return {cv2.CAP_PROP_FRAME_WIDTH: 64, cv2.CAP_PROP_FRAME_HEIGHT: 48, cv2.CAP_PROP_FPS: 30}.get(what, 0)
+
+    def grab(self) -> bool:
+        time.sleep(self.pace)
+        self.left -= 1
+        return self.left >= 0
+
+    def retrieve(self) -> tuple[bool, np.ndarray]:
+        return True, grey(self.left)
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_camera_that_stops_is_opened_again_after_growing_pauses_and_then_reported() -> None:
+    opened = iter([FakeCapture(3), None, None, FakeCapture(2), *[None] * len(PAUSES)])
+    pauses: list[float] = []
+    source = Source("0", Sampling(keep_all=True), lambda name: next(opened), pauses.append)
+    assert [frame.index for frame in source] == [0, 1, 2, 3, 4]
+    assert pauses == [*PAUSES[:3], *PAUSES]
+    assert (source.tally.failed, source.tally.reconnects, source.tally.dropped) == (True, 1, 0)
+    assert "it stopped after 5 frames, and did not come back in 5 tries within 31 s" in str(source.tally)
+
+
+def test_a_slow_reader_of_a_camera_gets_the_newest_frame_and_drops_are_counted() -> None:
+    source = Source("0", Sampling(), lambda name: FakeCapture(40, pace=0.002), lambda seconds: source._stop.set())
+    seen = []
+    for frame in source:
+        time.sleep(0.01)
+        seen.append(frame.index)
+    assert seen == sorted(set(seen))
+    assert source.tally.dropped > 0
+    assert len(seen) + source.tally.dropped == source.tally.read == 40
+
+
+def test_keep_all_gives_a_slow_reader_every_frame() -> None:
+    source = Source("0", Sampling(keep_all=True), lambda name: FakeCapture(20), lambda seconds: source._stop.set())
+    assert [frame.index for frame in source if not time.sleep(0.002)] == list(range(20))
+    assert source.tally.dropped == 0
+
+
+def test_a_reader_may_stop_early(clip: Path) -> None:
+    for frame in Source(str(clip), Sampling()):
+        if frame.index == 2:
+            break
+    assert frame.index == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("clip.MP4", "video"), ("~/a/clip.webm", "video"), ("0", "camera"), ("12", "camera"), ("photo.jpg", None),
+        ("rtsp://user:word@host/1", "stream"), ("http://host/live.m3u8?token=1", "stream"),
+        ("https://host/clip.mp4", "stream"), ("http://host/video.mjpg", "stream"), ("https://host/photo.jpg", None),
+        ("https://host/page", None), ("folder/*.jpg", None),
+    ],
+)  # fmt: skip
+def test_names_say_what_they_are(name: str, kind: str | None) -> None:
+    assert kind_of(name) == kind
+
+
+def test_lists_and_folders_of_videos_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "7").write_text("a file that is called 7")
+    assert kind_of("7") is None
+    (tmp_path / "sub").mkdir()
+    for name in ("b.mp4", "a.mkv", "sub/c.mov", "photo.jpg"):
+        (tmp_path / name).touch()
+    assert find_sources(str(tmp_path)) == [str(tmp_path / name) for name in ("a.mkv", "b.mp4", "sub/c.mov")]
+    (tmp_path / "list.txt").write_text("# cameras\n0\n\nrtsp://host/1\nsub/c.mov\n")
+    assert find_sources("list.txt") == ["0", "rtsp://host/1", str(Path("sub/c.mov"))]
+    (tmp_path / "mixed.txt").write_text("0\nphoto.jpg\n")
+    with pytest.raises(
+        UserError, match=r"mixed\.txt: has 0 and photo\.jpg; expected videos, cameras and streams alone"
+    ):
+        find_sources("mixed.txt")
+    (tmp_path / "images.txt").write_text("photo.jpg\n")
+    assert find_sources("images.txt") == find_sources("photo.jpg") == []
