@@ -120,8 +120,11 @@ def test_work_that_was_stopped_says_how_to_go_on(monkeypatch, capsys):
     def stop(*_, **__):
         raise Interrupted("stopped; go on with: lookonce train --resume runs/x", 15)
 
-    monkeypatch.setattr("lookonce.commands.evaluate.read_dataset", stop)
-    monkeypatch.setattr("lookonce.commands.evaluate.Detector", lambda *_, **__: SimpleNamespace(labels=("a",)))
+    monkeypatch.setattr("lookonce.commands.evaluate.read_for", stop)
+    monkeypatch.setattr(
+        "lookonce.commands.evaluate.Detector",
+        lambda *_, **__: SimpleNamespace(labels=("a",), about=SimpleNamespace(tree=None)),
+    )
     assert main(["evaluate", "model", "data"]) == 143
     assert capsys.readouterr().err == "lookonce: stopped; go on with: lookonce train --resume runs/x\n"
 
@@ -202,10 +205,10 @@ def test_the_no_form_of_a_switch_that_is_off_is_left_out_with_a_hint(name, caplo
 def test_the_word_none_unsets_what_the_config_gives():
     config = {"epochs": 5, "name": "a", "patience": 3, "labels": ["a", "b"], "weights": "w", "multi_scale": [320],
               "val_split": "val"}  # fmt: skip
-    words = ["--epochs", "none", "--name", "None", "--weights", "none", "--labels", "--multi-scale"]
+    words = ["--epochs", "none", "--name", "None", "--labels", "--multi-scale"]
     words += ["--patience", "0", "--val-split", "none"]
     found = bound("train", "x", *words, config=config)
-    assert [found[n] for n in ("epochs", "name", "weights", "labels")] == [None] * 4
+    assert [found[n] for n in ("epochs", "name", "labels")] == [None] * 3
     assert (found["multi_scale"], found["patience"], found["val_split"]) == ((), 0, "none")
     assert bound("anchors", "x", "--plot", "none")["plot"] is None
     assert bound("train", "x", "--labels", "none")["labels"] == ["none"]

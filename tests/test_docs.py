@@ -16,7 +16,7 @@ from lookonce.cli import COMMANDS, make_app
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOTEBOOKS = sorted((ROOT / "docs" / "tutorial").glob("*.py"))
-EVERYWHERE = {"--config", "--help", "--help-all", "--install-completion", "--json", "--version"}
+EVERYWHERE = {"--offline", "--config", "--help", "--help-all", "--install-completion", "--json", "--version"}
 
 
 def headings(page):

@@ -30,8 +30,8 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
 """Groups of a command's options in the order of its help. "Augmentation" holds --augment.*, the last group the rest."""
 COMMON = {
     "train": {
-        "data", "labels", "val-split", "steps", "epochs", "batch-size", "network", "size", "anchors", "weights",
-        "freeze", "learning-rate", "name", "resume", "device",
+        "data", "labels", "val-split", "minutes", "steps", "epochs", "network", "size", "weights", "learning-rate",
+        "name", "resume", "device",
     },
 }  # fmt: skip
 """Options that the short help of a command shows."""
@@ -54,7 +54,7 @@ EXAMPLES = {
                "lookonce export runs/cells-1 --format openvino --int8 --data cells"),
     "prune": ("lookonce prune runs/cells-1 cells --ratio .5",),
     "serve": ("lookonce serve runs/cells-1", "lookonce serve cells=runs/cells-1 parts=parts.xml --port 9000"),
-    "train": ("lookonce train cells", "lookonce train cells --steps 1500 --size 320 --name quick",
+    "train": ("lookonce train cells --weights coco", "lookonce train cells --weights coco --minutes 1",
               "lookonce train --resume runs/cells-1"),
 }  # fmt: skip
 NOTES = {

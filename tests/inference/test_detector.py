@@ -196,3 +196,13 @@ def test_diou_suppression_keeps_boxes_with_distant_centres():
     assert len(detector.detect([image], diou)[0]) > len(detector(image))
     with pytest.raises(UserError, match="distance_exponent: 0; expected a number above 0, or None"):
         replace(diou, distance_exponent=0)
+
+
+def test_diou_keeps_boxes_side_by_side_that_iou_suppresses(run):
+    model, images = Path(run), np.random.default_rng(4).integers(0, 255, (3, 96, 96, 3), np.uint8)
+    alone, apart = (Detector(model, "torch", threshold=0.001, nms=nms) for nms in ("iou", "diou"))
+    assert (alone.selection.distance_exponent, apart.selection.distance_exponent) == (None, 0.6)
+    assert all(len(apart(image)) >= len(alone(image)) for image in images)
+    assert sum(len(apart(image)) for image in images) > sum(len(alone(image)) for image in images)
+    with pytest.raises(UserError, match="nms: 'soft'; expected iou or diou"):
+        Detector(model, nms="soft")

@@ -43,7 +43,7 @@ from lookonce.inference.outputs import (
     write_crops,
 )  # fmt: skip
 from lookonce.model.detections import Detections
-from lookonce.model.postprocess import Selection
+from lookonce.model.postprocess import Nms, Selection
 from lookonce.server.client import ADDRESS as SERVER
 from lookonce.server.client import Client
 
@@ -139,6 +139,7 @@ def detect(
     labels: Sequence[str] | None = None,
     threshold: float | None = None,
     iou_threshold: float = 0.45,
+    nms: Nms = "iou",
     tree_threshold: float | None = None,
     save: Sequence[SaveFormat] | None = None,
     save_images: Annotated[bool, Parameter(negative="--no-save-images")] = True,
@@ -163,6 +164,7 @@ def detect(
         labels: Classes to detect; none: all.
         threshold: Lowest score of a detection; none: the model's own threshold of each class, from validation.
         iou_threshold: Non-maximum suppression: of two boxes of a class with a higher IoU than this, keep the better.
+        nms: iou, or diou, which keeps overlapping boxes whose centres are apart, as of two people side by side.
         tree_threshold: Of a model with a tree of classes: a detection goes on to a child class while its probability
             is above this, else it backs off to the parent, and "backed_off_from" in detections.json names the child;
             none: the model's own, 0.5.
@@ -194,14 +196,13 @@ def detect(
         place = numbered_folder(DETECTIONS, start=2) if out is None else new_folder(expanded(out), overwrite)
         with place as folder:
             if SERVER.match(str(model)):
-                if (backend, device, precision, tree_threshold) != ("auto", None, "auto", None):
-                    raise UserError(
-                        "backend, device, precision, tree-threshold: are those of the server; leave them out"
-                    )
+                if (backend, device, precision, nms, tree_threshold) != ("auto", None, "auto", "iou", None):
+                    raise UserError("backend, device, precision, nms, tree-threshold: are those of the server; leave "
+                                    "them out")  # fmt: skip
                 detector: Detector | Client = Client(str(model), threshold=threshold, iou_threshold=iou_threshold)
             else:
                 detector = Detector(model, backend, device=device, precision=precision, throughput=True,
-                                    threshold=threshold, iou_threshold=iou_threshold,
+                                    threshold=threshold, iou_threshold=iou_threshold, nms=nms,
                                     tree_threshold=tree_threshold)  # fmt: skip
             labels = None if labels is None else [choose(n, detector.labels, "labels") for n in several(labels)]
             sweep(folder)

@@ -9,11 +9,12 @@ from io import BufferedIOBase
 from itertools import islice
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lookonce.choices import choose
 from lookonce.data.images import BATCH, WAITING, Decoded, ImageSource, Opened, load_for, load_rgb, open_ahead
 from lookonce.errors import ConfigError, ImageError, plural, printable
 from lookonce.files import file_digest
@@ -22,7 +23,7 @@ from lookonce.inference.backends.settings import BackendName, Precision, Setting
 from lookonce.inference.pretrained_models import model_name, model_path
 from lookonce.model.detections import Detections, Predictions
 from lookonce.model.heads import decode
-from lookonce.model.postprocess import PLAIN_THRESHOLD, Selection, postprocess
+from lookonce.model.postprocess import DIOU_EXPONENT, PLAIN_THRESHOLD, Nms, Selection, postprocess
 from lookonce.model.resize import to_input
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Detector:
         throughput: For many images: OpenVINO runs several at a time.
         threshold: Lowest score of a detection, 0 to 1; None: the model's own thresholds, from its validation.
         iou_threshold: Of two boxes of one class with a higher IoU than this, the better one is kept.
+        nms: Non-maximum suppression: iou, or diou, which keeps overlapping boxes whose centres are apart (as of two
+            people side by side).
         tree_threshold: Of a model with a tree of classes: probability above which a detection goes on to a child class;
             else it backs off to the parent. None: the model's own.
     Raises:
@@ -70,7 +73,7 @@ class Detector:
     def __init__(self, model: Model | Backend | Path | str, backend: BackendName = "auto", *,
                  device: str | None = None, precision: Precision = "auto", throughput: bool = False,
                  threshold: float | None = None, iou_threshold: float = 0.45,
-                 tree_threshold: float | None = None) -> None:  # fmt: skip
+                 nms: Nms = "iou", tree_threshold: float | None = None) -> None:  # fmt: skip
         if model is None or isinstance(model, int | float | bytes | list | tuple | dict | np.ndarray):
             raise ConfigError(f"model: {model!r:.60}; expected a model file, a run's folder, or a model in memory")
         if threshold is not None:
@@ -93,7 +96,8 @@ class Detector:
             if tree is None:
                 raise ConfigError("tree_threshold: the classes of this model are no tree; leave it out")
             tree = replace(tree, threshold=float(tree_threshold))
-        self.selection = Selection(float(self.thresholds.min()), iou_threshold, tree=tree)
+        exponent = DIOU_EXPONENT if choose(nms, get_args(Nms), "nms") == "diou" else None
+        self.selection = Selection(float(self.thresholds.min()), iou_threshold, exponent, tree=tree)
 
     @property
     def files(self) -> tuple[Path, ...]:

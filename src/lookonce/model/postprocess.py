@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +22,7 @@ from lookonce.model.tree import Tree
 PLAIN_THRESHOLD = 0.3
 """Score threshold of a model that has none."""
 
+Nms = Literal["iou", "diou"]
 DIOU_EXPONENT = 0.6
 """Exponent of the distance of centres in DIoU suppression. Source: Darknet's fork, beta_nms."""
 

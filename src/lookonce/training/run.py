@@ -31,8 +31,9 @@ from lookonce.model.darknet.files import read_text, tree_of
 from lookonce.model.layers import Layer, Region
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.model.network import Network, empty
-from lookonce.model.sizes import check_input_size, heads_of
+from lookonce.model.sizes import check_input_size, heads_of, stride
 from lookonce.model.tree import Tree, write_tree
+from lookonce.model.zoo import STRIDE
 from lookonce.training.checkpoints import read_checkpoint
 from lookonce.training.config import (
     MAP,
@@ -271,11 +272,12 @@ class Run:
             return network_cfg(how, classes, by_area)
         if not how.anchors:
             return cfg
+        cell = stride(cfg.layers)
         found = cluster_anchors(self.train_set, int(how.anchors), size=how.size, resize=how.resize,
-                                seed=self.config.seed)  # fmt: skip
-        log.info("anchors (cells of 32 px): %s; mean best IoU %.3f, recall at .5 %.3f",
+                                stride=cell, seed=self.config.seed)  # fmt: skip
+        log.info("anchors (cells): %s; mean best IoU %.3f, recall at .5 %.3f",
                  " ".join(f"{w:.2f},{h:.2f}" for w, h in found.wh), found.mean_iou, found.recall)  # fmt: skip
-        return network_cfg(how, classes, found.wh)
+        return network_cfg(how, classes, tuple((w * cell / STRIDE, h * cell / STRIDE) for w, h in found.wh))
 
     def _in_tree(self, layer: Layer) -> Layer:
         """Return a layer that names the files of the class tree, if it is a region layer and there is a tree."""
