@@ -226,8 +226,9 @@ def throughput(server: Server, model: str, images: Sequence[bytes], seconds: flo
                   f"Detector {base:.1f}/s", flush=True)  # fmt: skip
     for clients, found in loads.items():
         whole = Load(seconds={200: [each for load in found for each in load.seconds[200]]})
-        print(f"{clients} clients: {statistics.median(load.rate for load in found):.1f} images/s, "
-              f"{statistics.median(ratios[clients]):.2f} of the Detector at batch {BATCH}; {whole.percentiles()}")  # fmt: skip
+        rate, ratio = statistics.median(load.rate for load in found), statistics.median(ratios[clients])
+        print(f"{clients} clients: {rate:.1f} images/s, {ratio:.2f} of the Detector at batch {BATCH}; "
+              f"{whole.percentiles()}")  # fmt: skip
 
 
 def overload(model: str, images: Sequence[bytes], seconds: float) -> None:
@@ -237,8 +238,8 @@ def overload(model: str, images: Sequence[bytes], seconds: float) -> None:
     server.load(images, 4, 1)
     load = server.load(images, 2 * places, seconds)
     full = places / load.rate
-    print(f"overload: {2 * places} clients at {places} places: {dict(load.statuses)}, lost {load.lost}; {load.rate:.1f} "
-          f"images/s; answered {load.percentiles()}, a full queue takes {1000 * full:.0f} ms; refused "
+    print(f"overload: {2 * places} clients at {places} places: {dict(load.statuses)}, lost {load.lost}; "
+          f"{load.rate:.1f} images/s; answered {load.percentiles()}, a full queue takes {1000 * full:.0f} ms; refused "
           f"{load.percentiles(503)}")  # fmt: skip
     server.stop()
 

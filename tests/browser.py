@@ -16,6 +16,7 @@ CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
 )
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here")
+needs_tab = pytest.mark.skipif(not CHROMIUM or os.name == "nt", reason="there is no Chromium with pipes here")
 ITSELF = "not an origin"
 """Who asks for what the browser fetches of its own accord; a page in a file is the origin null."""
 

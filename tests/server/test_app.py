@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from browser import Tab, needs_browser
+from browser import Tab, needs_tab
 from lookonce import Detector
 from lookonce.data.formats.voc import write_annotation
 from lookonce.inference.outputs import ImageResult, yolo_lines
@@ -103,7 +103,7 @@ def set_threshold(tab, percent):
             " s.dispatchEvent(new Event('input')); s.dispatchEvent(new Event('change')); })()")  # fmt: skip
 
 
-@needs_browser
+@needs_tab
 def test_a_person_drops_an_image_moves_the_slider_filters_a_class_and_downloads(tab, server, detector, files, tmp_path):
     tab.errors.clear()
     tab.requests.clear()
@@ -153,7 +153,7 @@ def test_a_person_drops_an_image_moves_the_slider_filters_a_class_and_downloads(
     assert {re.match(r"(blob|data):|http://[^/]+", url)[0] for url in tab.requests} <= {"blob:", "data:", server.url}
 
 
-@needs_browser
+@needs_tab
 def test_what_is_no_image_is_said(tab, server, tmp_path):
     tab.errors.clear()
     tab.go(server.url + "/")
@@ -164,7 +164,7 @@ def test_what_is_no_image_is_said(tab, server, tmp_path):
     assert tab.run("document.querySelector('#error').textContent").startswith("Broken.png: ")
 
 
-@needs_browser
+@needs_tab
 def test_the_camera_runs_until_it_is_stopped(tab, server):
     tab.errors.clear()
     tab.go(server.url + "/")
@@ -178,7 +178,7 @@ def test_the_camera_runs_until_it_is_stopped(tab, server):
     assert not tab.errors
 
 
-@needs_browser
+@needs_tab
 def test_the_page_asks_for_the_token_and_keeps_it_in_the_tab(tab, detector, files):
     with serving({"m": lambda: Detector(detector.backend)}, token="a-secret-token") as running:
         tab.go(running.url + "/")
@@ -191,7 +191,7 @@ def test_the_page_asks_for_the_token_and_keeps_it_in_the_tab(tab, detector, file
         assert "a-secret-token" not in tab.run("JSON.stringify(localStorage) + document.cookie + location.href")
 
 
-@needs_browser
+@needs_tab
 @pytest.mark.parametrize("width", [390, 820, 1280])
 def test_nothing_is_wider_than_the_window(width, tab, server, files):
     tab.size(width, 844)

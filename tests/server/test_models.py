@@ -104,6 +104,7 @@ def test_a_model_that_cannot_be_opened_again_stays(detector, files):
         assert httpx.post(f"{running.url}/v1/detect", content=content, headers=headers).status_code == 200
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
 def test_a_hang_up_loads_the_models_again(detector):
     opened = []
 

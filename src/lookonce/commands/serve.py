@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +125,8 @@ def _run(shared: Service, access: Access, port: int) -> Served:
 
     from lookonce.server.connections import Server, listen
 
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not a line for each damaged request
+    sys.setswitchinterval(0.001)  # seconds that a computing thread may keep the one that answers waiting
     with listen(access.host, port) as sock:
         host, port = sock.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
