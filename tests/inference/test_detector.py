@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -200,7 +201,7 @@ def test_diou_suppression_keeps_boxes_with_distant_centres():
 
 def test_diou_keeps_boxes_side_by_side_that_iou_suppresses(run):
     model, images = Path(run), np.random.default_rng(4).integers(0, 255, (3, 96, 96, 3), np.uint8)
-    alone, apart = (Detector(model, "torch", threshold=0.001, nms=nms) for nms in ("iou", "diou"))
+    alone, apart = (Detector(model, "torch", threshold=0.001, iou_threshold=0.05, nms=nms) for nms in ("iou", "diou"))
     assert (alone.selection.distance_exponent, apart.selection.distance_exponent) == (None, 0.6)
     assert all(len(apart(image)) >= len(alone(image)) for image in images)
     assert sum(len(apart(image)) for image in images) > sum(len(alone(image)) for image in images)
