@@ -205,5 +205,5 @@ def test_diou_keeps_boxes_side_by_side_that_iou_suppresses(run):
     assert (alone.selection.distance_exponent, apart.selection.distance_exponent) == (None, 0.6)
     assert all(len(apart(image)) >= len(alone(image)) for image in images)
     assert sum(len(apart(image)) for image in images) > sum(len(alone(image)) for image in images)
-    with pytest.raises(UserError, match="nms: 'soft'; expected iou or diou"):
+    with pytest.raises(UserError, match="nms: 'soft'; expected one of iou, diou"):
         Detector(model, nms="soft")
