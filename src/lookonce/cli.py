@@ -45,7 +45,7 @@ COMMANDS = {
     "evaluate": "Score a detector on labelled images.",
     "compare": "Compare two runs on the same images.",
     "diagnose": "Explain why a run finds nothing.",
-    "detect": "Find objects in images.",
+    "detect": "Find objects in images, videos, cameras and streams.",
     "serve": "Serve a detector over HTTP, with a page in the browser.",
     "prune": "Remove the least important channels and retrain.",
     "export": "Write a detector for other programs.",

@@ -44,7 +44,7 @@ EXAMPLES = {
     "convert": ("lookonce convert cells cells-coco --format coco",),
     "demo": ("lookonce demo",),
     "detect": ("lookonce detect coco photo.jpg", "lookonce detect runs/cells-1 photos/",
-               "lookonce detect yolov2.cfg photo.jpg --threshold .5"),
+               "lookonce detect yolov2.cfg photo.jpg --threshold .5", "lookonce detect coco clip.mp4 --track"),
     "diagnose": ("lookonce diagnose runs/cells-1 cells",),
     "models": ("lookonce models",),
     "download": ("lookonce download yolov2-tiny",),

@@ -223,11 +223,25 @@ def test_an_image_comes_from_an_address(run, squares, tmp_path, monkeypatch):
         ("https://a.b/c/photo.png?x=1", "photo.jpg")]  # fmt: skip
 
 
-def test_videos_and_streams_are_refused_before_the_model_is_opened(tmp_path):
-    with pytest.raises(UserError, match=r"a\.mp4: a video; detect reads images\. Extract frames first"):
+def test_what_cannot_be_read_is_refused_before_the_model_is_opened(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"a\.mp4: no such file; expected a video"):
         detect("nowhere", ["a.mp4"], out=tmp_path / "out")
-    with pytest.raises(UserError, match="rtsp://cam/1: expected the http or https address of one image"):
+    with pytest.raises(UserError, match="ftp://cam/1: expected the http or https address of one image"):
+        detect("nowhere", ["ftp://cam/1"], out=tmp_path / "out")
+    with pytest.raises(UserError, match="track: is for videos, cameras and streams; leave it out for images"):
+        detect("nowhere", ["a.jpg"], out=tmp_path / "out", track=True)
+    with pytest.raises(UserError, match=r"a\.jpg: an image, and a\.mp4 a video; give them in two calls"):
+        detect("nowhere", ["a.jpg", "a.mp4"], out=tmp_path / "out")
+    with pytest.raises(UserError, match="http://h:1: a server reads images; give the model itself for videos"):
+        detect("http://h:1", ["a.mp4"], out=tmp_path / "out")
+    with pytest.raises(UserError, match="save: voc is for images; of videos, yolo, csv, crops are written"):
+        detect("nowhere", ["a.mp4"], out=tmp_path / "out", save=["voc"])
+    with pytest.raises(UserError, match="resume: give --out with the folder of the call to continue"):
+        detect("nowhere", ["a.mp4"], resume=True)
+    monkeypatch.setenv("LOOKONCE_OFFLINE", "1")
+    with pytest.raises(UserError, match="rtsp://cam/1: not opened, because of --offline"):
         detect("nowhere", ["rtsp://cam/1"], out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(UserError, match="images: none given"):
         detect("nowhere", [], out=tmp_path / "out")
     with pytest.raises(UserError, match="save: 'pdf'; expected one of yolo, voc, coco, csv, crops"):

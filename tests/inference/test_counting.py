@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def visits_of_square(walk: Walk) -> list[tuple[float, bool]]:
         for side in (2, 7):
             times |= {(side - Fraction(s)) / d for s, d in ((x0, way[0]), (y0, way[1])) if d}
         ordered = sorted(t for t in times if 0 <= t <= 1)
-        for low, high in zip(ordered[:-1], ordered[1:], strict=True):
+        for low, high in pairwise(ordered):
             x, y = (Fraction(s) + (low + high) / 2 * d for s, d in zip((x0, y0), way, strict=True))
             inside = 2 < x < 7 and 2 < y < 7
             outside = not (2 <= x <= 7 and 2 <= y <= 7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -261,3 +262,10 @@ def test_every_name_is_drawn_without_boxes_in_place_of_letters(fonts, name):
     image, box = np.full((90, 120, 3), 99, np.uint8), np.array([[5.0, 30, 100, 80]])
     for drawn in (draw_labels(image, box, [name]), draw(image, (box, [name], [0.5]), (box, [name]))):
         assert drawn.size == (120, 90)
+
+
+def test_the_numbers_of_tracked_objects_are_drawn():
+    image = np.full((120, 160, 3), 200, np.uint8)
+    plain = Detections([[20, 40, 120, 100]], [0.9], [0], ("cat",))
+    assert np.array_equal(draw(image, plain), draw(image, replace(plain, ids=np.array([-1]))))
+    assert not np.array_equal(draw(image, plain), draw(image, replace(plain, ids=np.array([7]))))

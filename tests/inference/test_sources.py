@@ -65,6 +65,7 @@ def test_colours_are_rgb(tmp_path: Path) -> None:
         ({"fps": 100}, list(range(FRAMES))),
         ({"start": 0.45, "end": 0.8}, [5, 6, 7, 8]),
         ({"start": 0.5, "fps": 2}, [5, 10, 15]),
+        ({"fps": 2, "after": 7}, [10, 15]),
     ],
 )
 def test_sampling_is_by_index_or_by_time(clip: Path, sampling: dict[str, float], expected: list[int]) -> None:
@@ -232,7 +233,7 @@ def test_lists_and_folders_of_videos_are_found(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "7").write_text("a file that is called 7")
     assert kind_of("7") is None
     (tmp_path / "sub").mkdir()
-    for name in ("b.mp4", "a.mkv", "sub/c.mov", "photo.jpg"):
+    for name in ("b.mp4", "a.mkv", "sub/c.mov", "notes.doc"):
         (tmp_path / name).touch()
     assert find_sources(str(tmp_path)) == [str(tmp_path / name) for name in ("a.mkv", "b.mp4", "sub/c.mov")]
     (tmp_path / "list.txt").write_text("# cameras\n0\n\nrtsp://host/1\nsub/c.mov\n")
@@ -244,3 +245,5 @@ def test_lists_and_folders_of_videos_are_found(tmp_path: Path, monkeypatch: pyte
         find_sources("mixed.txt")
     (tmp_path / "images.txt").write_text("photo.jpg\n")
     assert find_sources("images.txt") == find_sources("photo.jpg") == []
+    (tmp_path / "photo.jpg").touch()
+    assert find_sources(str(tmp_path)) == []  # a folder of images

@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,9 @@ from cyclopts import Parameter
 
 from lookonce.choices import choose
 from lookonce.commands.arguments import AnyPath, check_order, expanded, several
-from lookonce.console import track
+from lookonce.commands.moving import MovingOptions, MovingSummary, detect_moving
+from lookonce.commands.moving import remove_earlier as remove_earlier_videos
+from lookonce.console import track as tracked
 from lookonce.data.download import MOST_BYTES, fetch_image
 from lookonce.data.images import BATCH, WAITING, Decoded, load_rgb, usable_cores
 from lookonce.data.lookup import find_images
@@ -42,6 +44,7 @@ from lookonce.inference.outputs import (
     remove_earlier,
     write_crops,
 )  # fmt: skip
+from lookonce.inference.sources import Sampling, find_sources
 from lookonce.model.detections import Detections
 from lookonce.model.postprocess import Nms, Selection
 from lookonce.server.client import ADDRESS as SERVER
@@ -52,8 +55,6 @@ DETECTIONS = Path("detections")
 STDIN = "<stdin>"
 """The word for an image on standard input; the command line takes - for it."""
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
-VIDEOS = frozenset({".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
-                    ".webm", ".wmv"})  # fmt: skip
 LONGEST = 200
 """Bytes of a name before its number and ending; file systems take 255."""
 LOOKED_AT = 2 * BATCH
@@ -143,23 +144,33 @@ def detect(
     tree_threshold: float | None = None,
     save: Sequence[SaveFormat] | None = None,
     save_images: Annotated[bool, Parameter(negative="--no-save-images")] = True,
+    track: bool = False,
+    zones: AnyPath | None = None,
+    every: int = 1,
+    fps: float | None = None,
+    start: float = 0.0,
+    end: float | None = None,
+    keep_all: bool = False,
+    resume: bool = False,
     hide_labels: bool = False,
     hide_scores: bool = False,
     line_width: int | None = None,
     backend: BackendName = "auto",
     device: str | None = None,
     precision: Precision = "auto",
-) -> Summary:
-    """Find objects in images.
+) -> Summary | MovingSummary:
+    """Find objects in images, videos, cameras and streams.
 
     Args:
         model: Name of a published model (coco finds COCO's 80 classes; lookonce models lists all), which is downloaded
             once, model file, run folder, Darknet .cfg with its .weights beside it, exported .onnx or .xml, or the http
             or https address of lookonce serve, whose token is in LOOKONCE_TOKEN.
-        images: Files, folders, patterns such as "holiday/*.jpg", the http or https address of an image, or - for an
-            image on standard input.
+        images: Files, folders, patterns such as "holiday/*.jpg", the http or https address of an image, - for an image
+            on standard input; or video files, a folder of them, the number of a camera (0), the address of a stream
+            (rtsp, http), or a .txt list of these, which need: pip install 'lookonce[video]'.
         out: New or empty folder for the images with boxes and detections.json (boxes xyxy, in pixels of the upright
-            image); none: detections, or detections-2, detections-3, ... if that exists.
+            image), or for NAME.mp4 with boxes and NAME.jsonl with a line for each frame of each video; none:
+            detections, or detections-2, detections-3, ... if that exists.
         overwrite: Write into a folder that holds files. Only what an earlier detect wrote there is replaced.
         labels: Classes to detect; none: all.
         threshold: Lowest score of a detection; none: the model's own threshold of each class, from validation.
@@ -170,7 +181,15 @@ def detect(
             none: the model's own, 0.5.
         save: Also write YOLO text (labels/), Pascal VOC (annotations/), COCO results (coco.json), a table
             (detections.csv), the part of the image in each box (crops/).
-        save_images: Write each image with its boxes.
+        save_images: Write each image or video with its boxes.
+        track: Videos: number the objects, which keep their numbers from frame to frame.
+        zones: Videos: YAML file of lines and zones, at which objects are counted: NAME-events.csv and videos.json.
+        every: Videos: use each n-th frame.
+        fps: Videos: use at most so many frames a second.
+        start: Videos: seconds at which to begin.
+        end: Videos: seconds at which to stop.
+        keep_all: Cameras and streams: use every frame, however late, in place of the newest.
+        resume: Videos: continue after the last frame in NAME.jsonl of the folder --out.
         hide_labels: Draw boxes without labels.
         hide_scores: Draw labels without scores.
         line_width: Width of the drawn boxes in pixels; none: 1/200 of the image's shorter side.
@@ -191,6 +210,19 @@ def detect(
     for image in named[:1]:
         check_order(expanded(model), Path(image), "lookonce detect MODEL IMAGES")
     style = {"hide_labels": hide_labels, "hide_scores": hide_scores, "line_width": line_width}
+    moving = [source for image in named for source in find_sources(str(image))]
+    video_options = {"track": track, "zones": zones, "every": every != 1, "fps": fps, "start": start, "end": end,
+                     "keep-all": keep_all, "resume": resume}  # fmt: skip
+    if not moving and (given := [name for name, value in video_options.items() if value]):
+        raise UserError(f"{given[0]}: is for videos, cameras and streams; leave it out for images")
+    if moving:
+        return _detect_moving(
+            model, named, moving, out, overwrite,
+            MovingOptions(Sampling(every, fps, start, end, keep_all), track, None if zones is None else expanded(zones),
+                          resume, formats, None if labels is None else list(several(labels)), save_images, style),
+            lambda: Detector(model, backend, device=device, precision=precision, throughput=True, threshold=threshold,
+                             iou_threshold=iou_threshold, tree_threshold=tree_threshold),
+        )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="lookonce-", ignore_cleanup_errors=True) as fetched:
         files, names = _find(named, Path(fetched))
         place = numbered_folder(DETECTIONS, start=2) if out is None else new_folder(expanded(out), overwrite)
@@ -213,6 +245,26 @@ def detect(
             return _write_all(detector, files, job)
 
 
+def _detect_moving(
+    model: AnyPath, named: Sequence[str | Path], moving: list[str], out: AnyPath | None, overwrite: bool,
+    options: MovingOptions, opened: Callable[[], Detector],
+) -> MovingSummary:  # fmt: skip
+    """Detect on videos, cameras or streams. moving: the sources that the names mean."""
+    if images := [str(image) for image in named if not find_sources(str(image))]:
+        raise UserError(f"{images[0]}: an image, and {moving[0]} a video; give them in two calls")
+    if SERVER.match(str(model)):
+        raise UserError(f"{model}: a server reads images; give the model itself for videos")
+    if options.resume and out is None:
+        raise UserError("resume: give --out with the folder of the call to continue")
+    reuse = overwrite or options.resume
+    place = numbered_folder(DETECTIONS, start=2) if out is None else new_folder(expanded(out), reuse)
+    with place as folder:
+        sweep(folder)
+        if overwrite and not options.resume:
+            remove_earlier_videos(folder, {Path(name).expanduser().resolve() for name in moving})
+        return detect_moving(opened, moving, folder, options)
+
+
 def _find(images: Sequence[str | Path], fetched: Path) -> tuple[list[str], dict[str, str]]:
     """Return the files that were named, and for those fetched into a folder the names that the user gave."""
     files: list[str] = []
@@ -227,11 +279,6 @@ def _find(images: Sequence[str | Path], fetched: Path) -> tuple[list[str], dict[
             place.write_bytes(content)
             files.append(str(place))
             names[str(place)] = pattern if is_address else "-"
-        elif Path(pattern).suffix.lower() in VIDEOS and not Path(pattern).is_dir():
-            raise UserError(
-                f"{pattern}: a video; detect reads images. Extract frames first, for example: "
-                f"ffmpeg -i {Path(pattern).name} frames/%06d.jpg"
-            )
         else:
             files += find_images(pattern)
     if not files:
@@ -304,7 +351,7 @@ def _nothing_done(stopped: bool, skipped: int, first: str) -> Interrupted | User
 
 def _found(detector: Detector | Client, files: list[str], job: _Job) -> Iterator[ImageResult]:
     """Yield the result of each file in order; threads draw the images while the network runs."""
-    paths = track(files, "detecting")
+    paths = tracked(files, "detecting")
     with ThreadPoolExecutor(usable_cores()) as pool:
         drawings: deque[tuple[int, Future[None]]] = deque()  # with the bytes of its image
         for file, image, found in detector.detect_files(paths):

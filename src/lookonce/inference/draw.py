@@ -142,7 +142,7 @@ def draw(image: ImageSource, found: Detections | Found, truth: Truth | None = No
 
     Args:
         image: a path, a PIL image, or an array [h, w, 3] of uint8, RGB. It is not changed.
-        found: detections of this image, or boxes, names and scores.
+        found: detections of this image, with the numbers of tracked objects, or boxes, names and scores.
         truth: boxes and names of the objects; drawn dashed, below the detections.
         class_names: all classes, for the colours of boxes and names; Detections bring their own.
         hide_labels: draw boxes alone.
@@ -156,8 +156,10 @@ def draw(image: ImageSource, found: Detections | Found, truth: Truth | None = No
     """
     if line_width is not None and not 1 <= line_width <= MAX_LINE:
         raise UserError(f"line-width: {line_width}; expected 1 to {MAX_LINE} pixels")
+    ids: Sequence[int] = ()
     if isinstance(found, Detections):
         class_names = found.class_names
+        ids = () if found.ids is None else found.ids.tolist()
         found = found.boxes, found.names, found.scores.tolist()
     boxes, names, scores = np.asarray(found[0], np.float64).reshape(-1, 4), found[1], found[2]
     objects = [] if truth is None else list(zip(np.asarray(truth[0], np.float64).reshape(-1, 4), truth[1], strict=True))
@@ -169,7 +171,8 @@ def draw(image: ImageSource, found: Detections | Found, truth: Truth | None = No
         sheet.solid(boxes[n], names[n])
     if not hide_labels:
         for n in order[::-1]:
-            sheet.label(boxes[n], names[n], "" if hide_scores else f" {scores[n]:.2f}")
+            number = f" {ids[n]}" if ids and ids[n] > 0 else ""
+            sheet.label(boxes[n], names[n], number + ("" if hide_scores else f" {scores[n]:.2f}"))
         for box, name in objects:
             sheet.label(box, name, truth=True)
     return sheet.finished()

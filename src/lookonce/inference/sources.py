@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.data.download import OFFLINE, is_offline
-from lookonce.data.lookup import walk_files
+from lookonce.data.lookup import walk_files, walk_images
 from lookonce.errors import ConfigError, UserError, plural, printable
 from lookonce.text import read_lines
 
@@ -33,7 +33,7 @@ INDEXED = frozenset({".3gp", ".m4v", ".mov", ".mp4"})
 """Files whose index has the exact number of frames; that of others is an estimate."""
 STREAM = re.compile(r"(rtsps?|rtmps?|rtp|udp|tcp|srt)://|https?://[^?#]*\.(m3u8|mjpe?g|sdp|mpd)([?#]|$)", re.IGNORECASE)
 WEB_VIDEO = re.compile(r"https?://[^?#]*(\.\w+)([?#]|$)", re.IGNORECASE)
-AHEAD = 4
+AHEAD = 8
 """Frames of a file that are decoded ahead."""
 MOST_PIXELS = 1 << 26
 """Of a frame: 200 MB."""
@@ -58,6 +58,8 @@ class Sampling:
     """Seconds, both included; None: to the end."""
     keep_all: bool = False
     """Live: use every frame, however late, in place of the newest."""
+    after: int = -1
+    """Frames up to this index were used in an earlier call, and are not used again."""
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -135,7 +137,7 @@ def kind_of(name: str) -> Kind | None:
 
 
 def find_sources(named: str) -> list[str]:
-    """Return the moving images that a name means: itself, those of a .txt list, or the videos below a folder.
+    """Return the moving images that a name means: itself, those of a .txt list, or those of a folder without images.
 
     Lines of a list are cameras, addresses, or paths from the list's folder. Raises UserError for a list that mixes
     videos and images.
@@ -150,6 +152,8 @@ def find_sources(named: str) -> list[str]:
             raise UserError(f"{named}: has {moving[0]} and {other}; expected videos, cameras and streams alone")
         return [str(path.parent / line) if kind_of(line) == "video" else line for line in moving]
     if path.is_dir():
+        if next(walk_images(path), None) is not None:
+            return []
         return [os.path.join(folder, name) for folder, names in walk_files(path) for name in names
                 if Path(name).suffix.lower() in VIDEOS]  # fmt: skip
     return [named] if kind_of(named) else []
@@ -271,7 +275,7 @@ class Source:
             now = time.monotonic()
             self._began = now if index == 0 else self._began
             return now - self._began
-        moment = max(self._last, self._capture.get(load_cv2().CAP_PROP_POS_MSEC) / 1000)
+        moment = max(self._last, round(self._capture.get(load_cv2().CAP_PROP_POS_MSEC) / 1000, 6))
         self._gap, self._last = max(self._gap, moment - self._last), moment
         return moment
 
@@ -284,7 +288,7 @@ class Source:
             if tick < self._due:
                 return False
             self._due = int(tick) + 1
-        return True
+        return index > sampling.after
 
     def _reconnect(self) -> bool:
         """Try to open a live source again. Return whether it came back."""

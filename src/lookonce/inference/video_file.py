@@ -1,7 +1,7 @@
 """Write a video whose frames have their own times.
 
 Frames go to the program ffmpeg (H.264) if it is installed, else to OpenCV (MPEG-4 part 2). Both write constant frame
-rates, so the table of durations in the MP4 file is replaced at the end. Source of the format: ISO/IEC 14496-12, sections 8.2 to 8.6.
+rates, so the table of durations in the MP4 file is replaced at the end. Format: ISO/IEC 14496-12, sections 8.2 to 8.6.
 """
 
 from __future__ import annotations
