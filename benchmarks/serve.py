@@ -2,7 +2,7 @@
 
 The server is a process of its own on the loopback address; the clients are sockets of this process, which take about
 0.1 ms of CPU a request from the same cores. Rounds of the server and of the Detector alternate, and a ratio is the
-median over rounds, so that it holds on a busy machine.
+median over rounds. CPU time an image, over all threads, holds where other programs take most of the cores.
 
 python benchmarks/serve.py MODEL IMAGE... [--seconds 10] [--rounds 3] [--requests 100000] [--mutated 10000]
 """
@@ -186,13 +186,13 @@ class Server:
             writer.close()
 
 
-def alone(detector: Detector, images: Sequence[bytes], seconds: float) -> float:
-    """Return the images/s of a Detector from bytes to JSON, a batch at a time, decoding in threads as detect does."""
+def alone(detector: Detector, images: Sequence[bytes], seconds: float) -> tuple[float, float]:
+    """Return images/s and CPU ms an image of a Detector, from bytes to JSON, a batch at a time, as detect works."""
     from concurrent.futures import ThreadPoolExecutor
 
     from lookonce.data.images import usable_cores
 
-    done, start = 0, time.perf_counter()
+    done, start, cpu = 0, time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(usable_cores()) as pool:
 
         def prepared(number: int) -> list:  # fmt: skip
@@ -205,7 +205,7 @@ def alone(detector: Detector, images: Sequence[bytes], seconds: float) -> float:
                 json.dumps(found.above(detector.thresholds).to_json())
             done += BATCH
         took = time.perf_counter() - start
-    return done / took
+    return done / took, 1000 * (time.process_time() - cpu) / done
 
 
 def throughput(server: Server, model: str, images: Sequence[bytes], seconds: float, rounds: int) -> None:
@@ -217,13 +217,15 @@ def throughput(server: Server, model: str, images: Sequence[bytes], seconds: flo
     loads: dict[int, list[Load]] = {8: [], 32: []}
     for number in range(rounds):
         for clients in (8, 32) if number % 2 else (32, 8):
-            base = alone(detector, images, seconds)
+            base, base_cpu = alone(detector, images, seconds)
+            before = server.metric("process_cpu_seconds_total")
             load = server.load(images, clients, seconds)
-            base = (base + alone(detector, images, seconds)) / 2
+            cpu = 1000 * (server.metric("process_cpu_seconds_total") - before) / max(1, load.statuses[200])
+            base = (base + alone(detector, images, seconds)[0]) / 2
             ratios[clients].append(load.rate / base)
             loads[clients].append(load)
             print(f"  round {number + 1}: {clients} clients {load.rate:.1f}/s {dict(load.statuses)}, lost {load.lost}; "
-                  f"Detector {base:.1f}/s", flush=True)  # fmt: skip
+                  f"Detector {base:.1f}/s; CPU {cpu:.1f} and {base_cpu:.1f} ms an image", flush=True)  # fmt: skip
     for clients, found in loads.items():
         whole = Load(seconds={200: [each for load in found for each in load.seconds[200]]})
         rate, ratio = statistics.median(load.rate for load in found), statistics.median(ratios[clients])

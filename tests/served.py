@@ -17,8 +17,10 @@ class Running:
         self.server.config.loop_of_tests.call_soon_threadsafe(self.server._signalled, number)
 
     def join(self):
-        self._thread.join(20)
-        assert not self._thread.is_alive()
+        self._thread.join(60)
+        state = self.server.server_state
+        batchers = [vars(model.engine.batcher) for model in self.shared.models.values()]
+        assert not self._thread.is_alive(), (len(state.connections), state.tasks, batchers)
 
 
 @contextmanager

@@ -124,9 +124,11 @@ class Batcher(Generic[Given, Ready, Answer]):
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self._submitted -= 1
-            self._check_idle()
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+            finally:
+                self._submitted -= 1
+                self._check_idle()
 
     async def close(self) -> None:
         """Answer what is admitted, then end the threads. Later calls of submit raise ClosedError."""
