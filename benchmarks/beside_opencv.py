@@ -80,10 +80,9 @@ def compared(found: Detections, expected: Detections) -> str:
     box_error = score_error = 0.0
     matched = 0
     for box, score, label in zip(expected.boxes, expected.scores, expected.labels, strict=True):
-        same = found.labels == label
-        overlap = np.where(same, iou(found.boxes, box[None]), -1) if len(found) else np.array([-1.0])
-        at = overlap.argmax()
-        if overlap[at] > 0.9:
+        near = np.flatnonzero((found.labels == label) & (iou(found.boxes, box[None]) > 0.9)) if len(found) else ()
+        if len(near):  # clipping makes boxes equal that were not, so the nearest score counts
+            at = near[np.abs(found.scores[near] - score).argmin()]
             matched += 1
             box_error = max(box_error, np.abs(found.boxes[at] - box).max())
             score_error = max(score_error, abs(found.scores[at] - score))
