@@ -179,7 +179,7 @@ class Server:
         reader, writer = await asyncio.open_connection(self.host, self.port)
         try:
             writer.write(content)
-            return await asyncio.wait_for(reader.read(1 << 16), 2)
+            return await asyncio.wait_for(reader.read(1 << 16), 10)
         except (OSError, TimeoutError):
             return b""
         finally:
