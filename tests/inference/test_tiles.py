@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -35,9 +37,7 @@ def test_tiles_cover_every_pixel_with_the_overlap(size: tuple[int, int], tile: t
         one.crop(covered)[:] = True
     assert covered.all()
     columns = sorted({one.x for one in tiles})
-    assert all(
-        right - left <= tile[0] - overlap * tile[0] + 1 for left, right in zip(columns, columns[1:], strict=False)
-    )
+    assert all(right - left <= tile[0] - overlap * tile[0] + 1 for left, right in pairwise(columns))
 
 
 def test_there_are_no_more_tiles_than_needed() -> None:

@@ -1,7 +1,7 @@
 """Large images in tiles: which parts to look at, and one list of detections without doubles at the seams.
 
 Tiles have one size, lie evenly and cover the image; neighbours overlap. The whole image is looked at as well, for
-objects larger than a tile. A detection that touches a side of its tile inside the image may be part of an object ("cut").
+objects larger than a tile. A detection that touches a side of its tile inside the image is cut: it may be a part only.
 """
 
 from __future__ import annotations
