@@ -193,7 +193,7 @@ def passages(zone: Zone, p: Point, q: Point, inside: bool | None) -> list[tuple[
         return []
     start = Fraction(p[0]), Fraction(p[1])
     way = Fraction(q[0]) - start[0], Fraction(q[1]) - start[1]
-    if way == (0, 0):
+    if not any(way):
         place = _place(zone, start)
         return [(0.0, place > 0)] if place and (place > 0) != inside else []
     cuts = sorted({Fraction(0), Fraction(1), *(part for a, b in zone.edges for part in _cuts(p, q, a, b))})

@@ -7,7 +7,7 @@ from collections import Counter
 from PIL import Image, ImageDraw
 
 from lookonce.inference.draw import BLACK, WHITE, font, lettering
-from lookonce.inference.zones import Line, Zones
+from lookonce.inference.zones import Zones
 
 
 def draw_zones(image: Image.Image, zones: Zones, counts: Counter[tuple[str, str, str]]) -> None:
@@ -17,8 +17,8 @@ def draw_zones(image: Image.Image, zones: Zones, counts: Counter[tuple[str, str,
     """
     pen, line_width = ImageDraw.Draw(image), max(2, round(min(image.size) / 200))
     letters = max(10, round(min(image.size) / 36))
-    for shape in (*zones.zones, *zones.lines):
-        points = [shape.start, shape.end] if isinstance(shape, Line) else [*shape.points, shape.points[0]]
+    for shape in zones.shapes:
+        points = [*shape.points, shape.points[0]]
         pen.line(points, BLACK, line_width + 2)
         pen.line(points, WHITE, line_width)
         words, file = lettering(f"{shape.name}: {_counted(shape.name, counts)}")

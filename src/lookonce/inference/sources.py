@@ -275,7 +275,7 @@ class Source:
             now = time.monotonic()
             self._began = now if index == 0 else self._began
             return now - self._began
-        moment = max(self._last, round(self._capture.get(load_cv2().CAP_PROP_POS_MSEC) / 1000, 6))
+        moment: float = max(self._last, round(self._capture.get(load_cv2().CAP_PROP_POS_MSEC) / 1000, 6))
         self._gap, self._last = max(self._gap, moment - self._last), moment
         return moment
 

@@ -44,6 +44,11 @@ class Line:
     directions: tuple[str, str] = ("in", "out")
     """Left to right, right to left, looking from start to end."""
 
+    @property
+    def points(self) -> tuple[Point, Point]:
+        """Start and end."""
+        return self.start, self.end
+
 
 @dataclass(frozen=True)
 class Zone:
@@ -66,11 +71,15 @@ class Zones:
     zones: tuple[Zone, ...] = ()
     anchor: Anchor = "center"
 
+    @property
+    def shapes(self) -> tuple[Line | Zone, ...]:
+        """All of them."""
+        return (*self.lines, *self.zones)
+
     def check(self, size: tuple[int, int], source: str) -> None:
         """Raise ConfigError for a point outside an image of size (width, height). source: its name, for the message."""
-        for shape in (*self.lines, *self.zones):
-            points = (shape.start, shape.end) if isinstance(shape, Line) else shape.points
-            for x, y in points:
+        for shape in self.shapes:
+            for x, y in shape.points:
                 if not (0 <= x <= size[0] and 0 <= y <= size[1]):
                     raise ConfigError(
                         f"{shape.name}: the point ({x:g}, {y:g}) is outside the image; expected 0 to {size[0]} and "
@@ -103,9 +112,10 @@ def read_zones(path: Path) -> Zones:
     anchor: Anchor = choose(content.get("point", "center"), ("center", "bottom"), f"{path}: point")
     lines = [_line(f"{path}: {name}", str(name), value) for name, value in _named(path, content, "lines")]
     zones = [_zone(f"{path}: {name}", str(name), value) for name, value in _named(path, content, "zones")]
-    if twice := [name for name, n in Counter(shape.name for shape in (*lines, *zones)).items() if n > 1]:
+    found = Zones(tuple(lines), tuple(zones), anchor)
+    if twice := [name for name, n in Counter(shape.name for shape in found.shapes).items() if n > 1]:
         raise ConfigError(f"{path}: {twice[0]!r} is a line and a zone; give each a name of its own")
-    return Zones(tuple(lines), tuple(zones), anchor)
+    return found
 
 
 def _named(path: Path, content: dict[str, Any], kind: str) -> Iterable[tuple[Any, Any]]:
@@ -167,7 +177,7 @@ def _points(place: str, value: Any, expected: str) -> tuple[Point, ...]:
     """Return a list of [x, y] as points."""
     points = []
     for point in value if isinstance(value, list) else [None]:
-        pair = point if isinstance(point, list) and len(point) == 2 else [None, None]
+        pair: list[Any] = point if isinstance(point, list) and len(point) == 2 else [None, None]
         if not all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e6 for v in pair):
             raise ConfigError(f"{place}: {point if isinstance(value, list) else value!r}; expected {expected}")
         points.append((float(pair[0]), float(pair[1])))
