@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import atexit
 import base64
 import json
 import re
@@ -119,6 +120,7 @@ class Server:
         self.start = time.perf_counter()
         words = [sys.executable, "-m", "lookonce", "serve", f"m={model}", "--port", "0", *options]
         self.process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+        atexit.register(self.process.kill)  # also if a measurement fails
         assert self.process.stderr is not None
         lines = iter(self.process.stderr.readline, "")
         self.url = next(found[0] for line in lines if (found := re.search(r"http://[\d.]+:\d+", line)))
