@@ -137,7 +137,7 @@ def test_where_no_image_can_be_read_int8_says_so(run, broken, tmp_path, split, i
 
 def test_a_missing_package_is_named(run, squares, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nncf", None)
-    with pytest.raises(ConfigError, match=r"pip install lookonce\[int8\]"):
+    with pytest.raises(ConfigError, match=r"pip install 'lookonce\[int8\]'"):
         export(run, "openvino", int8=True, data=squares, out=tmp_path / "m")
 
 

@@ -43,7 +43,7 @@ def test_what_it_does_not_have_is_told(file, given, message, monkeypatch):
 
 def test_a_package_that_is_not_there_is_told_with_the_command(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r"not installed; run: pip install lookonce\[onnx\]"):
+    with pytest.raises(UserError, match=r"not installed; run: pip install 'lookonce\[onnx\]'"):
         backend.OnnxruntimeBackend(tmp_path / "m.onnx", Settings())
 
 
