@@ -109,9 +109,12 @@ def known(name: str) -> PretrainedModel | None:
     return next((model for each, model in names.items() if key(each) == key(name)), None)
 
 
-def find(name: str) -> PretrainedModel:
-    """Return the published model of this name. Raises ConfigError with all names and the most similar one."""
-    return known(name) or MODELS[[m.name for m in MODELS].index(choose(name, [m.name for m in MODELS], "model"))]
+def find(name: str, what: str = "model") -> PretrainedModel:
+    """Return the published model of this name. what: the option that names it, for the message.
+
+    Raises ConfigError with all names and the most similar one.
+    """
+    return known(name) or MODELS[[m.name for m in MODELS].index(choose(name, [m.name for m in MODELS], what))]
 
 
 def cached(name: str) -> Path | None:

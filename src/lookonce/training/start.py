@@ -61,7 +61,7 @@ def choose_start(weights: str | Path, network: str | Path | None) -> Start | Non
     if path.suffix in (".safetensors", ".weights", ".cfg") or len(path.parts) > 1:
         raise ConfigError(f"weights: {text}: no such file; expected a model file, a run folder, Darknet weights, or a "
                           "published model's name (lookonce models lists them)")  # fmt: skip
-    model = find(text)  # raises with the nearest name
+    model = find(text, "weights")  # raises with the nearest name
     return _of_model(model, path_of(model.name))
 
 
