@@ -38,3 +38,12 @@ def test_it_lists_and_clears_and_touches_nothing_else(tmp_path, monkeypatch, cap
     assert main(["cache", "--clear"]) == 0
     assert "1 entry removed" in capsys.readouterr().out
     assert all(file.read_text() == "mine" for file in theirs)
+
+
+def test_published_models_are_counted_and_stay(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LOOKONCE_CACHE", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "a.weights").write_bytes(bytes(3_700_000))
+    assert main(["cache", "--clear"]) == 0
+    assert f"{tmp_path / 'models'}: 3.7 MB of published models, which stay" in capsys.readouterr().out
+    assert (tmp_path / "models" / "a.weights").exists()

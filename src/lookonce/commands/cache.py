@@ -18,6 +18,8 @@ class Contents:
     """(what, bytes, last used), the latest first."""
     removed: int | None = None
     """Entries that were removed, where that was asked for."""
+    models: int = 0
+    """Bytes of published models, which are never removed: delete their files by hand."""
 
     def __str__(self) -> str:
         total = sum(size for _, size, _ in self.entries)
@@ -26,13 +28,16 @@ class Contents:
             lines.append(f"{_size(size):>9}  {time.strftime('%Y-%m-%d %H:%M', time.localtime(used))}  {what}")
         state = "" if self.removed is None else ", in use"
         lines.append(f"{self.folder}: {_count(len(self.entries))}{state}, {_size(total)} of {_size(MOST_BYTES)}")
+        if self.models:
+            lines.append(f"{self.folder / 'models'}: {_size(self.models)} of published models, which stay")
         return "\n".join(lines)
 
 
 def cache(*, clear: bool = False) -> Contents:
     """Show what the cache holds: networks converted for a backend, and features of frozen layers.
 
-    The cache is the folder LOOKONCE_CACHE, or the system's cache folder. Everything in it is made again when needed.
+    The cache is the folder LOOKONCE_CACHE, or the system's cache folder. Everything in it is made again when needed,
+    except published models, which would be downloaded again and are therefore kept.
 
     Args:
         clear: Remove everything that is not in use.
@@ -41,4 +46,5 @@ def cache(*, clear: bool = False) -> Contents:
     """
     removed = sum(_removed(entry) for entry in list(_entries())) if clear else None
     left = sorted(_entries(), key=lambda entry: -entry.used)
-    return Contents(cache_folder(), tuple((e.what or "not finished", e.size, e.used) for e in left), removed)
+    models = sum(file.stat().st_size for file in (cache_folder() / "models").glob("*") if file.is_file())
+    return Contents(cache_folder(), tuple((e.what or "not finished", e.size, e.used) for e in left), removed, models)
