@@ -171,7 +171,7 @@ def draw(image: ImageSource, found: Detections | Found, truth: Truth | None = No
         sheet.solid(boxes[n], names[n])
     if not hide_labels:
         for n in order[::-1]:
-            number = f" {ids[n]}" if ids and ids[n] > 0 else ""
+            number = f" #{ids[n]}" if ids and ids[n] > 0 else ""
             sheet.label(boxes[n], names[n], number + ("" if hide_scores else f" {scores[n]:.2f}"))
         for box, name in objects:
             sheet.label(box, name, truth=True)
