@@ -94,8 +94,9 @@ def merged(size: tuple[int, int], tiles: Sequence[Tile], found: Sequence[Detecti
         kept.append(int(n))
     best = np.array(kept, np.int64)
     backed_off = [one.backed_off for one in found]
-    children = None if any(one is None for one in backed_off) else np.concatenate(backed_off)[best]  # type: ignore[arg-type]
-    return replace(found[0], boxes=boxes[best], scores=scores[best], labels=labels[best], backed_off=children)
+    known = [one for one in backed_off if one is not None]
+    children = np.concatenate(known)[best] if len(known) == len(found) else None
+    return replace(found[0], boxes=boxes[best].astype(np.float32), scores=scores[best], labels=labels[best], backed_off=children)
 
 
 def _is_cut(boxes: NDArray[np.float64], tile: Tile, size: tuple[int, int]) -> NDArray[np.bool_]:
