@@ -2,6 +2,7 @@
 
 import socket
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -21,14 +22,14 @@ def address(running):
     return host, int(port)
 
 
-def said(running, content):
-    """The start of what the server answers to raw bytes; nothing where it waits for more, or closes."""
-    with socket.create_connection(address(running), 0.3) as sock:
-        try:
-            sock.sendall(content)
-            return sock.recv(1 << 16)
-        except OSError:
-            return b""
+def said(running, content, wait=0.3, until=None):
+    """What the server answers to raw bytes until it closes, has sent this, or sends nothing for so many seconds."""
+    answer = b""
+    with socket.create_connection(address(running), wait) as sock, suppress(OSError):
+        sock.sendall(content)
+        while not (until and until in answer) and (part := sock.recv(1 << 16)):
+            answer += part
+    return answer
 
 
 def test_a_port_that_is_taken_is_one_line():
@@ -45,7 +46,7 @@ def test_an_address_that_is_not_here_is_one_line(host, port):
 
 
 def test_a_body_longer_than_allowed_is_refused_by_its_header(server):
-    answer = said(server, b"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\nx")
+    answer = said(server, b"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\nx", 20, b"}")
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b'"error":"too_large"' in answer
 
