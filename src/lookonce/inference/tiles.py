@@ -96,7 +96,8 @@ def merged(size: tuple[int, int], tiles: Sequence[Tile], found: Sequence[Detecti
     backed_off = [one.backed_off for one in found]
     known = [one for one in backed_off if one is not None]
     children = np.concatenate(known)[best] if len(known) == len(found) else None
-    return replace(found[0], boxes=boxes[best].astype(np.float32), scores=scores[best], labels=labels[best], backed_off=children)
+    return replace(found[0], boxes=boxes[best].astype(np.float32), scores=scores[best], labels=labels[best],
+                   backed_off=children)  # fmt: skip
 
 
 def _is_cut(boxes: NDArray[np.float64], tile: Tile, size: tuple[int, int]) -> NDArray[np.bool_]:
