@@ -46,7 +46,8 @@ def test_an_address_that_is_not_here_is_one_line(host, port):
 
 
 def test_a_body_longer_than_allowed_is_refused_by_its_header(server):
-    answer = said(server, b"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\nx", 20, b"}")
+    request = b"POST /v1/detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\nx"
+    answer = said(server, request, 20, b"}")
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b'"error":"too_large"' in answer
 
