@@ -111,7 +111,7 @@ class TimeLimit(Callback):
         self._validation_began = time.monotonic()
 
     def on_validation_end(self, *args: Any) -> None:
-        """Keep its time; the steps before it are not slower for it."""
+        """Keep its time."""
         self.validating = time.monotonic() - self._validation_began
 
     def state_dict(self) -> dict[str, Any]:
