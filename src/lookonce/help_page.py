@@ -13,10 +13,13 @@ WIDEST_NAME = 21
 """Columns of an option's name; longer ones are folded."""
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "train": {
-        "Data": ("data", "labels", "train-split", "val-split", "difficult", "policy", "keep-empty", "pixel-range"),
-        "Length": ("steps", "epochs", "batch-size", "monitor", "patience", "min-delta"),
+        "Data": (
+            "data", "labels", "tree", "image-labels", "train-split", "val-split", "difficult", "policy", "keep-empty",
+            "pixel-range",
+        ),
+        "Length": ("minutes", "steps", "epochs", "usual-steps", "batch-size", "monitor", "patience", "min-delta"),
         "Network": ("network", "size", "multi-scale", "resize", "anchors"),
-        "Start": ("weights", "freeze", "keep-last", "features", "variants"),
+        "Start": ("weights", "match-classes", "keep-last", "freeze", "features", "variants"),
         "Optimizer and loss": (
             "recipe", "learning-rate", "optimizer", "schedule", "momentum", "beta2", "epsilon", "weight-decay",
             "burn-in", "milestones", "ema", "gradient-clip", "loss", "object-scale", "noobject-scale",

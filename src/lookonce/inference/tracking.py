@@ -59,7 +59,7 @@ class Track:
     missed: int = 0
     """Frames since it was seen."""
     history: deque[Sighting] = field(default_factory=lambda: deque(maxlen=HISTORY))
-    """The last HISTORY sightings, oldest first."""
+    """Its last HISTORY detections, oldest first."""
 
 
 class Motion:
@@ -199,7 +199,7 @@ class Tracker:
         return object_of
 
     def _number(self, object_of: NDArray[np.intp], found: Detections, time: float) -> NDArray[np.int64]:
-        """Write the sightings down; return [M] the number of each detection's object, or -1."""
+        """Add the detections to their objects; return [M] the number of each detection's object, or -1."""
         detection_of = {int(n): m for m, n in enumerate(object_of) if n >= 0}
         ids = np.full(len(object_of), -1, np.int64)
         for n, track in enumerate(self.tracks):
