@@ -51,7 +51,7 @@ def train(
     device: str = "auto",
     precision: Precision = "auto",
     deterministic: bool = False,
-    checkpoint_minutes: float = 5.0,
+    checkpoint_minutes: float | None = None,
     weights: AnyPath = "auto",
     keep_last: bool = False,
     keep_checkpoints: bool = False,
@@ -81,7 +81,8 @@ def train(
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, or mps on a Mac.
         precision: Auto uses bf16 where the hardware supports it.
         deterministic: Use deterministic algorithms only: a seed then gives the same weights on a GPU too, more slowly.
-        checkpoint_minutes: Longest time between two checkpoints; every epoch also ends with one.
+        checkpoint_minutes: Longest time between two checkpoints, which is what a kill can lose; none: by their size, so
+            that they write 1 GB an hour, but 1 to 30 minutes.
         weights: Start from these weights: the name of a published model, such as coco (see lookonce models; downloaded
             once), a model file, a run, or Darknet weights, complete or partial (such as darknet19_448.conv.23). Every
             layer that fits is loaded. auto: published weights of the network that were downloaded before, without
