@@ -145,12 +145,16 @@ def train(
             log.info("%s", line)
         if start is None and key(str(weights)) == AUTO and recipe == "quick":
             log.info("%s", HINT)
+        from lookonce.deploy.int8_of_run import add_int8
         from lookonce.report.run_page import write_run_page
         from lookonce.training.run import Run
 
         config = replace(config, settings=_adapted(config, recipe, given.keys(), len(sets[0])))
         config = fitted(config, sets[0], "batch_size" in given or recipe == "blog")
-        return Run(config, folder, sets, write_page=write_run_page, tree=classes, began=began).go()
+        run = Run(config, folder, sets, write_page=write_run_page, tree=classes, began=began)
+        run.go()
+        add_int8(run)
+        return folder
 
 
 def _adapted(config: RunConfig, recipe: RecipeName, given: Collection[str], images: int) -> Settings:
@@ -196,6 +200,7 @@ def _resume(folder: Path, data: Path | None, arguments: dict[str, Any]) -> Path:
         )
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; expected the folder of a run, or start one: lookonce train DATA")
+    from lookonce.deploy.int8_of_run import add_int8
     from lookonce.report.run_page import write_run_page
     from lookonce.training.run import Run, is_complete
 
@@ -203,4 +208,7 @@ def _resume(folder: Path, data: Path | None, arguments: dict[str, Any]) -> Path:
         if is_complete(folder):
             return folder
         run = Run.resumed(folder, data, write_run_page)
-        return run.folder if run.finished() else run.go()
+        if not run.finished():
+            run.go()
+            add_int8(run)
+        return run.folder

@@ -29,7 +29,7 @@ from lookonce.model.model_file import Model
 from lookonce.model.sizes import num_floats, num_operations
 from lookonce.training.checkpoints import DIRECTION, BestModel, LastCheckpoint, State, WholeFiles
 from lookonce.training.config import MODEL, RunConfig, reason
-from lookonce.training.duration import StepLimit, TimeLimit, validate_every
+from lookonce.training.duration import StepLimit, TimeLimit, int8_obstacle, validate_every
 from lookonce.training.feature_cache import FrozenBackbone
 from lookonce.training.history import History, RunReport
 from lookonce.training.progress import FirstBatch, Progress
@@ -214,7 +214,9 @@ class Engine:
         first = FirstBatch(self.folder / "train_batch.jpg", self.cache.dataset.labels)
         found: list[Callback] = [first, self.progress]
         if how.minutes:
-            found.append(TimeLimit(how.minutes, self.began, how.steps, self.progress))
+            images = 0 if self.report.validation is None else len(self.report.validation.dataset)
+            int8 = int8_obstacle(self.config, images) is None
+            found.append(TimeLimit(how.minutes, self.began, how.steps, self.progress, int8))
         elif how.steps:
             found.append(StepLimit(how.steps))
         if how.ema:
