@@ -1,6 +1,7 @@
 """Tests of lookonce.training.checkpoints; test_run.py stops and resumes whole runs."""
 
 import io
+import math
 import signal
 import threading
 from types import SimpleNamespace
@@ -10,29 +11,44 @@ import torch
 
 from lookonce.data.loader import Shuffled
 from lookonce.errors import UserError
+from lookonce.model.network import Network
 from lookonce.training.checkpoints import (
+    BestModel,
     LastCheckpoint,
     WholeFiles,
+    minutes_between,
     random_state,
     read_checkpoint,
     set_random_state,
 )
 from lookonce.training.duration import StepLimit
 from lookonce.training.history import History
+from lookonce.training.recipes import Settings
 from lookonce.training.signals import Stopped
+from lookonce.training.step import Training
+from sets import nano
+
+SIZE = 1000
+"""Bytes of a checkpoint."""
 
 
 def trainer(ready, batches=6, epoch=2):
     progress = SimpleNamespace(current=SimpleNamespace(ready=ready))
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
     saved = []
+
+    def save(path):
+        saved.append(path)
+        path.write_bytes(bytes(SIZE))
+
     return SimpleNamespace(fit_loop=loop, num_training_batches=batches, current_epoch=epoch, global_step=0,
-                           saved=saved, save_checkpoint=saved.append, should_stop=False)  # fmt: skip
+                           saved=saved, save_checkpoint=save, should_stop=False, max_epochs=9)  # fmt: skip
 
 
 @pytest.fixture
 def last(tmp_path):
-    return LastCheckpoint(tmp_path / "last.ckpt", Shuffled(24, 0), 4, 5.0, History(tmp_path / "metrics.csv"))
+    return LastCheckpoint(tmp_path / "last.ckpt", Shuffled(24, 0), 4, 5.0, History(tmp_path / "metrics.csv"),
+                          tmp_path / "model.safetensors")  # fmt: skip
 
 
 @pytest.mark.parametrize("ready, place", [(4, (2, 16)), (6, (3, 0))])
@@ -64,6 +80,64 @@ def test_minutes_bring_a_checkpoint_but_not_at_the_end_of_an_epoch(last, monkeyp
     last.on_train_batch_end(late, None, None, None, 0)
     last.on_train_batch_end(late, None, None, None, 0)
     assert late.saved == [last.file]
+
+
+@pytest.mark.parametrize("size, minutes", [(177e6, 10.6), (221e6, 13.3), (18e6, 1.1), (1e6, 1), (810e6, 30)])
+def test_checkpoints_write_a_gigabyte_an_hour_within_limits(size, minutes):
+    assert minutes_between(size) == pytest.approx(minutes, abs=0.05)
+
+
+def test_the_time_to_the_next_checkpoint_follows_from_the_size_of_the_files(last, monkeypatch, caplog):
+    now = [0.0]
+    monkeypatch.setattr("lookonce.training.checkpoints.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("lookonce.training.checkpoints.BYTES_AN_HOUR", 6.0 * SIZE)
+    last.minutes = None
+    last.model.write_bytes(bytes(SIZE // 2))
+    here = trainer(2)
+    here.current_epoch = 0
+    with caplog.at_level("INFO", "lookonce"):
+        last.on_train_epoch_end(here, None)  # the first
+    assert caplog.messages == [
+        "checkpoints: 0 MB, at most 15 min apart, all that a kill can lose (--checkpoint-minutes)"
+    ]
+    for minute, saved in ((14.9, 1), (15.1, 2), (30, 2), (30.2, 3)):
+        now[0] = 60.0 * minute
+        last.on_train_epoch_end(here, None)
+        assert len(here.saved) == saved, minute
+    now[0] = 60 * 40.0
+    last.on_train_batch_end(here, None, None, None, 0)
+    assert len(here.saved) == 3
+    here.current_epoch = 8
+    last.on_train_epoch_end(here, None)  # the end
+    assert len(here.saved) == 4
+
+
+def validated(best, module, values):
+    for epoch, value in enumerate(values):
+        here = SimpleNamespace(current_epoch=epoch, callback_metrics={f"val/{best.monitor}": torch.tensor(value)})
+        best.on_validation_epoch_start(here, module)
+        best.on_validation_end(here, module)
+
+
+@pytest.mark.parametrize("monitor, best", [("mAP", 2), ("loss", 1)])
+def test_the_best_model_is_that_of_the_highest_map_or_the_lowest_loss(monitor, best, tmp_path):
+    module = Training(Network(nano(2, ((1.0, 1.0),))), Settings(), seed=0)
+    callback = BestModel(tmp_path / "m", lambda state: state["epoch"], monitor)
+    callback.write = lambda: None
+    validated(callback, module, (math.nan, 0.25, 0.5, 0.5, 0.3))
+    assert callback.model() == best
+    assert callback.state_dict() == {"best_model_score": (0.5 if monitor == "mAP" else 0.25)}
+
+
+def test_validations_under_the_prior_loss_are_not_the_best(tmp_path):
+    module = Training(Network(nano(2, ((1.0, 1.0),))), Settings(prior_loss_images=1), seed=0)
+    callback = BestModel(tmp_path / "m", lambda state: state["epoch"])
+    callback.write = lambda: None
+    validated(callback, module, (0.9,))
+    assert callback.model() is None
+    module.seen = 2
+    validated(callback, module, (0.1, 0.0))
+    assert callback.model() == 0
 
 
 def test_signals_are_handled_during_training_only_and_the_second_stops_at_once(last):

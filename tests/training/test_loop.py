@@ -4,7 +4,6 @@ import inspect
 import logging
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +12,6 @@ import torch
 from lookonce.model.network import Network
 from lookonce.training.loop import (
     Averaging,
-    BestCheckpoint,
     MovingAverage,
     Patience,
     keep_freed_memory,
@@ -45,9 +43,8 @@ def test_the_decay_of_the_average_grows_to_its_limit():
     assert after(10_000, 1.0, 0.0) == pytest.approx(0.9)
 
 
-@pytest.mark.parametrize("callback", [BestCheckpoint(Path(), print), Patience("val/mAP", 0.0, 1, mode="max")])
-def test_validations_under_the_prior_loss_are_neither_best_nor_count_for_patience(callback, monkeypatch):
-    judged = []
+def test_validations_under_the_prior_loss_do_not_count_for_patience(monkeypatch):
+    callback, judged = Patience("val/mAP", 0.0, 1, mode="max"), []
     monkeypatch.setattr(type(callback).__mro__[1], "on_validation_end", lambda *_: judged.append(1))
     module = SimpleNamespace(uses_prior_loss=True)
     monkeypatch.setattr("lookonce.training.loop.Training", SimpleNamespace)
@@ -97,10 +94,3 @@ def test_the_average_is_on_the_networks_device_and_reads_nothing_from_it():
         callback._average_model.update_parameters(module)  # of tensors without values: reading one fails
     assert {value.device.type for value in callback._average_model.parameters()} == {"meta"}
     assert int(callback._average_model.n_averaged) == 2
-
-
-def test_the_best_checkpoint_is_that_of_the_highest_map_or_the_lowest_loss():
-    for monitor, better in (("mAP", max), ("loss", min)):
-        callback = BestCheckpoint(Path(), print, monitor)
-        assert callback.monitor == f"val/{monitor}"
-        assert callback.mode == better.__name__

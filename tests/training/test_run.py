@@ -34,9 +34,12 @@ from lookonce.model.model_file import load_model, save_model
 from lookonce.model.sizes import num_floats
 from lookonce.model.zoo import head
 from lookonce.report.run_page import write_run_page
+from lookonce.training import validation
+from lookonce.training.checkpoints import WholeFiles
 from lookonce.training.config import RunConfig, read_both, run_folder
 from lookonce.training.recipes import settings
 from lookonce.training.step import Training
+from lookonce.training.validation import Validation
 from sets import nano, two_heads, write_squares
 
 SMALL = {"network": "nano", "size": 64, "epochs": 2, "batch_size": 4, "anchors": 2, "keep_checkpoints": True}
@@ -102,7 +105,7 @@ def test_a_run_folder_holds_what_people_keep(run):
     names = {p.name for p in run.iterdir()}
     assert {"config.yaml", "model.safetensors", "checkpoints", "metrics.csv", "report.html", "tensorboard"} <= names
     assert not names & {"images.u8", "images.state"}
-    assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert [p.name for p in (run / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
 def test_a_run_learns(run):
@@ -112,14 +115,68 @@ def test_a_run_learns(run):
 
 
 def test_the_model_is_the_best_and_says_how_it_came_about(run):
-    model = load_model(run)
-    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-    name = "convolutions.0.conv.weight"
-    assert torch.equal(model.network.state_dict()[name], best["state_dict"][f"network.{name}"])
+    model, maps = load_model(run), curve(run, "val/mAP")
+    epochs = model.training["epoch"] + 1
+    assert model.seen == 24 * epochs
+    assert maps.index(max(maps)) + 1 == epochs * len(maps) / 60
     assert model.labels == ("blue", "red")
     assert all(0 < t < 1 for t in model.thresholds)
-    assert model.seen == best["seen"] > 0
     assert model.training["recipe"]["loss"] == "region_ciou"
+
+
+def scoring(maps, monkeypatch):
+    """Give validations these mAPs. Return what will be the weights that they validate."""
+    real, taken, validated = validation.score, Validation.on_validation_batch_end, []
+
+    def watched(self, trainer, module, *rest):
+        validated.append({name: value.clone() for name, value in module.network.state_dict().items()})
+        taken(self, trainer, module, *rest)
+
+    monkeypatch.setattr(validation, "score", lambda *a, **b: replace(real(*a, **b), mean_ap=next(maps)))
+    monkeypatch.setattr(Validation, "on_validation_batch_end", watched)
+    return validated
+
+
+@pytest.mark.parametrize("minutes", [None, 1e-9], ids=["first and last", "every step"])
+def test_the_best_model_is_the_validated_one_whenever_it_is_written(minutes, squares, tmp_path, monkeypatch):
+    validated = scoring(iter((0.2, 0.5, 0.5, 0.4)), monkeypatch)
+    run = train(squares, out=tmp_path, checkpoint_minutes=minutes, **{**SMALL, "epochs": 4})
+    found = load_model(run)
+    assert (found.training["epoch"], found.seen) == (1, 48)
+    assert all(torch.equal(value, validated[1][key]) for key, value in found.network.state_dict().items())
+    assert not torch.equal(*(one["convolutions.0.conv.weight"] for one in validated[1:3]))
+
+
+def test_checkpoints_are_written_by_time_not_by_epoch(squares, tmp_path, monkeypatch):
+    write, written = WholeFiles.save_checkpoint, []
+
+    def noted(self, checkpoint, path, storage_options=None):
+        written.append((Path(path).name, checkpoint["epoch"]))
+        write(self, checkpoint, path)
+
+    monkeypatch.setattr(WholeFiles, "save_checkpoint", noted)
+    monkeypatch.setattr("lookonce.training.checkpoints.SHORTEST", 9.0)
+    train(squares, out=tmp_path, **{**SMALL, "epochs": 5})
+    assert written == [("last.ckpt", 0), ("last.ckpt", 4)]
+    written.clear()
+    train(squares, out=tmp_path, checkpoint_minutes=1e-9, **SMALL)
+    assert len(written) == 12  # each step
+
+
+def test_a_failed_run_keeps_the_best_model_so_far(squares, tmp_path, monkeypatch):
+    scoring(iter((0.2, 0.5, 0.4)), monkeypatch)
+    take = Training.training_step
+
+    def fails(self, batch, number):
+        if self.global_step == 13:
+            raise UserError("no more")
+        return take(self, batch, number)
+
+    monkeypatch.setattr(Training, "training_step", fails)
+    with pytest.raises(UserError, match="no more"):
+        train(squares, out=tmp_path, name="r", **{**SMALL, "epochs": 3})
+    assert load_model(tmp_path / "r").seen == 48
+    assert last_checkpoint(tmp_path / "r")["seen"] == 24
 
 
 def test_one_seed_gives_one_result_and_deterministic_changes_nothing_on_a_cpu(small, squares, tmp_path):
@@ -174,8 +231,7 @@ def test_every_way_to_train_ends_in_a_model(given, squares, tmp_path):
     if "patience" in given:
         assert len(curve(run, "loss_epoch")) < 9
     if "prior_loss_images" in given:
-        best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-        assert best["seen"] == 48  # not the first epoch's, of 24 images
+        assert model.seen == 48  # not the first epoch's, of 24 images
     if given.get("val_split") == "none":
         assert model.thresholds == ()
 
@@ -304,10 +360,10 @@ def test_a_full_disk_leaves_the_previous_checkpoint(copied, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("lookonce.training.checkpoints.os.fsync", full)
-    with pytest.raises(UserError, match=r"(best|last)\.ckpt: cannot be written: No space left on device.*--resume"):
+    with pytest.raises(UserError, match=r"last\.ckpt: cannot be written: No space left on device.*--resume"):
         train(resume=run)
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
-    assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert [p.name for p in (run / "checkpoints").iterdir()] == ["last.ckpt"]
     monkeypatch.undo()
     assert trained(train(resume=run)) == 72
 
@@ -366,8 +422,7 @@ def test_a_run_writes_into_its_own_folder_only(split, squares, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path / "here")
     run = train(squares, out=tmp_path / "runs", val_split=split, **ONE_STEP)
     assert not list((tmp_path / "here").iterdir())
-    expected = {"last.ckpt", "best.ckpt"} if split == "val" else {"last.ckpt"}
-    assert {p.name for p in (run / "checkpoints").iterdir()} == expected
+    assert [p.name for p in (run / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
 def test_an_interrupt_before_the_first_step_says_what_to_do(squares, tmp_path, monkeypatch):
@@ -477,7 +532,7 @@ def test_a_set_with_train_only_says_how_to_train_without_validation(tmp_path):
 
 def test_few_validation_images_and_the_splits_are_logged_in_a_line_each(caplog):
     tiny = CASES / "42-small-set-without-val" / "tiny8"
-    plan = RunConfig(str(tiny), None, "train", "val", "drop", False, 0, 0, "auto", "auto", False, 5.0, None,
+    plan = RunConfig(str(tiny), None, "train", "val", "drop", False, 0, 0, "auto", "auto", False, None, None,
                 settings("quick"), False)  # fmt: skip
     with caplog.at_level(logging.INFO, "lookonce"):
         train_set, val_set = read_both(plan)
@@ -533,8 +588,7 @@ def test_a_run_that_still_trains_can_be_used(split, squares, tmp_path, monkeypat
     def looked_at(self, batch, number):
         if self.global_step == 7:
             model = load_model(tmp_path / "r")
-            checkpoint = "best.ckpt" if split == "val" else "last.ckpt"
-            state = torch.load(tmp_path / "r" / "checkpoints" / checkpoint, weights_only=True)
+            state = last_checkpoint(tmp_path / "r")
             name = "convolutions.0.conv.weight"
             assert torch.equal(model.network.state_dict()[name], state["state_dict"][f"network.{name}"])
             found.append((model.seen, len(model.thresholds), model.training["finished"]))
@@ -589,20 +643,28 @@ def test_data_that_has_moved_is_found_at_its_new_path(copied, data, squares):
 def test_the_last_checkpoint_knows_the_best(small):
     last = torch.load(small / "checkpoints" / "last.ckpt", weights_only=True)
     [state] = [value for key, value in last["callbacks"].items() if "BestCheckpoint" in key]
-    assert state["best_model_score"].item() == pytest.approx(max(curve(small, "val/mAP")))
+    assert state["best_model_score"] == pytest.approx(max(curve(small, "val/mAP")))
 
 
 def test_a_copied_run_resumes_with_its_own_best_and_does_not_change_the_other(copied, tmp_path):
-    run = copied
-    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-    best["callbacks"] = {key: {**value, "best_model_score": torch.tensor(2.0)} if "BestCheckpoint" in key else value
-                         for key, value in best["callbacks"].items()}  # fmt: skip
-    copy = more_epochs(Path(shutil.copytree(run, tmp_path / "copy")))
-    last = torch.load(copy / "checkpoints" / "last.ckpt", weights_only=True)
-    torch.save({**last, "callbacks": {**last["callbacks"], **best["callbacks"]}}, copy / "checkpoints" / "last.ckpt")
-    before = [(folder / "checkpoints" / "best.ckpt").read_bytes() for folder in (run, copy)]
-    assert load_model(train(resume=copy)).seen == best["seen"]  # nothing is better than 2
-    assert [(folder / "checkpoints" / "best.ckpt").read_bytes() for folder in (run, copy)] == before
+    before = (copied / "model.safetensors").read_bytes()
+    copy = more_epochs(Path(shutil.copytree(copied, tmp_path / "copy")))
+    last = last_checkpoint(copy)
+    best = {key: {"best_model_score": torch.tensor(2.0), "best_model_path": "of version 0.2"}
+            for key in last["callbacks"] if "BestCheckpoint" in key}  # fmt: skip
+    assert len(best) == 1
+    torch.save({**last, "callbacks": {**last["callbacks"], **best}}, copy / "checkpoints" / "last.ckpt")
+    again = load_model(train(resume=copy))
+    assert again.training["finished"]
+    assert again.training["recipe"]["epochs"] == 3
+    for key, value in load_model(copied).network.state_dict().items():  # nothing is better than 2
+        assert torch.equal(value, again.network.state_dict()[key])
+    assert (copied / "model.safetensors").read_bytes() == before
+
+
+def test_a_run_whose_best_model_is_gone_takes_the_best_from_there_on(copied):
+    (copied / "model.safetensors").write_bytes(b"")
+    assert load_model(train(resume=more_epochs(copied))).seen == 72
 
 
 def renamed(data, was, now):

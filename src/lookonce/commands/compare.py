@@ -123,7 +123,7 @@ def compare(
         bootstrap: Resamples of the images for the intervals.
         backend: Library that runs both networks; auto: the fastest that is installed.
         device: cpu or cuda; none: the backend's default.
-        precision: fp32, so that two machines agree; bf16; or auto: bf16 if the processor supports it.
+        precision: fp32, so that two machines agree; bf16; int8; or auto, as detect has it.
         report: Name of the page, which ends in .html; none: compare-A-B.html, numbered if it exists.
         overwrite: Replace the page if it exists, or write it into the data set's folder.
     Returns:

@@ -195,7 +195,8 @@ def detect(
         line_width: Width of the drawn boxes in pixels; none: 1/200 of the image's shorter side.
         backend: Library that runs the network; auto: the fastest that is installed.
         device: cpu, cuda, or tensorrt (onnxruntime only); none: the backend's default.
-        precision: fp32 or bf16 (boxes within 1 px of fp32); auto: bf16 if the processor supports it.
+        precision: fp32, bf16 (boxes within 1 px of fp32), or int8 (its cost in mAP is logged); auto: the fastest that
+            the processor supports; int8 only if training or an export left an int8 form beside the model.
     Returns:
         A summary. An image that cannot be read is reported, skipped and counted.
     Raises:

@@ -157,8 +157,7 @@ def evaluate(
         bootstrap: Resamples of the images for the interval of mAP; 0: no interval.
         backend: Library that runs the network; auto: the fastest that is installed.
         device: cpu or cuda; none: the backend's default.
-        precision: fp32, so that two machines agree; bf16; or auto: bf16 if the processor supports it. An int8 file
-            stays int8.
+        precision: fp32, so that two machines agree; bf16; int8; or auto, as detect has it. An int8 file stays int8.
         report: Write an .html page: curves, confusion matrix, calibration, errors by kind, examples.
         overwrite: Replace the page if it exists, or write it into the data set's folder.
     Returns:

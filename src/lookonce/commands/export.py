@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -12,7 +12,8 @@ from lookonce.commands.arguments import AnyPath, expanded
 from lookonce.data.lookup import find_images
 from lookonce.deploy.export import Exported, Options, write_darknet, write_onnx, write_openvino
 from lookonce.errors import ConfigError, UserError
-from lookonce.files import check_output, sweep
+from lookonce.files import check_output, file_digest, sweep
+from lookonce.inference.backends.open import model_files
 from lookonce.inference.pretrained_models import model_name, model_path
 from lookonce.model.model_file import Model, load_model
 
@@ -86,6 +87,7 @@ def export(
     _check_int8(options)
     source = model_path(model)
     loaded = load_model(source)
+    options = replace(options, digest=file_digest(model_files(source)) if int8 else None)
     stem = _stem(source, expanded(out) if out else None)
     if source.suffix in (".cfg", ".weights") and stem.resolve() == _plain(source).resolve():
         raise ConfigError(f"{source}: the export would overwrite the model itself; give --out")

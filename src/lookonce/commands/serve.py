@@ -89,7 +89,8 @@ def serve(
             LABEL_STUDIO_API_KEY.
         backend: Library that runs the network; auto: the fastest that is installed.
         device: cpu, cuda, or tensorrt (onnxruntime only); none: the backend's default.
-        precision: fp32 or bf16 (boxes within 1 px of fp32); auto: bf16 if the processor supports it.
+        precision: fp32, bf16 (boxes within 1 px of fp32), or int8 (its cost in mAP is logged); auto: the fastest that
+            the processor supports; int8 only if training or an export left an int8 form beside the model.
     Returns:
         The number of requests and images, when the server has ended.
     Raises:

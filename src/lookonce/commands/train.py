@@ -51,7 +51,7 @@ def train(
     device: str = "auto",
     precision: Precision = "auto",
     deterministic: bool = False,
-    checkpoint_minutes: float = 5.0,
+    checkpoint_minutes: float | None = None,
     weights: AnyPath = "auto",
     keep_last: bool = False,
     keep_checkpoints: bool = False,
@@ -81,7 +81,8 @@ def train(
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, or mps on a Mac.
         precision: Auto uses bf16 where the hardware supports it.
         deterministic: Use deterministic algorithms only: a seed then gives the same weights on a GPU too, more slowly.
-        checkpoint_minutes: Longest time between two checkpoints; every epoch also ends with one.
+        checkpoint_minutes: Longest time between two checkpoints, which is what a kill can lose; none: by their size, so
+            that they write 1 GB an hour, but 1 to 30 minutes.
         weights: Start from these weights: the name of a published model, such as coco (see lookonce models; downloaded
             once), a model file, a run, or Darknet weights, complete or partial (such as darknet19_448.conv.23). Every
             layer that fits is loaded. auto: published weights of the network that were downloaded before, without
@@ -144,12 +145,16 @@ def train(
             log.info("%s", line)
         if start is None and key(str(weights)) == AUTO and recipe == "quick":
             log.info("%s", HINT)
+        from lookonce.deploy.int8_of_run import add_int8
         from lookonce.report.run_page import write_run_page
         from lookonce.training.run import Run
 
         config = replace(config, settings=_adapted(config, recipe, given.keys(), len(sets[0])))
         config = fitted(config, sets[0], "batch_size" in given or recipe == "blog")
-        return Run(config, folder, sets, write_page=write_run_page, tree=classes, began=began).go()
+        run = Run(config, folder, sets, write_page=write_run_page, tree=classes, began=began)
+        run.go()
+        add_int8(run)
+        return folder
 
 
 def _adapted(config: RunConfig, recipe: RecipeName, given: Collection[str], images: int) -> Settings:
@@ -195,6 +200,7 @@ def _resume(folder: Path, data: Path | None, arguments: dict[str, Any]) -> Path:
         )
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder; expected the folder of a run, or start one: lookonce train DATA")
+    from lookonce.deploy.int8_of_run import add_int8
     from lookonce.report.run_page import write_run_page
     from lookonce.training.run import Run, is_complete
 
@@ -202,4 +208,7 @@ def _resume(folder: Path, data: Path | None, arguments: dict[str, Any]) -> Path:
         if is_complete(folder):
             return folder
         run = Run.resumed(folder, data, write_run_page)
-        return run.folder if run.finished() else run.go()
+        if not run.finished():
+            run.go()
+            add_int8(run)
+        return run.folder

@@ -12,8 +12,6 @@ import logging
 import math
 import os
 import platform
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +34,7 @@ from lookonce.deploy.export import Options, write_darknet
 from lookonce.errors import ConfigError, ImageError, UserError
 from lookonce.inference.backends.onnxruntime import import_onnxruntime
 from lookonce.inference.backends.open import EXPORTED, Backend, open_backend
+from lookonce.inference.backends.processor import features, processor
 from lookonce.inference.backends.settings import Precision, Settings
 from lookonce.inference.backends.torch import computes_bf16
 from lookonce.inference.detector import Detector
@@ -49,11 +48,6 @@ if TYPE_CHECKING:
 REST = 0.05  # seconds before each run: idle threads of the backend before it spin for some 20 ms
 OPENCV, PLAIN = "OpenCV dnn", "plain PyTorch"
 PACKAGES = {"openvino": "openvino", "onnxruntime": "lookonce[onnx]", "cv2": "opencv-python-headless"}
-FEATURES = {  # instructions that decide the speed of fp32, bf16 and int8: their flags on Linux and macOS
-    "AVX-512": {"avx512f"},
-    "bf16": {"avx512_bf16", "amx_bf16", "bf16", "feat_bf16"},
-    "VNNI": {"avx512_vnni", "avx_vnni", "amx_int8"},
-}
 log = logging.getLogger("lookonce")
 Run = Callable[[NDArray[np.float32]], object]
 """Runs a batch of inputs [B, 3, H, W], floats 0..1."""
@@ -299,8 +293,6 @@ class Machine:
 
 def this_machine() -> Machine:
     """Return the machine that this runs on, with the versions of what is installed."""
-    name, flags = _processor()
-    features = None if flags is None else {feature: bool(names & flags) for feature, names in FEATURES.items()}
     versions = {"lookonce": __version__, "Python": platform.python_version()}
     for module in ("numpy", "torch", *PACKAGES):
         if importlib.util.find_spec(module) is not None:
@@ -308,42 +300,7 @@ def this_machine() -> Machine:
             versions[module] = str(found.__version__).split("-")[0]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     system = f"{platform.system()} {platform.machine()}"
-    return Machine(name, features, usable_cores(), os.cpu_count() or 1, gpu, system, versions)
-
-
-def _processor() -> tuple[str, set[str] | None]:
-    """Return the CPU's name and flags; None: this system does not say."""
-    with suppress(OSError):
-        if sys.platform == "linux":
-            return read_cpuinfo(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"))
-        if sys.platform == "darwin":
-            command = ["sysctl", "machdep.cpu", "hw.optional"]
-            return read_sysctl(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
-    return platform.processor() or platform.machine(), None
-
-
-def read_cpuinfo(text: str) -> tuple[str, set[str]]:
-    """Return the CPU's name and flags from Linux's /proc/cpuinfo (x86 and ARM)."""
-    found: dict[str, str] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        found.setdefault(key.strip(), value.strip())  # every core repeats the same
-    name = found.get("model name") or found.get("Model") or platform.machine()
-    return name, set((found.get("flags") or found.get("Features", "")).split())
-
-
-def read_sysctl(text: str) -> tuple[str, set[str]]:
-    """Return the CPU's name and flags from macOS' `sysctl machdep.cpu hw.optional` (Intel and Apple)."""
-    name, flags = platform.machine(), set()
-    for line in text.splitlines():
-        key, _, value = line.partition(": ")
-        if key == "machdep.cpu.brand_string":
-            name = value.strip()
-        elif key in ("machdep.cpu.features", "machdep.cpu.leaf7_features"):
-            flags |= set(value.lower().split())
-        elif key.startswith("hw.optional.") and value.strip() == "1":
-            flags.add(key.rpartition(".")[2].lower())
-    return name, flags
+    return Machine(processor()[0], features(), usable_cores(), os.cpu_count() or 1, gpu, system, versions)
 
 
 def network_series(models: Sequence[Path], batch: int, rounds: int, threads: int) -> Series:

@@ -41,6 +41,8 @@ class Options:
     """Largest mAP loss of int8 on the validation images; None: int8.MAX_DROP."""
     data: Path | None = None
     """Images to compare the file with the model on; a labelled data set for int8."""
+    digest: str | None = None
+    """Of the model's files. An int8 file keeps it, so that a Detector knows which model it is of."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ def write_openvino(model: Model, stem: Path, options: Options) -> Exported:
     Raises UserError for a file that cannot be written, VerificationError for one that computes something else.
     """
     from lookonce.deploy.verify import BY_ACCURACY, EXACT, HALF, from_raw, openvino_runner, verify
+    from lookonce.inference.backends.int8_form import KEY as JUDGED
     from lookonce.inference.backends.openvino import openvino_model, saved
     from lookonce.model.onnx_graph import detector_model, raw_model
 
@@ -149,7 +152,9 @@ def write_openvino(model: Model, stem: Path, options: Options) -> Exported:
 
         assert options.data is not None  # the command checks it
         quantised = quantise(model, options.data, MAX_DROP if options.max_drop is None else options.max_drop)
-        whole, tolerance, accuracy = _with_network(whole, quantised.network), BY_ACCURACY, str(quantised)
+        whole = with_network(whole, quantised.network)
+        whole.set_rt_info(quantised.judgement(options.digest), JUDGED)
+        tolerance, accuracy = BY_ACCURACY, str(quantised)
     with saved(whole, xml, options.half) as beside:
         run, backend = openvino_runner(beside)
         verified = verify(model, from_raw(model, run) if options.raw else run, backend, options.data, tolerance)
@@ -157,7 +162,7 @@ def write_openvino(model: Model, stem: Path, options: Options) -> Exported:
     return Exported((xml, xml.with_suffix(".bin")), str(verified), accuracy)
 
 
-def _with_network(whole: openvino.Model, network: openvino.Model) -> openvino.Model:
+def with_network(whole: openvino.Model, network: openvino.Model) -> openvino.Model:
     """Return a detector with another network: the part from "pixels" to the raw maps."""
     import openvino
 

@@ -1,22 +1,27 @@
 """int8 for OpenVINO: quantised after training by NNCF, with mAP on the validation images as its judge.
 
-Activations are calibrated on images of the train split; then each layer that costs too much goes back to float32,
-the dearest first, until the rest costs no more than is allowed. The test split is not looked at.
+Activations are calibrated on images of the train split. An export then moves each layer that costs too much back to
+float32, the dearest first, until the rest costs no more than is allowed. The end of a training has less time: it tries
+the whole network, then the network without its first and last convolutions. The test split is not looked at.
 Source: Nagel et al., A White Paper on Neural Network Quantization (2021), section 3.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import logging
+import math
 import os
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import openvino
 from numpy.typing import NDArray
@@ -28,6 +33,7 @@ from lookonce.errors import ConfigError, ImageError, UserError
 from lookonce.evaluation.average_precision import score
 from lookonce.evaluation.compare import Comparison, compare_detections
 from lookonce.evaluation.evaluate import RULES, detect_all
+from lookonce.inference.backends.int8_form import Judgement
 from lookonce.inference.backends.openvino import the_core
 from lookonce.inference.backends.settings import BackendInfo
 from lookonce.inference.detector import Detector
@@ -39,6 +45,8 @@ log = logging.getLogger("lookonce")
 MAX_DROP = 0.005
 CALIBRATION = 300
 """Images at most from which the ranges of activations are taken. Source: NNCF, quantize, subset_size."""
+QUICK = 100
+"""Images at most that calibrate at the end of a training."""
 
 
 class DropError(UserError):
@@ -65,6 +73,11 @@ class Quantised:
             f"{self.convolutions - len(self.kept)} of {self.convolutions} convolutions are int8; {kept}"
         )
 
+    def judgement(self, digest: str | None) -> str:
+        """Return what it costs, as the JSON of its file. digest: of the model's files."""
+        found = self.comparison
+        return msgspec.json.encode(Judgement(digest, found.before, found.after, found.images)).decode()
+
 
 def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
     """Quantise a model's convolutions to int8.
@@ -80,42 +93,96 @@ def quantise(model: Model, data: Path, max_drop: float = MAX_DROP) -> Quantised:
     if not 0 < max_drop <= 1:
         raise ConfigError(f"max_drop: {max_drop}; expected more than 0, at most 1 (of mAP)")
     nncf = _package()
-    about = model.description
-    network = the_core().read_model(network_model(model).SerializeToString())
     train, val = _images(data, model)
-    calibration = nncf.Dataset([record.path for record in train.records], lambda path: _input(path, about))
-    validation = nncf.Dataset(list(range(len(val))), lambda i: _input(val.records[i].path, about))
-
-    def judge(compiled: openvino.CompiledModel, places: Iterable[int]) -> tuple[float, list[list[NDArray[np.float32]]]]:
-        asked = list(places)
-        running = _Running(compiled, about, _backend("int8"))
-        part = val.select(np.array(asked))
-        mean_ap = score(part, detect_all(Detector(running), part)[0], RULES, bootstrap=0).mean_ap or 0.0
-        if len(asked) == len(val):
-            log.info("int8: mAP %.4f", mean_ap)
-        return mean_ap, running.raws
-
+    judge = _Judge(model, val)
+    validation = nncf.Dataset(list(range(len(val))), lambda i: _input(val.records[i].path, judge.about))
     log.info("int8: calibrated on %d images, judged on %d", len(train), len(val))
     with redirect_stdout(sys.stderr):  # where its progress belongs
         made = nncf.quantize_with_accuracy_control(
-            network, calibration, validation, judge, max_drop=max_drop, drop_type=nncf.DropType.ABSOLUTE,
-            preset=nncf.QuantizationPreset.MIXED, subset_size=len(train),
-            advanced_quantization_parameters=nncf.AdvancedQuantizationParameters(
-                overflow_fix=nncf.OverflowFix.ENABLE  # a CPU without VNNI would else compute other numbers
-            ),
+            judge.network, judge.calibration(nncf, train), validation, judge, max_drop=max_drop,
+            drop_type=nncf.DropType.ABSOLUTE, preset=nncf.QuantizationPreset.MIXED, subset_size=len(train),
+            advanced_quantization_parameters=_parameters(nncf),
         )  # fmt: skip
-    before, after = (_found(each, about, val, kind) for each, kind in ((network, "fp32"), (made, "int8")))
-    comparison = compare_detections(val, before, after, RULES, str(_backend("fp32 -> int8")))
-    convolutions = [op for op in made.get_ops() if op.get_type_name() == "Convolution"]
-    kept = tuple(op.get_friendly_name().split("/")[0] for op in convolutions if not _is_quantised(op))
-    none_left = len(kept) == len(convolutions)
-    if comparison.drop > max_drop or none_left:
-        found = "all convolutions went back to float32" if none_left else comparison
+    found = judge.compared(made, len(train))
+    none_left = len(found.kept) == found.convolutions
+    if found.comparison.drop > max_drop or none_left:
+        why = "all convolutions went back to float32" if none_left else found.comparison
         raise DropError(
-            f"int8 loses more than --max-drop {max_drop:g} on the val images ({found}), and nothing was written; "
+            f"int8 loses more than --max-drop {max_drop:g} on the val images ({why}), and nothing was written; "
             "allow more, or calibrate on more train images"
         )
-    return Quantised(made, len(train), comparison, kept, len(convolutions))
+    return found
+
+
+def quantise_quickly(model: Model, train: Dataset, val: Dataset, until: float = math.inf) -> Quantised:
+    """Quantise a model's convolutions to int8 in seconds: all of them, else all but the first and the last ones.
+
+    Args:
+        model: what to quantise.
+        train: images that calibrate; QUICK of them do.
+        val: images that judge.
+        until: time.monotonic() after which nothing more is tried.
+    Raises:
+        ConfigError: nncf is not installed.
+        UserError: a model that scores 0; DropError: no way to lose at most MAX_DROP.
+    """
+    nncf = _package()
+    judge = _Judge(model, val)
+    train = _readable(train.select(np.array(_spread(len(train), QUICK), np.int64)), judge.about, "int8")
+    convolutions = [op.get_friendly_name() for op in judge.network.get_ordered_ops() if _is_convolution(op)]
+    last = [op.get_friendly_name() for output in judge.network.outputs for op in _makers(output.get_node())]
+    found: list[Quantised] = []
+    for left_out in ([], [convolutions[0], *last]):
+        if found and time.monotonic() > until:
+            break
+        with redirect_stdout(io.StringIO()):  # a bar
+            made = nncf.quantize(
+                judge.network, judge.calibration(nncf, train), preset=nncf.QuantizationPreset.MIXED,
+                subset_size=len(train), advanced_parameters=_parameters(nncf),
+                ignored_scope=nncf.IgnoredScope(names=left_out) if left_out else None,
+            )  # fmt: skip
+        found.append(judge.compared(made, len(train)))
+        if found[-1].comparison.drop <= MAX_DROP:
+            return found[-1]
+    raise DropError(f"int8 loses more than {MAX_DROP:g} on the validation images ({found[-1].comparison})")
+
+
+class _Judge:
+    """Scores networks in place of a model's own on the validation images, and remembers what its own finds.
+
+    Raises UserError if it scores 0.
+    """
+
+    def __init__(self, model: Model, val: Dataset) -> None:
+        self.about, self.val = model.description, val
+        self.network = the_core().read_model(network_model(model).SerializeToString())
+        self.before = _found(self.network, self.about, val, "fp32")
+        if not score(val, self.before, RULES, bootstrap=0).mean_ap:
+            raise UserError(f"int8: the model scores mAP 0 on the {len(val)} validation images of {val.root}, so there "
+                            "is nothing to judge int8 by; train it longer")  # fmt: skip
+
+    def calibration(self, nncf: Any, train: Dataset) -> Any:
+        """Return the inputs of images as NNCF takes them."""
+        return nncf.Dataset([record.path for record in train.records], lambda path: _input(path, self.about))
+
+    def __call__(self, compiled: openvino.CompiledModel,
+                 places: Iterable[int]) -> tuple[float, list[list[NDArray[np.float32]]]]:  # fmt: skip
+        """Return mAP on some of the images, and the raw maps of each."""
+        asked = list(places)
+        running = _Running(compiled, self.about, _backend("int8"))
+        part = self.val.select(np.array(asked))
+        mean_ap = score(part, detect_all(Detector(running), part)[0], RULES, bootstrap=0).mean_ap or 0.0
+        if len(asked) == len(self.val):
+            log.info("int8: mAP %.4f", mean_ap)
+        return mean_ap, running.raws
+
+    def compared(self, made: openvino.Model, calibrated: int) -> Quantised:
+        """Return a quantised network with its cost. calibrated: images that it was calibrated on."""
+        after = _found(made, self.about, self.val, "int8")
+        comparison = compare_detections(self.val, self.before, after, RULES, str(_backend("fp32 -> int8")))
+        convolutions = [op for op in made.get_ops() if _is_convolution(op)]
+        kept = tuple(op.get_friendly_name().split("/")[0] for op in convolutions if not _is_quantised(op))
+        return Quantised(made, calibrated, comparison, kept, len(convolutions))
 
 
 @dataclass
@@ -171,6 +238,22 @@ def _readable(dataset: Dataset, about: Model, what: str) -> Dataset:
 
 def _backend(precision: str) -> BackendInfo:
     return BackendInfo("openvino", openvino.__version__.split("-")[0], precision, "cpu")
+
+
+def _parameters(nncf: Any) -> Any:
+    """Return the settings of NNCF: a CPU without VNNI would else compute other numbers."""
+    return nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)
+
+
+def _is_convolution(op: openvino.Node) -> bool:
+    return bool(op.get_type_name() == "Convolution")
+
+
+def _makers(node: openvino.Node) -> list[openvino.Node]:
+    """Return the convolutions that a result is made of, nearest first, up to the first one on each way."""
+    if _is_convolution(node):
+        return [node]
+    return [op for value in node.input_values() for op in _makers(value.get_node())]
 
 
 def _is_quantised(convolution: openvino.Node) -> bool:

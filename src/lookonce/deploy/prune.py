@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lookonce.console import rendered
 from lookonce.data.dataset import Dataset
+from lookonce.deploy.int8_of_run import add_int8
 from lookonce.errors import ConfigError, UserError
 from lookonce.evaluation.average_precision import Rules
 from lookonce.evaluation.compare import Comparison, compare_detections
@@ -311,7 +312,9 @@ def _retrain(pruned: Model, folder: Path, config: RunConfig, write_page: WritePa
     settings = replace(config.settings, network=str(cfg.absolute()))
     config = replace(config, weights=str(start.absolute()), settings=settings)
     sets = read_both(config)
-    Run(fitted(config, sets[0], exact_batch=False), folder, sets, write_page=write_page).go()
+    run = Run(fitted(config, sets[0], exact_batch=False), folder, sets, write_page=write_page)
+    run.go()
+    add_int8(run)
 
 
 def _detected(model: Model, dataset: Dataset) -> tuple[list[Detections], Rules, str]:

@@ -55,7 +55,8 @@ class Detector:
         backend: Library that runs the network; auto: a GPU with PyTorch, else the fastest that is installed; a log line
             names it. OpenVINO and ONNX Runtime convert a model once and keep the result in the cache folder.
         device: cpu, cuda, or tensorrt (onnxruntime only); None: the backend's default.
-        precision: fp32 or bf16 (boxes within 1 px of fp32); auto: bf16 if the processor supports it.
+        precision: fp32, bf16 (boxes within 1 px of fp32), or int8 (its cost in mAP is logged); auto: the fastest that
+            the processor supports; int8 only if training or an export left an int8 form beside the model.
         throughput: For many images: OpenVINO runs several at a time.
         threshold: Lowest score of a detection, 0 to 1; None: the model's own thresholds, from its validation.
         iou_threshold: Of two boxes of one class with a higher IoU than this, the better one is kept.

@@ -12,7 +12,7 @@ import logging
 import math
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -43,7 +43,7 @@ MODEL = "model.safetensors"
 OF_A_START = {"config.yaml", "data.json", "start.json", "network.cfg", "classes.tree", "classes.map", "metrics.csv",
               "report.html", "tensorboard", "checkpoints", "images.u8", "images.state", "canvas.u8", "canvas.state",
               "pruned.cfg", "pruned.safetensors", "train_batch.jpg", "results.csv", "results.png", "filmstrip",
-              "training.gif", LOCK}  # fmt: skip
+              "training.gif", MODEL, LOCK}  # fmt: skip
 """Names in the folder of a run without a checkpoint, which is not worth keeping."""
 MOST_NAMED = 10
 """Most classes that the header of a run names."""
@@ -73,7 +73,7 @@ class RunConfig:
     device: str = "auto"
     precision: Precision = "auto"
     deterministic: bool = False
-    checkpoint_minutes: float = 5.0
+    checkpoint_minutes: float | None = None
     weights: str | None = "none"
     settings: Settings = Settings()  # noqa: RUF009 - frozen
     keep_last: bool = False
@@ -88,7 +88,7 @@ class RunConfig:
             raise ConfigError(f"device: {self.device!r}; expected auto, cpu, cuda, cuda:NUMBER or mps")
         object.__setattr__(self, "device", device)
         check_types(self)
-        if not 0 < self.checkpoint_minutes < math.inf:
+        if self.checkpoint_minutes is not None and not 0 < self.checkpoint_minutes < math.inf:
             raise ConfigError(f"checkpoint-minutes: {self.checkpoint_minutes}; expected above 0")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed: {self.seed}; expected a whole number from 0 to 4294967295")
@@ -227,7 +227,7 @@ def run_folder(out: Path, name: str | None, stem: str) -> Iterator[Path]:
     """
     killed = name is not None and (out / name / LOCK).exists()
     with new_folder(out / name, reuse=True) if name else numbered_folder(out / stem) as folder:
-        if killed and _is_start(folder, {MODEL}):
+        if killed and _is_start(folder):
             _clear(folder)
         if any(path.name != LOCK for path in folder.iterdir()):
             what = "holds a run" if (folder / "checkpoints").exists() or (folder / MODEL).exists() else "is not empty"
@@ -241,10 +241,11 @@ def run_folder(out: Path, name: str | None, stem: str) -> Iterator[Path]:
             raise
 
 
-def _is_start(folder: Path, also: Set[str] = frozenset()) -> bool:
-    """Return whether a folder holds only what a run writes before its first checkpoint, and these names."""
-    names = {path.name for path in folder.iterdir()}
-    return names <= OF_A_START | also and not (folder / "checkpoints" / "last.ckpt").exists()
+def _is_start(folder: Path) -> bool:
+    """Return whether a folder holds only what a run writes before its first checkpoint."""
+    return {path.name for path in folder.iterdir()} <= OF_A_START and not (
+        folder / "checkpoints" / "last.ckpt"
+    ).exists()
 
 
 def _clear(folder: Path) -> None:

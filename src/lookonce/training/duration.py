@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import time
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
+from lookonce.inference.backends.processor import has_int8
+from lookonce.training.config import FEW_TO_VALIDATE, RunConfig
 from lookonce.training.progress import Progress
-from lookonce.training.step import Training
+from lookonce.training.step import Training, choose_device
 
 VALIDATIONS = 20
 """Approximate number of validations of a run; at most one per epoch."""
@@ -22,6 +25,27 @@ FIRST_FIT = 6
 """Step after which the number of steps is first fitted."""
 FINISH = 5.0
 """Seconds for the files and the page of a finished run, beside scoring."""
+INT8_SECONDS, INT8_VALIDATIONS = 8.0, 5.0
+"""Time of the int8 form at the end: for its packages, and as validations, for calibration and two scores."""
+INT8_MINUTES = 3.0
+"""A run of fewer minutes has no time for it."""
+
+
+def int8_obstacle(config: RunConfig, images: int) -> str | None:
+    """Return why a training does not end with an int8 form of its model; None: it does. Empty: it gains nothing here.
+
+    images: for validation.
+    """
+    minutes = config.settings.minutes
+    if choose_device(config.device) != "cpu" or not has_int8():
+        return ""
+    if images < FEW_TO_VALIDATE:
+        return f"not made: {images} validation images are too few to judge it by; {FEW_TO_VALIDATE} would do"
+    if any(importlib.util.find_spec(package) is None for package in ("openvino", "nncf")):
+        return "not made: this processor runs int8 faster, which needs: pip install 'lookonce[int8]'"
+    if minutes is not None and minutes < INT8_MINUTES:
+        return f"not made: a run of under {INT8_MINUTES:g} minutes has no time for it"
+    return None
 
 
 def validate_every(epochs: int) -> int:
@@ -58,10 +82,12 @@ class TimeLimit(Callback):
         began: time.monotonic() at that start.
         most: the run ends after this many steps at the latest; None: no limit.
         progress: which estimates the time left.
+        int8: whether the int8 form of the model is made within the time.
     """
 
-    def __init__(self, minutes: float, began: float, most: int | None, progress: Progress) -> None:
+    def __init__(self, minutes: float, began: float, most: int | None, progress: Progress, int8: bool = False) -> None:
         self.end, self.began, self.most, self.progress = began + 60 * minutes, began, most, progress
+        self.int8 = int8
         self.validating: float | None = None
         """Seconds of a validation; None: there was none yet."""
         self._steps = 0
@@ -83,6 +109,7 @@ class TimeLimit(Callback):
         step = max(1e-6, now - self._mark) / max(1, self._steps - SLOW_STEPS)
         validating = self._validating(trainer, step)
         left = self.end - now - FINISH - 2.5 * validating  # the last one, and scoring as in detection
+        left -= self.int8 * (INT8_SECONDS + INT8_VALIDATIONS * validating)
         steps = trainer.global_step + max(0, int(left / step))
         self._plan(trainer, pl_module, min(steps, self.most or steps), step)
         if trainer.global_step >= pl_module.total_steps:

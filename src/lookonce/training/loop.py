@@ -11,12 +11,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import lightning
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -25,66 +25,21 @@ from lookonce.data.device_images import open_store
 from lookonce.data.images import usable_cores
 from lookonce.data.loader import ImageCache, Shuffled, TrainingImages, collate
 from lookonce.errors import UserError
+from lookonce.model.model_file import Model
 from lookonce.model.sizes import num_floats, num_operations
-from lookonce.training.checkpoints import LastCheckpoint, WholeFiles
-from lookonce.training.config import RunConfig, reason
-from lookonce.training.duration import StepLimit, TimeLimit, validate_every
+from lookonce.training.checkpoints import DIRECTION, BestModel, LastCheckpoint, State, WholeFiles
+from lookonce.training.config import MODEL, RunConfig, reason
+from lookonce.training.duration import StepLimit, TimeLimit, int8_obstacle, validate_every
 from lookonce.training.feature_cache import FrozenBackbone
 from lookonce.training.history import History, RunReport
 from lookonce.training.progress import FirstBatch, Progress
-from lookonce.training.recipes import Monitor
 from lookonce.training.signals import Stopped, ignore_interrupts
 from lookonce.training.step import Training, choose_device, choose_precision
 from lookonce.training.validation import Inputs, Validation, collate_inputs
 
 log = logging.getLogger("lookonce")
-DIRECTION: dict[Monitor, Literal["min", "max"]] = {"mAP": "max", "loss": "min"}
 MOST_WORKERS = 16
 """Most processes that load images unless --workers gives more."""
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """Keeps the checkpoint of the best validation, but none from the time of the prior loss.
-
-    Args:
-        folder: where best.ckpt is written.
-        keep: called with each new best checkpoint.
-        monitor: what is best: the highest mAP or the lowest loss.
-    """
-
-    def __init__(self, folder: Path, keep: Callable[[Path], None], monitor: Monitor = "mAP") -> None:
-        # save after the validation, before LastCheckpoint saves this callback's state at the end of the epoch
-        super().__init__(
-            folder,
-            "best",
-            monitor=f"val/{monitor}",
-            mode=DIRECTION[monitor],
-            enable_version_counter=False,
-            save_on_train_epoch_end=False,
-        )
-        self.keep = keep
-
-    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Set up without the warning that the folder is not empty: a resumed run has its checkpoints there."""
-        self.save_top_k = 0
-        super().setup(trainer, pl_module, stage)
-        self.save_top_k = 1
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Compare this validation, unless the prior loss is still on."""
-        if isinstance(pl_module, Training) and pl_module.uses_prior_loss:
-            return
-        before = self.best_model_score
-        super().on_validation_end(trainer, pl_module)
-        if self.best_model_score is not before:
-            self.keep(Path(self.best_model_path))
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best score with the path of today: a run folder may have been moved or copied."""
-        score, own = state_dict["best_model_score"], str(Path(self.dirpath or "", "best.ckpt"))
-        best = {"best_model_path": own, "best_k_models": {own: score}, "kth_best_model_path": own, "kth_value": score}
-        best = {} if score is None else best
-        super().load_state_dict({**state_dict, "dirpath": self.dirpath, "last_model_path": "", **best})
 
 
 class Patience(EarlyStopping):
@@ -152,22 +107,21 @@ class Engine:
         cache: the training images.
         report: writes the page of the run; holds its validation.
         checkpoint: where to resume; None: start from the beginning.
-        keep: called with each new best checkpoint or, without validation, with that of each epoch.
+        make: makes the model of a checkpoint.
         began: time.monotonic() when the command began.
     """
 
     def __init__(self, config: RunConfig, folder: Path, cache: ImageCache, report: RunReport, checkpoint: Path | None,
-                 keep: Callable[[Path], None], began: float) -> None:  # fmt: skip
+                 make: Callable[[State], Model], began: float) -> None:  # fmt: skip
         self.config, self.folder, self.cache, self.report, self.checkpoint = config, folder, cache, report, checkpoint
-        self.keep = keep
         self.sampler = Shuffled(len(cache.dataset), config.seed, max(1, config.settings.variants))
         self.progress = Progress(report, config.settings.steps)
         self.began = began
         self._held = ExitStack()
         self.history = History(folder / "metrics.csv")
+        self.best = BestModel(folder / MODEL, make, None if report.validation is None else config.settings.monitor)
         self.last = LastCheckpoint(folder / "checkpoints" / "last.ckpt", self.sampler, config.settings.batch_size,
-                                   config.checkpoint_minutes, self.history,
-                                   keep if report.validation is None else None)  # fmt: skip
+                                   config.checkpoint_minutes, self.history, folder / MODEL)  # fmt: skip
 
     def fit(self, module: Training) -> None:
         """Train to the end.
@@ -210,7 +164,7 @@ class Engine:
                 log_every_n_steps=10,
                 enable_model_summary=False,
                 enable_progress_bar=False,
-                enable_checkpointing=val is not None,  # without validation Lightning would add its own
+                enable_checkpointing=False,  # Lightning would add its own
                 use_distributed_sampler=False,
                 deterministic=config.deterministic,
             )
@@ -256,22 +210,23 @@ class Engine:
         return training, DataLoader(inputs, batch_size=8, collate_fn=collate_inputs, generator=own)
 
     def _callbacks(self) -> list[Callback]:
-        how, folder = self.config.settings, self.folder / "checkpoints"
+        how = self.config.settings
         first = FirstBatch(self.folder / "train_batch.jpg", self.cache.dataset.labels)
         found: list[Callback] = [first, self.progress]
         if how.minutes:
-            found.append(TimeLimit(how.minutes, self.began, how.steps, self.progress))
+            images = 0 if self.report.validation is None else len(self.report.validation.dataset)
+            int8 = int8_obstacle(self.config, images) is None
+            found.append(TimeLimit(how.minutes, self.began, how.steps, self.progress, int8))
         elif how.steps:
             found.append(StepLimit(how.steps))
         if how.ema:
             found.append(Averaging(how.ema))
         if self.report.validation is not None:
             found.append(self.report.validation)
-            found.append(BestCheckpoint(folder, self.keep, how.monitor))
             if how.patience:
                 found.append(Patience(f"val/{how.monitor}", how.min_delta, how.patience, mode=DIRECTION[how.monitor],
                                       check_on_train_epoch_end=False))  # fmt: skip
-        return [*found, self.report, self.last]
+        return [*found, self.best, self.report, self.last]
 
 
 def keep_freed_memory() -> None:

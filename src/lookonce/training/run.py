@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
@@ -34,7 +35,7 @@ from lookonce.model.network import Network, empty
 from lookonce.model.sizes import check_input_size, heads_of, stride
 from lookonce.model.tree import Tree, write_tree
 from lookonce.model.zoo import STRIDE
-from lookonce.training.checkpoints import read_checkpoint
+from lookonce.training.checkpoints import State, read_checkpoint
 from lookonce.training.config import (
     MAP,
     MODEL,
@@ -163,19 +164,19 @@ class Run:
         for line in report.data_advice:
             log.warning("%s", line)
 
-        def keep(checkpoint: Path) -> None:
-            """Write a checkpoint as the model, so that a run that still trains or stops early can be used."""
-            metrics = None if validation is None else validation.metrics
-            save_model(self._model(module.network, checkpoint, metrics, finished=False), self.folder / MODEL)
+        def make(state: State) -> Model:
+            """Return the model of a run that still trains."""
+            return self._model(module.network, state, None if validation is None else validation.metrics)
 
         side = round(CACHE_TO_INPUT * max(self.settings.size, *self.settings.multi_scale, 0))
         cache = ImageCache(self.train_set, side, self.folder)
+        engine = Engine(self.config, self.folder, cache, report, self.checkpoint, make, self.began)
         try:
-            self._fit(module, Engine(self.config, self.folder, cache, report, self.checkpoint, keep,
-                                     self.began))  # fmt: skip
+            self._fit(module, engine)
         except BaseException:
             report.state = replace(report.state, stopped=True)
-            with suppress(Exception):  # the page says so if it still can
+            with suppress(Exception):  # the model is kept and the page says so if they still can
+                engine.best.write()
                 report.write(whole=False)
             raise
         finally:
@@ -185,7 +186,7 @@ class Run:
             first = self.train_set.paths[failed[0]]
             log.warning("%d images could not be decoded and were skipped, the first: %s", len(failed), first)
         try:
-            self._finish(module, report)
+            self._finish(module, engine.best.model(), report)
         except Stopped as stop:
             raise Interrupted(f"stopped after the last step; {self._again()}", stop.number) from None
         if not self.config.keep_checkpoints:
@@ -285,34 +286,42 @@ class Run:
             return layer
         return replace(layer, tree=TREE, map=MAP if self.tree.map else "")
 
-    def _model(self, trained: Network, checkpoint: Path, metrics: Metrics | None, finished: bool) -> Model:
-        """Return a checkpoint as a model, with the thresholds of best F1 in the metrics."""
-        state = read_checkpoint(checkpoint)
+    def _model(self, trained: Network, state: State, metrics: Metrics | None) -> Model:
+        """Return the model of a state, with the thresholds of best F1 in the metrics. It is not finished."""
         weights = {k.removeprefix("network."): v for k, v in state["state_dict"].items() if k.startswith("network.")}
         network = empty(trained.layers, trained.channels)
         network.load_state_dict(weights)
         network.sigmas = state["sigmas"]
-        training = {"recipe": plain(asdict(self.settings)), "data": self.train_set.name, "images": len(self.train_set),
-                    "epoch": int(state["epoch"]), "torch": torch.__version__, "finished": finished}  # fmt: skip
-        if start := read_start(self.folder):
-            training["start"] = start
-        if self.tree is not None:
-            metrics = None  # detection then scores by objectness alone, which these thresholds are not for
-        thresholds = () if metrics is None else tuple(round(value, 4) for value in best_thresholds(metrics).tolist())
-        return Model(network.eval(), self.train_set.labels, self.input_size, self.settings.resize, thresholds,
-                     int(state["seen"]), training, self.tree, self.settings.pixel_range)  # fmt: skip
+        return Model(network.eval(), self.train_set.labels, self.input_size, self.settings.resize,
+                     self._thresholds(metrics), int(state["seen"]), self._description(int(state["epoch"])), self.tree,
+                     self.settings.pixel_range)  # fmt: skip
 
-    def _finish(self, module: Training, report: RunReport) -> None:
-        """Write the model of the best checkpoint (the last one without validation), scored as in detection."""
-        folder = self.folder / "checkpoints"
-        file = folder / "best.ckpt" if (folder / "best.ckpt").is_file() else folder / "last.ckpt"
-        model, validation = self._model(module.network, file, None, finished=True), report.validation
+    def _description(self, epoch: int, finished: bool = False) -> dict[str, Any]:
+        """Return what a model file says about its training."""
+        training = {"recipe": plain(asdict(self.settings)), "data": self.train_set.name, "images": len(self.train_set),
+                    "epoch": epoch, "torch": torch.__version__, "finished": finished}  # fmt: skip
+        start = read_start(self.folder)
+        return {**training, "start": start} if start else training
+
+    def _thresholds(self, metrics: Metrics | None) -> tuple[float, ...]:
+        """Return the thresholds of best F1; none with a tree, whose detections are scored by objectness alone."""
+        if metrics is None or self.tree is not None:
+            return ()
+        return tuple(round(value, 4) for value in best_thresholds(metrics).tolist())
+
+    def _finish(self, module: Training, best: Model | None, report: RunReport) -> None:
+        """Write the best model (without a validation that counts the last one), scored as in detection."""
+        if best is None:
+            last = self.folder / "checkpoints" / "last.ckpt"
+            best = self._model(module.network, read_checkpoint(last), None)
+        training = self._description(best.training["epoch"], finished=True)
+        model, validation = replace(best, thresholds=(), training=training), report.validation
         if validation is not None:
             detector = Detector(model, precision="fp32")
             validation.detections, _ = detect_all(detector, validation.dataset)
             validation.metrics = score(*in_use(validation.dataset, validation.detections, self.tree), RULES)
             validation.computed_by = str(detector.backend.info)
-            model = self._model(module.network, file, validation.metrics, finished=True)
+            model = replace(model, thresholds=self._thresholds(validation.metrics))
         save_model(model, self.folder / MODEL)
         for line in set(report.advice()) - set(report.data_advice):
             log.warning("%s", line)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lookonce.errors import ConfigError, UserError
 from lookonce.files import replacing
+from lookonce.inference.backends.int8_form import int8_form
 from lookonce.inference.backends.settings import BackendInfo, BackendName, Settings
 from lookonce.inference.cache import KEY_LENGTH, CacheError, locked, make_room
 from lookonce.model.model_file import FORMAT, Model, ModelFileError
@@ -65,7 +66,8 @@ def open_backend(model: Model | Path, settings: Settings) -> Backend:
     Args:
         model: a model in memory (run by PyTorch unless settings name another backend), a model file, a run folder,
             Darknet's .cfg or .weights, or an exported .onnx or .xml. For OpenVINO and ONNX Runtime a file is converted
-            once and kept in the cache folder, or in memory if that cannot be written.
+            once and kept in the cache folder, or in memory if that cannot be written. The int8 form of a model file
+            runs in its place where int8_form.py says so.
         settings: how to run it.
     Raises:
         UserError: a file that cannot be read, a backend that is not installed or cannot run such a file.
@@ -79,6 +81,8 @@ def open_backend(model: Model | Path, settings: Settings) -> Backend:
 
 
 def _opened(source: Model | Path, name: BackendName, settings: Settings) -> Backend:
+    if settings.precision == "int8" and not (name == "openvino" and isinstance(source, Path)):
+        raise ConfigError("precision: int8 runs on OpenVINO, from a file; give a model file and leave --backend out")
     if name == "torch":
         from lookonce.inference.backends.torch import TorchBackend
 
@@ -92,6 +96,8 @@ def _opened(source: Model | Path, name: BackendName, settings: Settings) -> Back
         return backend(_convert(source), settings)
     if source.suffix in EXPORTED:
         return backend(source, settings)
+    if name == "openvino" and (form := int8_form(source, settings)):
+        return backend(form, settings)
     return _open_kept(source, name, lambda form: backend(form, settings))
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from lookonce.errors import ConfigError
 from lookonce.files import replacing
+from lookonce.inference.backends.int8_form import judgement
 from lookonce.inference.backends.settings import BackendInfo, Settings, abandon, follow_forks
 from lookonce.model.model_file import KEY, Model, ModelFileError, not_ours
 from lookonce.model.onnx_graph import network_part, raw_shapes, read_description, read_onnx
@@ -68,7 +69,7 @@ class OpenvinoBackend:
         settings: how it runs.
     Raises:
         ModelFileError: a file that lookonce did not export, or that OpenVINO cannot read.
-        ConfigError: a device that is missing.
+        ConfigError: a device that is missing, int8 for a network that is not.
     """
 
     def __init__(self, source: Path | onnx.ModelProto, settings: Settings) -> None:
@@ -91,8 +92,13 @@ class OpenvinoBackend:
         }
         if settings.threads is not None:
             self._hints["INFERENCE_NUM_THREADS"] = str(settings.threads)
+        if settings.precision == "int8" and not is_int8:
+            raise ConfigError(f"precision: int8: {source}: its network is not int8; leave --precision out, or make one "
+                              "that is with lookonce export --int8")  # fmt: skip
+        judged = judgement(source) if is_int8 and isinstance(source, Path) else None
+        cost = "" if judged is None else str(judged)
         version = openvino.__version__.split("-")[0]
-        self.info = BackendInfo("openvino", version, "int8" if is_int8 else rest, device.lower())
+        self.info = BackendInfo("openvino", version, "int8" if is_int8 else rest, device.lower(), cost)
         self._lock, self._place = Lock(), "the model" if isinstance(source, onnx.ModelProto) else str(source)
         self._compiled: openvino.CompiledModel | None = self._compile()
         follow_forks(self)

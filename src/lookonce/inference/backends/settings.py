@@ -16,7 +16,7 @@ from lookonce.choices import choose, device_name
 from lookonce.errors import ConfigError
 
 BackendName = Literal["auto", "torch", "openvino", "onnxruntime"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Settings:
     device: str | None = None
     """None: the backend's own choice. torch: cpu, cuda, cuda:1, ...; onnxruntime: cpu, cuda, tensorrt."""
     precision: Precision = "auto"
-    """auto: bf16 if the processor has instructions for it, else fp32."""
+    """auto: int8 if the processor has instructions for it and the model has an int8 form, else bf16 or fp32."""
     throughput: bool = False
     """Optimize for many images, not for the time of one: OpenVINO then runs several at once."""
     threads: int | None = None
@@ -43,8 +43,8 @@ class Settings:
             raise ConfigError(f"threads: {self.threads}; expected at least 1")
 
     def precision_where(self, native: bool) -> Literal["fp32", "bf16"]:
-        """Return the precision on a machine. native: it has instructions for bf16."""
-        if self.precision == "auto":
+        """Return the precision of what is not int8. native: the machine has instructions for bf16."""
+        if self.precision == "auto" or self.precision == "int8":
             return "bf16" if native else "fp32"
         return self.precision
 
@@ -59,9 +59,12 @@ class BackendInfo:
     precision: str
     """fp32, bf16 or int8."""
     device: str
+    cost: str = ""
+    """What int8 costs in mAP; empty: it is not known, or nothing."""
 
     def __str__(self) -> str:
-        return f"{self.name} {self.version}, {self.precision}, {self.device}"
+        cost = f" ({self.cost})" if self.cost else ""
+        return f"{self.name} {self.version}, {self.precision}{cost}, {self.device}"
 
 
 class Forks(Protocol):
