@@ -265,7 +265,8 @@ def overload(model: str, images: Sequence[bytes], seconds: float) -> None:
     asyncio.run(arrivals())
     load.took = time.perf_counter() - start
     print(f"overload: capacity {capacity:.1f} images/s, {2 * capacity:.1f} requests/s: {dict(load.statuses)}, lost "
-          f"{load.lost}; answered {load.rate:.1f} images/s, {load.percentiles()}; refused {load.percentiles(503)}")  # fmt: skip
+          f"{load.lost}; answered {load.rate:.1f}/s, {load.percentiles()}; refused "
+          f"{load.percentiles(503)}")  # fmt: skip
     server.stop()
 
 

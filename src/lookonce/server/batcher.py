@@ -204,7 +204,9 @@ class Batcher(Generic[Given, Ready, Answer]):
         """
         with self._changed:
             self._changed.wait_for(lambda: self._ready or (self._closed and not self._submitted))
-            self._changed.wait_for(lambda: len(self._ready) >= min(self.batch, self.waiting), self._seconds * self.batch)
+            self._changed.wait_for(
+                lambda: len(self._ready) >= min(self.batch, self.waiting), self._seconds * self.batch
+            )
             batch = [self._ready.popleft() for _ in range(min(self.batch, len(self._ready)))]
             for job in batch:
                 job.waits = False
