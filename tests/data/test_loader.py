@@ -10,7 +10,7 @@ from PIL import Image
 from lookonce.data import loader
 from lookonce.data.dataset import Record, pack
 from lookonce.data.images import load_rgb
-from lookonce.data.loader import Batch, ImageCache, Sample, Shuffled, TrainingImages, collate, reduced_sizes
+from lookonce.data.loader import Batch, ImageCache, Sample, Share, Shuffled, TrainingImages, collate, reduced_sizes
 from lookonce.data.read import read_dataset
 from lookonce.errors import ImageError
 from sets import write_squares
@@ -80,6 +80,43 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert a != list(second)
     assert a != list(Shuffled(50, 4))
     assert len(first) == 50
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+def test_processes_share_each_batch_of_one_and_a_small_batch_is_everybodys(size):
+    order = Shuffled(23, 5)
+    shares = [Share(order, 7, rank, size, None) for rank in range(size)]
+    order.begin(2, 7)  # resumed after the first batch
+    read = [list(share) for share in shares]
+    for step, start in enumerate(range(7, 23, 7)):
+        batch = list(order)[start - 7 : start]
+        parts = [each[step] for each in read]
+        if len(batch) < size:
+            assert parts == [batch] * size
+            assert shares[0].copies(2, step + 1) == size
+        else:
+            assert [image for part in parts for image in part] == batch
+            assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        assert [share.own(2, step + 1).tolist() for share in shares] == parts
+    assert len(shares[0]) == 4
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_share_reads_what_its_mosaics_show(size):
+    """Oracle: the mosaics of the whole batch, a loop over its quarters: image n shows n, n + 1, n + 2, n + 3 of it."""
+    order, alone = Shuffled(11, 0), np.zeros(11, bool)
+    alone[order.order(0)[[1, 6]]] = True  # labelled as a whole: in no mosaic
+    batch = order.order(0).tolist()
+    boxed = [image for image in batch if not alone[image]]
+    for rank in range(size):
+        share = Share(order, 11, rank, size, alone)
+        own, read = share.own(0, 0).tolist(), share.read(0, 0).tolist()
+        assert read[: len(own)] == own
+        mine = [image for image in read if not alone[image]]
+        for image in set(own) & set(boxed):
+            wanted = [boxed[(boxed.index(image) + n) % len(boxed)] for n in range(4)]
+            assert [mine[(mine.index(image) + n) % len(mine)] for n in range(4)] == wanted
+        assert len(read) <= len(own) + 3
 
 
 @pytest.fixture

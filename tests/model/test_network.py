@@ -62,6 +62,33 @@ def with_statistics(layers):
     return network
 
 
+def test_synchronized_batch_norm_of_two_processes_is_that_of_one():
+    """Both halves of a batch run in one graph: their sum, with gradients, is an ordinary addition."""
+    torch.manual_seed(0)
+    images, weights = torch.randn(5, 3, 4, 6) * 3 + 2, torch.randn(5, 3, 4, 6)
+    whole = BatchNorm(3)
+    one = images.clone().requires_grad_()
+    (whole(one) * weights).sum().backward()
+    two = images.clone().requires_grad_()
+    halves, sums = [two[:2], two[2:]], []
+    for part in halves:  # what each process adds: sums and count, then squares about the common mean
+        wide = part.float()
+        sums.append(torch.cat((wide.sum((0, 2, 3)), wide.new_tensor([wide.numel() / 3]))))
+    mean = (sums[0] + sums[1])[:3] / (sums[0] + sums[1])[3]
+    squares = [((part - mean.view(1, 3, 1, 1)) ** 2).sum((0, 2, 3)) for part in halves]
+    norms = [BatchNorm(3), BatchNorm(3)]
+    found = []
+    for norm, part in zip(norms, halves, strict=True):
+        answers = iter([sums[0] + sums[1], squares[0] + squares[1]])
+        norm.sum_over_processes = lambda values, answers=answers: next(answers)
+        found.append(norm(part))
+    (torch.cat(found) * weights).sum().backward()
+    torch.testing.assert_close(two.grad, one.grad, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(norms[0].weight.grad + norms[1].weight.grad, whole.weight.grad)
+    torch.testing.assert_close(norms[1].running_mean, whole.running_mean)
+    torch.testing.assert_close(norms[0].running_var, whole.running_var)
+
+
 @torch.no_grad()
 def test_binary_convolutions_count_signs_as_a_slow_loop_does():
     torch.manual_seed(3)

@@ -121,8 +121,10 @@ def _checked(opened: tarfile.TarFile | zipfile.ZipFile, archive: Path) -> dict[s
         if kind not in ("file", "folder"):
             raise UserError(f"{archive}: {name!r} is {kind}; expected files and folders; nothing was unpacked")
         parts = PurePosixPath(name.replace("\\", "/")).parts
+        if kind == "file" and not parts:
+            raise tarfile.ReadError("a file of it has no name")
         outside = ".." in parts or name.startswith(("/", "\\")) or PureWindowsPath(name).drive
-        if outside or "\0" in name or "\\" in name or (kind == "file" and not parts):
+        if outside or "\0" in name or "\\" in name:
             raise UserError(f"{archive}: {name!r} would lie outside the folder; nothing was unpacked")
         if kind == "file":
             files[str(PurePosixPath(name))] = size

@@ -291,28 +291,24 @@ class Share(Sampler[list[int]]):
     Behind its own images come those that its mosaics take parts of: the next ones of the batch.
 
     Args:
-        order: of all images.
+        sampler: order of all images; Lightning tells it the epoch.
         batch: images of a batch, over all processes.
         rank: number of this process, from 0.
         size: number of processes.
         alone: [M] bool, images that are in no mosaic; None: there are no mosaics.
     """
 
-    def __init__(self, order: Shuffled, batch: int, rank: int, size: int,
+    def __init__(self, sampler: Shuffled, batch: int, rank: int, size: int,
                  alone: NDArray[np.bool_] | None) -> None:  # fmt: skip
-        self.order, self.batch, self.rank, self.size, self.alone = order, batch, rank, size, alone
+        self.sampler, self.batch, self.rank, self.size, self.alone = sampler, batch, rank, size, alone
         self._epoch, self._images = -1, np.zeros(0, np.int64)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.order.set_epoch(epoch)
-
     def __len__(self) -> int:
-        return -(-len(self.order) // self.batch)
+        return -(-len(self.sampler) // self.batch)
 
     def __iter__(self) -> Iterator[list[int]]:
-        first = self.order.start // self.batch
-        return (self.order.places(self.read(self.order.epoch, step)) for step in range(first, len(self)))
+        first = self.sampler.start // self.batch
+        return (self.sampler.places(self.read(self.sampler.epoch, step)) for step in range(first, len(self)))
 
     def part(self, count: int) -> slice:
         """Return this process's part of so many images: all of them if there are fewer than processes."""
@@ -325,7 +321,7 @@ class Share(Sampler[list[int]]):
     def whole(self, epoch: int, step: int) -> NDArray[np.int64]:
         """Return the images of a batch of all processes."""
         if epoch != self._epoch:
-            self._epoch, self._images = epoch, self.order.order(epoch)
+            self._epoch, self._images = epoch, self.sampler.order(epoch)
         return self._images[step * self.batch : (step + 1) * self.batch]
 
     def copies(self, epoch: int, step: int) -> int:

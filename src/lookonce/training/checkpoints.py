@@ -261,8 +261,11 @@ class LastCheckpoint(lightning.Callback):
         if self.ranks.size == 1 or not self.ranks.is_first or not isinstance(exception, RuntimeError) or not self.began:
             return
         pl_module.leave_unread()
-        if _batches(trainer) < trainer.fit_loop.epoch_loop.batch_progress.current.ready:
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        if _batches(trainer) < progress.current.ready:  # the step did not end
             pl_module.seen = self._seen
+            for each in cast(Any, (progress.total, progress.current)):
+                each.ready = each.started = each.processed
         with suppress(Exception):  # the others no longer wait at the end of saving
             self._save(trainer)
 

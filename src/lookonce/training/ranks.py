@@ -177,7 +177,7 @@ def _check_devices(count: int, device: str) -> None:
     if device == "cuda" or (device == "auto" and there):
         if count > there:
             raise ConfigError(f"devices: {count}; PyTorch {torch.__version__} finds {there} CUDA GPUs on this machine; "
-                              f"expected 1 to {there}, or --device cpu")  # fmt: skip
+                              f"expected {f'1 to {there}, or ' if there else ''}--device cpu")  # fmt: skip
     elif count > usable_cores():
         log.warning("devices: %d processes on %d cores: no faster than %d", count, usable_cores(), usable_cores())
 

@@ -94,9 +94,9 @@ class Validation(lightning.Callback):
         """Of this process: index of the first image, detections, loss."""
 
     def batches(self) -> list[list[int]]:
-        """Return the images of each batch of this process."""
+        """Return the images of each batch of this process; one that is not counted if it has none."""
         starts = range(self.ranks.rank * BATCH, len(self.dataset), self.ranks.size * BATCH)
-        return [list(range(start, min(start + BATCH, len(self.dataset)))) for start in starts]
+        return [list(range(start, min(start + BATCH, len(self.dataset)))) for start in starts] or [[0]]
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Forget the previous validation; take over the statistics of batch norm of rank 0."""
@@ -113,6 +113,8 @@ class Validation(lightning.Callback):
         predictions, loss = outputs
         assert isinstance(predictions, Predictions)
         start = (batch_idx * self.ranks.size + self.ranks.rank) * BATCH
+        if start >= len(self.dataset):
+            return
         sizes = [(int(w), int(h)) for w, h in self.dataset.sizes[start : start + len(predictions.boxes)]]
         found = postprocess(predictions, sizes, self.input_size, self.mode, self.dataset.labels, SCORED)
         self._batches.append((start, found, loss))
