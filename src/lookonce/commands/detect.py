@@ -231,10 +231,10 @@ def detect(
                  **style}  # fmt: skip
         if wrong := [name for name, value in other.items() if value]:
             raise UserError(f"{wrong[0].replace('_', '-')}: not for tables; leave it out, or --format")
-        job = Job(str(model), "", format, None if labels is None else several(labels), threshold, iou_threshold, nms,
+        lake = Job(str(model), "", format, None if labels is None else several(labels), threshold, iou_threshold, nms,
                   tree_threshold, backend, device, precision)  # fmt: skip
         return detect_lake(
-            job, list(map(str, named)), None if out is None else expanded(out), LakeOptions(shards, workers, ray)
+            lake, list(map(str, named)), None if out is None else expanded(out), LakeOptions(shards, workers, ray)
         )
     if given := [name for name, value in tables.items() if value is not None]:
         raise UserError(f"{given[0]}: is for tables; give --format parquet or jsonl as well")

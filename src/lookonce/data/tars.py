@@ -25,7 +25,7 @@ OPEN = 4096
 """Tars whose members are remembered: 24 bytes each."""
 
 
-def split_tar(path: Path | str) -> tuple[Path, str] | None:
+def split_tar(path: str | os.PathLike[str]) -> tuple[Path, str] | None:
     """Return (tar, name of the member) of a path that leads into a tar; None: it does not.
 
     >>> split_tar("cells/a.tar/0001.jpg")[1], split_tar("cells/a.tar"), split_tar("cells/0001.jpg")
@@ -42,7 +42,7 @@ def split_tar(path: Path | str) -> tuple[Path, str] | None:
 
 
 @contextmanager
-def open_file(path: Path | str) -> Iterator[BinaryIO]:
+def open_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file, which may be in a tar. Raises OSError, and UserError for a damaged tar."""
     found = split_tar(path)
     if found is None:

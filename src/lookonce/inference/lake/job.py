@@ -69,6 +69,8 @@ def open_job(folder: Path, job: Job, images: Sequence[str], shards: int | None) 
     before = _read(folder)
     if before is None and (others := sorted(p.name for p in folder.iterdir() if p.name not in (LOCK, LISTS))):
         raise UserError(f"{folder}: holds files already ({others[0]}); give another --out")
+    if not any(folder.glob("part-*")):
+        before = None  # nothing is done yet, so it may begin anew
     if before is not None:
         _check_same(folder, job, before, shards)
         shards = before["shards"]

@@ -46,7 +46,8 @@ class ImageBytes(io.BytesIO):
 
     def __init__(self, name: str, content: bytes | UserError) -> None:
         super().__init__(b"" if isinstance(content, UserError) else content)
-        self.name, self.error = name, content if isinstance(content, UserError) else None
+        self.name: str = name
+        self.error = content if isinstance(content, UserError) else None
 
     def read(self, size: int | None = -1) -> bytes:
         """Return the bytes. Raises ImageError."""
