@@ -2,9 +2,9 @@
 
     python benchmarks/lake_kills.py [--kills 20] [--seed 0] [--images 600] [--ray local]
 
-Half of the kills hit a worker, half the driver, which is started again; all are SIGKILL. Prints what was done again, and
-compares the rows, sorted, and the files with those of an uninterrupted run. Ends with 1 where anything differs, or where
-a kill made more than one shard a worker be done again. Linux.
+Half of the kills hit a worker, half the driver, which is started again; all are SIGKILL. Prints what was done again,
+and compares the rows, sorted, and the files with those of an uninterrupted run. Ends with 1 where anything differs, or
+where a kill made more than one shard a worker be done again. Linux.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lookonce import Network
 from lookonce.model import zoo
 from lookonce.model.model_file import Model, save_model
 
-COMMAND = (sys.executable, "-c", "from lookonce.cli import entry; entry()", "detect")
+COMMAND = (sys.executable, "-m", "lookonce", "detect")
 SHARDS, WORKERS = 60, 2
 
 

@@ -55,9 +55,13 @@ def test_the_same_rows_are_the_same_bytes(part, tmp_path):
 
 
 def test_a_failure_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError), writing(tmp_path / "part-00000.jsonl") as writer:
-        writer.write(ROWS)
-        raise RuntimeError
+    def fail():
+        with writing(tmp_path / "part-00000.jsonl") as writer:
+            writer.write(ROWS)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert not list(tmp_path.iterdir())
 
 
@@ -70,7 +74,7 @@ def test_a_name_that_is_not_utf_8_is_written_in_escapes(tmp_path):
 
 def test_damaged_parts_are_told(part):
     part.write_bytes(part.read_bytes()[:40])
-    with pytest.raises(UserError, match="damaged .* remove it, and the shard is done again"):
+    with pytest.raises(UserError, match=r"damaged .* remove it, and the shard is done again"):
         read_part(part)
 
 

@@ -9,6 +9,7 @@ import queue
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,17 +87,16 @@ class Processes:
         try:
             stdin.write(line + "\n")
             stdin.flush()
-        except OSError:
+        except (OSError, ValueError):
             pass  # it has died, which _listen reports
 
     def _listen(self, worker: int, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            try:
-                self._events.put(Event(worker, json.loads(line)))
-            except ValueError:  # killed in the middle of it
-                break
-        self._events.put(Event(worker, {"died": process.wait()}))
+        with process:
+            for line in process.stdout:
+                with suppress(ValueError):  # killed in the middle of it
+                    self._events.put(Event(worker, json.loads(line)))
+        self._events.put(Event(worker, {"died": process.returncode}))
 
 
 def _gpus(device: str | None) -> list[str]:
