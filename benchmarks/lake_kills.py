@@ -1,6 +1,6 @@
 """Kill workers and drivers of a lake at random moments; each image must be in the output once, as without any kill.
 
-    python benchmarks/lake_kills.py [--kills 20] [--seed 0] [--images 600] [--ray local]
+    python benchmarks/lake_kills.py [--kills 20] [--seed 0] [--images 600] [--ray HOST:PORT]
 
 Half of the kills hit a worker, half the driver, which is started again; all are SIGKILL. Prints what was done again,
 and compares the rows, sorted, and the files with those of an uninterrupted run. Ends with 1 where anything differs, or
@@ -60,10 +60,10 @@ def children(pid: int) -> list[int]:
 
 
 def workers_of(pid: int, ray: bool) -> list[int]:
-    """The workers of a driver; those of Ray name themselves so."""
-    word = b"ray::" if ray else b"lake.worker"
+    """The workers of a driver. Those of Ray are children of the cluster, and name themselves so."""
+    word = b"ray::_Actor" if ray else b"lake.worker"
     found = []
-    for child in children(pid):
+    for child in [int(path.name) for path in Path("/proc").glob("[0-9]*")] if ray else children(pid):
         try:
             if word in Path(f"/proc/{child}/cmdline").read_bytes():
                 found.append(child)
@@ -109,13 +109,12 @@ def main() -> int:
                 print(f"all done before kill {number + 1}")
                 break
             target = "driver" if number % 2 else "worker"
-            pids = [process.pid] if target == "driver" else workers_of(process.pid, bool(given.ray))
-            if pids:
-                victim = draw.choice(pids)
-                os.kill(victim, signal.SIGKILL)
-                hit[target] += 1
-                done = len(list(killed.glob("part-*")))
-                print(f"{number + 1:2} killed a {target}: {done} of {SHARDS} parts", flush=True)
+            while not (pids := [process.pid] if target == "driver" else workers_of(process.pid, bool(given.ray))):
+                time.sleep(0.05)
+            os.kill(draw.choice(pids), signal.SIGKILL)
+            hit[target] += 1
+            done = len(list(killed.glob("part-*")))
+            print(f"{number + 1:2} killed a {target}: {done} of {SHARDS} parts", flush=True)
             if target == "driver":
                 process.wait()
                 process = start(killed)

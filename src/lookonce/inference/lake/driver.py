@@ -164,6 +164,8 @@ class _Run:
         else:
             if "done" in answer:
                 self._finished(worker, answer)
+            elif not self.progress.images:
+                self.progress.began = time.monotonic()  # speed does not count the start of the workers
             if self.pending:
                 self.busy[worker] = self.pending.popleft()
                 self.ledger.write("begun", shard=self.busy[worker], worker=worker)
