@@ -55,7 +55,7 @@ EXAMPLES = {
     "demo": ("lookonce demo",),
     "detect": ("lookonce detect coco photo.jpg", "lookonce detect runs/cells-1 photos/",
                "lookonce detect yolov2.cfg photo.jpg --threshold .5", "lookonce detect coco clip.mp4 --track",
-               "lookonce detect coco s3://bucket/photos --out tables --format parquet --workers 8"),
+               "lookonce detect coco s3://bucket/photos --out tables --format parquet"),
     "diagnose": ("lookonce diagnose runs/cells-1 cells",),
     "models": ("lookonce models",),
     "download": ("lookonce download yolov2-tiny",),

@@ -52,7 +52,7 @@ def test_a_protocol_without_package_is_told(monkeypatch):
     monkeypatch.setenv("LOOKONCE_OFFLINE", "0")
     with pytest.raises(UserError, match="s3://bucket/a: needs a package of its protocol: Install s3fs"):
         opened_system("s3://bucket/a")
-    with pytest.raises(UserError, match="nowhere://a/b: cannot be read .*Protocol not known: nowhere"):
+    with pytest.raises(UserError, match=r"nowhere://a/b: cannot be read .*Protocol not known: nowhere"):
         opened_system("nowhere://a/b")
 
 
