@@ -53,13 +53,13 @@ def read_dataset(
     """Read the labels of a data set; its images are not opened.
 
     Args:
-        path: folder of the data set, or its COCO .json, data.yaml or obj.data.
+        path: folder of the data set, or its COCO .json, data.yaml or obj.data; or the address of its shards.
         split: the images of this split (VOC: ImageSets/Main/SPLIT.txt; COCO: *SPLIT*.json; YOLO: as data.yaml or
             obj.data says; of any: folders of this name); None: all. A data set that brings no splits is divided
             80/10/10 into train, val and test by a hash of the file names, the same each time.
         labels: keep these classes, by name, in this order. Images without any of them stay, empty.
-        format: voc, coco or yolo; auto: recognize it. YOLO and COCO describe their classes, so all of them
-            are kept, in that order (COCO: by id).
+        format: voc, coco, yolo or shards; auto: recognize it. YOLO, COCO and shards describe their classes, so all
+            of them are kept, in that order (COCO: by id).
         policy: how to handle a box less than half inside its image: drop it, clip it to the image, or error.
             Boxes without area are dropped. A box whose place is clear is kept and counted as fixed: at least half
             inside (clipped), corners exchanged, a polygon (its bounding box). All problems are found in one pass.

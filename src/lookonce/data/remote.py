@@ -40,6 +40,11 @@ def as_address(name: Path | str) -> str:
     return f"{found[1]}://{'/' if local and found[0].endswith('/') else ''}" + text[found.end() :].replace("\\", "/")
 
 
+def is_there(path: Path | str) -> bool:
+    """Return whether a path exists; an address may."""
+    return is_address(path) or Path(path).exists()
+
+
 def opened_system(address: str) -> tuple[Any, str]:
     """Return (fsspec's file system, the path in it) of an address.
 
