@@ -92,7 +92,8 @@ def main() -> None:
           f"({seconds:.0f} s each)")  # fmt: skip
     print(f"images {given.images * IMAGE_BYTES / 1e12:,.0f} TB; lists {given.images * NAME_BYTES / 1e9:,.0f} GB; "
           f"tables {given.images * ROWS * ROW_BYTES / 1e9:,.0f} GB")  # fmt: skip
-    print(f"listing: {given.images * a_name / 3600:.1f} h for files, {given.images * a_name / 1000:.0f} s for tars of 1,000")
+    listing = given.images * a_name
+    print(f"listing: {listing / 3600:.1f} h for files, {listing / 1000:.0f} s for tars of 1,000 images")
     print(f"driver: {1e6 * a_shard:.0f} us a shard, so it is the limit from {seconds / a_shard:,.0f} workers on")
     print(f"a death costs {seconds / 2:.0f} s of work on average, at most {seconds:.0f} s, and {START:.0f} s to start")
     print(f"{'workers':>9} {'hours':>9} {'GB/s read':>10} {'deaths':>7} {'worker hours lost':>18} {'driver busy':>12}")
