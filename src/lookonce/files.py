@@ -39,6 +39,13 @@ PATIENCE = 1.0 if sys.platform == "win32" else 0.0
 log = logging.getLogger("lookonce")
 
 
+def cache_folder() -> Path:
+    """Return the cache folder: LOOKONCE_CACHE, or the system's folder for caches."""
+    from platformdirs import user_cache_dir
+
+    return Path(os.environ.get("LOOKONCE_CACHE") or user_cache_dir("lookonce", appauthor=False)).expanduser()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path with the ending of `path`; rename it to `path` if the block succeeds, else remove it.

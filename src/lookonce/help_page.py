@@ -29,6 +29,13 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "Augmentation": (),
         "Run": (),
     },
+    "detect": {
+        "Images and output": ("model", "images", "out", "overwrite", "save", "save-images", "hide-labels",
+                              "hide-scores", "line-width"),
+        "Videos, cameras and streams": ("track", "zones", "every", "fps", "start", "end", "keep-all", "resume"),
+        "Tables of very many images": ("format", "shards", "workers", "ray"),
+        "Detection": ("labels", "threshold", "iou-threshold", "nms", "tree-threshold"),
+    },
 }  # fmt: skip
 """Groups of a command's options in the order of its help. "Augmentation" holds --augment.*, the last group the rest."""
 COMMON = {
@@ -37,7 +44,7 @@ COMMON = {
         "name", "resume", "device",
     },
 }  # fmt: skip
-"""Options that the short help of a command shows."""
+"""Options that the short help of a command shows; all, if it is not here."""
 EXAMPLES = {
     "anchors": ("lookonce anchors cells --k 9 --size 512",),
     "benchmark": ("lookonce benchmark runs/cells-1 --images photos/",),
@@ -47,7 +54,8 @@ EXAMPLES = {
     "convert": ("lookonce convert cells cells-coco --format coco",),
     "demo": ("lookonce demo",),
     "detect": ("lookonce detect coco photo.jpg", "lookonce detect runs/cells-1 photos/",
-               "lookonce detect yolov2.cfg photo.jpg --threshold .5", "lookonce detect coco clip.mp4 --track"),
+               "lookonce detect yolov2.cfg photo.jpg --threshold .5", "lookonce detect coco clip.mp4 --track",
+               "lookonce detect coco s3://bucket/photos --out tables --format parquet"),
     "diagnose": ("lookonce diagnose runs/cells-1 cells",),
     "models": ("lookonce models",),
     "download": ("lookonce download yolov2-tiny",),
@@ -120,7 +128,7 @@ class HelpPage:
         for entry in entries:
             name = next((each.removeprefix("--") for each in entry.names), "")
             title = "Augmentation" if name.startswith("augment.") else group_of.get(name, last)
-            if self.show_all or name in common:
+            if self.show_all or not common or name in common:
                 found[title].append(entry)
         for listed in found.values():
             listed.sort(key=lambda entry: order.get(next(iter(entry.names), "").removeprefix("--"), len(order)))

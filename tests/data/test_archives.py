@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lookonce.data import archives
-from lookonce.data.archives import unpack
+from lookonce.data.archives import tar_members, unpack
 from lookonce.errors import UserError
 
 CASES = Path(__file__).parents[1] / "cases"
@@ -331,3 +331,34 @@ def test_damaged_archives_are_unpacked_or_refused_in_one_line(tmp_path, mode):
 def test_a_zip_whose_extra_field_is_cut_is_refused(tmp_path):
     (tmp_path / "a.zip").write_bytes((CASES / "fuzz-zip" / "b0f7f523.bin").read_bytes())
     assert "damaged" in refused(tmp_path / "a.zip", tmp_path)
+
+
+def test_the_members_of_a_plain_tar_are_where_tarfile_finds_them(tmp_path):
+    archive = tar(tmp_path / "a.tar", FILES.items())
+    content = archive.read_bytes()
+    found = tar_members(archive)
+    assert {name: content[at : at + size] for name, (at, size) in found.items()} == FILES
+    assert list(found) == list(FILES)
+
+
+@pytest.mark.parametrize("entries, message", [
+    ([("../a.jpg", b"x")], "would lie outside the folder"),
+    ([("/a.jpg", b"x")], "would lie outside the folder"),
+    ([special("a.jpg", tarfile.SYMTYPE, "/etc/passwd")], "is a link"),
+    ([special("a.jpg", tarfile.FIFOTYPE)], "is a device or pipe"),
+])  # fmt: skip
+def test_members_outside_and_special_ones_are_refused(tmp_path, entries, message):
+    with pytest.raises(UserError, match=message):
+        tar_members(tar(tmp_path / "a.tar", entries))
+
+
+def test_only_plain_whole_tars_have_members(tmp_path):
+    whole = tar(tmp_path / "a.tar", FILES.items()).read_bytes()
+    for damaged in (whole[:700], whole[:1500], b"", b"text"):
+        (tmp_path / "b.tar").write_bytes(damaged)
+        with pytest.raises(UserError, match="damaged or not a tar"):
+            tar_members(tmp_path / "b.tar")
+    for archive, message in ((tar(tmp_path / "c.tar", FILES.items(), "w:gz"), "a compressed tar"),
+                             (zipped(tmp_path / "d.tar", FILES.items()), "a zip; expected a tar")):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            tar_members(archive)

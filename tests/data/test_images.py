@@ -507,3 +507,12 @@ def test_what_is_opened_ahead_is_dropped_with_the_iterator(tmp_path):
     next(opened)
     opened.close()
     assert list(opened) == []
+
+
+def test_a_process_can_be_limited_to_its_share_of_the_cores(monkeypatch):
+    monkeypatch.setattr(images, "_most_cores", None)
+    everything = images.usable_cores()
+    images.limit_cores(1)
+    assert images.usable_cores() == 1
+    images.limit_cores(everything + 5)
+    assert images.usable_cores() == everything

@@ -17,6 +17,7 @@ from lookonce.data.check import CheckReport, Counted, Finding, all_findings, col
 from lookonce.data.duplicates import Looks, look
 from lookonce.data.images import measure_range, usable_cores
 from lookonce.data.read import Format, Whole, read_whole
+from lookonce.data.remote import as_address
 from lookonce.errors import ConfigError
 from lookonce.files import check_output
 from lookonce.model import zoo
@@ -51,9 +52,9 @@ def check(
     The exit code is 1 if something harms training or makes its score untrue.
 
     Args:
-        data: Data set: its folder, or its COCO .json, data.yaml or obj.data.
+        data: Data set: its folder, or its COCO .json, data.yaml or obj.data; or the address of its shards.
         labels: Check these classes only.
-        format: Format of the data set: voc, coco or yolo; auto detects it.
+        format: Format of the data set: voc, coco, yolo or shards; auto detects it.
         network: Network to train: the name of a known one, or a Darknet .cfg. Its heads, all together, decide which
             objects cannot be learnt. none: one head of stride 32.
         size: Side of the network's square input in pixels, a multiple of 32; decides which boxes are too small. none:
@@ -94,8 +95,8 @@ def check(
         looks = look(paths, workers or usable_cores(), pixel_range)
     findings, lost = find(whole, looks, heads, side, resize)
     counted = count(whole, side, resize)
-    result = CheckReport(str(data), whole.found.format, side, counted, network or "", fit, strides_of(heads), lost,
-                         findings, images, report)  # fmt: skip
+    result = CheckReport(as_address(data), whole.found.format, side, counted, network or "", fit, strides_of(heads),
+                         lost, findings, images, report)  # fmt: skip
     if report is not None:
         from lookonce.report.data_page import write_data_report
 

@@ -12,6 +12,7 @@ from lookonce.commands.arguments import AnyPath, expanded, several
 from lookonce.console import cell, rendered
 from lookonce.data.dataset import Dataset
 from lookonce.data.read import read_dataset
+from lookonce.data.remote import is_there
 from lookonce.errors import ConfigError, UserError, printable
 from lookonce.evaluation.compare import Change, changes
 from lookonce.evaluation.evaluate import RULES, Analysis, analyse, detect_all
@@ -175,7 +176,7 @@ def common_data(run_a: Path, run_b: Path) -> Path:
         places.append(RunConfig.from_yaml(file.read_bytes(), file).data)
     if places[0] != places[1]:
         raise UserError(f"{run_a} was trained on {places[0]}, {run_b} on {places[1]}; {again}")
-    if not Path(places[0]).exists():
+    if not is_there(places[0]):
         raise UserError(f"{places[0]}: the data of both runs is not there; if it has moved, {again}")
     return Path(places[0])
 

@@ -18,17 +18,20 @@ from lookonce.choices import choose
 from lookonce.commands.arguments import AnyPath, expanded, several
 from lookonce.data.dataset import DataPolicy, Dataset, Problem
 from lookonce.data.formats.coco import write_coco
+from lookonce.data.formats.shards import write_shards
 from lookonce.data.formats.voc import write_voc
 from lookonce.data.formats.yolo import write_yolo
 from lookonce.data.images import image_size
 from lookonce.data.read import Format, Whole, read_whole, settle
+from lookonce.data.tars import read_bytes, split_tar
 from lookonce.errors import UNPRINTABLE, ImageError, UserError, plural
 from lookonce.files import alike, is_inside, rename, sweep, temporary
 
 log = logging.getLogger("lookonce")
-Target = Literal["voc", "coco", "yolo"]
+Target = Literal["voc", "coco", "yolo", "shards"]
 IMAGES = {"voc": "JPEGImages", "coco": "images", "yolo": "images"}
-WRITERS = {"voc": write_voc, "coco": write_coco, "yolo": write_yolo}
+"""Folder of the images; shards hold them in their tars."""
+WRITERS = {"voc": write_voc, "coco": write_coco, "yolo": write_yolo, "shards": write_shards}
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def convert(
     Args:
         data: Data set: its folder, or its COCO .json, data.yaml or obj.data.
         out: New folder.
-        format: Format to write: voc, coco, or yolo (data.yaml and obj.data).
+        format: Format to write: voc, coco, yolo (data.yaml and obj.data), or shards: tars of images with their labels,
+            which train, check and evaluate read as they are, also from an address such as s3://bucket/cells.
         labels: Write these classes only, in this order. Images without any of them are kept, without objects.
         read_as: Format of `data`; auto detects it.
         policy: How to handle a box less than half inside its image: drop it, clip it to the image, or error. A box
@@ -78,6 +82,8 @@ def convert(
     data, out = expanded(data), expanded(out)
     labels = None if labels is None else several(labels)
     format = choose(format, get_args(Target), "format")
+    if link and format == "shards":
+        raise UserError("link: tars hold copies of the images; leave it out")
     if data.is_dir() and out.resolve() != data.resolve() and is_inside(out, data):
         raise UserError(f"{out}: is inside the data set {data}; name a folder outside it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -97,7 +103,8 @@ def convert(
     sweep(out.absolute().parent)
     beside = temporary(out.absolute())
     try:
-        _copy(dataset, names, beside / IMAGES[format], link)
+        if format in IMAGES:
+            _copy(dataset, names, beside / IMAGES[format], link)
         WRITERS[format](beside, dataset, names, splits)
         if out.exists():
             out.rmdir()
@@ -132,12 +139,12 @@ def unique_names(dataset: Dataset) -> list[str]:
 
 
 def _splits(whole: Whole, format: Target) -> dict[str, NDArray[np.int64]]:
-    """Return the splits of the data set; if it has none and YOLO needs some, those by hash."""
+    """Return the splits of the data set; if it has none and the format needs some (names change), those by hash."""
     names = list(whole.splits)
     if format == "coco":  # train2017 is also train there: once is enough
         names = [name for name in names if not any(other != name and other == re.sub(r"\d{4}$", "", name)
                                                    for other in names)]  # fmt: skip
-    if format == "yolo" and not whole.brought:
+    if format in ("yolo", "shards") and not whole.brought:
         names += whole.training
     found = {name: whole.members(name) for name in names}
     return {name: members for name, members in found.items() if len(members)}
@@ -169,7 +176,9 @@ def _copy(dataset: Dataset, names: list[str], folder: Path, link: bool) -> None:
     folder.mkdir(parents=True)
     for record, name in zip(dataset.records, names, strict=True):
         source = record.path.resolve()
-        if not (link and _linked(source, folder / name)):
+        if split_tar(source):
+            (folder / name).write_bytes(read_bytes(source))
+        elif not (link and _linked(source, folder / name)):
             shutil.copyfile(source, folder / name)
 
 

@@ -19,6 +19,7 @@ from cyclopts import Parameter
 
 from lookonce.choices import choose
 from lookonce.commands.arguments import AnyPath, check_order, expanded, several
+from lookonce.commands.lake import LakeOptions, LakeSummary, detect_lake
 from lookonce.commands.moving import MovingOptions, MovingSummary, detect_moving
 from lookonce.commands.moving import remove_earlier as remove_earlier_videos
 from lookonce.console import track as tracked
@@ -32,6 +33,8 @@ from lookonce.files import alike, new_folder, numbered_folder, replacing, sweep
 from lookonce.inference.backends.settings import BackendName, Precision
 from lookonce.inference.detector import Detector
 from lookonce.inference.draw import MAX_LINE, draw
+from lookonce.inference.lake.job import Job
+from lookonce.inference.lake.parts import PartFormat
 from lookonce.inference.outputs import (
     ENDINGS,
     FILES,
@@ -158,7 +161,11 @@ def detect(
     backend: BackendName = "auto",
     device: str | None = None,
     precision: Precision = "auto",
-) -> Summary | MovingSummary:
+    format: PartFormat | None = None,
+    shards: int | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+) -> Summary | MovingSummary | LakeSummary:
     """Find objects in images, videos, cameras and streams.
 
     Args:
@@ -197,6 +204,13 @@ def detect(
         device: cpu, cuda, or tensorrt (onnxruntime only); none: the backend's default.
         precision: fp32, bf16 (boxes within 1 px of fp32), or int8 (its cost in mAP is logged); auto: the fastest that
             the processor supports; int8 only if training or an export left an int8 form beside the model.
+        format: Very many images: write tables alone, parquet or jsonl, a row an object, in parts (shards) that worker
+            processes make. The same command goes on where it was stopped. Also takes .txt and .parquet lists, .tar
+            files of images, and addresses such as s3://bucket/photos. parquet needs: pip install 'lookonce[lake]'.
+        shards: Tables: number of parts; none: one for each 1,000 images.
+        workers: Tables: processes at once, which share the cores; none: one a core or GPU, at most 8.
+        ray: Tables: run on a Ray cluster: its HOST:PORT, auto, or local, which starts Ray on this machine. Needs:
+            pip install 'lookonce[ray]'.
     Returns:
         A summary. An image that cannot be read is reported, skipped and counted.
     Raises:
@@ -211,6 +225,20 @@ def detect(
     for image in named[:1]:
         check_order(expanded(model), Path(image), "lookonce detect MODEL IMAGES")
     style = {"hide_labels": hide_labels, "hide_scores": hide_scores, "line_width": line_width}
+    tables = {"shards": shards, "workers": workers, "ray": ray}
+    if format is not None:
+        other = {"overwrite": overwrite, "save": formats, "no-save-images": not save_images, "track": track,
+                 "zones": zones, "every": every != 1, "fps": fps, "start": start, "end": end, "keep-all": keep_all,
+                 **style}  # fmt: skip
+        if wrong := [name for name, value in other.items() if value]:
+            raise UserError(f"{wrong[0].replace('_', '-')}: not for tables; leave it out, or --format")
+        lake = Job(str(model), "", format, None if labels is None else several(labels), threshold, iou_threshold, nms,
+                  tree_threshold, backend, device, precision)  # fmt: skip
+        return detect_lake(
+            lake, list(map(str, named)), None if out is None else expanded(out), LakeOptions(shards, workers, ray)
+        )
+    if given := [name for name, value in tables.items() if value is not None]:
+        raise UserError(f"{given[0]}: is for tables; give --format parquet or jsonl as well")
     moving = [source for image in named for source in find_sources(str(image))]
     video_options = {"track": track, "zones": zones, "every": every != 1, "fps": fps, "start": start, "end": end,
                      "keep-all": keep_all, "resume": resume}  # fmt: skip

@@ -19,6 +19,7 @@ from lookonce.data.check import a_letter_apart, alike, collision_findings
 from lookonce.data.class_tree import nodes_of
 from lookonce.data.dataset import Dataset
 from lookonce.data.read import Whole, check_images, read_whole
+from lookonce.data.remote import as_address
 from lookonce.errors import ConfigError, UserError
 from lookonce.evaluation.evaluate import detect_all
 from lookonce.evaluation.localization import ENOUGH, ON_OBJECT, Histogram, explain, localize
@@ -163,7 +164,7 @@ def diagnose(
     before = (weights, check_input_size(model), check_resize(model), names, anchors, check_shared_cells(model, whole),
               detections, check_curves(Path(run)))  # fmt: skip
     last = check_overfit(model, train_set, steps, wrong_unit)
-    return Diagnosis(str(run), str(data), (*before, last), histograms)
+    return Diagnosis(str(run), as_address(data), (*before, last), histograms)
 
 
 def _read_known(data: Path, model: Model) -> tuple[Dataset, Whole, dict[str, str]]:

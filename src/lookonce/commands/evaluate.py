@@ -18,6 +18,7 @@ from lookonce.commands.arguments import AnyPath, check_order, expanded, several
 from lookonce.data.class_tree import read_for
 from lookonce.data.dataset import Dataset
 from lookonce.data.read import read_whole, settle
+from lookonce.data.remote import as_address, is_there
 from lookonce.errors import ConfigError, UserError, plural, printable
 from lookonce.evaluation.average_precision import Metrics, Rules
 from lookonce.evaluation.coco import TITLE, CocoMetrics, score_coco
@@ -196,7 +197,7 @@ def evaluate(
     dataset, detections = in_use(dataset, detections, tree)
     analysis = analyse(dataset, detections, rules, bootstrap)
     coco = score_coco(dataset, detections) if protocol == "coco" else None
-    result = Report(analysis.metrics, name, str(data), split, skipped, analysis, coco, report, info, digest,
+    result = Report(analysis.metrics, name, as_address(data), split, skipped, analysis, coco, report, info, digest,
                     hierarchy)  # fmt: skip
     if report is not None:
         _write_page(result, dataset, size, {
@@ -214,7 +215,7 @@ def _data_of(model: Path) -> Path:
         raise ConfigError(f"evaluate: DATA is missing, and {model} is not a run that knows its data; usage: lookonce "
                           "evaluate MODEL DATA [OPTIONS]")  # fmt: skip
     data = Path(RunConfig.from_yaml(file.read_bytes(), file).data)
-    if not data.exists():
+    if not is_there(data):
         raise ConfigError(f"{data}: the data of {file.parent} is not there; give its new path: lookonce evaluate "
                           f"{file.parent} DATA")  # fmt: skip
     return data

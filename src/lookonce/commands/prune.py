@@ -12,6 +12,7 @@ from lookonce.inference.pretrained_models import model_path
 from lookonce.model.model_file import load_model
 from lookonce.report.figures import channels_figure, save_figure
 from lookonce.report.run_page import write_run_page
+from lookonce.training.config import absolute_path
 
 
 def prune(
@@ -62,7 +63,7 @@ def prune(
     check_trainable(loaded, source)
     choose(loaded.network, ratio)  # refuses what cannot be pruned before anything takes time
     names = _names(folder, name, rounds)
-    config = retraining_config(loaded, source, expanded(data).absolute(), seed)
+    config = retraining_config(loaded, source, absolute_path(data), seed)
     config = replace(config, settings=replace(config.settings, steps=steps, epochs=None))
     own = source.parent if source.name == "model.safetensors" else source.with_suffix("")  # a run, by its folder
     folders = [(folder, each, f"{own.resolve().name}-pruned") for each in names]

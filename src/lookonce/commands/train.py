@@ -68,7 +68,8 @@ def train(
     """Train a detector on labelled images.
 
     Args:
-        data: Labelled images: a Pascal VOC, COCO or YOLO data set. With --resume: where that run's data is now.
+        data: Labelled images: a Pascal VOC, COCO or YOLO data set, or shards, also by address. With --resume: where
+            that run's data is now.
         recipe: Named set of defaults for the settings below: quick (from random numbers), finetune (from pretrained
             weights), paper, or blog (train the last layer of a pretrained YOLOv2: give --weights yolov2.weights); none:
             finetune if training starts from pretrained weights, otherwise quick.

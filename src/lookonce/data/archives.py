@@ -86,6 +86,29 @@ def unpack(archive: Path, folder: Path) -> int:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def tar_members(archive: Path) -> dict[str, tuple[int, int]]:
+    """Return the files of a plain tar, in its order: name -> (offset, size) in bytes. Each can be read by one seek.
+
+    Raises UserError for a compressed, damaged or cut file, and for members that unpack refuses.
+    """
+    with archive.open("rb") as file:
+        if file.read(6).startswith(tuple(COMPRESSED)):
+            raise UserError(f"{archive}: a compressed tar, in which no image can be found by a seek; expected a plain "
+                            "one: gzip -d and the like unpack it")  # fmt: skip
+    try:
+        with _opened(archive) as opened:
+            if not isinstance(opened, tarfile.TarFile):
+                raise UserError(f"{archive}: a zip; expected a tar")
+            files = _checked(opened, archive)
+            return {str(PurePosixPath(entry.name)): (entry.offset_data, entry.size) for entry in opened.getmembers()
+                    if str(PurePosixPath(entry.name)) in files and entry.isreg()}  # fmt: skip
+    except UserError:
+        raise
+    except (*DAMAGED, OSError) as error:
+        message = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UserError(f"{archive}: damaged or not a tar ({message}); copy it again") from None
+
+
 @contextmanager
 def _opened(archive: Path) -> Iterator[tarfile.TarFile | zipfile.ZipFile]:
     """The archive, recognised by its content."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lookonce.data.images import PixelRange, is_flat, load_for
+from lookonce.data.tars import read_bytes
 from lookonce.errors import ImageError
 
 SIDE = 32
@@ -70,8 +71,7 @@ def _look(path: Path, pixel_range: PixelRange | None) -> tuple[tuple[int, int], 
     """Return (size, hash of the content, small grey image, whether it is flat), or what is wrong."""
     try:
         image = load_for(path, (SIDE, SIDE), pixel_range)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).digest()
+        digest = hashlib.blake2b(read_bytes(path), digest_size=16).digest()
     except ImageError as error:
         return error.found
     except OSError as error:

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from lookonce.data.image_metadata import PNG_START, has_end, orientation, png_chunks
+from lookonce.data.tars import open_file, split_tar
 from lookonce.errors import ImageError, UserError
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def inspect(path: Path | str) -> tuple[int, int]:
     Raises ImageError for a missing or incomplete file, and for what is not an image.
     """
     size = image_size(path)
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         whole = has_end(file)
     if not whole:
         with _opening(path) as (image, _, _):
@@ -257,10 +258,20 @@ def _opened(path: Path | str, input_size: tuple[int, int], pixel_range: PixelRan
         return error
 
 
+_most_cores: int | None = None
+
+
+def limit_cores(most: int) -> None:
+    """Let this process use at most so many cores: its share, as one of several workers."""
+    global _most_cores
+    _most_cores = most
+
+
 def usable_cores() -> int:
     """Return the number of cores that this process may use: by its affinity (taskset, a batch system, a container)."""
     allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
+    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
+    return min(cores, _most_cores or cores)
 
 
 def is_flat(pixels: NDArray[np.uint8]) -> bool:
@@ -350,7 +361,7 @@ def _quiet() -> Iterator[None]:
 def _stream(source: Any) -> Iterator[BinaryIO]:
     """Return the file of a source."""
     if isinstance(source, str | os.PathLike):
-        with open(source, "rb") as file:
+        with open_file(source) as file:
             yield file
         return
     if hasattr(source, "read"):
@@ -521,6 +532,8 @@ def _reason(source: object, error: BaseException) -> str:
     if isinstance(source, str | os.PathLike) and (found := _wrong_path(Path(source))):
         return found
     message = " ".join(str(error).split())
+    if isinstance(error, FileNotFoundError):  # in a tar
+        return "no such file"
     if isinstance(error, UnidentifiedImageError):
         return _unknown(source)
     if isinstance(error, Image.DecompressionBombError):
@@ -534,6 +547,8 @@ def _reason(source: object, error: BaseException) -> str:
 
 def _wrong_path(path: Path) -> str | None:
     """Return why there is no file to decode, or None."""
+    if (inside := split_tar(path)) and inside[0].exists():
+        return None
     try:
         if not path.exists():
             return "a web address; download it first" if "://" in str(path) or ":/" in str(path)[2:] else "no such file"

@@ -21,17 +21,20 @@ from lookonce.data.dataset import DataPolicy, Dataset, Problem
 from lookonce.data.formats import voc
 from lookonce.data.formats.builder import Builder
 from lookonce.data.formats.coco import find_coco, is_coco, read_coco
+from lookonce.data.formats.shards import find_shards, read_shards
 from lookonce.data.formats.voc import EXPECTED as VOC_EXPECTED
 from lookonce.data.formats.voc import find_voc, of_one_class, read_voc
 from lookonce.data.formats.yolo import DESCRIPTIONS, find_yolo, has_labels, read_yolo
 from lookonce.data.images import inspect
 from lookonce.data.lookup import is_hidden, sections, walk_files
 from lookonce.data.other_formats import describe_folder, name_tool
+from lookonce.data.remote import as_address, is_address
+from lookonce.data.tars import mirror_of, mirrored
 from lookonce.errors import ConfigError, ImageError, UserError
 
 log = logging.getLogger("lookonce")
-Format = Literal["auto", "voc", "coco", "yolo"]
-EXPECTED = "Pascal VOC (Annotations/*.xml), COCO (annotations/*.json) or YOLO (data.yaml or obj.data)"
+Format = Literal["auto", "voc", "coco", "yolo", "shards"]
+EXPECTED = "Pascal VOC (Annotations/*.xml), COCO (annotations/*.json), YOLO (data.yaml or obj.data) or shards (*.tar)"
 HASHED = ("train", "val", "test")
 """Splits of a data set without lists: 80, 10 and 10 % of its images, by a hash of their names."""
 DEEPEST = 4
@@ -50,13 +53,13 @@ def read_dataset(
     """Read the labels of a data set; its images are not opened.
 
     Args:
-        path: folder of the data set, or its COCO .json, data.yaml or obj.data.
+        path: folder of the data set, or its COCO .json, data.yaml or obj.data; or the address of its shards.
         split: the images of this split (VOC: ImageSets/Main/SPLIT.txt; COCO: *SPLIT*.json; YOLO: as data.yaml or
             obj.data says; of any: folders of this name); None: all. A data set that brings no splits is divided
             80/10/10 into train, val and test by a hash of the file names, the same each time.
         labels: keep these classes, by name, in this order. Images without any of them stay, empty.
-        format: voc, coco or yolo; auto: recognize it. YOLO and COCO describe their classes, so all of them
-            are kept, in that order (COCO: by id).
+        format: voc, coco, yolo or shards; auto: recognize it. YOLO, COCO and shards describe their classes, so all
+            of them are kept, in that order (COCO: by id).
         policy: how to handle a box less than half inside its image: drop it, clip it to the image, or error.
             Boxes without area are dropped. A box whose place is clear is kept and counted as fixed: at least half
             inside (clipped), corners exchanged, a polygon (its bounding box). All problems are found in one pass.
@@ -113,8 +116,11 @@ def check_images(
         workers: threads.
         progress: called with the number of images done.
     Returns:
-        The data set without images that are missing, truncated, no images, or not of their annotation's size.
+        The data set without images that are missing, truncated, no images, or not of their annotation's size. Remote
+        images are not looked at.
     """
+    if mirror_of(dataset.root / "train.tar") is not None:
+        return dataset  # each look would be a request; an image that does not decode is left out when it is drawn
     files = [record.path for record in dataset.records]
     problems, keep = [], np.ones(len(files), bool)
     with ThreadPoolExecutor(workers) as pool:
@@ -303,7 +309,7 @@ def read_whole(
     images_optional: images of a COCO data set need not be there.
     """
     format, policy = choose(format, get_args(Format), "format"), choose(policy, get_args(DataPolicy), "policy")
-    root = Path(path).expanduser()
+    root = mirrored(as_address(path)) if is_address(path) else Path(path).expanduser()
     if not root.exists():
         raise UserError(f"{root}: no such folder; expected a data set: {EXPECTED}")
     found = _read(root, format, images_optional, policy)
@@ -389,6 +395,8 @@ def _ways(place: Path, format: Format, images_optional: bool) -> dict[str, Reade
         ways["coco"] = partial(read_coco, place, files, images_optional=images_optional)
     if format in ("auto", "yolo") and (file := find_yolo(place, inside)):
         ways["yolo"] = partial(read_yolo, place, file)
+    if format in ("auto", "shards") and (tars := find_shards(place, inside)):
+        ways["shards"] = partial(read_shards, place, tars)
     return ways
 
 

@@ -236,13 +236,13 @@ def check_trainable(model: Model, place: Path) -> None:
                           f"{model.network.stride}")  # fmt: skip
 
 
-def retraining_config(model: Model, place: Path, data: Path, seed: int) -> RunConfig:
+def retraining_config(model: Model, place: Path, data: Path | str, seed: int) -> RunConfig:
     """Return how pruned networks are trained: as the model was, without what belongs to the start of a training.
 
     Args:
         model: the model to prune.
         place: its file, for the message.
-        data: the data set.
+        data: the data set: an absolute path, or an address.
         seed: of all random numbers.
     Raises:
         ConfigError: a model file with settings that this version does not know.

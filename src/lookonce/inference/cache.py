@@ -22,9 +22,9 @@ from pathlib import Path
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
-from platformdirs import user_cache_dir
 
 from lookonce.errors import UserError
+from lookonce.files import cache_folder as cache_folder
 from lookonce.files import write_text
 
 log = logging.getLogger("lookonce")
@@ -38,11 +38,6 @@ KEY_LENGTH = 32
 
 class CacheError(UserError):
     """The cache folder cannot be written."""
-
-
-def cache_folder() -> Path:
-    """Return the cache folder: LOOKONCE_CACHE, or the system's folder for caches."""
-    return Path(os.environ.get("LOOKONCE_CACHE") or user_cache_dir("lookonce", appauthor=False)).expanduser()
 
 
 @dataclass(frozen=True)

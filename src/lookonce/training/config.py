@@ -25,6 +25,7 @@ from lookonce.data.class_tree import in_tree
 from lookonce.data.dataset import DataPolicy, Dataset
 from lookonce.data.image_labels import join, read_image_labels, whole_labels
 from lookonce.data.read import check_images, read_splits
+from lookonce.data.remote import as_address, is_address
 from lookonce.errors import ConfigError, UserError, printable
 from lookonce.files import LOCK, new_folder, numbered_folder, sweep, write_text
 from lookonce.model import zoo
@@ -215,7 +216,7 @@ def _digests(dataset: Dataset) -> dict[str, str]:
 
 def absolute_path(path: Path | str) -> str:
     """Return a path that means the same in every working folder."""
-    return str(Path(path).expanduser().absolute())
+    return as_address(path) if is_address(path) else str(Path(path).expanduser().absolute())
 
 
 @contextmanager

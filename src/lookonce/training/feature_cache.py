@@ -27,6 +27,7 @@ from lookonce.console import track
 from lookonce.data.augment import InputBatch, augment_batch, sample_parameters
 from lookonce.data.dataset import Dataset
 from lookonce.data.loader import NO_PIXELS, Sample, TrainingImages, collate
+from lookonce.data.tars import read_bytes
 from lookonce.errors import UserError
 from lookonce.inference.cache import CacheError, in_use, locked, make_room
 from lookonce.model.network import Network, folded
@@ -160,7 +161,7 @@ class CachedImages(TorchDataset[Sample | None]):
 def digest_of(dataset: Dataset, index: int, about: str) -> bytes:
     """Return a digest of an image file and its preparation (about); b"" if it cannot be read."""
     try:
-        content = dataset.records[index].path.read_bytes()
+        content = read_bytes(dataset.records[index].path)
     except OSError:
         return b""
     return hashlib.blake2b(content + about.encode(), digest_size=DIGEST).digest()

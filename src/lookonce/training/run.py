@@ -21,6 +21,7 @@ from lookonce.data.anchors import cluster_anchors
 from lookonce.data.dataset import Dataset
 from lookonce.data.images import measure_range
 from lookonce.data.loader import ImageCache, TrainingImages, collate
+from lookonce.data.remote import is_there
 from lookonce.errors import ConfigError, Interrupted, NonFiniteLossError, UserError
 from lookonce.evaluation.average_precision import Metrics, best_thresholds, score
 from lookonce.evaluation.evaluate import RULES, detect_all
@@ -109,7 +110,7 @@ class Run:
         choose_device(config.device)
         read_checkpoint(last)
         place = absolute_path(data or config.data)
-        if not Path(place).exists():
+        if not is_there(place):
             raise ConfigError(f"{place}: the data of {folder} is not there; if it has moved, give its new path: "
                               f"lookonce train NEWPATH --resume {folder}")  # fmt: skip
         before = DataIdentity.read(folder)
