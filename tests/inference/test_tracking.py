@@ -11,7 +11,7 @@ import pytest
 from lookonce.errors import ConfigError
 from lookonce.inference.tracking import KEPT_SECONDS, LOWEST_IOU, Motion, Tracker, assign
 from lookonce.model.detections import Detections
-from streams import NAMES, Frames, StreamFrame, hota, idf1, stream, switches
+from streams import NAMES, StreamFrame, scored, stream
 
 BOX = (100.0, 100.0, 140.0, 180.0)
 
@@ -25,13 +25,9 @@ def moved(box: tuple[float, ...], x: float, y: float = 0) -> tuple[float, ...]:
     return box[0] + x, box[1] + y, box[2] + x, box[3] + y
 
 
-def tracked(frames: list[StreamFrame]) -> Frames:
-    tracker, results = Tracker(0.5), []
-    for frame in frames:
-        one = tracker.update(frame.found, frame.time)
-        known = one.ids > 0
-        results.append((frame.ids, frame.boxes, one.ids[known] - 1, one.boxes[known]))
-    return results
+def tracked(frames: list[StreamFrame]) -> list[Detections]:
+    tracker = Tracker(0.5)
+    return [tracker.update(frame.found, frame.time) for frame in frames]
 
 
 def best_sum(overlap: np.ndarray, lowest: float) -> float:
@@ -154,8 +150,9 @@ def test_objects_that_cross_keep_their_numbers() -> None:
         boxes = np.array([moved(BOX, 5.0 * n), moved(BOX, 300 - 5.0 * n, 30)])
         covered = 25 <= n <= 34  # the first is hidden
         one = found(*boxes[covered:], scores=0.9)
-        frames.append(StreamFrame(n / 30, boxes, np.arange(2), one))
-    assert switches(tracked(frames)) == 0
+        truth = Detections(boxes, [1, 1], [0, 0], NAMES, ids=[0, 1])
+        frames.append(StreamFrame(n / 30, truth, one))
+    assert scored(frames, tracked(frames)).switches == 0
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
