@@ -155,36 +155,43 @@ def test_objects_that_cross_keep_their_numbers() -> None:
     assert scored(frames, tracked(frames)).switches == 0
 
 
+TRACKERS = {1: (93.18, 93.47, 92.96), 2: (92.53, 93.16, 92.57), 4: (91.71, 92.44, 91.72), 8: (88.86, 88.02, 86.51)}
+"""HOTA of ByteTrack of the package trackers 2.6.1 at 30 frames a second over 1, 2, 4 and 8, on streams 0, 1 and 2. It was
+given the times of the frames, and the detections above .1; its thresholds were .5."""
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_half_the_frame_rate_costs_little(seed: int) -> None:
-    whole, half = tracked(stream(seed)), tracked(stream(seed, every=2))
-    assert (switches(whole), switches(half)) == (0, 0)
-    assert hota(whole) > 92
-    assert hota(half) > hota(whole) - 2
-    assert idf1(whole) > 97
+def test_hota_is_at_least_that_of_the_package_trackers_and_half_the_frame_rate_costs_little(seed: int) -> None:
+    scores = {every: scored(frames, tracked(frames)) for every in TRACKERS for frames in [stream(seed, every=every)]}
+    for every, hota in TRACKERS.items():
+        assert scores[every].hota > hota[seed] - 0.1
+        assert scores[every].switches == 0
+    assert scores[1].idf1 > 97
+    assert all(scores[2 * every].hota > scores[every].hota - 2.5 for every in (1, 2, 4))
 
 
-def test_scores_of_hand_computed_cases() -> None:
-    box, far = np.array([BOX]), np.array([moved(BOX, 300)])
-    one, two = np.array([0]), np.array([1])
-    assert hota([(one, box, one, box)] * 4) == idf1([(one, box, one, box)] * 4) == pytest.approx(100)
-    broken = [(one, box, one, box)] * 2 + [(one, box, two, box)] * 2  # AssA = 2/4: each half is half of the truth
-    assert hota(broken) == pytest.approx(100 * np.sqrt(0.5))
-    assert (idf1(broken), switches(broken)) == (50, 1)
-    assert hota([(one, box, one, box), (one, box, one, far)]) == pytest.approx(100 * np.sqrt((1 / 3) * (1 / 3)))
+def test_objects_that_jump_past_their_own_size_keep_their_numbers() -> None:
+    frames, rng = [], np.random.default_rng(0)
+    for n in range(20):
+        boxes = [moved((0.0, 0, 30, 30), 34 * n), moved((0.0, 200, 30, 230), 900 - 36 * n)]
+        boxes = np.array(boxes) + rng.normal(0, 1, (2, 4))
+        frames.append(StreamFrame(n / 4, Detections(boxes, [1, 1], [0, 0], NAMES, ids=[0, 1]), found(*boxes)))
+    assert frames[0].truth.boxes[0, 2] < frames[1].truth.boxes[0, 0]
+    scores = scored(frames, tracked(frames))
+    assert (scores.switches, scores.association) == (0, pytest.approx(95))  # the first detection has no number
 
 
 @pytest.mark.skipif(importlib.util.find_spec("trackers") is None, reason="the package trackers is not installed")
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_hota_is_that_of_the_package_trackers(seed: int) -> None:
+def test_recorded_numbers_of_the_package_trackers(seed: int) -> None:
     import supervision
     from trackers import ByteTrackTracker
 
-    frames, results = stream(seed), []
-    theirs = ByteTrackTracker(track_activation_threshold=0.5, high_conf_det_threshold=0.5)
-    for frame in frames:
-        one = frame.found.above(0.1)
-        one = theirs.update(supervision.Detections(one.boxes, None, one.scores, one.labels), timestamp=frame.time)
-        known = one.tracker_id >= 0
-        results.append((frame.ids, frame.boxes, one.tracker_id[known], one.xyxy[known]))
-    assert hota(tracked(frames)) == pytest.approx(hota(results), abs=0.1)
+    for every, hota in TRACKERS.items():
+        frames, results = stream(seed, every=every), []
+        theirs = ByteTrackTracker(track_activation_threshold=0.5, high_conf_det_threshold=0.5)
+        for frame in frames:
+            one = frame.found.above(0.1)
+            one = theirs.update(supervision.Detections(one.boxes, None, one.scores, one.labels), timestamp=frame.time)
+            results.append(Detections(one.xyxy, one.confidence, one.class_id, NAMES, ids=one.tracker_id))
+        assert scored(frames, results).hota == pytest.approx(hota[seed], abs=0.005)
