@@ -18,11 +18,11 @@ from lookonce.data.digits import INK, choose_colour, cover, divide, draw_backgro
 Floats = NDArray[np.float32]
 SIDE = 256
 """Of the square frames, pixels."""
-LENGTHS = (0.36, 0.46)
+LENGTHS = (0.5, 0.6)
 """Shortest and longest digit relative to the frame, blank margin of the scan included."""
-DIGITS, INTERVAL = 16, 1.3
+DIGITS, INTERVAL = 16, 1.5
 """Number of digits, and seconds from one to the next."""
-SECONDS = (2.6, 4.5)
+SECONDS = (1.6, 2.6)
 """Shortest and longest time that a digit takes across the frame."""
 GAPS = (1 / 25, 1 / 10)
 """Shortest and longest time from frame to frame, seconds."""
