@@ -108,14 +108,22 @@ def test_weak_detections_continue_an_object_but_begin_none() -> None:
     assert (weak.ids.tolist(), weak.boxes[0].tolist()) == ([1], list(BOX))
 
 
-def test_objects_of_two_classes_in_one_place_keep_their_numbers() -> None:
+def test_objects_of_two_classes_that_overlap_keep_their_numbers() -> None:
     tracker = Tracker([0.5, 0.5])
     for n in range(5):
         scores = [0.9, 0.8] if n % 2 else [0.8, 0.9]  # their order changes
-        one = tracker.update(found(BOX, moved(BOX, 4), scores=scores, labels=[0, 1]), n / 10)
+        one = tracker.update(found(BOX, moved(BOX, 10), scores=scores, labels=[0, 1]), n / 10)
     assert {(name, number) for name, number in zip(one.names, one.ids.tolist(), strict=True)} in (
         {("car", 1), ("person", 2)}, {("car", 2), ("person", 1)},
     )  # fmt: skip
+
+
+def test_two_classes_of_nearly_the_same_box_are_one_object() -> None:
+    tracker = Tracker(0.5)
+    for n in range(6):
+        scores = [0.9, 0.8] if n % 2 else [0.6, 0.7]  # the better class changes
+        one = tracker.update(found(BOX, moved(BOX, 4), scores=scores, labels=[0, 1]), n / 10)
+    assert sorted(zip(one.names, one.ids.tolist(), strict=True)) == [("car", -1), ("person", 1)]
 
 
 @pytest.mark.parametrize(("gap", "same"), [(0.9 * KEPT_SECONDS, True), (1.2 * KEPT_SECONDS, False)])

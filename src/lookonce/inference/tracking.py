@@ -35,6 +35,8 @@ FIRST_VELOCITY = 2.0
 """Standard deviation of the velocity of a new object, in sides a second."""
 LOWEST_IOU = 0.1
 """Of a prediction and its detection, both widened."""
+SAME_PLACE = 0.7
+"""IoU with another box above which a detection begins no object: it is a second class of the same object."""
 WIDEST = 1.0
 """Most that a box is widened by on each side, in sides of the object."""
 WEAK_SCORE = 0.1
@@ -126,6 +128,15 @@ def _sides(mean: Floats) -> Floats:
     return np.maximum(np.tile(mean[:, 2:, 0], 2), 1.0)
 
 
+def _is_repeated(new: NDArray[np.intp], boxes: Floats, object_of: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return for some of the boxes [M] whether nearly the same is there: that of an object, or of a better detection.
+
+    new: which of the boxes, by descending score as all are.
+    """
+    better = (object_of >= 0) | (np.arange(len(boxes)) < new[:, None])  # [new, M]
+    return np.asarray((better & (iou(boxes[new, None], boxes) > SAME_PLACE)).any(1))
+
+
 def assign(overlap: Floats, lowest: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return rows and columns of the pairs with the highest sum of overlaps [N, M], each at least `lowest`.
 
@@ -142,7 +153,8 @@ def assign(overlap: Floats, lowest: float) -> tuple[NDArray[np.intp], NDArray[np
 
 
 class Tracker:
-    """Numbers objects. An object keeps its class: detections of another class are other objects.
+    """Numbers objects. An object keeps its class: detections of another class are other objects, unless their boxes are
+    nearly the same: a detector that hesitates between two classes gives both.
 
     Args:
         thresholds: score above which a detection is confident: one number, or one for each class [C]. Only confident
@@ -185,6 +197,7 @@ class Tracker:
         old = (object_of >= 0).nonzero()[0]
         self.motion.correct(object_of[old], boxes[old])
         new = (confident & (object_of < 0)).nonzero()[0]
+        new = new[~_is_repeated(new, boxes, object_of)]
         object_of[new] = len(self.tracks) + np.arange(len(new))
         self.motion.add(boxes[new])
         self.tracks += [Track(int(found.labels[n])) for n in new]
