@@ -164,8 +164,8 @@ def test_objects_that_cross_keep_their_numbers() -> None:
 
 
 TRACKERS = {1: (93.18, 93.47, 92.96), 2: (92.53, 93.16, 92.57), 4: (91.71, 92.44, 91.72), 8: (88.86, 88.02, 86.51)}
-"""HOTA of ByteTrack of the package trackers 2.6.1 at 30 frames a second over 1, 2, 4 and 8, on streams 0, 1 and 2. It was
-given the times of the frames, and the detections above .1; its thresholds were .5."""
+"""HOTA of ByteTrack of the package trackers 2.6.1 at 30 frames a second over 1, 2, 4 and 8, on streams 0, 1 and 2. It
+was given the times of the frames, and the detections above .1; its thresholds were .5."""
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -170,7 +170,9 @@ def _write_clip(clip: Clip, path: Path) -> list[Detections]:
     try:
         for frame in clip.frames():
             file.write(frame.pixels, frame.time)
-            truth.append(Detections(frame.boxes, np.ones(len(frame.ids)), frame.labels, names, ids=frame.ids))
+            truth.append(
+                Detections(frame.boxes, np.ones(len(frame.ids), np.float32), frame.labels, names, ids=frame.ids)
+            )
     finally:
         file.close()
     return truth

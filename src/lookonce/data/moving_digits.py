@@ -1,7 +1,7 @@
 """The demo's video: handwritten digits that move over a page, with known truth, made offline.
 
 Digits enter at one side and leave at the other, turn round, come back, meet and cover each other. Frames come at uneven
-times, as those of a phone do. Boxes are xyxy image pixels around the ink in the image; colours are RGB.
+times, as those of a phone do. Boxes are xyxy image pixels around the ink, cut off at the frame; colours are RGB.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ LENGTHS = (0.5, 0.6)
 """Shortest and longest digit relative to the frame, blank margin of the scan included."""
 DIGITS, INTERVAL = 16, 1.5
 """Number of digits, and seconds from one to the next."""
+MEETING = 0.9
+"""Seconds by which each fourth digit is early: it comes from the other side than the one before it and meets it."""
 SECONDS = (1.6, 2.6)
 """Shortest and longest time that a digit takes across the frame."""
 GAPS = (1 / 25, 1 / 10)
@@ -112,37 +114,39 @@ def make_clip(seed: int) -> Clip:
     scans, labels = load_scans()
     rng = np.random.default_rng((seed, 3))
     page = draw_background(SIDE, rng)
+    from_right = rng.uniform(size=DIGITS) < 0.5
+    starts = INTERVAL * np.arange(DIGITS)
+    meeting = np.arange(2, DIGITS, 4)
+    from_right[meeting] = ~from_right[meeting - 1]
+    starts[meeting] -= MEETING
     digits = []
     for number, scan in enumerate(rng.choice(divide(labels, seed)[2], DIGITS, replace=False)):
         ink = shape_digit(scans[scan], SIDE * rng.uniform(*LENGTHS), rng)
         colour = choose_colour(page, rng)
-        times, points = _way(number, max(ink.shape), rng)
-        digits.append(MovingDigit(int(labels[scan]), ink, colour, times, points))
+        seconds, points = _way(max(ink.shape), number % 4 == 3, rng)
+        if from_right[number]:
+            points[:, 0] = SIDE - points[:, 0]
+        digits.append(MovingDigit(int(labels[scan]), ink, colour, starts[number] + seconds, points))
     end = max(digit.times[-1] for digit in digits)
-    gaps = rng.uniform(*GAPS, int(end / GAPS[0]))
-    times = np.round(np.concatenate(((0,), np.cumsum(gaps))), 4)
-    return Clip(page, tuple(digits), tuple(times[times <= end].tolist()))
+    times = np.cumsum(rng.uniform(*GAPS, int(end / GAPS[0]))).round(4)
+    return Clip(page, tuple(digits), (0.0, *times[times <= end].tolist()))
 
 
-def _way(number: int, side: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return times [P] and points [P, 2] of a digit: across, or there and back, from the left or from the right.
+def _way(side: int, returns: bool, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return seconds [P] and points [P, 2] of a digit from the left: across the frame, or there and back.
 
     side: longer side of the digit, px. It turns before the line or behind it, by a quarter of the frame.
     """
     outside = side / 2
-    across = [-outside, SIDE + outside]
-    back = [-outside, LINE + rng.choice((-1, 1)) * SIDE / 4, -outside]
-    x = np.array(back if number % 4 == 3 else across, np.float64)
-    if rng.uniform() < 0.5:
-        x = SIDE - x
+    turn = LINE + rng.choice((-1, 1)) * SIDE / 4
+    x = np.array([-outside, turn, -outside] if returns else [-outside, SIDE + outside])
     y = rng.uniform(0.22, 0.78, len(x)) * SIDE
     speed = (SIDE + side) / rng.uniform(*SECONDS)  # px a second
-    times = number * INTERVAL + np.concatenate(((0,), np.cumsum(np.abs(np.diff(x)) / speed)))
-    return times, np.stack((x, y), 1)
+    return np.concatenate(((0,), np.cumsum(np.abs(np.diff(x)) / speed))), np.stack((x, y), 1)
 
 
 def _inside(corner: tuple[int, int], shape: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return the pixels of the frame that an array [h, w] at a corner (x, y) covers, and which of the array they are."""
+    """Return the pixels of the frame that an array [h, w] at a corner (x, y) covers, and which of its own they are."""
     (x, y), (h, w) = corner, shape
     rows, columns = (slice(max(at, 0), max(min(at + n, SIDE), 0)) for at, n in ((y, h), (x, w)))
     own = (slice(r.start - at, max(r.stop - at, r.start - at)) for r, at in ((rows, y), (columns, x)))
