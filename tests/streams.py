@@ -1,15 +1,13 @@
-"""Synthetic streams of detections with known truth, and the scores HOTA and IDF1, written from their papers.
-
-A stream is a list of frames: (time, true boxes [N, 4], true numbers [N], Detections).
-"""
+"""Synthetic streams of detections with known truth."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from lookonce.evaluation.tracking import TrackingScores, score
 from lookonce.model.detections import Detections
 
 WIDTH, HEIGHT = 640, 480
@@ -18,8 +16,7 @@ NAMES = ("car", "person")
 
 class StreamFrame(NamedTuple):
     time: float
-    boxes: np.ndarray
-    ids: np.ndarray
+    truth: Detections
     found: Detections
 
 
@@ -64,7 +61,8 @@ def stream(seed: int, objects: int = 8, seconds: float = 10, rate: float = 30, e
             np.concatenate(((boxes + noise)[found], extra)), np.concatenate((scores[found], [0.55] * len(extra))),
             np.concatenate((labels[found], [0] * len(extra))), NAMES,
         )  # fmt: skip
-        frames.append(StreamFrame(n / rate, boxes, np.arange(objects), detections))
+        truth = Detections(boxes, np.ones(objects), labels, NAMES, ids=np.arange(objects))
+        frames.append(StreamFrame(n / rate, truth, detections))
         place = place + speed / rate
         beyond = (place < 0) | (place > (WIDTH, HEIGHT) - size)
         speed = np.where(beyond, -speed, speed)
@@ -72,58 +70,7 @@ def stream(seed: int, objects: int = 8, seconds: float = 10, rate: float = 30, e
     return frames[::every]
 
 
-Frames = list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
-"""True numbers and boxes, tracked numbers and boxes, for each frame."""
-
-
-def hota(frames: Frames) -> float:
-    """Luiten et al., HOTA (2021): mean over alpha of sqrt(DetA * AssA), in percent. Numbers count from 0."""
-    true = max((int(t.max()) for t, *_ in frames if len(t)), default=-1) + 1
-    own = max((int(f.max()) for _, _, f, _ in frames if len(f)), default=-1) + 1
-    potential, of_true, of_own = np.zeros((true, own)), np.zeros(true), np.zeros(own)
-    overlaps = [overlap(boxes, found) for _, boxes, _, found in frames]
-    for (t, _, f, _), s in zip(frames, overlaps, strict=True):
-        total = s.sum(0, keepdims=True) + s.sum(1, keepdims=True) - s
-        potential[np.ix_(t, f)] += np.divide(s, total, out=np.zeros_like(s), where=total > 0)
-        of_true[t] += 1
-        of_own[f] += 1
-    alignment = potential / (of_true[:, None] + of_own[None] - potential)
-    scores = []
-    for alpha in np.arange(0.05, 0.99, 0.05):
-        matches, hits = np.zeros((true, own)), 0
-        for (t, _, f, _), s in zip(frames, overlaps, strict=True):
-            rows, columns = linear_sum_assignment(alignment[np.ix_(t, f)] * s, maximize=True)
-            good = s[rows, columns] >= alpha - 1e-12
-            matches[t[rows[good]], f[columns[good]]] += 1
-            hits += good.sum()
-        misses, wrong = of_true.sum() - hits, of_own.sum() - hits
-        association = (matches * matches / np.maximum(1, of_true[:, None] + of_own[None] - matches)).sum() / max(
-            1, hits
-        )
-        scores.append(np.sqrt(hits / (hits + misses + wrong) * association))
-    return 100 * float(np.mean(scores))
-
-
-def idf1(frames: Frames) -> float:
-    """Ristani et al. (2016): F1 of the best one-to-one map of true and tracked numbers, at IoU .5, in percent."""
-    true = max(int(t.max()) for t, *_ in frames if len(t)) + 1
-    own = max(int(f.max()) for _, _, f, _ in frames if len(f)) + 1
-    together, of_true, of_own = np.zeros((true, own)), 0, 0
-    for t, boxes, f, found in frames:
-        together[np.ix_(t, f)] += overlap(boxes, found) >= 0.5
-        of_true, of_own = of_true + len(t), of_own + len(f)
-    rows, columns = linear_sum_assignment(together, maximize=True)
-    return 100 * 2 * together[rows, columns].sum() / (of_true + of_own)
-
-
-def switches(frames: Frames) -> int:
-    """How often the tracked number of a true object changes."""
-    last: dict[int, int] = {}
-    changed = 0
-    for t, boxes, f, found in frames:
-        s = overlap(boxes, found)
-        for n, m in zip(*linear_sum_assignment(s, maximize=True), strict=True):
-            if s[n, m] >= 0.5:
-                changed += last.get(int(t[n]), int(f[m])) != int(f[m])
-                last[int(t[n])] = int(f[m])
-    return changed
+def scored(frames: list[StreamFrame], tracked: list[Detections]) -> TrackingScores:
+    """Score tracks whatever their classes are: the package trackers does not know classes."""
+    classless = [[replace(one, labels=0 * one.labels) for one in part] for part in ((f.truth for f in frames), tracked)]
+    return score(*classless)

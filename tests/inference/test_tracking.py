@@ -11,7 +11,7 @@ import pytest
 from lookonce.errors import ConfigError
 from lookonce.inference.tracking import KEPT_SECONDS, LOWEST_IOU, Motion, Tracker, assign
 from lookonce.model.detections import Detections
-from streams import NAMES, Frames, StreamFrame, hota, idf1, stream, switches
+from streams import NAMES, StreamFrame, scored, stream
 
 BOX = (100.0, 100.0, 140.0, 180.0)
 
@@ -25,13 +25,9 @@ def moved(box: tuple[float, ...], x: float, y: float = 0) -> tuple[float, ...]:
     return box[0] + x, box[1] + y, box[2] + x, box[3] + y
 
 
-def tracked(frames: list[StreamFrame]) -> Frames:
-    tracker, results = Tracker(0.5), []
-    for frame in frames:
-        one = tracker.update(frame.found, frame.time)
-        known = one.ids > 0
-        results.append((frame.ids, frame.boxes, one.ids[known] - 1, one.boxes[known]))
-    return results
+def tracked(frames: list[StreamFrame]) -> list[Detections]:
+    tracker = Tracker(0.5)
+    return [tracker.update(frame.found, frame.time) for frame in frames]
 
 
 def best_sum(overlap: np.ndarray, lowest: float) -> float:
@@ -112,14 +108,22 @@ def test_weak_detections_continue_an_object_but_begin_none() -> None:
     assert (weak.ids.tolist(), weak.boxes[0].tolist()) == ([1], list(BOX))
 
 
-def test_objects_of_two_classes_in_one_place_keep_their_numbers() -> None:
+def test_objects_of_two_classes_that_overlap_keep_their_numbers() -> None:
     tracker = Tracker([0.5, 0.5])
     for n in range(5):
         scores = [0.9, 0.8] if n % 2 else [0.8, 0.9]  # their order changes
-        one = tracker.update(found(BOX, moved(BOX, 4), scores=scores, labels=[0, 1]), n / 10)
+        one = tracker.update(found(BOX, moved(BOX, 10), scores=scores, labels=[0, 1]), n / 10)
     assert {(name, number) for name, number in zip(one.names, one.ids.tolist(), strict=True)} in (
         {("car", 1), ("person", 2)}, {("car", 2), ("person", 1)},
     )  # fmt: skip
+
+
+def test_two_classes_of_nearly_the_same_box_are_one_object() -> None:
+    tracker = Tracker(0.5)
+    for n in range(6):
+        scores = [0.9, 0.8] if n % 2 else [0.6, 0.7]  # the better class changes
+        one = tracker.update(found(BOX, moved(BOX, 4), scores=scores, labels=[0, 1]), n / 10)
+    assert sorted(zip(one.names, one.ids.tolist(), strict=True)) == [("car", -1), ("person", 1)]
 
 
 @pytest.mark.parametrize(("gap", "same"), [(0.9 * KEPT_SECONDS, True), (1.2 * KEPT_SECONDS, False)])
@@ -154,40 +158,48 @@ def test_objects_that_cross_keep_their_numbers() -> None:
         boxes = np.array([moved(BOX, 5.0 * n), moved(BOX, 300 - 5.0 * n, 30)])
         covered = 25 <= n <= 34  # the first is hidden
         one = found(*boxes[covered:], scores=0.9)
-        frames.append(StreamFrame(n / 30, boxes, np.arange(2), one))
-    assert switches(tracked(frames)) == 0
+        truth = Detections(boxes, [1, 1], [0, 0], NAMES, ids=[0, 1])
+        frames.append(StreamFrame(n / 30, truth, one))
+    assert scored(frames, tracked(frames)).switches == 0
+
+
+TRACKERS = {1: (93.18, 93.47, 92.96), 2: (92.53, 93.16, 92.57), 4: (91.71, 92.44, 91.72), 8: (88.86, 88.02, 86.51)}
+"""HOTA of ByteTrack of the package trackers 2.6.1 at 30 frames a second over 1, 2, 4 and 8, on streams 0, 1 and 2. It
+was given the times of the frames, and the detections above .1; its thresholds were .5."""
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_half_the_frame_rate_costs_little(seed: int) -> None:
-    whole, half = tracked(stream(seed)), tracked(stream(seed, every=2))
-    assert (switches(whole), switches(half)) == (0, 0)
-    assert hota(whole) > 92
-    assert hota(half) > hota(whole) - 2
-    assert idf1(whole) > 97
+def test_hota_is_at_least_that_of_the_package_trackers_and_half_the_frame_rate_costs_little(seed: int) -> None:
+    scores = {every: scored(frames, tracked(frames)) for every in TRACKERS for frames in [stream(seed, every=every)]}
+    for every, hota in TRACKERS.items():
+        assert scores[every].hota > hota[seed] - 0.1
+        assert scores[every].switches == 0
+    assert scores[1].idf1 > 97
+    assert all(scores[2 * every].hota > scores[every].hota - 2.5 for every in (1, 2, 4))
 
 
-def test_scores_of_hand_computed_cases() -> None:
-    box, far = np.array([BOX]), np.array([moved(BOX, 300)])
-    one, two = np.array([0]), np.array([1])
-    assert hota([(one, box, one, box)] * 4) == idf1([(one, box, one, box)] * 4) == pytest.approx(100)
-    broken = [(one, box, one, box)] * 2 + [(one, box, two, box)] * 2  # AssA = 2/4: each half is half of the truth
-    assert hota(broken) == pytest.approx(100 * np.sqrt(0.5))
-    assert (idf1(broken), switches(broken)) == (50, 1)
-    assert hota([(one, box, one, box), (one, box, one, far)]) == pytest.approx(100 * np.sqrt((1 / 3) * (1 / 3)))
+def test_objects_that_jump_past_their_own_size_keep_their_numbers() -> None:
+    frames, rng = [], np.random.default_rng(0)
+    for n in range(20):
+        boxes = [moved((0.0, 0, 30, 30), 34 * n), moved((0.0, 200, 30, 230), 900 - 36 * n)]
+        boxes = np.array(boxes) + rng.normal(0, 1, (2, 4))
+        frames.append(StreamFrame(n / 4, Detections(boxes, [1, 1], [0, 0], NAMES, ids=[0, 1]), found(*boxes)))
+    assert frames[0].truth.boxes[0, 2] < frames[1].truth.boxes[0, 0]
+    scores = scored(frames, tracked(frames))
+    assert (scores.switches, scores.association) == (0, pytest.approx(95))  # the first detection has no number
 
 
 @pytest.mark.skipif(importlib.util.find_spec("trackers") is None, reason="the package trackers is not installed")
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_hota_is_that_of_the_package_trackers(seed: int) -> None:
+def test_recorded_numbers_of_the_package_trackers(seed: int) -> None:
     import supervision
     from trackers import ByteTrackTracker
 
-    frames, results = stream(seed), []
-    theirs = ByteTrackTracker(track_activation_threshold=0.5, high_conf_det_threshold=0.5)
-    for frame in frames:
-        one = frame.found.above(0.1)
-        one = theirs.update(supervision.Detections(one.boxes, None, one.scores, one.labels), timestamp=frame.time)
-        known = one.tracker_id >= 0
-        results.append((frame.ids, frame.boxes, one.tracker_id[known], one.xyxy[known]))
-    assert hota(tracked(frames)) == pytest.approx(hota(results), abs=0.1)
+    for every, hota in TRACKERS.items():
+        frames, results = stream(seed, every=every), []
+        theirs = ByteTrackTracker(track_activation_threshold=0.5, high_conf_det_threshold=0.5)
+        for frame in frames:
+            one = frame.found.above(0.1)
+            one = theirs.update(supervision.Detections(one.boxes, None, one.scores, one.labels), timestamp=frame.time)
+            results.append(Detections(one.xyxy, one.confidence, one.class_id, NAMES, ids=one.tracker_id))
+        assert scored(frames, results).hota == pytest.approx(hota[seed], abs=0.005)

@@ -235,13 +235,23 @@ def draw_background(side: int, rng: np.random.Generator) -> Floats:
 
 def draw_ink(page: Floats, ink: Floats, rng: np.random.Generator) -> Floats:
     """Draw ink [h, w] on a piece of a page [h, w, 3], in a colour that contrasts with it; return the new piece."""
+    colour = choose_colour(page, rng)
+    return cover(page, ink * np.float32(rng.uniform(0.9, 1)), colour)
+
+
+def choose_colour(page: Floats, rng: np.random.Generator) -> Floats:
+    """Return an ink [3] that contrasts with a piece of a page [h, w, 3]."""
     ground = float(page.mean((0, 1)) @ BRIGHTNESS)
     colours = rng.uniform(0, 1, (24, 3)) * rng.uniform(0, 0.6, (24, 1))  # inks are dark, of any hue
     bright = colours @ BRIGHTNESS
     enough = np.flatnonzero(np.abs(bright - ground) >= CONTRAST)
     colour = colours[enough[0]] if len(enough) else np.full(3, float(ground < 0.5))
-    cover = ink[..., None] * np.float32(rng.uniform(0.9, 1))
-    return page * (1 - cover) + colour.astype(np.float32) * cover  # [h, w, 3]
+    return colour.astype(np.float32)
+
+
+def cover(page: Floats, ink: Floats, colour: Floats) -> Floats:
+    """Return a piece of a page [h, w, 3] with ink [h, w] of a colour [3] on it."""
+    return page * (1 - ink[..., None]) + colour * ink[..., None]  # [h, w, 3]
 
 
 def _plain(side: int, rng: np.random.Generator) -> Floats:

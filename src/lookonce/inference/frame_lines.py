@@ -24,6 +24,7 @@ class Entry(msgspec.Struct):
     class_id: int
     score: float
     box: tuple[float, float, float, float]
+    id: int | None = None
 
 
 class Line(msgspec.Struct):
@@ -35,10 +36,10 @@ class Line(msgspec.Struct):
     detections: list[Entry]
 
     def found(self, class_names: tuple[str, ...]) -> Detections:
-        """Return the detections without their ids. Raises UserError for a class that the model does not have."""
-        parts = [(one.box, one.score, one.class_id) for one in self.detections]
-        boxes, scores, labels = zip(*parts, strict=True) if parts else ((), (), ())
-        return Detections(boxes, scores, labels, class_names)  # type: ignore[arg-type]
+        """Return the detections, ids -1 where there is none. Raises UserError for a class that the model lacks."""
+        parts = [(one.box, one.score, one.class_id, one.id or -1) for one in self.detections]
+        boxes, scores, labels, ids = zip(*parts, strict=True) if parts else ((), (), (), ())
+        return Detections(boxes, scores, labels, class_names, ids=ids)  # type: ignore[arg-type]
 
 
 class FrameLines:
@@ -80,17 +81,23 @@ class FrameLines:
 
 def _complete_lines(path: Path) -> list[Line]:
     """Return the lines of a file, and cut off a last one that is not complete."""
+    lines = read_lines(path)
+    try:
+        with path.open("r+b") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
+    return lines
+
+
+def read_lines(path: Path) -> list[Line]:
+    """Return the complete lines of a file. Raises UserError if it cannot be read or is not such a file."""
     try:
         content = path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        lines = whole.splitlines()
-        if len(whole) < len(content):
-            with path.open("r+b") as file:
-                file.truncate(len(whole))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     found = []
-    for number, text in enumerate(lines, 1):
+    for number, text in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
         try:
             found.append(msgspec.json.decode(text, type=Line))
         except msgspec.DecodeError as error:

@@ -2,9 +2,12 @@
 
 A Kalman filter predicts where each object is at the time of the next frame. Confident detections are assigned to the
 predictions by IoU, then the weaker ones to the objects that are left: an object that is partly hidden keeps its number.
-The filter works in seconds, not in frames, so that frame rates may vary and frames may be missing.
+The filter works in seconds, not in frames, so that frame rates may vary and frames may be missing. Boxes are widened by
+the uncertainty of the prediction before they are compared: at low frame rates objects move by more than their size, and
+the IoU of their boxes alone would be 0.
 Letters: N objects, M detections. State of an object: (centre x, centre y, width, height), each with its velocity.
-Source: Zhang et al., ByteTrack (2022), section 3 and its code, whose noise at 30 frames a second is the noise here.
+Sources: Zhang et al., ByteTrack (2022), section 3 and its code. Widened boxes: Yang et al., C-BIoU (2023), where they
+are of fixed size.
 """
 
 from __future__ import annotations
@@ -21,9 +24,9 @@ from lookonce.model.boxes import cxcywh_to_xyxy, iou, xyxy_to_cxcywh
 from lookonce.model.detections import Detections
 
 Floats = NDArray[np.float64]
-POSITION_NOISE = 0.075
-"""Growth of the variance of a position or side, in squared sides of the object a second: 30 frames of 1/20 side."""
-VELOCITY_NOISE = 3.0
+POSITION_NOISE = 0.03
+"""Growth of the variance of a position or side, in squared sides of the object a second."""
+VELOCITY_NOISE = 10.0
 """Growth of the variance of a velocity, in squared sides a second, a second. The paper's is 1; objects that turn are
 followed better with more at 4 frames a second, and as well at 30."""
 MEASURED_NOISE = 1 / 20
@@ -31,7 +34,11 @@ MEASURED_NOISE = 1 / 20
 FIRST_VELOCITY = 2.0
 """Standard deviation of the velocity of a new object, in sides a second."""
 LOWEST_IOU = 0.1
-"""Of a prediction and its detection."""
+"""Of a prediction and its detection, both widened."""
+SAME_PLACE = 0.7
+"""IoU with another box above which a detection begins no object: it is a second class of the same object."""
+WIDEST = 1.0
+"""Most that a box is widened by on each side, in sides of the object."""
 WEAK_SCORE = 0.1
 """Lowest score of a weak detection where the detector's own threshold is at least twice this; else half of that."""
 KEPT_SECONDS, KEPT_FRAMES = 1.0, 3
@@ -74,6 +81,16 @@ class Motion:
         """[N, 4] xyxy."""
         return np.asarray(cxcywh_to_xyxy(self.mean[..., 0]))
 
+    def overlap(self, boxes: Floats) -> Floats:
+        """Return [N, M] the IoU of each object and each box [M, 4], both widened.
+
+        The margin on each side is the standard deviation of the object's position, in x and in y.
+        """
+        deviation = np.sqrt(self.covariance[:, :2, 0, 0])  # [N, 2]
+        margin = np.minimum(deviation, WIDEST * _sides(self.mean)[:, :2])
+        wider = np.concatenate((-margin, margin), 1)  # [N, 4]
+        return np.asarray(iou((self.boxes + wider)[:, None], boxes + wider[:, None]))
+
     def add(self, boxes: Floats) -> None:
         """Add objects that stand still as far as is known. boxes: [M, 4] xyxy."""
         mean = np.stack((xyxy_to_cxcywh(boxes), np.zeros_like(boxes)), -1)  # [M, 4, 2]
@@ -111,6 +128,15 @@ def _sides(mean: Floats) -> Floats:
     return np.maximum(np.tile(mean[:, 2:, 0], 2), 1.0)
 
 
+def _is_repeated(new: NDArray[np.intp], boxes: Floats, object_of: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return for some of the boxes [M] whether nearly the same is there: that of an object, or of a better detection.
+
+    new: which of the boxes, by descending score as all are.
+    """
+    better = (object_of >= 0) | (np.arange(len(boxes)) < new[:, None])  # [new, M]
+    return np.asarray((better & (iou(boxes[new, None], boxes) > SAME_PLACE)).any(1))
+
+
 def assign(overlap: Floats, lowest: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return rows and columns of the pairs with the highest sum of overlaps [N, M], each at least `lowest`.
 
@@ -127,7 +153,8 @@ def assign(overlap: Floats, lowest: float) -> tuple[NDArray[np.intp], NDArray[np
 
 
 class Tracker:
-    """Numbers objects. An object keeps its class: detections of another class are other objects.
+    """Numbers objects. An object keeps its class: detections of another class are other objects, unless their boxes are
+    nearly the same: a detector that hesitates between two classes gives both.
 
     Args:
         thresholds: score above which a detection is confident: one number, or one for each class [C]. Only confident
@@ -170,6 +197,7 @@ class Tracker:
         old = (object_of >= 0).nonzero()[0]
         self.motion.correct(object_of[old], boxes[old])
         new = (confident & (object_of < 0)).nonzero()[0]
+        new = new[~_is_repeated(new, boxes, object_of)]
         object_of[new] = len(self.tracks) + np.arange(len(new))
         self.motion.add(boxes[new])
         self.tracks += [Track(int(found.labels[n])) for n in new]
@@ -185,14 +213,13 @@ class Tracker:
         self.motion.predict(seconds)
 
     def _associate(self, boxes: Floats, labels: NDArray[np.int64], confident: NDArray[np.bool_]) -> NDArray[np.intp]:
-        """Return [M] the object of each detection, or -1: confident ones first, then weak ones for numbered objects."""
+        """Return [M] the object of each detection, or -1: confident ones first, then weak ones for the objects left."""
         object_of = np.full(len(boxes), -1)
         classes = np.array([track.label for track in self.tracks], np.int64)
-        numbered = np.array([track.id > 0 for track in self.tracks], np.bool_)
         free = np.ones(len(self.tracks), np.bool_)
-        overlap = np.asarray(iou(self.motion.boxes[:, None], boxes[None])) * (classes[:, None] == labels)  # [N, M]
-        for objects, detections in ((free, confident), (free & numbered, ~confident)):
-            rows, columns = (objects & free).nonzero()[0], detections.nonzero()[0]
+        overlap = self.motion.overlap(boxes) * (classes[:, None] == labels)  # [N, M]
+        for detections in (confident, ~confident):
+            rows, columns = free.nonzero()[0], detections.nonzero()[0]
             n, m = assign(overlap[np.ix_(rows, columns)], LOWEST_IOU)
             object_of[columns[m]] = rows[n]
             free[rows[n]] = False
