@@ -34,6 +34,7 @@ def small(monkeypatch):
     monkeypatch.setattr(measuring, "missing", lambda _: "left out of this test")
     monkeypatch.setattr(measuring, "computes_bf16", lambda: False)
     monkeypatch.setattr(measuring, "REST", 0)
+    monkeypatch.setattr(measuring, "products", lambda _: ())
 
 
 @pytest.fixture
