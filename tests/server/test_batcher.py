@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from lookonce.server.batcher import LANES, Batcher, ClosedError, QueueFullError
+from lookonce.server.batcher import Batcher, ClosedError, QueueFullError
 
 
 class Network:
@@ -43,11 +43,9 @@ async def until(condition):
 
 
 async def busy(made, network):
-    """Fill every lane with one image each."""
-    tasks = []
-    for lane in range(LANES):
-        tasks.append(asyncio.create_task(made.submit([100 + lane], 20)))
-        await until(lambda lane=lane: len(network.batches) == lane + 1)
+    """Let the network run one image."""
+    tasks = [asyncio.create_task(made.submit([100], 20))]
+    await until(lambda: len(network.batches) == 1)
     return tasks
 
 
@@ -75,9 +73,53 @@ def test_what_waits_together_runs_together_up_to_the_batch():
         network.gate.set()
         found = [answers(await each) for each in later]
         assert found == [[0], [2], [4], [6], [8], [10]]
-        assert [sorted(batch) for batch in network.batches[LANES:]] == [[0, 1, 2, 3], [4, 5]]
+        assert [sorted(batch) for batch in network.batches[1:]] == [[0, 1, 2, 3], [4, 5]]
         assert (await later[0])[0].batch == 4
         await asyncio.gather(*first)
+
+    asyncio.run(go())
+
+
+def test_what_is_being_prepared_joins_the_batch():
+    """The network is free and one image is ready; two more are in preparation, and come within the time of a batch."""
+    slow = threading.Event()
+
+    def prepared(number):
+        if number:
+            assert slow.wait(20)
+        return number
+
+    async def go():
+        network = Network()
+        made = Batcher(prepared, network, batch=3, queue=8, threads=3)
+        made._seconds = 5.0
+        tasks = [asyncio.create_task(made.submit([n], 20)) for n in range(3)]
+        await until(lambda: len(made._ready) == 1)
+        assert not network.batches
+        slow.set()
+        assert [answers(each) for each in await asyncio.gather(*tasks)] == [[0], [2], [4]]
+        assert [sorted(batch) for batch in network.batches] == [[0, 1, 2]]
+        await made.close()
+
+    asyncio.run(go())
+
+
+def test_nothing_waits_longer_than_a_batch_takes_for_what_is_being_prepared():
+    slow = threading.Event()
+
+    def prepared(number):
+        if number:
+            assert slow.wait(20)
+        return number
+
+    async def go():
+        made = Batcher(prepared, Network(), batch=3, queue=8, threads=3)
+        made._seconds = 0.01
+        late = asyncio.create_task(made.submit([1], 20))
+        assert answers(await made.submit([0], 20)) == [0]
+        slow.set()
+        assert answers(await late) == [2]
+        await made.close()
 
     asyncio.run(go())
 
@@ -131,7 +173,7 @@ def test_a_cancelled_request_frees_its_place():
         assert made.waiting == 0
         network.gate.set()
         await asyncio.gather(*tasks)
-        assert len(network.batches) == LANES
+        assert len(network.batches) == 1
 
     asyncio.run(go())
 

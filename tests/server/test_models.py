@@ -14,7 +14,6 @@ from PIL import Image
 
 from lookonce import Detector, UserError
 from lookonce.errors import ConfigError
-from lookonce.server.batcher import LANES
 from lookonce.server.limits import Limits
 from lookonce.server.models import ServedModel
 from served import Held, serving, until
@@ -32,10 +31,8 @@ def test_past_a_full_queue_requests_are_refused_at_once_and_none_is_lost(held, d
         with httpx.Client(base_url=running.url, limits=limits, timeout=30) as http:
             held.gate.clear()
             batcher = running.shared.models["m"].engine.batcher
-            jobs = []
-            for lane in range(LANES):
-                jobs.append(pool.submit(http.post, "/v1/detect", content=content))
-                until(lambda lane=lane: batcher.in_network == lane + 1)
+            jobs = [pool.submit(http.post, "/v1/detect", content=content)]
+            until(lambda: batcher.in_network == 1)
             jobs += [pool.submit(http.post, "/v1/detect", content=content) for _ in range(4)]
             until(lambda: batcher.waiting == 4)
             for _ in range(20):
@@ -45,7 +42,7 @@ def test_past_a_full_queue_requests_are_refused_at_once_and_none_is_lost(held, d
                 assert int(refused.headers["retry-after"]) >= 1
             assert http.get("/healthz").status_code == 200
             held.gate.set()
-            assert [job.result().json()["images"][0]["detections"] for job in jobs] == [known] * (LANES + 4)
+            assert [job.result().json()["images"][0]["detections"] for job in jobs] == [known] * 5
 
 
 def test_past_its_deadline_a_request_gets_504(held, files):
@@ -62,13 +59,13 @@ def test_a_client_that_leaves_frees_its_place(held, files):
     with serving({"m": lambda: Detector(held)}, batch=1) as running, ThreadPoolExecutor(4) as pool:
         batcher = running.shared.models["m"].engine.batcher
         held.gate.clear()
-        jobs = [pool.submit(httpx.post, f"{running.url}/v1/detect", content=content) for _ in range(LANES)]
-        until(lambda: batcher.in_network == LANES)
+        job = pool.submit(httpx.post, f"{running.url}/v1/detect", content=content)
+        until(lambda: batcher.in_network == 1)
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{running.url}/v1/detect", content=content, timeout=0.1)
         until(lambda: batcher.waiting == 0)
         held.gate.set()
-        assert [job.result().status_code for job in jobs] == [200] * LANES
+        assert job.result().status_code == 200
 
 
 def test_a_signal_answers_what_was_accepted_and_then_ends(held, detector, files):
@@ -76,7 +73,7 @@ def test_a_signal_answers_what_was_accepted_and_then_ends(held, detector, files)
         held.gate.clear()
         jobs = [pool.submit(httpx.post, f"{running.url}/v1/detect", content=files[0].read_bytes()) for _ in range(6)]
         batcher = running.shared.models["m"].engine.batcher
-        until(lambda: batcher.waiting == 6 - LANES)
+        until(lambda: batcher.waiting == 5)
         running.signal(signal.SIGTERM)
         time.sleep(0.3)
         with pytest.raises(httpx.HTTPError):

@@ -33,7 +33,7 @@ SIZE = 1000
 
 
 def trainer(ready, batches=6, epoch=2):
-    progress = SimpleNamespace(current=SimpleNamespace(ready=ready))
+    progress = SimpleNamespace(current=SimpleNamespace(ready=ready, processed=ready))
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
     saved = []
 

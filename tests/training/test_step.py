@@ -56,7 +56,7 @@ def test_each_loss_can_overfit_one_batch(loss, images, monkeypatch):
     inputs = batch.images.float() / 255
     with torch.no_grad():
         given = InputBatch(inputs, batch.boxes, batch.labels, batch.image_index, batch.ignore)
-        predictions = module.validation_step(given, 0)
+        predictions = module.validation_step(given, 0)[0]
     found = postprocess(predictions, [(96, 96)] * 6, (96, 96), "letterbox", images.labels, Selection(0.005))
     assert score(images, found, bootstrap=0).mean_ap == 1.0
     assert module.seen == 150 * 6

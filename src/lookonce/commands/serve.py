@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ log = logging.getLogger("lookonce")
 TOKEN = "LOOKONCE_TOKEN"
 """Environment variable: the token, which others then do not see in the list of processes."""
 LABEL_STUDIO_KEY = "LABEL_STUDIO_API_KEY"
-PACKAGES = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
+PACKAGES = ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client")
 SHORTEST_TOKEN = 8
 
 
@@ -127,7 +126,6 @@ def _run(shared: Service, access: Access, port: int) -> Served:
     from lookonce.server.connections import Server, listen
 
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not a line for each damaged request
-    sys.setswitchinterval(0.001)  # seconds that a computing thread may keep the one that answers waiting
     with listen(access.host, port) as sock:
         host, port = sock.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"

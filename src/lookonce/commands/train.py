@@ -27,11 +27,14 @@ from lookonce.training.config import (
     run_folder,
     with_loss_of_heads,
 )
+from lookonce.training.ranks import planned, surrounding
 from lookonce.training.recipes import RECIPES, RecipeName, Settings, TrainOptions, for_gpu, for_minutes, settings
 from lookonce.training.signals import listening
 from lookonce.training.start import AUTO, HINT, NONE, Start, choose_start
 
 log = logging.getLogger("lookonce")
+PLACED = ("devices", "nodes")
+"""Options that may differ when a run is resumed."""
 
 
 def train(
@@ -57,6 +60,9 @@ def train(
     keep_checkpoints: bool = False,
     tree: AnyPath | None = None,
     image_labels: AnyPath | None = None,
+    devices: int | None = None,
+    nodes: int | None = None,
+    sync_batch_norm: bool | None = None,
     **options: Unpack[TrainOptions],
 ) -> Path:
     """Train a detector on labelled images.
@@ -95,6 +101,10 @@ def train(
             the network learns all of them. none: the one that a .cfg given as --network names, if it does.
         image_labels: With --tree, images without boxes to train on as well: a folder with one sub-folder of images for
             each class.
+        devices: Processes on this machine that train together, each with a GPU of its own if there are GPUs. Together
+            they compute what one would: the batch is divided among them. none: one, or those of torchrun or SLURM.
+        nodes: Machines that train together, each with so many devices; torchrun or SLURM starts them (docs/scale.md).
+        sync_batch_norm: Of several devices, normalise by the images of all; none: where each has fewer than 16.
         options: See `lookonce.training.recipes.TrainOptions`.
     Returns:
         The run folder: model.safetensors (from the first validation on), results.csv (a row an epoch), metrics.csv
@@ -106,6 +116,8 @@ def train(
         Interrupted: Ctrl-C or SIGTERM, after a checkpoint was written: resume continues from it.
     """
     arguments, began = {**locals(), **options}, time.monotonic()
+    if surrounding().rank:
+        return _followed()
     if resume is not None:
         return _resume(expanded(resume), None if data is None else expanded(data), arguments)
     if data is None:
@@ -131,7 +143,9 @@ def train(
         absolute_path(data), names, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
         deterministic, checkpoint_minutes, NONE if start is None else start.name, how, keep_last, keep_checkpoints,
         None if tree is None else absolute_path(tree), None if image_labels is None else absolute_path(image_labels),
+        devices, sync_batch_norm,
     )  # fmt: skip
+    ranks = planned(devices, nodes, config.device)
     classes = class_tree(config)
     if config.device not in ("auto", "cpu"):
         from lookonce.training.step import choose_device  # torch takes seconds, and knows what this machine has
@@ -152,7 +166,7 @@ def train(
         config = replace(config, settings=_adapted(config, recipe, given.keys(), len(sets[0])))
         config = fitted(config, sets[0], "batch_size" in given or recipe == "blog")
         run = Run(config, folder, sets, write_page=write_run_page, tree=classes, began=began)
-        run.go()
+        run.go(ranks)
         add_int8(run)
         return folder
 
@@ -192,7 +206,7 @@ def _of_start(start: Start | None) -> TrainOptions:
 def _resume(folder: Path, data: Path | None, arguments: dict[str, Any]) -> Path:
     """Continue a run. arguments: of `train`, by name; all but data and resume are refused."""
     defaults = {name: entry.default for name, entry in inspect.signature(train).parameters.items()}
-    own = {name: value for name, value in arguments.items() if name not in ("resume", "data", "options")}
+    own = {name: value for name, value in arguments.items() if name not in ("resume", "data", "options", *PLACED)}
     if other := [name for name, value in own.items() if value != defaults.get(name)]:
         raise ConfigError(
             f"--resume: the settings come from {folder / 'config.yaml'}, so --{other[0].replace('_', '-')} cannot "
@@ -209,6 +223,18 @@ def _resume(folder: Path, data: Path | None, arguments: dict[str, Any]) -> Path:
             return folder
         run = Run.resumed(folder, data, write_run_page)
         if not run.finished():
-            run.go()
+            devices = arguments["devices"]
+            if devices is None and not surrounding().started:
+                devices = run.config.devices
+            run.go(planned(devices, arguments["nodes"], run.config.device))
             add_int8(run)
         return run.folder
+
+
+def _followed() -> Path:
+    """Train as one of the processes of torchrun or SLURM, all but the first. Return the run folder."""
+    log.setLevel(logging.ERROR)
+    from lookonce.training.run import follow
+
+    with listening():
+        return follow(surrounding())

@@ -42,6 +42,13 @@ class InputBatch(NamedTuple):
     outputs: tuple[Tensor, ...] = ()  # of a frozen backbone, each [B, C, H', W']
     image_labels: Tensor | None = None  # [B] class of an image that is labelled as a whole, else -1; None: all -1
 
+    def first(self, count: int) -> InputBatch:
+        """Return the first images with their objects."""
+        own = self.image_index < count
+        labels = None if self.image_labels is None else self.image_labels[:count]
+        return InputBatch(self.images[:count], self.boxes[own], self.labels[own], self.image_index[own],
+                          self.ignore[own], tuple(output[:count] for output in self.outputs), labels)  # fmt: skip
+
     def to(self, device: torch.device | str) -> InputBatch:
         """Return the batch with its images on another device."""
         outputs = tuple(output.to(device, non_blocking=True) for output in self.outputs)

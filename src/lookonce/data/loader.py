@@ -30,6 +30,8 @@ log = logging.getLogger("lookonce")
 READY, FAILED = 1, 2
 DISK_RATIO = 0.5
 """Part of the free disk that the image cache may take: checkpoints need room, too."""
+MOSAIC = 4
+"""Images of a mosaic."""
 FILL_BYTE = 128
 """Pixel value of a batch beside its images: as near to resize.FILL as a byte gets."""
 
@@ -47,16 +49,22 @@ class ImageCache:
         dataset: the images.
         side: longest side of a reduced image, pixels.
         folder: folder of the file; None: every image is decoded each time it is read.
+        name: of the file.
+        share: use the file that another process made, if it is there.
     """
 
-    def __init__(self, dataset: Dataset, side: int, folder: Path | None) -> None:
+    def __init__(self, dataset: Dataset, side: int, folder: Path | None, name: str = "images",
+                 share: bool = False) -> None:  # fmt: skip
         self.dataset, self.side = dataset, side
         self.sizes = reduced_sizes(dataset.sizes, side)
         bytes_each = self.sizes.prod(-1) * 3
         self.first = np.concatenate(([0], bytes_each.cumsum()))
-        self.file = None if folder is None else folder / "images.u8"
-        self.state_file = None if folder is None else folder / "images.state"
-        if self.file is not None:
+        self.file = None if folder is None else folder / f"{name}.u8"
+        self.state_file = None if folder is None else folder / f"{name}.state"
+        self._is_own = not share
+        if share and not (self.file is not None and self.file.is_file()):
+            self.file = self.state_file = None
+        elif self.file is not None and not share:
             self._create()
 
     def _create(self) -> None:
@@ -110,7 +118,7 @@ class ImageCache:
     def close(self) -> None:
         """Delete the files."""
         for file in (self.file, self.state_file):
-            if file is not None:
+            if file is not None and self._is_own:
                 file.unlink(missing_ok=True)
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
@@ -146,6 +154,14 @@ class Batch:
     def pin_memory(self) -> Batch:
         """Return the batch with its images in page-locked memory."""
         return self._seen(Tensor.pin_memory)
+
+    def only(self, images: NDArray[np.int64]) -> Batch:
+        """Return the images at the start of the batch that are among these of the data set."""
+        count = int(np.isin(self.index.numpy(), images).sum())
+        own = self.image_index < count
+        objects = {name: getattr(self, name)[own] for name in ("boxes", "labels", "image_index", "ignore")}
+        rows = {name: getattr(self, name)[:count] for name in ("images", "sizes", "index", "reduced", "image_labels")}
+        return replace(self, **objects, **rows, outputs=tuple(output[:count] for output in self.outputs))
 
     def with_outputs(self, outputs: tuple[Tensor, ...]) -> Batch:
         """Return the batch with a frozen backbone's outputs in place of its images."""
@@ -243,6 +259,10 @@ class Shuffled(Sampler[int]):
         self.held: NDArray[np.bool_] | None = None
         """[length] images that the device has: their pixels are not read. None: no images."""
 
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Return the images [length] of an epoch in their order."""
+        return np.random.default_rng((self.seed, epoch)).permutation(self.length)
+
     def begin(self, epoch: int, images: int) -> None:
         """Continue an epoch after so many images."""
         self.epoch, self.start = epoch, images
@@ -256,7 +276,78 @@ class Shuffled(Sampler[int]):
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)[self.start :]
+        return iter(self.places(self.order(self.epoch)[self.start :]))
+
+    def places(self, images: NDArray[np.int64]) -> list[int]:
+        """Return where a data set of images or variants has these images of the epoch."""
         if self.held is not None:
-            return iter(np.where(self.held[order], ~order, order).tolist())
-        return iter((order + self.epoch % self.variants * self.length).tolist())
+            return [*map(int, np.where(self.held[images], ~images, images))]
+        return [*map(int, images + self.epoch % self.variants * self.length)]
+
+
+class Share(Sampler[list[int]]):
+    """The part of each batch that one of several processes computes, so that together they compute what one would.
+
+    Behind its own images come those that its mosaics take parts of: the next ones of the batch.
+
+    Args:
+        order: of all images.
+        batch: images of a batch, over all processes.
+        rank: number of this process, from 0.
+        size: number of processes.
+        alone: [M] bool, images that are in no mosaic; None: there are no mosaics.
+    """
+
+    def __init__(self, order: Shuffled, batch: int, rank: int, size: int,
+                 alone: NDArray[np.bool_] | None) -> None:  # fmt: skip
+        self.order, self.batch, self.rank, self.size, self.alone = order, batch, rank, size, alone
+        self._epoch, self._images = -1, np.zeros(0, np.int64)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.order.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.batch)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first = self.order.start // self.batch
+        return (self.order.places(self.read(self.order.epoch, step)) for step in range(first, len(self)))
+
+    def part(self, count: int) -> slice:
+        """Return this process's part of so many images: all of them if there are fewer than processes."""
+        if count < self.size:
+            return slice(0, count)
+        each, more = divmod(count, self.size)
+        start = self.rank * each + min(self.rank, more)
+        return slice(start, start + each + (self.rank < more))
+
+    def whole(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """Return the images of a batch of all processes."""
+        if epoch != self._epoch:
+            self._epoch, self._images = epoch, self.order.order(epoch)
+        return self._images[step * self.batch : (step + 1) * self.batch]
+
+    def copies(self, epoch: int, step: int) -> int:
+        """Return how many processes compute each image of a batch."""
+        return self.size if len(self.whole(epoch, step)) < self.size else 1
+
+    def own(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """Return this process's images of a batch."""
+        images = self.whole(epoch, step)
+        return images[self.part(len(images))]
+
+    def read(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """Return the images that this process reads for a batch: its own, and those for its mosaics."""
+        images = self.whole(epoch, step)
+        own = self.part(len(images))
+        if self.alone is None:
+            return images[own]
+        boxed = np.flatnonzero(~self.alone[images])  # places of the batch that become mosaics
+        inside = (boxed >= own.start) & (boxed < own.stop)
+        if not inside.any():
+            return images[own]
+        after = np.arange(MOSAIC - 1) + np.flatnonzero(inside)[-1] + 1
+        more = boxed[after % len(boxed)]
+        more = more[(more < own.start) | (more >= own.stop)]
+        return np.concatenate((images[own], images[more[np.sort(np.unique(more, return_index=True)[1])]]))

@@ -172,7 +172,7 @@ class Detections:
                 f"{len(self.class_names)} classes"
             )
         keep = self.scores > np.broadcast_to(limits, len(self.class_names))[self.labels]
-        return self[keep]
+        return self if keep.all() else self[keep]
 
     def of_classes(self, class_names: tuple[str, ...]) -> Detections:
         """Return those of the named classes. Their labels are indices into class_names.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -62,6 +62,8 @@ class BatchNorm(nn.Module):
     def __init__(self, channels: int, momentum: float = 0.1) -> None:
         super().__init__()
         self.sigma, self.momentum = TRAINED_HERE, momentum
+        self.sum_over_processes: Callable[[Tensor], Tensor] | None = None
+        """Adds up values [...] of all processes that train together, with gradients; None: each for itself."""
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -83,8 +85,24 @@ class BatchNorm(nn.Module):
         """
         if self.training:
             self.sigma = TRAINED_HERE
+            if self.sum_over_processes is not None:
+                return self._synchronized(x, self.sum_over_processes)
         var, eps = (self.running_var, self.sigma.inside) if self.training else (self.divisor() ** 2 - SMALL, SMALL)
         return F.batch_norm(x, self.running_mean, var, self.weight, self.bias, self.training, self.momentum, eps)
+
+    def _synchronized(self, x: Tensor, total: Callable[[Tensor], Tensor]) -> Tensor:
+        """Normalise by the mean and variance over the batches of all processes, in float32."""
+        wide, shape = x.float(), (1, -1, 1, 1)
+        sums = total(torch.cat((wide.sum((0, 2, 3)), wide.new_tensor([x.numel() / x.shape[1]]))))  # [C + 1]
+        count = sums[-1]
+        mean = sums[:-1] / count
+        centred = wide - mean.view(shape)
+        var = total((centred**2).sum((0, 2, 3))) / count
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * count / (count - 1), self.momentum)
+        gain = self.weight / (var + self.sigma.inside).sqrt()
+        return (centred * gain.view(shape) + self.bias.view(shape)).to(x.dtype)
 
 
 class Convolution(nn.Module):

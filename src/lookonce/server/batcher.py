@@ -1,8 +1,8 @@
 """Batches of requests that wait together, with a bounded queue, deadlines and a drain.
 
-An image is admitted or refused at once. Threads prepare admitted images (decode, resize); those that are prepared when
-the network is free run together, at most `batch` of them. Nothing waits for a batch to fill. All methods belong to one
-event loop; `prepare` and `run` are called in threads.
+An image is admitted or refused at once. Threads prepare admitted images (decode, resize); another takes those that are
+prepared, at most `batch` of them, and runs the network. Nothing waits for a batch to fill, and nothing on this way
+waits for the event loop, which only hears of the answers. All methods without an underscore belong to the loop.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from threading import Condition, Thread
 from time import perf_counter
 from typing import Generic, TypeVar
 
 Given = TypeVar("Given")
 Ready = TypeVar("Ready")
 Answer = TypeVar("Answer")
-LANES = 2
-"""Batches that run at once: while one is post-processed, the network computes the other."""
 
 
 class QueueFullError(Exception):
@@ -51,11 +51,17 @@ class Answered(Generic[Answer]):
 
 
 @dataclass(eq=False)
-class _Waiting(Generic[Ready, Answer]):
-    ready: Ready
+class _Job(Generic[Given, Ready, Answer]):
+    """An image that was admitted."""
+
+    given: Given
     future: asyncio.Future[Answered[Answer]]
-    decode: float
     since: float
+    """When it was admitted, or prepared."""
+    waits: bool = True
+    """It has a place in the queue."""
+    ready: Ready | None = None
+    decode: float = 0.0
 
 
 class Batcher(Generic[Given, Ready, Answer]):
@@ -76,21 +82,22 @@ class Batcher(Generic[Given, Ready, Answer]):
     ) -> None:  # fmt: skip
         self._prepare, self._run, self._watch = prepare, run, watch
         self.batch, self.queue = batch, queue
-        self._preparing = ThreadPoolExecutor(threads, "prepare")
-        self._running = ThreadPoolExecutor(LANES, "network")
-        self._ready: deque[_Waiting[Ready, Answer]] = deque()
-        self._closed = False
-        self._seconds = 0.0
-        """Time of one image in the latest batches, smoothed."""
         self.waiting = 0
         """Images that are admitted and do not run yet."""
         self.in_network = 0
-        """Batches that run."""
+        """Batches that run: 0 or 1."""
+        self._ready: deque[_Job[Given, Ready, Answer]] = deque()
+        self._changed = Condition()
+        """Of the two counts, the queue and each job's place in it."""
+        self._seconds = 0.0
+        """Time of one image in the latest batches, smoothed."""
         self._submitted = 0
         """Calls of submit that have not ended."""
-        self._batches: set[asyncio.Task[None]] = set()
+        self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
+        self._preparing = ThreadPoolExecutor(threads, "prepare")
+        Thread(target=self._run_batches, name="network", daemon=True).start()
 
     @property
     def is_full(self) -> bool:
@@ -112,82 +119,119 @@ class Batcher(Generic[Given, Ready, Answer]):
         """
         if self._closed:
             raise ClosedError
-        if self.waiting + len(images) > self.queue:
-            raise QueueFullError(self.retry_after)
-        self.waiting += len(images)
+        loop, now = asyncio.get_running_loop(), perf_counter()
+        jobs = [_Job[Given, Ready, Answer](image, loop.create_future(), now) for image in images]
+        with self._changed:
+            if self.waiting + len(jobs) > self.queue:
+                raise QueueFullError(self.retry_after)
+            self.waiting += len(jobs)
         self._submitted += 1
         self._idle.clear()
-        tasks = [asyncio.create_task(self._one(image)) for image in images]
+        for job in jobs:
+            self._preparing.submit(self._prepare_one, job)
         try:
             async with asyncio.timeout(timeout):
-                return await asyncio.gather(*tasks)
+                return await asyncio.gather(*(job.future for job in jobs))
         finally:
-            for task in tasks:
-                task.cancel()
-            try:
-                await asyncio.gather(*tasks, return_exceptions=True)
-            finally:
-                self._submitted -= 1
-                self._check_idle()
+            for job in jobs:
+                job.future.cancel()
+                self._leave(job)
+            self._submitted -= 1
+            self._check_idle()
 
     async def close(self) -> None:
         """Answer what is admitted, then end the threads. Later calls of submit raise ClosedError."""
         self._closed = True
         await self._idle.wait()
         self._preparing.shutdown(wait=False)
-        self._running.shutdown(wait=False)
+        with self._changed:
+            self._changed.notify_all()
 
-    async def _one(self, image: Given) -> Answered[Answer]:
-        """Prepare an image and wait for its answer."""
-        loop = asyncio.get_running_loop()
-        start = perf_counter()
-        place: _Waiting[Ready, Answer] | None = None
+    def _prepare_one(self, job: _Job[Given, Ready, Answer]) -> None:
+        """Prepare an image and queue it."""
+        if not job.waits:
+            return
         try:
-            ready = await loop.run_in_executor(self._preparing, self._prepare, image)
-            now = perf_counter()
-            place = _Waiting(ready, loop.create_future(), now - start, now)
-            self._ready.append(place)
-            self._start()
-            return await place.future
-        finally:
-            if place is None:
-                self.waiting -= 1
-            elif place in self._ready:  # given up
-                self._ready.remove(place)
-                self.waiting -= 1
-
-    def _start(self) -> None:
-        """Begin batches while images are ready and a lane is free."""
-        while self._ready and self.in_network < LANES:
-            batch = [self._ready.popleft() for _ in range(min(self.batch, len(self._ready)))]
-            self.waiting -= len(batch)
-            self.in_network += 1
-            self._watch(len(batch))
-            self._idle.clear()
-            task = asyncio.create_task(self._batch(batch))
-            self._batches.add(task)
-            task.add_done_callback(self._batches.discard)
-
-    async def _batch(self, batch: Sequence[_Waiting[Ready, Answer]]) -> None:
-        """Run a batch and hand out its answers."""
-        began = perf_counter()
-        loop = asyncio.get_running_loop()
-        try:
-            answers = await loop.run_in_executor(self._running, self._run, [place.ready for place in batch])
-            took = perf_counter() - began
-            self._seconds += (took / len(batch) / LANES - self._seconds) / (8 if self._seconds else 1)
-            for place, answer in zip(batch, answers, strict=True):
-                if not place.future.done():
-                    place.future.set_result(Answered(answer, place.decode, began - place.since, took, len(batch)))
+            job.ready = self._prepare(job.given)
         except Exception as error:
-            for place in batch:
-                if not place.future.done():
-                    place.future.set_exception(error)
-        finally:
+            self._leave(job)
+            _tell(job, self._hand_out, [job], [], error)
+            return
+        now = perf_counter()
+        job.decode, job.since = now - job.since, now
+        with self._changed:
+            if job.waits:
+                self._ready.append(job)
+                self._changed.notify()
+
+    def _leave(self, job: _Job[Given, Ready, Answer]) -> None:
+        """Free the place of an image in the queue, if it has one still."""
+        with self._changed:
+            if job.waits:
+                job.waits = False
+                self.waiting -= 1
+                with suppress(ValueError):  # not prepared yet
+                    self._ready.remove(job)
+
+    def _run_batches(self) -> None:
+        """Run batches until the batcher is closed and nothing is left."""
+        while self._run_batch():
+            pass
+
+    def _run_batch(self) -> bool:
+        """Wait for a batch, run it and hand out its answers. Return False if none will come."""
+        if not (batch := self._next_batch()):
+            return False
+        began, found, failure = perf_counter(), [], None
+        try:
+            self._watch(len(batch))
+            answers = self._run([job.ready for job in batch])  # type: ignore[misc]
+            took = perf_counter() - began
+            found = [Answered(answer, job.decode, began - job.since, took, len(batch))
+                     for job, answer in zip(batch, answers, strict=True)]  # fmt: skip
+            self._seconds += (took / len(batch) - self._seconds) / (8 if self._seconds else 1)
+        except Exception as error:
+            failure = error
+        with self._changed:
             self.in_network -= 1
-            self._start()
-            self._check_idle()
+        _tell(batch[0], self._hand_out, batch, found, failure)
+        return True
+
+    def _next_batch(self) -> list[_Job[Given, Ready, Answer]]:
+        """Return the next images to run; none: the batcher has ended.
+
+        What is being prepared joins the batch if it is ready within the time that a batch takes.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or (self._closed and not self._submitted))
+            self._changed.wait_for(
+                lambda: len(self._ready) >= min(self.batch, self.waiting), self._seconds * self.batch
+            )
+            batch = [self._ready.popleft() for _ in range(min(self.batch, len(self._ready)))]
+            for job in batch:
+                job.waits = False
+            self.waiting -= len(batch)
+            self.in_network += bool(batch)
+            return batch
+
+    def _hand_out(self, batch: Sequence[_Job[Given, Ready, Answer]], found: Sequence[Answered[Answer]],
+                  failure: Exception | None) -> None:  # fmt: skip
+        """Give the jobs of a batch their answers, or all of them an error."""
+        for n, job in enumerate(batch):
+            if job.future.done():  # given up
+                continue
+            if failure is None:
+                job.future.set_result(found[n])
+            else:
+                job.future.set_exception(failure)
+        self._check_idle()
 
     def _check_idle(self) -> None:
         if not self._submitted and not self.in_network:
             self._idle.set()
+
+
+def _tell(job: _Job[Given, Ready, Answer], call: Callable[..., object], *values: object) -> None:
+    """Call a function on the event loop of a job, from another thread."""
+    with suppress(RuntimeError):  # the loop has ended: the server was stopped at once
+        job.future.get_loop().call_soon_threadsafe(call, *values)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lookonce.errors import UserError
 from lookonce.server.api import Service, replaced
@@ -22,14 +22,19 @@ from lookonce.server.limits import RequestError
 log = logging.getLogger("lookonce")
 HEADER_SECONDS = 15
 """Seconds for the headers of a connection's first request."""
+LONGEST_HEAD = 32 << 10
+"""Bytes of the headers of a request, after the first piece that comes."""
 BACKLOG = 512
 """Connections that the system keeps until they are taken."""
 MOST_CONNECTIONS = 900
 """Open connections; a further one is closed at once. A process may usually have 1024 open files."""
 
 
-class Protocol(H11Protocol):
+class Protocol(HttpToolsProtocol):
     """Connections of HTTP/1.1 that end if no request comes, so that slow clients take nobody's place."""
+
+    _in_head, _head = False, 0
+    """A request has begun whose headers are incomplete, and their bytes."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection."""
@@ -43,10 +48,32 @@ class Protocol(H11Protocol):
         self._late.cancel()
         super().connection_lost(exc)
 
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._in_head, self._head = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Answer a request, whose body may still come."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came. Headers that do not end are refused, since they are kept in memory."""
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            self._head += len(data)
+        super().data_received(data)
+        if self._in_head and self._head > LONGEST_HEAD and not self.transport.is_closing():
+            self.send_400_response("The headers are too long.")
+
     def on_response_complete(self) -> None:
-        """Wait for the next request, no longer than for the first."""
+        """Wait for the next request, no longer than for the first; not for the rest of a body that nobody reads."""
         super().on_response_complete()
         self._late.cancel()
+        if self.cycle.response_complete and self.cycle.more_body:
+            self.transport.close()
         if not self.transport.is_closing():
             self._late = self.loop.call_later(HEADER_SECONDS, self._close_unless_asked)
 
@@ -90,7 +117,7 @@ class Server(uvicorn.Server):
         super().__init__(uvicorn.Config(
             make_app(shared, access), http=Protocol, ws="none", lifespan="on", log_config=None, access_log=False,
             server_header=False, proxy_headers=False, timeout_keep_alive=HEADER_SECONDS,
-            h11_max_incomplete_event_size=32 << 10, timeout_graceful_shutdown=max(1, round(shared.limits.timeout)),
+            timeout_graceful_shutdown=max(1, round(shared.limits.timeout)),
         ))  # fmt: skip
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -133,11 +133,13 @@ class Guard:
 
 
 def error_response(error: RequestError, metrics: Metrics) -> Response:
-    """Return the answer for a request that is refused, and count it."""
+    """Return the answer for a request that is refused, and count it. The connection ends: nobody reads the body."""
     import msgspec
 
     metrics.rejected.labels(error.error).inc()
-    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    headers = {"Connection": "close"}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="lookonce"'
     return Response(msgspec.json.encode(error.to_json()), error.status, headers, "application/json")

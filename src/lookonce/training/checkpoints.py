@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning
 import torch
@@ -29,6 +29,7 @@ from lookonce.files import replacing
 from lookonce.model.model_file import Model, load_model, save_model
 from lookonce.training.config import reason
 from lookonce.training.history import History
+from lookonce.training.ranks import ALONE, Ranks
 from lookonce.training.recipes import Monitor
 from lookonce.training.signals import Stopped, handling_signals
 from lookonce.training.step import Training
@@ -108,10 +109,12 @@ class BestModel(lightning.Callback):
         file: the model file.
         make: makes the model of a state.
         monitor: what is best: the highest mAP or the lowest loss; None: there is no validation.
+        ranks: the processes that train together; rank 0 keeps the model.
     """
 
-    def __init__(self, file: Path, make: Callable[[State], Model], monitor: Monitor | None = "mAP") -> None:
-        self.file, self.make, self.monitor = file, make, monitor
+    def __init__(self, file: Path, make: Callable[[State], Model], monitor: Monitor | None = "mAP",
+                 ranks: Ranks = ALONE) -> None:  # fmt: skip
+        self.file, self.make, self.monitor, self.ranks = file, make, monitor, ranks
         self.score: float | None = None
         """Of the best validation; None: there was none yet."""
         self._state: State = {}
@@ -127,6 +130,8 @@ class BestModel(lightning.Callback):
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: Training) -> None:  # type: ignore[override]
         """Copy the weights that are validated."""
+        if not self.ranks.is_first:
+            return
         weights = {name: value.detach().cpu().clone() for name, value in pl_module.state_dict().items()}
         self._state = self._of(weights, trainer, pl_module)
 
@@ -137,7 +142,8 @@ class BestModel(lightning.Callback):
         if pl_module.uses_prior_loss or (self.score is not None and sign * score <= sign * self.score):
             return
         pl_module.read_steps()  # raises NonFiniteLossError
-        self._model, self._written = self.make(self._state), False
+        if self.ranks.is_first:
+            self._model, self._written = self.make(self._state), False
         if self.score is None:
             self.write()
         self.score = score
@@ -147,8 +153,9 @@ class BestModel(lightning.Callback):
         """Write the model before the checkpoint that knows its score."""
         if self.monitor is None:
             pl_module.read_steps()
-            self._model = self.make(self._of(checkpoint["state_dict"], trainer, pl_module))
-            self._written = False
+            if self.ranks.is_first:
+                self._model = self.make(self._of(checkpoint["state_dict"], trainer, pl_module))
+                self._written = False
         self.write()
 
     def write(self) -> None:
@@ -191,24 +198,28 @@ class LastCheckpoint(lightning.Callback):
         minutes: longest time between two checkpoints; None: by their size.
         history: truncated to the checkpoint when a run resumes.
         model: the model file, which is written with it.
+        ranks: the processes that train together: all save and stop at the same step, and rank 0 writes.
     """
 
     def __init__(self, file: Path, sampler: Shuffled, batch_size: int, minutes: float | None, history: History,
-                 model: Path) -> None:  # fmt: skip
+                 model: Path, ranks: Ranks = ALONE) -> None:  # fmt: skip
         self.file, self.sampler, self.batch_size, self.minutes = file, sampler, batch_size, minutes
-        self.history, self.model = history, model
+        self.history, self.model, self.ranks = history, model, ranks
         self.stop_signal = 0
         self.began = False
         self._between: float | None = None
         """Minutes to the next checkpoint; None: there is none yet."""
         self._random: dict[str, Any] | None = None
+        self._seen = 0
+        """Images seen before the step that runs."""
         self._saved = time.monotonic()
         self._handling = ExitStack()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Truncate the history to the checkpoint and handle signals."""
         self.began = True
-        self.history.truncate(trainer.global_step)
+        if self.ranks.is_first:
+            self.history.truncate(trainer.global_step)
         self._saved = time.monotonic()
         self._handling.enter_context(handling_signals(self._on_signal))
 
@@ -216,9 +227,10 @@ class LastCheckpoint(lightning.Callback):
         """Restore the signal handlers."""
         self._handling.close()
 
-    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
+    def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Training,  # type: ignore[override]
                              batch: Any, batch_idx: int) -> None:  # fmt: skip
         """Restore the random state at the first batch: setting up a run uses random numbers too."""
+        self._seen = pl_module.seen
         if self._random is not None:
             set_random_state(self._random)
             self._random = None
@@ -230,22 +242,34 @@ class LastCheckpoint(lightning.Callback):
             return  # the epoch ends here
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready >= trainer.num_training_batches:
             return
-        if self.stop_signal or self._is_due():
+        due = self._is_due()
+        if self.stop_signal or due:
             self._save(trainer)
         if self.stop_signal:
             raise Stopped(self.stop_signal)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save after the first epoch, when it is time, and at the end; after a signal, end the training."""
+        due = self._is_due()
         trainer.should_stop = trainer.should_stop or bool(self.stop_signal)
         ends = trainer.should_stop or trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
-        if ends or self._between is None or self._is_due():
+        if ends or self._between is None or due:
+            self._save(trainer)
+
+    def on_exception(self, trainer: lightning.Trainer, pl_module: Training, exception: BaseException) -> None:  # type: ignore[override]
+        """Save what rank 0 has when another process is lost, as after the last whole step."""
+        if self.ranks.size == 1 or not self.ranks.is_first or not isinstance(exception, RuntimeError) or not self.began:
+            return
+        pl_module.leave_unread()
+        if _batches(trainer) < trainer.fit_loop.epoch_loop.batch_progress.current.ready:
+            pl_module.seen = self._seen
+        with suppress(Exception):  # the others no longer wait at the end of saving
             self._save(trainer)
 
     def on_save_checkpoint(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
                            checkpoint: dict[str, Any]) -> None:  # fmt: skip
         """Save the position within the epoch and the random state."""
-        batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        batches = _batches(trainer)
         epoch = trainer.current_epoch
         if batches >= trainer.num_training_batches:
             epoch, batches = epoch + 1, 0
@@ -260,12 +284,19 @@ class LastCheckpoint(lightning.Callback):
         self._random = checkpoint.get("random")  # not in version 0.1
 
     def _is_due(self) -> bool:
+        """Return whether it is time by the clock of rank 0; take over a signal that another process got."""
         minutes = self.minutes or self._between or SHORTEST
-        return time.monotonic() - self._saved >= 60 * minutes
+        own = self.ranks.is_first and time.monotonic() - self._saved >= 60 * minutes
+        due, stop = self.ranks.highest((own, self.stop_signal))
+        self.stop_signal = self.stop_signal or int(stop)
+        return bool(due)
 
     def _save(self, trainer: lightning.Trainer) -> None:
         trainer.save_checkpoint(self.file)
         self._saved, first = time.monotonic(), self._between is None
+        self._between = self._between or SHORTEST
+        if not self.ranks.is_first:
+            return
         size = self.file.stat().st_size + (self.model.stat().st_size if self.model.exists() else 0)
         self._between = minutes_between(size)
         if first:
@@ -278,3 +309,8 @@ class LastCheckpoint(lightning.Callback):
             raise Stopped(number)
         self.stop_signal = number
         log.info("stopping after the current step or validation; interrupt again to stop at once")
+
+
+def _batches(trainer: lightning.Trainer) -> int:
+    """Return the batches of the epoch whose step is complete."""
+    return cast(Any, trainer.fit_loop.epoch_loop.batch_progress.current).processed  # type: ignore[no-any-return]

@@ -80,6 +80,8 @@ class RunConfig:
     keep_checkpoints: bool = False
     tree: str | None = None
     image_labels: str | None = None
+    devices: int | None = None
+    sync_batch_norm: bool | None = None
 
     def __post_init__(self) -> None:
         settle_names(self)
@@ -107,7 +109,8 @@ class RunConfig:
             if len(content) > MAX_BYTES:
                 raise ValueError(f"{len(content):,} bytes")
             flat = parse_yaml(content.decode("utf-8"), str(place), "the settings of a run")
-            later = {"keep_last": False, "keep_checkpoints": True, "tree": None, "image_labels": None}  # as version 0.1
+            later = {"keep_last": False, "keep_checkpoints": True, "tree": None, "image_labels": None,
+                     "devices": None, "sync_batch_norm": None}  # fmt: skip  # as version 0.1
             own = {f.name: flat.pop(f.name) for f in fields(RunConfig) if f.name not in ("settings", *later)}
             own |= {name: flat.pop(name, value) for name, value in later.items()}
             own["labels"] = None if own["labels"] is None else tuple(own["labels"])

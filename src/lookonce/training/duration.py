@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lookonce.inference.backends.processor import has_int8
 from lookonce.training.config import FEW_TO_VALIDATE, RunConfig
 from lookonce.training.progress import Progress
+from lookonce.training.ranks import ALONE, Ranks
 from lookonce.training.step import Training, choose_device
 
 VALIDATIONS = 20
@@ -83,11 +84,13 @@ class TimeLimit(Callback):
         most: the run ends after this many steps at the latest; None: no limit.
         progress: which estimates the time left.
         int8: whether the int8 form of the model is made within the time.
+        ranks: the processes that train together; the clock is that of rank 0.
     """
 
-    def __init__(self, minutes: float, began: float, most: int | None, progress: Progress, int8: bool = False) -> None:
+    def __init__(self, minutes: float, began: float, most: int | None, progress: Progress, int8: bool = False,
+                 ranks: Ranks = ALONE) -> None:  # fmt: skip
         self.end, self.began, self.most, self.progress = began + 60 * minutes, began, most, progress
-        self.int8 = int8
+        self.int8, self.ranks = int8, ranks
         self.validating: float | None = None
         """Seconds of a validation; None: there was none yet."""
         self._steps = 0
@@ -96,25 +99,33 @@ class TimeLimit(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Training) -> None:  # type: ignore[override]
         """Go on with the number of steps of a run that resumes; end it if its time is over."""
         pl_module.planned_steps = self.progress.step_limit
-        trainer.should_stop = trainer.should_stop or (trainer.global_step > 0 and time.monotonic() >= self.end)
+        over = self.ranks.from_first(time.monotonic() >= self.end)
+        trainer.should_stop = trainer.should_stop or (trainer.global_step > 0 and over)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Training, *args: Any) -> None:  # type: ignore[override]
         """Fit the number of steps; end the run after the last one."""
+        fitted = self.ranks.from_first(self._fitted(trainer))
+        if fitted is None:
+            return
+        steps, step, validating = fitted
+        self._plan(trainer, pl_module, min(steps, self.most or steps), validating / step)
+        if trainer.global_step >= pl_module.total_steps:
+            trainer.check_val_every_n_epoch = 1
+            trainer.should_stop = True
+
+    def _fitted(self, trainer: lightning.Trainer) -> tuple[int, float, float] | None:
+        """Return the steps of the run, and the seconds of a step and of a validation; None: it is too early to tell."""
         now = time.monotonic()
         self._steps += 1
         if self._steps <= SLOW_STEPS:
             self._mark = now
         if now < self.end and self._steps < FIRST_FIT:
-            return
+            return None
         step = max(1e-6, now - self._mark) / max(1, self._steps - SLOW_STEPS)
         validating = self._validating(trainer, step)
         left = self.end - now - FINISH - 2.5 * validating  # the last one, and scoring as in detection
         left -= self.int8 * (INT8_SECONDS + INT8_VALIDATIONS * validating)
-        steps = trainer.global_step + max(0, int(left / step))
-        self._plan(trainer, pl_module, min(steps, self.most or steps), step)
-        if trainer.global_step >= pl_module.total_steps:
-            trainer.check_val_every_n_epoch = 1
-            trainer.should_stop = True
+        return trainer.global_step + max(0, int(left / step)), step, validating
 
     def _validating(self, trainer: lightning.Trainer, step: float) -> float:
         """Return the seconds of a validation; before the first one, an estimate from those of a step."""
@@ -124,13 +135,13 @@ class TimeLimit(Callback):
         count = sum(int(n) for n in batches) if isinstance(batches, list) else int(batches)
         return 0.4 * step * count
 
-    def _plan(self, trainer: lightning.Trainer, module: Training, steps: int, step: float) -> None:
-        """Let the run end after this many steps."""
+    def _plan(self, trainer: lightning.Trainer, module: Training, steps: int, validation: float) -> None:
+        """Let the run end after this many steps. validation: as many steps take as long as one."""
         per_epoch = int(trainer.num_training_batches)
         epochs = max(trainer.current_epoch + 1, math.ceil(steps / per_epoch))
         module.planned_steps = self.progress.step_limit = steps
         trainer.fit_loop.max_epochs = epochs
-        share = self._validating(trainer, step) / (VALIDATING * step * per_epoch)
+        share = validation / (VALIDATING * per_epoch)
         trainer.check_val_every_n_epoch = max(1, math.ceil(epochs / VALIDATIONS), math.ceil(share))
 
     def on_validation_start(self, *args: Any) -> None:

@@ -8,22 +8,26 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 import lightning
+import numpy as np
 import torch
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from lookonce.data.device_images import open_store
 from lookonce.data.images import usable_cores
-from lookonce.data.loader import ImageCache, Shuffled, TrainingImages, collate
+from lookonce.data.loader import ImageCache, Share, Shuffled, TrainingImages, collate
 from lookonce.errors import UserError
 from lookonce.model.model_file import Model
 from lookonce.model.sizes import num_floats, num_operations
@@ -33,11 +37,14 @@ from lookonce.training.duration import StepLimit, TimeLimit, int8_obstacle, vali
 from lookonce.training.feature_cache import FrozenBackbone
 from lookonce.training.history import History, RunReport
 from lookonce.training.progress import FirstBatch, Progress
+from lookonce.training.ranks import ALONE, Ranks
 from lookonce.training.signals import Stopped, ignore_interrupts
 from lookonce.training.step import Training, choose_device, choose_precision
 from lookonce.training.validation import Inputs, Validation, collate_inputs
 
 log = logging.getLogger("lookonce")
+FEW_TO_NORMALIZE = 16
+"""Images of a process below which batch norm uses those of all, unless --sync-batch-norm says otherwise."""
 MOST_WORKERS = 16
 """Most processes that load images unless --workers gives more."""
 
@@ -98,30 +105,59 @@ class Averaging(WeightAveraging):
         self._average_model.to(pl_module.device).n_averaged = updates
 
 
+class SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        """Return the sum. values: [...]."""
+        found = values.clone()
+        torch.distributed.all_reduce(found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        """Return the gradient of the values."""
+        found = grad.clone()
+        torch.distributed.all_reduce(found)
+        return found
+
+
+@dataclass(frozen=True)
+class Session:
+    """A stretch of a run: where, from which checkpoint (None: from the start), since when, and with which processes."""
+
+    folder: Path
+    checkpoint: Path | None
+    began: float
+    """time.monotonic() when the command began."""
+    ranks: Ranks = ALONE
+
+
 class Engine:
     """The training loop of one run.
 
     Args:
         config: of the run, with settings fitted to the training set.
-        folder: the run folder.
+        session: where the run goes on.
         cache: the training images.
         report: writes the page of the run; holds its validation.
-        checkpoint: where to resume; None: start from the beginning.
         make: makes the model of a checkpoint.
-        began: time.monotonic() when the command began.
     """
 
-    def __init__(self, config: RunConfig, folder: Path, cache: ImageCache, report: RunReport, checkpoint: Path | None,
-                 make: Callable[[State], Model], began: float) -> None:  # fmt: skip
-        self.config, self.folder, self.cache, self.report, self.checkpoint = config, folder, cache, report, checkpoint
+    def __init__(self, config: RunConfig, session: Session, cache: ImageCache, report: RunReport,
+                 make: Callable[[State], Model]) -> None:  # fmt: skip
+        self.config, self.session, self.cache, self.report = config, session, cache, report
+        self.folder, self.checkpoint, self.ranks = session.folder, session.checkpoint, session.ranks
+        folder, ranks = self.folder, self.ranks
         self.sampler = Shuffled(len(cache.dataset), config.seed, max(1, config.settings.variants))
         self.progress = Progress(report, config.settings.steps)
-        self.began = began
         self._held = ExitStack()
         self.history = History(folder / "metrics.csv")
-        self.best = BestModel(folder / MODEL, make, None if report.validation is None else config.settings.monitor)
+        monitor = None if report.validation is None else config.settings.monitor
+        self.best = BestModel(folder / MODEL, make, monitor, ranks)
         self.last = LastCheckpoint(folder / "checkpoints" / "last.ckpt", self.sampler, config.settings.batch_size,
-                                   config.checkpoint_minutes, self.history, folder / MODEL)  # fmt: skip
+                                   config.checkpoint_minutes, self.history, folder / MODEL, ranks)  # fmt: skip
 
     def fit(self, module: Training) -> None:
         """Train to the end.
@@ -151,14 +187,12 @@ class Engine:
         keep_freed_memory()
         with quiet():
             trainer = lightning.Trainer(
-                accelerator=kind if (kind := device.partition(":")[0]) != "cuda" else "gpu",
-                devices=[int(device.partition(":")[2] or 0)] if kind == "cuda" else 1,
+                **self._placed(device),
                 precision=cast(Any, precision),
                 max_epochs=how.epochs,
                 min_epochs=0,  # StepLimit may end the first epoch
                 callbacks=self._callbacks(),
-                logger=[self.history, TensorBoardLogger(self.folder, name="", version="tensorboard")],
-                plugins=[WholeFiles()],
+                logger=self._loggers(),
                 check_val_every_n_epoch=1 if how.patience else validate_every(cast(int, how.epochs)),
                 num_sanity_val_steps=0,
                 log_every_n_steps=10,
@@ -169,6 +203,7 @@ class Engine:
                 deterministic=config.deterministic,
             )
             module.to(memory_format=torch.channels_last)
+            self._join(module)
             try:
                 with self._held:
                     loaders = self._loaders(module, device, val)
@@ -184,12 +219,46 @@ class Engine:
             if self.last.stop_signal and not ended:
                 raise Stopped(self.last.stop_signal)
 
+    def _placed(self, device: str) -> dict[str, Any]:
+        """Return Lightning's words for the devices and processes."""
+        kind, _, number = device.partition(":")
+        found: dict[str, Any] = {"accelerator": "gpu" if kind == "cuda" else kind, "plugins": [WholeFiles()]}
+        if self.ranks.size == 1:
+            return {**found, "devices": [int(number or 0)] if kind == "cuda" else 1}
+        found["plugins"].append(TorchElasticEnvironment())  # reads what Ranks says, and starts no process
+        return {**found, "devices": self.ranks.local_size, "num_nodes": self.ranks.nodes,
+                "strategy": DDPStrategy(broadcast_buffers=False)}  # fmt: skip
+
+    def _loggers(self) -> list[Any] | bool:
+        """Return the loggers; only rank 0 has any."""
+        if not self.ranks.is_first:
+            return False
+        return [self.history, TensorBoardLogger(self.folder, name="", version="tensorboard")]
+
+    def _join(self, module: Training) -> None:
+        """Make a module part of those of the other processes: weights of rank 0, its share of the batches."""
+        ranks, how = self.ranks, self.config.settings
+        if ranks.size == 1:
+            return
+        for tensor in module.state_dict().values():
+            torch.distributed.broadcast(tensor, 0)
+        module.network.sigmas = ranks.from_first(module.network.sigmas)
+        alone = None
+        if how.augment.mosaic and how.features == "none":
+            alone = np.array([record.image_label >= 0 for record in self.cache.dataset.records])
+        module.share = Share(self.sampler, how.batch_size, ranks.rank, ranks.size, alone)
+        together = self.config.sync_batch_norm
+        if together if together is not None else how.batch_size < FEW_TO_NORMALIZE * ranks.size:
+            for norm in module.network.norms():
+                norm.sum_over_processes = SumOverProcesses.apply
+
     def _loaders(self, module: Training, device: str, val: Validation | None) -> tuple[DataLoader[Any], Any]:
         """Return the loaders of training and validation: of images, or of the frozen backbone's outputs."""
         how, on_gpu = self.config.settings, device.startswith("cuda")
         workers = self.config.workers
         if workers is None:
-            workers = min(usable_cores() - 1, MOST_WORKERS) if on_gpu else 0
+            cores = usable_cores() // self.ranks.local_size
+            workers = min(max(1, cores - 1), MOST_WORKERS) if on_gpu and usable_cores() > 1 else 0
         own = torch.Generator()  # for the loaders; the global generator belongs to the network (dropout)
         images: Any = TrainingImages(self.cache, how.difficult)
         inputs: Any = None if val is None else Inputs(val.dataset, val.input_size, val.mode)
@@ -200,23 +269,25 @@ class Engine:
         else:
             module.store = open_store(self.cache.sizes, device)
             self.sampler.held = None if module.store is None else module.store.held
+        batches: dict[str, Any] = {"batch_sampler": module.share}
+        if module.share is None:
+            batches = {"batch_size": how.batch_size, "sampler": self.sampler}
         training = DataLoader(
-            images, how.batch_size, sampler=self.sampler, collate_fn=collate, num_workers=workers,
-            persistent_workers=workers > 0, pin_memory=on_gpu, worker_init_fn=ignore_interrupts,
-            generator=own,
+            images, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0, pin_memory=on_gpu,
+            worker_init_fn=ignore_interrupts, generator=own, **batches,
         )  # fmt: skip
-        if inputs is None:
+        if inputs is None or val is None:
             return training, None
-        return training, DataLoader(inputs, batch_size=8, collate_fn=collate_inputs, generator=own)
+        return training, DataLoader(inputs, batch_sampler=val.batches(), collate_fn=collate_inputs, generator=own)
 
     def _callbacks(self) -> list[Callback]:
         how = self.config.settings
         first = FirstBatch(self.folder / "train_batch.jpg", self.cache.dataset.labels)
-        found: list[Callback] = [first, self.progress]
+        found: list[Callback] = [first, self.progress] if self.ranks.is_first else [self.progress]
         if how.minutes:
             images = 0 if self.report.validation is None else len(self.report.validation.dataset)
             int8 = int8_obstacle(self.config, images) is None
-            found.append(TimeLimit(how.minutes, self.began, how.steps, self.progress, int8))
+            found.append(TimeLimit(how.minutes, self.session.began, how.steps, self.progress, int8, self.ranks))
         elif how.steps:
             found.append(StepLimit(how.steps))
         if how.ema:
@@ -226,7 +297,7 @@ class Engine:
             if how.patience:
                 found.append(Patience(f"val/{how.monitor}", how.min_delta, how.patience, mode=DIRECTION[how.monitor],
                                       check_on_train_epoch_end=False))  # fmt: skip
-        return [*found, self.best, self.report, self.last]
+        return [*found, self.best, *([self.report] if self.ranks.is_first else []), self.last]
 
 
 def keep_freed_memory() -> None:

@@ -196,7 +196,7 @@ class FirstBatch(Callback):
         """Draw the batch of the first step."""
         if trainer.global_step or not len(batch) or not isinstance(pl_module, Training):
             return
-        inputs = pl_module.inputs(batch)
+        inputs = pl_module.inputs(batch, batch_idx)
         if not inputs.outputs:  # a cached backbone gives outputs in place of images
             with optional_output(), replacing(self.file) as temporary:
                 batch_sheet(inputs, self.labels).save(temporary, "JPEG", quality=87)

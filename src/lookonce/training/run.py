@@ -47,11 +47,13 @@ from lookonce.training.config import (
     network_cfg,
     plain,
     read_both,
+    reason,
 )
 from lookonce.training.history import RunReport, WritePage, write_results
-from lookonce.training.loop import Engine
+from lookonce.training.loop import Engine, Session
 from lookonce.training.pretrained import LastLayer, LoadedLayer, start_from
 from lookonce.training.progress import duration
+from lookonce.training.ranks import ALONE, Ranks, connect, disconnect, together
 from lookonce.training.recipes import RENAMED
 from lookonce.training.signals import Stopped
 from lookonce.training.start import NONE, choose_start, read_start, write_start
@@ -116,8 +118,7 @@ class Run:
                         "labels cannot be detected", folder)  # fmt: skip
             config = replace(config, settings=replace(config.settings, steps=None))  # it did not stop exactly there
         config = replace(config, data=place)
-        cfg = folder / "network.cfg"
-        tree = tree_of(read_cfg(read_text(cfg), str(cfg)).layers, cfg) if cfg.is_file() else None
+        tree = saved_tree(folder)
         sets = read_both(config, tree)
         run = Run(fitted(config, sets[0], exact_batch=True), folder, sets, last, write_page, tree)
         if before and (difference := before.difference(run.identity())):
@@ -145,8 +146,8 @@ class Run:
         log_finished(self.folder, self.config)
         return True
 
-    def go(self) -> Path:
-        """Train to the end, then write the model. Return the run folder."""
+    def go(self, ranks: Ranks = ALONE) -> Path:
+        """Train to the end, then write the model. Return the run folder. ranks: the processes that train together."""
         if self.checkpoint is not None:
             epoch = int(read_checkpoint(self.checkpoint)["place"]["epoch"]) + 1
             log.info("%s: continues in epoch %d of %s", self.folder, epoch, self.settings.epochs)
@@ -154,23 +155,12 @@ class Run:
             sweep(folder)
         write_text(self.folder / "config.yaml", self.config.to_yaml())
         self.identity().write(self.folder)
-        lightning.seed_everything(self.config.seed, verbose=False)
-        weights = self.settings.weights_of(self.train_set.labels)
-        module = Training(self.network(), self.settings, self.config.seed, weights, self.tree)
-        val_set = self.val_set
-        validation = None if val_set is None else Validation(val_set, self.input_size, self.settings.resize)
-        report = RunReport(self.folder, self.train_set, validation, self.config, module.network.heads,
-                           self.write_page)  # fmt: skip
+        network = self.network() if self.checkpoint is None else self._saved_network()
+        cache = self._cache()
+        module, engine = self._engine(network, cache, ranks)
+        report = engine.report
         for line in report.data_advice:
             log.warning("%s", line)
-
-        def make(state: State) -> Model:
-            """Return the model of a run that still trains."""
-            return self._model(module.network, state, None if validation is None else validation.metrics)
-
-        side = round(CACHE_TO_INPUT * max(self.settings.size, *self.settings.multi_scale, 0))
-        cache = ImageCache(self.train_set, side, self.folder)
-        engine = Engine(self.config, self.folder, cache, report, self.checkpoint, make, self.began)
         try:
             self._fit(module, engine)
         except BaseException:
@@ -193,10 +183,51 @@ class Run:
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         return self.folder
 
+    def _cache(self, name: str = "images", share: bool = False) -> ImageCache:
+        """Return the training images as bytes. share: another process of this machine made the file."""
+        side = round(CACHE_TO_INPUT * max(self.settings.size, *self.settings.multi_scale, 0))
+        return ImageCache(self.train_set, side, self.folder, name, share)
+
+    def _engine(self, network: Network, cache: ImageCache, ranks: Ranks) -> tuple[Training, Engine]:
+        """Return what trains the network."""
+        lightning.seed_everything(self.config.seed, verbose=False)
+        weights = self.settings.weights_of(self.train_set.labels)
+        module = Training(network, self.settings, self.config.seed, weights, self.tree, ranks)
+        val_set = self.val_set
+        validation = None if val_set is None else Validation(val_set, self.input_size, self.settings.resize, ranks)
+        report = RunReport(self.folder, self.train_set, validation, self.config, network.heads,
+                           self.write_page)  # fmt: skip
+
+        def make(state: State) -> Model:
+            """Return the model of a run that still trains."""
+            return self._model(network, state, None if validation is None else validation.metrics)
+
+        session = Session(self.folder, self.checkpoint, self.began, ranks)
+        return module, Engine(self.config, session, cache, report, make)
+
+    def follow(self, ranks: Ranks) -> None:
+        """Train as one of several processes, all but the first, which writes everything."""
+        here = f"images-{ranks.node}" if ranks.node else "images"
+        makes = ranks.node > 0 and ranks.local_rank == 0
+        cache = self._cache(here) if makes else None
+        ranks.wait()
+        cache = cache or self._cache(here, share=True)
+        try:
+            module, engine = self._engine(self._saved_network(), cache, ranks)
+            engine.fit(module)
+        except Stopped as stop:
+            raise Interrupted("stopped", stop.number) from None
+        finally:
+            cache.close()
+
     def _fit(self, module: Training, engine: Engine) -> None:
         """Train; an early end becomes one line that says how to resume."""
+        ranks = engine.ranks
+        checkpoint = None if self.checkpoint is None else str(self.checkpoint)
         try:
-            engine.fit(module)
+            with together(ranks, {"folder": str(self.folder), "checkpoint": checkpoint}):
+                ranks.wait()  # for the image caches of other machines
+                engine.fit(module)
         except NonFiniteLossError as error:
             names = [str(self.train_set.paths[int(i)]) for i in error.images]
             images = TrainingImages(engine.cache, self.config.settings.difficult)
@@ -229,16 +260,10 @@ class Run:
         return "no checkpoint yet: give the same command again (features computed so far are kept)"
 
     def network(self) -> Network:
-        """Return the network: as in the run folder if the run resumes, else a new one, which it writes there."""
+        """Return a new network, which it writes to the run folder."""
         cfg, config = self.folder / "network.cfg", self.config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            if self.checkpoint is not None:
-                read = read_cfg(read_text(cfg), str(cfg))
-                if {head.layer.classes for head in heads_of(read.layers)} != {len(self.train_set.labels)}:
-                    raise ConfigError(f"{cfg}: not a detector of the {len(self.train_set.labels)} classes of the data; "
-                                      f"start a new run: lookonce train DATA --weights {self.folder}")  # fmt: skip
-                return Network(read.layers, read.channels)
             new = self._new_cfg()
             network = Network(tuple(map(self._in_tree, new.layers)), new.channels)
             rows: list[LoadedLayer] = []
@@ -258,6 +283,15 @@ class Run:
             if self.tree.map:
                 write_text(self.folder / MAP, "".join(f"{node}\n" for node in self.tree.map))
         return network
+
+    def _saved_network(self) -> Network:
+        """Return the network of the run folder, without its weights."""
+        cfg = self.folder / "network.cfg"
+        read = read_cfg(read_text(cfg), str(cfg))
+        if {head.layer.classes for head in heads_of(read.layers)} != {len(self.train_set.labels)}:
+            raise ConfigError(f"{cfg}: not a detector of the {len(self.train_set.labels)} classes of the data; "
+                              f"start a new run: lookonce train DATA --weights {self.folder}")  # fmt: skip
+        return Network(read.layers, read.channels)
 
     def _new_cfg(self) -> Cfg:
         """Return the cfg of the network for these classes, with anchors clustered on the training boxes.
@@ -343,6 +377,38 @@ class Run:
         log.info("training took %s", duration(time.monotonic() - self.began))
         log.info("wrote %s", ", ".join(map(str, files)))
         log.info("next: lookonce evaluate %s; lookonce detect %s photos/", self.folder, self.folder)
+
+
+def follow(ranks: Ranks) -> Path:
+    """Train as one of several processes, as rank 0 says; return the run folder.
+
+    Raises UserError if this process does not see the data and the run folder of rank 0; Interrupted.
+    """
+    connect(ranks)
+    try:
+        news = ranks.from_first(None)
+        folder, file = Path(news["folder"]), Path(news["folder"]) / "config.yaml"
+        if not file.is_file():
+            raise UserError(f"{folder}: not here; the run folder has to be on a disk that all machines share")
+        config = RunConfig.from_yaml(file.read_bytes(), file)
+        sets = read_both(config, saved_tree(folder))
+        checkpoint = None if news["checkpoint"] is None else Path(news["checkpoint"])
+        run = Run(config, folder, sets, checkpoint, tree=saved_tree(folder))
+        of_first = DataIdentity.read(folder)
+        if of_first is not None and (difference := of_first.difference(run.identity())):
+            raise UserError(f"{config.data}: not the data that rank 0 has, with its changes: {difference}")
+        run.follow(ranks)
+        return folder
+    except (RuntimeError, ConnectionError) as error:
+        raise UserError(f"rank {ranks.rank}: {reason(error)}") from error
+    finally:
+        disconnect()
+
+
+def saved_tree(folder: Path) -> Tree | None:
+    """Return the class tree of a run folder; None: there is none."""
+    cfg = folder / "network.cfg"
+    return tree_of(read_cfg(read_text(cfg), str(cfg)).layers, cfg) if cfg.is_file() else None
 
 
 def is_complete(folder: Path) -> bool:

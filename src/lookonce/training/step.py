@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import Any, cast
+from itertools import chain
+from typing import Any, NamedTuple, cast
 
 import lightning
 import numpy as np
@@ -15,16 +16,18 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lookonce.data.augment import InputBatch, augment_batch, mosaic, sample_parameters
 from lookonce.data.device_images import DeviceStore
-from lookonce.data.loader import Batch
+from lookonce.data.loader import Batch, Share
 from lookonce.errors import ConfigError, NonFiniteLossError
 from lookonce.inference.backends.torch import computes_bf16
 from lookonce.model.detections import Predictions
 from lookonce.model.heads import decode, loss
 from lookonce.model.losses import LossOptions, Objects
 from lookonce.model.network import Network
+from lookonce.model.resize import FILL
 from lookonce.model.sizes import last_convolutions, last_stage
 from lookonce.model.tree import Tree
 from lookonce.training.history import Means
+from lookonce.training.ranks import ALONE, Ranks
 from lookonce.training.recipes import Settings, learning_rate_factor
 
 WITHOUT_MOSAICS = 0.3
@@ -33,6 +36,14 @@ LOG_EVERY = 10
 """Steps between two rows of metrics.csv, and between two readings from a GPU, each of which waits for its work."""
 RESIZE_EVERY = 10
 """Steps between two random choices of the input size. Source: YOLO9000, section 2, multi-scale training."""
+
+
+class _Step(NamedTuple):
+    """A step whose loss was not read from the device yet."""
+
+    terms: dict[str, Tensor]
+    images: list[int]
+    objects: int
 
 
 class Training(lightning.LightningModule):
@@ -44,19 +55,21 @@ class Training(lightning.LightningModule):
         seed: with the epoch and the image it gives every random number.
         class_weights: [C] weight of each class in the loss; None: all 1.
         tree: of the classes; None: there is none.
+        ranks: the processes that train it together.
     """
 
     def __init__(
         self, network: Network, settings: Settings, seed: int, class_weights: tuple[float, ...] | None = None,
-        tree: Tree | None = None,
+        tree: Tree | None = None, ranks: Ranks = ALONE,
     ) -> None:  # fmt: skip
         super().__init__()
         self.network, self.settings, self.seed, self.tree = network, settings, seed, tree
-        self.class_weights = class_weights
+        self.class_weights, self.ranks = class_weights, ranks
+        self.share: Share | None = None  # of each batch; None: this process computes all of it
         self.seen = 0
         self._recalls = (0.0, 0)  # their sum and number, over the steps of the run that had objects
         self.means = Means()
-        self._unread: list[tuple[dict[str, Tensor], list[int]]] = []  # loss terms on the device, and their images
+        self._unread: list[_Step] = []
         self.split_index = 0  # the outputs of the layers below come from a cache
         self.store: DeviceStore | None = None  # keeps images on a GPU
         self.planned_steps: int | None = None  # what a limit of time allows
@@ -81,21 +94,38 @@ class Training(lightning.LightningModule):
         side = int(np.random.default_rng((self.seed, self.global_step // RESIZE_EVERY)).choice(sides))
         return side, side
 
-    def training_step(self, batch: Batch, _: int) -> Tensor | None:
-        """Return the loss of a batch; None if none of its images could be decoded."""
-        if not len(batch):
+    def training_step(self, batch: Batch, number: int) -> Tensor | None:
+        """Return the loss of a batch; None if none of its images could be decoded.
+
+        Of several processes each returns its part of the loss, weighted for DDP, which averages gradients.
+        """
+        own = self._own(batch, number)
+        images = int(self.ranks.sum([len(own)])[0])
+        if not images:
             return None
-        inputs = self.inputs(batch)
+        inputs = self.inputs(batch, number) if len(own) else self._nothing()
         raws = self.raws(inputs)
-        self.seen += len(batch)
+        self.seen += images // (1 if self.share is None else self.share.copies(self.current_epoch, number))
         terms = self.loss_terms(raws, inputs)
-        self._unread.append(({name: value.detach() for name, value in terms.items()}, batch.index.tolist()))
+        values = {name: value.detach() for name, value in terms.items()}
+        self._unread.append(_Step(values, own.index.tolist(), len(inputs.labels)))
         logged = self.global_step % LOG_EVERY == LOG_EVERY - 1
         if logged or self.device.type == "cpu":
             self.read_steps()
         if logged:
             self._log_step()
-        return terms["total"]
+        return terms["total"] if self.ranks.size == 1 else terms["total"] * (len(own) * self.ranks.size / images)
+
+    def _own(self, batch: Batch, number: int) -> Batch:
+        """Return this process's images of a batch, without those that only its mosaics need."""
+        return batch if self.share is None else batch.only(self.share.own(self.current_epoch, number))
+
+    def _nothing(self) -> InputBatch:
+        """Return a grey image without objects, for a process whose images cannot be decoded: the others wait for it."""
+        width, height = self.input_size()
+        grey = torch.full((1, 3, height, width), FILL, device=self.device)
+        none = torch.zeros(0, dtype=torch.long)
+        return InputBatch(grey, torch.zeros(0, 4), none, none, none.bool())
 
     def read_steps(self) -> None:
         """Add the steps since the last call to the means of the epoch: the device is read from once.
@@ -105,29 +135,49 @@ class Training(lightning.LightningModule):
         unread, self._unread = self._unread, []
         if not unread:
             return
-        values = iter(torch.cat([torch.stack([*terms.values()]) for terms, _ in unread]).tolist())
-        for terms, images in unread:
-            step = {name: next(values) for name in terms}
-            for name, value in step.items():
+        values = iter(torch.cat([torch.stack([*step.terms.values()]) for step in unread]).tolist())
+        for step in unread:
+            own = {name: next(values) for name in step.terms}
+            whole, count = self._of_all(own, step)
+            for name, value in whole.items():
                 if name != "recall" and not math.isfinite(value):
-                    raise NonFiniteLossError(name, images)
-            if math.isfinite(step["recall"]):
-                self._recalls = self._recalls[0] + step["recall"], self._recalls[1] + 1
-            step["average_recall"] = self._recalls[0] / max(self._recalls[1], 1)
-            self.means.add({("loss" if name == "total" else name): value for name, value in step.items()}, len(images))
+                    guilty = [] if math.isfinite(own[name]) else step.images
+                    raise NonFiniteLossError(name, [*chain(*self.ranks.gathered(guilty))])
+            if math.isfinite(whole["recall"]):
+                self._recalls = self._recalls[0] + whole["recall"], self._recalls[1] + 1
+            whole["average_recall"] = self._recalls[0] / max(self._recalls[1], 1)
+            self.means.add({("loss" if name == "total" else name): value for name, value in whole.items()}, count)
+
+    def leave_unread(self) -> None:
+        """Forget the steps that were not read: the processes that would read them together have lost one another."""
+        self._unread = []
+
+    def _of_all(self, terms: dict[str, float], step: _Step) -> tuple[dict[str, float], int]:
+        """Return the terms of a step over all processes, and its number of images."""
+        if self.ranks.size == 1:
+            return terms, len(step.images)
+        weights = {name: step.objects if name == "recall" else len(step.images) for name in terms}
+        parts = [weights[name] * value if weights[name] else 0.0 for name, value in terms.items()]
+        sums = self.ranks.sum([*parts, *weights.values()])
+        totals = zip(sums[: len(parts)], sums[len(parts) :], strict=True)
+        found = {name: total / weight if weight else math.nan
+                 for name, (total, weight) in zip(terms, totals, strict=True)}  # fmt: skip
+        return found, int(sums[len(parts)])
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move what the network sees. The objects stay on the host, where targets are made."""
         moved = batch.to(device)
         return self.store.supply(moved) if self.store is not None and isinstance(moved, Batch) else moved
 
-    def inputs(self, batch: Batch) -> InputBatch:
-        """Return the augmented inputs of a batch, the same for the same epoch."""
-        how = self.settings
+    def inputs(self, batch: Batch, number: int = 0) -> InputBatch:
+        """Return the augmented inputs of a batch, the same for the same epoch. number: of the batch in the epoch."""
+        how, own = self.settings, self._own(batch, number)
         variant = self.current_epoch % how.variants if how.variants else self.current_epoch
-        parameters = sample_parameters(self.seed, variant, batch.index.numpy())
-        augment = mosaic if self.uses_mosaic(parameters) else augment_batch
-        return augment(batch, self.input_size(), how.resize, how.augment, parameters)
+        first = batch.index.numpy() if self.share is None else self.share.whole(self.current_epoch, number)
+        mixed = self.uses_mosaic(sample_parameters(self.seed, variant, first[:1]))
+        source, augment = (batch, mosaic) if mixed else (own, augment_batch)
+        parameters = sample_parameters(self.seed, variant, source.index.numpy())
+        return augment(source, self.input_size(), how.resize, how.augment, parameters).first(len(own))
 
     def _log_step(self) -> None:
         """Write the last step to the logs. Lightning's own log would take 10 ms."""
@@ -162,11 +212,10 @@ class Training(lightning.LightningModule):
         with torch.autocast(raws[0].device.type, enabled=False):
             return loss(raws, self.network.heads, objects, options)
 
-    def validation_step(self, inputs: InputBatch, _: int) -> Predictions[Tensor]:  # type: ignore[override]
-        """Return the predictions of the (averaged) network and log their loss as `val/loss`."""
+    def validation_step(self, inputs: InputBatch, _: int) -> tuple[Predictions[Tensor], Tensor]:  # type: ignore[override]
+        """Return the predictions of the (averaged) network and their loss."""
         raws = self.raws(inputs)
-        self.log("val/loss", self.loss_terms(raws, inputs)["total"], batch_size=len(raws[0]))
-        return decode(raws, self.network.heads, self.tree)
+        return decode(raws, self.network.heads, self.tree), self.loss_terms(raws, inputs)["total"]
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule, by step."""

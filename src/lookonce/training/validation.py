@@ -21,7 +21,10 @@ from lookonce.model.detections import Detections, Predictions
 from lookonce.model.postprocess import postprocess
 from lookonce.model.resize import ResizeMode, boxes_to_input, to_input
 from lookonce.model.tree import Tree
+from lookonce.training.ranks import ALONE, Ranks
 
+BATCH = 8
+"""Images that are validated at once."""
 MAX_IN_MEMORY = 2000
 """Inputs to keep in memory, so that each image is decoded once."""
 
@@ -75,31 +78,54 @@ def collate_inputs(samples: list[InputBatch]) -> InputBatch:
 
 
 class Validation(lightning.Callback):
-    """mAP@0.5 on the validation images, as `val/mAP`; keeps the detections and metrics of the last validation."""
+    """mAP@0.5 and loss on the validation images, as `val/mAP` and `val/loss`.
 
-    def __init__(self, dataset: Dataset, input_size: tuple[int, int], mode: ResizeMode) -> None:
-        self.dataset, self.input_size, self.mode = dataset, input_size, mode
+    Keeps the detections and metrics of the last validation. Several processes compute whole batches in turn, each image
+    once; rank 0 scores them.
+    """
+
+    def __init__(self, dataset: Dataset, input_size: tuple[int, int], mode: ResizeMode, ranks: Ranks = ALONE) -> None:
+        self.dataset, self.input_size, self.mode, self.ranks = dataset, input_size, mode, ranks
         self.detections: list[Detections] = []
         self.metrics: Metrics | None = None
         self.computed_by = ""
         """Backend, precision and device of the last validation."""
+        self._batches: list[tuple[int, list[Detections], Tensor]] = []
+        """Of this process: index of the first image, detections, loss."""
+
+    def batches(self) -> list[list[int]]:
+        """Return the images of each batch of this process."""
+        starts = range(self.ranks.rank * BATCH, len(self.dataset), self.ranks.size * BATCH)
+        return [list(range(start, min(start + BATCH, len(self.dataset)))) for start in starts]
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Forget the previous validation."""
-        self.detections = []
+        """Forget the previous validation; take over the statistics of batch norm of rank 0."""
+        self._batches = []
         precision = "bf16" if trainer.precision == "bf16-mixed" else "fp32"
         self.computed_by = str(BackendInfo("torch", torch.__version__, precision, str(pl_module.device)))
+        if self.ranks.size > 1:
+            for buffer in pl_module.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def on_validation_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule,
                                 outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:  # fmt: skip
         """Turn the predictions of a batch into detections in image pixels."""
-        assert isinstance(outputs, Predictions)
-        start = len(self.detections)
-        sizes = [(int(w), int(h)) for w, h in self.dataset.sizes[start : start + len(outputs.boxes)]]
-        self.detections += postprocess(outputs, sizes, self.input_size, self.mode, self.dataset.labels, SCORED)
+        predictions, loss = outputs
+        assert isinstance(predictions, Predictions)
+        start = (batch_idx * self.ranks.size + self.ranks.rank) * BATCH
+        sizes = [(int(w), int(h)) for w, h in self.dataset.sizes[start : start + len(predictions.boxes)]]
+        found = postprocess(predictions, sizes, self.input_size, self.mode, self.dataset.labels, SCORED)
+        self._batches.append((start, found, loss))
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Compute and log mAP."""
-        assert isinstance(pl_module.tree, Tree | None)
-        self.metrics = score(*in_use(self.dataset, self.detections, pl_module.tree), RULES, bootstrap=0)
-        pl_module.log("val/mAP", self.metrics.mean_ap or 0.0, prog_bar=True, batch_size=len(self.dataset))
+        """Compute and log mAP and the loss."""
+        own = [(start, found, float(loss)) for start, found, loss in self._batches]
+        batches = sorted((each for some in self.ranks.gathered(own) for each in some), key=lambda batch: batch[0])
+        self.detections = [each for _, found, _ in batches for each in found]
+        values: dict[str, float] = {}
+        if self.ranks.is_first:
+            assert isinstance(pl_module.tree, Tree | None)
+            self.metrics = score(*in_use(self.dataset, self.detections, pl_module.tree), RULES, bootstrap=0)
+            losses = sum(loss * len(found) for _, found, loss in batches) / max(len(self.detections), 1)
+            values = {"val/loss": losses, "val/mAP": self.metrics.mean_ap or 0.0}
+        pl_module.log_dict(self.ranks.from_first(values), prog_bar=True, batch_size=len(self.dataset))
