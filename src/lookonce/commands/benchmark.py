@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -34,6 +36,7 @@ from lookonce.deploy.benchmark import (
     tabulate,
     this_machine,
 )
+from lookonce.deploy.peer import Peer, compare_with_peer, config_of, read_peer
 from lookonce.errors import ConfigError, Interrupted, UserError, printable
 from lookonce.files import check_output, write_text
 from lookonce.inference.backends.int8_form import int8_form
@@ -53,6 +56,8 @@ def benchmark(
     threads: int | None = None,
     images: AnyPath | None = None,
     train: bool = False,
+    compare: str | None = None,
+    minutes: float | None = None,
     out: AnyPath | None = None,
     overwrite: bool = False,
 ) -> Speed:
@@ -72,19 +77,28 @@ def benchmark(
         threads: CPU threads of every row; none: the cores that this process may use.
         images: Also measure from the image files of this folder to detections as JSON.
         train: Also measure training steps: the step alone, through train, and in a plain loop.
+        compare: Also train Ultralytics' YOLOv8n on the images of the run, for as many minutes, and score both on its
+            test images with the same code: ultralytics, or ultralytics:NETWORK for another of its networks (a .yaml
+            starts from random weights, a .pt from those in it). Only if you have installed it; it runs offline, in a
+            process of its own.
+        minutes: Minutes of --compare; none: those that the run took.
         out: Also write speed.txt, speed.json and the plot speed.png into this folder.
         overwrite: Replace these three files if they exist.
     Returns:
         Speed: the machine, a table for each network and batch, and what was not measured and why. Ctrl-C returns the
         complete rounds so far.
     Raises:
-        UserError: a model that cannot be read, a number out of range, a folder without images.
+        UserError: a model that cannot be read, a number out of range, a folder without images, a peer that is not
+            installed.
         Interrupted: Ctrl-C before the first round was complete.
     """
     if rounds < 1:
         raise ConfigError(f"rounds: {rounds}; expected at least 1")
     if batch < 2:
         raise ConfigError(f"batch: {batch}; expected at least 2, since one image is measured anyway")
+    if minutes is not None and compare is None:
+        raise ConfigError("minutes: without --compare nothing is trained for a time; leave it out")
+    network = None if compare is None else read_peer(compare)
     out = None if out is None else expanded(out)
     if out is not None:
         for name in OUTPUT:
@@ -92,6 +106,7 @@ def benchmark(
     threads = Settings(threads=threads).threads or usable_cores()
     given = [path / "model.safetensors" if path.is_dir() else path for path in map(model_path, several(models))]
     paths = _with_int8(given)
+    times = [(path, _minutes(path, minutes)) for path in given] if network else []
     files = [] if images is None else readable(find_images(images))
     with process_threads(threads), tempfile.TemporaryDirectory() as folder:
         work: list[tuple[str, Callable[[], Series]]] = [
@@ -108,6 +123,11 @@ def benchmark(
                 for number, path in enumerate(given)
             ]
         speed = _measure(work, threads)
+        for number, (path, time) in enumerate(times if network and not speed.stopped else ()):
+            peer = Peer(cast(str, network), time, load_model(path).input_size[0], threads)
+            own = Path(folder, f"peer-{number}")
+            own.mkdir()
+            speed = replace(speed, peers=(*speed.peers, compare_with_peer(path, peer, _took(path), own)))
     if not files:
         note = "from image files to detections: not measured; give --images FOLDER"
         speed = replace(speed, notes=(*speed.notes, note))
@@ -125,6 +145,21 @@ def _with_int8(paths: Sequence[Path]) -> list[Path]:
             form = None if path.suffix in EXPORTED else int8_form(path, Settings(precision="int8"))
             found += [form] if form is not None and form not in paths else []
     return found
+
+
+def _took(run: Path) -> float | None:
+    """Return the minutes that the training of a model took; None: its file does not say."""
+    found = load_model(run).training.get("minutes")
+    return float(found) if isinstance(found, int | float) else None
+
+
+def _minutes(run: Path, given: float | None) -> float:
+    """Return the minutes of a peer of a run. Raises ConfigError before anything is measured."""
+    config_of(run.parent)
+    minutes = given or _took(run)
+    if minutes is None or not 0 < minutes < math.inf:
+        raise ConfigError(f"minutes: {minutes}; {run} does not say how long its training took; give --minutes above 0")
+    return minutes
 
 
 def _steps(path: Path, batch: int, rounds: int, threads: int, folder: Path) -> Series:

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table as RichTable
 
+    from lookonce.deploy.peer import PeerComparison
+
 REST = 0.05  # seconds before each run: idle threads of the backend before it spin for some 20 ms
 OPENCV, PLAIN = "OpenCV dnn", "plain PyTorch"
 PACKAGES = {"openvino": "openvino", "onnxruntime": "lookonce[onnx]", "cv2": "opencv-python-headless"}
@@ -193,6 +195,8 @@ class Speed:
     """Whether Ctrl-C ended the measurement early."""
     matrix_rates: tuple[MatrixRate, ...] = ()
     """Of the CPU with so many threads, measured in the rounds of the networks."""
+    peers: tuple[PeerComparison, ...] = ()
+    """Runs beside those of another trainer."""
 
     @property
     def exit_code(self) -> int:
@@ -216,7 +220,7 @@ class Speed:
             *self.notes,
             *(["stopped before the last round; the complete rounds are shown"] * self.stopped),
         ]
-        return Group(Text(head), *self.tables, cells(notes))
+        return Group(Text(head), *self.tables, *self.peers, cells(notes))
 
     def __str__(self) -> str:
         return rendered(self)
