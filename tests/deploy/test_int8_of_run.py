@@ -53,7 +53,6 @@ def test_a_training_ends_with_an_int8_form_that_the_detector_takes(ended, square
     assert Detector(ended.folder, "torch").backend.info.name == "torch"
     before, after = (evaluate(ended.folder, squares, precision=each).mean_ap for each in ("fp32", "int8"))
     assert abs(before - after) < 0.1
-    assert before != after or Detector(ended.folder)(squares / "JPEGImages" / "test001.png").scores is not None
 
 
 @pytest.mark.parametrize("obstacle, message", [
