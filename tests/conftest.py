@@ -45,6 +45,22 @@ def small_network():
     del zoo.DETECTORS["nano"]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def processor_without_int8():
+    """A processor that gains nothing from int8, so that trainings end without it on every machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lookonce.training.duration.has_int8", lambda: False)
+        patch.setattr("lookonce.inference.backends.int8_form.has_int8", lambda: False)
+        yield
+
+
+@pytest.fixture
+def processor_with_int8(monkeypatch):
+    """A processor that gains from int8."""
+    monkeypatch.setattr("lookonce.training.duration.has_int8", lambda: True)
+    monkeypatch.setattr("lookonce.inference.backends.int8_form.has_int8", lambda: True)
+
+
 @pytest.fixture(scope="session")
 def published_weights(tmp_path_factory):
     """The bytes of Darknet weights of a small network with 80 classes."""

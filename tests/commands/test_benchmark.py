@@ -12,7 +12,10 @@ from lookonce.commands.benchmark import benchmark
 from lookonce.deploy import benchmark as measuring
 from lookonce.deploy import step_speed as steps
 from lookonce.deploy.benchmark import PLAIN, Candidate, Series, Took
+from lookonce.deploy.peer import Peer, PeerComparison, Scored
 from lookonce.errors import ConfigError, UserError
+from lookonce.evaluation.compare import Comparison
+from lookonce.model.model_file import load_model
 
 WARM_UP = 2  # of the networks
 
@@ -34,6 +37,7 @@ def small(monkeypatch):
     monkeypatch.setattr(measuring, "missing", lambda _: "left out of this test")
     monkeypatch.setattr(measuring, "computes_bf16", lambda: False)
     monkeypatch.setattr(measuring, "REST", 0)
+    monkeypatch.setattr(measuring, "products", lambda _: ())
 
 
 @pytest.fixture
@@ -161,3 +165,35 @@ def test_a_result_replaces_nothing(run, tmp_path):
     with pytest.raises(UserError, match=r"speed\.json: already exists; give another name, or --overwrite"):
         benchmark([run], out=tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["speed.json"]
+
+
+def test_a_peer_is_compared_after_the_networks_for_the_minutes_of_the_run(small, run, monkeypatch):
+    asked = []
+
+    def compared(path, peer, took, folder):
+        asked.append((path, peer, took, folder.is_dir()))
+        return PeerComparison("d", "test", *[Scored("x", 1.0, 0.5, None, 0.3)] * 2, Comparison(0.5, 0.5, (0, 0), 8))
+
+    monkeypatch.setattr(benchmarking, "read_peer", lambda text: f"{text}.yaml")
+    monkeypatch.setattr(benchmarking, "compare_with_peer", compared)
+    found = benchmark([run], rounds=1, batch=2, threads=1, compare="ultralytics")
+    took = load_model(run).training["minutes"]
+    assert took > 0
+    assert asked == [(run / "model.safetensors", Peer("ultralytics.yaml", took, 96, 1), took, True)]
+    assert "the run's mAP less the peer's: +0.000" in str(found)
+    assert found.to_json()["peers"][0]["ours"]["mean_ap"] == 0.5
+    benchmark([run], rounds=1, batch=2, threads=1, compare="ultralytics", minutes=7.0)
+    assert asked[1][1].minutes == 7.0
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--compare", "ultralytics"], "compare: ultralytics is not installed"),
+    (["--compare", "darknet"], "compare: 'darknet'; expected ultralytics"),
+    (["--minutes", "3"], "minutes: without --compare nothing is trained"),
+])  # fmt: skip
+def test_what_is_wrong_with_a_comparison_is_told_before_anything_is_measured(words, message, run, monkeypatch, capsys):
+    monkeypatch.setattr(benchmarking, "network_series", lambda *_: pytest.fail("measured"))
+    assert main(["benchmark", str(run), *words]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1

@@ -19,6 +19,7 @@ from lookonce.data import images
 from lookonce.data.images import (
     FORMATS,
     IMAGE_SUFFIXES,
+    Decoded,
     image_size,
     inspect,
     load_for,
@@ -509,10 +510,29 @@ def test_what_is_opened_ahead_is_dropped_with_the_iterator(tmp_path):
     assert list(opened) == []
 
 
-def test_a_process_can_be_limited_to_its_share_of_the_cores(monkeypatch):
-    monkeypatch.setattr(images, "_most_cores", None)
-    everything = images.usable_cores()
-    images.limit_cores(1)
-    assert images.usable_cores() == 1
-    images.limit_cores(everything + 5)
-    assert images.usable_cores() == everything
+def test_images_are_prepared_in_the_threads_that_decode_them(tmp_path):
+    for number in range(3):
+        Image.new("RGB", (40 + number, 30), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "1.png").write_bytes(b"")
+    threads = set()
+
+    def prepare(image):
+        threads.add(threading.current_thread())
+        return image.size
+
+    found = [image for _, image in open_ahead([tmp_path / f"{n}.png" for n in range(3)], (96, 96), prepare=prepare)]
+    assert [image.prepared for image in found[::2]] == [(40, 30), (42, 30)]
+    assert isinstance(found[1], ImageError)
+    assert threading.main_thread() not in threads
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
+def test_pixels_of_a_decoded_image_are_those_of_load_rgb(mode, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 4), np.uint8)
+    Image.fromarray(pixels, "RGBA").convert(mode).save(tmp_path / "a.png")
+    decoded = load_for(tmp_path / "a.png", (96, 96))
+    assert np.array_equal(decoded.pixels, load_rgb(tmp_path / "a.png"))
+    assert decoded.pixels is decoded.pixels
+    assert (decoded.decoded_size, decoded.reduced) == ((30, 20), False)
+    assert Decoded(decoded.pixels, (60, 40)).decoded_size == (30, 20)
+    assert Decoded(decoded.pixels, (60, 40)).reduced

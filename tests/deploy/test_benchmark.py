@@ -7,10 +7,7 @@ import importlib.util
 import io
 import itertools
 import json
-import platform
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -33,13 +30,12 @@ from lookonce.deploy.benchmark import (
     files_series,
     interleave,
     is_int8,
+    matrix_rates,
     missing,
     network_series,
     opencv,
     plain,
     process_threads,
-    read_cpuinfo,
-    read_sysctl,
     readable,
     short,
     tabulate,
@@ -47,11 +43,19 @@ from lookonce.deploy.benchmark import (
     timed,
     ways,
 )
+from lookonce.deploy.matrix_rate import Product
 from lookonce.errors import ConfigError, UserError
 from lookonce.model.model_file import load_model
+from lookonce.model.sizes import num_operations
 
 MACHINE = Machine("X", None, 2, 2, None, "S", {"torch": "3.0"})
 REAL = importlib.util.find_spec
+
+
+@pytest.fixture(autouse=True)
+def without_products(monkeypatch):
+    """Large matrix products take long."""
+    monkeypatch.setattr(benchmark, "products", lambda _: ())
 
 
 def candidate(name, batch=1, device="cpu", network="n 416 x 416", model="n.safetensors"):
@@ -148,6 +152,36 @@ def test_a_ratio_is_against_the_first_peer_of_the_same_network_batch_and_device(
     assert other[0].rows[0].ratio is None
 
 
+def test_a_row_has_its_share_of_the_fastest_matrix_product_of_its_precision_within_a_round():
+    rows = [replace(candidate("openvino, latency"), operations=30 * 10**9), candidate(PLAIN),
+            replace(candidate("torch", device="cuda"), operations=30 * 10**9)]  # fmt: skip
+    slow, fast, other = (Product(name, kind, 17 * 10**9, None)
+                         for name, kind in (("slow", "fp32"), ("fast", "fp32"), ("other", "bf16")))  # fmt: skip
+    series = Series(rows, 3, products=[slow, fast, other])
+    seconds = [[0.15, 0.30, 0.60], [1.0] * 3, [0.1] * 3, [0.5] * 3, [0.05, 0.10, 0.40], [0.01] * 3]
+    rounds = [[Took(each) for each in one] for one in zip(*seconds, strict=True)]
+    cpu, cuda = tabulate(series, rounds)
+    assert cpu.rows[0].of_matrix_rate == pytest.approx(100 / 170)  # 200 of 340, 100 of 170, 50 of 42.5
+    assert [row.of_matrix_rate for row in (*cpu.rows[1:], *cuda.rows)] == [None, None]
+    assert "of the machine's" in str(Speed(MACHINE, 2, (cpu,)))
+    assert "of the machine's" not in str(Speed(MACHINE, 2, (cuda,)))
+    assert list(map(str, matrix_rates(series, rounds))) == ["fp32 170 GFLOP/s (fast)", "bf16 1700 GFLOP/s (other)"]
+    said = str(Speed(MACHINE, 2, (cpu,), matrix_rates=matrix_rates(series, rounds)))
+    assert "large matrix products: fp32 170 GFLOP/s (fast), bf16 1700 GFLOP/s (other)" in said
+
+
+def test_the_operations_of_a_row_are_those_of_its_images(run, monkeypatch):
+    monkeypatch.setattr(benchmark, "missing", lambda _: "left out")
+    monkeypatch.setattr(benchmark, "computes_bf16", lambda: False)
+    monkeypatch.setattr(benchmark, "products", lambda threads: [Product(str(threads), each, 1, print)
+                                                                for each in ("fp32", "bf16", "int8")])  # fmt: skip
+    series = network_series([run / "model.safetensors"], 3, 1, 2)
+    model = load_model(run)
+    each = num_operations(model.layers, (96, 96))
+    assert {(c.images, c.operations) for c in series.candidates} == {(1, each), (3, 3 * each)}
+    assert [(product.name, product.precision) for product in series.products] == [("2", "fp32")]  # the rows' own
+
+
 def test_json_holds_the_figures_of_the_table(speed):
     found, text = json.loads(json.dumps(speed.to_json())), str(speed)
     for table in found["tables"]:
@@ -166,6 +200,7 @@ def test_the_table_shows_machine_threads_shares_and_what_is_missing(speed):
                  "no peer", "waiting: 2.7%", *speed.notes):  # fmt: skip
         assert part in text, part
     assert "stopped" not in text
+    assert "instructions unknown" in text
     assert speed.exit_code == 0
 
 
@@ -189,49 +224,6 @@ def test_a_stop_is_reported_and_ends_as_in_a_shell(speed):
 ])  # fmt: skip
 def test_models_are_called_by_file_or_run(model, name):
     assert short(model) == name
-
-
-X86 = """processor\t: 0
-model name\t: Some Xeon @ 2.00GHz
-flags\t\t: fpu avx2 avx512f avx512_vnni amx_bf16
-
-processor\t: 1
-model name\t: not this one
-flags\t\t: fpu
-"""
-ARM = "processor\t: 0\nFeatures\t: fp asimd bf16 i8mm\n"
-APPLE = "machdep.cpu.brand_string: Apple M9\nhw.optional.arm.FEAT_BF16: 1\nhw.optional.avx512f: 0\n"
-INTEL = "machdep.cpu.brand_string: Intel i7\nmachdep.cpu.leaf7_features: BMI1 AVX512F AVX512_VNNI\n"
-
-
-def features_of(monkeypatch, name, flags):
-    monkeypatch.setattr(benchmark, "_processor", lambda: (name, flags))
-    return this_machine().features
-
-
-def test_linux_reports_name_and_flags(monkeypatch):
-    assert read_cpuinfo(X86) == ("Some Xeon @ 2.00GHz", {"fpu", "avx2", "avx512f", "avx512_vnni", "amx_bf16"})
-    assert features_of(monkeypatch, *read_cpuinfo(X86)) == {"AVX-512": True, "bf16": True, "VNNI": True}
-    assert read_cpuinfo(ARM) == (platform.machine(), {"fp", "asimd", "bf16", "i8mm"})
-    assert features_of(monkeypatch, *read_cpuinfo(ARM)) == {"AVX-512": False, "bf16": True, "VNNI": False}
-
-
-def test_macos_reports_name_and_flags(monkeypatch):
-    monkeypatch.setattr(sys, "platform", "darwin")
-    for text, expected in ((APPLE, (False, True, False)), (INTEL, (True, False, True))):
-        monkeypatch.setattr(subprocess, "run", lambda *_, out=text, **__: SimpleNamespace(stdout=out))
-        found = this_machine()
-        assert found.cpu in text
-        assert tuple(found.features.values()) == expected
-    assert read_sysctl("")[1] == set()
-
-
-def test_windows_reports_a_name_and_no_flags(monkeypatch):
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setattr(platform, "processor", lambda: "Intel64 Family 6")
-    found = this_machine()
-    assert (found.cpu, found.features) == ("Intel64 Family 6", None)
-    assert "instructions unknown" in str(found)
 
 
 def test_versions_are_those_of_what_is_installed(monkeypatch):

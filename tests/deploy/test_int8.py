@@ -1,13 +1,19 @@
 """Tests of lookonce.deploy.int8. Oracle: the float model's mAP and numbers."""
 
+import pickle
+import re
 import shutil
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lookonce import Detector, evaluate, export
-from lookonce.deploy.int8 import DropError, quantise
+from lookonce.data.read import read_splits
+from lookonce.deploy.int8 import DropError, _Judge, quantise, quantise_quickly
 from lookonce.errors import ConfigError, UserError
 from lookonce.inference.backends.openvino import the_core
 from lookonce.model.model_file import load_model
@@ -57,6 +63,61 @@ def test_convolutions_are_eight_bits_and_the_file_is_a_detector(int8, run, squar
     assert detector.thresholds.tolist() == Detector(run, "torch").thresholds.tolist()
     before, after = (evaluate(model, squares, split="test").mean_ap for model in (run, int8.files[0]))
     assert abs(before - after) < 0.1
+
+
+def test_an_export_beside_its_model_is_its_int8_form(int8, run, squares, tmp_path, processor_with_int8):
+    model = Path(shutil.copy(run / "model.safetensors", tmp_path / "m.safetensors"))
+    for file in int8.files:
+        shutil.copy(file, tmp_path / f"m-int8{file.suffix}")
+    assert Detector(model).backend.info.precision == "int8"
+    assert re.fullmatch(r"mAP 0\.\d{4} (lower|higher) on 8 validation images", Detector(model).backend.info.cost)
+    assert Detector(int8.files[0]).backend.info.cost == Detector(model).backend.info.cost
+    again = pickle.loads(pickle.dumps(Detector(model).backend))
+    assert again.info == Detector(model).backend.info
+
+
+def test_a_model_that_finds_nothing_is_refused(run, squares, monkeypatch, tmp_path):
+    model = load_model(run)
+    last = model.network.convolution_list()[-1].conv
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.fill_(-9.0)
+    with pytest.raises(UserError, match=r"int8: the model scores mAP 0 on the 8 validation images .* train it longer"):
+        quantise(model, squares)
+
+
+def test_the_first_and_last_convolutions_go_back_to_floats_if_all_in_int8_lose_too_much(run, squares, monkeypatch):
+    drops = iter((0.2, 0.001))
+    real = _Judge.compared
+
+    def compared(self, *given):
+        found = real(self, *given)
+        compared = replace(found.comparison, before=0.9, after=0.9 - next(drops))
+        return replace(found, comparison=compared)
+
+    monkeypatch.setattr(_Judge, "compared", compared)
+    train, val = read_splits(squares, ["train", "val"])
+    found = quantise_quickly(load_model(run), train, val)
+    assert len(found.kept) == 2
+    assert found.convolutions > 3
+    drops = iter((0.2,))
+    with pytest.raises(
+        DropError, match=r"int8 loses more than 0\.005 on the validation images \(mAP 0\.9000 -> 0\.7000"
+    ):
+        quantise_quickly(load_model(run), train, val, until=0.0)
+
+
+def test_int8_is_asked_of_openvino_and_of_a_file(run):
+    for given in ({"backend": "torch"}, {"backend": "onnxruntime"}):
+        with pytest.raises(ConfigError, match="precision: int8 runs on OpenVINO, from a file"):
+            Detector(run, precision="int8", **given)
+    with pytest.raises(ConfigError, match="precision: int8 runs on OpenVINO, from a file"):
+        Detector(load_model(run), "openvino", precision="int8")
+
+
+def test_a_file_that_is_not_int8_does_not_run_as_int8(exported):
+    with pytest.raises(ConfigError, match=r"m\.xml: its network is not int8"):
+        Detector(exported / "m.xml", precision="int8")
 
 
 def test_int8_is_not_the_float_model_under_another_name(int8, run):

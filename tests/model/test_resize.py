@@ -5,6 +5,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from conftest import GOLDEN, SHARED, needs_shared
 from lookonce.model import resize
@@ -121,3 +122,11 @@ def test_boxes_and_pixels_of_an_odd_border_lie_together():
     x1, y1, x2, y2 = box.tolist()
     assert (found[y1:y2, x1:x2] == 1).all()
     assert found[y1 - 1, x1] == found[y2, x1] == 0
+
+
+@pytest.mark.parametrize("mode", get_args(resize.ResizeMode))
+@pytest.mark.parametrize("size", [(64, 48), (31, 90), (1, 1), (300, 7)])
+def test_an_image_of_pillow_becomes_the_same_input_as_its_pixels(mode, size):
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    expected = resize.to_input(pixels, (96, 64), mode)
+    assert np.array_equal(resize.to_input(Image.fromarray(pixels), (96, 64), mode), expected)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from lookonce.training import duration
-from lookonce.training.duration import FINISH, TimeLimit, validate_every
+from lookonce.training.duration import FINISH, INT8_SECONDS, INT8_VALIDATIONS, TimeLimit, validate_every
 
 
 @pytest.mark.parametrize("epochs, every", [(1, 1), (19, 1), (20, 1), (40, 2), (58, 2), (59, 1), (160, 8), (300, 15)])
@@ -74,6 +74,14 @@ def test_a_run_ends_at_its_time(clock, minutes, step):
     assert plans[4] is None
     assert abs(plans[5] - plans[-1]) < 0.25 * plans[-1]
     assert trainer.fit_loop.max_epochs == trainer.current_epoch
+
+
+def test_the_int8_form_is_made_within_the_minutes(clock):
+    began = clock.now
+    limit = TimeLimit(10, began, None, SimpleNamespace(step_limit=None), int8=True)
+    simulate(clock, limit, lambda _: 1.0, 4.0)
+    left = began + 600 - clock.now
+    assert INT8_SECONDS + (INT8_VALIDATIONS + 1.5) * 4 + FINISH - 4 <= left < INT8_SECONDS + 60
 
 
 def test_a_machine_that_becomes_slower_gets_fewer_steps(clock):

@@ -17,12 +17,13 @@ import threading
 import warnings
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,16 +98,31 @@ PixelRange: TypeAlias = tuple[float, float]
 """The values of images of more than 8 bits that become black and white; values between are scaled, others clipped."""
 
 
-class Decoded(NamedTuple):
+@dataclass(frozen=True)
+class Decoded:
     """An image as a network needs it."""
 
-    pixels: NDArray[np.uint8]  # [h, w, 3] RGB, upright
-    size: tuple[int, int]  # (width, height) of the whole image as seen; its pixels can be fewer
+    image: Image.Image | NDArray[np.uint8]
+    """RGB, upright: as Pillow decodes it, which is quicker to resize, or [h, w, 3]."""
+    size: tuple[int, int]
+    """(width, height) of the whole image as seen; its pixels can be fewer."""
+    prepared: Any = None
+    """What open_ahead's `prepare` made of it."""
+
+    @cached_property
+    def pixels(self) -> NDArray[np.uint8]:
+        """[h, w, 3] RGB, upright."""
+        return np.array(self.image)
+
+    @property
+    def decoded_size(self) -> tuple[int, int]:
+        """(width, height) of its pixels."""
+        return self.image.size if isinstance(self.image, Image.Image) else self.image.shape[1::-1]
 
     @property
     def reduced(self) -> bool:
         """Decoded at less than its size."""
-        return self.pixels.shape[1::-1] != self.size
+        return self.decoded_size != self.size
 
 
 Opened: TypeAlias = "Decoded | ImageError"
@@ -166,7 +182,7 @@ def load_for(source: Path | str | bytes | BinaryIO, input_size: tuple[int, int],
     with _opening(source) as (image, size, turn):
         image.draft("RGB", (least, least))
         with _memory.share(image.size):
-            return Decoded(_upright_rgb(image, turn, None, pixel_range, _name(source)), size)
+            return Decoded(_upright(image, turn, None, pixel_range, _name(source)), size)
 
 
 def image_size(source: Path | str | bytes) -> tuple[int, int]:
@@ -191,11 +207,13 @@ def inspect(path: Path | str) -> tuple[int, int]:
 
 
 def open_ahead(paths: Iterable[Path | str], input_size: tuple[int, int], ahead: int = 2 * BATCH,
-               pixel_range: PixelRange | None = None) -> Iterator[tuple[str, Opened]]:  # fmt: skip
+               pixel_range: PixelRange | None = None,
+               prepare: Callable[[Decoded], object] = lambda _: None) -> Iterator[tuple[str, Opened]]:  # fmt: skip
     """Yield (path, image or its error) in the given order, while threads decode the next `ahead` images.
 
     Fewer are decoded ahead if they are so large that they would take more than WAITING bytes.
     input_size: (width, height) of the network's input that they are for.
+    prepare: called in a thread with each image, which keeps what it returns.
     """
     with ThreadPoolExecutor(usable_cores()) as pool:
         coming: deque[tuple[str, int, Future[Opened]]] = deque()  # path, bytes, image
@@ -205,7 +223,7 @@ def open_ahead(paths: Iterable[Path | str], input_size: tuple[int, int], ahead: 
                 while coming and size + sum(each for _, each, _ in coming) > WAITING:
                     name, _, future = coming.popleft()
                     yield name, future.result()
-                coming.append((str(path), size, pool.submit(_opened, path, input_size, pixel_range)))
+                coming.append((str(path), size, pool.submit(_opened, path, input_size, pixel_range, prepare)))
                 if len(coming) > ahead:
                     name, _, future = coming.popleft()
                     yield name, future.result()
@@ -251,9 +269,11 @@ if hasattr(os, "register_at_fork"):  # the threads that hold its memory stay in 
     os.register_at_fork(after_in_child=_memory.__init__)  # type: ignore[misc]
 
 
-def _opened(path: Path | str, input_size: tuple[int, int], pixel_range: PixelRange | None) -> Opened:
+def _opened(path: Path | str, input_size: tuple[int, int], pixel_range: PixelRange | None,
+            prepare: Callable[[Decoded], object]) -> Opened:  # fmt: skip
     try:
-        return load_for(path, input_size, pixel_range)
+        image = load_for(path, input_size, pixel_range)
+        return replace(image, prepared=prepare(image))
     except ImageError as error:
         return error
 
@@ -461,14 +481,21 @@ def _from_array(given: object, pixel_range: PixelRange | None) -> NDArray[np.uin
 
 def _upright_rgb(image: Image.Image, turn: int, reduce_to: int | None, pixel_range: PixelRange | None,
                  name: str) -> NDArray[np.uint8]:  # fmt: skip
+    return np.array(_upright(image, turn, reduce_to, pixel_range, name))
+
+
+def _upright(image: Image.Image, turn: int, reduce_to: int | None, pixel_range: PixelRange | None,
+             name: str) -> Image.Image:  # fmt: skip
+    """Return an image as RGB, decoded and upright. reduce_to, pixel_range: as in load_rgb."""
+    image.load()
     if _is_deep(image):
         image = Image.fromarray(_scaled(np.asarray(image), pixel_range, name))
     elif image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = _on_white(image)
-    rgb = image.convert("RGB")
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
     if reduce_to and max(rgb.size) > reduce_to:
         rgb = _reduced(rgb, reduce_to)
-    return np.array(rgb.transpose(_TURNS[turn]) if turn in _TURNS else rgb)
+    return rgb.transpose(_TURNS[turn]) if turn in _TURNS else rgb
 
 
 def _is_deep(image: Image.Image) -> bool:

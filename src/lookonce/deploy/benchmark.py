@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
@@ -31,6 +31,7 @@ from lookonce import __version__
 from lookonce.console import cell, cells, rendered
 from lookonce.data.images import BATCH, image_size, load_for, usable_cores
 from lookonce.deploy.export import Options, write_darknet
+from lookonce.deploy.matrix_rate import Product, products
 from lookonce.errors import ConfigError, ImageError, UserError
 from lookonce.inference.backends.onnxruntime import import_onnxruntime
 from lookonce.inference.backends.open import EXPORTED, Backend, open_backend
@@ -40,10 +41,13 @@ from lookonce.inference.backends.torch import computes_bf16
 from lookonce.inference.detector import Detector
 from lookonce.inference.outputs import write_entry
 from lookonce.model.model_file import Model, load_model
+from lookonce.model.sizes import num_operations
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table as RichTable
+
+    from lookonce.deploy.peer import PeerComparison
 
 REST = 0.05  # seconds before each run: idle threads of the backend before it spin for some 20 ms
 OPENCV, PLAIN = "OpenCV dnn", "plain PyTorch"
@@ -79,6 +83,21 @@ class Candidate:
     run: Callable[[], Took]
     is_peer: bool = False
     """Whether it is there for comparison. Ratios of a table are against its first peer."""
+    operations: int = 0
+    """Multiplications and additions of one run; 0: not known."""
+
+
+@dataclass(frozen=True)
+class MatrixRate:
+    """The fastest matrix product of a precision."""
+
+    precision: str
+    name: str
+    gflops: float
+    """1e9 operations a second, at the median."""
+
+    def __str__(self) -> str:
+        return f"{self.precision} {self.gflops:.0f} GFLOP/s ({self.name})"
 
 
 @dataclass(frozen=True)
@@ -93,6 +112,8 @@ class Series:
     """What could not be measured, and why."""
     failed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Table -> name of a peer that cannot run this network -> what it says."""
+    products: Sequence[Product] = ()
+    """Matrix products that run in the same rounds, after the candidates."""
     shares: Callable[[Sequence[Sequence[Took]]], dict[str, float]] = lambda _: {}
     """Compute further shares from the measurements [rounds][candidates]."""
 
@@ -117,6 +138,8 @@ class Row:
     """CPU time of one image, over all threads; None: not measured."""
     ratio: float | None
     """How many times as fast as the table's first peer; None: no peer runs it."""
+    of_matrix_rate: float | None = None
+    """Its operations a second as a share of those of the fastest matrix product; None: not measured."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +161,7 @@ class Table:
 
         headings: tuple[str, ...] = ("precision", "ms", "p95 ms", "images/s", "CPU ms/image")
         headings += (f"x {self.against}" if self.against else "no peer",)
+        headings += ("of the machine's matrix rate",) * any(row.of_matrix_rate for row in self.rows)
         shown = Table(
             box=box.SIMPLE,
             title=cell(f"{self.heading}, {self.rounds} round{'s' * (self.rounds != 1)}"),
@@ -151,7 +175,8 @@ class Table:
             figures = [f"{value:.1f}" for value in (row.median_ms, row.p95_ms, row.images_per_s)]
             figures.append("" if row.cpu_ms is None else f"{row.cpu_ms:.1f}")
             figures.append("" if row.ratio is None else f"{row.ratio:.2f}")
-            shown.add_row(cell(row.name), row.precision, *figures)
+            figures.append("" if row.of_matrix_rate is None else f"{row.of_matrix_rate:.2f}")
+            shown.add_row(cell(row.name), row.precision, *figures[: len(headings) - 1])
         for name in self.failed:
             shown.add_row(cell(name), "failed")
         return shown
@@ -168,6 +193,10 @@ class Speed:
     """What was not measured, and why."""
     stopped: bool = False
     """Whether Ctrl-C ended the measurement early."""
+    matrix_rates: tuple[MatrixRate, ...] = ()
+    """Of the CPU with so many threads, measured in the rounds of the networks."""
+    peers: tuple[PeerComparison, ...] = ()
+    """Runs beside those of another trainer."""
 
     @property
     def exit_code(self) -> int:
@@ -183,13 +212,15 @@ class Speed:
         from rich.text import Text
 
         head = f"{self.machine}\nthreads: {self.threads}; each row runs once a round, in turn; ms: median of one run\n"
+        if self.matrix_rates:
+            head += f"large matrix products: {', '.join(map(str, self.matrix_rates))}\n"
         failed = {f"{name} failed: {why}": None for table in self.tables for name, why in table.failed.items()}
         notes = [
             *failed,
             *self.notes,
             *(["stopped before the last round; the complete rounds are shown"] * self.stopped),
         ]
-        return Group(Text(head), *self.tables, cells(notes))
+        return Group(Text(head), *self.tables, *self.peers, cells(notes))
 
     def __str__(self) -> str:
         return rendered(self)
@@ -235,17 +266,45 @@ def timed(run: Callable[[], object]) -> Callable[[], Took]:
 
 
 def tabulate(series: Series, rounds: Sequence[Sequence[Took]]) -> list[Table]:
-    """Return one table for each heading of a series. rounds: [rounds][candidates], at least one round."""
+    """Return one table for each heading of a series. rounds: [rounds][candidates, products], at least one round."""
     tables = []
-    measured = list(zip(series.candidates, zip(*rounds, strict=True), strict=True))
+    measured = list(zip(series.candidates, zip(*rounds, strict=True), strict=False))
+    matrix = {product.precision: (product, took) for product, took in _fastest(series, rounds)}
     for heading in dict.fromkeys(candidate.table for candidate in series.candidates):
         chosen = [(candidate, took) for candidate, took in measured if candidate.table == heading]
         peer, peer_took = next((each for each in chosen if each[0].is_peer), (None, None))
         several = len({candidate.model for candidate, _ in chosen}) > 1
-        rows = tuple(_row(candidate, took, peer_took, several) for candidate, took in chosen)
+        rows = []
+        for candidate, took in chosen:
+            row = _row(candidate, took, peer_took, several)
+            if candidate.operations and candidate.device == "cpu" and candidate.precision in matrix:
+                product, best = matrix[candidate.precision]
+                pairs = zip(took, best, strict=True)
+                share = median((b.seconds / product.operations) / (a.seconds / candidate.operations) for a, b in pairs)
+                row = replace(row, of_matrix_rate=share)
+            rows.append(row)
         against, failed = peer.name if peer else None, dict(series.failed.get(heading, {}))
-        tables.append(Table(heading, len(rounds), against, rows, series.shares(rounds), failed))
+        tables.append(Table(heading, len(rounds), against, tuple(rows), series.shares(rounds), failed))
     return tables
+
+
+def matrix_rates(series: Series, rounds: Sequence[Sequence[Took]]) -> tuple[MatrixRate, ...]:
+    """Return the rate of the fastest matrix product of each precision. rounds: as for tabulate."""
+    return tuple(
+        MatrixRate(product.precision, product.name, product.operations / median(one.seconds for one in took) / 1e9)
+        for product, took in _fastest(series, rounds)
+    )
+
+
+def _fastest(series: Series, rounds: Sequence[Sequence[Took]]) -> list[tuple[Product, tuple[Took, ...]]]:
+    """Return the fastest matrix product of each precision, with what it took in each round."""
+    columns = list(zip(*rounds, strict=True))[len(series.candidates) :]
+    found: dict[str, tuple[float, Product, tuple[Took, ...]]] = {}
+    for product, took in zip(series.products, columns, strict=True):
+        rate = product.operations / median(one.seconds for one in took)
+        if product.precision not in found or rate > found[product.precision][0]:
+            found[product.precision] = (rate, product, took)
+    return [(product, took) for _, product, took in found.values()]
 
 
 def _row(candidate: Candidate, took: Sequence[Took], peer: Sequence[Took] | None, several: bool) -> Row:
@@ -345,10 +404,13 @@ def network_series(models: Sequence[Path], batch: int, rounds: int, threads: int
                     failed.setdefault(heading, {})[name] = why
                     continue
                 each = timed(once)
-                made = Candidate(heading, name, str(path), precision, device, size, each, is_peer)
+                made = Candidate(heading, name, str(path), precision, device, size, each, is_peer,
+                                 size * num_operations(about.layers, about.input_size, about.channels))  # fmt: skip
                 found.append((list(names).index(key), made))
     found.sort(key=lambda each: (each[0], each[1].images, each[1].device, each[1].is_peer))
-    return Series([candidate for _, candidate in found], rounds, 2, tuple(dict.fromkeys(notes)), failed)
+    kinds = {candidate.precision for _, candidate in found}
+    chosen = [each._replace(run=timed(each.run)) for each in products(threads) if each.precision in kinds]
+    return Series([candidate for _, candidate in found], rounds, 2, tuple(dict.fromkeys(notes)), failed, chosen)
 
 
 def ways(path: Path, batch: int, threads: int) -> Iterator[tuple[Settings, Sequence[int]]]:
@@ -505,7 +567,8 @@ def files_series(model: Path, files: Sequence[str], rounds: int, threads: int) -
         rounds: slices that count.
         threads: of the network; further threads decode images ahead.
     """
-    detector = Detector(open_backend(model, Settings(throughput=True, threads=threads)))
+    precision: Precision = "auto" if model.suffix in EXPORTED else "bf16" if computes_bf16() else "fp32"
+    detector = Detector(open_backend(model, Settings(precision=precision, throughput=True, threads=threads)))
     about, info = detector.about, detector.backend.info
     size = BATCH * math.ceil(len(files) / rounds / BATCH)
     run_batch = _on_noise(detector.backend, BATCH, about.input_size)

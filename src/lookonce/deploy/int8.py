@@ -211,7 +211,7 @@ def _found(network: openvino.Model, about: Model, dataset: Dataset, precision: s
 
 def _input(path: Path, about: Model) -> NDArray[np.float32]:
     """An image as the network takes it, [1, 3, H, W]."""
-    return to_input(load_for(path, about.input_size, about.pixel_range).pixels, about.input_size, about.resize)[None]
+    return to_input(load_for(path, about.input_size, about.pixel_range).image, about.input_size, about.resize)[None]
 
 
 def _images(data: Path, model: Model) -> tuple[Dataset, Dataset]:

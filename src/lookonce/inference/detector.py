@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from io import BufferedIOBase
@@ -196,7 +197,7 @@ class Detector:
         Threads decode images ahead while the network runs; memory holds a few batches of them.
         selection: use these thresholds instead of the detector's own.
         """
-        opened = open_ahead(paths, self.about.input_size, pixel_range=self.about.pixel_range)
+        opened = open_ahead(paths, self.about.input_size, pixel_range=self.about.pixel_range, prepare=self._resized)
         nothing = Detections([], [], [], self.labels)  # type: ignore[arg-type]
         while batch := list(_first(opened)):
             whole = [image for _, image in batch if not isinstance(image, ImageError)]
@@ -232,7 +233,9 @@ class Detector:
         return postprocess(predictions, sizes, about.input_size, about.resize, about.labels, selection)
 
     def _resized(self, image: Decoded) -> Prepared:
-        return Prepared(to_input(image.pixels, self.about.input_size, self.about.resize), image.size)
+        if isinstance(image.prepared, Prepared):  # by detect_files
+            return image.prepared
+        return Prepared(to_input(image.image, self.about.input_size, self.about.resize), image.size)
 
     def _predictions(self, images: Sequence[Prepared]) -> Predictions[NDArray[Any]]:
         inputs = np.stack([image.pixels for image in images])  # [B, 3, H, W]
@@ -244,7 +247,7 @@ def _first(opened: Iterator[tuple[str, Opened]]) -> Iterator[tuple[str, Opened]]
     size = 0
     for path, image in islice(opened, BATCH):
         yield path, image
-        size += 0 if isinstance(image, ImageError) else image.pixels.nbytes
+        size += 0 if isinstance(image, ImageError) else 3 * math.prod(image.decoded_size)
         if size > WAITING:
             return
 

@@ -23,7 +23,7 @@ FILL = 0.5
 """Padding value of the letterbox, 0..1. Source: image.c, fill_image(boxed, .5)."""
 GAP = 2.0
 """Pillow's reducing_gap: blocks of whole pixels are averaged first, down to this multiple of the new size."""
-STRIP = 1 << 17
+STRIP = 1 << 16
 """Numbers computed at a time, in whole rows: they fit into the processor's cache. Fewer at a time would make threads
 wait for one another, since each step of numpy is a turn of Python."""
 
@@ -58,32 +58,35 @@ def fitted(sizes: NDArray[np.integer], input_size: tuple[int, int], mode: Resize
     return np.asarray(np.maximum(np.stack((new_w, new_h), -1), 1))
 
 
-def to_input(image: NDArray[np.uint8], input_size: tuple[int, int], mode: ResizeMode) -> Floats:
-    """Return an image [h, w, 3] uint8 RGB as the network's input [3, H, W], floats 0..1. input_size: (W, H)."""
-    size = np.array(image.shape[1::-1])
+def to_input(image: NDArray[np.uint8] | Image.Image, input_size: tuple[int, int], mode: ResizeMode) -> Floats:
+    """Return an image as the network's input [3, H, W], floats 0..1.
+
+    image: [h, w, 3] uint8 RGB, or of Pillow in RGB, which takes less time in the modes that antialias.
+    input_size: (W, H).
+    """
+    size = np.array(image.size if isinstance(image, Image.Image) else image.shape[1::-1])
     new = fitted(size, input_size, mode)
     left, top = (int(v) for v in (np.asarray(input_size) - new) // 2)
     new_w, new_h = (int(v) for v in new)
     framed = np.full((3, input_size[1], input_size[0]), FILL, np.float32)
     inside = framed[:, top : top + new_h, left : left + new_w]
     if antialiases(mode):
-        inside[:] = _averaged(image, (new_w, new_h)).transpose(2, 0, 1)
-        inside /= np.float32(255)
+        for plane, place in zip(_averaged(image, (new_w, new_h)).split(), inside, strict=True):
+            np.divide(np.asarray(plane), np.float32(255), out=place)
     else:
-        _interpolate(image, inside, mode)
+        _interpolate(image if isinstance(image, Image.Image) else Image.fromarray(image), inside, mode)
     return framed
 
 
-def _averaged(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return an image [h, w, 3] resized to (width, height): a triangle filter if it shrinks, bilinear if it grows."""
-    if image.shape[1::-1] == size:
-        return image
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=GAP))
+def _averaged(image: NDArray[np.uint8] | Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return an image resized to (width, height): a triangle filter if it shrinks, bilinear if it grows."""
+    given = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    return given if given.size == size else given.resize(size, Image.Resampling.BILINEAR, reducing_gap=GAP)
 
 
-def _interpolate(image: NDArray[np.uint8], inside: Floats, mode: ResizeMode) -> None:
-    """Fill [3, new_h, new_w] with an image [h, w, 3], interpolated linearly on each axis, as 0..1."""
-    height, width = image.shape[:2]
+def _interpolate(image: Image.Image, inside: Floats, mode: ResizeMode) -> None:
+    """Fill [3, new_h, new_w] with an image, interpolated linearly on each axis, as 0..1."""
+    width, height = image.size
     new_h, new_w = inside.shape[1:]
     if mode == "stretch":
         across, down = _centred(width, new_w), _centred(height, new_h)
@@ -91,13 +94,13 @@ def _interpolate(image: NDArray[np.uint8], inside: Floats, mode: ResizeMode) -> 
         across, down = _aligned(width, new_w), _aligned(height, new_h)
         across[-1] = width - 1  # Darknet uses the last column exactly, but the rounded position of the last row
     columns, rows = _neighbours(across, width), _neighbours(down, height)
-    height_of_strip = max(1, STRIP // (3 * width))
-    for start in range(0, new_h, height_of_strip):
-        strip = slice(start, start + height_of_strip)
-        lines = _between(image, [each[strip, None, None] for each in rows], 0)  # [rows of the strip, w, 3]
-        planes = np.ascontiguousarray(lines.transpose(2, 0, 1))
-        planes /= np.float32(255)
-        inside[:, strip] = _between(planes, columns, 2)
+    height_of_strip = max(1, STRIP // width)
+    for plane, place in zip(map(np.asarray, image.split()), inside, strict=True):
+        for start in range(0, new_h, height_of_strip):
+            strip = slice(start, start + height_of_strip)
+            lines = _between(plane, [each[strip, None] for each in rows], 0)  # [rows of the strip, w]
+            lines /= np.float32(255)
+            place[strip] = _between(lines, columns, 1)
 
 
 def _aligned(old: int, new: int) -> Floats:
@@ -120,9 +123,9 @@ def _neighbours(at: Floats, old: int) -> list[NDArray[Any]]:
 
 
 def _between(image: NDArray[np.uint8] | Floats, neighbours: Sequence[NDArray[Any]], axis: int) -> Floats:
-    """Interpolate along one axis of three. neighbours: as from _neighbours, shaped to be multiplied."""
+    """Interpolate a plane along one axis. neighbours: as from _neighbours, shaped to be multiplied."""
     low, high, low_weight, high_weight = neighbours
-    below, above = (image.take(i.ravel(), axis).astype(np.float32, copy=False) for i in (low, high))
+    below, above = (image.take(i.ravel(), axis, mode="clip").astype(np.float32, copy=False) for i in (low, high))
     below *= low_weight
     above *= high_weight
     below += above

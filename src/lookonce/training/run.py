@@ -350,6 +350,8 @@ class Run:
             last = self.folder / "checkpoints" / "last.ckpt"
             best = self._model(module.network, read_checkpoint(last), None)
         training = self._description(best.training["epoch"], finished=True)
+        if self.checkpoint is None:
+            training["minutes"] = round((time.monotonic() - self.began) / 60, 2)
         model, validation = replace(best, thresholds=(), training=training), report.validation
         if validation is not None:
             detector = Detector(model, precision="fp32")

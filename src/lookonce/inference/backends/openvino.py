@@ -117,7 +117,7 @@ class OpenvinoBackend:
                 if len(running) == len(requests):
                     found.append(_outputs(running.popleft()))
                 request.wait()  # it may still run for an interrupted call
-                request.start_async({0: image[None]})
+                request.start_async({0: image[None]}, share_inputs=True)  # no copy; the request keeps the array
                 running.append(request)
             found += map(_outputs, running)
         finally:
