@@ -510,6 +510,15 @@ def test_what_is_opened_ahead_is_dropped_with_the_iterator(tmp_path):
     assert list(opened) == []
 
 
+def test_a_process_can_be_limited_to_its_share_of_the_cores(monkeypatch):
+    monkeypatch.setattr(images, "_most_cores", None)
+    everything = images.usable_cores()
+    images.limit_cores(1)
+    assert images.usable_cores() == 1
+    images.limit_cores(everything + 5)
+    assert images.usable_cores() == everything
+
+
 def test_images_are_prepared_in_the_threads_that_decode_them(tmp_path):
     for number in range(3):
         Image.new("RGB", (40 + number, 30), (number, 0, 0)).save(tmp_path / f"{number}.png")
