@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from lookonce.errors import UserError
 from lookonce.files import temporary
-from lookonce.inference.sources import load_cv2
+from lookonce.inference.captures import load_cv2
 
 log = logging.getLogger("lookonce")
 TIMESCALE = 10_000
