@@ -152,15 +152,96 @@ def test_labels_and_crops_of_frames_are_written(run, clip, tmp_path):
     assert np.asarray(Image.open(crop)).mean((0, 1))[0] > 200
 
 
-def test_a_zone_outside_the_video_and_a_second_camera_are_errors(run, clip, tmp_path, monkeypatch):
+def test_a_zone_outside_the_video_is_an_error(run, clip, tmp_path):
     wide = tmp_path / "wide.yaml"
     wide.write_text("lines: {far: [[0, 0], [500, 0]]}")
     with pytest.raises(UserError, match=r"far: the point \(500, 0\) is outside the image; expected 0 to 96"):
         detect(run, [str(clip)], out=tmp_path / "out", zones=wide)
-    monkeypatch.setattr("lookonce.commands.moving.Source", lambda name, sampling: type("Live", (), {
-        "live": True, "name": name})())  # fmt: skip
-    with pytest.raises(UserError, match="0: never ends, so nothing after it would be read; give it alone"):
-        detect(run, ["0", "1"], out=tmp_path / "out")
+
+
+def test_a_list_may_have_images_and_videos(run, clip, tmp_path, capsys):
+    [frame] = Source(str(clip), Sampling(start=0.5, end=0.5))
+    Image.fromarray(frame.pixels).save(tmp_path / "clip.png")
+    (tmp_path / "list.txt").write_text(f"# two kinds\n{clip}\nclip.png\n")
+    out = tmp_path / "out"
+    assert main(["detect", str(run), str(tmp_path / "list.txt"), "--out", str(out), "--save", "coco", "--json"]) == 0
+    assert {path.name for path in out.iterdir()} == {
+        "clip.jpg", "clip-2.mp4", "clip-2.jsonl", "videos.json", "detections.json", "coco.json",
+    }  # fmt: skip
+    said = json.loads(capsys.readouterr().out)
+    assert (said["images"], said["sources"][0]["frames"]["used"]) == (1, FRAMES)
+    [image] = json.loads((out / "detections.json").read_text())["images"]
+    assert image["file"] == str(tmp_path / "clip.png")
+    assert image["detections"] == lines(out / "clip-2.jsonl")[10]["detections"]
+    with pytest.raises(UserError, match=r"resume: is for videos; leave out .*clip\.png"):
+        detect(run, [str(tmp_path / "list.txt")], out=out, resume=True)
+
+
+class Camera:
+    """A camera that shows a clip, then stops."""
+
+    size, fps, expected, undecodable = (96, 96), 20.0, 0, 0
+
+    def __init__(self, clip: Path) -> None:
+        self.frames = iter([frame.pixels for frame in Source(str(clip), Sampling())])
+
+    def grab(self) -> bool:
+        self.frame = next(self.frames, None)
+        return self.frame is not None
+
+    def pixels(self) -> np.ndarray:
+        return self.frame
+
+    def release(self) -> None:
+        pass
+
+
+def test_cameras_are_read_together_and_each_has_its_files(run, clip, zones, tmp_path, monkeypatch):
+    opened: dict[str, Camera] = {"0": Camera(clip), "1": Camera(clip)}
+    sizes, plain = [], Detector.detect
+
+    def detecting(self, images, selection=None):
+        sizes.append(len(images))
+        return plain(self, images, selection)
+
+    monkeypatch.setattr(Detector, "detect", detecting)
+    monkeypatch.setattr("lookonce.commands.moving.Source", lambda name, sampling: Source(
+        name, sampling, lambda name: opened.pop(name, None), lambda seconds: None))  # fmt: skip
+    with pytest.raises(UserError, match=r"(?ms)^0: .*it stopped after 24 frames, and did not come.*^1: .*it stop"):
+        detect(run, ["0", "1"], out=tmp_path, zones=zones, labels=["red"], keep_all=True)
+    about = json.loads((tmp_path / "videos.json").read_text())["sources"]
+    assert [one["lines"] for one in about] == ["camera-0.jsonl", "camera-1.jsonl"]
+    for one in about:
+        assert one["frames"]["used"] == FRAMES
+        assert one["objects"] >= 1
+        assert one["counts"]["middle"]["in"] == {}
+        assert len(lines(tmp_path / one["lines"])) == len(list(Source(str(tmp_path / one["video"]), Sampling()))) == 24
+    assert sum(sizes) == 2 * FRAMES
+    assert max(sizes) > 8  # frames of both in one call
+
+
+def test_a_camera_cannot_be_continued(run, clip, tmp_path, monkeypatch):
+    monkeypatch.setattr("lookonce.commands.moving.Source", lambda name, sampling: Source(
+        name, sampling, lambda name: Camera(clip)))  # fmt: skip
+    with pytest.raises(UserError, match="0: is live, so it cannot be continued; leave out --resume"):
+        detect(run, ["0"], out=tmp_path, resume=True)
+
+
+def test_a_file_without_frames_does_not_end_the_others(run, clip, tmp_path, monkeypatch):
+    broken = tmp_path / "a.mp4"
+    broken.write_bytes(clip.read_bytes())
+    plain = Source._read_all
+
+    def reading(self, capture):
+        if self.name == str(broken):
+            capture.grab = lambda: False
+        plain(self, capture)
+
+    monkeypatch.setattr(Source, "_read_all", reading)
+    with pytest.raises(UserError, match=r"a\.mp4: 0 detections in 0 frames read; no frame can be decoded"):
+        detect(run, [str(broken), str(clip)], out=tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.jsonl", "clip.jsonl", "clip.mp4", "videos.json"}
+    assert len(lines(tmp_path / "out" / "clip.jsonl")) == FRAMES
 
 
 def test_the_command_line_prints_the_counts(run, clip, tmp_path, capsys):

@@ -206,9 +206,8 @@ class Source:
         self.size, self.fps, self.expected = capture.size, capture.fps, capture.expected
         self.live = self.kind == "camera" or (self.kind == "stream" and not self.expected)
         self._capture: Capture | None = capture
-        if not self.live:  # opened again when its turn comes, so that a folder of videos takes no memory
-            capture.release()
-            self._capture = None
+        if not self.live:
+            self.rest()  # a folder of videos takes no memory
         if self.size[0] * self.size[1] > MOST_PIXELS:
             raise UserError(f"{name}: {self.size[0]} x {self.size[1]} pixels; expected at most {MOST_PIXELS:,} in all")
         self._due, self._last, self._gap, self._began = 0.0, 0.0, 0.0, 0.0
@@ -219,6 +218,12 @@ class Source:
             yield from (frame for _, frame in batch)
         if self.tally.failed and not self.tally.read:
             raise UserError(f"{self.name}: {self.tally.note}")
+
+    def rest(self) -> None:
+        """Close it until it starts."""
+        if self._capture is not None:
+            self._capture.release()
+            self._capture = None
 
     def start(self, changed: Condition) -> None:
         """Begin to read in a thread, which notifies when frames wait or there are no more."""
@@ -331,7 +336,7 @@ class Source:
             return
         if not self.tally.read:
             self.tally.failed = True
-            self.tally.note = "has no frame that can be decoded; it is damaged or of an unknown codec"
+            self.tally.note = "no frame can be decoded; the file is damaged or of an unknown codec"
         elif self.expected:
             if Path(self.name).suffix.lower() in INDEXED:
                 self.tally.missing = max(0, self.expected - self.tally.read)
