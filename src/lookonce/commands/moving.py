@@ -149,6 +149,11 @@ class MovingSummary:
         names = sorted({Path(name).suffix[1:] for one in self.sources for name in (one.lines, one.video) if name})
         return "\n".join((*map(str, self.sources), f"-> {self.out} ({', '.join((RESULT, *names))})"))
 
+    @property
+    def line(self) -> str:
+        """All of it in one line, for a message."""
+        return "; ".join(str(self).splitlines())
+
 
 def open_sources(names: list[str], options: MovingOptions, wait: bool) -> list[Source]:
     """Return the sources, files first, which were opened once. wait: other work comes before them.
@@ -198,9 +203,9 @@ def detect_moving(opened: Callable[[], Detector], sources: list[Source], folder:
                 stopped = True
             _write_result(detector, summary, options)
             if stopped:
-                raise Interrupted(f"stopped: {summary}", signal.SIGINT)
+                raise Interrupted(f"stopped: {summary.line}", signal.SIGINT)
     if any(one.failed for one in summary.sources):
-        raise UserError(str(summary))
+        raise UserError(summary.line)
     return summary
 
 
