@@ -224,7 +224,7 @@ def _detect_together(detector: Detector, works: list[_Work], view: View | None) 
         batches = frames_together([*by_source], BATCH if view is None else 1, PATIENCE)
         stack.enter_context(closing(batches))  # type: ignore[type-var]
         for batch in track(batches, ", ".join(source.name for source in by_source)):
-            found = detector.detect([frame.pixels for _, frame in batch], selection)
+            found = detector.detect([frame.pixels for _, frame in batch], selection) if batch else []
             for (source, frame), one in zip(batch, found, strict=True):
                 writing.append(pool.submit(by_source[source].add(frame, one)))
             while len(writing) > BATCH:
