@@ -227,6 +227,46 @@ def test_a_camera_cannot_be_continued(run, clip, tmp_path, monkeypatch):
         detect(run, ["0"], out=tmp_path, resume=True)
 
 
+class FakeView:
+    """A view that the user closes after some frames."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.names, self.shown, self.closed = most, [], [], False
+
+    def begin(self, names: list[str]) -> None:
+        self.names.append(names)
+
+    def put(self, name: str, pixels: np.ndarray) -> None:
+        self.shown.append((name, pixels))
+
+    def update(self) -> None:
+        if len(self.shown) >= self.most:
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(("words", "kind"), [(["--show"], "window"), (["--show", "page"], "page")])
+def test_frames_are_shown_and_closing_the_view_keeps_everything(run, clip, tmp_path, monkeypatch, words, kind):
+    view, kinds = FakeView(5), []
+    monkeypatch.setattr("lookonce.commands.moving.open_view", lambda show: [kinds.append(show), view][1])
+    code = main(["detect", str(run), str(clip), "--out", str(tmp_path), "--no-save-images", *words])
+    assert (code, kinds, view.names, view.closed) == (130, [kind], [["clip"]], True)
+    assert {name for name, _ in view.shown} == {"clip"}
+    [frame] = Source(str(clip), Sampling(end=0))
+    assert (view.shown[0][1] != frame.pixels).any()  # with its boxes
+    assert len(lines(tmp_path / "clip.jsonl")) == json.loads((tmp_path / "videos.json").read_text())["sources"][0][
+        "frames"]["used"]  # fmt: skip
+
+
+def test_a_display_that_is_not_there_is_an_error_before_the_model_is_opened(clip, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "tkinter", None)
+    assert main(["detect", "nowhere", str(clip), "--out", str(tmp_path / "out"), "--show"]) == 2
+    assert "use --show page" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_without_frames_does_not_end_the_others(run, clip, tmp_path, monkeypatch):
     broken = tmp_path / "a.mp4"
     broken.write_bytes(clip.read_bytes())
