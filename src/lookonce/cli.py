@@ -46,6 +46,7 @@ COMMANDS = {
     "compare": "Compare two runs on the same images.",
     "diagnose": "Explain why a run finds nothing.",
     "detect": "Find objects in images, videos, cameras and streams.",
+    "zones": "Draw the lines and zones at which detect counts.",
     "serve": "Serve a detector over HTTP, with a page in the browser.",
     "prune": "Remove the least important channels and retrain.",
     "export": "Write a detector for other programs.",
