@@ -3,7 +3,7 @@
     python benchmarks/live.py --model runs/digits-1 --minutes 10
 
 An MJPEG server on this machine plays a moving square at twice the rate that the network reaches. `lookonce detect`
-reads it as it reads any stream. Memory is this process's own (VmRSS), without the server, which is a process of its own.
+reads it as it reads any stream. Memory (VmRSS) is that of this process alone; the server is another one.
 """
 
 from __future__ import annotations

@@ -242,6 +242,9 @@ def test_lists_folders_and_patterns_give_images_and_moving_images(tmp_path: Path
     Path("sub/list.txt").write_text("# cameras\n0\n\nphoto.jpg\nrtsp://host/1\nc.mov\nhttps://host/photo.jpg\n")
     images = [str(Path("sub/photo.jpg")), "https://host/photo.jpg"]
     assert find_sources("sub/list.txt") == (images, ["0", "rtsp://host/1", str(Path("sub/c.mov"))])
+    Path("sub/none.txt").write_text("# nothing\n")
+    with pytest.raises(UserError, match=r"none\.txt: has no lines; expected an image, video"):
+        find_sources("sub/none.txt")
     assert find_sources("photo.jpg") == (["photo.jpg"], [])
     assert find_sources("https://host/photo.jpg?size=*") == (["https://host/photo.jpg?size=*"], [])
     (tmp_path / "photo.jpg").touch()

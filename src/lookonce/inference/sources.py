@@ -146,6 +146,8 @@ def find_sources(named: str) -> tuple[list[str], list[str]]:
     if path.suffix.lower() == ".txt" and path.is_file():
         lines = [line.strip() for line in read_lines(path, "an image, video, camera or stream on each line")]
         found = [_in_list(line, path.parent) for line in lines if line and not line.startswith("#")]
+        if not found:
+            raise UserError(f"{named}: has no lines; expected an image, video, camera or stream on each")
         return _split(found)
     if path.is_dir():
         videos = [os.path.join(folder, name) for folder, names in walk_files(path) for name in names
