@@ -13,7 +13,7 @@ from PIL import Image
 
 from lookonce.cli import main
 from lookonce.commands.detect import detect
-from lookonce.commands.moving import _free
+from lookonce.commands.moving import _free, _scale_to
 from lookonce.errors import Interrupted, UserError
 from lookonce.inference.detector import Detector
 from lookonce.inference.sources import Sampling, Source
@@ -192,6 +192,9 @@ class Camera:
     def pixels(self) -> np.ndarray:
         return self.frame
 
+    def scaled(self, size: tuple[int, int]) -> None:
+        return None
+
     def release(self) -> None:
         pass
 
@@ -225,6 +228,29 @@ def test_a_camera_cannot_be_continued(run, clip, tmp_path, monkeypatch):
         name, sampling, lambda name: Camera(clip)))  # fmt: skip
     with pytest.raises(UserError, match="0: is live, so it cannot be continued; leave out --resume"):
         detect(run, ["0"], out=tmp_path, resume=True)
+
+
+def test_frames_far_larger_than_the_input_are_scaled_by_the_decoder(run, clip, tmp_path, monkeypatch):
+    detector = Detector(run)
+    width, height = detector.about.input_size
+    assert _scale_to(detector, (4 * width, 2 * height)) == (width, height // 2)
+    assert _scale_to(detector, (width, height)) is None
+    detector.tiling = object()  # tiles need the whole frame
+    assert _scale_to(detector, (4 * width, 2 * height)) is None
+    [frame] = Source(str(clip), Sampling(start=0.5, end=0.5))
+    large = np.kron(frame.pixels, np.ones((4, 4, 1), np.uint8))
+    camera = Camera(clip)
+    camera.frames = iter([large])
+    camera.scaled = lambda size: np.asarray(Image.fromarray(large).resize(size, Image.Resampling.BILINEAR))
+    camera.size = 384, 384
+    opened = [camera]
+    monkeypatch.setattr("lookonce.commands.moving.Source", lambda name, sampling: Source(
+        name, sampling, lambda name: opened.pop() if opened else None, lambda seconds: None))  # fmt: skip
+    with pytest.raises(UserError, match="it stopped after 1 frame"):
+        detect(run, ["0"], out=tmp_path)
+    [line] = lines(tmp_path / "camera-0.jsonl")
+    [found], [expected] = line["detections"], Detector(run)(large).to_json()
+    assert found["box"] == pytest.approx(expected["box"], abs=2)  # in pixels of the whole frame
 
 
 class FakeView:

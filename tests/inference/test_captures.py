@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from lookonce.errors import UserError
 from lookonce.inference import captures
@@ -103,6 +104,25 @@ def test_pyav_counts_what_it_cannot_decode_and_goes_on(tmp_path: Path) -> None:
     assert capture is not None
     seen = [round(pixels.mean() / 10) for _, pixels in frames(capture)]
     assert (seen, capture.undecodable) == ([n for n in range(12) if n != 5], 1)
+
+
+@needs_av
+@pytest.mark.parametrize("matrix", [(1, 0, 0, 0, 1, 0, 0, 0), (0, 1, 0, -1, 0, 0, 0, 0)])
+def test_pyav_scales_frames_nearly_as_the_network_s_input_is_made(clip: Path, tmp_path: Path, matrix) -> None:
+    capture = PyAvCapture.opened(str(turned(clip, tmp_path, list(matrix))), False)
+    assert capture is not None
+    assert capture.grab()
+    half = capture.size[0] // 2, capture.size[1] // 2
+    found, whole = capture.scaled(half), capture.pixels()
+    assert found.shape == (half[1], half[0], 3)
+    expected = np.asarray(Image.fromarray(whole).resize(half, Image.Resampling.BILINEAR))
+    assert np.abs(found.astype(int) - expected).mean() < 2
+
+
+def test_opencv_scales_nothing(clip: Path) -> None:
+    capture = by_opencv(clip)
+    assert capture.grab()
+    assert capture.scaled((32, 24)) is None
 
 
 def test_opencv_reads_where_pyav_is_not_installed(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

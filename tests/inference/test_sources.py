@@ -284,6 +284,14 @@ def test_an_error_of_the_reading_thread_reaches_the_reader() -> None:
         list(Source("0", Sampling(), lambda name: capture))
 
 
+def test_a_reader_gets_frames_in_the_size_that_it_asks_for_where_the_decoder_scales() -> None:
+    capture = FakeCapture(2)
+    capture.scaled = lambda size: np.zeros((size[1], size[0], 3), np.uint8)  # type: ignore[attr-defined]
+    source = Source("0", Sampling(keep_all=True), lambda name: capture, lambda seconds: source._stop.set())
+    source.scale_to = 32, 24
+    assert [(frame.pixels.shape, frame.scaled.shape) for frame in source] == [((48, 64, 3), (24, 32, 3))] * 2
+
+
 def test_files_that_wait_for_their_turn_are_closed(clip: Path) -> None:
     opened: list[Capture] = []
 

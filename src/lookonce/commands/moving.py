@@ -25,7 +25,7 @@ from PIL import Image
 
 from lookonce.choices import choose
 from lookonce.console import track
-from lookonce.data.images import BATCH
+from lookonce.data.images import BATCH, Decoded
 from lookonce.errors import Interrupted, UserError, plural
 from lookonce.files import alike, write_text
 from lookonce.inference.counting import COLUMNS as EVENT_COLUMNS
@@ -40,6 +40,7 @@ from lookonce.inference.tracking import Tracker
 from lookonce.inference.video_file import VideoFile
 from lookonce.inference.zones import Zones, read_zones
 from lookonce.model.detections import COLUMNS, Detections
+from lookonce.model.resize import antialiases, fitted
 
 RESULT = "videos.json"
 MovingFormat = Literal["yolo", "csv", "crops"]
@@ -218,13 +219,16 @@ def _detect_together(detector: Detector, works: list[_Work], view: View | None) 
             stack.callback(work.finish)
         pool = stack.enter_context(ThreadPoolExecutor(1))
         for work in works:
+            work.source.scale_to = _scale_to(detector, work.source.size)
             work.begin(view)
         if view is not None:
             view.begin([work.files.stem for work in works])
         batches = frames_together([*by_source], BATCH if view is None else 1, PATIENCE)
         stack.enter_context(closing(batches))  # type: ignore[type-var]
         for batch in track(batches, ", ".join(source.name for source in by_source)):
-            found = detector.detect([frame.pixels for _, frame in batch], selection) if batch else []
+            images = [Decoded(frame.pixels if frame.scaled is None else frame.scaled, frame.pixels.shape[1::-1])
+                      for _, frame in batch]  # fmt: skip
+            found = detector.detect(images, selection) if batch else []
             for (source, frame), one in zip(batch, found, strict=True):
                 writing.append(pool.submit(by_source[source].add(frame, one)))
             while len(writing) > BATCH:
@@ -233,6 +237,14 @@ def _detect_together(detector: Detector, works: list[_Work], view: View | None) 
                 view.update()
         while writing:
             writing.popleft().result()
+
+
+def _scale_to(detector: Detector, size: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the size to which the detector reduces frames; None: it needs them whole."""
+    about = detector.about
+    width, height = (int(side) for side in fitted(np.array(size), about.input_size, about.resize))
+    is_reduced = antialiases(about.resize) and 2 * width <= size[0] and 2 * height <= size[1]
+    return (width, height) if is_reduced and getattr(detector, "tiling", None) is None else None
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -41,6 +41,9 @@ class Capture(Protocol):
     def pixels(self) -> NDArray[np.uint8] | None:
         """Return the frame [h, w, 3] RGB, upright; None: it cannot be decoded."""
 
+    def scaled(self, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+        """Return the frame in (width, height) pixels, averaged; None: the decoder is no faster at that."""
+
     def release(self) -> None:
         """Close the source."""
 
@@ -118,6 +121,9 @@ class OpenCvCapture:
         found: NDArray[np.uint8] = self._cv2.cvtColor(pixels, self._cv2.COLOR_BGR2RGB)
         return found
 
+    def scaled(self, size: tuple[int, int]) -> None:
+        """Return None: OpenCV decodes whole frames."""
+
     def release(self) -> None:
         """Close the source."""
         self._capture.release()
@@ -129,7 +135,7 @@ class PyAvCapture:
     def __init__(self, container: Any, live: bool) -> None:
         self._av, self._container, self._stream = load_av(), container, container.streams.video[0]
         self._stream.thread_type = "SLICE" if live else "AUTO"  # threads that decode whole frames hold some back
-        self._scaler = self._av.video.reformatter.VideoReformatter()  # type: ignore[union-attr]
+        self._scaler, self._reducer = (self._av.video.reformatter.VideoReformatter() for _ in range(2))  # type: ignore[union-attr]
         self._packets, self._waiting = container.demux(self._stream), []  # type: ignore[var-annotated]
         self.undecodable, self._frame, self._start = 0, None, self._stream.start_time or 0
         rate = self._stream.average_rate or self._stream.guessed_rate
@@ -166,9 +172,18 @@ class PyAvCapture:
 
     def pixels(self) -> NDArray[np.uint8] | None:
         """Return the frame; None: it cannot be decoded."""
+        return self._upright(self._scaler, None, "BICUBIC")
+
+    def scaled(self, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Return the frame in another size, which costs no more than its colours."""
+        return self._upright(self._reducer, size, "BILINEAR")
+
+    def _upright(self, scaler: Any, size: tuple[int, int] | None, interpolation: str) -> NDArray[np.uint8]:
         frame: Any = self._frame
-        found: NDArray[np.uint8] = self._scaler.reformat(frame, format="rgb24", interpolation="BICUBIC").to_ndarray()
-        return np.ascontiguousarray(np.rot90(found, round(frame.rotation / 90)))
+        turns = round(frame.rotation / 90)
+        width, height = (size[::-1] if turns % 2 else size) if size is not None else (None, None)
+        found = scaler.reformat(frame, width, height, "rgb24", interpolation=interpolation).to_ndarray()
+        return np.ascontiguousarray(np.rot90(found, turns))
 
     def release(self) -> None:
         """Close the source."""

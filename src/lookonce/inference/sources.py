@@ -84,6 +84,8 @@ class Frame:
     pixels: NDArray[np.uint8]  # [h, w, 3] RGB, upright
     arrived: float = 0.0
     """Clock (time.monotonic) when it was read."""
+    scaled: NDArray[np.uint8] | None = None
+    """The same in the size that the reader asked for, where the decoder is good at that."""
 
 
 @dataclass
@@ -212,6 +214,8 @@ class Source:
             self.rest()  # a folder of videos takes no memory
         if self.size[0] * self.size[1] > MOST_PIXELS:
             raise UserError(f"{name}: {self.size[0]} x {self.size[1]} pixels; expected at most {MOST_PIXELS:,} in all")
+        self.scale_to: tuple[int, int] | None = None
+        """(width, height) of Frame.scaled; None: it is not wanted."""
         self._due, self._last, self._gap, self._began = 0.0, 0.0, 0.0, 0.0
 
     def __iter__(self) -> Iterator[Frame]:
@@ -285,7 +289,9 @@ class Source:
                     break
                 self.tally.read += 1
                 if self._is_wanted(index, moment) and (pixels := capture.pixels()) is not None:
-                    self._waiting.put(Frame(index, moment, self.name, pixels, time.monotonic()), self._stop)
+                    scaled = None if self.scale_to is None else capture.scaled(self.scale_to)
+                    frame = Frame(index, moment, self.name, pixels, time.monotonic(), scaled)
+                    self._waiting.put(frame, self._stop)
         finally:
             self._close(capture)
 
