@@ -100,6 +100,7 @@ def test_few_modules_open_connections():
         "server.client",
         "server.connections",
         "server.label_studio",
+        "server.live_page",
     }
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lookonce.commands.prune import prune
     from lookonce.commands.serve import serve
     from lookonce.commands.train import train
+    from lookonce.commands.zones import zones
     from lookonce.data.anchors import cluster_anchors
     from lookonce.data.dataset import Dataset, Record
     from lookonce.data.read import read_dataset
@@ -45,7 +46,7 @@ __all__ = [
     "Anchors", "Client", "Dataset", "Detection", "Detections", "Detector", "Network", "Record", "Report", "UserError",
     "anchors", "benchmark", "cache", "check", "cluster_anchors", "compare", "convert", "demo", "detect", "diagnose",
     "download", "draw", "evaluate", "explain", "export", "load_darknet", "models", "prune", "read_dataset",
-    "save_darknet", "serve", "train",
+    "save_darknet", "serve", "train", "zones",
 ]  # fmt: skip
 _MODULES = {
     "commands.anchors": ("anchors",),
@@ -65,6 +66,7 @@ _MODULES = {
     "commands.prune": ("prune",),
     "commands.serve": ("serve",),
     "commands.train": ("train",),
+    "commands.zones": ("zones",),
     "data.anchors": ("cluster_anchors",),
     "data.dataset": ("Dataset", "Record"),
     "data.read": ("read_dataset",),

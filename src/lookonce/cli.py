@@ -46,6 +46,7 @@ COMMANDS = {
     "compare": "Compare two runs on the same images.",
     "diagnose": "Explain why a run finds nothing.",
     "detect": "Find objects in images, videos, cameras and streams.",
+    "zones": "Draw the lines and zones at which detect counts.",
     "serve": "Serve a detector over HTTP, with a page in the browser.",
     "prune": "Remove the least important channels and retrain.",
     "export": "Write a detector for other programs.",
@@ -67,7 +68,8 @@ RENAMED = {
 """Options of version 0.1 by command, and their names now. The old names work for one release, with a hint."""
 OFF_BY_DEFAULT = (
     "clear", "deterministic", "folded", "half", "hide-labels", "hide-scores", "int8", "json", "keep-all",
-    "keep-checkpoints", "keep-empty", "keep-last", "link", "no-token", "overwrite", "raw", "resume", "track", "train",
+    "keep-checkpoints", "keep-empty", "keep-last", "link", "no-token", "overwrite", "raw", "resume", "show", "track",
+    "train",
 )  # fmt: skip
 """Switches. Version 0.1 also took their --no- forms, which change nothing."""
 BROKEN_PIPE = 141
@@ -223,7 +225,7 @@ def _read_names(app: cyclopts.App, commands: tuple[str, ...], arguments: cyclopt
             argument.tokens = [token.evolve(implicit_value=None)]
         elif unset and is_setting:  # back to the recipe's value
             argument.tokens = []
-        elif choices:
+        elif choices and token.value:  # not a bare --show
             argument.tokens = [token.evolve(value=choose(token.value, choices, token.keyword or argument.name))]
 
 

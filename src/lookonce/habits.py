@@ -61,6 +61,8 @@ OPTIONS = (
     ("num-of-clusters", "anchors", "--k"),
     ("cache", "", "images are cached by themselves; leave it out"),
     ("save", "train", "the model is always saved; leave it out"),
+    ("dont-show", "detect", "nothing is shown unless asked for; leave it out"),
+    ("view-img", "detect", "--show"),
     ("show dont-show", "", "nothing is shown in a window; open the images in the output folder"),
     ("save-txt", "detect", "--save yolo"),
     ("save-crop save-crops", "detect", "--save crops"),

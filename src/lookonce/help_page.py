@@ -65,6 +65,7 @@ EXAMPLES = {
                "lookonce export runs/cells-1 --format openvino --int8 --data cells"),
     "prune": ("lookonce prune runs/cells-1 cells --ratio .5",),
     "serve": ("lookonce serve runs/cells-1", "lookonce serve cells=runs/cells-1 parts=parts.xml --port 9000"),
+    "zones": ("lookonce zones clip.mp4", "lookonce zones clip.mp4 clip-zones.yaml"),
     "train": ("lookonce train cells --weights coco", "lookonce train cells --weights coco --minutes 1",
               "lookonce train --resume runs/cells-1"),
 }  # fmt: skip

@@ -230,7 +230,7 @@ def test_what_cannot_be_read_is_refused_before_the_model_is_opened(tmp_path, mon
         detect("nowhere", ["ftp://cam/1"], out=tmp_path / "out")
     with pytest.raises(UserError, match="track: is for videos, cameras and streams; leave it out for images"):
         detect("nowhere", ["a.jpg"], out=tmp_path / "out", track=True)
-    with pytest.raises(UserError, match=r"a\.jpg: an image, and a\.mp4 a video; give them in two calls"):
+    with pytest.raises(UserError, match=r"a\.mp4: no such file; expected a video"):
         detect("nowhere", ["a.jpg", "a.mp4"], out=tmp_path / "out")
     with pytest.raises(UserError, match="http://h:1: a server reads images; give the model itself for videos"):
         detect("http://h:1", ["a.mp4"], out=tmp_path / "out")

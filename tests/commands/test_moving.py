@@ -13,7 +13,7 @@ from PIL import Image
 
 from lookonce.cli import main
 from lookonce.commands.detect import detect
-from lookonce.commands.moving import _free
+from lookonce.commands.moving import _free, _scale_to
 from lookonce.errors import Interrupted, UserError
 from lookonce.inference.detector import Detector
 from lookonce.inference.sources import Sampling, Source
@@ -152,15 +152,162 @@ def test_labels_and_crops_of_frames_are_written(run, clip, tmp_path):
     assert np.asarray(Image.open(crop)).mean((0, 1))[0] > 200
 
 
-def test_a_zone_outside_the_video_and_a_second_camera_are_errors(run, clip, tmp_path, monkeypatch):
+def test_a_zone_outside_the_video_is_an_error(run, clip, tmp_path):
     wide = tmp_path / "wide.yaml"
     wide.write_text("lines: {far: [[0, 0], [500, 0]]}")
     with pytest.raises(UserError, match=r"far: the point \(500, 0\) is outside the image; expected 0 to 96"):
         detect(run, [str(clip)], out=tmp_path / "out", zones=wide)
-    monkeypatch.setattr("lookonce.commands.moving.Source", lambda name, sampling: type("Live", (), {
-        "live": True, "name": name})())  # fmt: skip
-    with pytest.raises(UserError, match="0: never ends, so nothing after it would be read; give it alone"):
-        detect(run, ["0", "1"], out=tmp_path / "out")
+
+
+def test_a_list_may_have_images_and_videos(run, clip, tmp_path, capsys):
+    [frame] = Source(str(clip), Sampling(start=0.5, end=0.5))
+    Image.fromarray(frame.pixels).save(tmp_path / "clip.png")
+    (tmp_path / "list.txt").write_text(f"# two kinds\n{clip}\nclip.png\n")
+    out = tmp_path / "out"
+    assert main(["detect", str(run), str(tmp_path / "list.txt"), "--out", str(out), "--save", "coco", "--json"]) == 0
+    assert {path.name for path in out.iterdir()} == {
+        "clip.jpg", "clip-2.mp4", "clip-2.jsonl", "videos.json", "detections.json", "coco.json",
+    }  # fmt: skip
+    said = json.loads(capsys.readouterr().out)
+    assert (said["images"], said["sources"][0]["frames"]["used"]) == (1, FRAMES)
+    [image] = json.loads((out / "detections.json").read_text())["images"]
+    assert image["file"] == str(tmp_path / "clip.png")
+    assert image["detections"] == lines(out / "clip-2.jsonl")[10]["detections"]
+    with pytest.raises(UserError, match=r"resume: is for videos; leave out .*clip\.png"):
+        detect(run, [str(tmp_path / "list.txt")], out=out, resume=True)
+
+
+class Camera:
+    """A camera that shows a clip, then stops."""
+
+    size, fps, expected, undecodable = (96, 96), 20.0, 0, 0
+
+    def __init__(self, clip: Path) -> None:
+        self.frames = iter([frame.pixels for frame in Source(str(clip), Sampling())])
+
+    def grab(self) -> bool:
+        self.frame = next(self.frames, None)
+        return self.frame is not None
+
+    def pixels(self) -> np.ndarray:
+        return self.frame
+
+    def scaled(self, size: tuple[int, int]) -> None:
+        return None
+
+    def release(self) -> None:
+        pass
+
+
+def test_cameras_are_read_together_and_each_has_its_files(run, clip, zones, tmp_path, monkeypatch):
+    opened: dict[str, Camera] = {"0": Camera(clip), "1": Camera(clip)}
+    sizes, plain = [], Detector.detect
+
+    def detecting(self, images, selection=None):
+        sizes.append(len(images))
+        return plain(self, images, selection)
+
+    monkeypatch.setattr(Detector, "detect", detecting)
+    monkeypatch.setattr("lookonce.commands.moving.Source", lambda name, sampling: Source(
+        name, sampling, lambda name: opened.pop(name, None), lambda seconds: None))  # fmt: skip
+    with pytest.raises(UserError, match=r"^0: .*it stopped after 24 frames, and did not come.*; 1: .*it stop"):
+        detect(run, ["0", "1"], out=tmp_path, zones=zones, labels=["red"], keep_all=True)
+    about = json.loads((tmp_path / "videos.json").read_text())["sources"]
+    assert [one["lines"] for one in about] == ["camera-0.jsonl", "camera-1.jsonl"]
+    for one in about:
+        assert one["frames"]["used"] == FRAMES
+        assert one["objects"] >= 1
+        assert one["counts"]["middle"]["in"] == {}
+        assert len(lines(tmp_path / one["lines"])) == len(list(Source(str(tmp_path / one["video"]), Sampling()))) == 24
+    assert sum(sizes) == 2 * FRAMES
+    assert max(sizes) > 8  # frames of both in one call
+
+
+def test_a_camera_cannot_be_continued(run, clip, tmp_path, monkeypatch):
+    monkeypatch.setattr("lookonce.commands.moving.Source", lambda name, sampling: Source(
+        name, sampling, lambda name: Camera(clip)))  # fmt: skip
+    with pytest.raises(UserError, match="0: is live, so it cannot be continued; leave out --resume"):
+        detect(run, ["0"], out=tmp_path, resume=True)
+
+
+def test_frames_far_larger_than_the_input_are_scaled_by_the_decoder(run, clip, tmp_path, monkeypatch):
+    detector = Detector(run)
+    width, height = detector.about.input_size
+    assert _scale_to(detector, (4 * width, 2 * height)) == (width, height // 2)
+    assert _scale_to(detector, (width, height)) is None
+    detector.tiling = object()  # tiles need the whole frame
+    assert _scale_to(detector, (4 * width, 2 * height)) is None
+    [frame] = Source(str(clip), Sampling(start=0.5, end=0.5))
+    large = np.kron(frame.pixels, np.ones((4, 4, 1), np.uint8))
+    camera = Camera(clip)
+    camera.frames = iter([large])
+    camera.scaled = lambda size: np.asarray(Image.fromarray(large).resize(size, Image.Resampling.BILINEAR))
+    camera.size = 384, 384
+    opened = [camera]
+    monkeypatch.setattr("lookonce.commands.moving.Source", lambda name, sampling: Source(
+        name, sampling, lambda name: opened.pop() if opened else None, lambda seconds: None))  # fmt: skip
+    with pytest.raises(UserError, match="it stopped after 1 frame"):
+        detect(run, ["0"], out=tmp_path)
+    [line] = lines(tmp_path / "camera-0.jsonl")
+    [found], [expected] = line["detections"], Detector(run)(large).to_json()
+    assert found["box"] == pytest.approx(expected["box"], abs=2)  # in pixels of the whole frame
+
+
+class FakeView:
+    """A view that the user closes after some frames."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.names, self.shown, self.closed = most, [], [], False
+
+    def begin(self, names: list[str]) -> None:
+        self.names.append(names)
+
+    def put(self, name: str, pixels: np.ndarray) -> None:
+        self.shown.append((name, pixels))
+
+    def update(self) -> None:
+        if len(self.shown) >= self.most:
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(("words", "kind"), [(["--show"], "window"), (["--show", "page"], "page")])
+def test_frames_are_shown_and_closing_the_view_keeps_everything(run, clip, tmp_path, monkeypatch, words, kind):
+    view, kinds = FakeView(5), []
+    monkeypatch.setattr("lookonce.commands.moving.open_view", lambda show: [kinds.append(show), view][1])
+    code = main(["detect", str(run), str(clip), "--out", str(tmp_path), "--no-save-images", *words])
+    assert (code, kinds, view.names, view.closed) == (130, [kind], [["clip"]], True)
+    assert {name for name, _ in view.shown} == {"clip"}
+    [frame] = Source(str(clip), Sampling(end=0))
+    assert (view.shown[0][1] != frame.pixels).any()  # with its boxes
+    assert len(lines(tmp_path / "clip.jsonl")) == json.loads((tmp_path / "videos.json").read_text())["sources"][0][
+        "frames"]["used"]  # fmt: skip
+
+
+def test_a_display_that_is_not_there_is_an_error_before_the_model_is_opened(clip, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "tkinter", None)
+    assert main(["detect", "nowhere", str(clip), "--out", str(tmp_path / "out"), "--show"]) == 2
+    assert "use --show page" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_without_frames_does_not_end_the_others(run, clip, tmp_path, monkeypatch):
+    broken = tmp_path / "a.mp4"
+    broken.write_bytes(clip.read_bytes())
+    plain = Source._read_all
+
+    def reading(self, capture):
+        if self.name == str(broken):
+            capture.grab = lambda: False
+        plain(self, capture)
+
+    monkeypatch.setattr(Source, "_read_all", reading)
+    with pytest.raises(UserError, match=r"a\.mp4: 0 detections in 0 frames read; no frame can be decoded"):
+        detect(run, [str(broken), str(clip)], out=tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.jsonl", "clip.jsonl", "clip.mp4", "videos.json"}
+    assert len(lines(tmp_path / "out" / "clip.jsonl")) == FRAMES
 
 
 def test_the_command_line_prints_the_counts(run, clip, tmp_path, capsys):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from lookonce.errors import ConfigError, UserError
-from lookonce.inference import sources
-from lookonce.inference.sources import PAUSES, Sampling, Source, find_sources, kind_of
+from lookonce.inference.captures import Capture
+from lookonce.inference.sources import PAUSES, Sampling, Source, find_sources, frames_together, kind_of, open_capture
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffmpeg is not installed")
 FRAMES = 20
@@ -150,7 +150,6 @@ def test_what_is_no_video_is_an_error_that_says_what_it_is(tmp_path: Path, conte
 def test_a_missing_file_camera_or_stream_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"nowhere\.mp4: no such file"):
         Source("nowhere.mp4", Sampling())
-    monkeypatch.setattr(sources, "open_capture", lambda name: None)
     with pytest.raises(UserError, match=r"camera 97: there is none, or another program uses it"):
         Source("97", Sampling(), lambda name: None)
     with pytest.raises(UserError, match=r"rtsp://x: gives no video within 10 s"):
@@ -163,19 +162,21 @@ def test_a_missing_file_camera_or_stream_is_an_error(monkeypatch: pytest.MonkeyP
 class FakeCapture:
     """A camera that gives some frames and stops."""
 
+    size, fps, expected, undecodable = (64, 48), 30.0, 0, 0
+
     def __init__(self, frames: int, pace: float = 0.0) -> None:
         self.left, self.pace = frames, pace
-
-    def get(self, what: int) -> float:
-        return {cv2.CAP_PROP_FRAME_WIDTH: 64, cv2.CAP_PROP_FRAME_HEIGHT: 48, cv2.CAP_PROP_FPS: 30}.get(what, 0)
 
     def grab(self) -> bool:
         time.sleep(self.pace)
         self.left -= 1
         return self.left >= 0
 
-    def retrieve(self) -> tuple[bool, np.ndarray]:
-        return True, grey(self.left)
+    def moment(self) -> float:
+        raise AssertionError("the time of a live frame is when it arrives")
+
+    def pixels(self) -> np.ndarray:
+        return grey(self.left)
 
     def release(self) -> None:
         pass
@@ -228,22 +229,77 @@ def test_names_say_what_they_are(name: str, kind: str | None) -> None:
     assert kind_of(name) == kind
 
 
-def test_lists_and_folders_of_videos_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_folders_and_patterns_give_images_and_moving_images(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "7").write_text("a file that is called 7")
     assert kind_of("7") is None
     (tmp_path / "sub").mkdir()
     for name in ("b.mp4", "a.mkv", "sub/c.mov", "notes.doc"):
         (tmp_path / name).touch()
-    assert find_sources(str(tmp_path)) == [str(tmp_path / name) for name in ("a.mkv", "b.mp4", "sub/c.mov")]
-    (tmp_path / "list.txt").write_text("# cameras\n0\n\nrtsp://host/1\nsub/c.mov\n")
-    assert find_sources("list.txt") == ["0", "rtsp://host/1", str(Path("sub/c.mov"))]
-    (tmp_path / "mixed.txt").write_text("0\nphoto.jpg\n")
-    with pytest.raises(
-        UserError, match=r"mixed\.txt: has 0 and photo\.jpg; expected videos, cameras and streams alone"
-    ):
-        find_sources("mixed.txt")
-    (tmp_path / "images.txt").write_text("photo.jpg\n")
-    assert find_sources("images.txt") == find_sources("photo.jpg") == []
+    here = str(tmp_path)
+    assert find_sources(here) == ([], [str(tmp_path / name) for name in ("a.mkv", "b.mp4", "sub/c.mov")])
+    assert find_sources("*.m*") == ([], ["a.mkv", "b.mp4"])
+    Path("sub/list.txt").write_text("# cameras\n0\n\nphoto.jpg\nrtsp://host/1\nc.mov\nhttps://host/photo.jpg\n")
+    images = [str(Path("sub/photo.jpg")), "https://host/photo.jpg"]
+    assert find_sources("sub/list.txt") == (images, ["0", "rtsp://host/1", str(Path("sub/c.mov"))])
+    Path("sub/none.txt").write_text("# nothing\n")
+    with pytest.raises(UserError, match=r"none\.txt: has no lines; expected an image, video"):
+        find_sources("sub/none.txt")
+    assert find_sources("photo.jpg") == (["photo.jpg"], [])
+    assert find_sources("https://host/photo.jpg?size=*") == (["https://host/photo.jpg?size=*"], [])
     (tmp_path / "photo.jpg").touch()
-    assert find_sources(str(tmp_path)) == []  # a folder of images
+    assert find_sources(here)[0] == [here]
+    assert len(find_sources(here)[1]) == 3
+    assert find_sources("*.*")[0] == ["notes.doc", "photo.jpg"]
+    assert find_sources("*.jpg") == (["*.jpg"], [])  # as for images alone
+
+
+def test_live_sources_are_read_at_the_same_time_and_one_that_ends_does_not_end_the_others() -> None:
+    captures = {"0": FakeCapture(3, pace=0.002), "1": FakeCapture(9, pace=0.002)}
+    cameras = [Source(name, Sampling(keep_all=True), lambda name: captures.pop(name, None), lambda seconds: None)
+               for name in list(captures)]  # fmt: skip
+    seen: dict[str, list[int]] = {"0": [], "1": []}
+    most = 0
+    for batch in frames_together(cameras, 2):
+        most = max(most, len(batch))
+        for source, frame in batch:
+            seen[source.name].append(frame.index)
+        time.sleep(0.01)
+    assert seen == {"0": [0, 1, 2], "1": list(range(9))}
+    assert most > 2  # frames of both, in one batch
+    assert [camera.tally.failed for camera in cameras] == [True, True]
+
+
+def test_a_wait_without_frames_yields_an_empty_list() -> None:
+    camera = Source("0", Sampling(), lambda name: FakeCapture(1, pace=0.2), lambda seconds: camera._stop.set())
+    batches = [len(batch) for batch in frames_together([camera], 1, patience=0.02)]
+    assert batches.count(1) == 1
+    assert batches.count(0) > 2
+
+
+def test_an_error_of_the_reading_thread_reaches_the_reader() -> None:
+    capture = FakeCapture(3)
+    capture.pixels = lambda: 1 / 0  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        list(Source("0", Sampling(), lambda name: capture))
+
+
+def test_a_reader_gets_frames_in_the_size_that_it_asks_for_where_the_decoder_scales() -> None:
+    capture = FakeCapture(2)
+    capture.scaled = lambda size: np.zeros((size[1], size[0], 3), np.uint8)  # type: ignore[attr-defined]
+    source = Source("0", Sampling(keep_all=True), lambda name: capture, lambda seconds: source._stop.set())
+    source.scale_to = 32, 24
+    assert [(frame.pixels.shape, frame.scaled.shape) for frame in source] == [((48, 64, 3), (24, 32, 3))] * 2
+
+
+def test_files_that_wait_for_their_turn_are_closed(clip: Path) -> None:
+    opened: list[Capture] = []
+
+    def opener(name: str) -> Capture:
+        opened.append(open_capture(name))  # type: ignore[arg-type]
+        return opened[-1]
+
+    source = Source(str(clip), Sampling(), opener)
+    assert not opened[0].grab()
+    assert len(list(source)) == FRAMES
+    assert [capture.grab() for capture in opened] == [False, False]

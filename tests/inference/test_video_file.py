@@ -61,7 +61,7 @@ def test_odd_sides_and_frames_of_another_size_are_written(tmp_path: Path, encode
     assert {frame.pixels.shape for frame in Source(str(tmp_path / "odd.mp4"), Sampling())} == {(48, 64, 3)}
 
 
-def test_a_video_without_frames_leaves_no_file(tmp_path: Path, encoder: str) -> None:
+def test_a_video_without_frames_leaves_no_file_and_is_no_error(tmp_path: Path, encoder: str) -> None:
     VideoFile(tmp_path / "none.mp4", (64, 48), 10).close()
     assert list(tmp_path.iterdir()) == []
 

@@ -9,9 +9,11 @@ import signal
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, get_args
 
@@ -20,7 +22,7 @@ from cyclopts import Parameter
 from lookonce.choices import choose
 from lookonce.commands.arguments import AnyPath, check_order, expanded, several
 from lookonce.commands.lake import LakeOptions, LakeSummary, detect_lake
-from lookonce.commands.moving import MovingOptions, MovingSummary, detect_moving
+from lookonce.commands.moving import FORMATS, MovingOptions, MovingSummary, Show, detect_moving, open_sources
 from lookonce.commands.moving import remove_earlier as remove_earlier_videos
 from lookonce.console import track as tracked
 from lookonce.data.download import MOST_BYTES, fetch_image
@@ -119,6 +121,21 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class MixedSummary:
+    """The result of `lookonce detect` on images and moving images."""
+
+    images: Summary
+    moving: MovingSummary
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what both say."""
+        return self.images.to_json() | self.moving.to_json()
+
+    def __str__(self) -> str:
+        return f"{self.images}\n{self.moving}"
+
+
+@dataclass(frozen=True)
 class _Job:
     """What one `detect` does with each image."""
 
@@ -155,6 +172,7 @@ def detect(
     end: float | None = None,
     keep_all: bool = False,
     resume: bool = False,
+    show: bool | Show = False,
     hide_labels: bool = False,
     hide_scores: bool = False,
     line_width: int | None = None,
@@ -165,7 +183,7 @@ def detect(
     shards: int | None = None,
     workers: int | None = None,
     ray: str | None = None,
-) -> Summary | MovingSummary | LakeSummary:
+) -> Summary | MovingSummary | MixedSummary | LakeSummary:
     """Find objects in images, videos, cameras and streams.
 
     Args:
@@ -173,8 +191,9 @@ def detect(
             once, model file, run folder, Darknet .cfg with its .weights beside it, exported .onnx or .xml, or the http
             or https address of lookonce serve, whose token is in LOOKONCE_TOKEN.
         images: Files, folders, patterns such as "holiday/*.jpg", the http or https address of an image, - for an image
-            on standard input; or video files, a folder of them, the number of a camera (0), the address of a stream
-            (rtsp, http), or a .txt list of these, which need: pip install 'lookonce[video]'.
+            on standard input; video files, the number of a camera (0), the address of a stream (rtsp, http), which
+            need: pip install 'lookonce[video]'; or a .txt list of all these, one a line. Cameras and streams are read
+            at the same time, after everything else.
         out: New or empty folder for the images with boxes and detections.json (boxes xyxy, in pixels of the upright
             image), or for NAME.mp4 with boxes and NAME.jsonl with a line for each frame of each video; none:
             detections, or detections-2, detections-3, ... if that exists.
@@ -197,6 +216,8 @@ def detect(
         end: Videos: seconds at which to stop.
         keep_all: Cameras and streams: use every frame, however late, in place of the newest.
         resume: Videos: continue after the last frame in NAME.jsonl of the folder --out.
+        show: Videos: show the newest frames while the run goes on: in a window, or with --show page in a page whose
+            address is printed. q, Esc or closing the window ends the run as Ctrl-C does.
         hide_labels: Draw boxes without labels.
         hide_scores: Draw labels without scores.
         line_width: Width of the drawn boxes in pixels; none: 1/200 of the image's shorter side.
@@ -229,6 +250,7 @@ def detect(
     if format is not None:
         other = {"overwrite": overwrite, "save": formats, "no-save-images": not save_images, "track": track,
                  "zones": zones, "every": every != 1, "fps": fps, "start": start, "end": end, "keep-all": keep_all,
+                 "show": show,
                  **style}  # fmt: skip
         if wrong := [name for name, value in other.items() if value]:
             raise UserError(f"{wrong[0].replace('_', '-')}: not for tables; leave it out, or --format")
@@ -239,59 +261,70 @@ def detect(
         )
     if given := [name for name, value in tables.items() if value is not None]:
         raise UserError(f"{given[0]}: is for tables; give --format parquet or jsonl as well")
-    moving = [source for image in named for source in find_sources(str(image))]
+    images, moving = _by_kind(named)
     video_options = {"track": track, "zones": zones, "every": every != 1, "fps": fps, "start": start, "end": end,
-                     "keep-all": keep_all, "resume": resume}  # fmt: skip
+                     "keep-all": keep_all, "resume": resume, "show": show}  # fmt: skip
     if not moving and (given := [name for name, value in video_options.items() if value]):
         raise UserError(f"{given[0]}: is for videos, cameras and streams; leave it out for images")
-    if moving:
-        return _detect_moving(
-            model, named, moving, out, overwrite,
-            MovingOptions(Sampling(every, fps, start, end, keep_all), track, None if zones is None else expanded(zones),
-                          resume, formats, None if labels is None else list(several(labels)), save_images, style),
-            lambda: Detector(model, backend, device=device, precision=precision, throughput=True, threshold=threshold,
-                             iou_threshold=iou_threshold, tree_threshold=tree_threshold),
-        )  # fmt: skip
+    options = MovingOptions(
+        Sampling(every, fps, start, end, keep_all), track, None if zones is None else expanded(zones), resume,
+        tuple(name for name in formats if name in FORMATS or not images),
+        None if labels is None else list(several(labels)), save_images, style,
+        "window" if show is True else show or None,
+    )  # fmt: skip
+    if moving and SERVER.match(str(model)):
+        raise UserError(f"{model}: a server reads images; give the model itself for videos")
+    if resume and (out is None or images):
+        raise UserError("resume: give --out with the folder of the call to continue" if out is None else
+                        f"resume: is for videos; leave out {images[0]}")  # fmt: skip
+
+    @cache
+    def opened() -> Detector:
+        return Detector(model, backend, device=device, precision=precision, throughput=True, threshold=threshold,
+                        iou_threshold=iou_threshold, nms=nms, tree_threshold=tree_threshold)  # fmt: skip
+
     with tempfile.TemporaryDirectory(prefix="lookonce-", ignore_cleanup_errors=True) as fetched:
-        files, names = _find(named, Path(fetched))
-        place = numbered_folder(DETECTIONS, start=2) if out is None else new_folder(expanded(out), overwrite)
+        sources = open_sources(moving, options, wait=bool(images))
+        files, names = _find(images, Path(fetched)) if images or not moving else ([], {})
+        reuse = overwrite or resume
+        place = numbered_folder(DETECTIONS, start=2) if out is None else new_folder(expanded(out), reuse)
         with place as folder:
+            sweep(folder)
+            if overwrite and not resume:
+                inputs = {Path(name).expanduser().resolve() for name in (*files, *moving)}
+                if files:
+                    remove_earlier(folder, inputs)
+                if moving:
+                    remove_earlier_videos(folder, inputs)
+            if not files:
+                return detect_moving(opened, sources, folder, options)
             if SERVER.match(str(model)):
                 if (backend, device, precision, nms, tree_threshold) != ("auto", None, "auto", "iou", None):
                     raise UserError("backend, device, precision, nms, tree-threshold: are those of the server; leave "
                                     "them out")  # fmt: skip
                 detector: Detector | Client = Client(str(model), threshold=threshold, iou_threshold=iou_threshold)
             else:
-                detector = Detector(model, backend, device=device, precision=precision, throughput=True,
-                                    threshold=threshold, iou_threshold=iou_threshold, nms=nms,
-                                    tree_threshold=tree_threshold)  # fmt: skip
+                detector = opened()
             labels = None if labels is None else [choose(n, detector.labels, "labels") for n in several(labels)]
-            sweep(folder)
             if overwrite:
-                remove_earlier(folder, {Path(file).resolve() for file in files})
                 check_free(folder, formats)
             job = _Job(Summary(folder), names, formats, labels, save_images, style, _taken(folder))
-            return _write_all(detector, files, job)
+            summary = _write_all(detector, files, job)
+            return MixedSummary(summary, detect_moving(opened, sources, folder, options)) if moving else summary
 
 
-def _detect_moving(
-    model: AnyPath, named: Sequence[str | Path], moving: list[str], out: AnyPath | None, overwrite: bool,
-    options: MovingOptions, opened: Callable[[], Detector],
-) -> MovingSummary:  # fmt: skip
-    """Detect on videos, cameras or streams. moving: the sources that the names mean."""
-    if images := [str(image) for image in named if not find_sources(str(image))]:
-        raise UserError(f"{images[0]}: an image, and {moving[0]} a video; give them in two calls")
-    if SERVER.match(str(model)):
-        raise UserError(f"{model}: a server reads images; give the model itself for videos")
-    if options.resume and out is None:
-        raise UserError("resume: give --out with the folder of the call to continue")
-    reuse = overwrite or options.resume
-    place = numbered_folder(DETECTIONS, start=2) if out is None else new_folder(expanded(out), reuse)
-    with place as folder:
-        sweep(folder)
-        if overwrite and not options.resume:
-            remove_earlier_videos(folder, {Path(name).expanduser().resolve() for name in moving})
-        return detect_moving(opened, moving, folder, options)
+def _by_kind(named: Sequence[str | Path]) -> tuple[list[str], list[str]]:
+    """Return the images and the moving images that the names mean."""
+    images: list[str] = []
+    moving: list[str] = []
+    for name in map(str, named):
+        stills, videos = find_sources(name)
+        if stills and videos and Path(name).is_dir() and find_spec("cv2") is None:
+            log.warning("%s: %s left out, as OpenCV is not installed; pip install 'lookonce[video]'", name,
+                        plural(len(videos), "video"))  # fmt: skip
+            videos = []
+        images, moving = images + stills, moving + videos
+    return images, moving
 
 
 def _find(images: Sequence[str | Path], fetched: Path) -> tuple[list[str], dict[str, str]]:

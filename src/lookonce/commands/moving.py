@@ -1,6 +1,7 @@
 """What detect does with videos, cameras and streams: an annotated video, a line a frame, tracking and counting.
 
-The reading thread decodes ahead, the network runs here, and one thread draws and writes the video.
+Files are read one after the other, then all cameras and streams at the same time. A thread for each source decodes
+ahead, the network runs here on the frames that wait together, and one thread draws, writes and shows the video.
 """
 
 from __future__ import annotations
@@ -10,20 +11,21 @@ import json
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from lookonce.choices import choose
 from lookonce.console import track
-from lookonce.data.images import BATCH
+from lookonce.data.images import BATCH, Decoded
 from lookonce.errors import Interrupted, UserError, plural
 from lookonce.files import alike, write_text
 from lookonce.inference.counting import COLUMNS as EVENT_COLUMNS
@@ -33,16 +35,47 @@ from lookonce.inference.draw import draw
 from lookonce.inference.draw_zones import draw_zones
 from lookonce.inference.frame_lines import FrameLines, Line
 from lookonce.inference.outputs import FOLDERS, ImageResult, write_crops, yolo_lines
-from lookonce.inference.sources import Frame, Sampling, Source
+from lookonce.inference.sources import Frame, Sampling, Source, frames_together
 from lookonce.inference.tracking import Tracker
 from lookonce.inference.video_file import VideoFile
 from lookonce.inference.zones import Zones, read_zones
 from lookonce.model.detections import COLUMNS, Detections
+from lookonce.model.resize import antialiases, fitted
 
 RESULT = "videos.json"
 MovingFormat = Literal["yolo", "csv", "crops"]
 """What detect writes of a video besides its lines."""
 FORMATS: tuple[MovingFormat, ...] = ("yolo", "csv", "crops")
+Show = Literal["window", "page"]
+PATIENCE = 0.05
+"""Seconds without a frame after which a window is served, and Ctrl-C on Windows."""
+
+
+class View(Protocol):
+    """Shows the newest drawn frames."""
+
+    def begin(self, names: list[str]) -> None:
+        """Show these sources in place of those before."""
+
+    def put(self, name: str, pixels: NDArray[np.uint8]) -> None:
+        """Show a frame [h, w, 3] RGB of a source. Called from another thread than the rest."""
+
+    def update(self) -> None:
+        """Serve the view. Raises KeyboardInterrupt if the user closed it."""
+
+    def close(self) -> None:
+        """End the view."""
+
+
+def open_view(show: Show) -> View:
+    """Return a window, or a page in the browser. Raises UserError if there is no display."""
+    if show == "window":
+        from lookonce.inference.live_window import LiveWindow
+
+        return LiveWindow()
+    from lookonce.server.live_page import LivePage
+
+    return LivePage()
 
 
 @dataclass(frozen=True)
@@ -58,6 +91,7 @@ class MovingOptions:
     save_video: bool
     style: dict[str, Any]
     """Options of draw."""
+    show: Show | None = None
 
     def __post_init__(self) -> None:
         if wrong := [name for name in self.formats if name not in FORMATS]:
@@ -116,43 +150,101 @@ class MovingSummary:
         names = sorted({Path(name).suffix[1:] for one in self.sources for name in (one.lines, one.video) if name})
         return "\n".join((*map(str, self.sources), f"-> {self.out} ({', '.join((RESULT, *names))})"))
 
+    @property
+    def line(self) -> str:
+        """All of it in one line, for a message."""
+        return "; ".join(str(self).splitlines())
 
-def detect_moving(opened: Callable[[], Detector], names: list[str], folder: Path,
+
+def open_sources(names: list[str], options: MovingOptions, wait: bool) -> list[Source]:
+    """Return the sources, files first, which were opened once. wait: other work comes before them.
+
+    Raises UserError for one that cannot be opened, that cannot be continued, or that the zones do not fit.
+    """
+    zones = Zones() if options.zones is None else read_zones(options.zones)
+    sources = sorted((Source(name, options.sampling) for name in names), key=lambda source: source.live)
+    for source in sources:
+        if source.live and options.resume:
+            raise UserError(f"{source.name}: is live, so it cannot be continued; leave out --resume")
+        if wait or not sources[0].live:
+            source.rest()
+        zones.check(source.size, source.name)
+    return sources
+
+
+def detect_moving(opened: Callable[[], Detector], sources: list[Source], folder: Path,
                   options: MovingOptions) -> MovingSummary:  # fmt: skip
-    """Detect on each source in turn and write into a folder. What is found before a stop is kept.
+    """Detect on each file in turn, then on all live sources together, and write into a folder.
 
-    opened: opens the detector, which takes seconds; the sources are opened first.
+    What is found before a stop is kept. A source that fails does not end the others.
+
+    opened: opens the detector, which takes seconds.
 
     Raises:
-        UserError: a source that cannot be read; more than one camera or live stream, as the first would never end.
-        Interrupted: Ctrl-C; the files are complete up to the last frame.
+        UserError: a source that has no frames, or stopped and did not come back.
+        Interrupted: Ctrl-C, or the window was closed; the files are complete up to the last frame.
     """
     zones = None if options.zones is None else read_zones(options.zones)
-    sources = [Source(name, options.sampling) for name in names]
-    live = [source.name for source in sources if source.live]
-    if live and len(sources) > 1:
-        raise UserError(f"{live[0]}: never ends, so nothing after it would be read; give it alone")
-    for source in sources if zones else ():
-        zones.check(source.size, source.name)  # type: ignore[union-attr]
-    detector = opened()
-    if options.labels is not None:
-        options = replace(options, labels=[choose(name, detector.labels, "labels") for name in options.labels])
+    live = [source for source in sources if source.live]
+    groups = [*([source] for source in sources if not source.live), *([live] if live else [])]
     summary = MovingSummary(folder)
     taken = {alike(path.stem) for path in folder.iterdir()} if not options.resume else set()
     stopped = False
-    for source in sources:
-        work = _Work(detector, source, _Files(folder, _free(source.name, taken), options), zones)
-        summary.sources.append(work.summary)
-        try:
-            work.run()
-        except KeyboardInterrupt:
-            stopped = True
-        _write_result(detector, summary, options)
-        if stopped:
-            raise Interrupted(f"stopped: {summary}", signal.SIGINT)
+    with ExitStack() as stack:
+        view = None if options.show is None else stack.enter_context(closing(open_view(options.show)))
+        detector = opened()
+        if options.labels is not None:
+            options = replace(options, labels=[choose(name, detector.labels, "labels") for name in options.labels])
+        for group in groups:
+            works = [_Work(detector, s, _Files(folder, _free(s.name, taken), options), zones) for s in group]
+            summary.sources += [work.summary for work in works]
+            try:
+                _detect_together(detector, works, view)
+            except KeyboardInterrupt:
+                stopped = True
+            _write_result(detector, summary, options)
+            if stopped:
+                raise Interrupted(f"stopped: {summary.line}", signal.SIGINT)
     if any(one.failed for one in summary.sources):
-        raise UserError(str(summary))
+        raise UserError(summary.line)
     return summary
+
+
+def _detect_together(detector: Detector, works: list[_Work], view: View | None) -> None:
+    """Detect on sources that are read at the same time. All files are complete at the end, also after an error."""
+    by_source = {work.source: work for work in works}
+    selection, writing = works[0].selection, deque[Future[None]]()
+    with ExitStack() as stack:
+        for work in works:
+            stack.callback(work.finish)
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        for work in works:
+            work.source.scale_to = _scale_to(detector, work.source.size)
+            work.begin(view)
+        if view is not None:
+            view.begin([work.files.stem for work in works])
+        batches = frames_together([*by_source], BATCH if view is None else 1, PATIENCE)
+        stack.enter_context(closing(batches))  # type: ignore[type-var]
+        for batch in track(batches, ", ".join(source.name for source in by_source)):
+            images = [Decoded(frame.pixels if frame.scaled is None else frame.scaled, frame.pixels.shape[1::-1])
+                      for _, frame in batch]  # fmt: skip
+            found = detector.detect(images, selection) if batch else []
+            for (source, frame), one in zip(batch, found, strict=True):
+                writing.append(pool.submit(by_source[source].add(frame, one)))
+            while len(writing) > BATCH:
+                writing.popleft().result()
+            if view is not None:
+                view.update()
+        while writing:
+            writing.popleft().result()
+
+
+def _scale_to(detector: Detector, size: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the size to which the detector reduces frames; None: it needs them whole."""
+    about = detector.about
+    width, height = (int(side) for side in fitted(np.array(size), about.input_size, about.resize))
+    is_reduced = antialiases(about.resize) and 2 * width <= size[0] and 2 * height <= size[1]
+    return (width, height) if is_reduced and getattr(detector, "tiling", None) is None else None
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -187,6 +279,7 @@ class _Files:
         self.folder, self.stem, self.options = folder, stem, options
         self.lines = FrameLines(folder / f"{stem}.jsonl", options.resume)
         self.video: VideoFile | None = None
+        self.view: View | None = None
         self.stack = ExitStack()
         self.rows = self._table(".csv", ("time", "frame", "id", *COLUMNS)) if "csv" in options.formats else None
         self.events = self._table("-events.csv", EVENT_COLUMNS) if options.zones is not None else None
@@ -228,17 +321,22 @@ class _Files:
         return path.name
 
     def draw(self, frame: Frame, found: Detections, zones: Zones | None, counts: Any) -> None:
-        """Write what shows the pixels: the annotated frame, its crops, its YOLO labels."""
+        """Write and show what has the pixels: the annotated frame, its crops, its YOLO labels."""
         result = ImageResult(frame.source, f"{self.stem}-{frame.index:06d}", frame.pixels.shape[1::-1], found)
         if "yolo" in self.options.formats:
             write_text(self.folder / FOLDERS["yolo"] / f"{result.stem}.txt", yolo_lines(result))
         if "crops" in self.options.formats:
             write_crops(self.folder, result, frame.pixels)
+        if self.video is None and self.view is None:
+            return
+        image: Image.Image = draw(frame.pixels, found, **self.options.style)
+        if zones is not None:
+            draw_zones(image, zones, counts)
+        pixels = np.asarray(image)
+        if self.view is not None:
+            self.view.put(self.stem, pixels)
         if self.video is not None:
-            image: Image.Image = draw(frame.pixels, found, **self.options.style)
-            if zones is not None:
-                draw_zones(image, zones, counts)
-            self.video.write(np.asarray(image), frame.time)
+            self.video.write(pixels, frame.time)
 
     def close(self) -> None:
         """Complete all files."""
@@ -263,35 +361,23 @@ class _Work:
         )
         self.summary = SourceSummary(source.name, files.lines.path.name)
 
-    def run(self) -> None:
-        """Detect on all frames. The files are complete at the end, also after an error."""
-        options, source = self.files.options, self.source
+    def begin(self, view: View | None) -> None:
+        """Go on after what an earlier call found, and open the video."""
+        self.files.view = view
         self._replay(self.files.lines.earlier)
-        if options.save_video:
-            self.summary.video = self.files.open_video(source.size, source.fps)
-        writing: deque[Future[None]] = deque()
-        try:
-            with ThreadPoolExecutor(1) as pool:
-                for frame, found in self._found():
-                    found, events = self._followed(found, frame.index, frame.time)
-                    self.files.lines.add(frame, found, events)
-                    counts = None if self.counter is None else self.counter.counts.copy()
-                    writing.append(pool.submit(self.files.draw, frame, found, self.zones, counts))
-                    self._note_age(frame)
-                    while len(writing) > BATCH:
-                        writing.popleft().result()
-                while writing:
-                    writing.popleft().result()
-        finally:
-            self._finish()
+        if self.files.options.save_video:
+            self.summary.video = self.files.open_video(self.source.size, self.source.fps)
 
-    def _found(self) -> Iterator[tuple[Frame, Detections]]:
-        """Yield each frame with its detections: several frames at once of a file, one of a camera."""
-        frames = iter(track(self.source, self.source.name))
+    def add(self, frame: Frame, found: Detections) -> Callable[[], None]:
+        """Write what was found on a frame. Return what draws it, which is called in order in another thread."""
         labels = self.files.options.labels
-        while batch := list(islice(frames, 1 if self.source.live else BATCH)):
-            found = self.detector.detect([frame.pixels for frame in batch], self.selection)
-            yield from zip(batch, (one if labels is None else one.only(labels) for one in found), strict=True)
+        wanted = found if labels is None else found.only(labels)
+        shown, events = self._followed(wanted, frame.index, frame.time)
+        self.files.lines.add(frame, shown, events)
+        counts = None if self.counter is None else self.counter.counts.copy()
+        if self.source.live:
+            self.summary.age = max(self.summary.age or 0.0, time.monotonic() - frame.arrived)
+        return partial(self.files.draw, frame, shown, self.zones, counts)
 
     def _followed(self, found: Detections, index: int, moment: float) -> tuple[Detections, list[Event] | None]:
         """Return the detections with ids and the events, as far as they are asked for, and count them."""
@@ -315,11 +401,8 @@ class _Work:
         if lines:
             self.source.sampling = replace(self.source.sampling, after=lines[-1].frame)
 
-    def _note_age(self, frame: Frame) -> None:
-        if self.source.live:
-            self.summary.age = max(self.summary.age or 0.0, time.monotonic() - frame.arrived)
-
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Complete the files and the summary."""
         tally, counter = self.source.tally, self.counter
         if counter is not None:
             self.files.add_rows(0, 0.0, Detections([], [], [], self.detector.labels), counter.finish())  # type: ignore[arg-type]

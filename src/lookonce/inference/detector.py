@@ -175,12 +175,16 @@ class Detector:
         ]
         return found[0] if is_one(images) else found
 
-    def detect(self, images: Sequence[NDArray[np.uint8]], selection: Selection | None = None) -> list[Detections]:
-        """Return the detections on RGB arrays [h, w, 3] uint8, BATCH at a time.
+    def detect(
+        self, images: Sequence[NDArray[np.uint8] | Decoded], selection: Selection | None = None
+    ) -> list[Detections]:
+        """Return the detections on RGB arrays [h, w, 3] uint8, or images of which fewer pixels are there.
 
         selection: use these thresholds instead of the detector's own.
         """
-        return self._detect([Decoded(image, image.shape[1::-1]) for image in images], selection)
+        return self._detect(
+            [image if isinstance(image, Decoded) else Decoded(image, image.shape[1::-1]) for image in images], selection
+        )
 
     def _detect(self, images: Sequence[Decoded], selection: Selection | None = None) -> list[Detections]:
         found: list[Detections] = []

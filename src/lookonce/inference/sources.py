@@ -8,6 +8,7 @@ frames that it had no time for are counted as dropped.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import time
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from lookonce.data.download import OFFLINE, is_offline
 from lookonce.data.lookup import walk_files, walk_images
 from lookonce.errors import ConfigError, UserError, plural, printable
+from lookonce.inference.captures import TIMEOUT, Capture, load_cv2, open_camera, open_video, place_of
 from lookonce.text import read_lines
 
 Kind = Literal["video", "camera", "stream"]
@@ -41,8 +43,6 @@ MOST_BUFFERED = 1 << 30
 """Bytes of frames that --keep-all holds for a reader that is too slow; then the oldest are dropped."""
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds before each new try to connect to a camera or stream that stopped."""
-TIMEOUT = 10_000
-"""Milliseconds that a stream has to answer."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ class Frame:
     pixels: NDArray[np.uint8]  # [h, w, 3] RGB, upright
     arrived: float = 0.0
     """Clock (time.monotonic) when it was read."""
+    scaled: NDArray[np.uint8] | None = None
+    """The same in the size that the reader asked for, where the decoder is good at that."""
 
 
 @dataclass
@@ -102,7 +104,7 @@ class Tally:
     note: str = ""
     """Why the source ended early; empty: it did not."""
     failed: bool = False
-    """A camera or stream stopped and did not come back."""
+    """It has no frames, or is a camera or stream that stopped and did not come back."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts, and the note if there is one."""
@@ -136,58 +138,51 @@ def kind_of(name: str) -> Kind | None:
     return "video" if path.suffix.lower() in VIDEOS and not path.is_dir() else None
 
 
-def find_sources(named: str) -> list[str]:
-    """Return the moving images that a name means: itself, those of a .txt list, or those of a folder without images.
+def find_sources(named: str) -> tuple[list[str], list[str]]:
+    """Return the images and the moving images that a name means, in order.
 
-    Lines of a list are cameras, addresses, or paths from the list's folder. Raises UserError for a list that mixes
-    videos and images.
+    That is itself, what is in a folder, what matches a pattern, or the lines of a .txt list: cameras, addresses, or
+    paths from the list's folder. Folders and patterns without videos are returned as they are, as images.
     """
     path = Path(named).expanduser()
     if path.suffix.lower() == ".txt" and path.is_file():
-        lines = [line.strip() for line in read_lines(path, "a video, camera or stream on each line")]
-        lines = [line for line in lines if line and not line.startswith("#")]
-        moving = [line for line in lines if kind_of(line)]
-        if moving and len(moving) < len(lines):
-            other = next(line for line in lines if not kind_of(line))
-            raise UserError(f"{named}: has {moving[0]} and {other}; expected videos, cameras and streams alone")
-        return [str(path.parent / line) if kind_of(line) == "video" else line for line in moving]
+        lines = [line.strip() for line in read_lines(path, "an image, video, camera or stream on each line")]
+        found = [_in_list(line, path.parent) for line in lines if line and not line.startswith("#")]
+        if not found:
+            raise UserError(f"{named}: has no lines; expected an image, video, camera or stream on each")
+        return _split(found)
     if path.is_dir():
-        if next(walk_images(path), None) is not None:
-            return []
-        return [os.path.join(folder, name) for folder, names in walk_files(path) for name in names
-                if Path(name).suffix.lower() in VIDEOS]  # fmt: skip
-    return [named] if kind_of(named) else []
+        videos = [os.path.join(folder, name) for folder, names in walk_files(path) for name in names
+                  if Path(name).suffix.lower() in VIDEOS]  # fmt: skip
+        has_images = not videos or next(walk_images(path), None) is not None
+        return [named] if has_images else [], videos
+    if not path.exists() and "://" not in named and glob.has_magic(named):
+        images, moving = _split(sorted(name for name in glob.glob(str(path), recursive=True) if Path(name).is_file()))
+        return (images, moving) if moving else ([named], [])
+    return _split([named])
+
+
+def _in_list(line: str, folder: Path) -> str:
+    """Return a line of a list as a name from here."""
+    is_path = kind_of(line) in ("video", None) and "://" not in line
+    return str(folder / Path(line).expanduser()) if is_path else line
+
+
+def _split(names: list[str]) -> tuple[list[str], list[str]]:
+    return [name for name in names if not kind_of(name)], [name for name in names if kind_of(name)]
 
 
 # Reading
 
 
-def load_cv2() -> Any:
-    """Return OpenCV, silent. Raises UserError if it is not installed."""
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our own summary says what is wrong with a file
-    try:
-        import cv2
-    except ImportError:
-        raise UserError("videos and cameras need OpenCV, which is not installed; run: pip install 'lookonce[video]'"
-                        ) from None  # fmt: skip
-    return cv2
-
-
-def open_capture(name: str) -> Any:
-    """Return an open cv2.VideoCapture, or None if the source cannot be opened."""
-    cv2 = load_cv2()
-    if kind_of(name) == "camera":
-        capture = cv2.VideoCapture(int(name))
-    else:
-        place = name if kind_of(name) == "stream" else str(Path(name).expanduser())
-        capture = cv2.VideoCapture(place, cv2.CAP_FFMPEG, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT,
-                                                           cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT])  # fmt: skip
-    return capture if capture.isOpened() else None
+def open_capture(name: str) -> Capture | None:
+    """Return an open source, or None if it cannot be opened."""
+    kind = kind_of(name)
+    return open_camera(int(name)) if kind == "camera" else open_video(place_of(name), kind == "stream")
 
 
 class Source:
-    """One video file, camera or stream. Its frames can be read once.
+    """One video file, camera or stream. Its frames can be read once, by iteration or with others by frames_together.
 
     Args:
         name: as the user named it.
@@ -195,12 +190,12 @@ class Source:
         opener: opens the name, as open_capture does.
         pause: waits so many seconds.
     Raises:
-        UserError: it cannot be opened, has no frames, or its frames are too large.
+        UserError: it cannot be opened, or its frames are too large.
     """
 
-    def __init__(self, name: str, sampling: Sampling, opener: Callable[[str], Any] = open_capture,
+    def __init__(self, name: str, sampling: Sampling, opener: Callable[[str], Capture | None] = open_capture,
                  pause: Callable[[float], object] | None = None) -> None:  # fmt: skip
-        cv2 = load_cv2()
+        load_cv2()
         self.name, self.sampling, self.tally = name, sampling, Tally()
         self.kind = kind_of(name) or "video"
         if self.kind == "stream" and is_offline():
@@ -209,73 +204,104 @@ class Source:
             raise UserError(f"{name}: no such file; expected a video")
         self._opener, self._stop = opener, Event()
         self._pause = pause or self._stop.wait
-        self._capture = opener(name)
-        if self._capture is None:
+        capture = opener(name)
+        if capture is None:
             raise UserError(_cannot_open(name, self.kind))
-        self.size = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-        """(width, height), pixels, upright."""
-        self.fps = _positive(self._capture.get(cv2.CAP_PROP_FPS)) or 30.0
-        """Mean frames a second, as the container says."""
-        self.expected = int(_positive(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        """Frames, as the container says, which may be an estimate; 0: unknown."""
+        self.size, self.fps, self.expected = capture.size, capture.fps, capture.expected
         self.live = self.kind == "camera" or (self.kind == "stream" and not self.expected)
+        self._capture: Capture | None = capture
+        if not self.live:
+            self.rest()  # a folder of videos takes no memory
         if self.size[0] * self.size[1] > MOST_PIXELS:
             raise UserError(f"{name}: {self.size[0]} x {self.size[1]} pixels; expected at most {MOST_PIXELS:,} in all")
-        self._buffer = _Buffer(self.live, sampling.keep_all, self.tally)
+        self.scale_to: tuple[int, int] | None = None
+        """(width, height) of Frame.scaled; None: it is not wanted."""
         self._due, self._last, self._gap, self._began = 0.0, 0.0, 0.0, 0.0
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames in order. Raises UserError if there is not one."""
-        reader = Thread(target=self._read, name="frames", daemon=True)
-        reader.start()
-        try:
-            while (frame := self._buffer.take()) is not None:
-                self.tally.used += 1
-                yield frame
-        finally:
-            self._stop.set()
-            self._buffer.close()
-            reader.join(TIMEOUT / 1000)
-        if not self.tally.read:
-            raise UserError(f"{self.name}: has no frame that can be decoded; it is damaged or of an unknown codec")
+        for batch in frames_together([self], 1):
+            yield from (frame for _, frame in batch)
+        if self.tally.failed and not self.tally.read:
+            raise UserError(f"{self.name}: {self.tally.note}")
+
+    def rest(self) -> None:
+        """Close it until it starts."""
+        if self._capture is not None:
+            self._capture.release()
+            self._capture = None
+
+    def start(self, changed: Condition) -> None:
+        """Begin to read in a thread, which notifies when frames wait or there are no more."""
+        self._waiting = _Waiting(self.live, self.sampling.keep_all, self.tally, changed)
+        self._reader = Thread(target=self._read, name="frames", daemon=True)
+        self._reader.start()
+
+    def is_ready(self, most: int) -> bool:
+        """Return whether frames wait: one of a live source, as many as wanted of a file, or its last ones."""
+        waiting = len(self._waiting.frames)
+        return waiting >= (1 if self.live or self._waiting.closed else min(most, AHEAD))
+
+    def is_done(self) -> bool:
+        """Return whether all frames were taken."""
+        return self._waiting.closed and not self._waiting.frames
+
+    def take(self, most: int) -> list[Frame]:
+        """Return the next frames that wait."""
+        found = self._waiting.take(most)
+        self.tally.used += len(found)
+        return found
+
+    def stop(self) -> Exception | None:
+        """End reading. Return what the reading thread raised."""
+        self._stop.set()
+        self._waiting.close()
+        self._reader.join(TIMEOUT)
+        return self._waiting.error
 
     def _read(self) -> None:
         """Read until the end, in a thread."""
+        capture = None
         try:
-            index = -1
+            capture = self._capture or self._opener(self.name)
+            if capture is None:
+                self.tally.failed, self.tally.note = True, "it can no longer be opened"
+            else:
+                self._read_all(capture)
+        except Exception as error:
+            self._waiting.error = error
+        finally:
+            self._waiting.close()
+
+    def _read_all(self, capture: Capture) -> None:
+        index = -1
+        try:
             while not self._stop.is_set():
-                if not self._capture.grab():
-                    if self.live and self._reconnect():
+                if not capture.grab():
+                    if self.live and (again := self._reconnected(capture)) is not None:
+                        capture = again
                         continue
                     self._finish()
                     break
                 index += 1
-                moment = self._moment(index)
+                moment = self._moment(capture, index)
                 if self.sampling.end is not None and moment > self.sampling.end:
                     break
                 self.tally.read += 1
-                if self._is_wanted(index, moment):
-                    self._take(index, moment)
+                if self._is_wanted(index, moment) and (pixels := capture.pixels()) is not None:
+                    scaled = None if self.scale_to is None else capture.scaled(self.scale_to)
+                    frame = Frame(index, moment, self.name, pixels, time.monotonic(), scaled)
+                    self._waiting.put(frame, self._stop)
         finally:
-            self._buffer.close()
-            self._capture.release()
+            self._close(capture)
 
-    def _take(self, index: int, moment: float) -> None:
-        cv2 = load_cv2()
-        good, pixels = self._capture.retrieve()
-        if good:
-            rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-            self._buffer.put(Frame(index, moment, self.name, rgb, time.monotonic()), self._stop)
-        else:
-            self.tally.undecodable += 1
-
-    def _moment(self, index: int) -> float:
+    def _moment(self, capture: Capture, index: int) -> float:
         """Return the time of the frame that was just read; it never goes back."""
         if self.live:
             now = time.monotonic()
             self._began = now if index == 0 else self._began
             return now - self._began
-        moment: float = max(self._last, round(self._capture.get(load_cv2().CAP_PROP_POS_MSEC) / 1000, 6))
+        moment: float = max(self._last, capture.moment())
         self._gap, self._last = max(self._gap, moment - self._last), moment
         return moment
 
@@ -290,45 +316,76 @@ class Source:
             self._due = int(tick) + 1
         return index > sampling.after
 
-    def _reconnect(self) -> bool:
-        """Try to open a live source again. Return whether it came back."""
-        self._capture.release()
+    def _reconnected(self, capture: Capture) -> Capture | None:
+        """Return a live source that was opened again; None: it did not come back, or nobody waits for it."""
+        self._close(capture)
         for pause in PAUSES:
             self._pause(pause)
             if self._stop.is_set():
-                return False
-            capture = self._opener(self.name)
-            if capture is not None:
-                self._capture = capture
+                return None
+            again = self._opener(self.name)
+            if again is not None:
                 self.tally.reconnects += 1
-                return True
+                return again
         self.tally.failed = True
         self.tally.note = (
             f"it stopped after {plural(self.tally.read, 'frame')}, and did not come back in {len(PAUSES)} tries within "
             f"{sum(PAUSES):.0f} s"
         )
-        return False
+        return None
+
+    def _close(self, capture: Capture) -> None:
+        self.tally.undecodable, capture.undecodable = self.tally.undecodable + capture.undecodable, 0
+        capture.release()
 
     def _finish(self) -> None:
         """Compare what came with what the container says."""
-        if self.live or not self.expected or not self.tally.read:
+        if self.live:
             return
-        if Path(self.name).suffix.lower() in INDEXED:
-            self.tally.missing = max(0, self.expected - self.tally.read)
-        duration = self.expected / self.fps
-        if self._last + max(0.5, 2 * self._gap) < duration:
-            self.tally.note = (
-                f"the video ends at {self._last:.2f} s of {duration:.2f} s: the file is cut off or damaged"
-            )
+        if not self.tally.read:
+            self.tally.failed = True
+            self.tally.note = "no frame can be decoded; the file is damaged or of an unknown codec"
+        elif self.expected:
+            if Path(self.name).suffix.lower() in INDEXED:
+                self.tally.missing = max(0, self.expected - self.tally.read)
+            duration = self.expected / self.fps
+            if self._last + max(0.5, 2 * self._gap) < duration:
+                self.tally.note = (
+                    f"the video ends at {self._last:.2f} s of {duration:.2f} s: the file is cut off or damaged"
+                )
 
 
-class _Buffer:
-    """Frames between the reading thread and its reader."""
+def frames_together(sources: list[Source], most: int, patience: float | None = None
+                    ) -> Iterator[list[tuple[Source, Frame]]]:  # fmt: skip
+    """Read sources at the same time, and yield the frames that wait together, with their sources.
 
-    def __init__(self, live: bool, keep_all: bool, tally: Tally) -> None:
+    most: frames of one source at once. patience: seconds without a frame after which an empty list is yielded.
+    """
+    changed = Condition()
+    for source in sources:
+        source.start(changed)
+    try:
+        while True:
+            with changed:
+                changed.wait_for(lambda: any(one.is_ready(most) for one in sources)
+                                 or all(one.is_done() for one in sources), patience)  # fmt: skip
+            if all(source.is_done() for source in sources):
+                break
+            yield [(source, frame) for source in sources if source.is_ready(most) for frame in source.take(most)]
+    finally:
+        errors = [source.stop() for source in sources]
+    if wrong := next(filter(None, errors), None):
+        raise wrong
+
+
+class _Waiting:
+    """Frames between a reading thread and their reader."""
+
+    def __init__(self, live: bool, keep_all: bool, tally: Tally, changed: Condition) -> None:
         self.frames: deque[Frame] = deque()
         self.live, self.keep_all, self.tally = live, keep_all, tally
-        self.changed, self.closed = Condition(), False
+        self.changed, self.closed = changed, False
+        self.error: Exception | None = None
 
     def put(self, frame: Frame, stop: Event) -> None:
         """Add a frame: wait for room (file), or drop the oldest (live)."""
@@ -342,13 +399,12 @@ class _Buffer:
                 self.tally.dropped += 1
             self.changed.notify_all()
 
-    def take(self) -> Frame | None:
-        """Return the next frame; None: there are no more."""
+    def take(self, most: int) -> list[Frame]:
+        """Return the next frames, at most so many."""
         with self.changed:
-            self.changed.wait_for(lambda: self.frames or self.closed)
-            frame = self.frames.popleft() if self.frames else None
+            frames = [self.frames.popleft() for _ in range(min(most, len(self.frames)))]
             self.changed.notify_all()
-            return frame
+            return frames
 
     def close(self) -> None:
         """Let nobody wait any more."""
@@ -357,16 +413,12 @@ class _Buffer:
             self.changed.notify_all()
 
 
-def _positive(value: float) -> float:
-    return value if 0 < value < 1e9 else 0.0
-
-
 def _cannot_open(name: str, kind: Kind) -> str:
     """Return why a source cannot be opened, as far as that can be seen, and what to do."""
     if kind == "camera":
         return f"camera {name}: there is none, or another program uses it; cameras count from 0"
     if kind == "stream":
-        return f"{name}: gives no video within {TIMEOUT / 1000:.0f} s; check the address and the password"
+        return f"{name}: gives no video within {TIMEOUT:.0f} s; check the address and the password"
     with Path(name).expanduser().open("rb") as content:
         start = content.read(64)
     if not start:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from lookonce.errors import UserError
 from lookonce.files import temporary
-from lookonce.inference.sources import load_cv2
+from lookonce.inference.captures import load_cv2
 
 log = logging.getLogger("lookonce")
 TIMESCALE = 10_000
@@ -95,6 +95,7 @@ class _Ffmpeg:
     """The ffmpeg program, which reads raw frames. It stops when we close, not at Ctrl-C in our terminal."""
 
     def __init__(self, path: Path, size: tuple[int, int], fps: float) -> None:
+        self.begun = False
         self.messages: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         group: dict[str, Any] = (
             {"creationflags": 0x200} if sys.platform == "win32" else {"start_new_session": True}
@@ -107,6 +108,7 @@ class _Ffmpeg:
 
     def write(self, pixels: NDArray[np.uint8]) -> None:
         assert self.process.stdin is not None
+        self.begun = True
         try:
             self.process.stdin.write(np.ascontiguousarray(pixels).data)
         except OSError:
@@ -116,7 +118,7 @@ class _Ffmpeg:
         assert self.process.stdin is not None
         with suppress(OSError):  # the exit code below says the same
             self.process.stdin.close()
-        failed = self.process.wait() != 0
+        failed = self.process.wait() != 0 and self.begun  # without a frame it always fails
         failure = self._failure() if failed else None
         self.messages.close()
         if failure is not None:

@@ -69,15 +69,15 @@ def _environment() -> jinja2.Environment:
 
 
 @cache
-def _script() -> tuple[str, str]:
-    """Return the script of every page, and its hash as a Content-Security-Policy names it."""
-    text = files("lookonce.report").joinpath("page.js").read_text(encoding="utf-8")
+def _script(name: str) -> tuple[str, str]:
+    """Return a script of this package, and its hash as a Content-Security-Policy names it."""
+    text = files("lookonce.report").joinpath(name).read_text(encoding="utf-8")
     return text, "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def write_page(path: Path, template: str, **values: Any) -> Path:
+def write_page(path: Path, template: str, script_name: str = "page.js", **values: Any) -> Path:
     """Write a page from a template, whole or not at all. All text in values is escaped, for HTML and for terminals."""
-    script, script_hash = _script()
+    script, script_hash = _script(script_name)
     text = (
         _environment()
         .get_template(template)
