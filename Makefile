@@ -63,7 +63,7 @@ $(READY): requirements.lock requirements-cuda.lock requirements-cpu.lock pyproje
 # Write the lock files again (needs uv): exact, hashed pins without addresses. Present pins are kept; delete a lock file
 # to move its pins to the newest versions.
 COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	--no-emit-index-url --quiet --extra demo --extra onnx --extra int8 --extra serve --extra video --extra dev
+	--no-emit-index-url --quiet --extra demo --extra onnx --extra int8 --extra serve --extra lake --extra ray --extra video --extra dev
 lock:
 	cat requirements.lock requirements-cuda.lock >.full.lock
 	$(COMPILE) --constraint tools/constraints.txt -o .full.lock
