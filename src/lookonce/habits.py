@@ -62,6 +62,8 @@ OPTIONS = (
     ("cache", "", "images are cached by themselves; leave it out"),
     ("save", "train", "the model is always saved; leave it out"),
     ("show dont-show", "", "nothing is shown in a window; open the images in the output folder"),
+    ("slice-height slice-width slice slice-size", "", "--tile WIDTHxHEIGHT"),
+    ("overlap-height-ratio overlap-width-ratio overlap-ratio", "", "--overlap"),
     ("save-txt", "detect", "--save yolo"),
     ("save-crop save-crops", "detect", "--save crops"),
     ("save-json", "detect", "--save coco"),

@@ -25,6 +25,7 @@ from lookonce.console import track as tracked
 from lookonce.data.download import MOST_BYTES, fetch_image
 from lookonce.data.images import BATCH, WAITING, Decoded, load_rgb, usable_cores
 from lookonce.data.lookup import find_images
+from lookonce.data.tiles import OVERLAP, check_overlap, read_tile
 from lookonce.errors import ImageError, Interrupted, UserError, plural, printable
 from lookonce.evaluation.average_precision import LOWEST_THRESHOLD
 from lookonce.evaluation.evaluate import SCORE_THRESHOLD
@@ -158,6 +159,8 @@ def detect(
     backend: BackendName = "auto",
     device: str | None = None,
     precision: Precision = "auto",
+    tile: str | None = None,
+    overlap: float = OVERLAP,
 ) -> Summary | MovingSummary:
     """Find objects in images, videos, cameras and streams.
 
@@ -196,6 +199,9 @@ def detect(
         backend: Library that runs the network; auto: the fastest that is installed.
         device: cpu, cuda, or tensorrt (onnxruntime only); none: the backend's default.
         precision: fp32 or bf16 (boxes within 1 px of fp32); auto: bf16 if the processor supports it.
+        tile: For large images and small objects: also look at tiles of this size, such as 640x480 image pixels. auto:
+            the tiles of the model's training, or a size in which its small objects are large enough; none: no tiles.
+        overlap: Smallest part of a tile that its neighbour shows too, 0 to below 1.
     Returns:
         A summary. An image that cannot be read is reported, skipped and counted.
     Raises:
@@ -206,6 +212,8 @@ def detect(
     formats = tuple(choose(name, get_args(SaveFormat), "save") for name in several(save or ()))
     if line_width is not None and not 1 <= line_width <= MAX_LINE:
         raise UserError(f"line-width: {line_width}; expected 1 to {MAX_LINE} pixels")
+    check_overlap(overlap)
+    tiling: dict[str, Any] = {} if tile is None else {"tile": read_tile(tile), "overlap": overlap}
     named = several(images)
     for image in named[:1]:
         check_order(expanded(model), Path(image), "lookonce detect MODEL IMAGES")
@@ -221,21 +229,21 @@ def detect(
             MovingOptions(Sampling(every, fps, start, end, keep_all), track, None if zones is None else expanded(zones),
                           resume, formats, None if labels is None else list(several(labels)), save_images, style),
             lambda: Detector(model, backend, device=device, precision=precision, throughput=True, threshold=threshold,
-                             iou_threshold=iou_threshold, tree_threshold=tree_threshold),
+                             iou_threshold=iou_threshold, tree_threshold=tree_threshold, **tiling),
         )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="lookonce-", ignore_cleanup_errors=True) as fetched:
         files, names = _find(named, Path(fetched))
         place = numbered_folder(DETECTIONS, start=2) if out is None else new_folder(expanded(out), overwrite)
         with place as folder:
             if SERVER.match(str(model)):
-                if (backend, device, precision, nms, tree_threshold) != ("auto", None, "auto", "iou", None):
-                    raise UserError("backend, device, precision, nms, tree-threshold: are those of the server; leave "
-                                    "them out")  # fmt: skip
+                if (backend, device, precision, nms, tree_threshold) != ("auto", None, "auto", "iou", None) or tiling:
+                    raise UserError("backend, device, precision, nms, tree-threshold, tile: are those of the server; "
+                                    "leave them out")  # fmt: skip
                 detector: Detector | Client = Client(str(model), threshold=threshold, iou_threshold=iou_threshold)
             else:
                 detector = Detector(model, backend, device=device, precision=precision, throughput=True,
                                     threshold=threshold, iou_threshold=iou_threshold, nms=nms,
-                                    tree_threshold=tree_threshold)  # fmt: skip
+                                    tree_threshold=tree_threshold, **tiling)  # fmt: skip
             labels = None if labels is None else [choose(n, detector.labels, "labels") for n in several(labels)]
             sweep(folder)
             if overwrite:
@@ -306,6 +314,7 @@ def _header(detector: Detector | Client, job: _Job) -> dict[str, Any]:
         "labels": detector.labels,
         "thresholds": dict(zip(detector.labels, (round(v, 6) for v in detector.thresholds.tolist()), strict=True)),
         "iou_threshold": detector.selection.iou_threshold,
+        **({} if isinstance(detector, Client) or detector.tiling is None else detector.tiling.to_json()),
         "only": job.labels,
         "formats": job.formats,
     }
