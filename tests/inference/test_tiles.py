@@ -138,7 +138,7 @@ def test_merging_keeps_what_a_loop_over_all_pairs_keeps(selection):
     rows = []
     for tile, part in zip(tiles, parts, strict=True):
         for (x1, y1, x2, y2), score, label in zip(part.boxes.tolist(), part.scores, part.labels, strict=True):
-            near_x, near_y = max(2, tile.width / 50), max(2, tile.height / 50)
+            near_x, near_y = max(2, 0.03 * tile.width), max(2, 0.03 * tile.height)
             cut = ((x1 < near_x and tile.x > 0) or (y1 < near_y and tile.y > 0)
                    or (x2 > tile.width - near_x and tile.x + tile.width < size[0])
                    or (y2 > tile.height - near_y and tile.y + tile.height < size[1]))  # fmt: skip

@@ -18,7 +18,7 @@ from lookonce.model.detections import Detections
 from lookonce.model.postprocess import Selection, survivors
 from lookonce.model.tree import Tree
 
-EDGE, EDGE_PART = 2.0, 0.02
+EDGE, EDGE_PART = 2.0, 0.03
 """A box counts as cut within so many pixels of its tile's side, or so much of the tile: a network's boxes are no more
 exact than that."""
 SAME_PART = 0.5
