@@ -507,3 +507,13 @@ def test_what_is_opened_ahead_is_dropped_with_the_iterator(tmp_path):
     next(opened)
     opened.close()
     assert list(opened) == []
+
+
+def test_without_an_input_size_a_file_is_decoded_in_full(tmp_path):
+    Image.effect_noise((1600, 1200), 60).save(tmp_path / "a.jpg")
+    assert load_for(tmp_path / "a.jpg", (64, 64)).reduced
+    whole = load_for(tmp_path / "a.jpg", None)
+    assert not whole.reduced
+    np.testing.assert_array_equal(whole.pixels, load_rgb(tmp_path / "a.jpg"))
+    [(_, ahead)] = open_ahead([tmp_path / "a.jpg"], None)
+    np.testing.assert_array_equal(ahead.pixels, whole.pixels)

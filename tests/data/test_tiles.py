@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from lookonce.data import tiles
 from lookonce.data.dataset import Record, pack
-from lookonce.data.tiles import Tile, Tiling, auto_tile, box_sizes, in_tiles, read_tile, size_text
-from lookonce.errors import ConfigError
+from lookonce.data.images import load_rgb
+from lookonce.data.tiles import Tile, TileReader, Tiling, auto_tile, box_sizes, in_tiles, read_tile, size_text
+from lookonce.errors import ConfigError, ImageError
 
 
 @pytest.mark.parametrize(("size", "tile", "overlap"), [
@@ -140,3 +143,34 @@ def test_images_labelled_as_a_whole_are_not_cut() -> None:
     whole = replace(boxes_of(20, 30), image_labels=np.array([-1, 0]))
     found = in_tiles(whole, Tiling((400, 480)))
     assert [record.image_label for record in found.records] == [-1, -1, -1, 0]
+
+
+def test_a_selection_of_tiles_keeps_their_places() -> None:
+    found = in_tiles(boxes_of(20, 30), Tiling((400, 480)))
+    some = found.select([4, 1, 2])
+    assert [record.corner for record in some.records] == [(240, 0), (240, 0), None]
+    assert [str(record.path) for record in some.records] == ["1.png", "0.png", "0.png"]
+
+
+def test_tiles_are_read_from_images_that_are_decoded_once(tmp_path, monkeypatch) -> None:
+    calls = []
+    monkeypatch.setattr(tiles, "load_rgb", lambda path, *rest: calls.append(path) or load_rgb(path, *rest))
+    files = [tmp_path / f"{n}.png" for n in range(3)]
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    for file in files:
+        Image.fromarray(pixels).save(file)
+    reader = TileReader(None)
+    for file in files * 2:
+        for x, y in ((0, 0), (30, 20)):
+            np.testing.assert_array_equal(reader.read(file, Tile(x, y, 50, 40)), pixels[y : y + 40, x : x + 50])
+    assert calls == files
+    monkeypatch.setattr(tiles, "MOST_KEPT", 1)  # two images stay
+    for file in files[:2]:
+        reader.read(file, Tile(0, 0, 50, 40))
+    assert (calls, list(reader.kept)) == ([*files, files[1]], files[:2])
+
+
+def test_an_image_that_became_smaller_is_an_error(tmp_path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"a.png: 40 x 30 pixels, fewer than when the labels were read"):
+        TileReader(None).read(tmp_path / "a.png", Tile(20, 0, 40, 30))

@@ -283,7 +283,7 @@ def _facts(report: Report, dataset: Dataset, options: dict[str, object]) -> list
         ("protocol", f"{TITLE}; all else: {report.metrics.rules}" if report.coco else str(report.metrics.rules)),
         ("data", f"{report.data}, split {report.split}: {objects}{unread}"),
         ("detector", ", ".join(filter(None, (report.model, report.model_digest)))),
-        *([] if report.tiling is None else [("tiles", str(report.tiling))]),
+        *([] if report.tiling is None else [("tiles", report.tiling.sentence)]),
         ("command", shlex.join(words)),
         ("computed by", report.computed_by),
         ("versions", ", ".join(f"{name} {number}" for name, number in report.versions.items())),

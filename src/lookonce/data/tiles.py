@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import math
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.data.dataset import Dataset
-from lookonce.errors import ConfigError
+from lookonce.data.images import PixelRange, load_rgb
+from lookonce.errors import ConfigError, ImageError
 from lookonce.model.boxes import area
 from lookonce.model.resize import ResizeMode
 
@@ -36,6 +39,8 @@ MOST_ENLARGED = 2.0
 """Largest factor by which auto enlarges a tile: more shows no more detail."""
 MIN_PART = 0.25
 """Of an object's box, a tile of the training shows more than this part, or the box is dropped. As augment.keep."""
+MOST_KEPT = 1 << 28
+"""Bytes of decoded images that a reader of tiles keeps."""
 EXPECTED = f"auto, or WIDTHxHEIGHT in pixels such as 640x480, sides of {SMALLEST} or more"
 
 
@@ -144,7 +149,8 @@ def auto_tile(training: Mapping[str, Any], input_size: tuple[int, int], resize: 
     if isinstance(recipe, Mapping) and recipe.get("tile") not in (None, AUTO):
         return read_tile(recipe["tile"])  # type: ignore[return-value]
     side, image = (boxes.get("small_side"), boxes.get("image_size")) if isinstance(boxes, Mapping) else (None, None)
-    numbers = [side, *image] if isinstance(image, list) else []
+    image = image if isinstance(image, list) else []
+    numbers = [side, *image]
     if len(numbers) != 3 or not all(isinstance(n, int | float) and 0 < n < math.inf for n in numbers):
         raise ConfigError("tile: auto goes by the sizes of the training boxes, which this model does not know; give "
                           "the size of a tile, such as --tile 640x640")  # fmt: skip
@@ -197,3 +203,28 @@ def _inside(boxes: NDArray[np.float32], tile: Tile) -> tuple[NDArray[np.bool_], 
     sides = cut[:, 2:] - cut[:, :2]
     kept = (sides >= 1).all(1) & (sides.prod(1) > MIN_PART * area(boxes))
     return kept, cut[kept]
+
+
+class TileReader:
+    """Reads tiles of image files. Images that were decoded last stay in memory: MOST_KEPT bytes of them, at least two.
+
+    pixel_range: as in images.load_rgb.
+    """
+
+    def __init__(self, pixel_range: PixelRange | None) -> None:
+        self.pixel_range = pixel_range
+        self.kept: OrderedDict[Path, NDArray[np.uint8]] = OrderedDict()
+
+    def read(self, path: Path, tile: Tile) -> NDArray[np.uint8]:
+        """Return a tile [h, w, 3], as a view. Raises ImageError for an image that cannot be decoded or has changed."""
+        image = self.kept.pop(path, None)
+        if image is None:
+            image = load_rgb(path, None, self.pixel_range)
+        self.kept[path] = image
+        while len(self.kept) > 2 and sum(each.nbytes for each in self.kept.values()) > MOST_KEPT:
+            self.kept.popitem(last=False)
+        pixels = tile.crop(image)
+        if pixels.shape[:2] != (tile.height, tile.width):
+            height, width = image.shape[:2]
+            raise ImageError(path, f"{width} x {height} pixels, fewer than when the labels were read")
+        return pixels

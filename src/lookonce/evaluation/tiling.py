@@ -63,8 +63,7 @@ class TilingScore:
         for heading in ("", "AP", *(f"{size} ({self.objects[size]:,})" for size in self.objects), "ms an image"):
             table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
         for name, way in (("whole images", self.whole), ("and tiles", self.tiled)):
-            values = ("-" if value is None else f"{value:.3f}" for value in (way.ap, *way.by_size.values()))
-            table.add_row(name, *values, f"{way.milliseconds:.1f}")
+            table.add_row(name, *map(_score, (way.ap, *way.by_size.values())), f"{way.milliseconds:.1f}")
         return table
 
     @property
@@ -72,8 +71,21 @@ class TilingScore:
         """The setting in one line."""
         return f"{self.tiling}; {self.parts:.1f} parts an image, the whole among them"
 
+    @property
+    def sentence(self) -> str:
+        """All of it in one line, for a page."""
+        ways = []
+        for name, way in (("whole images", self.whole), ("and tiles", self.tiled)):
+            sizes = ", ".join(f"{size} {_score(value)}" for size, value in way.by_size.items())
+            ways.append(f"{name}: AP {_score(way.ap)} ({sizes}), {way.milliseconds:.1f} ms an image")
+        return "; ".join((self.line, *ways))
+
     def __str__(self) -> str:
         return f"{self.line}\n{rendered(self, blank_lines=False)}"
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def timed(detector: Detector, dataset: Dataset) -> tuple[list[Detections], int, float]:

@@ -109,7 +109,7 @@ class Detector:
         self.selection = Selection(float(self.thresholds.min()), iou_threshold, exponent, tree=tree)
         if tile_size == AUTO:
             tile_size = auto_tile(self.about.training, self.about.input_size, self.about.resize)
-        self.tiling = None if tile_size is None else Tiling(cast(TileSize, tile_size), float(overlap))
+        self.tiling = None if tile_size is None else Tiling(tile_size, float(overlap))
         """How images are cut into tiles; None: they are not."""
         if self.tiling is not None:
             log.info("%s", self.tiling)

@@ -81,7 +81,8 @@ def nms_per_class(
     if selection.distance_exponent is not None:
         overlap = overlap - relative_distance(corners[:, None], corners) ** selection.distance_exponent
     clash = (overlap > selection.iou_threshold)[row][:, row]  # [M, M]
-    keep = survivors(*np.triu(clash & (label[:, None] == label), 1).nonzero(), len(clash))
+    better, worse = np.triu(clash & (label[:, None] == label), 1).nonzero()
+    keep = survivors(better, worse, len(clash))
     return box[keep], label[keep]
 
 

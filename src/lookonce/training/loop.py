@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from lookonce.data.device_images import open_store
 from lookonce.data.images import usable_cores
-from lookonce.data.loader import ImageCache, Shuffled, TrainingImages, collate
+from lookonce.data.loader import ImageCache, Shuffled, TrainingImages, collate, tile_blocks
 from lookonce.errors import UserError
 from lookonce.model.sizes import num_floats, num_operations
 from lookonce.training.checkpoints import LastCheckpoint, WholeFiles
@@ -160,7 +160,8 @@ class Engine:
                  keep: Callable[[Path], None], began: float) -> None:  # fmt: skip
         self.config, self.folder, self.cache, self.report, self.checkpoint = config, folder, cache, report, checkpoint
         self.keep = keep
-        self.sampler = Shuffled(len(cache.dataset), config.seed, max(1, config.settings.variants))
+        self.sampler = Shuffled(len(cache.dataset), config.seed, max(1, config.settings.variants),
+                                tile_blocks(cache.dataset))  # fmt: skip
         self.progress = Progress(report, config.settings.steps)
         self.began = began
         self._held = ExitStack()
@@ -238,7 +239,7 @@ class Engine:
             workers = min(usable_cores() - 1, MOST_WORKERS) if on_gpu else 0
         own = torch.Generator()  # for the loaders; the global generator belongs to the network (dropout)
         images: Any = TrainingImages(self.cache, how.difficult)
-        inputs: Any = None if val is None else Inputs(val.dataset, val.input_size, val.mode)
+        inputs: Any = None if val is None else Inputs(val.seen, val.input_size, val.mode)
         if how.features != "none":
             backbone = FrozenBackbone(module, self.config)
             self._held.callback(backbone.close)
