@@ -782,7 +782,7 @@ def test_without_a_terminal_stdout_has_the_result_only_and_stderr_a_line_an_epoc
 
 
 def test_a_run_on_tiles_resumes_exactly_and_its_model_knows_them(squares, tmp_path, caplog):
-    given = {**SMALL, "epochs": 2, "schedule": "constant", "tile": "64x96"}
+    given = {**SMALL, "epochs": 2, "schedule": "constant", "burn_in": 0, "precision": "fp32", "tile": "64x96"}
     with caplog.at_level(logging.INFO, "lookonce"):
         whole = train(squares, out=tmp_path, name="whole", **given)
     assert "tiles of 64 x 96 px, overlap 0.2: an epoch has 24 whole images and their 48 tiles" in caplog.text
@@ -798,10 +798,11 @@ def test_a_run_on_tiles_resumes_exactly_and_its_model_knows_them(squares, tmp_pa
     model, val = load_model(whole), read_dataset(squares, "val")
     found, _ = detect_all(Detector(model, "torch", precision="fp32", tile="auto"), val)
     mean = score(val, found, RULES, bootstrap=0).mean_ap
-    assert read_results(whole) == pytest.approx(mean, abs=1e-3)
+    assert mean > 0
+    assert best_of_training(whole) == pytest.approx(mean, abs=0.01)
 
 
-def read_results(run):
+def best_of_training(run):
     """The best mAP of the validations in training."""
     rows = list(csv.DictReader((run / "results.csv").open()))
     [name] = [name for name in rows[0] if "mAP" in name]
