@@ -239,7 +239,7 @@ def test_tiles_are_compared_with_whole_images(run, squares, tmp_path, capsys):
     assert tiling["objects"] == {size: each["objects"] for size, each in told["sizes"].items()}
     shown = page.read_text()
     assert "tiles of 64 x 64 px, overlap 0.2; 5.0 parts an image, the whole among them; whole images: AP " in shown
-    assert "64x64" in shown  # in the command
+    assert "--tile 64x64</code>" in shown
     report = evaluate(run, squares, bootstrap=0, tile="64x64", protocol="coco")
     assert report.tiling.tiled.ap == report.mean_ap
     assert report.tiling.tiled.by_size["small"] == report.coco.numbers["AP small"]
