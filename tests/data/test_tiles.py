@@ -174,3 +174,9 @@ def test_an_image_that_became_smaller_is_an_error(tmp_path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     with pytest.raises(ImageError, match=r"a.png: 40 x 30 pixels, fewer than when the labels were read"):
         TileReader(None).read(tmp_path / "a.png", Tile(20, 0, 40, 30))
+
+
+def test_more_tiles_than_anyone_wants_are_an_error() -> None:
+    assert len(Tiling((32, 32), 0).of((3200, 3200))) == 10_000 + 1
+    with pytest.raises(ConfigError, match=r"overlap 0.99: 11,783,961 tiles for an image of 4000 x 3000 px; .* smaller"):
+        Tiling((32, 32), 0.99).of((4000, 3000))

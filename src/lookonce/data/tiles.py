@@ -37,6 +37,8 @@ ENOUGH = 32.0
 """Side that these objects get at the network's input: below it an object is small, as COCO has it."""
 MOST_ENLARGED = 2.0
 """Largest factor by which auto enlarges a tile: more shows no more detail."""
+MOST_TILES = 10_000
+"""Most tiles of an image."""
 MIN_PART = 0.25
 """Of an object's box, a tile of the training shows more than this part, or the box is dropped. As augment.keep."""
 MOST_KEPT = 1 << 28
@@ -83,12 +85,19 @@ class Tiling:
         return {"tile": self.size, "overlap": self.overlap}
 
     def of(self, size: tuple[int, int]) -> list[Tile]:
-        """Return the tiles of an image of (width, height) row by row, and after them the whole image."""
+        """Return the tiles of an image of (width, height) row by row, and after them the whole image.
+
+        Raises ConfigError for more than MOST_TILES.
+        """
         wide, high = min(self.size[0], size[0]), min(self.size[1], size[1])
         whole = Tile(0, 0, *size)
         if (wide, high) == size:
             return [whole]
         columns, rows = _starts(size[0], wide, self.overlap), _starts(size[1], high, self.overlap)
+        count = len(columns) * len(rows)
+        if count > MOST_TILES:
+            raise ConfigError(f"{self}: {count:,} tiles for an image of {size[0]} x {size[1]} px; "
+                              f"expected at most {MOST_TILES:,}; use a larger --tile or a smaller --overlap")  # fmt: skip
         return [*(Tile(x, y, wide, high) for y in rows for x in columns), whole]
 
 
