@@ -96,8 +96,8 @@ class Tiling:
         columns, rows = _starts(size[0], wide, self.overlap), _starts(size[1], high, self.overlap)
         count = len(columns) * len(rows)
         if count > MOST_TILES:
-            raise ConfigError(f"{self}: {count:,} tiles for an image of {size[0]} x {size[1]} px; "
-                              f"expected at most {MOST_TILES:,}; use a larger --tile or a smaller --overlap")  # fmt: skip
+            raise ConfigError(f"{self}: {count:,} tiles for an image of {size[0]} x {size[1]} px; expected at most "
+                              f"{MOST_TILES:,}; use a larger --tile or a smaller --overlap")  # fmt: skip
         return [*(Tile(x, y, wide, high) for y in rows for x in columns), whole]
 
 
