@@ -64,6 +64,8 @@ OPTIONS = (
     ("dont-show", "detect", "nothing is shown unless asked for; leave it out"),
     ("view-img", "detect", "--show"),
     ("show dont-show", "", "nothing is shown in a window; open the images in the output folder"),
+    ("slice-height slice-width slice slice-size", "", "--tile WIDTHxHEIGHT"),
+    ("overlap-height-ratio overlap-width-ratio overlap-ratio", "", "--overlap"),
     ("save-txt", "detect", "--save yolo"),
     ("save-crop save-crops", "detect", "--save crops"),
     ("save-json", "detect", "--save coco"),

@@ -18,7 +18,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
             "pixel-range",
         ),
         "Length": ("minutes", "steps", "epochs", "usual-steps", "batch-size", "monitor", "patience", "min-delta"),
-        "Network": ("network", "size", "multi-scale", "resize", "anchors"),
+        "Network": ("network", "size", "multi-scale", "resize", "tile", "anchors"),
         "Start": ("weights", "match-classes", "keep-last", "freeze", "features", "variants"),
         "Optimizer and loss": (
             "recipe", "learning-rate", "optimizer", "schedule", "momentum", "beta2", "epsilon", "weight-decay",
@@ -55,11 +55,13 @@ EXAMPLES = {
     "demo": ("lookonce demo",),
     "detect": ("lookonce detect coco photo.jpg", "lookonce detect runs/cells-1 photos/",
                "lookonce detect yolov2.cfg photo.jpg --threshold .5", "lookonce detect coco clip.mp4 --track",
+               "lookonce detect runs/cells-1 slides/ --tile auto",
                "lookonce detect coco s3://bucket/photos --out tables --format parquet"),
     "diagnose": ("lookonce diagnose runs/cells-1 cells",),
     "models": ("lookonce models",),
     "download": ("lookonce download yolov2-tiny",),
-    "evaluate": ("lookonce evaluate runs/cells-1", "lookonce evaluate runs/cells-1 cells --report cells-1.html"),
+    "evaluate": ("lookonce evaluate runs/cells-1", "lookonce evaluate runs/cells-1 cells --report cells-1.html",
+                 "lookonce evaluate runs/cells-1 --tile 640x480 --overlap .3"),
     "explain": ("lookonce explain cells runs/cells-1",),
     "export": ("lookonce export runs/cells-1 --format onnx",
                "lookonce export runs/cells-1 --format openvino --int8 --data cells"),
@@ -67,7 +69,7 @@ EXAMPLES = {
     "serve": ("lookonce serve runs/cells-1", "lookonce serve cells=runs/cells-1 parts=parts.xml --port 9000"),
     "zones": ("lookonce zones clip.mp4", "lookonce zones clip.mp4 clip-zones.yaml"),
     "train": ("lookonce train cells --weights coco", "lookonce train cells --weights coco --minutes 1",
-              "lookonce train --resume runs/cells-1"),
+              "lookonce train cells --tile auto", "lookonce train --resume runs/cells-1"),
 }  # fmt: skip
 NOTES = {
     "models": (

@@ -307,3 +307,39 @@ def test_a_published_model_detects_by_name_after_one_download(published, publish
     assert said["model_digest"] == f"sha256:{hashlib.sha256(published_weights).hexdigest()}"
     assert said["labels"][79] == "toothbrush"
     assert said["images"] == json.loads((tmp_path / "a" / "detections.json").read_text())["images"]
+
+
+def test_tiles_are_asked_for_in_words_and_told_in_the_result(run, squares, tmp_path, capsys):
+    image = squares / "JPEGImages" / "test000.png"
+    words = ["detect", str(run), str(image), "--out"]
+    assert main([*words, str(tmp_path / "a"), "--tile", "64x48", "--overlap", ".3"]) == 0
+    told = json.loads((tmp_path / "a" / "detections.json").read_text())
+    assert (told["tile"], told["overlap"]) == ([64, 48], 0.3)
+    found = Detector(run, tile=(64, 48), overlap=0.3)(image)
+    boxes = [one["box"] for one in told["images"][0]["detections"]]
+    assert boxes == [pytest.approx(box, abs=0.02) for box in found.boxes.tolist()]
+    assert main([*words, str(tmp_path / "b")]) == 0
+    assert "tile" not in json.loads((tmp_path / "b" / "detections.json").read_text())
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("words, said", [
+    (["--tile", "31x64"], "tile: 31x64; expected auto, or WIDTHxHEIGHT in pixels such as 640x480, sides of 32 or more"),
+    (["--tile", "large"], "tile: 'large'; expected auto, or WIDTHxHEIGHT"),
+    (["--overlap", "1"], "overlap: 1.0; expected a part of a tile, 0 to below 1"),
+    (["--tile", "64x64", "--overlap", "-.1"], "overlap: -0.1; expected a part of a tile"),
+])  # fmt: skip
+@pytest.mark.parametrize("command", ["detect", "evaluate"])
+def test_tiles_that_cannot_be_are_one_line_and_exit_2(
+    command, words, said, run, squares, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main([command, str(run), str(squares), *words]) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "tile" in line]
+    assert said in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_tiles_are_not_asked_of_a_server(squares, tmp_path):
+    with pytest.raises(UserError, match="tile: are those of the server; leave them out"):
+        detect("http://127.0.0.1:9", squares / "JPEGImages", out=tmp_path / "a", tile="64x64")

@@ -18,7 +18,7 @@ from lookonce.console import rendered
 from lookonce.errors import ConfigError, UserError
 from lookonce.evaluation.average_precision import Rules, score
 from lookonce.evaluation.coco import score_coco
-from lookonce.evaluation.evaluate import detect_all
+from lookonce.evaluation.evaluate import analyse, detect_all
 from sets import write_squares
 
 
@@ -219,3 +219,35 @@ def test_a_run_knows_its_data(run, squares, tmp_path):
         UserError, match=r"nowhere: the data of .*run is not there; give its new path: lookonce evaluate"
     ):
         evaluate(moved)
+
+
+def test_tiles_are_compared_with_whole_images(run, squares, tmp_path, capsys):
+    page = tmp_path / "a.html"
+    words = ["evaluate", str(run), str(squares), "--bootstrap", "0", "--tile", "64x64", "--report", str(page)]
+    assert main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    dataset, tiling = read_dataset(squares, "test"), told["tiling"]
+    for way, detector in (("whole", Detector(run, precision="fp32")),
+                          ("tiled", Detector(run, precision="fp32", tile=(64, 64)))):  # fmt: skip
+        found = analyse(dataset, detect_all(detector, dataset)[0], Rules(score_threshold=0.005), 0)
+        assert tiling[way]["ap"] == found.metrics.mean_ap
+        assert tiling[way]["by_size"] == {one.size: one.mean_ap for one in found.sizes}
+        assert tiling[way]["milliseconds"] > 0
+    assert told["mean_ap"] == tiling["tiled"]["ap"]
+    assert {size: each["ap"] for size, each in told["sizes"].items()} == tiling["tiled"]["by_size"]
+    assert (tiling["tile"], tiling["overlap"], tiling["parts"]) == ([64, 64], 0.2, 5)
+    assert tiling["objects"] == {size: each["objects"] for size, each in told["sizes"].items()}
+    shown = page.read_text()
+    assert "tiles of 64 x 64 px, overlap 0.2; 5.0 parts an image, the whole among them; whole images: AP " in shown
+    assert "--tile 64x64</code>" in shown
+    report = evaluate(run, squares, bootstrap=0, tile="64x64", protocol="coco")
+    assert report.tiling.tiled.ap == report.mean_ap
+    assert report.tiling.tiled.by_size["small"] == report.coco.numbers["AP small"]
+    assert "whole images" in str(report)
+    assert evaluate(run, squares, bootstrap=0).tiling is None
+
+
+def test_detections_in_files_have_no_tiles(run, squares, tmp_path):
+    (tmp_path / "found.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"tile: the detections are read from .*found.json; leave it out"):
+        evaluate(tmp_path / "found.json", squares, tile="64x64")

@@ -323,3 +323,14 @@ def test_names_of_files_come_from_the_source():
     assert [_free(name, taken) for name in ("a/clip.mp4", "b/Clip.mov", "0", "rtsp://me:word@host/1?key=2")] == [
         "clip", "Clip-2", "camera-0", "1",
     ]  # fmt: skip
+
+
+def test_frames_are_detected_in_tiles(run, clip, tmp_path):
+    detect(run, [str(clip)], out=tmp_path, every=10, save_images=False, tile="64x96", overlap=0.5)
+    detector = Detector(run, tile=(64, 96), overlap=0.5)
+    frames = list(Source(str(clip), Sampling(every=10)))
+    assert [line["detections"] for line in lines(tmp_path / "clip.jsonl")] == [
+        detector(frame.pixels).to_json() for frame in frames
+    ]
+    about = json.loads((tmp_path / "videos.json").read_text())
+    assert (about["tile"], about["overlap"]) == ([64, 96], 0.5)

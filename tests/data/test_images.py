@@ -545,3 +545,13 @@ def test_pixels_of_a_decoded_image_are_those_of_load_rgb(mode, tmp_path):
     assert (decoded.decoded_size, decoded.reduced) == ((30, 20), False)
     assert Decoded(decoded.pixels, (60, 40)).decoded_size == (30, 20)
     assert Decoded(decoded.pixels, (60, 40)).reduced
+
+
+def test_without_an_input_size_a_file_is_decoded_in_full(tmp_path):
+    Image.effect_noise((1600, 1200), 60).save(tmp_path / "a.jpg")
+    assert load_for(tmp_path / "a.jpg", (64, 64)).reduced
+    whole = load_for(tmp_path / "a.jpg", None)
+    assert not whole.reduced
+    np.testing.assert_array_equal(whole.pixels, load_rgb(tmp_path / "a.jpg"))
+    [(_, ahead)] = open_ahead([tmp_path / "a.jpg"], None)
+    np.testing.assert_array_equal(ahead.pixels, whole.pixels)

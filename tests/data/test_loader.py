@@ -10,8 +10,19 @@ from PIL import Image
 from lookonce.data import loader
 from lookonce.data.dataset import Record, pack
 from lookonce.data.images import load_rgb
-from lookonce.data.loader import Batch, ImageCache, Sample, Share, Shuffled, TrainingImages, collate, reduced_sizes
+from lookonce.data.loader import (
+    Batch,
+    ImageCache,
+    Sample,
+    Share,
+    Shuffled,
+    TrainingImages,
+    collate,
+    reduced_sizes,
+    tile_blocks,
+)
 from lookonce.data.read import read_dataset
+from lookonce.data.tiles import Tiling, in_tiles
 from lookonce.errors import ImageError
 from sets import write_squares
 
@@ -179,3 +190,42 @@ def test_files_of_a_killed_run_of_version_0_1_are_removed(dataset, tmp_path):
     (tmp_path / "canvas.u8").write_bytes(b"old")
     ImageCache(dataset, 48, tmp_path)
     assert not (tmp_path / "canvas.u8").exists()
+
+
+def test_tiles_are_cut_from_the_image_and_never_written(dataset, tmp_path):
+    tiled = in_tiles(dataset, Tiling((64, 48)))
+    found = ImageCache(tiled, 40, tmp_path / "run")
+    images = TrainingImages(found)
+    assert found.file.stat().st_size == 3 * 40 * 40 * 3  # the three whole images
+    for index, record in enumerate(tiled.records):
+        sample = images[index]
+        pixels = load_rgb(record.path)
+        if record.corner is not None:
+            x, y = record.corner
+            pixels = pixels[y : y + 48, x : x + 64]
+        np.testing.assert_array_equal(sample.pixels, load_rgb(pixels, reduce_to=40))
+        assert sample.size == ((40, 30) if record.corner else (40, 40))
+        np.testing.assert_allclose(sample.boxes, record.boxes * 40 / (64 if record.corner else 96), rtol=1e-6)
+    assert sum(record.corner is not None for record in tiled.records) == 3 * 6
+
+
+def test_an_epoch_of_tiles_has_each_once_file_by_file_and_depends_on_seed_and_epoch_alone(tmp_path, monkeypatch):
+    dataset = read_dataset(write_squares(tmp_path / "many", {"train": 20}))
+    tiled = in_tiles(dataset, Tiling((64, 96)))
+    assert tile_blocks(dataset) is None
+    assert tile_blocks(tiled).files == 64
+    monkeypatch.setattr(loader, "MOST_FILES", 4)
+    blocks = tile_blocks(tiled)
+    order, again = (Shuffled(len(tiled), 3, blocks=blocks) for _ in range(2))
+    first = list(order)
+    assert sorted(first) == list(range(60)) == list(range(len(tiled)))
+    assert first == list(again)
+    files = tiled.paths[first]
+    parts = [set(files[start : start + 12]) for start in range(0, 60, 12)]
+    assert [len(part) for part in parts] == [4] * 5  # the tiles of four files each
+    assert len(set(files[:4])) > 1  # which are mixed
+    order.set_epoch(1)
+    assert first != list(order)
+    assert parts[0] != set(tiled.paths[list(order)[:12]])
+    again.begin(0, 17)
+    assert list(again) == first[17:]

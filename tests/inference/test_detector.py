@@ -12,8 +12,11 @@ from PIL import Image
 from conftest import GOLDEN
 from lookonce import Detector, read_dataset
 from lookonce.data.images import load_for
+from lookonce.data.tiles import Tiling
 from lookonce.errors import UserError
+from lookonce.inference.tiles import merged
 from lookonce.model.boxes import iou
+from lookonce.model.model_file import load_model
 from lookonce.model.postprocess import DIOU_EXPONENT, Selection
 
 
@@ -207,3 +210,73 @@ def test_diou_keeps_boxes_side_by_side_that_iou_suppresses(run):
     assert sum(len(apart(image)) for image in images) > sum(len(alone(image)) for image in images)
     with pytest.raises(UserError, match="nms: 'soft'; expected one of iou, diou"):
         Detector(model, nms="soft")
+
+
+def large(squares):
+    """Nine images of squares side by side, 288 x 288."""
+    files = [record.path for record in read_dataset(squares, "train").records[:9]]
+    rows = [np.concatenate([np.array(Image.open(file)) for file in files[n : n + 3]], 1) for n in (0, 3, 6)]
+    return np.concatenate(rows)
+
+
+def test_tiles_are_detected_like_images_of_their_own_and_merged(run, detector, squares):
+    tiled, image = Detector(run, tile=(96, 96), overlap=0.25), large(squares)
+    tiles = tiled.tiling.of((288, 288))
+    assert len(tiles) == 16 + 1
+    parts = detector([np.ascontiguousarray(tile.crop(image)) for tile in tiles])
+    expected, found = merged((288, 288), tiles, parts, detector.selection), tiled(image)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.01)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    assert len(detector(image)) < len(found) / 2  # the whole image alone is a third of the size it was trained on
+
+
+def test_files_arrays_and_several_images_give_the_same_tiles(run, squares, tmp_path):
+    tiled, image = Detector(run, tile="96x96"), large(squares)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    small = read_dataset(squares, "test").records[0].path
+    one = tiled(image)
+    several = tiled([tmp_path / "a.png", small, image])
+    [(_, opened, from_file)] = tiled.detect_files([tmp_path / "a.png"])
+    assert opened.size == (288, 288)
+    for found in (several[0], several[2], from_file, tiled.detect([image])[0]):
+        np.testing.assert_allclose(found.boxes, one.boxes, atol=0.01)
+        np.testing.assert_array_equal(found.labels, one.labels)
+    np.testing.assert_allclose(several[1].boxes, Detector(run)(small).boxes, atol=0.01)  # not larger than a tile
+    assert (tiled(image, threshold=0.9).scores > 0.9).all()
+
+
+def test_a_large_jpeg_is_cut_at_its_full_size(run, squares, tmp_path):
+    image = np.tile(large(squares), (3, 3, 1))
+    Image.fromarray(image).save(tmp_path / "a.jpg", quality=95)
+    assert load_for(tmp_path / "a.jpg", (96, 96)).reduced
+    found = Detector(run, tile=(192, 192))
+    np.testing.assert_array_equal(found(tmp_path / "a.jpg").boxes, found(Image.open(tmp_path / "a.jpg")).boxes)
+
+
+def test_auto_takes_the_tiles_that_the_model_knows(run, exported):
+    model = load_model(run)
+    side = model.training["boxes"]["small_side"]
+    expected = round(96 * side / 32)
+    assert 28 <= side <= 40
+    for each in (run, exported / "m.onnx", exported / "m.xml"):
+        if each.suffix == ".onnx":
+            pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+        assert Detector(each, tile="auto").tiling == Tiling((expected, expected))
+    trained = replace(model, training={**model.training, "recipe": {**model.training["recipe"], "tile": "50x40"}})
+    assert Detector(trained, tile="auto", overlap=0.5).tiling == Tiling((50, 40), 0.5)
+    unknown = replace(model, training={})
+    with pytest.raises(UserError, match=r"tile: auto goes by .* does not know; give the size of a tile, such as --til"):
+        Detector(unknown, tile="auto")
+    assert Detector(unknown).tiling is None
+
+
+@pytest.mark.parametrize("given", [{"tile": "31x64"}, {"tile": "wide"}, {"overlap": 1}, {"overlap": -0.5}])
+def test_tiles_that_cannot_be_are_refused_before_the_model_is_opened(given):
+    with pytest.raises(UserError, match=r"^(tile|overlap): .*; expected"):
+        Detector("nowhere", **given)
+
+
+def test_a_tree_of_classes_is_detected_in_tiles(tree_run, squares):
+    image = large(squares)
+    found = Detector(tree_run, tile=(96, 96), threshold=0.05)(image)
+    assert len(found.backed_off) == len(found) > 0

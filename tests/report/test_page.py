@@ -70,9 +70,12 @@ def test_sections_are_linked_below_the_title(tmp_path):
 
 def test_options_are_not_broken_at_their_hyphens(tmp_path):
     text = written(
-        tmp_path / "p.html", "{{ said|options }}", said="use a larger --size or --anchors 7, not semi--colons"
+        tmp_path / "p.html",
+        "{{ said|options }}",
+        said="a larger --size or --anchors 7, not semi--colons; --tile 64x48, --overlap 0.3.",
     )
     code = '<code class="nowrap">'
+    assert f"{code}--tile 64x48</code>, {code}--overlap 0.3</code>." in text
     assert f"larger {code}--size</code> or {code}--anchors 7</code>, not semi--colons" in text
 
 

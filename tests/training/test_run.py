@@ -26,6 +26,8 @@ from lookonce.commands.diagnose import diagnose
 from lookonce.data.formats.voc import write_annotation
 from lookonce.deploy.prune import choose, cut
 from lookonce.errors import Interrupted, UserError
+from lookonce.evaluation.average_precision import score
+from lookonce.evaluation.evaluate import RULES, detect_all
 from lookonce.files import LOCK
 from lookonce.model.darknet.cfg import Cfg, read_cfg, write_cfg
 from lookonce.model.heads.region import LOSSES
@@ -839,3 +841,47 @@ def test_without_a_terminal_stdout_has_the_result_only_and_stderr_a_line_an_epoc
     assert "\r" not in done.stderr
     assert "Warning" not in done.stderr  # of Lightning
     assert len(done.stderr) < 3000
+
+
+def test_a_run_on_tiles_resumes_exactly_and_its_model_knows_them(squares, tmp_path, caplog):
+    given = {**SMALL, "epochs": 2, "schedule": "constant", "burn_in": 0, "precision": "fp32", "tile": "64x96"}
+    with caplog.at_level(logging.INFO, "lookonce"):
+        whole = train(squares, out=tmp_path, name="whole", **given)
+    assert "tiles of 64 x 96 px, overlap 0.2: an epoch has 24 whole images and their 48 tiles" in caplog.text
+    half = train(squares, out=tmp_path, name="half", **{**given, "epochs": 1})
+    assert "tile: 64x96\n" in (half / "config.yaml").read_text()
+    train(resume=replace_in_config(half, "epochs: 1", "epochs: 2"))
+    states = [last_checkpoint(run) for run in (whole, half)]
+    assert states[0]["seen"] == states[1]["seen"] == 2 * (24 + 48)
+    for key, value in states[0]["current_model_state"].items():
+        torch.testing.assert_close(states[1]["current_model_state"][key], value)
+    assert Detector(whole, tile="auto").tiling.size == (64, 96)
+    assert not list(whole.glob("*.u8"))
+    model, val = load_model(whole), read_dataset(squares, "val")
+    found, _ = detect_all(Detector(model, "torch", precision="fp32", tile="auto"), val)
+    mean = score(val, found, RULES, bootstrap=0).mean_ap
+    assert mean > 0
+    assert best_of_training(whole) == pytest.approx(mean, abs=0.01)
+
+
+def best_of_training(run):
+    """The best mAP of the validations in training."""
+    rows = list(csv.DictReader((run / "results.csv").open()))
+    [name] = [name for name in rows[0] if "mAP" in name]
+    return max(float(row[name]) for row in rows if row[name])
+
+
+def test_auto_tiles_are_settled_from_the_boxes_and_work_with_cached_features(squares, tmp_path):
+    given = {**SMALL, "epochs": 1, "tile": "auto", "freeze": "2", "features": "fp32"}
+    run = train(squares, out=tmp_path, **given)
+    side = load_model(run).training["boxes"]["small_side"]
+    expected = round(64 * side / 32)
+    assert load_model(run).training["recipe"]["tile"] == f"{expected}x{expected}"
+    assert f"tile: {expected}x{expected}\n" in (run / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("tile", ["31x64", "wide", "64"])
+def test_a_tile_that_cannot_be_is_refused(tile, squares, tmp_path):
+    with pytest.raises(UserError, match=r"tile: .*; expected auto, or WIDTHxHEIGHT in pixels"):
+        train(squares, out=tmp_path, tile=tile, **SMALL)
+    assert not list(tmp_path.iterdir())

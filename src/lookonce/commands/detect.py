@@ -28,6 +28,7 @@ from lookonce.console import track as tracked
 from lookonce.data.download import MOST_BYTES, fetch_image
 from lookonce.data.images import BATCH, WAITING, Decoded, load_rgb, usable_cores
 from lookonce.data.lookup import find_images
+from lookonce.data.tiles import OVERLAP, check_overlap, read_tile
 from lookonce.errors import ImageError, Interrupted, UserError, plural, printable
 from lookonce.evaluation.average_precision import LOWEST_THRESHOLD
 from lookonce.evaluation.evaluate import SCORE_THRESHOLD
@@ -183,6 +184,8 @@ def detect(
     shards: int | None = None,
     workers: int | None = None,
     ray: str | None = None,
+    tile: str | None = None,
+    overlap: float = OVERLAP,
 ) -> Summary | MovingSummary | MixedSummary | LakeSummary:
     """Find objects in images, videos, cameras and streams.
 
@@ -232,6 +235,9 @@ def detect(
         workers: Tables: processes at once, which share the cores; none: one a core or GPU, at most 8.
         ray: Tables: run on a Ray cluster: its HOST:PORT, auto, or local, which starts Ray on this machine. Needs:
             pip install 'lookonce[ray]'.
+        tile: For large images and small objects: also look at tiles of this size, such as 640x480 image pixels. auto:
+            the tiles of the model's training, or a size in which its small objects are large enough; none: no tiles.
+        overlap: Smallest part of a tile that its neighbour shows too, 0 to below 1.
     Returns:
         A summary. An image that cannot be read is reported, skipped and counted.
     Raises:
@@ -242,6 +248,8 @@ def detect(
     formats = tuple(choose(name, get_args(SaveFormat), "save") for name in several(save or ()))
     if line_width is not None and not 1 <= line_width <= MAX_LINE:
         raise UserError(f"line-width: {line_width}; expected 1 to {MAX_LINE} pixels")
+    check_overlap(overlap)
+    tiling: dict[str, Any] = {} if tile is None else {"tile": read_tile(tile), "overlap": overlap}
     named = several(images)
     for image in named[:1]:
         check_order(expanded(model), Path(image), "lookonce detect MODEL IMAGES")
@@ -250,8 +258,7 @@ def detect(
     if format is not None:
         other = {"overwrite": overwrite, "save": formats, "no-save-images": not save_images, "track": track,
                  "zones": zones, "every": every != 1, "fps": fps, "start": start, "end": end, "keep-all": keep_all,
-                 "show": show,
-                 **style}  # fmt: skip
+                 "show": show, "tile": tile, **style}  # fmt: skip
         if wrong := [name for name, value in other.items() if value]:
             raise UserError(f"{wrong[0].replace('_', '-')}: not for tables; leave it out, or --format")
         lake = Job(str(model), "", format, None if labels is None else several(labels), threshold, iou_threshold, nms,
@@ -281,7 +288,7 @@ def detect(
     @cache
     def opened() -> Detector:
         return Detector(model, backend, device=device, precision=precision, throughput=True, threshold=threshold,
-                        iou_threshold=iou_threshold, nms=nms, tree_threshold=tree_threshold)  # fmt: skip
+                        iou_threshold=iou_threshold, nms=nms, tree_threshold=tree_threshold, **tiling)  # fmt: skip
 
     with tempfile.TemporaryDirectory(prefix="lookonce-", ignore_cleanup_errors=True) as fetched:
         sources = open_sources(moving, options, wait=bool(images))
@@ -299,9 +306,9 @@ def detect(
             if not files:
                 return detect_moving(opened, sources, folder, options)
             if SERVER.match(str(model)):
-                if (backend, device, precision, nms, tree_threshold) != ("auto", None, "auto", "iou", None):
-                    raise UserError("backend, device, precision, nms, tree-threshold: are those of the server; leave "
-                                    "them out")  # fmt: skip
+                if (backend, device, precision, nms, tree_threshold) != ("auto", None, "auto", "iou", None) or tiling:
+                    raise UserError("backend, device, precision, nms, tree-threshold, tile: are those of the server; "
+                                    "leave them out")  # fmt: skip
                 detector: Detector | Client = Client(str(model), threshold=threshold, iou_threshold=iou_threshold)
             else:
                 detector = opened()
@@ -368,6 +375,7 @@ def _header(detector: Detector | Client, job: _Job) -> dict[str, Any]:
         "labels": detector.labels,
         "thresholds": dict(zip(detector.labels, (round(v, 6) for v in detector.thresholds.tolist()), strict=True)),
         "iou_threshold": detector.selection.iou_threshold,
+        **({} if isinstance(detector, Client) or detector.tiling is None else detector.tiling.to_json()),
         "only": job.labels,
         "formats": job.formats,
     }

@@ -19,12 +19,14 @@ from lookonce.data.class_tree import read_for
 from lookonce.data.dataset import Dataset
 from lookonce.data.read import read_whole, settle
 from lookonce.data.remote import as_address, is_there
+from lookonce.data.tiles import OVERLAP, check_overlap, read_tile
 from lookonce.errors import ConfigError, UserError, plural, printable
 from lookonce.evaluation.average_precision import Metrics, Rules
 from lookonce.evaluation.coco import TITLE, CocoMetrics, score_coco
-from lookonce.evaluation.evaluate import SCORE_THRESHOLD, Analysis, Difficult, Protocol, analyse, detect_all
+from lookonce.evaluation.evaluate import SCORE_THRESHOLD, Analysis, Difficult, Protocol, analyse
 from lookonce.evaluation.hierarchy import HierarchyScore, in_use, score_hierarchy
 from lookonce.evaluation.result_files import holds_detections, read_detections
+from lookonce.evaluation.tiling import TilingScore, score_tiling, timed
 from lookonce.files import check_output
 from lookonce.inference.backends.settings import BackendInfo, BackendName, Precision
 from lookonce.inference.detector import Detector
@@ -61,6 +63,8 @@ class Report:
     """"sha256:..." of the model's files; of a published model of its weights."""
     hierarchy: HierarchyScore | None = None
     """Scores along the tree of the model's classes; None: it has none."""
+    tiling: TilingScore | None = None
+    """What tiles changed, and their cost; None: there are none."""
 
     @property
     def versions(self) -> dict[str, str]:
@@ -99,7 +103,9 @@ class Report:
             "images": self.metrics.images, "skipped": self.skipped, "rules": str(self.metrics.rules),
             "mean_ap": self.mean_ap, "interval": self.metrics.interval, "classes": classes,
             "coco": self.coco and self.coco.numbers,
+            "sizes": {one.size: {"ap": one.mean_ap, "objects": one.objects} for one in self.analysis.sizes},
             **({} if self.hierarchy is None else {"hierarchy": asdict(self.hierarchy)}),
+            **({} if self.tiling is None else {"tiling": self.tiling.to_json()}),
             "backend": None if self.backend is None else asdict(self.backend), "versions": self.versions,
             "page": None if self.page is None else str(self.page),
         }  # fmt: skip
@@ -122,7 +128,7 @@ class Report:
             str(self.metrics),
             f"mAP@{self.metrics.rules.iou_threshold:g} lost to each kind of error: {', '.join(kinds)}",
         ]
-        lines += [str(self.hierarchy)] if self.hierarchy else []
+        lines += [str(each) for each in (self.hierarchy, self.tiling) if each]
         return "\n".join([*lines, *([f"page: {self.page}"] if self.page else [])])
 
 
@@ -139,6 +145,8 @@ def evaluate(
     backend: BackendName = "auto",
     device: str | None = None,
     precision: Precision = "fp32",
+    tile: str | None = None,
+    overlap: float = OVERLAP,
     report: AnyPath | None = None,
     overwrite: bool = False,
 ) -> Report:
@@ -159,6 +167,9 @@ def evaluate(
         backend: Library that runs the network; auto: the fastest that is installed.
         device: cpu or cuda; none: the backend's default.
         precision: fp32, so that two machines agree; bf16; int8; or auto, as detect has it. An int8 file stays int8.
+        tile: Look at tiles of the images, too, and compare AP by size and time with whole images alone: a size such as
+            640x480 image pixels, or auto, as in detect; none: no tiles.
+        overlap: Smallest part of a tile that its neighbour shows too, 0 to below 1.
         report: Write an .html page: curves, confusion matrix, calibration, errors by kind, examples.
         overwrite: Replace the page if it exists, or write it into the data set's folder.
     Returns:
@@ -178,9 +189,13 @@ def evaluate(
         raise ConfigError(f"report: {report}; expected a name that ends in .html")
     if report is not None:
         check_output(report, overwrite, data)
+    check_overlap(overlap)
+    tile_size = None if tile is None else read_tile(tile)
     chosen = None if split == "all" else split
-    detector = None
+    detector = tiling = None
     if holds_detections(model):
+        if tile is not None:
+            raise ConfigError(f"tile: the detections are read from {model}; leave it out, or give the model")
         dataset, detections = _from_files(model, data, chosen, labels)
         info: BackendInfo | None
         size: tuple[int, int] | None
@@ -188,8 +203,13 @@ def evaluate(
         rules, skipped, info, size = replace(rules, score_threshold=None), 0, None, None
         name, digest = str(model), None
     else:
-        detector = Detector(model, backend, device=device, precision=precision, throughput=True)
-        dataset, detections, skipped = _from_model(detector, data, chosen, labels)
+        detector = Detector(model, backend, device=device, precision=precision, throughput=True, tile=tile_size,
+                            overlap=overlap)  # fmt: skip
+        [dataset] = read_for(detector.labels, detector.about.tree, data, [chosen], labels)
+        detections, skipped, seconds = timed(detector, dataset)
+        if detector.tiling is not None:
+            tiling = score_tiling(detector, dataset, (detections, seconds), rules, protocol == "coco")
+        detections = [one.of_classes(dataset.labels) for one in detections]
         info, size = detector.backend.info, detector.about.input_size
         name, digest = detector.name, detector.digest
     tree = None if detector is None else detector.about.tree
@@ -198,12 +218,12 @@ def evaluate(
     analysis = analyse(dataset, detections, rules, bootstrap)
     coco = score_coco(dataset, detections) if protocol == "coco" else None
     result = Report(analysis.metrics, name, as_address(data), split, skipped, analysis, coco, report, info, digest,
-                    hierarchy)  # fmt: skip
+                    hierarchy, tiling)  # fmt: skip
     if report is not None:
         _write_page(result, dataset, size, {
             "split": split, "labels": labels, "protocol": protocol, "iou-threshold": iou_threshold,
             "difficult": difficult, "bootstrap": bootstrap, "backend": backend, "device": device,
-            "precision": precision, "report": report,
+            "precision": precision, "tile": tile, "overlap": None if tile is None else overlap, "report": report,
         })  # fmt: skip
     return result
 
@@ -229,14 +249,6 @@ def _rules(protocol: Protocol, iou_threshold: float, difficult: Difficult | None
             "difficult: 'ignore' under protocol coco, which ignores crowds alone; expected count, or none"
         )
     return Rules("voc2010", iou_threshold, "count", SCORE_THRESHOLD)
-
-
-def _from_model(detector: Detector, data: Path, split: str | None, labels: tuple[str, ...] | None
-                ) -> tuple[Dataset, list[Detections], int]:  # fmt: skip
-    """The images of a split, what a detector finds on them, and how many could not be decoded."""
-    [dataset] = read_for(detector.labels, detector.about.tree, data, [split], labels)
-    detections, skipped = detect_all(detector, dataset)
-    return dataset, [one.of_classes(dataset.labels) for one in detections], skipped
 
 
 def _from_files(path: Path, data: Path, split: str | None, labels: tuple[str, ...] | None
@@ -271,6 +283,7 @@ def _facts(report: Report, dataset: Dataset, options: dict[str, object]) -> list
         ("protocol", f"{TITLE}; all else: {report.metrics.rules}" if report.coco else str(report.metrics.rules)),
         ("data", f"{report.data}, split {report.split}: {objects}{unread}"),
         ("detector", ", ".join(filter(None, (report.model, report.model_digest)))),
+        *([] if report.tiling is None else [("tiles", report.tiling.sentence)]),
         ("command", shlex.join(words)),
         ("computed by", report.computed_by),
         ("versions", ", ".join(f"{name} {number}" for name, number in report.versions.items())),

@@ -266,6 +266,7 @@ def _write_result(detector: Detector, summary: MovingSummary, options: MovingOpt
         "model_digest": detector.digest,
         "labels": detector.labels,
         "thresholds": dict(zip(detector.labels, thresholds, strict=True)),
+        **({} if detector.tiling is None else detector.tiling.to_json()),
         "only": options.labels,
         **summary.to_json(),
     }

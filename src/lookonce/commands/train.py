@@ -13,7 +13,8 @@ from typing import Any, Unpack
 from lookonce.choices import choose, key
 from lookonce.commands.arguments import AnyPath, expanded, several
 from lookonce.data.dataset import DataPolicy
-from lookonce.errors import ConfigError
+from lookonce.data.tiles import in_tiles
+from lookonce.errors import ConfigError, plural
 from lookonce.files import held, write_text
 from lookonce.inference.pretrained_models import DEFAULT
 from lookonce.training.config import (
@@ -26,6 +27,7 @@ from lookonce.training.config import (
     read_both,
     run_folder,
     with_loss_of_heads,
+    with_tile,
 )
 from lookonce.training.ranks import planned, surrounding
 from lookonce.training.recipes import RECIPES, RecipeName, Settings, TrainOptions, for_gpu, for_minutes, settings
@@ -164,7 +166,12 @@ def train(
         from lookonce.report.run_page import write_run_page
         from lookonce.training.run import Run
 
-        config = replace(config, settings=_adapted(config, recipe, given.keys(), len(sets[0])))
+        config = with_tile(config, sets[0])
+        seen = in_tiles(sets[0], config.settings.tiling)
+        if config.settings.tiling is not None:
+            log.info("%s: an epoch has %s and their %s", config.settings.tiling, plural(len(sets[0]), "whole image"),
+                     plural(len(seen) - len(sets[0]), "tile"))  # fmt: skip
+        config = replace(config, settings=_adapted(config, recipe, given.keys(), len(seen)))
         config = fitted(config, sets[0], "batch_size" in given or recipe == "blog")
         run = Run(config, folder, sets, write_page=write_run_page, tree=classes, began=began)
         run.go(ranks)

@@ -40,6 +40,7 @@ class Record:
     labels: NDArray[np.int64]  # [N] index into Dataset.labels
     difficult: NDArray[np.bool_]  # [N]
     image_label: int = -1  # class of an image that is labelled as a whole and has no boxes; -1: none
+    corner: tuple[int, int] | None = None  # (x, y) in the file of an image that is a part of it; None: the whole
 
     def __repr__(self) -> str:
         width, height = self.size
@@ -90,6 +91,8 @@ class Dataset:
     """Values of images of more than 8 bits that become black and white; None: the default of data.images.load_rgb."""
     image_labels: NDArray[np.int64] | None = None
     """[M] class of each image that is labelled as a whole and has no boxes, else -1; None: there are no such images."""
+    corners: NDArray[np.int32] | None = None
+    """[M, 2] (x, y) in its file of each image that is a tile, else -1 (data.tiles.in_tiles); None: all are whole."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -164,6 +167,7 @@ class Dataset:
             crowd=None if self.crowd is None else self.crowd[objects],
             area=None if self.area is None else self.area[objects],
             image_labels=None if self.image_labels is None else self.image_labels[chosen],
+            corners=None if self.corners is None else self.corners[chosen],
         )
 
     def with_objects(self) -> Dataset:
@@ -196,8 +200,9 @@ class Records(Sequence[Record]):
         objects = slice(d.first[at], d.first[at + 1])
         size = (int(d.sizes[at, 0]), int(d.sizes[at, 1]))
         whole = -1 if d.image_labels is None else int(d.image_labels[at])
+        x, y = (-1, -1) if d.corners is None else d.corners[at].tolist()
         return Record(d.root / str(d.paths[at]), size, d.boxes[objects], d.classes[objects], d.difficult[objects],
-                      whole)  # fmt: skip
+                      whole, (x, y) if x >= 0 else None)  # fmt: skip
 
     def __iter__(self) -> Iterator[Record]:
         return (self[i] for i in range(len(self)))

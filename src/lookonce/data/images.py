@@ -164,7 +164,7 @@ def load_rgb(
     return pixels
 
 
-def load_for(source: Path | str | bytes | BinaryIO, input_size: tuple[int, int],
+def load_for(source: Path | str | bytes | BinaryIO, input_size: tuple[int, int] | None,
              pixel_range: PixelRange | None = None) -> Decoded:  # fmt: skip
     """Return a file as RGB, upright, not much larger than a network's input.
 
@@ -173,14 +173,15 @@ def load_for(source: Path | str | bytes | BinaryIO, input_size: tuple[int, int],
 
     Args:
         source: a path, the bytes of a file, or a file opened with 'rb'.
-        input_size: (width, height) of the network's input, pixels.
+        input_size: (width, height) of the network's input, pixels; None: decode every file in full.
         pixel_range: as in load_rgb.
     Raises:
         ImageError: as in load_rgb.
     """
-    least = ENOUGH * max(input_size)
     with _opening(source) as (image, size, turn):
-        image.draft("RGB", (least, least))
+        if input_size is not None:
+            least = ENOUGH * max(input_size)
+            image.draft("RGB", (least, least))
         with _memory.share(image.size):
             return Decoded(_upright(image, turn, None, pixel_range, _name(source)), size)
 
@@ -206,13 +207,13 @@ def inspect(path: Path | str) -> tuple[int, int]:
     return size
 
 
-def open_ahead(paths: Iterable[Path | str], input_size: tuple[int, int], ahead: int = 2 * BATCH,
+def open_ahead(paths: Iterable[Path | str], input_size: tuple[int, int] | None, ahead: int = 2 * BATCH,
                pixel_range: PixelRange | None = None,
                prepare: Callable[[Decoded], object] = lambda _: None) -> Iterator[tuple[str, Opened]]:  # fmt: skip
     """Yield (path, image or its error) in the given order, while threads decode the next `ahead` images.
 
     Fewer are decoded ahead if they are so large that they would take more than WAITING bytes.
-    input_size: (width, height) of the network's input that they are for.
+    input_size: (width, height) of the network's input that they are for; None: decode them in full.
     prepare: called in a thread with each image, which keeps what it returns.
     """
     with ThreadPoolExecutor(usable_cores()) as pool:
@@ -269,7 +270,7 @@ if hasattr(os, "register_at_fork"):  # the threads that hold its memory stay in 
     os.register_at_fork(after_in_child=_memory.__init__)  # type: ignore[misc]
 
 
-def _opened(path: Path | str, input_size: tuple[int, int], pixel_range: PixelRange | None,
+def _opened(path: Path | str, input_size: tuple[int, int] | None, pixel_range: PixelRange | None,
             prepare: Callable[[Decoded], object]) -> Opened:  # fmt: skip
     try:
         image = load_for(path, input_size, pixel_range)

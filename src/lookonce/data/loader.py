@@ -1,7 +1,8 @@
 """From a data set to packed batches: worker processes decode and copy images; every other step runs on the device.
 
-Images are reduced once, antialiased, and kept as uint8 in one file that all workers share (the image cache). A Batch
-holds these images, not network inputs: data.augment makes those.
+Images are reduced once, antialiased, and kept as uint8 in one file that all workers share (the image cache). Tiles are
+cut from the decoded image each time and never written. A Batch holds these images, not network inputs: data.augment
+makes those.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch.utils.data import Sampler
 
 from lookonce.data.dataset import Dataset
 from lookonce.data.images import load_rgb
+from lookonce.data.tiles import MOST_KEPT, Tile, TileReader
 from lookonce.errors import ImageError
 
 log = logging.getLogger("lookonce")
@@ -32,6 +34,8 @@ DISK_RATIO = 0.5
 """Part of the free disk that the image cache may take: checkpoints need room, too."""
 MOSAIC = 4
 """Images of a mosaic."""
+MOST_FILES = 64
+"""Most files whose tiles are shuffled together."""
 FILL_BYTE = 128
 """Pixel value of a batch beside its images: as near to resize.FILL as a byte gets."""
 
@@ -43,7 +47,8 @@ def reduced_sizes(sizes: NDArray[np.integer], side: int) -> NDArray[np.int64]:
 
 
 class ImageCache:
-    """The images of a data set, reduced and kept in one file. An image is decoded when it is first read.
+    """The images of a data set, reduced and kept in one file. An image is decoded when it is first read, a tile is not
+    kept.
 
     Args:
         dataset: the images.
@@ -57,7 +62,10 @@ class ImageCache:
                  share: bool = False) -> None:  # fmt: skip
         self.dataset, self.side = dataset, side
         self.sizes = reduced_sizes(dataset.sizes, side)
-        bytes_each = self.sizes.prod(-1) * 3
+        none = np.zeros(len(dataset), bool)
+        self.is_tile = none if dataset.corners is None else dataset.corners[:, 0] >= 0
+        self.tiles = TileReader(dataset.pixel_range)
+        bytes_each = np.where(self.is_tile, 0, self.sizes.prod(-1) * 3)
         self.first = np.concatenate(([0], bytes_each.cumsum()))
         self.file = None if folder is None else folder / f"{name}.u8"
         self.state_file = None if folder is None else folder / f"{name}.state"
@@ -86,7 +94,7 @@ class ImageCache:
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return an image [h, w, 3], reduced. Raises ImageError if it cannot be decoded, each time."""
-        if self.file is None or self.state_file is None:
+        if self.file is None or self.state_file is None or self.is_tile[index]:
             return self._decode(index)
         width, height = self.sizes[index]
         with self.state_file.open("r+b", buffering=0) as state, self.file.open("r+b", buffering=0) as file:
@@ -122,7 +130,11 @@ class ImageCache:
                 file.unlink(missing_ok=True)
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
-        image = load_rgb(self.dataset.records[index].path, self.side, self.dataset.pixel_range)
+        record = self.dataset.records[index]
+        if record.corner is None:
+            image = load_rgb(record.path, self.side, self.dataset.pixel_range)
+        else:
+            image = load_rgb(self.tiles.read(record.path, Tile(*record.corner, *record.size)), self.side)
         width, height = (int(v) for v in self.sizes[index])
         if image.shape[:2] == (height, width):
             return image
@@ -248,20 +260,46 @@ def collate(samples: list[Sample | None]) -> Batch:
     return batch.with_outputs(tuple(torch.stack(each) for each in zip(*(s.outputs for s in good), strict=True)))
 
 
+class Blocks(NamedTuple):
+    """Which tiles an epoch shuffles together."""
+
+    file: NDArray[np.int64]  # [M] number of the file of each image
+    files: int  # so many files, in a new order each epoch, are a block: their tiles are shuffled, and decoded once
+
+
+def tile_blocks(dataset: Dataset) -> Blocks | None:
+    """Return blocks of so many files as stay decoded in memory, 2 to MOST_FILES; None: no image is a tile."""
+    if dataset.corners is None or not (dataset.corners >= 0).any():
+        return None
+    _, file = np.unique(dataset.paths, return_inverse=True)
+    bytes_each = dataset.sizes[dataset.corners[:, 0] < 0].prod(-1, dtype=np.int64).mean() * 3
+    return Blocks(file, int(np.clip(MOST_KEPT // bytes_each, 2, MOST_FILES)))
+
+
 class Shuffled(Sampler[int]):
     """A new order every epoch that depends only on (seed, epoch); its length is that of a whole epoch.
 
-    variants: number of variants of each image; an epoch uses one of them, as image + variant * length.
+    Args:
+        length: number of images.
+        seed: of the run.
+        variants: number of variants of each image; an epoch uses one of them, as image + variant * length.
+        blocks: of images that are tiles, see tile_blocks; None: they are not.
     """
 
-    def __init__(self, length: int, seed: int, variants: int = 1) -> None:
+    def __init__(self, length: int, seed: int, variants: int = 1, blocks: Blocks | None = None) -> None:
         self.length, self.seed, self.variants, self.epoch, self.start = length, seed, variants, 0, 0
+        self.blocks = blocks
         self.held: NDArray[np.bool_] | None = None
         """[length] images that the device has: their pixels are not read. None: no images."""
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return the images [length] of an epoch in their order."""
-        return np.random.default_rng((self.seed, epoch)).permutation(self.length)
+        draw = np.random.default_rng((self.seed, epoch))
+        order = draw.permutation(self.length)
+        if self.blocks is not None:
+            place = draw.permutation(int(self.blocks.file.max(initial=0)) + 1) // self.blocks.files
+            order = order[np.argsort(place[self.blocks.file[order]], kind="stable")]
+        return order
 
     def begin(self, epoch: int, images: int) -> None:
         """Continue an epoch after so many images."""

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from lookonce.choices import choose
 from lookonce.data.images import BATCH, WAITING, Decoded, ImageSource, Opened, load_for, load_rgb, open_ahead
+from lookonce.data.tiles import AUTO, OVERLAP, Tile, TileSize, Tiling, auto_tile, check_overlap, read_tile
 from lookonce.errors import ConfigError, ImageError, plural, printable
 from lookonce.files import file_digest
 from lookonce.inference.backends.open import Backend, model_files, open_backend
 from lookonce.inference.backends.settings import BackendName, Precision, Settings
 from lookonce.inference.pretrained_models import model_name, model_path
+from lookonce.inference.tiles import merged
 from lookonce.model.detections import Detections, Predictions
 from lookonce.model.heads import decode
 from lookonce.model.postprocess import DIOU_EXPONENT, PLAIN_THRESHOLD, Nms, Selection, postprocess
@@ -65,8 +67,12 @@ class Detector:
             people side by side).
         tree_threshold: Of a model with a tree of classes: probability above which a detection goes on to a child class;
             else it backs off to the parent. None: the model's own.
+        tile: For large images: also look at tiles of this size, (width, height) or "640x480" in image pixels; auto: as
+            in the model's training, or in which its small objects are large enough. None: at whole images alone.
+        overlap: Smallest part of a tile that its neighbour shows too, 0 to below 1.
     Raises:
-        UserError: a model that cannot be read, a threshold outside 0 to 1, a backend that is not installed.
+        UserError: a model that cannot be read, a threshold outside 0 to 1, a backend that is not installed, a tile
+            below 32 pixels.
 
     >>> detections = Detector("runs/cells-1")("image.jpg")      # doctest: +SKIP
     >>> detections.boxes, detections.scores, detections.names     # doctest: +SKIP
@@ -75,7 +81,8 @@ class Detector:
     def __init__(self, model: Model | Backend | Path | str, backend: BackendName = "auto", *,
                  device: str | None = None, precision: Precision = "auto", throughput: bool = False,
                  threshold: float | None = None, iou_threshold: float = 0.45,
-                 nms: Nms = "iou", tree_threshold: float | None = None) -> None:  # fmt: skip
+                 nms: Nms = "iou", tree_threshold: float | None = None, tile: str | TileSize | None = None,
+                 overlap: float = OVERLAP) -> None:  # fmt: skip
         if model is None or isinstance(model, int | float | bytes | list | tuple | dict | np.ndarray):
             raise ConfigError(f"model: {model!r:.60}; expected a model file, a run's folder, or a model in memory")
         if threshold is not None:
@@ -83,6 +90,8 @@ class Detector:
         _check_fraction("iou_threshold", iou_threshold)
         if tree_threshold is not None:
             _check_fraction("tree_threshold", tree_threshold)
+        check_overlap(overlap)
+        tile_size = None if tile is None else read_tile(tile)
         source = model_path(model) if isinstance(model, Path | str) else model
         self.file = source if isinstance(source, Path) else None
         if isinstance(source, Backend):
@@ -100,6 +109,12 @@ class Detector:
             tree = replace(tree, threshold=float(tree_threshold))
         exponent = DIOU_EXPONENT if choose(nms, get_args(Nms), "nms") == "diou" else None
         self.selection = Selection(float(self.thresholds.min()), iou_threshold, exponent, tree=tree)
+        if tile_size == AUTO:
+            tile_size = auto_tile(self.about.training, self.about.input_size, self.about.resize)
+        self.tiling = None if tile_size is None else Tiling(tile_size, float(overlap))
+        """How images are cut into tiles; None: they are not."""
+        if self.tiling is not None:
+            log.info("%s", self.tiling)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -187,11 +202,23 @@ class Detector:
         )
 
     def _detect(self, images: Sequence[Decoded], selection: Selection | None = None) -> list[Detections]:
+        tiles = [self._tiles(image.size) for image in images]
+        parts = [(image, tile) for image, own in zip(images, tiles, strict=True) for tile in own]
         found: list[Detections] = []
-        for start in range(0, len(images), BATCH):
-            part = images[start : start + BATCH]
-            found += self._batch(part, selection or self.selection)
-        return found if selection else [one.above(self.thresholds) for one in found]
+        for start in range(0, len(parts), BATCH):
+            batch = self._batch(parts[start : start + BATCH], selection or self.selection)
+            found += batch if selection else [one.above(self.thresholds) for one in batch]
+        if self.tiling is None:
+            return found
+        each = iter(found)
+        return [
+            merged(image.size, own, [next(each) for _ in own], selection or self.selection)
+            for image, own in zip(images, tiles, strict=True)
+        ]
+
+    def _tiles(self, size: tuple[int, int]) -> list[Tile]:
+        """Return the parts of an image of (width, height) to look at."""
+        return [Tile(0, 0, *size)] if self.tiling is None else self.tiling.of(size)
 
     def detect_files(
         self, paths: Iterable[Path | str], selection: Selection | None = None
@@ -201,7 +228,8 @@ class Detector:
         Threads decode images ahead while the network runs; memory holds a few batches of them.
         selection: use these thresholds instead of the detector's own.
         """
-        opened = open_ahead(paths, self.about.input_size, pixel_range=self.about.pixel_range, prepare=self._resized)
+        prepare = self._resized if self.tiling is None else lambda _: None
+        opened = open_ahead(paths, self._decoded_for, pixel_range=self.about.pixel_range, prepare=prepare)
         nothing = Detections([], [], [], self.labels)  # type: ignore[arg-type]
         while batch := list(_first(opened)):
             whole = [image for _, image in batch if not isinstance(image, ImageError)]
@@ -209,9 +237,14 @@ class Detector:
             for path, image in batch:
                 yield path, image, nothing if isinstance(image, ImageError) else replace(next(found), file=path)
 
+    @property
+    def _decoded_for(self) -> tuple[int, int] | None:
+        """(width, height) of the input that images are decoded for; None: tiles need them whole."""
+        return self.about.input_size if self.tiling is None else None
+
     def _open(self, image: ImageSource) -> Decoded:
         if isinstance(image, Path | str | bytes | BufferedIOBase):
-            return load_for(image, self.about.input_size, self.about.pixel_range)
+            return load_for(image, self._decoded_for, self.about.pixel_range)
         pixels = load_rgb(image, pixel_range=self.about.pixel_range)
         return Decoded(pixels, pixels.shape[1::-1])
 
@@ -229,10 +262,10 @@ class Detector:
             found += postprocess(row, [image.size], about.input_size, about.resize, about.labels, selection)
         return found
 
-    def _batch(self, images: Sequence[Decoded], selection: Selection) -> list[Detections]:
+    def _batch(self, parts: Sequence[tuple[Decoded, Tile]], selection: Selection) -> list[Detections]:
         about = self.about
-        prepared = [self._resized(image) for image in images]
-        sizes = [image.size for image in images]
+        prepared = [self._resized(image if self.tiling is None else _part(image, tile)) for image, tile in parts]
+        sizes = [image.size for image in prepared]
         predictions = self._predictions(prepared)
         return postprocess(predictions, sizes, about.input_size, about.resize, about.labels, selection)
 
@@ -244,6 +277,11 @@ class Detector:
     def _predictions(self, images: Sequence[Prepared]) -> Predictions[NDArray[Any]]:
         inputs = np.stack([image.pixels for image in images])  # [B, 3, H, W]
         return decode(self.backend(inputs), self.about.heads, self.about.tree)
+
+
+def _part(image: Decoded, tile: Tile) -> Decoded:
+    """Return a tile of an image that was decoded whole."""
+    return Decoded(tile.crop(image.pixels), (tile.width, tile.height))
 
 
 def _first(opened: Iterator[tuple[str, Opened]]) -> Iterator[tuple[str, Opened]]:

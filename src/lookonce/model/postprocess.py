@@ -81,18 +81,20 @@ def nms_per_class(
     if selection.distance_exponent is not None:
         overlap = overlap - relative_distance(corners[:, None], corners) ** selection.distance_exponent
     clash = (overlap > selection.iou_threshold)[row][:, row]  # [M, M]
-    keep = _survivors(clash & (label[:, None] == label))
+    better, worse = np.triu(clash & (label[:, None] == label), 1).nonzero()
+    keep = survivors(better, worse, len(clash))
     return box[keep], label[keep]
 
 
-def _survivors(clash: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which of N boxes, best first, greedy suppression keeps: [N] bool. clash: [N, N] bool.
+def survivors(better: NDArray[np.int64], worse: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+    """Return which of so many boxes, best first, greedy suppression keeps: [N] bool.
 
     A box stays if no better box that stays clashes with it. Applying this rule to all boxes at once settles at least
     one more box each time, so the loop ends; its only fixed point is the greedy result.
+
+    better, worse: [P] each pair that clashes, better < worse.
     """
-    better, worse = np.triu(clash, 1).nonzero()
-    keep = np.ones(len(clash), np.bool_)
+    keep = np.ones(count, np.bool_)
     while True:
         settled = np.ones_like(keep)
         settled[worse[keep[better]]] = False

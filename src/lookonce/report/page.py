@@ -110,7 +110,7 @@ def _unbroken_options(text: str) -> Markup:
     """Return text as HTML in which options such as --size 512 are code that is not broken at its hyphens."""
     from markupsafe import Markup, escape
 
-    parts = re.split(r"(?<![\w-])(--[a-z][a-z-]*(?: \d+)?)", text)
+    parts = re.split(r"(?<![\w-])(--[a-z][a-z-]*(?: \d[\dx]*(?:\.\d+)?)?)", text)
     code = '<code class="nowrap">{}</code>'
     return Markup("").join(Markup(code).format(part) if n % 2 else escape(part) for n, part in enumerate(parts))
 

@@ -26,6 +26,7 @@ from lookonce.data.dataset import DataPolicy, Dataset
 from lookonce.data.image_labels import join, read_image_labels, whole_labels
 from lookonce.data.read import check_images, read_splits
 from lookonce.data.remote import as_address, is_address
+from lookonce.data.tiles import AUTO, auto_tile, box_sizes, in_tiles, size_text
 from lookonce.errors import ConfigError, UserError, printable
 from lookonce.files import LOCK, new_folder, numbered_folder, sweep, write_text
 from lookonce.model import zoo
@@ -339,11 +340,22 @@ def with_loss_of_heads(how: Settings) -> Settings:
     return replace(how, loss="region")
 
 
+def with_tile(config: RunConfig, train_set: Dataset) -> RunConfig:
+    """Return a config with the size that auto means for the tiles of these images."""
+    how = config.settings
+    if how.tile != AUTO:
+        return config
+    size = auto_tile({"boxes": box_sizes(train_set)}, (how.size, how.size), how.resize)
+    return replace(config, settings=replace(how, tile=size_text(size)))
+
+
 def fitted(config: RunConfig, train_set: Dataset, exact_batch: bool) -> RunConfig:
-    """Return a config with settings fitted to the training images. exact_batch: keep the batch size.
+    """Return a config with settings fitted to the training images, or to their tiles. exact_batch: keep the batch size.
 
     Raises ConfigError if an exact batch is larger than the training set.
     """
+    config = with_tile(config, train_set)
+    train_set = in_tiles(train_set, config.settings.tiling)
     images = len(train_set)
     if exact_batch and config.settings.batch_size > images:
         raise ConfigError(f"batch-size: {config.settings.batch_size}; the training split has {images} images, and a "

@@ -160,10 +160,13 @@ class CachedImages(TorchDataset[Sample | None]):
 
 def digest_of(dataset: Dataset, index: int, about: str) -> bytes:
     """Return a digest of an image file and its preparation (about); b"" if it cannot be read."""
+    record = dataset.records[index]
     try:
-        content = read_bytes(dataset.records[index].path)
+        content = read_bytes(record.path)
     except OSError:
         return b""
+    if record.corner is not None:
+        about += f" tile {record.corner} {record.size}"
     return hashlib.blake2b(content + about.encode(), digest_size=DIGEST).digest()
 
 

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import Logger
 
 from lookonce.data.anchors import Coverage, coverage
 from lookonce.data.dataset import Dataset
+from lookonce.data.tiles import in_tiles
 from lookonce.errors import UserError
 from lookonce.files import optional_output, write_text
 from lookonce.model.layers import PlacedHead
@@ -271,7 +272,7 @@ class RunReport(lightning.Callback):
                  heads: tuple[PlacedHead, ...], write_page: WritePage | None = None) -> None:  # fmt: skip
         self.folder, self.train_set, self.validation, self.config = folder, train_set, validation, config
         how = config.settings
-        self.covered = coverage(train_set, heads, (how.size, how.size), how.resize)
+        self.covered = coverage(in_tiles(train_set, how.tiling), heads, (how.size, how.size), how.resize)
         self.data_advice = about_data(train_set, self.covered)
         self.heads = heads
         self.write_page = write_page

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 
 from lookonce.data.device_images import open_store
 from lookonce.data.images import usable_cores
-from lookonce.data.loader import ImageCache, Share, Shuffled, TrainingImages, collate
+from lookonce.data.loader import ImageCache, Share, Shuffled, TrainingImages, collate, tile_blocks
 from lookonce.errors import UserError
 from lookonce.model.model_file import Model
 from lookonce.model.sizes import num_floats, num_operations
@@ -150,7 +150,8 @@ class Engine:
         self.config, self.session, self.cache, self.report = config, session, cache, report
         self.folder, self.checkpoint, self.ranks = session.folder, session.checkpoint, session.ranks
         folder, ranks = self.folder, self.ranks
-        self.sampler = Shuffled(len(cache.dataset), config.seed, max(1, config.settings.variants))
+        self.sampler = Shuffled(len(cache.dataset), config.seed, max(1, config.settings.variants),
+                                tile_blocks(cache.dataset))  # fmt: skip
         self.progress = Progress(report, config.settings.steps)
         self._held = ExitStack()
         self.history = History(folder / "metrics.csv")
@@ -261,7 +262,7 @@ class Engine:
             workers = min(max(1, cores - 1), MOST_WORKERS) if on_gpu and usable_cores() > 1 else 0
         own = torch.Generator()  # for the loaders; the global generator belongs to the network (dropout)
         images: Any = TrainingImages(self.cache, how.difficult)
-        inputs: Any = None if val is None else Inputs(val.dataset, val.input_size, val.mode)
+        inputs: Any = None if val is None else Inputs(val.seen, val.input_size, val.mode)
         if how.features != "none":
             backbone = FrozenBackbone(module, self.config)
             self._held.callback(backbone.close)

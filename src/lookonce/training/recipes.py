@@ -19,6 +19,7 @@ from typing import Any, Literal, TypedDict
 
 from lookonce.choices import check_types, choose, closest, settle_names
 from lookonce.data.augmentation import Augmentation
+from lookonce.data.tiles import AUTO, Tiling, read_tile, size_text
 from lookonce.errors import ConfigError
 from lookonce.model.anchor_text import pairs_of, settle
 from lookonce.model.layers import Layer, Region, Yolo
@@ -92,6 +93,9 @@ class TrainOptions(TypedDict, total=False):
     pixel_range: tuple[float, float] | None
     """For images of more than 8 bits: the values that become black and white; none: measured on the training images.
     [none]"""
+    tile: str | None
+    """For large images: also train on tiles of this size, such as 640x480 image pixels; auto: a size in which small
+    objects are large enough; none: on whole images alone. [none]"""
     anchors: int | str
     """Number of anchors to cluster on the training boxes; 0: the network's own. Or width,height pairs in cells of 32
     px, such as "1.08,1.78 2.71,5.12" (with px or fraction: other units), or a file of them. [quick: 5, finetune: 0,
@@ -201,6 +205,7 @@ class Settings:
     multi_scale: tuple[int, ...] = ()
     resize: ResizeMode = "letterbox_antialias"
     pixel_range: tuple[float, float] | None = None
+    tile: str | None = None
     anchors: int | str = 5
     loss: LossName = "region_ciou"
     object_scale: float | None = None
@@ -254,6 +259,9 @@ class Settings:
         if isinstance(self.class_weights, Mapping):
             weights = tuple(f"{name}:{weight:g}" for name, weight in self.class_weights.items())
             object.__setattr__(self, "class_weights", weights)
+        if self.tile is not None:
+            size = read_tile(self.tile)
+            object.__setattr__(self, "tile", size if isinstance(size, str) else size_text(size))
         check_types(self)
         sides = (self.size, *self.multi_scale)
         stride = STRIDE if self.network in DETECTORS else 1  # that of a .cfg is checked with its layers
@@ -295,6 +303,12 @@ class Settings:
                 "augment: an image's features are computed once, so they cannot be augmented in each epoch; leave "
                 "--augment out, keep K augmented variants of an image with --variants K, or train without --features"
             )
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """How images are cut into tiles, as far as their size is known; None: they are not."""
+        size = AUTO if self.tile is None else read_tile(self.tile)
+        return None if size == AUTO else Tiling((int(size[0]), int(size[1])))
 
     @property
     def anchor_sizes(self) -> tuple[tuple[float, float], ...]:

@@ -22,6 +22,7 @@ from lookonce.data.dataset import Dataset
 from lookonce.data.images import measure_range
 from lookonce.data.loader import ImageCache, TrainingImages, collate
 from lookonce.data.remote import is_there
+from lookonce.data.tiles import box_sizes, in_tiles
 from lookonce.errors import ConfigError, Interrupted, NonFiniteLossError, UserError
 from lookonce.evaluation.average_precision import Metrics, best_thresholds, score
 from lookonce.evaluation.evaluate import RULES, detect_all
@@ -94,6 +95,8 @@ class Run:
         self.settings = replace(settings, pixel_range=pixel_range)
         self.config = replace(config, settings=self.settings)
         self.input_size = (settings.size, settings.size)
+        self.seen_set = in_tiles(self.train_set, settings.tiling)
+        """The training images, or their tiles as well."""
 
     @staticmethod
     def resumed(folder: Path, data: Path | None = None, write_page: WritePage | None = None) -> Run:
@@ -174,7 +177,7 @@ class Run:
             failed = cache.failed()
             cache.close()
         if failed:
-            first = self.train_set.paths[failed[0]]
+            first = cache.dataset.paths[failed[0]]
             log.warning("%d images could not be decoded and were skipped, the first: %s", len(failed), first)
         try:
             self._finish(module, engine.best.model(), report)
@@ -187,7 +190,7 @@ class Run:
     def _cache(self, name: str = "images", share: bool = False) -> ImageCache:
         """Return the training images as bytes. share: another process of this machine made the file."""
         side = round(CACHE_TO_INPUT * max(self.settings.size, *self.settings.multi_scale, 0))
-        return ImageCache(self.train_set, side, self.folder, name, share)
+        return ImageCache(self.seen_set, side, self.folder, name, share)
 
     def _engine(self, network: Network, cache: ImageCache, ranks: Ranks) -> tuple[Training, Engine]:
         """Return what trains the network."""
@@ -195,7 +198,8 @@ class Run:
         weights = self.settings.weights_of(self.train_set.labels)
         module = Training(network, self.settings, self.config.seed, weights, self.tree, ranks)
         val_set = self.val_set
-        validation = None if val_set is None else Validation(val_set, self.input_size, self.settings.resize, ranks)
+        validation = None if val_set is None else Validation(val_set, self.input_size, self.settings.resize,
+                                                             self.settings.tiling, ranks)  # fmt: skip
         report = RunReport(self.folder, self.train_set, validation, self.config, network.heads,
                            self.write_page)  # fmt: skip
 
@@ -230,7 +234,7 @@ class Run:
                 ranks.wait()  # for the image caches of other machines
                 engine.fit(module)
         except NonFiniteLossError as error:
-            names = [str(self.train_set.paths[int(i)]) for i in error.images]
+            names = [str(self.seen_set.paths[int(i)]) for i in error.images]
             images = TrainingImages(engine.cache, self.config.settings.difficult)
             batch = collate([images[int(i)] for i in error.images])
             tensors = {name: value.contiguous() for name, value in vars(batch).items() if name != "outputs"}
@@ -309,7 +313,7 @@ class Run:
         if not how.anchors:
             return cfg
         cell = stride(cfg.layers)
-        found = cluster_anchors(self.train_set, int(how.anchors), size=how.size, resize=how.resize,
+        found = cluster_anchors(self.seen_set, int(how.anchors), size=how.size, resize=how.resize,
                                 stride=cell, seed=self.config.seed)  # fmt: skip
         log.info("anchors (cells): %s; mean best IoU %.3f, recall at .5 %.3f",
                  " ".join(f"{w:.2f},{h:.2f}" for w, h in found.wh), found.mean_iou, found.recall)  # fmt: skip
@@ -334,7 +338,8 @@ class Run:
     def _description(self, epoch: int, finished: bool = False) -> dict[str, Any]:
         """Return what a model file says about its training."""
         training = {"recipe": plain(asdict(self.settings)), "data": self.train_set.name, "images": len(self.train_set),
-                    "epoch": epoch, "torch": torch.__version__, "finished": finished}  # fmt: skip
+                    "boxes": box_sizes(self.train_set), "epoch": epoch, "torch": torch.__version__,
+                    "finished": finished}  # fmt: skip
         start = read_start(self.folder)
         return {**training, "start": start} if start else training
 
@@ -354,7 +359,7 @@ class Run:
             training["minutes"] = round((time.monotonic() - self.began) / 60, 2)
         model, validation = replace(best, thresholds=(), training=training), report.validation
         if validation is not None:
-            detector = Detector(model, precision="fp32")
+            detector = Detector(model, precision="fp32", tile=self.settings.tile)
             validation.detections, _ = detect_all(detector, validation.dataset)
             validation.metrics = score(*in_use(validation.dataset, validation.detections, self.tree), RULES)
             validation.computed_by = str(detector.backend.info)
@@ -379,7 +384,8 @@ class Run:
                 log.info("best epoch: %d of %s", state.best_epoch, state.epochs or state.epoch)
         log.info("training took %s", duration(time.monotonic() - self.began))
         log.info("wrote %s", ", ".join(map(str, files)))
-        log.info("next: lookonce evaluate %s; lookonce detect %s photos/", self.folder, self.folder)
+        tiles = "" if self.settings.tiling is None else " --tile auto"
+        log.info("next: lookonce evaluate %s%s; lookonce detect %s photos/%s", self.folder, tiles, self.folder, tiles)
 
 
 def follow(ranks: Ranks) -> Path:

@@ -5,18 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from lookonce.data.augment import InputBatch
 from lookonce.data.dataset import Dataset
 from lookonce.data.images import load_for
+from lookonce.data.tiles import Tile, TileReader, Tiling, in_tiles
 from lookonce.errors import ImageError
 from lookonce.evaluation.average_precision import Metrics, score
 from lookonce.evaluation.evaluate import RULES, SCORED
 from lookonce.evaluation.hierarchy import in_use
 from lookonce.inference.backends.settings import BackendInfo
+from lookonce.inference.tiles import merged
 from lookonce.model.detections import Detections, Predictions
 from lookonce.model.postprocess import postprocess
 from lookonce.model.resize import ResizeMode, boxes_to_input, to_input
@@ -38,6 +42,7 @@ class Inputs(TorchDataset[InputBatch]):
     def __init__(self, dataset: Dataset, input_size: tuple[int, int], mode: ResizeMode) -> None:
         self.dataset, self.input_size, self.mode = dataset, input_size, mode
         self.in_memory: dict[int, Tensor] = {}
+        self.tiles = TileReader(dataset.pixel_range)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -56,14 +61,21 @@ class Inputs(TorchDataset[InputBatch]):
         """Return the input [3, H, W], floats 0..1."""
         if index not in self.in_memory:
             try:
-                pixels = load_for(self.dataset.records[index].path, self.input_size, self.dataset.pixel_range).pixels
-                image = torch.from_numpy(to_input(pixels, self.input_size, self.mode))
+                image = torch.from_numpy(to_input(self._pixels(index), self.input_size, self.mode))
             except ImageError:
                 image = torch.full((3, self.input_size[1], self.input_size[0]), 0.5)
             if len(self.in_memory) >= MAX_IN_MEMORY:
                 return image
             self.in_memory[index] = (image * 255).round().to(torch.uint8)
         return self.in_memory[index].float() / 255
+
+    def _pixels(self, index: int) -> NDArray[np.uint8]:
+        record = self.dataset.records[index]
+        if record.corner is not None:
+            return self.tiles.read(record.path, Tile(*record.corner, *record.size))
+        if self.dataset.corners is not None:  # the whole image beside its tiles, which detection decodes in full, too
+            return self.tiles.read(record.path, Tile(0, 0, *record.size))
+        return load_for(record.path, self.input_size, self.dataset.pixel_range).pixels
 
 
 def collate_inputs(samples: list[InputBatch]) -> InputBatch:
@@ -82,10 +94,16 @@ class Validation(lightning.Callback):
 
     Keeps the detections and metrics of the last validation. Several processes compute whole batches in turn, each image
     once; rank 0 scores them.
+
+    tiling: detect on tiles as well, and merge what they show; None: on whole images alone.
     """
 
-    def __init__(self, dataset: Dataset, input_size: tuple[int, int], mode: ResizeMode, ranks: Ranks = ALONE) -> None:
-        self.dataset, self.input_size, self.mode, self.ranks = dataset, input_size, mode, ranks
+    def __init__(self, dataset: Dataset, input_size: tuple[int, int], mode: ResizeMode,
+                 tiling: Tiling | None = None, ranks: Ranks = ALONE) -> None:  # fmt: skip
+        self.dataset, self.input_size, self.mode = dataset, input_size, mode
+        self.tiling, self.ranks = tiling, ranks
+        self.seen = in_tiles(dataset, tiling)
+        """The images that the network sees."""
         self.detections: list[Detections] = []
         self.metrics: Metrics | None = None
         self.computed_by = ""
@@ -95,8 +113,8 @@ class Validation(lightning.Callback):
 
     def batches(self) -> list[list[int]]:
         """Return the images of each batch of this process; one that is not counted if it has none."""
-        starts = range(self.ranks.rank * BATCH, len(self.dataset), self.ranks.size * BATCH)
-        return [list(range(start, min(start + BATCH, len(self.dataset)))) for start in starts] or [[0]]
+        starts = range(self.ranks.rank * BATCH, len(self.seen), self.ranks.size * BATCH)
+        return [list(range(start, min(start + BATCH, len(self.seen)))) for start in starts] or [[0]]
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Forget the previous validation; take over the statistics of batch norm of rank 0."""
@@ -113,21 +131,27 @@ class Validation(lightning.Callback):
         predictions, loss = outputs
         assert isinstance(predictions, Predictions)
         start = (batch_idx * self.ranks.size + self.ranks.rank) * BATCH
-        if start >= len(self.dataset):
+        if start >= len(self.seen):
             return
-        sizes = [(int(w), int(h)) for w, h in self.dataset.sizes[start : start + len(predictions.boxes)]]
+        sizes = [(int(w), int(h)) for w, h in self.seen.sizes[start : start + len(predictions.boxes)]]
         found = postprocess(predictions, sizes, self.input_size, self.mode, self.dataset.labels, SCORED)
         self._batches.append((start, found, loss))
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Compute and log mAP and the loss."""
+        """Merge tiles; compute and log mAP and the loss."""
         own = [(start, found, float(loss)) for start, found, loss in self._batches]
         batches = sorted((each for some in self.ranks.gathered(own) for each in some), key=lambda batch: batch[0])
         self.detections = [each for _, found, _ in batches for each in found]
         values: dict[str, float] = {}
         if self.ranks.is_first:
+            losses = sum(loss * len(found) for _, found, loss in batches) / max(len(self.detections), 1)
+            if self.tiling is not None:
+                parts = iter(self.detections)
+                self.detections = [
+                    merged((w, h), tiles := self.tiling.of((w, h)), [next(parts) for _ in tiles], SCORED)
+                    for w, h in self.dataset.sizes.tolist()
+                ]
             assert isinstance(pl_module.tree, Tree | None)
             self.metrics = score(*in_use(self.dataset, self.detections, pl_module.tree), RULES, bootstrap=0)
-            losses = sum(loss * len(found) for _, found, loss in batches) / max(len(self.detections), 1)
             values = {"val/loss": losses, "val/mAP": self.metrics.mean_ap or 0.0}
         pl_module.log_dict(self.ranks.from_first(values), prog_bar=True, batch_size=len(self.dataset))
