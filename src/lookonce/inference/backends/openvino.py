@@ -91,6 +91,7 @@ class OpenvinoBackend:
         }
         if settings.threads is not None:
             self._hints["INFERENCE_NUM_THREADS"] = str(settings.threads)
+            self._hints["ENABLE_CPU_PINNING"] = "NO"  # several processes would pin their threads to the same cores
         version = openvino.__version__.split("-")[0]
         self.info = BackendInfo("openvino", version, "int8" if is_int8 else rest, device.lower())
         self._lock, self._place = Lock(), "the model" if isinstance(source, onnx.ModelProto) else str(source)
