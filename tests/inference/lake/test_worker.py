@@ -79,3 +79,13 @@ def test_a_process_ends_with_its_driver_and_says_why_it_cannot_work(lake):
     code, answers = process(order, [])
     assert code in (0, 3)  # 3: standard input ended first
     assert all("green" in answer["failed"] for answer in answers)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
+def test_threads_of_a_worker_may_run_on_every_core(lake):
+    """Pinned threads of two workers would share one core, and the other core would be idle."""
+    everywhere, before = os.sched_getaffinity(0), set(os.listdir("/proc/self/task"))
+    worker = ShardWorker(*lake, 1)
+    worker.run(0)
+    new = set(os.listdir("/proc/self/task")) - before  # other tests may have detectors that pin theirs
+    assert all(os.sched_getaffinity(int(thread)) == everywhere for thread in new)

@@ -92,6 +92,7 @@ class OpenvinoBackend:
         }
         if settings.threads is not None:
             self._hints["INFERENCE_NUM_THREADS"] = str(settings.threads)
+            self._hints["ENABLE_CPU_PINNING"] = "NO"  # several processes would pin their threads to the same cores
         if settings.precision == "int8" and not is_int8:
             raise ConfigError(f"precision: int8: {source}: its network is not int8; leave --precision out, or make one "
                               "that is with lookonce export --int8")  # fmt: skip
