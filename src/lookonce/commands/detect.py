@@ -258,11 +258,11 @@ def detect(
     if format is not None:
         other = {"overwrite": overwrite, "save": formats, "no-save-images": not save_images, "track": track,
                  "zones": zones, "every": every != 1, "fps": fps, "start": start, "end": end, "keep-all": keep_all,
-                 "show": show, "tile": tile, **style}  # fmt: skip
+                 "show": show, **style}  # fmt: skip
         if wrong := [name for name, value in other.items() if value]:
             raise UserError(f"{wrong[0].replace('_', '-')}: not for tables; leave it out, or --format")
         lake = Job(str(model), "", format, None if labels is None else several(labels), threshold, iou_threshold, nms,
-                  tree_threshold, backend, device, precision)  # fmt: skip
+                  tree_threshold, backend, device, precision, tile, overlap)  # fmt: skip
         return detect_lake(
             lake, list(map(str, named)), None if out is None else expanded(out), LakeOptions(shards, workers, ray)
         )

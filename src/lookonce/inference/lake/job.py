@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lookonce.data.tiles import OVERLAP
 from lookonce.errors import UserError
 from lookonce.files import LOCK, rename, temporary, write_text
 from lookonce.inference.backends.settings import BackendName, Precision
@@ -43,6 +44,8 @@ class Job:
     backend: BackendName = "auto"
     device: str | None = None
     precision: Precision = "auto"
+    tile: str | None = None
+    overlap: float = OVERLAP
     base: str = ""
     """Folder from which relative names start."""
 
@@ -57,7 +60,7 @@ class Job:
         return cls(**(found | {"labels": None if labels is None else tuple(labels)}))
 
 
-SAME = ("digest", "format", "labels", "threshold", "iou_threshold", "nms", "tree_threshold")
+SAME = ("digest", "format", "labels", "threshold", "iou_threshold", "nms", "tree_threshold", "tile", "overlap")
 """Fields that decide the rows, apart from the columns that name backend and precision: all runs of a job share them."""
 
 
