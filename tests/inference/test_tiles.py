@@ -110,6 +110,14 @@ def test_a_box_that_is_cut_by_a_seam_gives_way_to_the_whole_one_though_it_scores
         [150, 50, 200, 90], [200, 50, 260, 90]]  # fmt: skip
 
 
+def test_two_halves_at_a_seam_are_one_and_neighbours_in_one_tile_are_two():
+    tiles = tiles_of((200, 380), (200, 200), 0.1)
+    upper = Detections([[50, 164, 80, 200], [70, 164, 100, 200]], [0.9, 0.8], [0, 0], NAMES)  # overlap by a third
+    lower = Detections([[50, 0, 80, 40]], [0.7], [0], NAMES)  # from 180: half of the first
+    one = merged((200, 380), tiles, [upper, lower, lower[:0]], CHOSEN)
+    assert one.boxes.tolist() == upper.boxes.tolist()
+
+
 def test_of_a_class_and_its_parent_in_a_tree_one_stays():
     tree = Tree((-1, -1, 0, 0), ("animal", "car", "dog", "cat"))
     tiles = tiles_of((400, 200), (200, 200), 0.5)
@@ -136,14 +144,14 @@ def test_merging_keeps_what_a_loop_over_all_pairs_keeps(selection):
         high = np.minimum(low + rng.uniform(4, 60, (40, 2)), (tile.width, tile.height))
         parts.append(Detections(np.concatenate((low, high), 1), rng.random(40), rng.integers(0, 2, 40), NAMES))
     rows = []
-    for tile, part in zip(tiles, parts, strict=True):
+    for number, (tile, part) in enumerate(zip(tiles, parts, strict=True)):
         for (x1, y1, x2, y2), score, label in zip(part.boxes.tolist(), part.scores, part.labels, strict=True):
             near_x, near_y = max(2, 0.03 * tile.width), max(2, 0.03 * tile.height)
             cut = ((x1 < near_x and tile.x > 0) or (y1 < near_y and tile.y > 0)
                    or (x2 > tile.width - near_x and tile.x + tile.width < size[0])
                    or (y2 > tile.height - near_y and tile.y + tile.height < size[1]))  # fmt: skip
             box = (x1 + tile.x, y1 + tile.y, x2 + tile.x, y2 + tile.y)
-            rows.append((score * (0.25 if cut else 1), cut, score, label, box))
+            rows.append((score * (0.25 if cut else 1), cut, score, label, box, number))
     kept = []
     for row in sorted(rows, key=lambda row: -row[0]):
         if not any(is_double(row, better, selection) for better in kept):
@@ -156,7 +164,7 @@ def test_merging_keeps_what_a_loop_over_all_pairs_keeps(selection):
 
 def is_double(row, better, selection):
     """Whether two detections are one object, computed by hand."""
-    (_, cut_a, _, label_a, a), (_, cut_b, _, label_b, b) = row, better
+    (_, cut_a, _, label_a, a, tile_a), (_, cut_b, _, label_b, b, tile_b) = row, better
     width, height = (max(0, min(a[i + 2], b[i + 2]) - max(a[i], b[i])) for i in (0, 1))
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
     shared = width * height
@@ -165,5 +173,5 @@ def is_double(row, better, selection):
         hull = [max(a[i + 2], b[i + 2]) - min(a[i], b[i]) for i in (0, 1)]
         apart = [(a[i] + a[i + 2] - b[i] - b[i + 2]) / 2 for i in (0, 1)]
         overlap -= (sum(v * v for v in apart) / sum(v * v for v in hull)) ** selection.distance_exponent
-    part = (cut_a or cut_b) and shared > min(areas) / 2
+    part = tile_a != tile_b and (cut_a or cut_b) and shared > min(areas) / (4 if cut_a and cut_b else 2)
     return label_a == label_b and bool(overlap > selection.iou_threshold or part)

@@ -21,8 +21,9 @@ from lookonce.model.tree import Tree
 EDGE, EDGE_PART = 2.0, 0.03
 """A box counts as cut within so many pixels of its tile's side, or so much of the tile: a network's boxes are no more
 exact than that."""
-SAME_PART = 0.5
-"""A cut box and another show one object if more than this of the smaller one is inside the other."""
+SAME_PART, BOTH_CUT = 0.5, 0.25
+"""A cut box and one of another tile show one object if they share more than this of the smaller: less is needed if both
+are cut, as two halves at a seam are."""
 CUT_SCORE = 0.25
 """A cut box ranks as if it had this part of its score."""
 Floats = NDArray[np.float64]
@@ -32,8 +33,9 @@ def merged(size: tuple[int, int], tiles: Sequence[Tile], found: Sequence[Detecti
            selection: Selection) -> Detections:  # fmt: skip
     """Return the detections of an image from those of its tiles, each object once.
 
-    Best first, a box stays unless a better one of its class that stays overlaps it as in non-maximum suppression, or
-    one of the two is cut and shares more than SAME_PART of the smaller. In a tree, a class and its parents are one.
+    Best first, a box stays unless a better one of its class that stays overlaps it as in non-maximum suppression, or is
+    of another tile, one of the two is cut, and they share enough of the smaller. In a tree, a class and its parents are
+    one.
 
     Args:
         size:  (width, height) of the image, pixels.
@@ -48,7 +50,9 @@ def merged(size: tuple[int, int], tiles: Sequence[Tile], found: Sequence[Detecti
     boxes, cut = np.concatenate(moved)[order], cut[order]  # [N, 4], [N]
     scores, labels = scores[order], np.concatenate([one.labels for one in found])[order]
     better, worse = _near(boxes, labels, selection.tree)
-    double = _are_double(boxes[better], boxes[worse], cut[better] | cut[worse], selection)
+    tile = np.repeat(np.arange(len(found)), [len(one) for one in found])[order]
+    number = np.where(tile[better] == tile[worse], 0, cut[better].astype(int) + cut[worse])
+    double = _are_double(boxes[better], boxes[worse], number, selection)
     keep = survivors(better[double], worse[double], len(boxes))
     backed_off = [one.backed_off for one in found]
     known = [one for one in backed_off if one is not None]
@@ -89,12 +93,13 @@ def _near(boxes: Floats, labels: NDArray[np.int64], tree: Tree | None
     return np.minimum(one, other), np.maximum(one, other)
 
 
-def _are_double(boxes: Floats, others: Floats, either_cut: NDArray[np.bool_], selection: Selection
+def _are_double(boxes: Floats, others: Floats, number_cut: NDArray[np.int64], selection: Selection
                 ) -> NDArray[np.bool_]:  # fmt: skip
-    """Return which of P pairs of boxes [P, 4] show one object, [P]."""
+    """Return which of P pairs of boxes [P, 4] show one object, [P]. number_cut: [P] of two tiles, how many are cut."""
     overlap = iou(boxes, others)
     part = overlap / (1 + overlap) * (area(boxes) + area(others))  # the shared area
     smaller = np.maximum(np.minimum(area(boxes), area(others)), 1e-9)
     if selection.distance_exponent is not None:
         overlap = overlap - relative_distance(boxes, others) ** selection.distance_exponent
-    return np.asarray((overlap > selection.iou_threshold) | (either_cut & (part > SAME_PART * smaller)))
+    enough = np.array((np.inf, SAME_PART, BOTH_CUT))[number_cut] * smaller
+    return np.asarray((overlap > selection.iou_threshold) | (part > enough))
