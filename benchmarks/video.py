@@ -19,6 +19,7 @@ from statistics import median
 
 import numpy as np
 from PIL import Image
+from threads import drawn
 
 from lookonce import Detector
 from lookonce.commands.moving import MovingOptions, detect_moving
@@ -27,7 +28,6 @@ from lookonce.files import temporary
 from lookonce.inference.outputs import write_entry
 from lookonce.inference.sources import Sampling, Source
 from lookonce.inference.video_file import VideoFile
-from threads import drawn
 
 FRAMES = 256
 

@@ -52,15 +52,17 @@ class VideoFile:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
-        self._padding = ((0, size[1] % 2), (0, size[0] % 2), (0, 0))  # encoders take even sides
-        even = size[0] + size[0] % 2, size[1] + size[1] % 2
+        even = size[0] + size[0] % 2, size[1] + size[1] % 2  # encoders take even sides
+        self._padding = None if even == size else ((0, size[1] % 2), (0, size[0] % 2), (0, 0))
         self._encoder: _Ffmpeg | _OpenCV = (_Ffmpeg if has_h264() else _OpenCV)(self._beside, even, self.fps)
 
     def write(self, pixels: NDArray[np.uint8], time: float) -> None:
         """Add a frame [h, w, 3] RGB; time in seconds. A frame of another size is scaled to that of the video."""
         if pixels.shape[1::-1] != self.size:
             pixels = load_cv2().resize(pixels, self.size)
-        self._encoder.write(np.pad(pixels, self._padding, "edge"))
+        if self._padding:
+            pixels = np.pad(pixels, self._padding, "edge")
+        self._encoder.write(pixels)
         self.times.append(time)
 
     def close(self) -> None:
