@@ -22,7 +22,7 @@ from PIL import Image
 from threads import drawn
 
 from lookonce import Detector
-from lookonce.commands.moving import MovingOptions, detect_moving
+from lookonce.commands.moving import MovingOptions, detect_moving, open_sources
 from lookonce.data.moving_digits import make_clip
 from lookonce.files import temporary
 from lookonce.inference.outputs import write_entry
@@ -57,7 +57,8 @@ def from_video(detector: Detector, clip: Path, folder: Path, track: bool, save_v
     with tempfile.TemporaryDirectory(dir=folder) as out:
         style = {"hide_labels": False, "hide_scores": False, "line_width": None}
         options = MovingOptions(Sampling(), track, None, False, (), None, save_video, style)
-        detect_moving(lambda: detector, [str(clip)], Path(out), options)
+        sources = open_sources([str(clip)], options, wait=False)
+        detect_moving(lambda: detector, sources, Path(out), options)
 
 
 def decode(clip: Path) -> None:

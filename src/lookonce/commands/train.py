@@ -20,6 +20,7 @@ from lookonce.inference.pretrained_models import DEFAULT
 from lookonce.training.config import (
     Precision,
     RunConfig,
+    SyncBatchNorm,
     absolute_path,
     class_tree,
     fitted,
@@ -64,7 +65,7 @@ def train(
     image_labels: AnyPath | None = None,
     devices: int | None = None,
     nodes: int | None = None,
-    sync_batch_norm: bool | None = None,
+    sync_batch_norm: SyncBatchNorm = "auto",
     **options: Unpack[TrainOptions],
 ) -> Path:
     """Train a detector on labelled images.
@@ -107,7 +108,8 @@ def train(
         devices: Processes on this machine that train together, each with a GPU of its own if there are GPUs. Together
             they compute what one would: the batch is divided among them. none: one, or those of torchrun or SLURM.
         nodes: Machines that train together, each with so many devices; torchrun or SLURM starts them (docs/scale.md).
-        sync_batch_norm: Of several devices, normalise by the images of all; none: where each has fewer than 16.
+        sync_batch_norm: Of several devices, normalise by the images of all: always, never, or auto: where each has fewer
+            than 16.
         options: See `lookonce.training.recipes.TrainOptions`.
     Returns:
         The run folder: model.safetensors (from the first validation on), results.csv (a row an epoch), metrics.csv

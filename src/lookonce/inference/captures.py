@@ -151,9 +151,7 @@ class PyAvCapture:
     def opened(cls, place: str, live: bool) -> PyAvCapture | None:
         """Return the capture of a file or address; None: it cannot be opened or has no video."""
         av = load_av()
-        options = (
-            {"rtsp_flags": "prefer_tcp"} if place.lower().startswith("rtsp") else {}
-        )  # as OpenCV does
+        options = {"rtsp_flags": "prefer_tcp"} if place.lower().startswith("rtsp") else {}  # as OpenCV does
         try:
             container = av.open(place, options=options, timeout=(TIMEOUT, TIMEOUT))  # type: ignore[union-attr]
         except (av.error.FFmpegError, OSError, ValueError):  # type: ignore[union-attr]

@@ -53,6 +53,7 @@ FEW_TO_VALIDATE = 20
 """Validation images below which training warns."""
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
 Precision = Literal["auto", "fp32", "bf16"]
+SyncBatchNorm = Literal["auto", "always", "never"]
 MAX_WORKERS = 256
 MAX_BYTES = 100_000
 """Largest config.yaml that is read; one has about 2,000 bytes."""
@@ -83,7 +84,7 @@ class RunConfig:
     tree: str | None = None
     image_labels: str | None = None
     devices: int | None = None
-    sync_batch_norm: bool | None = None
+    sync_batch_norm: SyncBatchNorm = "auto"
 
     def __post_init__(self) -> None:
         settle_names(self)
@@ -112,7 +113,7 @@ class RunConfig:
                 raise ValueError(f"{len(content):,} bytes")
             flat = parse_yaml(content.decode("utf-8"), str(place), "the settings of a run")
             later = {"keep_last": False, "keep_checkpoints": True, "tree": None, "image_labels": None,
-                     "devices": None, "sync_batch_norm": None}  # fmt: skip  # as version 0.1
+                     "devices": None, "sync_batch_norm": "auto"}  # fmt: skip  # as version 0.1
             own = {f.name: flat.pop(f.name) for f in fields(RunConfig) if f.name not in ("settings", *later)}
             own |= {name: flat.pop(name, value) for name, value in later.items()}
             own["labels"] = None if own["labels"] is None else tuple(own["labels"])

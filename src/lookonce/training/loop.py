@@ -248,8 +248,8 @@ class Engine:
         if how.augment.mosaic and how.features == "none":
             alone = np.array([record.image_label >= 0 for record in self.cache.dataset.records])
         module.share = Share(self.sampler, how.batch_size, ranks.rank, ranks.size, alone)
-        together = self.config.sync_batch_norm
-        if together if together is not None else how.batch_size < FEW_TO_NORMALIZE * ranks.size:
+        few = how.batch_size < FEW_TO_NORMALIZE * ranks.size
+        if self.config.sync_batch_norm == "always" or (self.config.sync_batch_norm == "auto" and few):
             for norm in module.network.norms():
                 norm.sum_over_processes = SumOverProcesses.apply
 
