@@ -108,7 +108,7 @@ def train(
         devices: Processes on this machine that train together, each with a GPU of its own if there are GPUs. Together
             they compute what one would: the batch is divided among them. none: one, or those of torchrun or SLURM.
         nodes: Machines that train together, each with so many devices; torchrun or SLURM starts them (docs/scale.md).
-        sync_batch_norm: Of several devices, normalise by the images of all: always, never, or auto: where each has fewer
+        sync_batch_norm: Of several devices, normalise by the images of all: always, never, or auto: if each has fewer
             than 16.
         options: See `lookonce.training.recipes.TrainOptions`.
     Returns:
