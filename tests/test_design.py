@@ -101,6 +101,7 @@ def test_few_modules_open_connections():
         "server.connections",
         "server.label_studio",
         "server.live_page",
+        "training.ranks",
     }
 
 

@@ -69,7 +69,7 @@ RENAMED = {
 OFF_BY_DEFAULT = (
     "clear", "deterministic", "folded", "half", "hide-labels", "hide-scores", "int8", "json", "keep-all",
     "keep-checkpoints", "keep-empty", "keep-last", "link", "no-token", "overwrite", "raw", "resume", "show", "track",
-    "train",
+    "train", "video",
 )  # fmt: skip
 """Switches. Version 0.1 also took their --no- forms, which change nothing."""
 BROKEN_PIPE = 141

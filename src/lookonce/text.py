@@ -155,6 +155,8 @@ def parse_yaml(text: str, place: str, expected: str, as_text: bool = False) -> A
                 raise UserError(f"{place}:{line}: an alias or deep nesting; expected {expected}")
         return yaml.load(text, Loader=loader)  # makes plain values only, whatever the tags
     except yaml.YAMLError as error:
+        if "nesting depth" in str(error):  # PyYAML 6.0.4 has a limit of its own
+            raise UserError(f"{place}:1: an alias or deep nesting; expected {expected}") from None
         way = "; write paths with /, or in single quotes" if "escape character" in str(error) else ""
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{place}: not YAML ({reason}){way}; expected {expected}") from None

@@ -238,7 +238,8 @@ def test_files_that_are_not_the_same_are_not_kept(run, tmp_path, monkeypatch):
 
 def test_every_choice_is_an_option_of_the_command_with_the_same_default():
     said = inspect.signature(export).parameters
-    assert {f.name: f.default for f in fields(Options)} == {f.name: said[f.name].default for f in fields(Options)}
+    choices = {f.name: f.default for f in fields(Options) if f.name != "digest"}  # which the command computes
+    assert choices == {name: said[name].default for name in choices}
 
 
 def test_an_export_to_darknet_loads_neither_onnx_nor_openvino(run, tmp_path):

@@ -57,12 +57,11 @@ def test_tiles_are_inputs_and_their_detections_are_merged(tmp_path):
         torch.testing.assert_close(inputs[index].images[0], expected, atol=0.003, rtol=0)
     found.on_validation_epoch_start(SimpleNamespace(precision="32-true"), SimpleNamespace(device="cpu"))
     box = torch.tensor([[[0.0, 8, 8, 16]]])  # 0 to 16 px of the first tile, 32 to 48 px of the second
-    one = Predictions(box.repeat(3, 1, 1), torch.ones(3, 1), torch.tensor([[[1.0, 0]]]).repeat(3, 1, 1))
+    all_six = Predictions(box.repeat(6, 1, 1), torch.ones(6, 1), torch.tensor([[[1.0, 0]]]).repeat(6, 1, 1))
     logged = {}
     module = Training(Network(nano(2, ((1.0, 1.0),))), Settings(network="yolov2_tiny", size=32), 0)
-    module.log = lambda name, value, **_: logged.update({name: value})
-    for _ in range(2):
-        found.on_validation_batch_end(None, module, one, None, 0)
+    module.log_dict = lambda values, **_: logged.update(values)
+    found.on_validation_batch_end(None, module, (all_six, torch.tensor(1.0)), None, 0)
     found.on_validation_epoch_end(None, module)
     assert [len(each) for each in found.detections] == [2, 2]
     assert found.detections[1].boxes.tolist() == [

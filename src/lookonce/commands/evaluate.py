@@ -106,7 +106,7 @@ class Report:
             "sizes": {one.size: {"ap": one.mean_ap, "objects": one.objects} for one in self.analysis.sizes},
             **({} if self.hierarchy is None else {"hierarchy": asdict(self.hierarchy)}),
             **({} if self.tiling is None else {"tiling": self.tiling.to_json()}),
-            "backend": None if self.backend is None else asdict(self.backend), "versions": self.versions,
+            "backend": None if self.backend is None else self.backend.to_json(), "versions": self.versions,
             "page": None if self.page is None else str(self.page),
         }  # fmt: skip
 

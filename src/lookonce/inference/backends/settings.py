@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, Protocol, get_args
 from weakref import WeakSet
 
@@ -61,6 +61,10 @@ class BackendInfo:
     device: str
     cost: str = ""
     """What int8 costs in mAP; empty: it is not known, or nothing."""
+
+    def to_json(self) -> dict[str, str]:
+        """Return the fields, without a cost that is not known."""
+        return {name: value for name, value in asdict(self).items() if value}
 
     def __str__(self) -> str:
         cost = f" ({self.cost})" if self.cost else ""
