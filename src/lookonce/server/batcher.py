@@ -200,12 +200,13 @@ class Batcher(Generic[Given, Ready, Answer]):
     def _next_batch(self) -> list[_Job[Given, Ready, Answer]]:
         """Return the next images to run; none: the batcher has ended.
 
-        What is being prepared joins the batch if it is ready within the time that a batch takes.
+        What is being prepared joins a batch until it has half of the images that wait: the other half is prepared while
+        it runs. It waits no longer than a batch takes.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._ready or (self._closed and not self._submitted))
             self._changed.wait_for(
-                lambda: len(self._ready) >= min(self.batch, self.waiting), self._seconds * self.batch
+                lambda: len(self._ready) >= min(self.batch, -(-self.waiting // 2)), self._seconds * self.batch
             )
             batch = [self._ready.popleft() for _ in range(min(self.batch, len(self._ready)))]
             for job in batch:
