@@ -32,7 +32,9 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "detect": {
         "Images and output": ("model", "images", "out", "overwrite", "save", "save-images", "hide-labels",
                               "hide-scores", "line-width"),
-        "Videos, cameras and streams": ("track", "zones", "every", "fps", "start", "end", "keep-all", "resume"),
+        "Videos, cameras and streams": ("track", "zones", "every", "fps", "start", "end", "keep-all", "resume",
+                                        "show"),
+        "Large images and small objects": ("tile", "overlap"),
         "Tables of very many images": ("format", "shards", "workers", "ray"),
         "Detection": ("labels", "threshold", "iou-threshold", "nms", "tree-threshold"),
     },
