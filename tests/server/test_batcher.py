@@ -83,11 +83,10 @@ def test_what_waits_together_runs_together_up_to_the_batch():
 
 def test_what_is_being_prepared_joins_the_batch_until_it_has_half_of_what_waits():
     """The network is free and one image of four is ready; the others come within the time of a batch."""
-    slow = threading.Event()
+    gates = [threading.Event() for _ in range(4)]
 
     def prepared(number):
-        if number:
-            assert slow.wait(20)
+        assert gates[number].wait(20)
         return number
 
     async def go():
@@ -95,9 +94,12 @@ def test_what_is_being_prepared_joins_the_batch_until_it_has_half_of_what_waits(
         made = Batcher(prepared, network, batch=4, queue=8, threads=4)
         made._seconds = 5.0
         tasks = [asyncio.create_task(made.submit([n], 20)) for n in range(4)]
+        await until(lambda: made.waiting == 4)
+        gates[0].set()
         await until(lambda: len(made._ready) == 1)
         assert not network.batches
-        slow.set()
+        for gate in gates:
+            gate.set()
         assert [answers(each) for each in await asyncio.gather(*tasks)] == [[0], [2], [4], [6]]
         assert len(network.batches[0]) >= 2
         await made.close()
