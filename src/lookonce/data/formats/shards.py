@@ -195,7 +195,7 @@ def _scanned(builder: Builder, tar: Path, shown: Path) -> Iterator[Entry]:
                 if place[1] > LABEL_BYTES:
                     raise ValueError(f"{place[1]:,} bytes")
                 labels = decoder.decode(read_at(file, *place))
-            except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
                 found = f"{error}; expected {EXPECTED}"
                 builder.problem(key, (shown, f"{stem}.json"), "annotation unreadable", found, "skipped")
                 continue
