@@ -192,17 +192,22 @@ def together(ranks: Ranks, news: dict[str, Any]) -> Iterator[None]:
     if ranks.size == 1:
         yield
         return
-    others = Others(ranks)
+    import torch
+
+    others, threads = Others(ranks), torch.get_num_threads()
     try:
         connect(ranks)
         ranks.from_first(news)
         yield
         others.wait()
+    except torch.OutOfMemoryError:  # the caller says what to try
+        raise
     except (RuntimeError, ConnectionError) as error:
         why = others.why() or f"the processes lost one another: {' '.join(str(error).split())[:200]}"
         raise UserError(why) from error
     finally:
         disconnect()
+        torch.set_num_threads(threads)
         others.end()
 
 
@@ -287,10 +292,8 @@ def connect(ranks: Ranks) -> None:
 
 def disconnect() -> None:
     """Leave the group, also after an error."""
-    import torch
     from torch import distributed
 
-    torch.set_num_threads(usable_cores())
     if distributed.is_initialized():
         with suppress(Exception):
             distributed.destroy_process_group()
