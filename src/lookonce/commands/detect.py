@@ -231,7 +231,7 @@ def detect(
         format: Very many images: write tables alone, parquet or jsonl, a row an object, in parts (shards) that worker
             processes make. The same command goes on where it was stopped. Also takes .txt and .parquet lists, .tar
             files of images, and addresses such as s3://bucket/photos. parquet needs: pip install 'lookonce[lake]'.
-        shards: Tables: number of parts; none: one for each 1,000 images.
+        shards: Tables: number of parts; none: one for each 1,000 images, at least 16.
         workers: Tables: processes at once, which share the cores; none: one a core or GPU, at most 8.
         ray: Tables: run on a Ray cluster: its HOST:PORT, auto, or local, which starts Ray on this machine. Needs:
             pip install 'lookonce[ray]'.
