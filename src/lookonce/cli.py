@@ -67,7 +67,7 @@ RENAMED = {
 }
 """Options of version 0.1 by command, and their names now. The old names work for one release, with a hint."""
 OFF_BY_DEFAULT = (
-    "clear", "deterministic", "folded", "half", "hide-labels", "hide-scores", "int8", "json", "keep-all",
+    "clear", "deterministic", "flip", "folded", "half", "hide-labels", "hide-scores", "int8", "json", "keep-all",
     "keep-checkpoints", "keep-empty", "keep-last", "link", "no-token", "overwrite", "raw", "resume", "show", "track",
     "train", "video",
 )  # fmt: skip

@@ -36,7 +36,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
                                         "show"),
         "Large images and small objects": ("tile", "overlap"),
         "Tables of very many images": ("format", "shards", "workers", "ray"),
-        "Detection": ("labels", "threshold", "iou-threshold", "nms", "tree-threshold"),
+        "Detection": ("labels", "threshold", "iou-threshold", "nms", "tree-threshold", "flip"),
     },
 }  # fmt: skip
 """Groups of a command's options in the order of its help. "Augmentation" holds --augment.*, the last group the rest."""

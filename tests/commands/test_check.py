@@ -62,7 +62,7 @@ def test_a_page_needs_its_ending(squares, tmp_path):
 
 def test_anchor_collisions_are_counted_by_anchor(tmp_path):
     for n in range(4):
-        add(tmp_path, f"p{n}", [CAT, ("cat", [11, 11, 61, 61]), DOG], seed=n)
+        add(tmp_path, f"p{n}", [CAT, ("cat", [11, 11, 59, 59]), DOG], seed=n)
     report = check(tmp_path, anchors=2, images=False)
     [finding] = [
         one for one in report.findings if one.kind == "anchor collision (two objects share a cell and an anchor)"

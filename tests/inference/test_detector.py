@@ -280,3 +280,18 @@ def test_a_tree_of_classes_is_detected_in_tiles(tree_run, squares):
     image = large(squares)
     found = Detector(tree_run, tile=(96, 96), threshold=0.05)(image)
     assert len(found.backed_off) == len(found) > 0
+
+
+def test_flip_finds_in_an_image_what_it_finds_in_its_mirror_image(run, squares):
+    image = np.asarray(Image.open(read_dataset(squares, "test").records[0].path).convert("RGB"))
+    plain, both = (Detector(run, "torch", threshold=0.05, flip=flip) for flip in (False, True))
+    found, mirrored = both(image), both(np.ascontiguousarray(image[:, ::-1]))
+    assert len(found) == len(mirrored) > 0
+    np.testing.assert_allclose(found.scores, mirrored.scores, atol=1e-5)
+    corners = np.stack(
+        (96 - mirrored.boxes[:, 2], mirrored.boxes[:, 1], 96 - mirrored.boxes[:, 0], mirrored.boxes[:, 3]), 1
+    )
+    np.testing.assert_allclose(found.boxes, corners, atol=1e-3)
+    assert not np.allclose(plain(image).scores[:1], found.scores[:1], atol=1e-4)
+    [prepared] = both.detect_prepared([both.prepare(image)], [both.selection])  # as the server calls it
+    np.testing.assert_allclose(prepared.scores, found.scores, atol=1e-6)

@@ -14,7 +14,7 @@ from lookonce.model.boxes import cxcywh_to_xyxy, iou
 from lookonce.model.detections import Predictions
 from lookonce.model.heads import decode
 from lookonce.model.layers import PlacedHead, Region
-from lookonce.model.postprocess import Selection, nms_per_class, postprocess
+from lookonce.model.postprocess import Selection, average_views, nms_per_class, postprocess
 from lookonce.model.resize import boxes_to_image, boxes_to_input
 
 DARKNET = {  # name: anchors of its cfg in cells, softmax
@@ -234,3 +234,46 @@ def test_a_selection_outside_its_law_is_an_error(wrong: dict[str, float]) -> Non
 def test_a_threshold_that_is_not_a_number_is_an_error() -> None:
     with pytest.raises(ConfigError, match="score_threshold: nan"):
         Selection(float("nan"))
+
+
+def loop_average(boxes, scores, view, views, box, label):
+    """One detection after the other, one view after the other."""
+    found, values = [], []
+    for kept, name in zip(box, label, strict=True):
+        same = [k for k in range(len(boxes)) if float(iou(boxes[kept], boxes[k])) > 0.6]
+        total = sum(float(scores[k, name]) for k in same)
+        found.append(sum(float(scores[k, name]) * boxes[k] for k in same) / total)
+        best = [max((float(scores[k, name]) for k in same if view[k] == one), default=0.0) for one in range(views)]
+        values.append(sum(best) / views)
+    return np.array(found), np.array(values)
+
+
+@pytest.mark.parametrize("views", [2, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_views_are_averaged_as_in_a_loop(seed: int, views: int) -> None:
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, 30, (40, 2))
+    boxes = np.concatenate((corner, corner + rng.uniform(15, 25, (40, 2))), 1)
+    scores, view = rng.random((40, 2)), rng.integers(0, views, 40)
+    view[view == views - 1] = 0  # a view that sees nothing
+    box, label = nms_per_class(boxes, scores, Selection(0.1))
+    found, values = average_views(boxes, scores, view, views, box, label)
+    expected, expected_values = loop_average(boxes, scores, view, views, box, label)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(values, expected_values, rtol=1e-12)
+
+
+def views_of(seen: list[tuple[tuple[float, float, float, float], float]], count: int) -> Predictions:
+    """Predictions of one class: (box, score) of each."""
+    boxes = np.array([box for box, _ in seen], np.float32)[None]
+    return Predictions(boxes, np.array([[score for _, score in seen]], np.float32), np.ones((1, count, 1), np.float32))
+
+
+@pytest.mark.parametrize("threshold, left", [(0.1, [0.6, 0.2]), (0.3, [0.6]), (0.65, [])])
+def test_the_score_of_an_average_does_not_depend_on_the_threshold(threshold: float, left: list[float]) -> None:
+    # The first object is seen by both views, at .8 and .4; the second by the second view alone, at .4.
+    seen = views_of([((10, 10, 30, 30), 0.8), ((0, 0, 1, 1), 0), ((12, 10, 32, 30), 0.4), ((60, 60, 80, 80), 0.4)], 4)
+    [found] = postprocess(seen, [(100, 100)], (100, 100), "stretch", ("cell",), Selection(threshold, views=2))
+    np.testing.assert_allclose(found.scores, left, rtol=1e-6)
+    if left:
+        np.testing.assert_allclose(found.boxes[0], [10 + 2 / 3, 10, 30 + 2 / 3, 30], rtol=1e-6)

@@ -138,7 +138,7 @@ def test_a_fine_tuning_for_a_minute_computes_early_layers_once_for_as_many_varia
     assert found.augment == RECIPES["finetune"].augment
 
 
-@pytest.mark.parametrize("images, batch, rate", [(2000, 16, 4e-3), (64, 8, 2e-3 * 2**0.5), (20, 4, 2e-3)])
+@pytest.mark.parametrize("images, batch, rate", [(2000, 16, 8e-3), (64, 8, 4e-3 * 2**0.5), (20, 4, 4e-3)])
 def test_a_gpu_gets_larger_batches_and_a_higher_learning_rate(images, batch, rate):
     found = for_gpu(Settings(), images)
     assert (found.batch_size, found.learning_rate) == (batch, pytest.approx(rate))

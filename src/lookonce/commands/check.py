@@ -20,13 +20,13 @@ from lookonce.data.read import Format, Whole, read_whole
 from lookonce.data.remote import as_address
 from lookonce.errors import ConfigError
 from lookonce.files import check_output
-from lookonce.model import zoo
 from lookonce.model.anchors import Anchors, measure
-from lookonce.model.layers import Detection, PlacedHead, Region
+from lookonce.model.layers import Detection, PlacedHead
 from lookonce.model.named_network import named_network
 from lookonce.model.resize import ResizeMode
 from lookonce.model.sizes import check_input_size, heads_of
 from lookonce.model.zoo import STRIDE
+from lookonce.training.recipes import RECIPES
 
 log = logging.getLogger("lookonce")
 MANY = 2000
@@ -56,7 +56,7 @@ def check(
         labels: Check these classes only.
         format: Format of the data set: voc, coco, yolo or shards; auto detects it.
         network: Network to train: the name of a known one, or a Darknet .cfg. Its heads, all together, decide which
-            objects cannot be learnt. none: one head of stride 32.
+            objects cannot be learnt. none: the default network of train.
         size: Side of the network's square input in pixels, a multiple of 32; decides which boxes are too small. none:
             416, or the only size of the network.
         resize: How images are resized to the input, as in training.
@@ -127,7 +127,7 @@ class Wanted(NamedTuple):
     """The network for which a data set is checked."""
 
     network: str | None
-    """A known network or a .cfg; None: one region layer."""
+    """A known network or a .cfg; None: that of the quick recipe."""
     heads: Sequence[PlacedHead]
     """Its heads."""
     anchors: int | None
@@ -148,12 +148,9 @@ def fitted_heads(
     has = len(every_anchor(wanted.heads)[0]) if wanted.network else 5
     number = has if wanted.anchors is None or not has else wanted.anchors
     fit = cluster_anchors(part, number, size=size, resize=resize).wh if number else ()
-    if wanted.network is None:
-        heads: tuple[PlacedHead, ...] = (PlacedHead(Region(fit or zoo.VOC_ANCHORS, classes), STRIDE),)
-    else:
-        cfg = named_network(wanted.network, classes, fit)
-        check_input_size(cfg.layers, (size, size), cfg.channels)
-        heads = heads_of(cfg.layers)
+    cfg = named_network(wanted.network or RECIPES["quick"].network, classes, fit)
+    check_input_size(cfg.layers, (size, size), cfg.channels)
+    heads = heads_of(cfg.layers)
     anchors = np.array(every_anchor(heads)[0]) / STRIDE
     return heads, measure(shapes_in_cells(part, size, resize), anchors) if has else None
 

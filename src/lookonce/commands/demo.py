@@ -195,7 +195,7 @@ DIGITS: dict[str, Any] = {
     "epochs": 5,
     "batch_size": 8,
     "anchors": 3,
-    "learning_rate": 1.5e-3,
+    "learning_rate": 3e-3,
     "augment": Augmentation(aspect=0.1, zoom=(0.85, 1.15), flip=0.0, hue=0.02, saturation=1.2, exposure=1.2),
 }
 """Settings of the demo beyond the quick recipe: small pages, few shapes; digits are never mirrored."""

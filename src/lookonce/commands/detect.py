@@ -186,6 +186,7 @@ def detect(
     ray: str | None = None,
     tile: str | None = None,
     overlap: float = OVERLAP,
+    flip: bool = False,
 ) -> Summary | MovingSummary | MixedSummary | LakeSummary:
     """Find objects in images, videos, cameras and streams.
 
@@ -238,6 +239,7 @@ def detect(
         tile: For large images and small objects: also look at tiles of this size, such as 640x480 image pixels. auto:
             the tiles of the model's training, or a size in which its small objects are large enough; none: no tiles.
         overlap: Smallest part of a tile that its neighbour shows too, 0 to below 1.
+        flip: Also look at the mirror image and average both: more accurate, at twice the time.
     Returns:
         A summary. An image that cannot be read is reported, skipped and counted.
     Raises:
@@ -249,7 +251,8 @@ def detect(
     if line_width is not None and not 1 <= line_width <= MAX_LINE:
         raise UserError(f"line-width: {line_width}; expected 1 to {MAX_LINE} pixels")
     check_overlap(overlap)
-    tiling: dict[str, Any] = {} if tile is None else {"tile": read_tile(tile), "overlap": overlap}
+    looks: dict[str, Any] = {} if tile is None else {"tile": read_tile(tile), "overlap": overlap}
+    looks |= {"flip": True} if flip else {}
     named = several(images)
     for image in named[:1]:
         check_order(expanded(model), Path(image), "lookonce detect MODEL IMAGES")
@@ -262,7 +265,7 @@ def detect(
         if wrong := [name for name, value in other.items() if value]:
             raise UserError(f"{wrong[0].replace('_', '-')}: not for tables; leave it out, or --format")
         lake = Job(str(model), "", format, None if labels is None else several(labels), threshold, iou_threshold, nms,
-                  tree_threshold, backend, device, precision, tile, overlap)  # fmt: skip
+                  tree_threshold, backend, device, precision, tile, overlap, flip)  # fmt: skip
         return detect_lake(
             lake, list(map(str, named)), None if out is None else expanded(out), LakeOptions(shards, workers, ray)
         )
@@ -288,7 +291,7 @@ def detect(
     @cache
     def opened() -> Detector:
         return Detector(model, backend, device=device, precision=precision, throughput=True, threshold=threshold,
-                        iou_threshold=iou_threshold, nms=nms, tree_threshold=tree_threshold, **tiling)  # fmt: skip
+                        iou_threshold=iou_threshold, nms=nms, tree_threshold=tree_threshold, **looks)  # fmt: skip
 
     with tempfile.TemporaryDirectory(prefix="lookonce-", ignore_cleanup_errors=True) as fetched:
         sources = open_sources(moving, options, wait=bool(images))
@@ -306,9 +309,9 @@ def detect(
             if not files:
                 return detect_moving(opened, sources, folder, options)
             if SERVER.match(str(model)):
-                if (backend, device, precision, nms, tree_threshold) != ("auto", None, "auto", "iou", None) or tiling:
-                    raise UserError("backend, device, precision, nms, tree-threshold, tile: are those of the server; "
-                                    "leave them out")  # fmt: skip
+                if (backend, device, precision, nms, tree_threshold) != ("auto", None, "auto", "iou", None) or looks:
+                    raise UserError("backend, device, precision, nms, tree-threshold, tile, flip: are those of the "
+                                    "server; leave them out")  # fmt: skip
                 detector: Detector | Client = Client(str(model), threshold=threshold, iou_threshold=iou_threshold)
             else:
                 detector = opened()
@@ -376,6 +379,7 @@ def _header(detector: Detector | Client, job: _Job) -> dict[str, Any]:
         "thresholds": dict(zip(detector.labels, (round(v, 6) for v in detector.thresholds.tolist()), strict=True)),
         "iou_threshold": detector.selection.iou_threshold,
         **({} if isinstance(detector, Client) or detector.tiling is None else detector.tiling.to_json()),
+        **({"flip": True} if isinstance(detector, Detector) and detector.selection.views > 1 else {}),
         "only": job.labels,
         "formats": job.formats,
     }

@@ -147,6 +147,7 @@ def evaluate(
     precision: Precision = "fp32",
     tile: str | None = None,
     overlap: float = OVERLAP,
+    flip: bool = False,
     report: AnyPath | None = None,
     overwrite: bool = False,
 ) -> Report:
@@ -170,6 +171,7 @@ def evaluate(
         tile: Look at tiles of the images, too, and compare AP by size and time with whole images alone: a size such as
             640x480 image pixels, or auto, as in detect; none: no tiles.
         overlap: Smallest part of a tile that its neighbour shows too, 0 to below 1.
+        flip: Also look at the mirror image and average both: more accurate, at twice the time.
         report: Write an .html page: curves, confusion matrix, calibration, errors by kind, examples.
         overwrite: Replace the page if it exists, or write it into the data set's folder.
     Returns:
@@ -204,7 +206,7 @@ def evaluate(
         name, digest = str(model), None
     else:
         detector = Detector(model, backend, device=device, precision=precision, throughput=True, tile=tile_size,
-                            overlap=overlap)  # fmt: skip
+                            overlap=overlap, flip=flip)  # fmt: skip
         [dataset] = read_for(detector.labels, detector.about.tree, data, [chosen], labels)
         detections, skipped, seconds = timed(detector, dataset)
         if detector.tiling is not None:
@@ -223,7 +225,8 @@ def evaluate(
         _write_page(result, dataset, size, {
             "split": split, "labels": labels, "protocol": protocol, "iou-threshold": iou_threshold,
             "difficult": difficult, "bootstrap": bootstrap, "backend": backend, "device": device,
-            "precision": precision, "tile": tile, "overlap": None if tile is None else overlap, "report": report,
+            "precision": precision, "tile": tile, "overlap": None if tile is None else overlap, "flip": flip,
+            "report": report,
         })  # fmt: skip
     return result
 

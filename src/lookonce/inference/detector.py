@@ -70,6 +70,7 @@ class Detector:
         tile: For large images: also look at tiles of this size, (width, height) or "640x480" in image pixels; auto: as
             in the model's training, or in which its small objects are large enough. None: at whole images alone.
         overlap: Smallest part of a tile that its neighbour shows too, 0 to below 1.
+        flip: Also look at the mirror image and average both: more accurate, at twice the time.
     Raises:
         UserError: a model that cannot be read, a threshold outside 0 to 1, a backend that is not installed, a tile
             below 32 pixels.
@@ -82,7 +83,7 @@ class Detector:
                  device: str | None = None, precision: Precision = "auto", throughput: bool = False,
                  threshold: float | None = None, iou_threshold: float = 0.45,
                  nms: Nms = "iou", tree_threshold: float | None = None, tile: str | TileSize | None = None,
-                 overlap: float = OVERLAP) -> None:  # fmt: skip
+                 overlap: float = OVERLAP, flip: bool = False) -> None:  # fmt: skip
         if model is None or isinstance(model, int | float | bytes | list | tuple | dict | np.ndarray):
             raise ConfigError(f"model: {model!r:.60}; expected a model file, a run's folder, or a model in memory")
         if threshold is not None:
@@ -108,7 +109,8 @@ class Detector:
                 raise ConfigError("tree_threshold: the classes of this model are no tree; leave it out")
             tree = replace(tree, threshold=float(tree_threshold))
         exponent = DIOU_EXPONENT if choose(nms, get_args(Nms), "nms") == "diou" else None
-        self.selection = Selection(float(self.thresholds.min()), iou_threshold, exponent, tree=tree)
+        self.selection = Selection(float(self.thresholds.min()), iou_threshold, exponent, tree=tree,
+                                   views=2 if flip else 1)  # fmt: skip
         if tile_size == AUTO:
             tile_size = auto_tile(self.about.training, self.about.input_size, self.about.resize)
         self.tiling = None if tile_size is None else Tiling(tile_size, float(overlap))
@@ -259,15 +261,16 @@ class Detector:
         found: list[Detections] = []
         for n, (image, selection) in enumerate(zip(images, selections, strict=True)):
             row = Predictions(arrays.boxes[n, None], arrays.objectness[n, None], arrays.class_prob[n, None])
-            found += postprocess(row, [image.size], about.input_size, about.resize, about.labels, selection)
+            own = replace(selection, views=self.selection.views)
+            found += postprocess(row, [image.size], about.input_size, about.resize, about.labels, own)
         return found
 
     def _batch(self, parts: Sequence[tuple[Decoded, Tile]], selection: Selection) -> list[Detections]:
         about = self.about
         prepared = [self._resized(image if self.tiling is None else _part(image, tile)) for image, tile in parts]
         sizes = [image.size for image in prepared]
-        predictions = self._predictions(prepared)
-        return postprocess(predictions, sizes, about.input_size, about.resize, about.labels, selection)
+        predictions, own = self._predictions(prepared), replace(selection, views=self.selection.views)
+        return postprocess(predictions, sizes, about.input_size, about.resize, about.labels, own)
 
     def _resized(self, image: Decoded) -> Prepared:
         if isinstance(image.prepared, Prepared):  # by detect_files
@@ -276,7 +279,11 @@ class Detector:
 
     def _predictions(self, images: Sequence[Prepared]) -> Predictions[NDArray[Any]]:
         inputs = np.stack([image.pixels for image in images])  # [B, 3, H, W]
-        return decode(self.backend(inputs), self.about.heads, self.about.tree)
+        seen = decode(self.backend(inputs), self.about.heads, self.about.tree)
+        if self.selection.views == 1:
+            return seen
+        mirrored = decode(self.backend(np.ascontiguousarray(inputs[..., ::-1])), self.about.heads, self.about.tree)
+        return seen.followed_by_mirrored(mirrored, inputs.shape[-1])
 
 
 def _part(image: Decoded, tile: Tile) -> Decoded:

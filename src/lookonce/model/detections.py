@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from lookonce.choices import choose
 from lookonce.errors import UserError, printable
 from lookonce.files import replacing
-from lookonce.model.boxes import Array
+from lookonce.model.boxes import Array, library
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,6 +43,16 @@ class Predictions(Generic[Array]):
             value if isinstance(value, np.ndarray) else value.detach().float().cpu().numpy()
             for value in (self.boxes, self.objectness, self.class_prob)
         ))  # fmt: skip
+
+    def followed_by_mirrored(self, mirrored: Predictions[Array], width: int) -> Predictions[Array]:
+        """Return these predictions and then those of the mirrored inputs, mirrored back; 2 N in all.
+
+        width: of the input, pixels.
+        """
+        lib, boxes = library(self.boxes), mirrored.boxes
+        back = lib.stack((width - boxes[..., 2], boxes[..., 1], width - boxes[..., 0], boxes[..., 3]), -1)
+        return Predictions(lib.concat((self.boxes, back), 1), lib.concat((self.objectness, mirrored.objectness), 1),
+                           lib.concat((self.class_prob, mirrored.class_prob), 1))  # fmt: skip
 
 
 class Detection(NamedTuple):

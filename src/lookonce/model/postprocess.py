@@ -7,7 +7,7 @@ Source: darknet/src/region_layer.c, get_region_detections; darknet/src/box.c, do
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,9 @@ from lookonce.model.tree import Tree
 
 PLAIN_THRESHOLD = 0.3
 """Score threshold of a model that has none."""
+
+FLOOR, SAME_OBJECT = 0.005, 0.6
+"""Lowest score and IoU at which views are taken to show the same object. Our choice (docs/experiments.md)."""
 
 Nms = Literal["iou", "diou"]
 DIOU_EXPONENT = 0.6
@@ -47,6 +50,8 @@ class Selection:
     tree: Tree | None = None
     """Each box gets the one class that this tree selects, and its objectness as score, as in Darknet: the deepest class
     whose path is likelier than the tree's threshold. None: every class, with objectness times class probability."""
+    views: int = 1
+    """An image's predictions are those of this many views of it, one after the other; detections are their averages."""
 
     def __post_init__(self) -> None:
         for name in ("score_threshold", "iou_threshold"):
@@ -103,6 +108,29 @@ def survivors(better: NDArray[np.int64], worse: NDArray[np.int64], count: int) -
         keep = settled
 
 
+def average_views(
+    boxes: NDArray[np.floating], scores: NDArray[np.floating], view: NDArray[np.int64], views: int,
+    box: NDArray[np.int64], label: NDArray[np.int64],
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:  # fmt: skip
+    """Average what several views of an image say of each detection. A view that does not see it counts as a score of 0.
+
+    Args:
+        boxes: [K, 4] xyxy, predictions of all views in one frame.
+        scores: [K, C] of their classes.
+        view: [K] the view of each, 0 to views - 1.
+        views: how many there are.
+        box, label: [M] prediction and class of each detection, from nms_per_class.
+    Returns:
+        Boxes [M, 4], the mean of the predictions with an IoU above SAME_OBJECT, weighted by score; and scores [M], the
+        mean over views of the best among them.
+    Source of weighted boxes: Solovyev et al., Weighted boxes fusion (2021), section 3.
+    """
+    weight = np.where(iou(boxes[box][:, None], boxes) > SAME_OBJECT, scores[:, label].T, 0)  # [M, K]
+    best = [weight[:, view == one].max(1, initial=0) for one in range(views)]
+    total = weight.sum(1, keepdims=True)
+    return np.divide(weight @ boxes, total, out=boxes[box].copy(), where=total > 0), np.mean(best, 0)
+
+
 def postprocess(
     predictions: Predictions[Array],
     sizes: Sequence[tuple[int, int]],
@@ -124,14 +152,22 @@ def postprocess(
     """
     arrays = predictions.numpy()
     parts = zip(arrays.boxes, arrays.objectness, arrays.class_prob, sizes, strict=True)
+    # An average can be above the threshold although some of its scores are not.
+    lowest = selection if selection.views == 1 else replace(selection, score_threshold=min(
+        FLOOR, selection.score_threshold))  # fmt: skip
     results = []
     for boxes, objectness, class_prob, size in parts:  # [N, 4], [N], [N, C]
-        likely = ((objectness > selection.score_threshold) & np.isfinite(boxes).all(-1)).nonzero()[0]  # [K]
+        likely = ((objectness > lowest.score_threshold) & np.isfinite(boxes).all(-1)).nonzero()[0]  # [K]
         corners = boxes_to_image(boxes[likely], size, input_size, mode)
         shares = class_prob[likely] if selection.tree is None else _selected(selection.tree, class_prob[likely])
         scores = np.nan_to_num(objectness[likely, None] * shares, nan=0, posinf=0, neginf=0)  # [K, C]
-        box, label = nms_per_class(corners, scores, selection)
+        box, label = nms_per_class(corners, scores, lowest)
         found, value = corners[box], scores[box, label]
+        if selection.views > 1:
+            view = likely * selection.views // len(boxes)  # [K]
+            found, value = average_views(corners, scores, view, selection.views, box, label)
+            order = np.argsort(-value, kind="stable")[: int((value > selection.score_threshold).sum())]
+            found, value, box, label = found[order], value[order], box[order], label[order]
         if selection.clip:
             found = clip(found, *size)
             inside = area(found) > 0

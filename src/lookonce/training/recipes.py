@@ -80,8 +80,8 @@ class TrainOptions(TypedDict, total=False):
     """The settings of training. Options that are not given take the recipe's values."""
 
     network: str | Path
-    """A built-in network (yolov2_tiny, yolov2, ...) or a Darknet .cfg. [quick: yolov2_tiny, finetune: yolo_fastest_xl,
-    paper: yolov2, blog: yolov2]"""
+    """A built-in network (yolov2_small, yolov2, ...) or a Darknet .cfg. [quick: yolov2_small, finetune:
+    yolo_fastest_xl, paper: yolov2, blog: yolov2]"""
     size: int
     """Side of the square input, in pixels; a multiple of 32. [quick: 416, finetune: 320, paper: 416, blog: 416]"""
     multi_scale: tuple[int, ...]
@@ -141,7 +141,7 @@ class TrainOptions(TypedDict, total=False):
     optimizer: Optimizer
     """Optimizer. [quick: adamw, finetune: adamw, paper: sgd, blog: adam]"""
     learning_rate: float
-    """Peak learning rate. [quick: 0.002, finetune: 0.002, paper: 0.001, blog: 5e-05]"""
+    """Peak learning rate. [quick: 0.004, finetune: 0.002, paper: 0.001, blog: 5e-05]"""
     momentum: float
     """Momentum of SGD and RMSprop; first beta of Adam and AdamW. [0.9]"""
     beta2: float | None
@@ -200,7 +200,7 @@ class TrainOptions(TypedDict, total=False):
 class Settings:
     """The settings of one run, described by `TrainOptions` and checked here. The defaults are the quick recipe."""
 
-    network: str = "yolov2_tiny"
+    network: str = "yolov2_small"
     size: int = 416
     multi_scale: tuple[int, ...] = ()
     resize: ResizeMode = "letterbox_antialias"
@@ -222,7 +222,7 @@ class Settings:
     minutes: float | None = None
     batch_size: int = 4
     optimizer: Optimizer = "adamw"
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     momentum: float = 0.9
     beta2: float | None = None
     epsilon: float = 1e-8
@@ -389,6 +389,7 @@ RECIPES: Mapping[RecipeName, Settings] = {
         anchors=0,
         usual_steps=1500,
         batch_size=8,
+        learning_rate=2e-3,
         match_classes=True,
         augment=Augmentation(mosaic=0.5),
     ),

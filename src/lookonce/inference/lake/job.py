@@ -46,6 +46,7 @@ class Job:
     precision: Precision = "auto"
     tile: str | None = None
     overlap: float = OVERLAP
+    flip: bool = False
     base: str = ""
     """Folder from which relative names start."""
 
@@ -60,7 +61,7 @@ class Job:
         return cls(**(found | {"labels": None if labels is None else tuple(labels)}))
 
 
-SAME = ("digest", "format", "labels", "threshold", "iou_threshold", "nms", "tree_threshold", "tile", "overlap")
+SAME = ("digest", "format", "labels", "threshold", "iou_threshold", "nms", "tree_threshold", "tile", "overlap", "flip")
 """Fields that decide the rows, apart from the columns that name backend and precision: all runs of a job share them."""
 
 

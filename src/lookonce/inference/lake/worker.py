@@ -53,7 +53,7 @@ class ShardWorker:
         settings = Settings(job.backend, job.device, job.precision, throughput=True, threads=threads)
         self.detector = Detector(open_backend(Path(job.model), settings), threshold=job.threshold,
                                  iou_threshold=job.iou_threshold, nms=job.nms, tree_threshold=job.tree_threshold,
-                                 tile=job.tile, overlap=job.overlap)  # fmt: skip
+                                 tile=job.tile, overlap=job.overlap, flip=job.flip)  # fmt: skip
         self.labels = job.labels and [choose(name, self.detector.labels, "labels") for name in job.labels]
         info = self.detector.backend.info
         self.backend = f"{info.name} {info.version} {info.device}"
