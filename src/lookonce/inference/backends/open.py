@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lookonce.errors import ConfigError, UserError
 from lookonce.files import replacing
 from lookonce.inference.backends.int8_form import int8_form
-from lookonce.inference.backends.settings import BackendInfo, BackendName, Settings
+from lookonce.inference.backends.settings import BackendInfo, BackendName, Images, Settings
 from lookonce.inference.cache import KEY_LENGTH, CacheError, locked, make_room
 from lookonce.model.model_file import FORMAT, Model, ModelFileError
 
@@ -41,8 +41,8 @@ class Backend(Protocol):
     info: BackendInfo
     about: Model
 
-    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """Run [B, 3, H, W] floats 0..1 and return the raw maps, one for each head, float32."""
+    def __call__(self, images: Images) -> tuple[NDArray[np.float32], ...]:
+        """Run B inputs [3, H, W], floats 0..1, and return the raw maps, one for each head, float32."""
 
 
 class Opened:
@@ -52,8 +52,8 @@ class Opened:
         self._runtime, self._source, self._settings = backend, source, settings
         self.info, self.about = backend.info, backend.about
 
-    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """Run [B, 3, H, W] floats 0..1 and return the raw maps, one for each head, float32."""
+    def __call__(self, images: Images) -> tuple[NDArray[np.float32], ...]:
+        """Run B inputs [3, H, W], floats 0..1, and return the raw maps, one for each head, float32."""
         return self._runtime(images)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:

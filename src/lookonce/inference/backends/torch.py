@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lookonce.errors import ConfigError, UserError
-from lookonce.inference.backends.settings import BackendInfo, Settings, follow_forks
+from lookonce.inference.backends.settings import BackendInfo, Images, Settings, follow_forks
 from lookonce.model.model_file import Model
 from lookonce.model.network import folded
 
@@ -50,7 +50,7 @@ class TorchBackend:
         self._is_inherited = True
         torch.set_num_threads(1)
 
-    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+    def __call__(self, images: Images) -> tuple[NDArray[np.float32], ...]:
         """Return the network's raw maps for a batch of input images, in parts if the device's memory is too small.
 
         Raises UserError on a GPU in a forked process, and if the memory is too small for one image.
@@ -59,6 +59,7 @@ class TorchBackend:
             raise UserError(
                 "a GPU cannot be used in a forked process; start processes with spawn, or make the Detector in each"
             )
+        images = images if isinstance(images, np.ndarray) else np.stack(images)
         start, parts = 0, []
         while start < len(images):
             part = images[start : start + (self._most or len(images))]
