@@ -151,3 +151,13 @@ def test_an_image_of_pillow_becomes_the_same_input_as_its_pixels(mode, size):
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     expected = resize.to_input(pixels, (96, 64), mode)
     assert np.array_equal(resize.to_input(Image.fromarray(pixels), (96, 64), mode), expected)
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if resize.antialiases(mode)])
+def test_bytes_become_the_same_input_on_their_device(mode):
+    draw = np.random.default_rng(0)
+    images = [draw.integers(0, 256, (height, width, 3), np.uint8) for width, height in ((64, 48), (31, 90), (300, 7))]
+    framed = [resize.to_bytes(image, (96, 64), mode) for image in images]
+    pixels, inside = (torch.from_numpy(np.array([one[n] for one in framed])) for n in (0, 1))
+    expected = np.stack([resize.to_input(image, (96, 64), mode) for image in images])
+    assert np.array_equal(resize.unframed(pixels, inside).numpy(), expected)

@@ -29,7 +29,7 @@ from lookonce.inference.tiles import merged
 from lookonce.model.detections import Detections, Predictions
 from lookonce.model.heads import decode
 from lookonce.model.postprocess import DIOU_EXPONENT, PLAIN_THRESHOLD, Nms, Selection, postprocess
-from lookonce.model.resize import to_input
+from lookonce.model.resize import Framed, antialiases, to_bytes, to_input
 
 if TYPE_CHECKING:
     from lookonce.model.model_file import Model
@@ -45,7 +45,7 @@ SHOWN = 5
 class Prepared(NamedTuple):
     """An image as the network takes it."""
 
-    pixels: NDArray[np.float32]  # [3, H, W]
+    pixels: NDArray[np.float32] | Framed  # [3, H, W]; bytes for a GPU
     size: tuple[int, int]  # (width, height) of the whole image as seen
 
 
@@ -106,6 +106,8 @@ class Detector:
         self.about = self.backend.about
         self.batch: int = getattr(self.backend, "batch", BATCH)
         """Images that go through the network together."""
+        self.on_device = bool(getattr(self.backend, "takes_bytes", False))
+        """Whether inputs become floats, and maps detections, on a GPU."""
         own = self.about.thresholds or (PLAIN_THRESHOLD,) * len(self.about.labels)
         self.thresholds = np.array(own if threshold is None else (threshold,) * len(own))
         tree = self.about.tree
@@ -244,7 +246,7 @@ class Detector:
         """Yield the detections of each input, while a thread runs the network on the batches after it."""
         about = self.about
         for batch, raws in self._run(batches):
-            found = postprocess(decode(raws, about.heads, about.tree), [image.size for image in batch],
+            found = postprocess(self._predictions(raws), [image.size for image in batch],
                                 about.input_size, about.resize, about.labels, selection or self.selection)  # fmt: skip
             yield from found if selection else (one.above(self.thresholds) for one in found)
 
@@ -316,20 +318,31 @@ class Detector:
     def detect_prepared(self, images: Sequence[Prepared], selections: Sequence[Selection]) -> list[Detections]:
         """Return the detections of a batch of prepared images. selections: the thresholds of each image."""
         about = self.about
-        arrays = decode(self._raws(images), about.heads, about.tree)
-        found: list[Detections] = []
-        for n, (image, selection) in enumerate(zip(images, selections, strict=True)):
-            row = Predictions(arrays.boxes[n, None], arrays.objectness[n, None], arrays.class_prob[n, None])
-            found += postprocess(row, [image.size], about.input_size, about.resize, about.labels, selection)
-        return found
+        whole = self._predictions(self._raws(images))
+        found: dict[int, Detections] = {}
+        for selection in dict.fromkeys(selections):  # mostly one
+            own = [n for n, one in enumerate(selections) if one == selection]
+            part = whole if len(own) == len(images) else Predictions(whole.boxes[own], whole.objectness[own],
+                                                                     whole.class_prob[own])  # fmt: skip
+            sizes = [images[n].size for n in own]
+            found |= zip(own, postprocess(part, sizes, about.input_size, about.resize, about.labels, selection),
+                         strict=True)  # fmt: skip
+        return [found[n] for n in range(len(images))]
 
     def _resized(self, image: Decoded) -> Prepared:
         if isinstance(image.prepared, Prepared):  # by detect_files
             return image.prepared
-        return Prepared(to_input(image.image, self.about.input_size, self.about.resize), image.size)
+        to = to_bytes if self.on_device and antialiases(self.about.resize) else to_input
+        return Prepared(to(image.image, self.about.input_size, self.about.resize), image.size)
 
     def _raws(self, images: Sequence[Prepared]) -> Sequence[NDArray[Any]]:
-        return self.backend([image.pixels for image in images])
+        """Return the raw maps: arrays, or tensors of a GPU, which may still compute them."""
+        run = cast(Any, self.backend).maps if self.on_device else self.backend
+        found: Sequence[NDArray[Any]] = run([image.pixels for image in images])
+        return found
+
+    def _predictions(self, raws: Sequence[NDArray[Any]]) -> Predictions[NDArray[Any]]:
+        return decode(raws, self.about.heads, self.about.tree)
 
 
 def _part(image: Decoded, tile: Tile) -> Decoded:
