@@ -1,6 +1,7 @@
 """Tests of lookonce.inference.detector."""
 
 import io
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from PIL import Image
 
 from conftest import GOLDEN
 from lookonce import Detector, read_dataset
-from lookonce.data.images import load_for
+from lookonce.data.images import BATCH, load_for
 from lookonce.data.tiles import Tiling
 from lookonce.errors import UserError
+from lookonce.inference.detector import AHEAD
 from lookonce.inference.tiles import merged
 from lookonce.model.boxes import iou
 from lookonce.model.model_file import load_model
@@ -295,3 +297,55 @@ def test_flip_finds_in_an_image_what_it_finds_in_its_mirror_image(run, squares):
     assert not np.allclose(plain(image).scores[:1], found.scores[:1], atol=1e-4)
     [prepared] = both.detect_prepared([both.prepare(image)], [both.selection])  # as the server calls it
     np.testing.assert_allclose(prepared.scores, found.scores, atol=1e-6)
+
+
+class Counted:
+    """A backend that counts the batches that begin."""
+
+    def __init__(self, backend):
+        self.info, self.about, self.backend, self.begun = backend.info, backend.about, backend, threading.Semaphore(0)
+
+    def __call__(self, images):
+        self.begun.release()
+        return self.backend(images)
+
+
+def test_the_network_runs_on_while_a_batch_becomes_detections(detector, squares):
+    files = [record.path for record in read_dataset(squares, "test").records]
+    counted = Counted(detector.backend)
+    found = Detector(counted).detect_files((files * 40)[: 5 * BATCH])
+    next(found)  # of the first batch
+    for _ in range(1 + AHEAD):
+        assert counted.begun.acquire(timeout=60)
+    found.close()  # what was not asked for does not run
+    assert not counted.begun.acquire(timeout=0.2)
+
+
+@pytest.mark.parametrize("tile", [None, "48x48"])
+def test_many_files_come_in_order_whatever_their_batch(run, squares, tmp_path, tile):
+    (tmp_path / "a.jpg").write_text("text")
+    files = [tmp_path / "no.jpg", *[record.path for record in read_dataset(squares, "test").records] * 3]
+    files[3:3] = files[9:9] = [tmp_path / "a.jpg"]
+    files.append(tmp_path / "b.jpg")
+    own = Detector(run, tile=tile)
+    found = list(own.detect_files(files))
+    assert [path for path, *_ in found] == [str(file) for file in files]
+    for path, image, detections in found:
+        if isinstance(image, UserError):
+            assert path.endswith(".jpg")
+            assert len(detections) == 0
+        else:
+            np.testing.assert_allclose(detections.boxes, own(path).boxes, atol=0.01)
+            assert detections.file == path
+    assert sum(isinstance(image, UserError) for _, image, _ in found) == 4
+    assert [path for path, *_ in own.detect_files([tmp_path / "no.jpg"])] == [str(tmp_path / "no.jpg")]
+
+
+def test_an_error_of_the_network_reaches_the_caller(detector, squares):
+    class Fails(Counted):
+        def __call__(self, images):
+            raise UserError("out of memory")
+
+    files = [record.path for record in read_dataset(squares, "test").records]
+    with pytest.raises(UserError, match="out of memory"):
+        list(Detector(Fails(detector.backend)).detect_files(files * 5))

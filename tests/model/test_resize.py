@@ -64,6 +64,27 @@ def test_boxes_go_to_the_input_and_back(mode, size):
     assert resize.to_input(np.zeros((size[1], size[0], 3), np.uint8), (416, 320), mode).shape == (3, 320, 416)
 
 
+@pytest.mark.parametrize("size", [(640, 480), (3000, 40), (5, 900)])
+def test_an_image_of_several_strips_is_one_of_many_rows(size):
+    """Oracle: the formula on all pixels at once, in float64."""
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    new_w, new_h = resize.fitted(np.array(size), (416, 416), "letterbox").tolist()
+    found = resize.to_input(pixels, (416, 416), "letterbox")
+    top, left = (416 - new_h) // 2, (416 - new_w) // 2
+    places = []
+    for old, new in ((size[1], new_h), (size[0], new_w)):
+        at = np.arange(new, dtype=np.float32) * np.float32((old - 1) / max(new - 1, 1))
+        places.append(np.minimum(at.astype(np.float64), old - 1))
+    (down, across), image = places, pixels / 255
+    low, left_of = down.astype(int), across.astype(int)
+    below, right_of = np.minimum(low + 1, size[1] - 1), np.minimum(left_of + 1, size[0] - 1)
+    y, x = (down - low)[:, None, None], (across - left_of)[:, None]
+    lines = image[low] * (1 - y) + image[below] * y
+    expected = (lines[:, left_of] * (1 - x) + lines[:, right_of] * x).transpose(2, 0, 1)
+    inside = found[:, top : top + new_h, left : left + new_w]
+    np.testing.assert_allclose(inside[..., :-1], expected[..., :-1], atol=1e-4)  # the last row is Darknet's own
+
+
 def test_fitted_works_on_many_sizes_at_once():
     sizes = np.array([[640, 480], [480, 640], [500, 500], [20000, 10]])
     assert resize.fitted(sizes, (416, 416), "letterbox").tolist() == [[416, 312], [312, 416], [416, 416], [416, 1]]
@@ -130,3 +151,13 @@ def test_an_image_of_pillow_becomes_the_same_input_as_its_pixels(mode, size):
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     expected = resize.to_input(pixels, (96, 64), mode)
     assert np.array_equal(resize.to_input(Image.fromarray(pixels), (96, 64), mode), expected)
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if resize.antialiases(mode)])
+def test_bytes_become_the_same_input_on_their_device(mode):
+    draw = np.random.default_rng(0)
+    images = [draw.integers(0, 256, (height, width, 3), np.uint8) for width, height in ((64, 48), (31, 90), (300, 7))]
+    framed = [resize.to_bytes(image, (96, 64), mode) for image in images]
+    pixels, inside = (torch.from_numpy(np.array([one[n] for one in framed])) for n in (0, 1))
+    expected = np.stack([resize.to_input(image, (96, 64), mode) for image in images])
+    assert np.array_equal(resize.unframed(pixels, inside).numpy(), expected)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from io import BufferedIOBase
-from itertools import islice
+from itertools import chain, islice
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args, overload
@@ -27,13 +29,15 @@ from lookonce.inference.tiles import merged
 from lookonce.model.detections import Detections, Predictions
 from lookonce.model.heads import decode
 from lookonce.model.postprocess import DIOU_EXPONENT, PLAIN_THRESHOLD, Nms, Selection, postprocess
-from lookonce.model.resize import to_input
+from lookonce.model.resize import Framed, antialiases, to_bytes, to_input
 
 if TYPE_CHECKING:
     from lookonce.model.model_file import Model
 
 
 log = logging.getLogger("lookonce")
+AHEAD = 2
+"""Batches that are given to the network while an earlier one becomes detections: one runs, one waits."""
 SHOWN = 5
 """Classes in the one line that shows a detector."""
 
@@ -41,7 +45,7 @@ SHOWN = 5
 class Prepared(NamedTuple):
     """An image as the network takes it."""
 
-    pixels: NDArray[np.float32]  # [3, H, W]
+    pixels: NDArray[np.float32] | Framed  # [3, H, W]; bytes for a GPU
     size: tuple[int, int]  # (width, height) of the whole image as seen
 
 
@@ -101,6 +105,10 @@ class Detector:
             self.backend = open_backend(source, Settings(backend, device, precision, throughput))
             log.info("runs on %s", self.backend.info)
         self.about = self.backend.about
+        self.batch: int = getattr(self.backend, "batch", BATCH)
+        """Images that go through the network together."""
+        self.on_device = bool(getattr(self.backend, "takes_bytes", False))
+        """Whether inputs become floats, and maps detections, on a GPU."""
         own = self.about.thresholds or (PLAIN_THRESHOLD,) * len(self.about.labels)
         self.thresholds = np.array(own if threshold is None else (threshold,) * len(own))
         tree = self.about.tree
@@ -204,19 +212,64 @@ class Detector:
         )
 
     def _detect(self, images: Sequence[Decoded], selection: Selection | None = None) -> list[Detections]:
-        tiles = [self._tiles(image.size) for image in images]
-        parts = [(image, tile) for image, own in zip(images, tiles, strict=True) for tile in own]
-        found: list[Detections] = []
-        for start in range(0, len(parts), BATCH):
-            batch = self._batch(parts[start : start + BATCH], selection or self.selection)
-            found += batch if selection else [one.above(self.thresholds) for one in batch]
-        if self.tiling is None:
-            return found
-        each = iter(found)
-        return [
-            merged(image.size, own, [next(each) for _ in own], selection or self.selection)
-            for image, own in zip(images, tiles, strict=True)
-        ]
+        return list(self._stream(iter(images), selection))
+
+    def _stream(self, images: Iterator[Decoded], selection: Selection | None) -> Iterator[Detections]:
+        """Yield the detections of images in order. Images are taken some batches ahead."""
+        taken: deque[tuple[tuple[int, int], list[Tile]]] = deque()  # size and tiles of images that are in the network
+        parts = self._parts(self._batches(images, taken), selection)
+        for first in parts:
+            size, tiles = taken.popleft()
+            own = [first, *islice(parts, len(tiles) - 1)]
+            yield first if self.tiling is None else merged(size, tiles, own, selection or self.selection)
+
+    def _batches(
+        self, images: Iterator[Decoded], taken: deque[tuple[tuple[int, int], list[Tile]]]
+    ) -> Iterator[list[Prepared]]:
+        """Yield the inputs of images, of each its tiles. A batch is smaller if its images take much memory."""
+        batch: list[Prepared] = []
+        size = 0
+        for image in images:
+            tiles = self._tiles(image.size)
+            taken.append((image.size, tiles))
+            size += 3 * math.prod(image.decoded_size)
+            for tile in tiles:
+                batch.append(self._resized(image if self.tiling is None else _part(image, tile)))
+                if len(batch) == self.batch:
+                    yield batch
+                    batch, size = [], 0
+            if size > WAITING // (AHEAD + 1) and batch:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    def _parts(self, batches: Iterator[list[Prepared]], selection: Selection | None) -> Iterator[Detections]:
+        """Yield the detections of each input, while a thread runs the network on the batches after it."""
+        for batch, raws in self._run(batches):
+            sizes = [image.size for image in batch]
+            found = self._postprocessed(self._predictions(raws), sizes, selection or self.selection)
+            yield from found if selection else (one.above(self.thresholds) for one in found)
+
+    def _run(self, batches: Iterator[list[Prepared]]) -> Iterator[tuple[list[Prepared], Sequence[NDArray[Any]]]]:
+        """Yield each batch with its raw maps."""
+        first = list(islice(batches, 2))
+        if len(first) < 2:  # another thread would only delay it
+            yield from ((batch, self._raws(batch)) for batch in first)
+            return
+        running: deque[tuple[list[Prepared], Future[Sequence[NDArray[Any]]]]] = deque()
+        network = ThreadPoolExecutor(1, "network")
+        try:
+            for batch in chain(first, batches):
+                running.append((batch, network.submit(self._raws, batch)))
+                if len(running) > AHEAD:
+                    done, raws = running.popleft()
+                    yield done, raws.result()
+            while running:
+                done, raws = running.popleft()
+                yield done, raws.result()
+        finally:
+            network.shutdown(cancel_futures=True)
 
     def _tiles(self, size: tuple[int, int]) -> list[Tile]:
         """Return the parts of an image of (width, height) to look at."""
@@ -231,13 +284,22 @@ class Detector:
         selection: use these thresholds instead of the detector's own.
         """
         prepare = self._resized if self.tiling is None else lambda _: None
-        opened = open_ahead(paths, self._decoded_for, pixel_range=self.about.pixel_range, prepare=prepare)
+        opened = open_ahead(paths, self._decoded_for, 2 * self.batch, self.about.pixel_range, prepare)
+        taken: deque[tuple[str, Opened]] = deque()
+
+        def whole() -> Iterator[Decoded]:
+            for path, image in opened:
+                taken.append((path, image))
+                if not isinstance(image, ImageError):
+                    yield image
+
         nothing = Detections([], [], [], self.labels)  # type: ignore[arg-type]
-        while batch := list(_first(opened)):
-            whole = [image for _, image in batch if not isinstance(image, ImageError)]
-            found = iter(self._detect(whole, selection))
-            for path, image in batch:
-                yield path, image, nothing if isinstance(image, ImageError) else replace(next(found), file=path)
+        for found in self._stream(whole(), selection):
+            while isinstance(taken[0][1], ImageError):
+                yield *taken.popleft(), nothing
+            path, image = taken.popleft()
+            yield path, image, replace(found, file=path)
+        yield from ((path, error, nothing) for path, error in taken)
 
     @property
     def _decoded_for(self) -> tuple[int, int] | None:
@@ -256,49 +318,52 @@ class Detector:
 
     def detect_prepared(self, images: Sequence[Prepared], selections: Sequence[Selection]) -> list[Detections]:
         """Return the detections of a batch of prepared images. selections: the thresholds of each image."""
-        about = self.about
-        arrays = self._predictions(images).numpy()
-        found: list[Detections] = []
-        for n, (image, selection) in enumerate(zip(images, selections, strict=True)):
-            row = Predictions(arrays.boxes[n, None], arrays.objectness[n, None], arrays.class_prob[n, None])
-            own = replace(selection, views=self.selection.views)
-            found += postprocess(row, [image.size], about.input_size, about.resize, about.labels, own)
-        return found
-
-    def _batch(self, parts: Sequence[tuple[Decoded, Tile]], selection: Selection) -> list[Detections]:
-        about = self.about
-        prepared = [self._resized(image if self.tiling is None else _part(image, tile)) for image, tile in parts]
-        sizes = [image.size for image in prepared]
-        predictions, own = self._predictions(prepared), replace(selection, views=self.selection.views)
-        return postprocess(predictions, sizes, about.input_size, about.resize, about.labels, own)
+        whole = self._predictions(self._raws(images))
+        found: dict[int, Detections] = {}
+        for selection in dict.fromkeys(selections):  # mostly one
+            own = [n for n, one in enumerate(selections) if one == selection]
+            part = whole if len(own) == len(images) else Predictions(whole.boxes[own], whole.objectness[own],
+                                                                     whole.class_prob[own])  # fmt: skip
+            sizes = [images[n].size for n in own]
+            found |= zip(own, self._postprocessed(part, sizes, selection), strict=True)
+        return [found[n] for n in range(len(images))]
 
     def _resized(self, image: Decoded) -> Prepared:
         if isinstance(image.prepared, Prepared):  # by detect_files
             return image.prepared
-        return Prepared(to_input(image.image, self.about.input_size, self.about.resize), image.size)
+        is_bytes = self.on_device and antialiases(self.about.resize) and self.selection.views == 1
+        to = to_bytes if is_bytes else to_input
+        return Prepared(to(image.image, self.about.input_size, self.about.resize), image.size)
 
-    def _predictions(self, images: Sequence[Prepared]) -> Predictions[NDArray[Any]]:
-        inputs = np.stack([image.pixels for image in images])  # [B, 3, H, W]
-        seen = decode(self.backend(inputs), self.about.heads, self.about.tree)
+    def _raws(self, images: Sequence[Prepared]) -> Sequence[NDArray[Any]]:
+        """Return the raw maps of all views: arrays, or tensors of a GPU, which may still compute them."""
+        run = cast(Any, self.backend).maps if self.on_device else self.backend
+        pixels = [image.pixels for image in images]
+        if self.selection.views > 1:
+            pixels += [np.ascontiguousarray(cast(Any, one)[..., ::-1]) for one in pixels]
+        found: Sequence[NDArray[Any]] = run(pixels)
+        return found
+
+    def _postprocessed(
+        self, predictions: Predictions[NDArray[Any]], sizes: Sequence[tuple[int, int]], selection: Selection
+    ) -> list[Detections]:
+        """Return the detections of a batch. The number of views is the detector's."""
+        about, own = self.about, replace(selection, views=self.selection.views)
+        return postprocess(predictions, sizes, about.input_size, about.resize, about.labels, own)
+
+    def _predictions(self, raws: Sequence[NDArray[Any]]) -> Predictions[NDArray[Any]]:
+        whole = decode(raws, self.about.heads, self.about.tree)
         if self.selection.views == 1:
-            return seen
-        mirrored = decode(self.backend(np.ascontiguousarray(inputs[..., ::-1])), self.about.heads, self.about.tree)
-        return seen.followed_by_mirrored(mirrored, inputs.shape[-1])
+            return whole
+        images = len(whole.boxes) // 2
+        seen, mirrored = (Predictions(whole.boxes[part], whole.objectness[part], whole.class_prob[part])
+                          for part in (slice(images), slice(images, None)))  # fmt: skip
+        return seen.followed_by_mirrored(mirrored, self.about.input_size[0])
 
 
 def _part(image: Decoded, tile: Tile) -> Decoded:
     """Return a tile of an image that was decoded whole."""
     return Decoded(tile.crop(image.pixels), (tile.width, tile.height))
-
-
-def _first(opened: Iterator[tuple[str, Opened]]) -> Iterator[tuple[str, Opened]]:
-    """Yield the next BATCH images, or fewer that take more than WAITING bytes together."""
-    size = 0
-    for path, image in islice(opened, BATCH):
-        yield path, image
-        size += 0 if isinstance(image, ImageError) else 3 * math.prod(image.decoded_size)
-        if size > WAITING:
-            return
 
 
 def is_one(images: ImageSource | Iterable[ImageSource]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,6 +18,9 @@ from lookonce.model.boxes import Array, area, clip, iou, relative_distance
 from lookonce.model.detections import Detections, Predictions
 from lookonce.model.resize import ResizeMode, boxes_to_image
 from lookonce.model.tree import Tree
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PLAIN_THRESHOLD = 0.3
 """Score threshold of a model that has none."""
@@ -139,7 +142,9 @@ def postprocess(
     class_names: tuple[str, ...],
     selection: Selection,
 ) -> list[Detections]:
-    """Turn the predictions of a batch into detections, on the CPU. Drop what is not finite.
+    """Turn the predictions of a batch into detections. Drop what is not finite.
+
+    Tensors of a GPU are selected there (device_postprocess.py), unless the classes are a tree; all else on the CPU.
 
     Args:
         predictions: of B images, boxes in input pixels.
@@ -150,6 +155,11 @@ def postprocess(
     Returns:
         B Detections, boxes in image pixels. IoU is that of the boxes in image pixels, as in Darknet.
     """
+    if is_on_gpu(predictions) and selection.tree is None and selection.views == 1:
+        from lookonce.model.device_postprocess import survivors_of
+
+        each = survivors_of(cast("Predictions[Tensor]", predictions), sizes, input_size, mode, selection)
+        return [_of_rows(rows, size, class_names, selection) for rows, size in zip(each, sizes, strict=True)]
     arrays = predictions.numpy()
     parts = zip(arrays.boxes, arrays.objectness, arrays.class_prob, sizes, strict=True)
     # An average can be above the threshold although some of its scores are not.
@@ -168,10 +178,8 @@ def postprocess(
             found, value = average_views(corners, scores, view, selection.views, box, label)
             order = np.argsort(-value, kind="stable")[: int((value > selection.score_threshold).sum())]
             found, value, box, label = found[order], value[order], box[order], label[order]
-        if selection.clip:
-            found = clip(found, *size)
-            inside = area(found) > 0
-            found, value, label, box = found[inside], value[inside], label[inside], box[inside]
+        found, inside = _in_image(found, size, selection)
+        found, value, label, box = found[inside], value[inside], label[inside], box[inside]
         top = slice(selection.max_detections)
         child = None
         if selection.tree is not None:
@@ -179,6 +187,29 @@ def postprocess(
             child = np.array([selection.tree.best_child(index, own) for index, own in pairs], np.int64)
         results.append(Detections(found[top], value[top], label[top], class_names, backed_off=child))
     return results
+
+
+def is_on_gpu(predictions: Predictions[Array]) -> bool:
+    """Return whether predictions are tensors of a CUDA device."""
+    return not isinstance(predictions.boxes, np.ndarray) and predictions.boxes.device.type == "cuda"
+
+
+def _of_rows(rows: NDArray[np.float32], size: tuple[int, int], class_names: tuple[str, ...],
+             selection: Selection) -> Detections:  # fmt: skip
+    """Return the detections of an image of (width, height). rows: [M, 6] xyxy, score, class; best first."""
+    boxes, inside = _in_image(rows[:, :4], size, selection)
+    top = inside.nonzero()[0][: selection.max_detections]
+    return Detections(boxes[top], rows[top, 4], rows[top, 5].astype(np.int64), class_names)
+
+
+def _in_image(
+    boxes: NDArray[Any], size: tuple[int, int], selection: Selection
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return boxes [M, 4] clipped to an image of (width, height), and which have area in it [M]; all if not clipped."""
+    if not selection.clip:
+        return boxes, np.ones(len(boxes), np.bool_)
+    clipped = clip(boxes, *size)
+    return clipped, area(clipped) > 0
 
 
 def _selected(tree: Tree, absolute: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -9,13 +9,17 @@ Source of letterbox: darknet/src/image.c, letterbox_image and resize_image; regi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from lookonce.model.boxes import Array, like
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Floats = NDArray[np.float32]
 ResizeMode = Literal["letterbox", "stretch", "letterbox_antialias", "stretch_antialias"]
@@ -26,6 +30,14 @@ GAP = 2.0
 STRIP = 1 << 16
 """Numbers computed at a time, in whole rows: they fit into the processor's cache. Fewer at a time would make threads
 wait for one another, since each step of numpy is a turn of Python."""
+
+
+class Framed(NamedTuple):
+    """An input in bytes, for a device that makes floats of it: a quarter of the memory to copy."""
+
+    pixels: NDArray[np.uint8]  # [3, H, W]; 0 outside
+    inside: tuple[int, int, int, int]
+    """left, top, right, bottom of the image in it, pixels. What lies outside is the border."""
 
 
 def stretches(mode: ResizeMode) -> bool:
@@ -64,18 +76,49 @@ def to_input(image: NDArray[np.uint8] | Image.Image, input_size: tuple[int, int]
     image: [h, w, 3] uint8 RGB, or of Pillow in RGB, which takes less time in the modes that antialias.
     input_size: (W, H).
     """
-    size = np.array(image.size if isinstance(image, Image.Image) else image.shape[1::-1])
-    new = fitted(size, input_size, mode)
-    left, top = (int(v) for v in (np.asarray(input_size) - new) // 2)
-    new_w, new_h = (int(v) for v in new)
+    left, top, right, bottom = _place(image, input_size, mode)
     framed = np.full((3, input_size[1], input_size[0]), FILL, np.float32)
-    inside = framed[:, top : top + new_h, left : left + new_w]
+    inside = framed[:, top:bottom, left:right]
     if antialiases(mode):
-        for plane, place in zip(_averaged(image, (new_w, new_h)).split(), inside, strict=True):
+        for plane, place in zip(_averaged(image, (right - left, bottom - top)).split(), inside, strict=True):
             np.divide(np.asarray(plane), np.float32(255), out=place)
     else:
-        _interpolate(image if isinstance(image, Image.Image) else Image.fromarray(image), inside, mode)
+        _interpolate(np.asarray(image), inside, mode)
     return framed
+
+
+def to_bytes(image: NDArray[np.uint8] | Image.Image, input_size: tuple[int, int], mode: ResizeMode) -> Framed:
+    """Return an image as the network's input in bytes, in a mode that antialiases: `unframed` gives what to_input does.
+
+    Arguments as of to_input.
+    """
+    left, top, right, bottom = _place(image, input_size, mode)
+    pixels = np.zeros((3, input_size[1], input_size[0]), np.uint8)
+    small = _averaged(image, (right - left, bottom - top))
+    for plane, place in zip(small.split(), pixels[:, top:bottom, left:right], strict=True):
+        place[...] = plane
+    return Framed(pixels, (left, top, right, bottom))
+
+
+def unframed(pixels: Tensor, inside: Tensor) -> Tensor:
+    """Return inputs [B, 3, H, W] as floats 0..1 on their device.
+
+    pixels: [B, 3, H, W] uint8; inside: [B, 4] left, top, right, bottom of each image; the border around it is FILL.
+    """
+    import torch
+
+    left, top, right, bottom = inside[:, :, None].unbind(1)  # [B, 1]
+    columns, rows = (torch.arange(side, device=pixels.device) for side in (pixels.shape[3], pixels.shape[2]))
+    across, down = (columns >= left) & (columns < right), (rows >= top) & (rows < bottom)  # [B, W], [B, H]
+    return torch.where((down[:, :, None] & across[:, None])[:, None], pixels.float() / 255, FILL)
+
+
+def _place(image: NDArray[np.uint8] | Image.Image, input_size: tuple[int, int],
+           mode: ResizeMode) -> tuple[int, int, int, int]:  # fmt: skip
+    """Return left, top, right, bottom of an image in the input, pixels."""
+    new = fitted(np.array(image.size if isinstance(image, Image.Image) else image.shape[1::-1]), input_size, mode)
+    left, top = (int(v) for v in (np.asarray(input_size) - new) // 2)
+    return left, top, left + int(new[0]), top + int(new[1])
 
 
 def _averaged(image: NDArray[np.uint8] | Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -84,23 +127,36 @@ def _averaged(image: NDArray[np.uint8] | Image.Image, size: tuple[int, int]) -> 
     return given if given.size == size else given.resize(size, Image.Resampling.BILINEAR, reducing_gap=GAP)
 
 
-def _interpolate(image: Image.Image, inside: Floats, mode: ResizeMode) -> None:
-    """Fill [3, new_h, new_w] with an image, interpolated linearly on each axis, as 0..1."""
-    width, height = image.size
+def _interpolate(image: NDArray[np.uint8], inside: Floats, mode: ResizeMode) -> None:
+    """Fill [3, new_h, new_w] with an image [h, w, 3], interpolated linearly on each axis, as 0..1."""
+    height, width = image.shape[:2]
     new_h, new_w = inside.shape[1:]
-    if mode == "stretch":
-        across, down = _centred(width, new_w), _centred(height, new_h)
-    else:
-        across, down = _aligned(width, new_w), _aligned(height, new_h)
-        across[-1] = width - 1  # Darknet uses the last column exactly, but the rounded position of the last row
-    columns, rows = _neighbours(across, width), _neighbours(down, height)
-    height_of_strip = max(1, STRIP // width)
-    for plane, place in zip(map(np.asarray, image.split()), inside, strict=True):
-        for start in range(0, new_h, height_of_strip):
-            strip = slice(start, start + height_of_strip)
-            lines = _between(plane, [each[strip, None] for each in rows], 0)  # [rows of the strip, w]
-            lines /= np.float32(255)
-            place[strip] = _between(lines, columns, 1)
+    columns, rows = _columns(width, new_w, mode), _rows(height, new_h, mode)
+    lines_of_image = image.reshape(height, 3 * width)  # channels side by side: a strip has all three
+    height_of_strip = max(1, STRIP // (3 * width))
+    for start in range(0, new_h, height_of_strip):
+        strip = slice(start, start + height_of_strip)
+        lines = _between(lines_of_image, [each[strip, None] for each in rows], 0)  # [rows of the strip, 3 * w]
+        lines /= np.float32(255)
+        found = _between(lines, columns, 1).reshape(len(lines), 3, new_w)
+        inside[:, strip] = found.transpose(1, 0, 2)
+
+
+@lru_cache(maxsize=256)
+def _rows(old: int, new: int, mode: ResizeMode) -> tuple[NDArray[Any], ...]:
+    """Return the neighbours of the new rows among the old, as _neighbours does."""
+    return _neighbours(_centred(old, new) if mode == "stretch" else _aligned(old, new), old)
+
+
+@lru_cache(maxsize=256)
+def _columns(old: int, new: int, mode: ResizeMode) -> tuple[NDArray[Any], ...]:
+    """Return the neighbours of the new columns: four times [3 * new], channel by channel, in lines of whole pixels."""
+    at = _centred(old, new) if mode == "stretch" else _aligned(old, new)
+    if mode != "stretch":
+        at[-1] = old - 1  # Darknet uses the last column exactly, but the rounded position of the last row
+    low, high, low_weight, high_weight = _neighbours(at, old)
+    channel = np.arange(3)[:, None]
+    return (3 * low + channel).ravel(), (3 * high + channel).ravel(), np.tile(low_weight, 3), np.tile(high_weight, 3)
 
 
 def _aligned(old: int, new: int) -> Floats:
@@ -115,15 +171,15 @@ def _centred(old: int, new: int) -> Floats:
     return found
 
 
-def _neighbours(at: Floats, old: int) -> list[NDArray[Any]]:
+def _neighbours(at: Floats, old: int) -> tuple[NDArray[Any], ...]:
     """Return the pixels below and above each position and their weights: four times [new]. Beyond the last: 0."""
     low = np.minimum(at.astype(np.int64), old - 1)
     part = at - low.astype(np.float32)
-    return [low, np.minimum(low + 1, old - 1), 1 - part, part * (low + 1 < old)]
+    return low, np.minimum(low + 1, old - 1), 1 - part, part * (low + 1 < old)
 
 
 def _between(image: NDArray[np.uint8] | Floats, neighbours: Sequence[NDArray[Any]], axis: int) -> Floats:
-    """Interpolate a plane along one axis. neighbours: as from _neighbours, shaped to be multiplied."""
+    """Interpolate lines along one axis. neighbours: as from _neighbours, shaped to be multiplied."""
     low, high, low_weight, high_weight = neighbours
     below, above = (image.take(i.ravel(), axis, mode="clip").astype(np.float32, copy=False) for i in (low, high))
     below *= low_weight

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lookonce.data.images import usable_cores
 from lookonce.errors import ConfigError
-from lookonce.inference.backends.settings import BackendInfo, Settings, abandon, follow_forks
+from lookonce.inference.backends.settings import BackendInfo, Images, Settings, abandon, follow_forks
 from lookonce.model.model_file import ModelFileError
 from lookonce.model.onnx_graph import network_part, read_description, read_onnx
 from lookonce.model.onnx_layers import PIXELS
@@ -62,8 +62,9 @@ class OnnxruntimeBackend:
         self.info = BackendInfo("onnxruntime", backend.__version__, "fp32", device)
         follow_forks(self)
 
-    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+    def __call__(self, images: Images) -> tuple[NDArray[np.float32], ...]:
         """Return the network's raw maps for a batch of input images."""
+        images = images if isinstance(images, np.ndarray) else np.stack(images)
         with self._lock:
             self._session = self._session or self._open()
         return tuple(self._session.run(None, {PIXELS: images}))

@@ -6,21 +6,23 @@ import hashlib
 import importlib.util
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lookonce.data.images import BATCH
 from lookonce.errors import ConfigError, UserError
 from lookonce.files import replacing
 from lookonce.inference.backends.int8_form import int8_form
-from lookonce.inference.backends.settings import BackendInfo, BackendName, Settings
+from lookonce.inference.backends.settings import BackendInfo, BackendName, Images, Settings
 from lookonce.inference.cache import KEY_LENGTH, CacheError, locked, make_room
 from lookonce.model.model_file import FORMAT, Model, ModelFileError
+from lookonce.model.resize import Framed
 
 if TYPE_CHECKING:
     import onnx
@@ -41,8 +43,8 @@ class Backend(Protocol):
     info: BackendInfo
     about: Model
 
-    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """Run [B, 3, H, W] floats 0..1 and return the raw maps, one for each head, float32."""
+    def __call__(self, images: Images) -> tuple[NDArray[np.float32], ...]:
+        """Run B inputs [3, H, W], floats 0..1, and return the raw maps, one for each head, float32."""
 
 
 class Opened:
@@ -51,9 +53,17 @@ class Opened:
     def __init__(self, backend: Backend, source: Model | Path, settings: Settings) -> None:
         self._runtime, self._source, self._settings = backend, source, settings
         self.info, self.about = backend.info, backend.about
+        self.takes_bytes = bool(getattr(backend, "takes_bytes", False))
+        """Whether `maps` is there for a device: it takes Framed inputs and leaves the maps where they are."""
+        self.batch: int = getattr(backend, "batch", None) or BATCH
+        """Images that should run together."""
 
-    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """Run [B, 3, H, W] floats 0..1 and return the raw maps, one for each head, float32."""
+    def maps(self, images: Images | Sequence[Framed]) -> Sequence[Any]:
+        """Return the raw maps as tensors of the device."""
+        return cast(Any, self._runtime).maps(images)  # type: ignore[no-any-return]
+
+    def __call__(self, images: Images) -> tuple[NDArray[np.float32], ...]:
+        """Run B inputs [3, H, W], floats 0..1, and return the raw maps, one for each head, float32."""
         return self._runtime(images)
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from lookonce.errors import ConfigError
 from lookonce.files import replacing
 from lookonce.inference.backends.int8_form import judgement
-from lookonce.inference.backends.settings import BackendInfo, Settings, abandon, follow_forks
+from lookonce.inference.backends.settings import BackendInfo, Images, Settings, abandon, follow_forks
 from lookonce.model.model_file import KEY, Model, ModelFileError, not_ours
 from lookonce.model.onnx_graph import network_part, raw_shapes, read_description, read_onnx
 from lookonce.model.onnx_layers import PIXELS, raws
@@ -104,7 +104,7 @@ class OpenvinoBackend:
         self._compiled: openvino.CompiledModel | None = self._compile()
         follow_forks(self)
 
-    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+    def __call__(self, images: Images) -> tuple[NDArray[np.float32], ...]:
         """Return the network's raw maps for a batch of input images.
 
         A call uses requests that no other call has, and waits for each in turn. It sets no callbacks: an OpenVINO
@@ -135,7 +135,8 @@ class OpenvinoBackend:
             compiled = the_core().compile_model(self._network, self.info.device.upper(), self._hints)
         except RuntimeError as error:
             raise ModelFileError(f"{self._place}: OpenVINO cannot run it ({_reason(error)})") from None
-        self._most: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")  # by the hint
+        optimal: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")  # by the hint
+        self._most = 2 * optimal  # half of them wait, so that no core is idle until Python has its turn
         self._idle: deque[openvino.InferRequest] = deque()
         return compiled
 

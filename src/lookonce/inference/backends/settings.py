@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, TypeAlias, get_args
 from weakref import WeakSet
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lookonce.choices import choose, device_name
 from lookonce.errors import ConfigError
 
 BackendName = Literal["auto", "torch", "openvino", "onnxruntime"]
 Precision = Literal["auto", "fp32", "bf16", "int8"]
+Images: TypeAlias = NDArray[np.float32] | Sequence[NDArray[np.float32]]
+"""Inputs of a network: [B, 3, H, W], or B arrays [3, H, W]."""
 
 
 @dataclass(frozen=True)
