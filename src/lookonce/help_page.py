@@ -22,9 +22,9 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "Start": ("weights", "match-classes", "keep-last", "freeze", "features", "variants"),
         "Optimizer and loss": (
             "recipe", "learning-rate", "optimizer", "schedule", "momentum", "beta2", "epsilon", "weight-decay",
-            "burn-in", "milestones", "ema", "gradient-clip", "loss", "object-scale", "noobject-scale",
+            "burn-in", "milestones", "ema", "gradient-clip", "sparsity", "loss", "object-scale", "noobject-scale",
             "coord-scale", "class-scale", "class-weights", "iou-gradient", "match-iou", "objectness-prior",
-            "prior-loss-images", "prior-loss-batches",
+            "prior-loss-images", "prior-loss-batches", "teacher",
         ),
         "Augmentation": (),
         "Run": (),

@@ -12,13 +12,14 @@ from lookonce.cli import main
 from lookonce.commands.prune import prune
 from lookonce.data.formats.voc import write_annotation
 from lookonce.deploy import prune as pruning
-from lookonce.deploy.prune import Pruned, Round
+from lookonce.deploy.prune import SPARSITY, Pruned, Round
 from lookonce.evaluation.compare import Comparison
 from lookonce.model.darknet.cfg import Cfg, read_cfg
 from lookonce.model.layers import Conv
 from lookonce.model.model_file import load_model, save_model
-from lookonce.model.network import folded
+from lookonce.model.network import Network, folded
 from lookonce.model.sizes import num_floats
+from lookonce.training.config import RunConfig
 from sets import nano, write_squares
 
 ANCHORS = ((1.0, 1.0), (1.6, 1.6))
@@ -27,6 +28,37 @@ ANCHORS = ((1.0, 1.0), (1.6, 1.6))
 @pytest.fixture(scope="module")
 def pruned(run, squares, tmp_path_factory):
     return prune(run, squares, ratio=0.4, steps=60, max_drop=0.2, out=tmp_path_factory.mktemp("pruned"), name="less")
+
+
+def gammas(folder):
+    return torch.cat([norm.weight.abs() for norm in load_model(folder).network.norms()]).detach()
+
+
+def test_a_training_with_a_penalty_comes_first_and_the_model_teaches(pruned, run):
+    sparse = pruned.run.with_name("less-sparse")
+    first, second = (RunConfig.from_yaml((folder / "config.yaml").read_bytes(), folder) for folder in
+                     (sparse, pruned.run))  # fmt: skip
+    assert (first.settings.sparsity, first.teacher) == (SPARSITY, None)
+    assert (second.settings.sparsity, second.teacher) == (0.0, str(run))
+    assert load_model(sparse).network.layers == load_model(run).network.layers
+    assert gammas(sparse).mean() < gammas(run).mean()
+    assert pruned.kept.before == load_model(run).network.layers
+
+
+def test_a_model_trained_with_a_penalty_is_pruned_at_once(pruned, squares, tmp_path):
+    sparse = pruned.run.with_name("less-sparse")
+    prune(sparse, squares, ratio=0.3, steps=1, max_drop=0.9, teacher="none", out=tmp_path, name="a")
+    assert [folder.name for folder in tmp_path.iterdir()] == ["a"]
+    assert "teacher: null" in (tmp_path / "a" / "config.yaml").read_text()
+
+
+def test_training_is_as_long_as_that_of_the_model(run, squares, tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr(pruning, "_train", lambda _, config, __: found.append(config.settings) or 1 / 0)
+    for steps in (None, 7):
+        with pytest.raises(ZeroDivisionError):
+            prune(run, squares, steps=steps, out=tmp_path)
+    assert [(how.steps, how.epochs, how.minutes) for how in found] == [(None, 60, None), (7, None, None)]
 
 
 def test_the_result_is_a_run_like_any_other(pruned, run, squares, tmp_path):
@@ -66,7 +98,7 @@ def test_layers_keep_what_the_table_says(pruned):
 
 def test_training_starts_from_the_whole_cut_network(run, squares, tmp_path):
     """With a rate of next to nothing the run ends as it began: the last layer too was taken."""
-    less = prune(run, squares, ratio=0.2, steps=1, max_drop=0.9, out=tmp_path, name="a").rounds[0].run
+    less = prune(run, squares, ratio=0.2, steps=1, sparsity=0, max_drop=0.9, out=tmp_path, name="a").rounds[0].run
     start, end = load_model(less / "pruned.safetensors").network, load_model(less).network
     last = [network.convolution_list()[-1].conv for network in (start, end)]
     torch.testing.assert_close(last[1].weight, last[0].weight, atol=0.05, rtol=0)
@@ -76,7 +108,7 @@ def test_training_starts_from_the_whole_cut_network(run, squares, tmp_path):
 def test_rounds_go_on_until_too_much_is_lost(run, squares, tmp_path, monkeypatch):
     drops = iter([0.0, 0.005, 0.02])
     monkeypatch.setattr(pruning, "compare_detections", lambda *_: Comparison(0.9, 0.9 - next(drops), (0.0, 0.1), 8))
-    found = prune(run, squares, ratio=0.8, rounds=4, steps=1, out=tmp_path)
+    found = prune(run, squares, ratio=0.8, rounds=4, steps=1, sparsity=0, out=tmp_path)
     assert [one.run.name for one in found.rounds] == [f"{run.name}-pruned-{n}" for n in (1, 2, 3)]
     assert found.run.name == f"{run.name}-pruned-2"
     sizes = [num_floats(one.after) for one in found.rounds]
@@ -100,6 +132,7 @@ def wrong(run, tmp_path):
     save_model(replace(model, loaded=folded(model.network)), tmp_path / "folded.safetensors")
     save_model(replace(model, labels=("cat", "dog")), tmp_path / "cats.safetensors")
     save_model(replace(model, input_size=(96, 128)), tmp_path / "oblong.safetensors")
+    save_model(replace(model, loaded=Network(nano(2, ANCHORS))), tmp_path / "other.safetensors")
     (tmp_path / "runs" / "there" / "checkpoints").mkdir(parents=True)
     (tmp_path / "m.onnx").write_bytes(b"x")
     write_squares(tmp_path / "without", {"train": 8})
@@ -114,6 +147,9 @@ def wrong(run, tmp_path):
     (["RUN", "DATA", "--ratio", "30"], "ratio: 30.0; expected above 0 and below 1"),
     (["RUN", "DATA", "--rounds", "0"], "rounds: 0; expected at least 1"),
     (["RUN", "DATA", "--steps", "0"], "steps: 0; expected at least 1"),
+    (["RUN", "DATA", "--sparsity", "-1"], "sparsity: -1.0; expected at least 0"),
+    (["RUN", "DATA", "--teacher", "HERE/other.safetensors"], "other heads than the network"),
+    (["RUN", "DATA", "--teacher", "nothing"], "no such file or run folder, and no published model"),
     (["RUN", "DATA", "--max-drop", "1"], "max-drop: 1.0; expected at least 0"),
     (["HERE/folded.safetensors", "DATA"], "nothing to prune"),
     (["HERE/m.onnx", "DATA"], "m.onnx: is an exported file; give the model file"),

@@ -1,6 +1,7 @@
 """Tests of lookonce.training.step."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -283,3 +284,20 @@ def test_ten_steps_of_the_blogs_recipe_are_those_of_its_loss_and_plain_adam_in_d
         optimizer.step()
         schedule.step()
     torch.testing.assert_close(last.weight[:, :, 0, 0].double(), weights[0], rtol=1e-5, atol=1e-7)
+
+
+def test_sparsity_adds_the_gradient_of_the_sum_of_gammas(images, monkeypatch):
+    module, batch = training(monkeypatch, sparsity=0.5, gradient_clip=1e-3), batch_of(images)
+    own = [norm.weight for norm in module.network.norms()]
+    with torch.no_grad():
+        own[0][:3] = torch.tensor([-1.0, 0.0, 2.0])
+    module.training_step(batch, 0).backward()
+    clipped = SimpleNamespace(param_groups=[{"params": [*module.network.parameters()]}])
+    monkeypatch.setattr(module, "settings", replace(module.settings, sparsity=0.0))
+    module.on_before_optimizer_step(clipped)
+    before = [gamma.grad.clone() for gamma in own]
+    penalty = torch.autograd.grad(0.5 * sum(gamma.abs().sum() for gamma in own), own)
+    monkeypatch.setattr(module, "settings", replace(module.settings, sparsity=0.5, gradient_clip=0.0))
+    module.on_before_optimizer_step(clipped)  # the penalty is not clipped
+    for gamma, was, added in zip(own, before, penalty, strict=True):
+        torch.testing.assert_close(gamma.grad, was + added)

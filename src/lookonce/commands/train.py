@@ -16,7 +16,7 @@ from lookonce.data.dataset import DataPolicy
 from lookonce.data.tiles import in_tiles
 from lookonce.errors import ConfigError, plural
 from lookonce.files import held, write_text
-from lookonce.inference.pretrained_models import DEFAULT
+from lookonce.inference.pretrained_models import DEFAULT, model_path
 from lookonce.training.config import (
     Precision,
     RunConfig,
@@ -66,6 +66,7 @@ def train(
     devices: int | None = None,
     nodes: int | None = None,
     sync_batch_norm: SyncBatchNorm = "auto",
+    teacher: AnyPath | None = None,
     **options: Unpack[TrainOptions],
 ) -> Path:
     """Train a detector on labelled images.
@@ -148,7 +149,7 @@ def train(
         absolute_path(data), names, train_split, val_split, policy, keep_empty, seed, workers, device, precision,
         deterministic, checkpoint_minutes, NONE if start is None else start.name, how, keep_last, keep_checkpoints,
         None if tree is None else absolute_path(tree), None if image_labels is None else absolute_path(image_labels),
-        devices, sync_batch_norm,
+        devices, sync_batch_norm, None if teacher is None else absolute_path(model_path(teacher)),
     )  # fmt: skip
     ranks = planned(devices, nodes, config.device)
     classes = class_tree(config)

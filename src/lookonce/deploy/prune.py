@@ -1,6 +1,7 @@
 """Pruning: remove the channels of a network that matter least, train the rest, and measure what that costs.
 
 A channel's importance is |gamma| of its batch norm; channels below one threshold for the whole network are removed.
+Without a penalty on gamma in the training before, gammas lie close together and their order says little.
 Source: Liu et al., Learning Efficient Convolutional Networks through Network Slimming (2017), section 3.
 """
 
@@ -40,12 +41,15 @@ from lookonce.training.history import WritePage
 from lookonce.training.recipes import RECIPES, Settings
 from lookonce.training.run import Run
 from lookonce.training.signals import listening
+from lookonce.training.start import choose_start
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
 log = logging.getLogger("lookonce")
+SPARSITY = 1e-3
+"""Weight of the penalty on gamma before pruning. Our choice; no other was compared."""
 MULTIPLE = 8
 """A pruned layer keeps a multiple of this many channels, which processors compute at once."""
 Keep = Mapping[int, NDArray[np.bool_]]
@@ -256,7 +260,7 @@ def retraining_config(model: Model, place: Path, data: Path | str, seed: int) ->
         ) from None
     how = replace(
         how, size=model.input_size[0], resize=model.resize, pixel_range=model.pixel_range, anchors=0,
-        schedule="one_cycle", prior_loss_images=0, freeze="none", features="none", variants=0, patience=0,
+        schedule="one_cycle", prior_loss_images=0, freeze="none", features="none", variants=0, patience=0, sparsity=0.0,
     )  # fmt: skip
     return RunConfig(str(data), model.labels, keep_empty=True, seed=seed, settings=how, keep_last=True)
 
@@ -273,12 +277,13 @@ class Limits:
 
 def prune_rounds(model: Model, config: RunConfig, folders: Sequence[tuple[Path, str | None, str]], limits: Limits,
                  write_page: WritePage) -> Iterator[Round]:  # fmt: skip
-    """Prune, train and measure in equal steps, one for each run folder, until too much is lost.
+    """Prune, train and measure in equal steps, until too much is lost.
 
     Args:
         model: the model to prune.
-        config: how to train, from `retraining_config`.
-        folders: where the run of each round goes: the arguments of `run_folder`.
+        config: how to train, from `retraining_config`, with the model's file as weights. With a sparsity, there is a
+            training with this penalty before channels are removed, and none after.
+        folders: where the run of that training goes, then that of each round: the arguments of `run_folder`.
         limits: how much to prune.
         write_page: writes the page of a run.
     Raises:
@@ -290,7 +295,9 @@ def prune_rounds(model: Model, config: RunConfig, folders: Sequence[tuple[Path, 
         raise UserError(f"{config.data}: no objects on the images of its split 'val', so accuracy cannot be guarded; "
                         "label some")  # fmt: skip
     before, *_ = _detected(model, val_set)
-    each, current = limits.ratio / len(folders), model
+    with_penalty, *folders = folders
+    current = _train_with_penalty(config, with_penalty, write_page) if config.settings.sparsity else model
+    config, each = replace(config, settings=replace(config.settings, sparsity=0.0)), limits.ratio / len(folders)
     for number, place in enumerate(folders):
         less = cut(current.network, choose(current.network, each / (1 - each * number)))  # a ratio of what is left
         with listening(), run_folder(*place) as folder:
@@ -304,17 +311,33 @@ def prune_rounds(model: Model, config: RunConfig, folders: Sequence[tuple[Path, 
             return
 
 
+def _train_with_penalty(config: RunConfig, place: tuple[Path, str | None, str], write_page: WritePage) -> Model:
+    """Train the model on with the penalty on gamma, in a run of its own, and return it. place: of the run."""
+    start = choose_start(str(config.weights), None)
+    assert start is not None  # the config has weights
+    config = replace(config, settings=replace(config.settings, network=start.network), teacher=None)
+    with listening(), run_folder(*place) as folder:
+        log.info("%s: trains with a penalty of %g on batch norm's gammas before channels are removed; after an "
+                 "interrupt, resume it, then prune that run", folder, config.settings.sparsity)  # fmt: skip
+        _train(folder, config, write_page)
+    return load_model(folder)
+
+
 def _retrain(pruned: Model, folder: Path, config: RunConfig, write_page: WritePage) -> None:
     """Train a pruned network in its run folder, which also keeps the network as it was before."""
     cfg, start = folder / "pruned.cfg", folder / "pruned.safetensors"
     write_text(cfg, write_cfg(Cfg(pruned.network.layers, *pruned.input_size, pruned.network.channels)))
     save_model(pruned, start)
     settings = replace(config.settings, network=str(cfg.absolute()))
-    config = replace(config, weights=str(start.absolute()), settings=settings)
+    add_int8(_train(folder, replace(config, weights=str(start.absolute()), settings=settings), write_page))
+
+
+def _train(folder: Path, config: RunConfig, write_page: WritePage) -> Run:
+    """Train in a run folder."""
     sets = read_both(config)
     run = Run(fitted(config, sets[0], exact_batch=False), folder, sets, write_page=write_page)
     run.go()
-    add_int8(run)
+    return run
 
 
 def _detected(model: Model, dataset: Dataset) -> tuple[list[Detections], Rules, str]:

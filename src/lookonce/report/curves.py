@@ -16,7 +16,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 432, 8, 184  # edges of the plot in it
 COLOURS = ("accent", "warm", "green", "pink", "orange", "sky", "ink")
 DASHES = ("", "6 3", "2 3", "9 3 2 3", "12 4", "4 2 1 2", "1 4")
 MOST_POINTS = 400  # of a line: every k-th of more
-TERMS = ("xy", "wh", "ciou", "box", "objectness", "background", "class", "prior")
+TERMS = ("xy", "wh", "ciou", "box", "objectness", "background", "class", "prior", "distillation")
 Points = Sequence[tuple[float, float]]
 
 

@@ -85,6 +85,7 @@ class RunConfig:
     image_labels: str | None = None
     devices: int | None = None
     sync_batch_norm: SyncBatchNorm = "auto"
+    teacher: str | None = None
 
     def __post_init__(self) -> None:
         settle_names(self)
@@ -99,6 +100,8 @@ class RunConfig:
             raise ConfigError(f"seed: {self.seed}; expected a whole number from 0 to 4294967295")
         if self.workers is not None and not 0 <= self.workers <= MAX_WORKERS:
             raise ConfigError(f"workers: {self.workers}; expected 0 to {MAX_WORKERS}")
+        if self.teacher is not None and self.settings.features != "none":
+            raise ConfigError("teacher: it has to see the images, which --features replaces; leave one of them out")
 
     def to_yaml(self) -> str:
         """Return the configuration as YAML. Every key is an option of `lookonce train`, so --config repeats the run."""
@@ -113,7 +116,7 @@ class RunConfig:
                 raise ValueError(f"{len(content):,} bytes")
             flat = parse_yaml(content.decode("utf-8"), str(place), "the settings of a run")
             later = {"keep_last": False, "keep_checkpoints": True, "tree": None, "image_labels": None,
-                     "devices": None, "sync_batch_norm": "auto"}  # fmt: skip  # as version 0.1
+                     "devices": None, "sync_batch_norm": "auto", "teacher": None}  # fmt: skip  # as version 0.1
             own = {f.name: flat.pop(f.name) for f in fields(RunConfig) if f.name not in ("settings", *later)}
             own |= {name: flat.pop(name, value) for name, value in later.items()}
             own["labels"] = None if own["labels"] is None else tuple(own["labels"])

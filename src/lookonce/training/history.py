@@ -25,8 +25,8 @@ from lookonce.model.layers import PlacedHead
 from lookonce.training.config import RunConfig
 from lookonce.training.validation import Validation
 
-STEP_NUMBERS = ("xy", "wh", "ciou", "box", "objectness", "background", "class", "prior", "loss", "recall",
-                "average_recall")  # fmt: skip
+STEP_NUMBERS = ("xy", "wh", "ciou", "box", "objectness", "background", "class", "prior", "distillation", "loss",
+                "recall", "average_recall")  # fmt: skip
 COLUMNS = (
     "epoch", "step", "seen", "rate", "images_per_s", "waiting", "val/mAP", "val/loss",
     *(f"{name}_step" for name in STEP_NUMBERS), *(f"{name}_epoch" for name in STEP_NUMBERS),

@@ -49,7 +49,7 @@ MAX_SIZE = 8192
 SCALES = ("object_scale", "noobject_scale", "coord_scale", "class_scale")
 LEAST = {"steps": 1, "epochs": 1, "usual_steps": 1, "batch_size": 1, "variants": 0, "anchors": 0, "burn_in": 0,
          "prior_loss_images": 0, "prior_loss_batches": 0, "patience": 0, "weight_decay": 0,
-         "gradient_clip": 0, "min_delta": 0, **dict.fromkeys(SCALES, 0)}  # fmt: skip
+         "gradient_clip": 0, "sparsity": 0, "min_delta": 0, **dict.fromkeys(SCALES, 0)}  # fmt: skip
 """Smallest values of settings."""
 RENAMED = {"warm_up_images": "prior_loss_images"}
 """Names of settings in config.yaml and model files of version 0.1."""
@@ -162,6 +162,9 @@ class TrainOptions(TypedDict, total=False):
     """Decay of the moving average of the weights; 0: off. [quick: 0.998, finetune: 0.998, paper: 0.0, blog: 0.0]"""
     gradient_clip: float
     """Largest gradient norm; 0: no limit. [quick: 10.0, finetune: 10.0, paper: 0.0, blog: 0.0]"""
+    sparsity: float
+    """Weight of the sum of batch norm's |gamma| in the loss: useless channels go to 0, which lookonce prune removes; 0:
+    off. [0.0]"""
     prior_loss_images: int
     """Train every predictor towards its anchor during the first images (Darknet's first 12,800). No best model is
     chosen among them. [quick: 0, finetune: 0, paper: 12800, blog: 0]"""
@@ -232,6 +235,7 @@ class Settings:
     milestones: tuple[float, ...] = (0.375, 0.5625)
     ema: float = 0.998
     gradient_clip: float = 10.0
+    sparsity: float = 0.0
     prior_loss_images: int = 0
     prior_loss_batches: int = 0
     freeze: str = "none"

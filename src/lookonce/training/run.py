@@ -51,6 +51,7 @@ from lookonce.training.config import (
     read_both,
     reason,
 )
+from lookonce.training.distillation import load_teacher
 from lookonce.training.history import RunReport, WritePage, write_results
 from lookonce.training.loop import Engine, Session
 from lookonce.training.pretrained import LastLayer, LoadedLayer, start_from
@@ -196,7 +197,8 @@ class Run:
         """Return what trains the network."""
         lightning.seed_everything(self.config.seed, verbose=False)
         weights = self.settings.weights_of(self.train_set.labels)
-        module = Training(network, self.settings, self.config.seed, weights, self.tree, ranks)
+        teacher = None if self.config.teacher is None else load_teacher(self.config.teacher, network)
+        module = Training(network, self.settings, self.config.seed, weights, self.tree, ranks, teacher)
         val_set = self.val_set
         validation = None if val_set is None else Validation(val_set, self.input_size, self.settings.resize,
                                                              self.settings.tiling, ranks)  # fmt: skip

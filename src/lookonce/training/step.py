@@ -26,6 +26,7 @@ from lookonce.model.network import Network
 from lookonce.model.resize import FILL
 from lookonce.model.sizes import last_convolutions, last_stage
 from lookonce.model.tree import Tree
+from lookonce.training.distillation import Teacher, distillation_loss
 from lookonce.training.history import Means
 from lookonce.training.ranks import ALONE, Ranks
 from lookonce.training.recipes import Settings, learning_rate_factor
@@ -56,13 +57,15 @@ class Training(lightning.LightningModule):
         class_weights: [C] weight of each class in the loss; None: all 1.
         tree: of the classes; None: there is none.
         ranks: the processes that train it together.
+        teacher: whose predictions it learns as well; None: it learns the labels alone.
     """
 
     def __init__(
         self, network: Network, settings: Settings, seed: int, class_weights: tuple[float, ...] | None = None,
-        tree: Tree | None = None, ranks: Ranks = ALONE,
+        tree: Tree | None = None, ranks: Ranks = ALONE, teacher: Teacher | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.teacher = teacher
         self.network, self.settings, self.seed, self.tree = network, settings, seed, tree
         self.class_weights, self.ranks = class_weights, ranks
         self.share: Share | None = None  # of each batch; None: this process computes all of it
@@ -107,6 +110,8 @@ class Training(lightning.LightningModule):
         raws = self.raws(inputs)
         self.seen += images // (1 if self.share is None else self.share.copies(self.current_epoch, number))
         terms = self.loss_terms(raws, inputs)
+        if self.teacher is not None:
+            terms |= self._distillation(raws, inputs, self.teacher, terms["total"])
         values = {name: value.detach() for name, value in terms.items()}
         self._unread.append(_Step(values, own.index.tolist(), len(inputs.labels)))
         logged = self.global_step % LOG_EVERY == LOG_EVERY - 1
@@ -212,6 +217,14 @@ class Training(lightning.LightningModule):
         with torch.autocast(raws[0].device.type, enabled=False):
             return loss(raws, self.network.heads, objects, options)
 
+    def _distillation(self, raws: tuple[Tensor, ...], inputs: InputBatch, teacher: Teacher,
+                      total: Tensor) -> dict[str, Tensor]:  # fmt: skip
+        """Return the term of the teacher, and the total of the loss with it, in float32."""
+        aims = teacher(inputs)
+        with torch.autocast(raws[0].device.type, enabled=False):
+            term = distillation_loss(raws, aims, self.network.heads, self.tree)
+        return {"distillation": term, "total": total + term}
+
     def validation_step(self, inputs: InputBatch, _: int) -> tuple[Predictions[Tensor], Tensor]:  # type: ignore[override]
         """Return the predictions of the (averaged) network and their loss."""
         raws = self.raws(inputs)
@@ -224,10 +237,12 @@ class Training(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip the gradient. Lightning's own option refuses fused optimizers in bf16."""
+        """Clip the gradient, then add that of --sparsity. Lightning's own clipping refuses fused optimizers in bf16."""
         if self.settings.gradient_clip:
             own = [p for group in optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(own, self.settings.gradient_clip)
+        if self.settings.sparsity:
+            add_sparsity(self.network, self.settings.sparsity)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the number of images seen, which the prior loss depends on, and the sigmas of batch norm.
@@ -243,6 +258,16 @@ class Training(lightning.LightningModule):
         self.seen = int(checkpoint["seen"])
         self._recalls = tuple(checkpoint.get("recalls", (0.0, 0)))
         self.network.sigmas = checkpoint["sigmas"]
+
+
+def add_sparsity(network: Network, weight: float) -> None:
+    """Add to the gradients of batch norm's gammas that of weight * sum |gamma|: channels that matter little go to 0.
+
+    Source: Liu et al., Learning Efficient Convolutional Networks through Network Slimming (2017), equation 1.
+    """
+    for norm in network.norms():
+        if norm.weight.grad is not None:
+            norm.weight.grad.add_(norm.weight.detach().sign(), alpha=weight)
 
 
 def set_objectness_prior(network: Network, prior: float, loaded: Collection[int] = ()) -> None:
