@@ -131,7 +131,7 @@ def test_yolov2_small_is_the_head_of_yolov2_on_finer_cells():
     convolutions = [
         *((3, 16, 3), (16, 32, 3), (32, 16, 1), (16, 32, 3), (32, 64, 3), *((64, 32, 1), (32, 64, 3)) * 2),
         *((64, 128, 3), *((128, 64, 1), (64, 128, 3)) * 2, (128, 256, 3), (256, 128, 1), (128, 256, 3)),
-        *((256, 128, 1), (128 + 128, 256, 3)),
+        *((256, 128, 1), (4 * 128, 128, 1), (128 + 128, 256, 3)),
     ]
     assert num_floats(layers) == sum(n * m * k * k + 4 * m for n, m, k in convolutions) + 256 * 40 + 40
     [head] = heads_of(layers)
@@ -139,6 +139,6 @@ def test_yolov2_small_is_the_head_of_yolov2_on_finer_cells():
     assert head.layer.anchors == tuple((2 * w, 2 * h) for w, h in zoo.VOC_ANCHORS)
     maps = shapes(layers, Shape(3, 416, 416))
     joined = next(n for n, layer in enumerate(layers) if isinstance(layer, Upsample)) + 1
-    assert layers[joined] == Route((-1, -7))
-    assert maps[joined - 7] == Shape(128, 26, 26)  # the end of the stage before the last
-    assert layers[joined - 7 : joined - 5] == (Shortcut(-3), Conv(256, stride=2))
+    assert layers[joined] == Route((-1, -14))
+    assert maps[joined - 14] == Shape(128, 26, 26)  # the end of the stage before the last
+    assert layers[joined - 14 : joined - 12] == (Shortcut(-3), Conv(256, stride=2))

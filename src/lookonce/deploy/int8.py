@@ -35,7 +35,7 @@ from lookonce.evaluation.compare import Comparison, compare_detections
 from lookonce.evaluation.evaluate import RULES, detect_all
 from lookonce.inference.backends.int8_form import Judgement
 from lookonce.inference.backends.openvino import the_core
-from lookonce.inference.backends.settings import BackendInfo
+from lookonce.inference.backends.settings import BackendInfo, Images
 from lookonce.inference.detector import Detector
 from lookonce.model.model_file import Model
 from lookonce.model.onnx_graph import network_model
@@ -194,8 +194,8 @@ class _Running:
     info: BackendInfo
     raws: list[list[NDArray[np.float32]]] = field(default_factory=list)
 
-    def __call__(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """One image at a time: [B, 3, H, W] to the raw maps, one a head."""
+    def __call__(self, images: Images) -> tuple[NDArray[np.float32], ...]:
+        """One image at a time: inputs [3, H, W] to the raw maps, one a head."""
         found = [[raw.copy() for raw in self.compiled(image[None]).values()] for image in images]
         self.raws += found
         return tuple(np.concatenate(maps) for maps in zip(*found, strict=True))

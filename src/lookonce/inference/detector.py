@@ -338,9 +338,9 @@ class Detector:
     def _raws(self, images: Sequence[Prepared]) -> Sequence[NDArray[Any]]:
         """Return the raw maps of all views: arrays, or tensors of a GPU, which may still compute them."""
         run = cast(Any, self.backend).maps if self.on_device else self.backend
-        pixels = [image.pixels for image in images]
+        pixels: list[Any] = [image.pixels for image in images]
         if self.selection.views > 1:
-            pixels += [np.ascontiguousarray(cast(Any, one)[..., ::-1]) for one in pixels]
+            pixels += [np.ascontiguousarray(one[..., ::-1]) for one in pixels]
         found: Sequence[NDArray[Any]] = run(pixels)
         return found
 

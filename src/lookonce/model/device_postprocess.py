@@ -8,7 +8,7 @@ N predictions, C classes, K candidates of an image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +18,10 @@ from torch import Tensor
 from lookonce.model.boxes import iou, relative_distance
 from lookonce.model.detections import Predictions
 from lookonce.model.device import to_device
-from lookonce.model.postprocess import Selection
 from lookonce.model.resize import ResizeMode, geometry
+
+if TYPE_CHECKING:
+    from lookonce.model.postprocess import Selection
 
 PAIRS = 1 << 24
 """Pairs of candidates that are compared at once: some 600 MB for one image's 3,000, and many images with few."""
@@ -42,8 +44,8 @@ def survivors_of(predictions: Predictions[Tensor], sizes: Sequence[tuple[int, in
     with torch.inference_mode():
         found = candidates(predictions, sizes, input_size, mode, selection)
         at_once = max(1, PAIRS // max(found.scores.shape[1], 1) ** 2)
-        parts = zip(*(each.split(at_once) for each in found), strict=True)
-        keep = torch.cat([suppressed(Candidates(*part), selection) for part in parts])  # [B, K]
+        parts = (slice(start, start + at_once) for start in range(0, len(sizes), at_once))
+        keep = torch.cat([suppressed(Candidates(*(each[part] for each in found)), selection) for part in parts])
         columns = (found.boxes, found.scores[..., None], found.labels[..., None].to(found.scores.dtype),
                    keep[..., None].to(found.scores.dtype))  # fmt: skip
         read = torch.cat(columns, -1).cpu().numpy()  # [B, K, 7]
@@ -70,7 +72,8 @@ def candidates(predictions: Predictions[Tensor], sizes: Sequence[tuple[int, int]
     best = best.gather(1, order)
     corners = boxes.gather(1, (best // class_prob.shape[-1])[..., None].expand(-1, -1, 4))  # [B, K, 4] input px
     places = torch.from_numpy(geometry(np.array(sizes).reshape(-1, 2), input_size, mode)).float()
-    scale, offset = to_device(places, boxes.device)[:, None].split(2, -1)  # [B, 1, 2]
+    placed = to_device(places, boxes.device)[:, None]  # [B, 1, 4]
+    scale, offset = placed[..., :2], placed[..., 2:]
     return Candidates((corners - offset.repeat(1, 1, 2)) / scale.repeat(1, 1, 2), value, best % class_prob.shape[-1])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -158,7 +158,7 @@ def postprocess(
     if is_on_gpu(predictions) and selection.tree is None and selection.views == 1:
         from lookonce.model.device_postprocess import survivors_of
 
-        each = survivors_of(cast("Predictions[Tensor]", predictions), sizes, input_size, mode, selection)
+        each = survivors_of(predictions, sizes, input_size, mode, selection)
         return [_of_rows(rows, size, class_names, selection) for rows, size in zip(each, sizes, strict=True)]
     arrays = predictions.numpy()
     parts = zip(arrays.boxes, arrays.objectness, arrays.class_prob, sizes, strict=True)

@@ -76,6 +76,13 @@ FASTEST_ANCHORS: AnchorSizes = (
 """Source: yolo-fastest-1.1.cfg, there in pixels at 320."""
 
 
+POOLS: tuple[Layer, ...] = (
+    *(MaxPool(5, 1), Route((-2,)), MaxPool(9, 1), Route((-4,)), MaxPool(13, 1)),
+    Route((-1, -3, -5, -6)),
+)
+"""A map beside its pools of three sizes. Source: yolov4.cfg."""
+
+
 def stage(wide: int, repeats: int) -> tuple[Layer, ...]:
     """Return one Darknet-19 stage: 3x3 wide, then (1x1 narrow, 3x3 wide) repeated."""
     return (Conv(wide), *(Conv(wide // 2, size=1), Conv(wide)) * repeats)
@@ -178,12 +185,13 @@ def residual(wide: int, repeats: int) -> tuple[Layer, ...]:
 def yolov2_small(classes: int, anchors: AnchorSizes) -> tuple[Layer, ...]:
     """Return the head of YOLOv2 on cells of 16 px, behind a small Darknet-53 whose last map is upsampled and joined.
 
-    Our own, for training from random numbers on a CPU: more accurate than yolov2_tiny at 0.4 of its cost
-    (docs/experiments.md).
+    Our own, for training from random numbers on a CPU: more accurate than yolov2_tiny at 0.4 of its cost. Without the
+    pools it does not see large objects whole (docs/experiments.md).
     """
-    trunk = (Conv(16, stride=2), *residual(32, 1), *residual(64, 2), *residual(128, 2), *residual(256, 1))
-    join = (Conv(128, 1), Upsample(), Route((-1, -3 - len(residual(256, 1)))))
-    return (*trunk, *join, Conv(256), *head(classes, tuple((2 * w, 2 * h) for w, h in anchors)))
+    trunk = (Conv(16, stride=2), *residual(32, 1), *residual(64, 2), *residual(128, 2))
+    coarse = (*residual(256, 1), Conv(128, 1), *POOLS, Conv(128, 1), Upsample())
+    join = (Route((-1, -1 - len(coarse))), Conv(256))
+    return (*trunk, *coarse, *join, *head(classes, tuple((2 * w, 2 * h) for w, h in anchors)))
 
 
 def yolov3(classes: int, anchors: AnchorSizes) -> tuple[Layer, ...]:
@@ -241,7 +249,6 @@ def yolov4(classes: int, anchors: AnchorSizes) -> tuple[Layer, ...]:
     first = (mish(64, 3, 2), mish(64, 1), Route((-2,)), mish(64, 1), mish(32, 1), mish(64), Shortcut(-3), mish(64, 1),
              Route((-1, -7)), mish(64, 1))  # fmt: skip
     trunk = (mish(32), *first, *cross_stage(128, 2), *cross_stage(256, 8), *cross_stage(512, 8), *cross_stage(1024, 4))
-    pools = (MaxPool(5, 1), Route((-2,)), MaxPool(9, 1), Route((-4,)), MaxPool(13, 1), Route((-1, -3, -5, -6)))
 
     def neck(wide: int) -> tuple[Layer, ...]:
         return (Conv(wide // 2, 1), Conv(wide), Conv(wide // 2, 1), Conv(wide), Conv(wide // 2, 1))
@@ -252,7 +259,7 @@ def yolov4(classes: int, anchors: AnchorSizes) -> tuple[Layer, ...]:
     def down(wide: int, skip: int) -> tuple[Layer, ...]:
         return (Route((-4,)), Conv(wide // 2, stride=2), Route((-1, skip)), *neck(wide), Conv(wide))
 
-    pooled = (Conv(512, 1), Conv(1024), Conv(512, 1), *pools, Conv(512, 1), Conv(1024), Conv(512, 1))
+    pooled = (Conv(512, 1), Conv(1024), Conv(512, 1), *POOLS, Conv(512, 1), Conv(1024), Conv(512, 1))
     return (*trunk, *pooled, *up(256, 85), *up(128, 54), Conv(256), *fine, *down(512, -16), *middle, *down(1024, -37),
             *coarse)  # fmt: skip
 

@@ -61,7 +61,8 @@ class Teacher:
     """A detector whose predictions another network learns. It is no module: nothing of it is trained or saved."""
 
     def __init__(self, network: Network) -> None:
-        self.network = folded(network).requires_grad_(False).to(memory_format=torch.channels_last)
+        self.network = folded(network).requires_grad_(False)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
         """Return itself: the moving average of the network needs no second teacher."""

@@ -149,7 +149,7 @@ class Captured:
 
     def __init__(self, function: Callable[..., tuple[Tensor, ...]], given: tuple[Tensor, ...]) -> None:
         self.given = given
-        aside = torch.cuda.Stream()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(WARM_UP):
