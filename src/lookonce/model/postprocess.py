@@ -20,7 +20,7 @@ from lookonce.model.resize import ResizeMode, boxes_to_image
 from lookonce.model.tree import Tree
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 PLAIN_THRESHOLD = 0.3
 """Score threshold of a model that has none."""
@@ -158,7 +158,8 @@ def postprocess(
     if is_on_gpu(predictions) and selection.tree is None and selection.views == 1:
         from lookonce.model.device_postprocess import survivors_of
 
-        each = survivors_of(predictions, sizes, input_size, mode, selection)
+        tensors: Any = predictions
+        each = survivors_of(tensors, sizes, input_size, mode, selection)
         return [_of_rows(rows, size, class_names, selection) for rows, size in zip(each, sizes, strict=True)]
     arrays = predictions.numpy()
     parts = zip(arrays.boxes, arrays.objectness, arrays.class_prob, sizes, strict=True)
