@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,9 +18,6 @@ from lookonce.model.boxes import Array, area, clip, iou, relative_distance
 from lookonce.model.detections import Detections, Predictions
 from lookonce.model.resize import ResizeMode, boxes_to_image
 from lookonce.model.tree import Tree
-
-if TYPE_CHECKING:
-    pass
 
 PLAIN_THRESHOLD = 0.3
 """Score threshold of a model that has none."""
