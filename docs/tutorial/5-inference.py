@@ -102,7 +102,7 @@ boxes_drawing(subject, found, kept, f"after suppression: {len(kept)} boxes", tag
 # Boxes are still in pixels of the input. The resize is undone, and they are clipped to the image.
 
 # %%
-print(lines_of(postprocess, "corners =", "clip(found"))
+print(lines_of(postprocess, "corners =", "_in_image(found"))
 print(boxes_to_image(found.boxes[kept], shown.size, shown.input_size, detector.about.resize).round(1)[:3])
 record = dataset.records[n]
 draw(record.path, detector(record.path, threshold=THRESHOLD))

@@ -341,5 +341,5 @@ def test_tiles_that_cannot_be_are_one_line_and_exit_2(
 
 
 def test_tiles_are_not_asked_of_a_server(squares, tmp_path):
-    with pytest.raises(UserError, match="tile: are those of the server; leave them out"):
+    with pytest.raises(UserError, match="tile, flip: are those of the server; leave them out"):
         detect("http://127.0.0.1:9", squares / "JPEGImages", out=tmp_path / "a", tile="64x64")

@@ -23,7 +23,7 @@ def test_the_signature_of_train_is_what_python_sees():
 def test_the_command_line_has_each_option_once_with_its_help(capsys):
     make_app()(["train", "--help"])
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "Peak learning rate. [quick: 0.002, finetune: 0.002, paper: 0.001, blog: 5e-05]" in shown
+    assert "Peak learning rate. [quick: 0.004, finetune: 0.002, paper: 0.001, blog: 5e-05]" in shown
     for name in (*Settings.__dataclass_fields__, "augment.flip"):
         assert shown.count(f"--{name.replace('_', '-')} ") >= 1 or name == "augment"
 

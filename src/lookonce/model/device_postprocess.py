@@ -44,7 +44,7 @@ def survivors_of(predictions: Predictions[Tensor], sizes: Sequence[tuple[int, in
     with torch.inference_mode():
         found = candidates(predictions, sizes, input_size, mode, selection)
         at_once = max(1, PAIRS // max(found.scores.shape[1], 1) ** 2)
-        parts = (slice(start, start + at_once) for start in range(0, len(sizes), at_once))
+        parts = (slice(start, start + at_once) for start in range(0, max(len(sizes), 1), at_once))
         keep = torch.cat([suppressed(Candidates(*(each[part] for each in found)), selection) for part in parts])
         columns = (found.boxes, found.scores[..., None], found.labels[..., None].to(found.scores.dtype),
                    keep[..., None].to(found.scores.dtype))  # fmt: skip
