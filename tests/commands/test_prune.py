@@ -12,7 +12,7 @@ from lookonce.cli import main
 from lookonce.commands.prune import prune
 from lookonce.data.formats.voc import write_annotation
 from lookonce.deploy import prune as pruning
-from lookonce.deploy.prune import SPARSITY, Pruned, Round
+from lookonce.deploy.prune import Pruned, Round
 from lookonce.evaluation.compare import Comparison
 from lookonce.model.darknet.cfg import Cfg, read_cfg
 from lookonce.model.layers import Conv
@@ -27,7 +27,8 @@ ANCHORS = ((1.0, 1.0), (1.6, 1.6))
 
 @pytest.fixture(scope="module")
 def pruned(run, squares, tmp_path_factory):
-    return prune(run, squares, ratio=0.4, steps=60, max_drop=0.2, out=tmp_path_factory.mktemp("pruned"), name="less")
+    out = tmp_path_factory.mktemp("pruned")
+    return prune(run, squares, ratio=0.4, steps=60, sparsity=1e-3, max_drop=0.2, out=out, name="less")
 
 
 def gammas(folder):
@@ -38,7 +39,7 @@ def test_a_training_with_a_penalty_comes_first_and_the_model_teaches(pruned, run
     sparse = pruned.run.with_name("less-sparse")
     first, second = (RunConfig.from_yaml((folder / "config.yaml").read_bytes(), folder) for folder in
                      (sparse, pruned.run))  # fmt: skip
-    assert (first.settings.sparsity, first.teacher) == (SPARSITY, None)
+    assert (first.settings.sparsity, first.teacher) == (1e-3, None)
     assert (second.settings.sparsity, second.teacher) == (0.0, str(run))
     assert load_model(sparse).network.layers == load_model(run).network.layers
     assert gammas(sparse).mean() < gammas(run).mean()

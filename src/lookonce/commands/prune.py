@@ -7,15 +7,7 @@ from pathlib import Path
 
 from lookonce.choices import key
 from lookonce.commands.arguments import AnyPath, expanded
-from lookonce.deploy.prune import (
-    SPARSITY,
-    Limits,
-    Pruned,
-    check_trainable,
-    choose,
-    prune_rounds,
-    retraining_config,
-)
+from lookonce.deploy.prune import Limits, Pruned, check_trainable, choose, prune_rounds, retraining_config
 from lookonce.errors import ConfigError
 from lookonce.inference.pretrained_models import model_path
 from lookonce.model.model_file import load_model
@@ -34,7 +26,7 @@ def prune(
     ratio: float = 0.3,
     rounds: int = 1,
     steps: int | None = None,
-    sparsity: float = SPARSITY,
+    sparsity: float = 0.0,
     teacher: AnyPath = AUTO,
     max_drop: float = 0.01,
     out: AnyPath = Path("runs"),
@@ -44,9 +36,8 @@ def prune(
     """Remove the least important channels of a detector, retrain it, and measure what that cost.
 
     A channel's importance is |gamma| of its batch norm, compared across the whole network; each layer keeps a multiple
-    of 8 channels. First a training with a penalty on gamma shows which channels are needed, in a run of its own. The
-    result is an ordinary run with a smaller network. mAP is measured on the validation images before and after; the
-    test images are never read.
+    of 8 channels. The smaller network learns from the labels and from what the model predicts, as an ordinary run. mAP
+    is measured on the validation images before and after; the test images are never read.
 
     Args:
         model: Model file with batch norm, run folder, or Darknet .cfg with its .weights beside it.
@@ -55,8 +46,8 @@ def prune(
         rounds: Number of equal steps to that ratio, each followed by training and a run of its own.
         steps: Optimizer steps of the training with the penalty, and of that after each round; none: as long as the
             model's own training. The learning rate is the model's own.
-        sparsity: Weight of the penalty on gamma, as in lookonce train; 0, or a model that was trained with one: no such
-            training.
+        sparsity: Above 0: first train the model on with a penalty of this weight on gamma, in a run of its own, unless
+            it was trained with one; as in lookonce train.
         teacher: Whose predictions the pruned network learns beside the labels: auto (the model's own), none, or another
             detector with the same heads.
         max_drop: Largest mAP@0.5 loss, 0 to 1. The last round within it is kept; a round beyond it ends the pruning.
@@ -83,9 +74,9 @@ def prune(
     loaded = load_model(source)
     check_trainable(loaded, source)
     choose(loaded.network, ratio)  # refuses what cannot be pruned before anything takes time
-    names = _names(folder, name, rounds)
     is_sparse = loaded.training.get("recipe", {}).get("sparsity", 0) > 0
     config = retraining_config(loaded, source, absolute_path(data), seed)
+    names = _names(folder, name, rounds, sparsity > 0 and not is_sparse)
     how = replace(config.settings, sparsity=0.0 if is_sparse else sparsity)
     how = how if steps is None else replace(how, steps=steps, epochs=None, minutes=None)
     file = absolute_path(source)
@@ -109,15 +100,15 @@ def _teacher(given: AnyPath, own: str, network: Network) -> str | None:
     return file
 
 
-def _names(out: Path, name: str | None, rounds: int) -> list[str | None]:
+def _names(out: Path, name: str | None, rounds: int, with_penalty: bool) -> list[str | None]:
     """Return the name of the run with the penalty, then of each round's run; None: the next free number.
 
-    Raises ConfigError for a name in use.
+    with_penalty: there is a run with the penalty. Raises ConfigError for a name in use.
     """
     if name is None:
         return [None] * (rounds + 1)
     found = [f"{name}-sparse", *([name] if rounds == 1 else [f"{name}-{number + 1}" for number in range(rounds)])]
-    for one in found:
+    for one in found[0 if with_penalty else 1 :]:
         if (out / one / "checkpoints").exists() or (out / one / "model.safetensors").exists():
             raise ConfigError(f"{out / one}: holds a run already; give another --name")
     return [*found]

@@ -1,7 +1,8 @@
 """Pruning: remove the channels of a network that matter least, train the rest, and measure what that costs.
 
 A channel's importance is |gamma| of its batch norm; channels below one threshold for the whole network are removed.
-Without a penalty on gamma in the training before, gammas lie close together and their order says little.
+Without a penalty on gamma in the training before, gammas lie close together and their order says little; a longer
+training after gains more (docs/experiments.md).
 Source: Liu et al., Learning Efficient Convolutional Networks through Network Slimming (2017), section 3.
 """
 
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 log = logging.getLogger("lookonce")
-SPARSITY = 1e-3
-"""Weight of the penalty on gamma before pruning. Our choice; no other was compared."""
 MULTIPLE = 8
 """A pruned layer keeps a multiple of this many channels, which processors compute at once."""
 Keep = Mapping[int, NDArray[np.bool_]]
