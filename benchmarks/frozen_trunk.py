@@ -23,7 +23,7 @@ from lookonce import train
 from lookonce.deploy.step_speed import write_set
 from lookonce.model import zoo
 from lookonce.model.heads.region import encode, region_loss
-from lookonce.model.layers import region_of
+from lookonce.model.layers import Region
 from lookonce.model.network import Network
 
 BLOG = 17_125
@@ -38,7 +38,8 @@ def loop(files: list[Path], batch: int, half: bool) -> float:
     network.freeze(22)
     network.train()
     optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], 5e-5)
-    anchors, region = torch.tensor(zoo.VOC_ANCHORS), region_of(network.layers)
+    anchors = torch.tensor(zoo.VOC_ANCHORS)
+    [region] = [layer for layer in network.layers if isinstance(layer, Region)]
     boxes = torch.tensor([[50.0, 50, 150, 200]]).repeat(batch, 1)
     targets = encode(boxes, torch.zeros(batch).long(), torch.arange(batch), anchors, (13, 13), 32)
     began = time.perf_counter()

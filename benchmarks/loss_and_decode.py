@@ -13,7 +13,7 @@ import torch
 
 from lookonce.model import zoo
 from lookonce.model.heads.region import decode, encode, region_loss
-from lookonce.model.layers import PlacedHead, region_of
+from lookonce.model.layers import PlacedHead, Region
 from lookonce.model.postprocess import Selection, postprocess
 from lookonce.training.loop import keep_freed_memory
 
@@ -35,7 +35,7 @@ def main() -> None:
     """Measure both."""
     keep_freed_memory()  # as training does
     generator = torch.Generator().manual_seed(0)
-    region = region_of(zoo.yolov2(len(LABELS), zoo.VOC_ANCHORS))
+    [region] = [layer for layer in zoo.yolov2(len(LABELS), zoo.VOC_ANCHORS) if isinstance(layer, Region)]
     anchors = torch.tensor(region.anchors)
     raw = torch.randn(16, region.channels, 13, 13, generator=generator, requires_grad=True)
     corner = torch.rand(320, 2, generator=generator) * 300
