@@ -15,8 +15,9 @@ from lookonce.errors import UserError
 
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis makes the inputs")
 st = hypothesis.strategies
-SECONDS, BYTES = 2.0, 500e6
-"""Most that 1 MB of input may take; a few hundred times what it does take."""
+SECONDS, BYTES = 20.0, 500e6
+"""Most that 1 MB of input may take, in time of this thread alone: it takes a second, five with coverage; what grows
+with the square of the input takes hours."""
 
 NAMED = {"voc": "voc", "coco": "coco", "yolo": "yolo", "darknet": "yolo"}
 settings = functools.partial(
@@ -186,7 +187,7 @@ def test_a_megabyte_is_read_in_bounded_time_and_memory(roots, what):
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         file.write_bytes(content)
-        began = time.process_time()
+        began = time.thread_time()
         try:
             read_dataset(roots[kind], format=NAMED[kind])
         except UserError as error:
@@ -194,7 +195,7 @@ def test_a_megabyte_is_read_in_bounded_time_and_memory(roots, what):
         else:
             said = ""
         assert len(said) < 10_000
-        assert time.process_time() - began < 4 * SECONDS  # a busy machine's clock; the law is SECONDS
+        assert time.thread_time() - began < SECONDS
     finally:
         file.write_bytes(before)
     unit = 1 if sys.platform == "darwin" else 1024
@@ -212,6 +213,6 @@ def test_a_megabyte_is_read_in_bounded_time_and_memory(roots, what):
     ("val.txt", b"".join(b"%d/x/p%d.png\n" % (n, n) for n in range(15_000))),
 ])  # fmt: skip
 def test_large_descriptions_and_lists(roots, name, content):
-    began = time.process_time()
+    began = time.thread_time()
     survives(roots["yolo"], "yolo", name, content, splits=(None,))
-    assert time.process_time() - began < 2 * 4 * SECONDS  # it is read twice
+    assert time.thread_time() - began < 2 * SECONDS  # it is read twice

@@ -247,13 +247,13 @@ LONG_NAME, PAX, SPARSE = tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.GNUT
     ([header("a", 4, LONG_NAME), b"name"], "damaged"),
 ])  # fmt: skip
 def test_sizes_that_a_tar_states_are_not_believed(tmp_path, parts, said):
-    began = time.process_time()
+    began = time.thread_time()
     message = refused(raw(tmp_path / "a.tar", *parts), tmp_path)
     assert any(words in message for words in said.split("|")) or said == "damaged"  # Python's patch releases differ
     packed = tmp_path / "b.tgz"
     packed.write_bytes(gzip.compress((tmp_path / "a.tar").read_bytes()))
     refused(packed, tmp_path)
-    assert time.process_time() - began < 2
+    assert time.thread_time() - began < 2
 
 
 def test_long_names_and_attributes_are_read(tmp_path):

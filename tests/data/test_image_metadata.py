@@ -44,11 +44,11 @@ def test_the_orientation_is_that_of_pillow(turn):
 
 def test_a_long_run_of_fill_bytes_is_walked_once():
     """A marker of a JPEG may have any number of 0xFF before it."""
-    began = time.process_time()
+    began = time.thread_time()
     whole = encoded("JPEG")
     assert not has_end(io.BytesIO(whole[:-2] + b"\xff" * 2_000_000 + b"\0" * 5000))
     assert has_end(io.BytesIO(whole[:-2] + b"\xff" * 2_000_000 + b"\xd9" + b"\0" * 5000))
-    assert time.process_time() - began < 10
+    assert time.thread_time() - began < 10
 
 
 def test_texts_of_a_png_without_meaning_take_no_memory():

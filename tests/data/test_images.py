@@ -327,11 +327,11 @@ def test_more_pixels_than_a_file_can_hold_are_made_up(tmp_path):
     place = data.index(b"\xff\xc0")
     data[place + 5 : place + 9] = struct.pack(">HH", 12000, 12000)
     file.write_bytes(data)
-    started = time.process_time()
+    started = time.thread_time()
     for read in (image_size, load_rgb, inspect):
         with pytest.raises(ImageError, match=r"says 12000 x 12000 pixels in .* bytes, so its header is damaged"):
             read(file)
-    assert time.process_time() - started < 0.5
+    assert time.thread_time() - started < 3  # decoding them takes minutes
     Image.new("1", (3000, 3000)).save(tmp_path / "x.png")
     assert load_rgb(tmp_path / "x.png").shape == (3000, 3000, 3)
 

@@ -408,9 +408,9 @@ def test_a_megabyte_is_read_in_bounded_time_and_memory(coco, voc, tmp_path, what
     text = what.startswith("text")
     path = texts(tmp_path, train000="") / "train000.txt" if text else tmp_path / "found.json"
     path.write_bytes(LARGE[what])
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.thread_time()
     survives(path.parent if text else path, voc if text else coco)
-    assert time.process_time() - began < 8  # a busy machine's clock; the law is 2
+    assert time.thread_time() - began < 8
     unit = 1 if sys.platform == "darwin" else 1024
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit < 500e6
 

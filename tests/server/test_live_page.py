@@ -68,7 +68,7 @@ def test_a_viewer_who_takes_nothing_holds_up_nobody_and_then_sees_the_newest_fra
         page.put("door", frame)
         spent.append(time.perf_counter() - start)
         time.sleep(0.001)
-    assert np.median(spent) < 0.01
+    assert np.median(spent) < 0.1  # it does not wait for the slow reader
     slow.settimeout(20)
     content = b""
     while not content.endswith(HEAD) or content.count(HEAD) < 3:

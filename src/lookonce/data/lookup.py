@@ -167,11 +167,12 @@ class Folders:
             if found := self._there(base, parts[drop:], image):
                 return found
         for same in (False, True):  # as written, else as systems that ignore case and accents would read it
+            listings = [(base, self._alike(base) if same else self._listing(base)) for base in map(str, bases)]
+            there = [(base, names) for base, names in listings if names or ".." in parts]
             for drop, head in enumerate(parts):
                 first = alike(head) if same else head
                 stem = "/" + os.path.splitext(first)[0] if image and drop == len(parts) - 1 else first
-                for base in map(str, bases):
-                    names = self._alike(base) if same else self._listing(base)
+                for base, names in there:
                     if (first in names or stem in names or head == "..") and (
                         found := self._there(base, parts[drop:], image, same)
                     ):

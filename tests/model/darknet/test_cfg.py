@@ -357,7 +357,7 @@ def test_a_file_outside_the_cfgs_folder_is_refused(key, name):
 
 
 def test_many_sections_are_read_in_a_moment():
-    began = time.process_time()
+    began = time.thread_time()
     with pytest.raises(CfgError, match="4096 layers"):
         read_cfg("[net]\n" + "[max]\n" * 20_000, "x.cfg")
-    assert time.process_time() - began < 2
+    assert time.thread_time() - began < 2
