@@ -156,6 +156,15 @@ def test_signals_are_handled_during_training_only_and_the_second_stops_at_once(l
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_an_error_restores_the_signal_handlers(last):
+    """Lightning calls no teardown then; handlers restored by the garbage collector would come back at any time."""
+    before = signal.getsignal(signal.SIGTERM)
+    last.on_train_start(trainer(2), None)
+    assert signal.getsignal(signal.SIGTERM) is not before
+    last.on_exception(trainer(2), None, ValueError("a damaged image"))
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_a_signal_at_the_last_step_waits_for_the_validation(last):
     end, limit = trainer(3), StepLimit(9)
     end.global_step = 8
