@@ -253,7 +253,7 @@ def detect(
     check_overlap(overlap)
     looks: dict[str, Any] = {} if tile is None else {"tile": read_tile(tile), "overlap": overlap}
     looks |= {"flip": True} if flip else {}
-    named = several(images)
+    named, wanted = several(images), None if labels is None else several(labels)
     for image in named[:1]:
         check_order(expanded(model), Path(image), "lookonce detect MODEL IMAGES")
     style = {"hide_labels": hide_labels, "hide_scores": hide_scores, "line_width": line_width}
@@ -262,28 +262,33 @@ def detect(
         other = {"overwrite": overwrite, "save": formats, "no-save-images": not save_images, "track": track,
                  "zones": zones, "every": every != 1, "fps": fps, "start": start, "end": end, "keep-all": keep_all,
                  "show": show, **style}  # fmt: skip
-        if wrong := [name for name, value in other.items() if value]:
-            raise UserError(f"{wrong[0].replace('_', '-')}: not for tables; leave it out, or --format")
-        lake = Job(str(model), "", format, None if labels is None else several(labels), threshold, iou_threshold, nms,
+        _refuse(other, "not for tables; leave it out, or --format")
+        lake = Job(str(model), "", format, wanted, threshold, iou_threshold, nms,
                   tree_threshold, backend, device, precision, tile, overlap, flip)  # fmt: skip
         return detect_lake(
             lake, list(map(str, named)), None if out is None else expanded(out), LakeOptions(shards, workers, ray)
         )
-    if given := [name for name, value in tables.items() if value is not None]:
-        raise UserError(f"{given[0]}: is for tables; give --format parquet or jsonl as well")
+    _refuse({name: value is not None for name, value in tables.items()},
+            "is for tables; give --format parquet or jsonl as well")  # fmt: skip
     images, moving = _by_kind(named)
     video_options = {"track": track, "zones": zones, "every": every != 1, "fps": fps, "start": start, "end": end,
                      "keep-all": keep_all, "resume": resume, "show": show}  # fmt: skip
-    if not moving and (given := [name for name, value in video_options.items() if value]):
-        raise UserError(f"{given[0]}: is for videos, cameras and streams; leave it out for images")
+    if not moving:
+        _refuse(video_options, "is for videos, cameras and streams; leave it out for images")
     options = MovingOptions(
         Sampling(every, fps, start, end, keep_all), track, None if zones is None else expanded(zones), resume,
         tuple(name for name in formats if name in FORMATS or not images),
-        None if labels is None else list(several(labels)), save_images, style,
+        None if wanted is None else list(wanted), save_images, style,
         "window" if show is True else show or None,
     )  # fmt: skip
-    if moving and SERVER.match(str(model)):
+    by_server = SERVER.match(str(model))
+    if by_server and moving:
         raise UserError(f"{model}: a server reads images; give the model itself for videos")
+    if by_server and (
+        (backend, device, precision, nms, tree_threshold) != ("auto", None, "auto", "iou", None) or looks
+    ):
+        raise UserError("backend, device, precision, nms, tree-threshold, tile, flip: are those of the server; leave "
+                        "them out")  # fmt: skip
     if resume and (out is None or images):
         raise UserError("resume: give --out with the folder of the call to continue" if out is None else
                         f"resume: is for videos; leave out {images[0]}")  # fmt: skip
@@ -296,31 +301,36 @@ def detect(
     with tempfile.TemporaryDirectory(prefix="lookonce-", ignore_cleanup_errors=True) as fetched:
         sources = open_sources(moving, options, wait=bool(images))
         files, names = _find(images, Path(fetched)) if images or not moving else ([], {})
-        reuse = overwrite or resume
-        place = numbered_folder(DETECTIONS, start=2) if out is None else new_folder(expanded(out), reuse)
+        place = numbered_folder(DETECTIONS, start=2) if out is None else new_folder(expanded(out), overwrite or resume)
         with place as folder:
             sweep(folder)
             if overwrite and not resume:
-                inputs = {Path(name).expanduser().resolve() for name in (*files, *moving)}
-                if files:
-                    remove_earlier(folder, inputs)
-                if moving:
-                    remove_earlier_videos(folder, inputs)
+                _remove_earlier(folder, files, moving)
             if not files:
                 return detect_moving(opened, sources, folder, options)
-            if SERVER.match(str(model)):
-                if (backend, device, precision, nms, tree_threshold) != ("auto", None, "auto", "iou", None) or looks:
-                    raise UserError("backend, device, precision, nms, tree-threshold, tile, flip: are those of the "
-                                    "server; leave them out")  # fmt: skip
-                detector: Detector | Client = Client(str(model), threshold=threshold, iou_threshold=iou_threshold)
-            else:
-                detector = opened()
-            labels = None if labels is None else [choose(n, detector.labels, "labels") for n in several(labels)]
+            detector = Client(str(model), threshold=threshold, iou_threshold=iou_threshold) if by_server else opened()
+            labels = None if wanted is None else [choose(name, detector.labels, "labels") for name in wanted]
             if overwrite:
                 check_free(folder, formats)
             job = _Job(Summary(folder), names, formats, labels, save_images, style, _taken(folder))
             summary = _write_all(detector, files, job)
             return MixedSummary(summary, detect_moving(opened, sources, folder, options)) if moving else summary
+
+
+def _refuse(options: dict[str, Any], why: str) -> None:
+    """Raise UserError if one of these options, by name, has a value."""
+    for name, value in options.items():
+        if value:
+            raise UserError(f"{name.replace('_', '-')}: {why}")
+
+
+def _remove_earlier(folder: Path, files: Sequence[str], moving: Sequence[str]) -> None:
+    """Remove what an earlier run of this kind wrote into a folder, but none of this one's inputs."""
+    inputs = {Path(name).expanduser().resolve() for name in (*files, *moving)}
+    if files:
+        remove_earlier(folder, inputs)
+    if moving:
+        remove_earlier_videos(folder, inputs)
 
 
 def _by_kind(named: Sequence[str | Path]) -> tuple[list[str], list[str]]:
