@@ -2,7 +2,10 @@
 
 import os
 
+import fsspec
+
 from lookonce.cli import main
+from lookonce.data.tars import MIRROR, mirrored
 from lookonce.inference.cache import locked
 
 KEYS = [f"{n:032x}" for n in range(3)]
@@ -47,3 +50,19 @@ def test_published_models_are_counted_and_stay(tmp_path, monkeypatch, capsys):
     assert main(["cache", "--clear"]) == 0
     assert f"{tmp_path / 'models'}: 3.7 MB of published models, which stay" in capsys.readouterr().out
     assert (tmp_path / "models" / "a.weights").exists()
+
+
+def test_data_sets_from_an_address_are_listed_and_stay(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LOOKONCE_CACHE", str(tmp_path / "c"))
+    written = {"a.tar": b"", "shards.json": bytes(500_000)}
+    address = f"memory://{tmp_path.name}/cells"
+    for name, content in written.items():
+        with fsspec.open(f"{address}/{name}", "wb") as file:
+            file.write(content)
+    folder = mirrored(address)
+    (tmp_path / "c" / "shards" / "0" / "notes").mkdir(parents=True)
+    (tmp_path / "c" / "shards" / "0" / "notes" / MIRROR).write_text("mine")
+    assert main(["cache", "--clear"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[2:] == [f"{folder}: 0.5 MB of {address}, which stay; delete the folder to free them"]
+    assert (folder / "shards.json").stat().st_size == 500_000

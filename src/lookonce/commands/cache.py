@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from lookonce.data.tars import mirrors
 from lookonce.inference.cache import MOST_BYTES, _count, _entries, _removed, _size, cache_folder
 
 
@@ -20,6 +21,8 @@ class Contents:
     """Entries that were removed, where that was asked for."""
     models: int = 0
     """Bytes of published models, which are never removed: delete their files by hand."""
+    mirrors: tuple[tuple[Path, str, int], ...] = ()
+    """(folder, address, bytes) of data sets read from an address, which stay too: a training may be reading them."""
 
     def __str__(self) -> str:
         total = sum(size for _, size, _ in self.entries)
@@ -30,21 +33,25 @@ class Contents:
         lines.append(f"{self.folder}: {_count(len(self.entries))}{state}, {_size(total)} of {_size(MOST_BYTES)}")
         if self.models:
             lines.append(f"{self.folder / 'models'}: {_size(self.models)} of published models, which stay")
+        for folder, address, size in self.mirrors:
+            lines.append(f"{folder}: {_size(size)} of {address}, which stay; delete the folder to free them")
         return "\n".join(lines)
 
 
 def cache(*, clear: bool = False) -> Contents:
-    """Show what the cache holds: networks converted for a backend, and features of frozen layers.
+    """Show what the cache holds: networks converted for a backend, features of frozen layers, published models,
+    and images of data sets that were read from an address.
 
-    The cache is the folder LOOKONCE_CACHE, or the system's cache folder. Everything in it is made again when needed,
-    except published models, which would be downloaded again and are therefore kept.
+    The cache is the folder LOOKONCE_CACHE, or the system's cache folder. What can be made again is removed when it
+    takes more than 20 GB; what was downloaded stays until you delete it.
 
     Args:
-        clear: Remove everything that is not in use.
+        clear: Remove everything that can be made again and is not in use.
     Returns:
         The entries, with size and time of last use.
     """
     removed = sum(_removed(entry) for entry in list(_entries())) if clear else None
     left = sorted(_entries(), key=lambda entry: -entry.used)
     models = sum(file.stat().st_size for file in (cache_folder() / "models").glob("*") if file.is_file())
-    return Contents(cache_folder(), tuple((e.what or "not finished", e.size, e.used) for e in left), removed, models)
+    entries = tuple((e.what or "not finished", e.size, e.used) for e in left)
+    return Contents(cache_folder(), entries, removed, models, tuple(mirrors()))

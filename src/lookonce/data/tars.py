@@ -242,5 +242,16 @@ def mirrored(address: str) -> Path:
     return folder
 
 
+def mirrors() -> list[tuple[Path, str, int]]:
+    """Return each mirror in the cache: its folder, the address, and the bytes that it takes."""
+    found = []
+    for about in sorted((cache_folder() / "shards").glob(f"*/*/{MIRROR}")):
+        with suppress(OSError, ValueError, KeyError, TypeError):  # not a mirror, or one that is just written
+            address = str(json.loads(about.read_text(encoding="utf-8"))["address"])
+            sizes = [file.stat().st_size for file in about.parent.rglob("*") if file.is_file()]
+            found.append((about.parent, address, sum(sizes)))
+    return found
+
+
 def _has_length(file: Path, size: int) -> bool:
     return file.is_file() and file.stat().st_size == size
