@@ -112,6 +112,8 @@ document.querySelector("main figure svg").dispatchEvent(new MouseEvent("click"))
     assert f'<b class="precision">{tp / boxes:.3f}</b>' in text
     assert f'<b class="recall">{tp / objects:.3f}</b>' in text
     assert f'<b class="f1">{2 * tp / (boxes + objects):.3f}</b>' in text
+    assert f'<span class="tp">{tp:,}</span>' in text
+    assert re.search(r'<svg class="key tp"[^>]*><rect class="halo"', text)  # the key to the colours is left alone
     shown = re.findall(r'<g class="box (tp|fp)( off)?" data-score="([0-9.]+)"', text)
     assert {bool(off) for _, off, _ in shown} == {True, False}
     assert all(bool(off) == (float(score) <= 0.6) for _, off, score in shown)
