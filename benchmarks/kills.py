@@ -21,7 +21,7 @@ import torch
 
 from lookonce.data.digits import write_digits
 
-COMMAND = (sys.executable, "-c", "from lookonce.cli import entry; entry()", "train")
+COMMAND = (sys.executable, "-m", "lookonce", "train")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 SETTINGS = ("--size", "64", "--epochs", "40", "--batch-size", "4", "--anchors", "2", "--checkpoint-minutes", "0.02")
 

@@ -48,16 +48,7 @@ def main() -> None:
             else:
                 os.link(folder / f"{n % DIFFERENT:06}.jpg", folder / f"{n:06}.jpg")
         out, began = Path(name) / "out", time.perf_counter()
-        words = [
-            sys.executable,
-            "-c",
-            "from lookonce.cli import entry; entry()",
-            "detect",
-            str(model),
-            str(folder),
-            "--out",
-            str(out),
-        ]
+        words = [sys.executable, "-m", "lookonce", "detect", str(model), str(folder), "--out", str(out)]
         with subprocess.Popen(words, stderr=subprocess.DEVNULL) as child:
             tenth = 1
             while child.poll() is None:
