@@ -13,5 +13,6 @@ def test_a_benchmark_can_be_imported(name):
     try:
         assert importlib.import_module(name).main
     except ModuleNotFoundError as error:
-        assert not error.name.startswith("lookonce"), error
+        if error.name.startswith("lookonce"):
+            raise
         pytest.skip(f"{error.name} is not installed")
