@@ -16,8 +16,8 @@ from lookonce.errors import UserError
 hypothesis = pytest.importorskip("hypothesis", reason="hypothesis makes the inputs")
 st = hypothesis.strategies
 SECONDS, BYTES = 20.0, 500e6
-"""Most that 1 MB of input may take, in time of this thread alone: it takes a second, five with coverage; what grows
-with the square of the input takes hours."""
+"""Most that 1 MB of input may take. The time is that of this thread alone, with room for a busy machine and for
+measuring coverage."""
 
 NAMED = {"voc": "voc", "coco": "coco", "yolo": "yolo", "darknet": "yolo"}
 settings = functools.partial(

@@ -64,5 +64,5 @@ def test_data_sets_from_an_address_are_listed_and_stay(tmp_path, monkeypatch, ca
     (tmp_path / "c" / "shards" / "0" / "notes" / MIRROR).write_text("mine")
     assert main(["cache", "--clear"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[2:] == [f"{folder}: 0.5 MB of {address}, which stay; delete the folder to free them"]
+    assert said[2:] == [f"{folder}: 0.5 MB of images of {address}, which stay; delete the folder to free them"]
     assert (folder / "shards.json").stat().st_size == 500_000

@@ -34,16 +34,16 @@ class Contents:
         if self.models:
             lines.append(f"{self.folder / 'models'}: {_size(self.models)} of published models, which stay")
         for folder, address, size in self.mirrors:
-            lines.append(f"{folder}: {_size(size)} of {address}, which stay; delete the folder to free them")
+            lines.append(f"{folder}: {_size(size)} of images of {address}, which stay; delete the folder to free them")
         return "\n".join(lines)
 
 
 def cache(*, clear: bool = False) -> Contents:
-    """Show what the cache holds: networks converted for a backend, features of frozen layers, published models,
-    and images of data sets that were read from an address.
+    """Show or clear the cache folder.
 
-    The cache is the folder LOOKONCE_CACHE, or the system's cache folder. What can be made again is removed when it
-    takes more than 20 GB; what was downloaded stays until you delete it.
+    Networks converted for a backend and features of frozen layers are made again when needed; they take at most 20 GB.
+    Published models and images of data sets that were read from an address were downloaded, and stay until you delete
+    them. The folder is LOOKONCE_CACHE, or the system's cache folder.
 
     Args:
         clear: Remove everything that can be made again and is not in use.

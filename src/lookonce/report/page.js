@@ -72,7 +72,9 @@ function showNumbers() {
     f1: ratio(2 * tp, boxes + objects), tp: tp.toLocaleString("en"), boxes: boxes.toLocaleString("en"),
     objects: objects.toLocaleString("en"),
   };
-  for (const [name, text] of Object.entries(texts)) panel.querySelector(":is(.threshold, .live) ." + name).textContent = text;
+  for (const [name, text] of Object.entries(texts)) {
+    panel.querySelector(":is(.threshold, .live) ." + name).textContent = text; // not the legend, whose marks are .tp, .fp
+  }
 }
 
 function show() {

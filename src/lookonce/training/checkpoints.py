@@ -257,7 +257,7 @@ class LastCheckpoint(lightning.Callback):
             self._save(trainer)
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: Training, exception: BaseException) -> None:  # type: ignore[override]
-        """Restore the signal handlers. Another process is lost: save what rank 0 has, as after the last whole step."""
+        """Restore the signal handlers; if another process was lost, save the state after the last whole step."""
         self._handling.close()
         if self.ranks.size == 1 or not self.ranks.is_first or not isinstance(exception, RuntimeError) or not self.began:
             return
