@@ -112,7 +112,11 @@ class Tab:
         return found
 
     def go(self, url):
-        """Open an address and wait until it is loaded."""
+        """Open an address and wait until it is loaded. Errors and requests of the page before are forgotten."""
+        self.send("Page.navigate", url="about:blank")  # which ends what the page before still waits for
+        self.until("location.href === 'about:blank'")
+        self.errors.clear()
+        self.requests.clear()
         self.send("Page.navigate", url=url)
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
 

@@ -39,10 +39,7 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 
 def go(tab: Tab, file: Path) -> None:
     tab.run("typeof saved === 'string' && (saved = JSON.stringify(state))")  # or it asks whether to leave
-    tab.requests.clear()
-    tab.errors.clear()
-    tab.send("Page.navigate", url=file.as_uri())
-    tab.until(f"location.href === {file.as_uri()!r} && document.readyState === 'complete'")
+    tab.go(file.as_uri())
 
 
 def mouse(tab: Tab, kind: str, x: float, y: float, clicks: int = 1) -> None:

@@ -105,8 +105,6 @@ def set_threshold(tab, percent):
 
 @needs_tab
 def test_a_person_drops_an_image_moves_the_slider_filters_a_class_and_downloads(tab, server, detector, files, tmp_path):
-    tab.errors.clear()
-    tab.requests.clear()
     tab.downloads(tmp_path)
     tab.go(server.url + "/")
     tab.until("document.querySelector('#about').textContent.includes('2 classes')")
@@ -155,7 +153,6 @@ def test_a_person_drops_an_image_moves_the_slider_filters_a_class_and_downloads(
 
 @needs_tab
 def test_what_is_no_image_is_said(tab, server, tmp_path):
-    tab.errors.clear()
     tab.go(server.url + "/")
     tab.until("document.querySelector('#about').textContent")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
@@ -166,7 +163,6 @@ def test_what_is_no_image_is_said(tab, server, tmp_path):
 
 @needs_tab
 def test_the_camera_runs_until_it_is_stopped(tab, server):
-    tab.errors.clear()
     tab.go(server.url + "/")
     tab.until("document.querySelector('#about').textContent")
     tab.click("#camera")

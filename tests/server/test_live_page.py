@@ -109,7 +109,7 @@ def test_a_browser_shows_the_frames_without_an_error(page: LivePage, tmp_path: P
     page.put("<yard>", plain(60))
     with Tab(tmp_path) as tab:
         tab.size(390, 700)
-        tab.send("Page.navigate", url=page.address)
+        tab.go(page.address)
         tab.until("document.images.length === 2 && [...document.images].every(i => i.naturalWidth === 80)")
         assert tab.run("document.documentElement.scrollWidth") <= 390
         assert tab.errors == []
