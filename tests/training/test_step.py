@@ -13,6 +13,7 @@ from lookonce.data.loader import ImageCache, TrainingImages, collate
 from lookonce.data.read import read_dataset
 from lookonce.errors import ConfigError, NonFiniteLossError
 from lookonce.evaluation.average_precision import score
+from lookonce.inference.backends import torch as torch_backend
 from lookonce.model import zoo
 from lookonce.model.heads import decode
 from lookonce.model.layers import Conv, Region
@@ -179,11 +180,14 @@ def test_frozen_weights_are_not_given_to_the_optimiser():
     assert sum(len(group["params"]) for group in groups) == 2
 
 
-def test_precision_is_chosen_by_what_the_machine_computes_in(monkeypatch):
+def test_precision_is_chosen_by_what_the_machine_computes_fastest(monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
-    assert m.choose_precision("cpu")[0] == "bf16-mixed"
+    for slow, precision, reason in ((False, "bf16-mixed", "instructions"), (True, "32-true", "more slowly")):
+        monkeypatch.setattr(torch_backend, "is_bf16_slow", lambda slow=slow: slow)
+        assert m.choose_precision("cpu")[0] == precision
+        assert reason in m.choose_precision("cpu")[1]
     monkeypatch.setattr(torch, "cpu", SimpleNamespace())
-    assert m.choose_precision("cpu")[0] == "32-true"
+    assert m.choose_precision("cpu") == ("32-true", "fp32: this CPU has no AVX512-BF16 or AMX instructions")
 
 
 def test_an_untrained_network_predicts_the_objectness_prior():

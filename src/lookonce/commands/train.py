@@ -90,7 +90,7 @@ def train(
         workers: Processes that load images in parallel with training; none: one for each other core if a GPU trains,
             otherwise 0.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, or mps on a Mac.
-        precision: Auto uses bf16 where the hardware supports it.
+        precision: auto: bf16 where the hardware computes it faster than fp32.
         deterministic: Use deterministic algorithms only: a seed then gives the same weights on a GPU too, more slowly.
         checkpoint_minutes: Longest time between two checkpoints, which is what a kill can lose; none: by their size, so
             that they write 1 GB an hour, but 1 to 30 minutes.

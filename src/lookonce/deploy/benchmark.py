@@ -37,7 +37,7 @@ from lookonce.inference.backends.onnxruntime import import_onnxruntime
 from lookonce.inference.backends.open import EXPORTED, Backend, open_backend
 from lookonce.inference.backends.processor import features, processor
 from lookonce.inference.backends.settings import Precision, Settings
-from lookonce.inference.backends.torch import computes_bf16
+from lookonce.inference.backends.torch import computes_bf16, gains_from_bf16
 from lookonce.inference.detector import Detector
 from lookonce.inference.outputs import write_entry
 from lookonce.model.model_file import Model, load_model
@@ -567,7 +567,7 @@ def files_series(model: Path, files: Sequence[str], rounds: int, threads: int) -
         rounds: slices that count.
         threads: of the network; further threads decode images ahead.
     """
-    precision: Precision = "auto" if model.suffix in EXPORTED else "bf16" if computes_bf16() else "fp32"
+    precision: Precision = "auto" if model.suffix in EXPORTED else "bf16" if gains_from_bf16() else "fp32"
     detector = Detector(open_backend(model, Settings(precision=precision, throughput=True, threads=threads)))
     about, info = detector.about, detector.backend.info
     size = BATCH * math.ceil(len(files) / rounds / BATCH)

@@ -18,7 +18,7 @@ from lookonce.data.augment import InputBatch, augment_batch, mosaic, sample_para
 from lookonce.data.device_images import DeviceStore
 from lookonce.data.loader import Batch, Share
 from lookonce.errors import ConfigError, NonFiniteLossError
-from lookonce.inference.backends.torch import computes_bf16
+from lookonce.inference.backends.torch import computes_bf16, gains_from_bf16
 from lookonce.model.detections import Predictions
 from lookonce.model.heads import decode, loss
 from lookonce.model.losses import LossOptions, Objects
@@ -345,13 +345,15 @@ def choose_device(device: str) -> str:
 
 
 def choose_precision(device: str) -> tuple[str, str]:
-    """Return (Lightning's precision, reason) for a device: bf16 if the hardware computes in it, otherwise fp32."""
+    """Return (Lightning's precision, reason) for a device: bf16 if the hardware computes it faster, otherwise fp32."""
     if device == "mps":
         return "32-true", "fp32 on an Apple GPU"
     if device.startswith("cuda"):
         if computes_bf16("cuda"):
             return "bf16-mixed", f"bf16 on {torch.cuda.get_device_name()}"
         return "32-true", f"fp32: {torch.cuda.get_device_name()} has no bf16"
-    if computes_bf16():
+    if gains_from_bf16():
         return "bf16-mixed", "bf16: this CPU has the instructions"
+    if computes_bf16():
+        return "32-true", "fp32: without AMX, this CPU computes bf16 more slowly"
     return "32-true", "fp32: this CPU has no AVX512-BF16 or AMX instructions"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lookonce.errors import UserError
+from lookonce.inference.backends import openvino as openvino_backend
 from lookonce.inference.backends.openvino import OpenvinoBackend, openvino_model, saved, the_core
 from lookonce.inference.backends.settings import Settings
 from lookonce.model.model_file import load_model
@@ -105,3 +106,11 @@ signal.raise_signal(signal.SIGINT)
         [sys.executable, "-c", code, str(exported / "m.onnx")], capture_output=True, check=False, text=True
     )
     assert (done.returncode, done.stdout) == (0, "handled\n")
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_bf16_is_not_taken_by_itself_where_it_is_slow(exported, slow, monkeypatch):
+    monkeypatch.setattr(openvino_backend, "is_bf16_slow", lambda: slow)
+    native = "BF16" in the_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    taken = OpenvinoBackend(exported / "m.onnx", Settings()).info.precision
+    assert taken == ("bf16" if native and not slow else "fp32")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from lookonce.inference.backends import processor as module
-from lookonce.inference.backends.processor import features, has_int8, processor, read_cpuinfo, read_sysctl
+from lookonce.inference.backends.processor import features, has_int8, is_bf16_slow, processor, read_cpuinfo, read_sysctl
 
 X86 = """processor\t: 0
 model name\t: Some Xeon @ 2.00GHz
@@ -67,3 +67,15 @@ def test_windows_reports_a_name_and_no_flags(monkeypatch):
 def test_int8_is_fast_with_vnni_or_amx_and_unknown_is_no(flags, expected, monkeypatch):
     monkeypatch.setattr(module, "processor", lambda: ("X", flags))
     assert has_int8() is expected
+
+
+@pytest.mark.parametrize("name, flags, expected", [
+    ("Intel(R) Xeon(R) Processor", {"avx512_bf16", "avx512_vnni"}, True),
+    ("Intel(R) Xeon(R) Processor", {"avx512_bf16", "amx_bf16"}, False),
+    ("AMD EPYC 9R14", {"avx512_bf16"}, False),
+    ("Intel(R) Xeon(R) Processor", {"avx512f"}, False),
+    ("Intel64 Family 6, GenuineIntel", None, False),
+])  # fmt: skip
+def test_bf16_is_slow_on_intel_without_amx(name, flags, expected, monkeypatch):
+    monkeypatch.setattr(module, "processor", lambda: (name, flags))
+    assert is_bf16_slow() is expected

@@ -18,11 +18,11 @@ def test_unknown_words_are_told_what_is_known(given):
         Settings(**given)
 
 
-@pytest.mark.parametrize("asked, native, meant", [
+@pytest.mark.parametrize("asked, gains, meant", [
     ("auto", True, "bf16"), ("auto", False, "fp32"), ("fp32", True, "fp32"), ("bf16", False, "bf16"),
 ])  # fmt: skip
-def test_bf16_is_taken_where_the_machine_has_it(asked, native, meant):
-    assert Settings(precision=asked).precision_where(native) == meant
+def test_bf16_is_taken_where_the_machine_gains_from_it(asked, gains, meant):
+    assert Settings(precision=asked).precision_where(gains) == meant
 
 
 def test_less_than_one_thread_is_refused():

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from lookonce.errors import ConfigError
 from lookonce.files import replacing
 from lookonce.inference.backends.int8_form import judgement
+from lookonce.inference.backends.processor import is_bf16_slow
 from lookonce.inference.backends.settings import BackendInfo, Images, Settings, abandon, follow_forks
 from lookonce.model.model_file import KEY, Model, ModelFileError, not_ours
 from lookonce.model.onnx_graph import network_part, raw_shapes, read_description, read_onnx
@@ -84,7 +85,8 @@ class OpenvinoBackend:
         native = "BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
         if settings.precision == "bf16" and not native:  # OpenVINO would silently run fp32
             raise ConfigError("precision: 'bf16': this machine has no instructions for it; take fp32")
-        rest = settings.precision_where(native)  # precision of the layers of an int8 file that are not int8
+        gains = native and not (device == "CPU" and is_bf16_slow())
+        rest = settings.precision_where(gains)  # precision of the layers of an int8 file that are not int8
         is_int8 = any(op.get_type_name() == "FakeQuantize" for op in self._network.get_ops())
         self._hints = {
             "PERFORMANCE_HINT": "THROUGHPUT" if settings.throughput else "LATENCY",

@@ -39,6 +39,16 @@ def has_int8() -> bool:
     return bool((features() or {}).get("VNNI"))
 
 
+def is_bf16_slow() -> bool:
+    """Return whether the CPU has instructions for bf16 and yet computes fp32 faster: Intel's AVX512-BF16 without AMX.
+
+    So it is where a virtual machine hides AMX: the rate is half that of fp32, on AMD's processors it is twice that
+    (docs/results.md). Where it is unknown: no.
+    """
+    name, flags = processor()
+    return flags is not None and "avx512_bf16" in flags and "amx_bf16" not in flags and "Intel" in name
+
+
 def read_cpuinfo(text: str) -> tuple[str, set[str]]:
     """Return the CPU's name and flags from Linux's /proc/cpuinfo (x86 and ARM)."""
     found: dict[str, str] = {}

@@ -34,7 +34,8 @@ class Settings:
     device: str | None = None
     """None: the backend's own choice. torch: cpu, cuda, cuda:1, ...; onnxruntime: cpu, cuda, tensorrt."""
     precision: Precision = "auto"
-    """auto: int8 if the processor has instructions for it and the model has an int8 form, else bf16 or fp32."""
+    """auto: int8 if the processor has instructions for it and the model has an int8 form, else bf16 or fp32, whichever
+    is faster."""
     throughput: bool = False
     """Optimize for many images, not for the time of one: OpenVINO then runs several at once."""
     threads: int | None = None
@@ -48,10 +49,10 @@ class Settings:
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads: {self.threads}; expected at least 1")
 
-    def precision_where(self, native: bool) -> Literal["fp32", "bf16"]:
-        """Return the precision of what is not int8. native: the machine has instructions for bf16."""
+    def precision_where(self, gains: bool) -> Literal["fp32", "bf16"]:
+        """Return the precision of what is not int8. gains: the machine computes bf16 faster than fp32."""
         if self.precision == "auto" or self.precision == "int8":
-            return "bf16" if native else "fp32"
+            return "bf16" if gains else "fp32"
         return self.precision
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lookonce.errors import ConfigError, UserError, plural
+from lookonce.inference.backends.processor import is_bf16_slow
 from lookonce.inference.backends.settings import BackendInfo, Images, Settings, follow_forks
 from lookonce.model.model_file import Model
 from lookonce.model.network import folded
@@ -46,7 +47,7 @@ class TorchBackend:
             self.network = folded(model.network).to(self.device)
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(f"device: {settings.device!r}: {str(error).splitlines()[0]}") from None
-        precision = settings.precision_where(native=computes_bf16(self.device.type))
+        precision = settings.precision_where(gains_from_bf16(self.device.type))
         kind = torch.bfloat16 if precision == "bf16" else torch.float32
         self.network.to(dtype=kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.kind = kind
@@ -185,6 +186,11 @@ def _joined(images: Images | Sequence[Framed], size: int, pinned: bool) -> tuple
     inside = torch.zeros((size, 4), dtype=torch.int32, pin_memory=pinned)
     inside[: len(images)] = torch.tensor([cast(Framed, image).inside for image in images], dtype=torch.int32)
     return batch, inside
+
+
+def gains_from_bf16(device: str = "cpu") -> bool:
+    """Return whether this machine's CPU or GPU computes bfloat16 faster than fp32."""
+    return computes_bf16(device) and not (device == "cpu" and is_bf16_slow())
 
 
 def computes_bf16(device: str = "cpu") -> bool:
