@@ -116,7 +116,7 @@ def test_every_module_has_a_test_file_of_its_name():
 
 NO_TORCH = """errors cli model.boxes model.layers model.zoo model.heads.region model.postprocess model.model_file
 model.onnx_graph model.darknet.cfg data.dataset data.read data.formats.voc data.download inference.detector
-inference.backends.openvino"""
+inference.backends.openvino commands.detect"""
 
 
 def test_reading_data_and_detecting_with_openvino_load_no_torch():

@@ -9,9 +9,10 @@ import pytest
 
 from browser import allow, needs_browser, opened
 from lookonce import Detections, evaluate, read_dataset
-from lookonce.evaluation.average_precision import LOWEST_THRESHOLD, Rules
+from lookonce.evaluation.average_precision import Rules
 from lookonce.evaluation.coco import score_coco
 from lookonce.evaluation.evaluate import analyse
+from lookonce.model.postprocess import LOWEST_THRESHOLD
 from lookonce.report.evaluation_page import (
     SHOWN,
     by_f1,

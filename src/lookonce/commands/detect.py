@@ -30,8 +30,6 @@ from lookonce.data.images import BATCH, WAITING, Decoded, load_rgb, usable_cores
 from lookonce.data.lookup import find_images
 from lookonce.data.tiles import OVERLAP, check_overlap, read_tile
 from lookonce.errors import ImageError, Interrupted, UserError, plural, printable
-from lookonce.evaluation.average_precision import LOWEST_THRESHOLD
-from lookonce.evaluation.evaluate import SCORE_THRESHOLD
 from lookonce.files import alike, new_folder, numbered_folder, replacing, sweep
 from lookonce.inference.backends.settings import BackendName, Precision
 from lookonce.inference.detector import Detector
@@ -52,7 +50,7 @@ from lookonce.inference.outputs import (
 )  # fmt: skip
 from lookonce.inference.sources import Sampling, find_sources
 from lookonce.model.detections import Detections
-from lookonce.model.postprocess import Nms, Selection
+from lookonce.model.postprocess import LOWEST_THRESHOLD, Nms, Selection
 from lookonce.server.client import ADDRESS as SERVER
 from lookonce.server.client import Client
 
@@ -466,8 +464,9 @@ def _skip(error: ImageError, job: _Job) -> None:
 
 def _highest_score(detector: Detector | Client, files: list[str]) -> float:
     """Return the highest score on the first LOOKED_AT files, whatever the thresholds."""
-    everything = detector.detect_files(files[:LOOKED_AT], Selection(SCORE_THRESHOLD, tree=detector.selection.tree))
-    return max(float(found.scores.max(initial=0)) for _, _, found in everything)
+    highest = Selection(0.0, max_candidates=1, tree=detector.selection.tree)
+    found = detector.detect_files(files[:LOOKED_AT], highest)
+    return max(float(each.scores.max(initial=0)) for _, _, each in found)
 
 
 def _write_images(file: str, image: Decoded, result: ImageResult, job: _Job) -> None:

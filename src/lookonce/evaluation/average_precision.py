@@ -20,6 +20,7 @@ from lookonce.data.dataset import Dataset
 from lookonce.errors import ConfigError, printable
 from lookonce.evaluation.matching import Matched, match
 from lookonce.model.detections import Detections
+from lookonce.model.postprocess import LOWEST_THRESHOLD
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -102,8 +103,6 @@ FULL_NAME = {"voc2007": "VOC 2007 (11-point)", "voc2010": "VOC 2010 (area under 
 TREATED = {"ignore": "ignored", "count": "counted"}
 DEFAULT_THRESHOLD = 0.3
 """Threshold of a class for which validation found no true positive. Source: the blog's obj_threshold."""
-LOWEST_THRESHOLD = 0.1
-"""Lowest recommended threshold: below it the detections of a weak model cover the image."""
 BLOCK = 4_000_000
 """Most numbers in memory at once while resampling."""
 

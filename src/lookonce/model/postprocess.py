@@ -21,7 +21,8 @@ from lookonce.model.tree import Tree
 
 PLAIN_THRESHOLD = 0.3
 """Score threshold of a model that has none."""
-
+LOWEST_THRESHOLD = 0.1
+"""Lowest recommended threshold: below it the detections of a weak model cover the image."""
 FLOOR, SAME_OBJECT = 0.005, 0.6
 """Lowest score and IoU at which views are taken to show the same object. Our choice (docs/experiments.md)."""
 

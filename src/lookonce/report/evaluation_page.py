@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lookonce.data.dataset import Dataset
-from lookonce.evaluation.average_precision import LOWEST_THRESHOLD
 from lookonce.evaluation.coco import NAMES, CocoMetrics
 from lookonce.evaluation.confusion import Confusion
 from lookonce.evaluation.errors import CLASS, KINDS
 from lookonce.evaluation.evaluate import Analysis
 from lookonce.evaluation.matching import Matched, image_f1
+from lookonce.model.postprocess import LOWEST_THRESHOLD
 from lookonce.report.figures import curve_points
 from lookonce.report.overlay import Overlay, View, hex_colour
 from lookonce.report.page import write_page
