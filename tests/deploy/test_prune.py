@@ -1,6 +1,7 @@
 """Tests of lookonce.deploy.prune."""
 
 import copy
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -205,8 +206,15 @@ def slow_choice(network, share):
             first = channel // block * block
             worth[index, channel] = round(sum(abs(g) for g in gamma[first : first + block]) / block, 12)
     order = sorted(worth, key=lambda one: (worth[one], -one[1]))
-    limit = worth[order[int(share * len(order))]]
-    gone = {one for one in order if worth[one] < limit}
+    kept_anyway = set()
+    for index, block in can.items():
+        own, least = [one for one in order if one[0] == index], 0
+        while least < 0.5 * (1 - share) * (len(own) / block):
+            least += 1
+        kept_anyway |= set(own[-least * block :])
+    limits = [worth[one] for one in order if one not in kept_anyway] + [math.inf] * len(kept_anyway)
+    limit = limits[int(share * len(order))]
+    gone = {one for one in order if worth[one] < limit and one not in kept_anyway}
     found = {}
     for index in can:
         own = [one for one in order if one[0] == index]
@@ -222,6 +230,15 @@ def test_the_choice_is_that_of_a_slow_loop(name, share):
     network = randomised(NETWORKS[name], seed=5)
     found = {index: np.flatnonzero(stays).tolist() for index, stays in choose(network, share).items()}
     assert found == slow_choice(network, share)
+
+
+def test_a_layer_keeps_half_of_its_share_though_all_of_its_channels_are_worth_little():
+    network = randomised((Conv(64), Conv(64), *zoo.head(2, ANCHORS)))
+    for at, scale in (("0", 0.01), ("1", 1.0)):
+        network.convolutions[at].norm.weight.data = scale * torch.arange(1.0, 65)
+    keep = choose(network, 0.5)
+    assert np.flatnonzero(keep[0]).tolist() == [*range(48, 64)]  # half of 1 - .5 of 64, the largest
+    assert np.flatnonzero(keep[1]).tolist() == [*range(16, 64)]  # the rest of 64 of all 128
 
 
 def test_every_layer_keeps_a_multiple_of_8_and_at_least_8():

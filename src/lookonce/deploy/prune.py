@@ -1,6 +1,7 @@
 """Pruning: remove the channels of a network that matter least, train the rest, and measure what that costs.
 
-A channel's importance is |gamma| of its batch norm; channels below one threshold for the whole network are removed.
+A channel's importance is |gamma| of its batch norm; channels below one threshold for the whole network are removed, but
+no layer loses nearly all of its own.
 Without a penalty on gamma in the training before, gammas lie close together and their order says little; a longer
 training after gains more (docs/experiments.md).
 Source: Liu et al., Learning Efficient Convolutional Networks through Network Slimming (2017), section 3.
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("lookonce")
 MULTIPLE = 8
 """A pruned layer keeps a multiple of this many channels, which processors compute at once."""
+LEAST_SHARE = 0.5
+"""Each layer keeps at least this fraction of the share of channels that the network keeps. Our choice, measured in
+docs/experiments.md: one threshold alone leaves some layers too few channels for what passes through them."""
 Keep = Mapping[int, NDArray[np.bool_]]
 """[filters] of each layer that can lose channels, by its index: which of them stay."""
 
@@ -58,9 +62,10 @@ Keep = Mapping[int, NDArray[np.bool_]]
 def choose(network: Network, ratio: float) -> Keep:
     """Which channels stay when this ratio of all that can be lost goes, the smallest |gamma| first.
 
-    Channels that go together (see channels.py) count by their mean. One threshold holds for the whole network. Of the
-    groups with channels of the same layers, the number stays that is nearest to what the threshold leaves and gives
-    each layer a multiple of MULTIPLE: one at least, and all where it takes none. Of equals the last go.
+    Channels that go together (see channels.py) count by their mean. One threshold holds for the whole network, but
+    each layer keeps its best LEAST_SHARE * (1 - ratio) whatever they are worth. Of the groups with channels of the same
+    layers, the number stays that is nearest to what this leaves and gives each layer a multiple of MULTIPLE: one at
+    least, and all where nothing goes. Of equals the last go.
 
     Returns:
         One entry for each layer that can lose channels.
@@ -78,11 +83,14 @@ def choose(network: Network, ratio: float) -> Keep:
         )
     gamma = _gammas(network, channels)
     worth = {made_by: np.array([np.nanmean(gamma[group]) for group in each]) for made_by, each in groups.items()}
-    everywhere = np.sort(np.concatenate([value.repeat(len(made_by)) for made_by, value in worth.items()]))
+    guarded = {made_by: np.sort(value) for made_by, value in worth.items()}
+    for value in guarded.values():
+        value[-math.ceil(LEAST_SHARE * (1 - ratio) * len(value)) :] = np.inf
+    everywhere = np.sort(np.concatenate([value.repeat(len(made_by)) for made_by, value in guarded.items()]))
     threshold = everywhere[int(ratio * len(everywhere))]
     stays = np.ones(len(gamma), bool)
     for made_by, value in worth.items():
-        for group in np.flatnonzero(~_best(value, int((value >= threshold).sum()), made_by)):
+        for group in np.flatnonzero(~_best(value, int((guarded[made_by] >= threshold).sum()), made_by)):
             stays[groups[made_by][group]] = False
     return {index: stays[channels.layer == index] for index in sorted({i for made_by in groups for i in made_by})}
 
