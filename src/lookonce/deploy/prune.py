@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("lookonce")
 MULTIPLE = 8
 """A pruned layer keeps a multiple of this many channels, which processors compute at once."""
-LEAST_SHARE = 0.5
+LEAST_SHARE = 0.25
 """Each layer keeps at least this fraction of the share of channels that the network keeps. Our choice, measured in
 docs/experiments.md: one threshold alone leaves some layers too few channels for what passes through them."""
 Keep = Mapping[int, NDArray[np.bool_]]
