@@ -36,9 +36,9 @@ def prune(
     """Remove the least important channels of a detector, retrain it, and measure what that cost.
 
     A channel's importance is |gamma| of its batch norm, compared across the whole network. Each layer keeps a multiple
-    of 8 channels, and at least a quarter of the share that the network keeps. The smaller network learns from the labels
-    and from what the model predicts, as an ordinary run. mAP is measured on the validation images before and after;
-    the test images are never read.
+    of 8 channels, and at least a quarter of the share that the network keeps. The smaller network learns from the
+    labels and from what the model predicts, as an ordinary run. mAP is measured on the validation images before and
+    after; the test images are never read.
 
     Args:
         model: Model file with batch norm, run folder, or Darknet .cfg with its .weights beside it.
