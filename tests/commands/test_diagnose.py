@@ -16,7 +16,7 @@ from lookonce.evaluation.localization import Histogram
 from lookonce.model.detections import Detections
 from lookonce.model.layers import Region
 from lookonce.model.model_file import load_model, save_model
-from lookonce.model.network import Network
+from lookonce.model.network import BatchNorm, Network
 from sets import write_squares
 
 
@@ -54,8 +54,12 @@ def faint(convolutions):
 
 def untrained(convolutions):
     torch.manual_seed(1)
-    for convolution in convolutions:
+    for convolution in convolutions:  # none of what the run learnt stays: its numbers depend on the CPU
         torch.nn.init.kaiming_normal_(convolution.conv.weight)
+        if convolution.norm is None:
+            torch.nn.init.zeros_(convolution.conv.bias)
+        else:
+            convolution.norm.load_state_dict(BatchNorm(len(convolution.norm.weight)).state_dict())
 
 
 DEFECTS = {
