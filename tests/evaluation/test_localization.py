@@ -95,6 +95,18 @@ def test_random_boxes_and_no_boxes_count_as_nothing_found():
         assert message.startswith("nothing found")
 
 
+@pytest.mark.parametrize("share, expected", [(0.4, "nothing found"), (0.6, "predicted boxes are 4.00x too narrow")])
+def test_displaced_boxes_on_few_objects_say_nothing_of_the_anchors(share, expected):
+    dataset = scene(20)
+    few = detected(dataset, boxes=grown(0.25))
+    far = detected(dataset, boxes=lambda b: b + 1000)
+    found = [few[i] if i < share * len(few) else far[i] for i in range(len(few))]
+    assert abs(np.mean(localize(dataset, found).best_iou > 0.05) - share) < 0.08
+    sound, message = explain(localize(dataset, found), NAMES, HALF)
+    assert not sound
+    assert message.startswith(expected)
+
+
 def test_random_classes_are_reported():
     dataset, draw = scene(40), np.random.default_rng(2)
     sound, message = explain(

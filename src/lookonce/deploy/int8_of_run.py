@@ -26,7 +26,7 @@ log = logging.getLogger("lookonce")
 def add_int8(run: Run) -> None:
     """End a training with the int8 form of its model, where this machine gains from it.
 
-    Two lines say what happens and what became of it. The run is complete, and stays so whatever happens here.
+    One line says that it begins, another what became of it. The run is complete, and stays so whatever happens here.
     """
     form = form_path(run.folder / MODEL)
     for file in (form, form.with_suffix(".bin")):
@@ -37,7 +37,7 @@ def add_int8(run: Run) -> None:
         if obstacle:
             log.info("int8: %s", obstacle)
         return
-    log.info("int8: the run is complete; making the form of its model that this processor runs faster")
+    log.info("int8: the run is complete; making an int8 form of its model, which this processor runs faster")
     until = run.began + 60 * run.settings.minutes if run.settings.minutes else math.inf
     try:
         from lookonce.deploy.int8 import quantise_quickly

@@ -25,6 +25,8 @@ OVERLAPS = 0.05
 """IoU from which a detection overlaps an object."""
 ENOUGH = 0.25
 """Ratio of the objects that makes a result; a run of mAP 0 is far below it, one that works far above."""
+MOST = 0.5
+"""Fraction of objects on which boxes must be displaced alike: on a few, those of an untrained network are by chance."""
 SAME_SCALE = 0.2
 """Boxes are displaced alike if the middle half of log(predicted size / true size) is no wider than this."""
 DISPLACED = 0.2
@@ -141,9 +143,9 @@ def explain(found: Localization, names: Sequence[str], thresholds: NDArray[np.fl
 
 
 def _explain_displaced(found: Localization) -> str:
-    """Return a message if the boxes that overlap objects are all displaced in the same way, else ""."""
+    """Return a message if boxes overlap most objects, and all are displaced in the same way, else ""."""
     overlapping = found.best_iou >= OVERLAPS
-    if overlapping.mean() < ENOUGH:
+    if overlapping.mean() < MOST:
         return ""
     low, middle, high = np.quantile(found.offset[overlapping], (0.25, 0.5, 0.75), axis=0)
     if (high - low)[2:].max() > SAME_SCALE or np.abs(middle).max() < DISPLACED:

@@ -286,7 +286,7 @@ class FrozenBackbone:
 
 
 def outputs_of(network: Network, split_index: int, fast: bool) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """Return the backbone as a function. fast: batch norm folded, bf16 if the CPU gains; else as in training."""
+    """Return the backbone as a function. fast: batch norm folded, bf16 where that is faster; else as in training."""
     if not fast:
         return lambda images: network.forward_backbone(images, split_index)
     fused = folded(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -42,8 +42,8 @@ def has_int8() -> bool:
 def is_bf16_slow() -> bool:
     """Return whether the CPU has instructions for bf16 and yet computes fp32 faster: Intel's AVX512-BF16 without AMX.
 
-    So it is where a virtual machine hides AMX: the rate is half that of fp32, on AMD's processors it is twice that
-    (docs/results.md). Where it is unknown: no.
+    Many virtual machines hide AMX. bf16 then runs at half the rate of fp32; on AMD's Zen 4 it runs at more than twice
+    the rate (docs/results.md). Where it is unknown: no.
     """
     name, flags = processor()
     return flags is not None and "avx512_bf16" in flags and "amx_bf16" not in flags and "Intel" in name
